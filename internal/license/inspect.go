@@ -1,0 +1,92 @@
+package license
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Claims is what a license says about itself. Nothing of it is verified.
+type Claims struct {
+	// Header and Payload are the two JSON objects as they stand in the token.
+	Header, Payload json.RawMessage
+	// Grant is what Check would grant if the signature is good. It is complete only when Fault is nil.
+	Grant Grant
+	// Issued is when the license says it was made, UTC.
+	Issued time.Time
+	// Fault tells why Check refuses the license whatever its signature; nil: only signature, cpCode and time decide.
+	Fault error
+}
+
+// Inspect decodes a license without verifying it.
+func Inspect(authKey string) (Claims, error) {
+	if len(authKey) > maxToken {
+		return Claims{}, fmt.Errorf("license: token has %d bytes, at most %d are accepted", len(authKey), maxToken)
+	}
+	var (
+		c      Claims
+		raw    = claimSet{}
+		parser = jwt.NewParser(jwt.WithStrictDecoding())
+	)
+	token, parts, err := parser.ParseUnverified(authKey, &raw)
+	if parts == nil {
+		return Claims{}, errors.New("license: not a JWT of three parts")
+	}
+	// An unknown algorithm is an error of the parser, but a thing to show here.
+	if err != nil && !errors.Is(err, jwt.ErrTokenUnverifiable) {
+		return Claims{}, errors.New("license: not base64url of JSON")
+	}
+	c.Header, _ = parser.DecodeSegment(parts[0])
+	c.Payload, _ = parser.DecodeSegment(parts[1])
+	var faults []error
+	if token.Header["alg"] != "HS256" {
+		faults = append(faults, errors.New("alg is not HS256"))
+	}
+	if err := checkHeader(token.Header); err != nil {
+		faults = append(faults, err)
+	}
+	c.Grant, c.Issued, err = raw.grant()
+	if err != nil {
+		faults = append(faults, err)
+	}
+	c.Grant.Hash = sha256.Sum256([]byte(authKey))
+	c.Fault = errors.Join(faults...)
+	return c, nil
+}
+
+// String is a text for people. It begins by saying that nothing is verified.
+func (c Claims) String() string {
+	var b strings.Builder
+	b.WriteString("Signature NOT verified: anyone could have written this.\n")
+	for _, part := range []struct {
+		name string
+		json []byte
+	}{{"header", c.Header}, {"claims", c.Payload}} {
+		var text bytes.Buffer
+		if json.Indent(&text, part.json, "", "  ") != nil {
+			continue
+		}
+		// Some terminals act on C1 control characters, which JSON lets through.
+		fmt.Fprintf(&b, "%s %s\n", part.name, strings.Map(visible, text.String()))
+	}
+	if c.Fault != nil {
+		fmt.Fprintf(&b, "refused in any case: %s\n", strings.ReplaceAll(c.Fault.Error(), "\n", "; "))
+	} else {
+		fmt.Fprintf(&b, "valid from %s until %s\n", c.Grant.Start.Format(time.RFC3339), c.Grant.End.Format(time.RFC3339))
+	}
+	fmt.Fprintf(&b, "hash %x\n", c.Grant.Hash)
+	return b.String()
+}
+
+func visible(r rune) rune {
+	if r != '\n' && (r < ' ' || (r >= 0x7f && r < 0xa0)) {
+		return '\uFFFD'
+	}
+	return r
+}

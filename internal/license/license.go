@@ -1,0 +1,221 @@
+// Package license turns a license key (authKey) into what it grants.
+//
+// A license is a compact JWT signed with HS256. It is public: it stands in web pages and names a tenant, never a user.
+// The claims are name, maxUser, startDate, endDate, authCode, companyCode and iat, all required, and optionally origins,
+// maxRooms, relay, requireUserToken and legacyForced.
+//
+// The order of checks matters. Size comes before splitting, the signature before any claim is believed, and authCode before
+// dates: whoever holds no license of this tenant learns nothing but "refused".
+package license
+
+import (
+	"bytes"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const (
+	// maxToken bounds the work done on a token before its signature is known.
+	maxToken = 8 << 10
+	minKey   = 32
+	maxKeys  = 2
+	// skew is how far the issuer's clock may be ahead of ours. It does not lengthen a license: End is exact, so that a session
+	// ended at End cannot log in again.
+	skew = 60 * time.Second
+)
+
+// Errors of Check, to be told apart with errors.Is. None carries any part of the token.
+var (
+	// ErrRefused is the one answer for an unknown tenant, a bad signature and a malformed license.
+	ErrRefused = errors.New("license refused")
+	// ErrExpired says that a license with a good signature is past its end.
+	ErrExpired = errors.New("license expired")
+	// ErrNotYet says that a license with a good signature has not begun.
+	ErrNotYet = errors.New("license not valid yet")
+	// ErrSwapped says that cpCode holds a license and authKey does not: the two arguments were probably exchanged.
+	ErrSwapped = errors.New("cpCode and authKey look swapped")
+)
+
+// Config is the key material of the licenses.
+type Config struct {
+	// Keys are one or two HS256 secrets of at least 32 bytes. The first signs, all verify: a second one makes rotation possible.
+	Keys [][]byte
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Validate reports all faults of the configuration together.
+func (c Config) Validate() error {
+	var faults []error
+	if len(c.Keys) == 0 || len(c.Keys) > maxKeys {
+		faults = append(faults, fmt.Errorf("license: %d keys given, 1 to %d are needed", len(c.Keys), maxKeys))
+	}
+	for i, key := range c.Keys {
+		if len(key) < minKey {
+			faults = append(faults, fmt.Errorf("license: key %d has %d bytes, at least %d are needed", i+1, len(key), minKey))
+		} else if bytes.Count(key, key[:1]) == len(key) {
+			faults = append(faults, fmt.Errorf("license: key %d repeats one byte", i+1))
+		}
+	}
+	if len(c.Keys) == maxKeys && subtle.ConstantTimeCompare(c.Keys[0], c.Keys[1]) == 1 {
+		faults = append(faults, errors.New("license: both keys are the same"))
+	}
+	return errors.Join(faults...)
+}
+
+// Verifier checks and issues licenses. It is immutable and safe for concurrent use.
+type Verifier struct {
+	keys   [][]byte
+	set    jwt.VerificationKeySet
+	now    func() time.Time
+	parser *jwt.Parser
+}
+
+// New makes a Verifier; the keys are copied.
+func New(c Config) (*Verifier, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	v := &Verifier{now: c.Now}
+	if v.now == nil {
+		v.now = time.Now
+	}
+	for _, key := range c.Keys {
+		own := bytes.Clone(key)
+		v.keys = append(v.keys, own)
+		v.set.Keys = append(v.set.Keys, own)
+	}
+	// The algorithm is fixed here, not read from the token. Claims are judged by us, since dates are not in exp and nbf.
+	v.parser = jwt.NewParser(jwt.WithValidMethods([]string{"HS256"}), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
+	return v, nil
+}
+
+// Grant is what a valid license allows.
+type Grant struct {
+	CpCode, Name, CompanyCode string
+	// MaxUser is the number of users at one time, 1 to 1,000,000.
+	MaxUser int
+	// Start is the first valid instant, End the first that is no longer valid, both UTC.
+	Start, End time.Time
+	// Origins are the page origins that may use the license, compared exactly; nil: all.
+	Origins []string
+	// MaxRooms is the number of rooms at one time; 0: no limit.
+	MaxRooms int
+	// Relay is false when the tenant's users get no relay credentials.
+	Relay bool
+	// RequireUserToken says that the license alone admits nobody.
+	RequireUserToken bool
+	// LegacyForced lets a plain forced login take over an id.
+	LegacyForced bool
+	// Hash is the SHA-256 of the token: its name in deny lists and logs.
+	Hash [sha256.Size]byte
+}
+
+// Check verifies authKey and that it belongs to cpCode, byte for byte.
+func (v *Verifier) Check(cpCode, authKey string) (Grant, error) {
+	if looksLikeToken(cpCode) && !looksLikeToken(authKey) {
+		return Grant{}, ErrSwapped
+	}
+	if len(authKey) > maxToken || !validID(cpCode) || !tokenText(authKey) {
+		return Grant{}, ErrRefused
+	}
+	raw := claimSet{}
+	token, err := v.parser.ParseWithClaims(authKey, &raw, func(t *jwt.Token) (any, error) {
+		if err := checkHeader(t.Header); err != nil {
+			return nil, err
+		}
+		return v.set, nil
+	})
+	// The parser's errors can quote the token, so none is passed on.
+	if err != nil || !token.Valid {
+		return Grant{}, ErrRefused
+	}
+	code, err := raw.text("authCode", maxID)
+	if err != nil || subtle.ConstantTimeCompare([]byte(code), []byte(cpCode)) != 1 {
+		return Grant{}, ErrRefused
+	}
+	// From here on the caller holds a license we signed: a reason helps, and tells a stranger nothing.
+	grant, issued, err := raw.grant()
+	if err != nil {
+		return Grant{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	now := v.now()
+	switch {
+	case !now.Before(grant.End):
+		return Grant{}, ErrExpired
+	case now.Add(skew).Before(grant.Start), now.Add(skew).Before(issued):
+		return Grant{}, ErrNotYet
+	}
+	grant.Hash = sha256.Sum256([]byte(authKey))
+	return grant, nil
+}
+
+// checkHeader refuses what would change the meaning of the token. Names of keys (kid, jwk, jku, x5u …) are ignored: the key is
+// ours whatever they say. RFC 7515 section 4.1.11 wants a crit that is not understood refused; RFC 8725 section 3.11 keeps
+// other kinds of token, such as user tokens, from passing as this one.
+func checkHeader(header map[string]any) error {
+	if _, ok := header["crit"]; ok {
+		return errors.New("header asks for an extension")
+	}
+	if typ, ok := header["typ"]; ok {
+		if text, ok := typ.(string); !ok || !strings.EqualFold(text, "JWT") {
+			return errors.New("header names another type of token")
+		}
+	}
+	return nil
+}
+
+// looksLikeToken tells a compact JWT by its shape: three segments, the first of them base64 of `{"`.
+func looksLikeToken(s string) bool {
+	return strings.HasPrefix(s, "eyJ") && strings.Count(s[:min(len(s), maxToken)], ".") == 2
+}
+
+// tokenText allows the characters of a compact JWT only. Base64 decoders skip line ends: without this, a denied token with one
+// appended would be a good token with another hash.
+func tokenText(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// UserTokenKey is the key of the tenant's user tokens: HMAC-SHA256 of "user-token:" and cpCode under the signing key.
+func (v *Verifier) UserTokenKey(cpCode string) []byte {
+	mac := hmac.New(sha256.New, v.keys[0])
+	mac.Write([]byte("user-token:" + cpCode))
+	return mac.Sum(nil)
+}
+
+// Derive makes n bytes of key material for another purpose from the signing key with HKDF-SHA256 (RFC 5869).
+// It panics when n is over 8,160 bytes.
+func (v *Verifier) Derive(label string, n int) []byte {
+	return derive(v.keys[0], label, n)
+}
+
+// DeriveAll is Derive for every key, the signing key first: what was made before a rotation must still be recognised.
+func (v *Verifier) DeriveAll(label string, n int) [][]byte {
+	all := make([][]byte, len(v.keys))
+	for i, key := range v.keys {
+		all[i] = derive(key, label, n)
+	}
+	return all
+}
+
+func derive(key []byte, label string, n int) []byte {
+	out, err := hkdf.Key(sha256.New, key, nil, label, n)
+	if err != nil {
+		panic("license: derive: " + err.Error())
+	}
+	return out
+}
