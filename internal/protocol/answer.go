@@ -1,0 +1,126 @@
+package protocol
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Answer is the outcome of a request. Fields beyond code, message and hint depend on the operation: Body holds them.
+type Answer struct {
+	Code    Code
+	Message string
+	Hint    string
+	Body    any // nil, or a struct whose JSON fields stand beside code; see the answer types below
+}
+
+// RegisterAnswer is the body of a successful register.
+type RegisterAnswer struct {
+	UserID       string      `json:"userId"`
+	ICEServers   []ICEServer `json:"iceServers"`
+	Resume       string      `json:"resume"`
+	ResumeWindow int         `json:"resumeWindow"` // seconds
+	Resumed      bool        `json:"resumed"`
+	Room         *RoomState  `json:"room,omitempty"`
+}
+
+// CreateRoomAnswer is the body of a successful createRoom.
+type CreateRoomAnswer struct {
+	RoomID string `json:"roomId"`
+}
+
+// MemberListAnswer is the body of a successful memberList.
+type MemberListAnswer struct {
+	Members Members `json:"members"`
+}
+
+// ICEAnswer is the body of a successful iceServers.
+type ICEAnswer struct {
+	ICEServers []ICEServer `json:"iceServers"`
+}
+
+// Presence is a push to the members of a room. User is a Member in join and a user id in all others.
+type Presence struct {
+	EventOp string `json:"eventOp"` // always presence
+	Type    string `json:"type"`
+	RoomID  string `json:"roomId"`
+	Seq     uint64 `json:"seq"`
+	User    any    `json:"user"`
+	Sender  string `json:"sender"`
+}
+
+// Join is the presence event of a member that came.
+func Join(roomID string, seq uint64, m Member) Presence {
+	return Presence{"presence", "join", roomID, seq, m, m.ID}
+}
+
+// Left is the presence event of a member that went.
+func Left(roomID string, seq uint64, user string) Presence {
+	return Presence{"presence", "leave", roomID, seq, user, user}
+}
+
+// AppendAnswer appends the answer to a request as JSON. op and reqID are the request's own; reqID is raw JSON or nil.
+func AppendAnswer(dst []byte, op string, reqID []byte, a Answer) ([]byte, error) {
+	if a.Message == "" && a.Code == OK {
+		a.Message = "ok"
+	}
+	dst = append(dst, `{"eventOp":`...)
+	dst = AppendString(dst, op)
+	if reqID != nil {
+		dst = append(dst, `,"reqId":`...)
+		dst = append(dst, reqID...)
+	}
+	dst = append(dst, `,"code":"`...)
+	dst = append(dst, a.Code...)
+	dst = append(dst, `","message":`...)
+	dst = AppendString(dst, a.Message)
+	if a.Hint != "" {
+		dst = append(dst, `,"hint":`...)
+		dst = AppendString(dst, a.Hint)
+	}
+	if a.Body != nil {
+		body, err := json.Marshal(a.Body)
+		if err != nil {
+			return dst, err
+		}
+		if len(body) > 2 { // not {}
+			dst = append(dst, ',')
+			dst = append(dst, body[1:len(body)-1]...)
+		}
+	}
+	return append(dst, '}'), nil
+}
+
+// AppendString appends s as a JSON string.
+func AppendString(dst []byte, s string) []byte {
+	b, err := json.Marshal(s)
+	if err != nil { // cannot happen for a string
+		b = []byte(`""`)
+	}
+	return append(dst, b...)
+}
+
+// MarshalJSON writes the members as one object in order of joining.
+func (m Members) MarshalJSON() ([]byte, error) {
+	dst := []byte{'{'}
+	for i, x := range m {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendString(dst, x.ID)
+		dst = append(dst, ':')
+		b, err := json.Marshal(x)
+		if err != nil {
+			return nil, err
+		}
+		dst = append(dst, b...)
+	}
+	return append(dst, '}'), nil
+}
+
+// FormatTime writes t as createdAt stands on the wire.
+func FormatTime(t time.Time) string { return t.UTC().Format("2006/01/02 15:04:05") }
+
+// HostChange is the presence event of a new host.
+func HostChange(roomID string, seq uint64, user string) Presence {
+	return Presence{"presence", "hostChange", roomID, seq, user, user}
+}

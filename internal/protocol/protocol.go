@@ -1,0 +1,165 @@
+// Package protocol is the wire: the messages a client and the server exchange, their codes and how they are read and
+// written. It has no goroutine, socket or clock, and knows no session and no room.
+//
+// A message is one JSON object. Scan looks at it first: it validates the whole text and finds the few top-level fields that
+// routing needs, without building anything. What is meant for another member (sdp, candidate, publish, unpublish) is never
+// parsed further: AppendRelayed copies it with the sender stamped in. Everything else is decoded into a typed request by
+// encoding/json.
+//
+// docs/protocol.md has the whole list; testdata has one example of each message, which the SDK's tests read too.
+package protocol
+
+import "slices"
+
+// MaxMessage is the largest message in bytes; a carrier refuses more before it gets here (WebSocket: close 1009).
+const MaxMessage = 64 << 10
+
+// Code is the outcome of a request as it stands on the wire: three digits in a string, since applications compare with '200'.
+type Code string
+
+// The codes a server answers with. docs/protocol.md lists their meaning.
+const (
+	OK            Code = "200"
+	BadRequest    Code = "400"
+	Unauthorized  Code = "401"
+	NoData        Code = "403" // no such user, or no common room: one answer for both
+	UnknownOp     Code = "404"
+	NotOffered    Code = "405"
+	InUse         Code = "409"
+	NotRegistered Code = "410"
+	NoPermission  Code = "413"
+	Missing       Code = "421"
+	Invalid       Code = "422"
+	TooMany       Code = "429"
+	NoRoom        Code = "441"
+	AlreadyIn     Code = "442"
+	RoomExists    Code = "443"
+	RoomFull      Code = "444"
+	OverLimit     Code = "445"
+	Internal      Code = "500"
+)
+
+// Close codes of a WebSocket that mean something of ours. The others are RFC 6455's.
+const (
+	CloseGoingAway  = 1001 // the server stops: reconnect and resume
+	CloseBinary     = 1003
+	CloseNotUTF8    = 1007
+	ClosePolicy     = 1008 // no register in time, origin refused, too many messages
+	CloseTooBig     = 1009
+	CloseTryAgain   = 1013 // the outbox is full: reconnect and resume
+	CloseResumed    = 4001 // the same session resumed on another socket
+	CloseTakenOver  = 4002 // another page took the user id over: do not come back
+	CloseLicenseEnd = 4003
+)
+
+// Feature is something a client says it can do, announced at register and shown to the other members.
+type Feature string
+
+// Features of our SDK. A client that announces none speaks the original's protocol: one one-way connection per direction.
+const (
+	FeaturePair       Feature = "pair"       // one bidirectional connection per pair of users, fixed layout
+	FeaturePublish    Feature = "publish"    // says what it publishes
+	FeatureCandidates Feature = "candidates" // understands several candidates in one message
+)
+
+// Bounds on what a client may choose freely, in bytes unless said otherwise.
+const (
+	maxID       = 128
+	maxText     = 256
+	maxFeatures = 16
+	maxFeature  = 32
+)
+
+// Bool is a boolean that may come as a string: existing applications send both.
+type Bool bool
+
+// UnmarshalJSON accepts true, false, "true" and "false".
+func (b *Bool) UnmarshalJSON(p []byte) error {
+	switch string(p) {
+	case "true", `"true"`:
+		*b = true
+	case "false", `"false"`:
+		*b = false
+	case "null":
+	default:
+		return errNotBool
+	}
+	return nil
+}
+
+// Int is a whole number that may come as a string.
+type Int int
+
+// UnmarshalJSON accepts 4 and "4", up to nine digits.
+func (i *Int) UnmarshalJSON(p []byte) error {
+	if string(p) == "null" {
+		return nil
+	}
+	if len(p) >= 2 && p[0] == '"' {
+		p = p[1 : len(p)-1]
+	}
+	if len(p) == 0 || len(p) > 9 {
+		return errNotInt
+	}
+	n := 0
+	for _, c := range p {
+		if c < '0' || c > '9' {
+			return errNotInt
+		}
+		n = n*10 + int(c-'0')
+	}
+	*i = Int(n)
+	return nil
+}
+
+// Permit says what a member may do besides talking.
+type Permit struct {
+	Screen     bool `json:"screen"`
+	Chat       bool `json:"chat"`
+	Whiteboard bool `json:"whiteboard"`
+	Draw       bool `json:"draw"`
+	Document   bool `json:"document"`
+}
+
+// Member is a user in a room as every client sees it. UserID repeats ID and Pulishing repeats Publishing, because
+// applications written for the original read either.
+type Member struct {
+	ID         string    `json:"id"`
+	UserID     string    `json:"userId"`
+	Name       string    `json:"name"`
+	UserType   string    `json:"userType"` // host or guest
+	Device     string    `json:"device"`
+	Video      bool      `json:"video"`
+	Audio      bool      `json:"audio"`
+	Publishing bool      `json:"publishing"`
+	Pulishing  bool      `json:"pulishing"`
+	Permit     Permit    `json:"permit"`
+	Features   []Feature `json:"features,omitempty"`
+}
+
+// Supports tells whether the member's client announced f.
+func (m Member) Supports(f Feature) bool { return slices.Contains(m.Features, f) }
+
+// Members is a JSON object from user id to Member, in order of joining (a Go map would be sorted by id).
+type Members []Member
+
+// RoomState is what a member knows of its room: the answer to joinRoom, and what a resumed session gets to compare with.
+type RoomState struct {
+	RoomID        string  `json:"roomId"`
+	Title         string  `json:"title"`
+	CreatedAt     string  `json:"createdAt"` // YYYY/MM/DD HH:MM:SS, UTC
+	Host          *Member `json:"host"`
+	Members       Members `json:"members"`
+	Media         bool    `json:"media"` // true: a room for group calls
+	IsRecording   bool    `json:"isRecording"`
+	TalkingNoty   bool    `json:"talkingNoty"`
+	FileServerURL string  `json:"fileServerUrl"`
+	Seq           uint64  `json:"seq"` // number of the last presence event this state contains
+}
+
+// ICEServer is one entry of RTCPeerConnection's iceServers.
+type ICEServer struct {
+	URLs       []string `json:"urls"`
+	Username   string   `json:"username,omitempty"`
+	Credential string   `json:"credential,omitempty"`
+}

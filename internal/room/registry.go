@@ -1,0 +1,190 @@
+package room
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Limits bound what rooms may cost.
+type Limits struct {
+	Rooms     int           // rooms of one tenant, default 10,000
+	EmptyLife time.Duration // how long a room that nobody is in stays, default 10 minutes
+	KeptLife  time.Duration // the same for rooms created with Keep, default 24 hours
+}
+
+func (l *Limits) defaults() {
+	if l.Rooms == 0 {
+		l.Rooms = 10_000
+	}
+	if l.EmptyLife == 0 {
+		l.EmptyLife = 10 * time.Minute
+	}
+	if l.KeptLife == 0 {
+		l.KeptLife = 24 * time.Hour
+	}
+}
+
+// Registry holds the rooms of this node.
+type Registry struct {
+	sink   Sink
+	limits Limits
+	gone   func(Key)
+
+	mu      sync.RWMutex // may be held while a room's mu is taken, never the other way round
+	rooms   map[Key]*room
+	tenants map[string]int // rooms of each tenant
+	closed  bool
+}
+
+// NewRegistry makes an empty registry. gone is called, without locks held, when a room has ended; it may be nil.
+func NewRegistry(sink Sink, l Limits, gone func(Key)) *Registry {
+	l.defaults()
+	if gone == nil {
+		gone = func(Key) {}
+	}
+	return &Registry{sink: sink, limits: l, gone: gone, rooms: map[Key]*room{}, tenants: map[string]int{}}
+}
+
+// Do carries out one command on one room. The State is nil except for Get.
+func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
+	if c, ok := cmd.(Create); ok {
+		return nil, g.create(key, c)
+	}
+	r := g.locked(key)
+	if r == nil {
+		return nil, ErrNoRoom
+	}
+	var state *State
+	var err error
+	ended := false
+	switch c := cmd.(type) {
+	case Join:
+		if err = r.join(c.Member, g.sink); err == nil {
+			r.stopReaper()
+		}
+	case Leave:
+		err = ErrNotIn
+		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
+			err = nil
+			r.remove(i, g.sink)
+			ended = len(r.members) == 0 && !r.keep
+			if len(r.members) == 0 && r.keep {
+				r.startReaper(g, g.limits.KeptLife)
+			}
+		}
+	case Sync:
+		err = ErrNotIn
+		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
+			err = nil
+			g.sink.Deliver([]Address{c.Address}, Event{Synced, r.key, r.seq, r.members[i], r.state()})
+		}
+	case Get:
+		state = r.state()
+	default:
+		err = fmt.Errorf("room: unknown command %T", cmd)
+	}
+	r.mu.Unlock()
+	if ended {
+		g.end(r)
+	}
+	return state, err
+}
+
+// Has tells whether the room is here.
+func (g *Registry) Has(key Key) bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.rooms[key] != nil
+}
+
+// Count is the number of rooms.
+func (g *Registry) Count() int {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return len(g.rooms)
+}
+
+// Close stops the timers. Rooms are forgotten without a word to their members.
+func (g *Registry) Close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	for _, r := range g.rooms {
+		r.mu.Lock()
+		r.dead = true
+		r.stopReaper()
+		r.mu.Unlock()
+	}
+	clear(g.rooms)
+	clear(g.tenants)
+}
+
+// locked finds a room and locks it. It looks again when the room ended in between.
+func (g *Registry) locked(key Key) *room {
+	for {
+		g.mu.RLock()
+		r := g.rooms[key]
+		g.mu.RUnlock()
+		if r == nil {
+			return nil
+		}
+		r.mu.Lock()
+		if !r.dead {
+			return r
+		}
+		r.mu.Unlock()
+	}
+}
+
+func (g *Registry) create(key Key, c Create) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.rooms[key]; ok {
+		return ErrExists
+	}
+	if g.closed || g.tenants[key.Tenant] >= g.limits.Rooms {
+		return ErrTooMany
+	}
+	r := &room{key: key, created: time.Now(), keep: c.Keep, owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity)}
+	g.rooms[key] = r
+	g.tenants[key.Tenant]++
+	r.mu.Lock()
+	r.startReaper(g, g.limits.EmptyLife)
+	r.mu.Unlock()
+	return nil
+}
+
+// end removes a room if it is still empty: somebody may have come in since.
+func (g *Registry) end(r *room) {
+	g.mu.Lock()
+	r.mu.Lock()
+	ended := !r.dead && len(r.members) == 0
+	if ended {
+		r.dead = true
+		r.stopReaper()
+		delete(g.rooms, r.key)
+		if g.tenants[r.key.Tenant]--; g.tenants[r.key.Tenant] == 0 {
+			delete(g.tenants, r.key.Tenant)
+		}
+	}
+	r.mu.Unlock()
+	g.mu.Unlock()
+	if ended {
+		g.gone(r.key)
+	}
+}
+
+// startReaper and stopReaper are called with r.mu held. A reaper that fires late finds members and leaves the room alone.
+func (r *room) startReaper(g *Registry, after time.Duration) {
+	r.stopReaper()
+	r.reaper = time.AfterFunc(after, func() { g.end(r) })
+}
+
+func (r *room) stopReaper() {
+	if r.reaper != nil {
+		r.reaper.Stop()
+		r.reaper = nil
+	}
+}

@@ -1,0 +1,238 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// recorder is a Sink that keeps what each address was told.
+type recorder struct {
+	mu  sync.Mutex
+	got map[Address][]Event
+}
+
+func (r *recorder) Deliver(to []Address, e Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.got == nil {
+		r.got = map[Address][]Event{}
+	}
+	for _, a := range to {
+		r.got[a] = append(r.got[a], e)
+	}
+}
+
+func (r *recorder) told(session string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := ""
+	for _, e := range r.got[at(session)] {
+		s += fmt.Sprintf("%d:%s:%s ", e.Seq, [...]string{"", "entered", "joined", "left", "host", "synced"}[e.Kind], e.Member.ID)
+	}
+	return s
+}
+
+func at(session string) Address { return Address{"n1", session} }
+
+func member(id string) Member { return Member{ID: id, Address: at("s-" + id), Epoch: 1} }
+
+var key = Key{"tenant", "K1"}
+
+type fixture struct {
+	*testing.T
+	reg *Registry
+	rec *recorder
+}
+
+func open(t *testing.T, capacity int) fixture {
+	rec := &recorder{}
+	f := fixture{t, NewRegistry(rec, Limits{Rooms: 3}, nil), rec}
+	f.do(nil, Create{Capacity: capacity, Owner: "owner"})
+	return f
+}
+
+func (f fixture) do(want error, cmd Command) *State {
+	f.Helper()
+	st, err := f.reg.Do(context.Background(), key, cmd)
+	if !errors.Is(err, want) {
+		f.Fatalf("%T: got %v, want %v", cmd, err, want)
+	}
+	return st
+}
+
+func (f fixture) told(session, want string) {
+	f.Helper()
+	if got := f.rec.told(session); got != want {
+		f.Errorf("%s was told %q, want %q", session, got, want)
+	}
+}
+
+func TestEveryMemberSeesOneOrderAndNotItself(t *testing.T) {
+	f := open(t, 5)
+	defer f.reg.Close()
+	f.do(nil, Join{member("a")})
+	f.do(nil, Join{member("b")})
+	f.do(nil, Join{member("c")})
+	f.do(nil, Leave{"b", at("s-b")})
+	f.told("s-a", "1:entered:a 2:joined:b 3:joined:c 4:left:b ")
+	f.told("s-b", "2:entered:b 3:joined:c ")
+	f.told("s-c", "3:entered:c 4:left:b ")
+	st := f.do(nil, Get{})
+	if st.Seq != 4 || len(st.Members) != 2 || st.Members[0].ID != "a" || !st.Members[0].Host || st.Members[1].Host {
+		t.Errorf("state %+v", st)
+	}
+}
+
+func TestEnteredHoldsTheRoomWithTheCallerInOrderOfJoining(t *testing.T) {
+	f := open(t, 5)
+	defer f.reg.Close()
+	f.do(nil, Join{member("z")})
+	f.do(nil, Join{member("a")})
+	e := f.rec.got[at("s-a")][0]
+	if e.Kind != Entered || e.State.Seq != 2 || e.State.Members[0].ID != "z" || e.State.Members[1].ID != "a" {
+		t.Errorf("entered %+v", e)
+	}
+}
+
+func TestHostHandOver(t *testing.T) {
+	f := open(t, 5)
+	defer f.reg.Close()
+	f.do(nil, Join{member("a")})
+	f.do(nil, Join{member("owner")}) // the one who made the room takes over
+	f.do(nil, Join{member("b")})
+	f.do(nil, Leave{"owner", at("s-owner")}) // then the oldest member
+	f.told("s-a", "1:entered:a 2:joined:owner 3:host:owner 4:joined:b 5:left:owner 6:host:a ")
+	f.told("s-b", "4:entered:b 5:left:owner 6:host:a ")
+	hosts := 0
+	for _, m := range f.do(nil, Get{}).Members {
+		if m.Host {
+			hosts++
+		}
+	}
+	if hosts != 1 {
+		t.Errorf("%d hosts, want 1", hosts)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	f := open(t, 1)
+	defer f.reg.Close()
+	f.do(ErrExists, Create{})
+	f.do(nil, Join{member("a")})
+	f.do(ErrAlreadyIn, Join{member("a")})
+	f.do(ErrFull, Join{member("b")})
+	f.do(ErrNotIn, Leave{"b", at("s-b")})
+	f.do(ErrNotIn, Leave{"a", at("another session")})
+	f.do(ErrNotIn, Sync{"a", at("another session")})
+	f.told("s-a", "1:entered:a ")
+	f.do(nil, Leave{"a", at("s-a")})
+	f.do(ErrNoRoom, Join{member("a")}) // ended with its last member
+	for i := range 3 {
+		if _, err := f.reg.Do(context.Background(), Key{"tenant", fmt.Sprint(i)}, Create{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.do(ErrTooMany, Create{})
+	if _, err := f.reg.Do(context.Background(), Key{"other tenant", "K1"}, Create{}); err != nil {
+		t.Errorf("another tenant's room: %v", err)
+	}
+}
+
+func TestNewerSessionReplacesOneThatEndedWithoutAWord(t *testing.T) {
+	f := open(t, 2)
+	defer f.reg.Close()
+	f.do(nil, Join{member("a")})
+	f.do(nil, Join{member("b")})
+	newer := Member{ID: "b", Address: at("s-b2"), Epoch: 2}
+	f.do(nil, Join{newer})
+	f.told("s-a", "1:entered:a 2:joined:b 3:left:b 4:joined:b ")
+	f.do(ErrStale, Join{member("b")})
+	f.do(ErrNotIn, Leave{"b", at("s-b")})
+}
+
+func TestSyncSendsTheStateAndTellsNobodyElse(t *testing.T) {
+	f := open(t, 2)
+	defer f.reg.Close()
+	f.do(nil, Join{member("a")})
+	f.do(nil, Join{member("b")})
+	f.do(nil, Sync{"a", at("s-a")})
+	f.told("s-a", "1:entered:a 2:joined:b 2:synced:a ")
+	f.told("s-b", "2:entered:b ")
+}
+
+func TestEmptyRoomsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var gone []Key
+		reg := NewRegistry(&recorder{}, Limits{}, func(k Key) { gone = append(gone, k) })
+		defer reg.Close()
+		ctx := context.Background()
+		kept := Key{"tenant", "kept"}
+		for k, keep := range map[Key]bool{key: false, kept: true} {
+			if _, err := reg.Do(ctx, k, Create{Capacity: 2, Keep: keep}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := reg.Do(ctx, kept, Join{member("a")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10*time.Minute + time.Second)
+		synctest.Wait()
+		if len(gone) != 1 || gone[0] != key {
+			t.Fatalf("gone %v, want the room nobody entered", gone)
+		}
+		if _, err := reg.Do(ctx, kept, Leave{"a", at("s-a")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(23 * time.Hour)
+		if reg.Count() != 1 {
+			t.Fatal("a kept room ended early")
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if reg.Count() != 0 || len(gone) != 2 {
+			t.Errorf("%d rooms left, gone %v", reg.Count(), gone)
+		}
+	})
+}
+
+// Many users come and go at once: nobody may be told of an order that another did not see, and the room must end empty.
+func TestConcurrentJoinAndLeaveKeepOneOrder(t *testing.T) {
+	rec := &recorder{}
+	reg := NewRegistry(rec, Limits{}, nil)
+	defer reg.Close()
+	ctx := context.Background()
+	if _, err := reg.Do(ctx, key, Create{Capacity: 100, Keep: true}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for u := range 8 {
+		wg.Go(func() {
+			for i := range 50 {
+				m := Member{ID: fmt.Sprint(u), Address: at(fmt.Sprintf("%d-%d", u, i)), Epoch: uint64(i)}
+				if _, err := reg.Do(ctx, key, Join{m}); err != nil {
+					t.Error(err)
+				}
+				if _, err := reg.Do(ctx, key, Leave{m.ID, m.Address}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for a, events := range rec.got {
+		for i, e := range events[1:] {
+			if e.Seq != events[i].Seq+1 {
+				t.Fatalf("%v was told %d after %d", a, e.Seq, events[i].Seq)
+			}
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package signaling
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// client is one connection: what is read from it is decided here. All fields but login belong to the connection's reader.
+type client struct {
+	hub     *Hub
+	conn    transport.Conn
+	login   *time.Timer // closes the connection unless register succeeds
+	bucket  bucket
+	session atomic.Pointer[session] // set once, by register
+}
+
+// bucket is a token bucket: 16 bytes, filled when looked at.
+type bucket struct {
+	spent float64
+	last  int64 // nanoseconds
+}
+
+func (b *bucket) take(now time.Time, rate, burst float64) bool {
+	t := now.UnixNano()
+	b.spent = max(0, b.spent-rate*float64(t-b.last)/1e9)
+	b.last = t
+	if b.spent+1 > burst {
+		return false
+	}
+	b.spent++
+	return true
+}
+
+// request is one message on its way through a handler.
+type request struct {
+	c     *client
+	s     *session // nil before register
+	msg   []byte
+	env   *protocol.Envelope
+	reply transport.Reply
+}
+
+var envelopes = sync.Pool{New: func() any { return new(protocol.Envelope) }}
+
+// Message implements transport.Receiver.
+func (c *client) Message(msg []byte, reply transport.Reply) {
+	if !c.hub.enter() {
+		return
+	}
+	defer c.hub.leave()
+	if !c.bucket.take(time.Now(), c.hub.cfg.Rate, c.hub.cfg.Burst) {
+		c.hub.counters.flooded.Add(1)
+		c.conn.Close(protocol.ClosePolicy, "too many messages")
+		return
+	}
+	env := envelopes.Get().(*protocol.Envelope)
+	defer envelopes.Put(env)
+	r := request{c: c, s: c.session.Load(), msg: msg, env: env, reply: reply}
+	if err := env.Scan(msg); err != nil {
+		r.env = &protocol.Envelope{} // what was found before the fault must not be used
+		r.fail(err)
+		return
+	}
+	if r.s == nil {
+		r.unregistered()
+		return
+	}
+	if r.s.client.Load() != c {
+		return // the session has moved to another connection, or ended; this one is being closed
+	}
+	if env.UserID != nil && string(env.UserID) != r.s.user && string(env.Op) != "register" {
+		c.hub.counters.spoofed.Add(1)
+		r.fail(errForeign)
+		return
+	}
+	r.dispatch()
+}
+
+func (r *request) unregistered() {
+	switch string(r.env.Op) {
+	case "register":
+		r.done(r.register())
+	case "keepAlive":
+		r.ok(nil)
+	default:
+		r.fail(errNotRegistered)
+	}
+}
+
+func (r *request) dispatch() {
+	switch string(r.env.Op) {
+	case "sdp", "candidate", "publish", "unpublish":
+		r.relay()
+	case "keepAlive":
+		r.ok(nil)
+	case "createRoom":
+		r.done(r.createRoom())
+	case "joinRoom":
+		r.done(r.joinRoom())
+	case "leaveRoom":
+		r.done(r.leaveRoom())
+	case "memberList":
+		r.done(r.memberList())
+	case "iceServers":
+		r.ok(protocol.ICEAnswer{ICEServers: r.s.iceServers(r.c)})
+	case "register":
+		r.fail(errRegistered)
+	case "sdpRoom":
+		r.fail(errNotOffered)
+	default:
+		r.fail(errUnknownOp)
+	}
+}
+
+// errAnswered says that a handler has answered already.
+var errAnswered = errors.New("answered")
+
+// done answers with an error; handlers answer success themselves.
+func (r *request) done(err error) {
+	if err != nil && !errors.Is(err, errAnswered) {
+		r.fail(err)
+	}
+}
+
+func (r *request) fail(err error) {
+	a, known := outcome(err)
+	if !known {
+		r.c.hub.cfg.Log.Error("request failed", "node", r.c.hub.cfg.Node, "op", string(r.env.Op), "error", err)
+	}
+	r.answer(a)
+}
+
+func (r *request) ok(body any) { r.answer(protocol.Answer{Code: protocol.OK, Body: body}) }
+
+func (r *request) answer(a protocol.Answer) {
+	m := transport.NewMessage()
+	var err error
+	if m.B, err = protocol.AppendAnswer(m.B, string(r.env.Op), r.env.ReqID, a); err != nil {
+		m.Release()
+		r.c.hub.cfg.Log.Error("answer not encoded", "node", r.c.hub.cfg.Node, "op", string(r.env.Op), "error", err)
+		return
+	}
+	r.reply.Send(m)
+}
+
+// Closed implements transport.Receiver.
+func (c *client) Closed(e transport.End) {
+	c.login.Stop()
+	s := c.session.Load()
+	if s == nil || !c.hub.enter() {
+		return
+	}
+	defer c.hub.leave()
+	if e.Gone {
+		s.end(c, 0, "gone")
+	} else {
+		s.park(c)
+	}
+}
+
+// ctx bounds what a request may ask of other nodes.
+func (r *request) ctx() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 5*time.Second)
+}

@@ -1,0 +1,71 @@
+package signaling
+
+import (
+	"errors"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
+)
+
+// What signaling itself refuses.
+var (
+	errNotRegistered = errors.New("not registered")
+	errRegistered    = errors.New("registered already")
+	errForeign       = errors.New("another user's id")
+	errNoTarget      = errors.New("no such user, or no common room")
+	errOrigin        = errors.New("origin not allowed")
+	errGone          = errors.New("session is gone")
+	errInRoom        = errors.New("in another room")
+	errUnknownOp     = errors.New("unknown eventOp")
+	errNotOffered    = errors.New("not offered")
+)
+
+// outcomes is the one place where an error becomes a code and a sentence. What is not listed is internal: it is logged, and
+// the client learns nothing of it.
+var outcomes = []struct {
+	err           error
+	code          protocol.Code
+	message, hint string
+}{
+	{license.ErrSwapped, protocol.Unauthorized, "The license key is not valid.", "cpCode and authKey look swapped: init(cpCode, authKey)."},
+	{license.ErrExpired, protocol.Unauthorized, "The license has expired.", "Ask the operator of this server for a new authKey."},
+	{license.ErrNotYet, protocol.Unauthorized, "The license is not valid yet.", "Check its startDate and the server's clock."},
+	{license.ErrRefused, protocol.Unauthorized, "The license key is not valid.", "Use the cpCode and authKey as issued by the operator of this server."},
+	{errNotRegistered, protocol.Unauthorized, "This connection is not registered.", "Send register first."},
+	{errRegistered, protocol.BadRequest, "This connection is registered already.", "Open another connection for another user."},
+	{errForeign, protocol.NoPermission, "userId is not this connection's own.", "Leave userId out, or send your own."},
+	{errOrigin, protocol.NoPermission, "Pages of this origin may not use the license.", "Ask the operator to add the page's origin to the license."},
+	{errNoTarget, protocol.NoData, "No such user in this room.", "Both users must have joined the same room."},
+	{errGone, protocol.NotRegistered, "The session is gone.", "Register again."},
+	{ErrTaken, protocol.InUse, "The user id is in use.", "Choose another id, or prove with the session's resume secret that it is yours."},
+	{ErrSeats, protocol.OverLimit, "The license is full.", "Wait until somebody leaves, or raise maxUser."},
+	{errInRoom, protocol.AlreadyIn, "You are in another room.", "Leave it first."},
+	{errUnknownOp, protocol.UnknownOp, "Unknown eventOp.", "docs/protocol.md lists the operations."},
+	{errNotOffered, protocol.NotOffered, "This server has no media server.", "Use publishP2P."},
+	{room.ErrNoRoom, protocol.NoRoom, "No such room.", "Check the room id; a room ends when its last member leaves."},
+	{room.ErrAlreadyIn, protocol.AlreadyIn, "You are in the room already.", ""},
+	{room.ErrExists, protocol.RoomExists, "A room with this id exists.", "Join it, or choose another id."},
+	{room.ErrFull, protocol.RoomFull, "The room is full.", "Raise the capacity given to createRoom, or use another room."},
+	{room.ErrNotIn, protocol.NotRegistered, "You are not in this room.", ""},
+	{room.ErrTooMany, protocol.OverLimit, "Too many rooms.", "Wait until rooms have ended."},
+	{protocol.ErrSyntax, protocol.BadRequest, "The message is not one JSON object.", ""},
+	{protocol.ErrDepth, protocol.BadRequest, "The message is nested deeper than 32.", ""},
+	{protocol.ErrDuplicate, protocol.BadRequest, "The message has a name twice at its top level.", ""},
+	{protocol.ErrEscaped, protocol.BadRequest, "The message has a top-level name written with escapes.", ""},
+	{protocol.ErrManyFields, protocol.BadRequest, "The message has more than 64 top-level names.", ""},
+}
+
+// outcome translates; known is false for an internal error.
+func outcome(err error) (a protocol.Answer, known bool) {
+	var field *protocol.FieldError
+	if errors.As(err, &field) {
+		return protocol.Answer{Code: field.Code, Message: field.Error(), Hint: "docs/protocol.md lists the parameters."}, true
+	}
+	for _, o := range outcomes {
+		if errors.Is(err, o.err) {
+			return protocol.Answer{Code: o.code, Message: o.message, Hint: o.hint}, true
+		}
+	}
+	return protocol.Answer{Code: protocol.Internal, Message: "Something went wrong inside the server."}, false
+}

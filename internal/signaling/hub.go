@@ -1,0 +1,227 @@
+// Package signaling holds sessions: it registers users, commands rooms, tells members what happens and passes descriptions and
+// candidates from one member to another.
+//
+// A connection (client) becomes a session by register. A session outlives its connection for the resume window: it is live,
+// away or ended. Rooms decide who is in; their events come back through Deliver, are translated into messages here and nowhere
+// else, and keep a roster for each room, so that a message to another member needs no room. Which node holds a user or a room
+// is asked of the Directory; other nodes are reached over the Bus; a single server has both in memory (Local).
+package signaling
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// Config is what a Hub needs. Node, Licenses, Directory, Bus, ICE and ResumeKeys are required.
+type Config struct {
+	Node       string
+	Licenses   *license.Verifier
+	Directory  Directory
+	Bus        Bus
+	ICE        ICEIssuer
+	ResumeKeys [][]byte // the first signs resume secrets, all verify them
+
+	ResumeWindow time.Duration // how long a session waits for its lost connection, default 20 s
+	LoginTimeout time.Duration // from connecting to a successful register, default 10 s
+	Rate         float64       // messages a second a session may send on average, default 30
+	Burst        float64       // and at once, default 300
+	Rooms        room.Limits
+	Log          *slog.Logger
+}
+
+// Validate tells everything that is wrong.
+func (c Config) Validate() error {
+	var faults []error
+	need := func(ok bool, what string) {
+		if !ok {
+			faults = append(faults, errors.New("signaling: "+what))
+		}
+	}
+	need(c.Node != "" && c.Licenses != nil && c.Directory != nil && c.Bus != nil && c.ICE != nil, "node, licenses, directory, bus and ICE servers are required")
+	need(len(c.ResumeKeys) > 0, "a key for resume secrets is required")
+	need(c.ResumeWindow >= 0 && c.LoginTimeout >= 0 && c.Rate >= 0 && c.Burst >= 0, "limits must not be negative")
+	return errors.Join(faults...)
+}
+
+func (c *Config) defaults() {
+	if c.ResumeWindow == 0 {
+		c.ResumeWindow = 20 * time.Second
+	}
+	if c.LoginTimeout == 0 {
+		c.LoginTimeout = 10 * time.Second
+	}
+	if c.Rate == 0 {
+		c.Rate = 30
+	}
+	if c.Burst == 0 {
+		c.Burst = 300
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Hub is the signaling of one node.
+type Hub struct {
+	cfg   Config
+	rooms *room.Registry
+	stop  func() // leaves the bus
+
+	mu       sync.RWMutex // guards the two maps; nothing is called with it held
+	sessions map[string]*session
+	rosters  map[room.Key]*roster
+
+	ownership sync.Mutex // see createHere
+
+	life    sync.RWMutex // read-held by whatever runs outside a connection's reader, see enter
+	closing bool
+
+	counters counters
+}
+
+type counters struct {
+	relayed, spoofed, flooded atomic.Uint64
+}
+
+// Stats are figures of the moment.
+type Stats struct {
+	Sessions int    // live and resumable
+	Rooms    int    // held by this node
+	Rosters  int    // rooms with a member on this node
+	Relayed  uint64 // messages passed from one member to another
+	Spoofed  uint64 // messages refused because they named another sender
+	Flooded  uint64 // connections closed because they sent too much
+}
+
+// New makes a hub and joins the bus.
+func New(cfg Config) (*Hub, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.defaults()
+	h := &Hub{cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}}
+	h.rooms = room.NewRegistry(h, cfg.Rooms, h.roomGone)
+	h.stop = cfg.Bus.Serve(cfg.Node, h.fromBus)
+	return h, nil
+}
+
+// Accept takes a new connection; see transport.
+func (h *Hub) Accept(conn transport.Conn) transport.Receiver {
+	c := &client{hub: h, conn: conn}
+	c.login = time.AfterFunc(h.cfg.LoginTimeout, func() { conn.Close(protocol.ClosePolicy, "no register in time") })
+	return c
+}
+
+// Stats counts.
+func (h *Hub) Stats() Stats {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return Stats{
+		Sessions: len(h.sessions), Rooms: h.rooms.Count(), Rosters: len(h.rosters),
+		Relayed: h.counters.relayed.Load(), Spoofed: h.counters.spoofed.Load(), Flooded: h.counters.flooded.Load(),
+	}
+}
+
+// Close forgets all sessions without telling anyone: their clients are told by the connections' own end, and come back.
+// Connections must have been closed before.
+func (h *Hub) Close() {
+	h.life.Lock()
+	h.closing = true
+	h.life.Unlock()
+	for _, s := range h.all() {
+		s.forget()
+	}
+	h.stop()
+	h.rooms.Close()
+}
+
+// enter keeps Close waiting until leave; false: too late.
+func (h *Hub) enter() bool {
+	h.life.RLock()
+	if h.closing {
+		h.life.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (h *Hub) leave() { h.life.RUnlock() }
+
+func (h *Hub) all() []*session {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	all := make([]*session, 0, len(h.sessions))
+	for _, s := range h.sessions {
+		all = append(all, s)
+	}
+	return all
+}
+
+func (h *Hub) session(id string) *session {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.sessions[id]
+}
+
+// ServeLeave answers POST /leave, the last word of a page that goes away: its session ends at once. It always answers 204:
+// nobody reads the answer, and a stranger learns nothing from it.
+func (h *Hub) ServeLeave(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	var body protocol.Leave
+	buf := make([]byte, 4096)
+	n := 0
+	for n < len(buf) {
+		k, err := r.Body.Read(buf[n:])
+		n += k
+		if err != nil {
+			break
+		}
+	}
+	if protocol.Decode(buf[:n], &body) == nil && h.enter() {
+		defer h.leave()
+		if p, err := h.parseResume(body.Resume); err == nil {
+			h.endSession(p.seat, protocol.CloseTakenOver, "left")
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// crockford is Crockford's base32: no I, L, O, U, so that an id can be read out.
+var crockford = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
+
+// newID returns prefix and 12 characters with 60 random bits.
+func newID(prefix string) string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return prefix + crockford.EncodeToString(b[:])[:12]
+}
+
+// newSessionID has 120 random bits: it must not repeat, ever.
+func newSessionID() string {
+	var b [15]byte
+	_, _ = rand.Read(b[:])
+	return crockford.EncodeToString(b[:])
+}
+
+func (h *Hub) log(s *session) *slog.Logger {
+	return h.cfg.Log.With("node", h.cfg.Node, "session", s.id, "user", s.user)
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}

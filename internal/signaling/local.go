@@ -1,0 +1,113 @@
+package signaling
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// Local is a Directory and a Bus for nodes in one process: the engine of a server that stands alone.
+type Local struct {
+	mu    sync.Mutex
+	users map[userKey]Seat
+	epoch uint64             // one count for all users is enough for "only grows"
+	seats map[string]int     // by tenant
+	rooms map[userKey]string // (tenant, room) to node
+	nodes map[string]func([]byte) []byte
+}
+
+type userKey struct{ tenant, id string }
+
+// NewLocal makes an empty one.
+func NewLocal() *Local {
+	return &Local{users: map[userKey]Seat{}, seats: map[string]int{}, rooms: map[userKey]string{}, nodes: map[string]func([]byte) []byte{}}
+}
+
+// ClaimUser implements Directory.
+func (l *Local) ClaimUser(_ context.Context, tenant, user string, s Seat, limit int) (Seat, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if holder, ok := l.users[userKey{tenant, user}]; ok {
+		return holder, ErrTaken
+	}
+	if l.seats[tenant] >= limit {
+		return Seat{}, ErrSeats
+	}
+	l.epoch++
+	s.Epoch = l.epoch
+	l.users[userKey{tenant, user}] = s
+	l.seats[tenant]++
+	return s, nil
+}
+
+// ReleaseUser implements Directory.
+func (l *Local) ReleaseUser(_ context.Context, tenant, user string, s Seat) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.users[userKey{tenant, user}] != s {
+		return nil
+	}
+	delete(l.users, userKey{tenant, user})
+	if l.seats[tenant]--; l.seats[tenant] == 0 {
+		delete(l.seats, tenant)
+	}
+	return nil
+}
+
+// ClaimRoom implements Directory.
+func (l *Local) ClaimRoom(_ context.Context, tenant, room, node string) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := userKey{tenant, room}
+	if owner, ok := l.rooms[k]; ok {
+		return owner, nil
+	}
+	l.rooms[k] = node
+	return node, nil
+}
+
+// RoomOwner implements Directory.
+func (l *Local) RoomOwner(_ context.Context, tenant, room string) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rooms[userKey{tenant, room}], nil
+}
+
+// ReleaseRoom implements Directory.
+func (l *Local) ReleaseRoom(_ context.Context, tenant, room, node string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if k := (userKey{tenant, room}); l.rooms[k] == node {
+		delete(l.rooms, k)
+	}
+	return nil
+}
+
+// Serve implements Bus.
+func (l *Local) Serve(node string, h func([]byte) []byte) (stop func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nodes[node] = h
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.nodes, node)
+	}
+}
+
+// Send implements Bus. The other node's handler runs before it returns.
+func (l *Local) Send(ctx context.Context, node string, payload []byte) error {
+	_, err := l.Request(ctx, node, payload)
+	return err
+}
+
+// Request implements Bus.
+func (l *Local) Request(_ context.Context, node string, payload []byte) ([]byte, error) {
+	l.mu.Lock()
+	h := l.nodes[node]
+	l.mu.Unlock()
+	if h == nil {
+		return nil, fmt.Errorf("bus: no node %q", node)
+	}
+	return h(payload), nil
+}

@@ -1,0 +1,262 @@
+package signaling
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// parcel is what travels between nodes. Exactly one of the pointer fields is set.
+type parcel struct {
+	Do    *doParcel    `json:"do,omitempty"`    // a request: command a room
+	Event *eventParcel `json:"event,omitempty"` // what a room says
+	Pass  *passParcel  `json:"pass,omitempty"`  // a member's message to another
+	Evict *Seat        `json:"evict,omitempty"` // a request: end a session that is taken over
+}
+
+type doParcel struct {
+	Key    room.Key     `json:"key"`
+	Create *room.Create `json:"create,omitempty"`
+	Join   *room.Join   `json:"join,omitempty"`
+	Leave  *room.Leave  `json:"leave,omitempty"`
+	Sync   *room.Sync   `json:"sync,omitempty"`
+	Get    *room.Get    `json:"get,omitempty"`
+}
+
+type eventParcel struct {
+	To    []string   `json:"to"` // sessions
+	Event room.Event `json:"event"`
+}
+
+type passParcel struct {
+	Room    room.Key        `json:"room"`
+	Session string          `json:"session"`
+	Message json.RawMessage `json:"message"`
+}
+
+type doAnswer struct {
+	State *room.State `json:"state,omitempty"`
+	Error string      `json:"error,omitempty"`
+}
+
+// errors of rooms keep their identity on the way between nodes
+var roomErrors = []error{
+	room.ErrNoRoom, room.ErrExists, room.ErrFull, room.ErrAlreadyIn, room.ErrNotIn, room.ErrTooMany, room.ErrStale,
+}
+
+// create makes this node the room's owner, unless another is.
+func (h *Hub) create(ctx context.Context, key room.Key, cmd room.Create) error {
+	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, h.cfg.Node)
+	if err != nil {
+		return wrap("claim room", err)
+	}
+	_, err = h.command(ctx, owner, key, cmd)
+	return err
+}
+
+// createHere makes a room on this node. Owning and having the room must not come apart, though a room of the same name may be
+// ending at this moment: hence the lock that roomGone takes too, and the second claim.
+func (h *Hub) createHere(ctx context.Context, key room.Key, cmd room.Create) error {
+	h.ownership.Lock()
+	defer h.ownership.Unlock()
+	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, h.cfg.Node)
+	if err != nil {
+		return wrap("claim room", err)
+	}
+	if owner != h.cfg.Node {
+		return room.ErrExists
+	}
+	_, err = h.rooms.Do(ctx, key, cmd)
+	if err != nil && !h.rooms.Has(key) {
+		_ = h.cfg.Directory.ReleaseRoom(ctx, key.Tenant, key.Room, h.cfg.Node)
+	}
+	return err
+}
+
+// roomGone gives up the ownership of a room that ended, unless it was made anew meanwhile.
+func (h *Hub) roomGone(key room.Key) {
+	h.ownership.Lock()
+	defer h.ownership.Unlock()
+	if !h.rooms.Has(key) {
+		_ = h.cfg.Directory.ReleaseRoom(context.Background(), key.Tenant, key.Room, h.cfg.Node)
+	}
+}
+
+// do commands a room wherever it is.
+func (h *Hub) do(ctx context.Context, key room.Key, cmd room.Command) error {
+	_, err := h.ask(ctx, key, cmd)
+	return err
+}
+
+func (h *Hub) get(ctx context.Context, key room.Key) (*room.State, error) {
+	return h.ask(ctx, key, room.Get{})
+}
+
+func (h *Hub) ask(ctx context.Context, key room.Key, cmd room.Command) (*room.State, error) {
+	owner, err := h.cfg.Directory.RoomOwner(ctx, key.Tenant, key.Room)
+	if err != nil {
+		return nil, wrap("find room", err)
+	}
+	if owner == "" {
+		return nil, room.ErrNoRoom
+	}
+	return h.command(ctx, owner, key, cmd)
+}
+
+func (h *Hub) command(ctx context.Context, owner string, key room.Key, cmd room.Command) (*room.State, error) {
+	if owner == h.cfg.Node {
+		return h.doHere(ctx, key, cmd)
+	}
+	d := &doParcel{Key: key}
+	switch c := cmd.(type) {
+	case room.Create:
+		d.Create = &c
+	case room.Join:
+		d.Join = &c
+	case room.Leave:
+		d.Leave = &c
+	case room.Sync:
+		d.Sync = &c
+	case room.Get:
+		d.Get = &c
+	}
+	var a doAnswer
+	if err := h.request(ctx, owner, parcel{Do: d}, &a); err != nil {
+		return nil, err
+	}
+	if a.Error == "" {
+		return a.State, nil
+	}
+	for _, e := range roomErrors {
+		if e.Error() == a.Error {
+			return nil, e
+		}
+	}
+	return nil, fmt.Errorf("node %s: %s", owner, a.Error)
+}
+
+func (h *Hub) doHere(ctx context.Context, key room.Key, cmd room.Command) (*room.State, error) {
+	if c, ok := cmd.(room.Create); ok {
+		return nil, h.createHere(ctx, key, c)
+	}
+	return h.rooms.Do(ctx, key, cmd)
+}
+
+// evict ends the session in a seat, wherever it is, before its user id goes to another.
+func (h *Hub) evict(ctx context.Context, seat Seat) error {
+	if seat.Node == h.cfg.Node {
+		h.endSession(seat, protocol.CloseTakenOver, "taken over")
+		return nil
+	}
+	return h.request(ctx, seat.Node, parcel{Evict: &seat}, &struct{}{})
+}
+
+func (h *Hub) endSession(seat Seat, code int, why string) {
+	if s := h.session(seat.Session); s != nil && s.seat == seat {
+		s.end(nil, code, why)
+	}
+}
+
+// pass hands a member's message to the target, which must still be in the room. It takes over the reference.
+func (h *Hub) pass(key room.Key, to place, m *transport.Message) error {
+	if to.session != nil {
+		to.session.send(m, true)
+		return nil
+	}
+	defer m.Release()
+	return h.cast(to.addr.Node, parcel{Pass: &passParcel{key, to.addr.Session, m.B}})
+}
+
+func (h *Hub) forward(node string, sessions []string, e room.Event) {
+	if err := h.cast(node, parcel{Event: &eventParcel{sessions, e}}); err != nil {
+		h.cfg.Log.Warn("event not forwarded", "node", h.cfg.Node, "to", node, "error", err)
+	}
+}
+
+func (h *Hub) cast(node string, p parcel) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return wrap("encode parcel", err)
+	}
+	return wrap("bus", h.cfg.Bus.Send(context.Background(), node, b))
+}
+
+func (h *Hub) request(ctx context.Context, node string, p parcel, into any) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return wrap("encode parcel", err)
+	}
+	answer, err := h.cfg.Bus.Request(ctx, node, b)
+	if err != nil {
+		return wrap("bus", err)
+	}
+	return wrap("decode answer", json.Unmarshal(answer, into))
+}
+
+// fromBus takes what another node sent. It checks again what the sender checked: the bus is not trusted to be right.
+func (h *Hub) fromBus(payload []byte) []byte {
+	var p parcel
+	if err := json.Unmarshal(payload, &p); err != nil {
+		h.cfg.Log.Warn("parcel not understood", "node", h.cfg.Node, "error", err)
+		return nil
+	}
+	switch {
+	case p.Do != nil:
+		return h.doFromBus(p.Do)
+	case p.Evict != nil:
+		h.endSession(*p.Evict, protocol.CloseTakenOver, "taken over")
+		return []byte("{}")
+	case p.Event != nil:
+		here := make([]*session, 0, len(p.Event.To))
+		for _, id := range p.Event.To {
+			if s := h.session(id); s != nil {
+				here = append(here, s)
+			}
+		}
+		if len(here) > 0 {
+			h.deliver(here, p.Event.Event)
+		}
+	case p.Pass != nil:
+		s := h.session(p.Pass.Session)
+		if s == nil {
+			return nil
+		}
+		if key, in := s.roomKey(); in && key == p.Pass.Room {
+			m := transport.NewMessage()
+			m.B = append(m.B, p.Pass.Message...)
+			s.send(m, true)
+		}
+	}
+	return nil
+}
+
+func (h *Hub) doFromBus(d *doParcel) []byte {
+	var cmd room.Command
+	switch {
+	case d.Create != nil:
+		cmd = *d.Create
+	case d.Join != nil:
+		cmd = *d.Join
+	case d.Leave != nil:
+		cmd = *d.Leave
+	case d.Sync != nil:
+		cmd = *d.Sync
+	default:
+		cmd = room.Get{}
+	}
+	var a doAnswer
+	state, err := h.doHere(context.Background(), d.Key, cmd)
+	a.State = state
+	if err != nil {
+		a.Error = err.Error()
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		return nil
+	}
+	return b
+}

@@ -1,0 +1,175 @@
+package signaling
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// register opens a session, or takes one up again.
+func (r *request) register() error {
+	var q protocol.Register
+	if err := protocol.Decode(r.msg, &q); err != nil {
+		return err
+	}
+	if err := q.Validate(); err != nil {
+		return err
+	}
+	h := r.c.hub
+	grant, err := h.cfg.Licenses.Check(q.CpCode, q.AuthKey)
+	if err != nil {
+		h.cfg.Log.Info("login refused", "node", h.cfg.Node, "reason", err)
+		return err
+	}
+	if o := r.c.conn.Peer().Origin; grant.Origins != nil && o != "" && !slices.Contains(grant.Origins, o) && !slices.Contains(grant.Origins, "*") {
+		r.fail(errOrigin)
+		r.c.conn.Close(protocol.ClosePolicy, "origin not allowed")
+		return errAnswered
+	}
+	var p *proof
+	if q.Resume != "" {
+		got, err := h.parseResume(q.Resume)
+		if err != nil || got.Tenant != q.CpCode || (q.UserID != "" && q.UserID != got.User) {
+			if !q.Forced {
+				return errGone
+			}
+		} else {
+			p = &got
+		}
+	}
+	if p != nil && !bool(q.Forced) {
+		return r.resume(p)
+	}
+	return r.open(q, grant, p)
+}
+
+// open makes a new session.
+func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error {
+	h := r.c.hub
+	s := &session{
+		hub: h, id: newSessionID(), tenant: q.CpCode, user: q.UserID, name: q.Name, device: q.Device, grant: grant,
+		features: features(q.Features),
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	if err := h.seat(ctx, s, bool(q.Forced), p); err != nil {
+		return err
+	}
+	s.sender = protocol.AppendString(nil, s.user)
+	if s.name == "" {
+		s.name = s.user
+	}
+	h.mu.Lock()
+	h.sessions[s.id] = s
+	h.mu.Unlock()
+	h.log(s).Info("session opened", "cpCode", s.tenant)
+	m, err := r.registered(s, false, nil)
+	if err != nil {
+		s.end(nil, protocol.ClosePolicy, "answer not encoded")
+		return err
+	}
+	s.attach(r.c, m, r.reply)
+	return nil
+}
+
+// seat claims the session's user id, or makes one. A holder is asked to go when the newcomer may take the id over.
+func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error {
+	generated := s.user == ""
+	limit := min(s.grant.MaxUser, math.MaxInt32)
+	for range 3 {
+		if generated {
+			s.user = newID("U")
+		}
+		seat, err := h.cfg.Directory.ClaimUser(ctx, s.tenant, s.user, Seat{Node: h.cfg.Node, Session: s.id}, limit)
+		if err == nil {
+			s.seat = seat
+			return nil
+		}
+		if !errors.Is(err, ErrTaken) {
+			return err
+		}
+		if generated {
+			continue
+		}
+		mine := p != nil && p.User == s.user && p.seat == seat
+		if !forced || (!mine && !s.grant.LegacyForced) {
+			return ErrTaken
+		}
+		if err := h.evict(ctx, seat); err != nil {
+			return err
+		}
+	}
+	return ErrTaken
+}
+
+// resume gives a session that is waiting, or whose old connection has not noticed its death yet, a new connection.
+func (r *request) resume(p *proof) error {
+	s := r.c.hub.session(p.ID)
+	if s == nil || s.seat != p.seat {
+		return errGone
+	}
+	s.op.Lock()
+	defer s.op.Unlock()
+	if s.ended {
+		return errGone
+	}
+	var old *client
+	var failed error
+	take := func(state *protocol.RoomState) {
+		m, err := r.registered(s, true, state)
+		if err != nil {
+			failed = err
+			return
+		}
+		old = s.attach(r.c, m, r.reply)
+	}
+	err := room.ErrNotIn
+	if key, in := s.roomKey(); in {
+		ctx, cancel := r.ctx()
+		defer cancel()
+		err = s.await(func(e room.Event) { take(roomState(e.State)) }, func() error {
+			return s.hub.do(ctx, key, room.Sync{User: s.user, Address: s.address()})
+		})
+	}
+	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) { // in no room, or it ended meanwhile
+		take(nil)
+		err = nil
+	}
+	if err := errors.Join(err, failed); err != nil {
+		return err
+	}
+	if old != nil && old != r.c {
+		old.conn.Close(protocol.CloseResumed, "resumed elsewhere")
+	}
+	s.hub.log(s).Debug("session resumed")
+	return nil
+}
+
+// registered encodes the answer to register.
+func (r *request) registered(s *session, resumed bool, state *protocol.RoomState) (*transport.Message, error) {
+	m := transport.NewMessage()
+	var err error
+	m.B, err = protocol.AppendAnswer(m.B, "register", r.env.ReqID, protocol.Answer{Code: protocol.OK, Body: protocol.RegisterAnswer{
+		UserID: s.user, ICEServers: s.iceServers(r.c), Resume: s.hub.resumeSecret(s),
+		ResumeWindow: int(s.hub.cfg.ResumeWindow.Seconds()), Resumed: resumed, Room: state,
+	}})
+	if err != nil {
+		m.Release()
+		return nil, err
+	}
+	return m, nil
+}
+
+func features(f []protocol.Feature) []string {
+	out := make([]string, len(f))
+	for i, x := range f {
+		out[i] = string(x)
+	}
+	return out
+}

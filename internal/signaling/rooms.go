@@ -1,0 +1,155 @@
+package signaling
+
+import (
+	"errors"
+
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+const defaultCapacity = 16
+
+func (r *request) createRoom() error {
+	q := protocol.CreateRoom{}
+	if err := protocol.Decode(r.msg, &q); err != nil {
+		return err
+	}
+	if err := q.Validate(); err != nil {
+		return err
+	}
+	cmd := room.Create{Title: q.Title, Capacity: defaultCapacity, Owner: r.s.user, Keep: q.Destroy != nil && !bool(*q.Destroy)}
+	if q.Capacity != nil {
+		cmd.Capacity = int(*q.Capacity)
+	}
+	id := q.RoomID
+	ctx, cancel := r.ctx()
+	defer cancel()
+	for range 3 {
+		if q.RoomID == "" {
+			id = newID("K")
+		}
+		err := r.c.hub.create(ctx, room.Key{Tenant: r.s.tenant, Room: id}, cmd)
+		if err == nil {
+			r.ok(protocol.CreateRoomAnswer{RoomID: id})
+			return nil
+		}
+		if q.RoomID != "" || !errors.Is(err, room.ErrExists) {
+			return err
+		}
+	}
+	return room.ErrExists
+}
+
+// roomRef reads the request's roomId.
+func (r *request) roomRef(check func(*protocol.RoomRef) error) (string, error) {
+	var q protocol.RoomRef
+	if err := protocol.Decode(r.msg, &q); err != nil {
+		return "", err
+	}
+	return q.RoomID, check(&q)
+}
+
+// joinRoom answers from inside the room's lock (see await): no event can reach the client before the answer.
+func (r *request) joinRoom() error {
+	id, err := r.roomRef((*protocol.RoomRef).Require)
+	if err != nil {
+		return err
+	}
+	s := r.s
+	s.op.Lock()
+	defer s.op.Unlock()
+	if s.ended {
+		return errGone
+	}
+	if key, in := s.roomKey(); in {
+		if key.Room == id {
+			return room.ErrAlreadyIn
+		}
+		return errInRoom
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	member := room.Member{ID: s.user, Name: s.name, Device: s.device, Features: s.features, Address: s.address(), Epoch: s.seat.Epoch}
+	return s.await(func(e room.Event) { r.ok(roomState(e.State)) }, func() error {
+		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, room.Join{Member: member})
+	})
+}
+
+func (r *request) leaveRoom() error {
+	id, err := r.roomRef((*protocol.RoomRef).Validate)
+	if err != nil {
+		return err
+	}
+	s := r.s
+	s.op.Lock()
+	defer s.op.Unlock()
+	key, in := s.roomKey()
+	if id != "" && (!in || key.Room != id) {
+		ctx, cancel := r.ctx()
+		defer cancel()
+		if _, err := s.hub.get(ctx, room.Key{Tenant: s.tenant, Room: id}); err != nil {
+			return err
+		}
+		return room.ErrNotIn
+	}
+	if !in {
+		return room.ErrNotIn
+	}
+	if err := s.leaveRoom(); err != nil {
+		return err
+	}
+	r.ok(nil)
+	return nil
+}
+
+func (r *request) memberList() error {
+	id, err := r.roomRef((*protocol.RoomRef).Validate)
+	if err != nil {
+		return err
+	}
+	key, in := r.s.roomKey()
+	if id == "" && !in {
+		return room.ErrNotIn
+	}
+	if id == "" {
+		id = key.Room
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	state, err := r.s.hub.get(ctx, room.Key{Tenant: r.s.tenant, Room: id})
+	if err != nil {
+		return err
+	}
+	if !in || key.Room != id {
+		return errNoTarget
+	}
+	r.ok(protocol.MemberListAnswer{Members: roomState(state).Members})
+	return nil
+}
+
+// relay passes the message on to its target without parsing it.
+func (r *request) relay() {
+	if r.env.Target == nil {
+		r.fail(&protocol.FieldError{Code: protocol.Missing, Field: "target", Why: "is missing"})
+		return
+	}
+	r.s.mu.Lock()
+	ro := r.s.roster
+	r.s.mu.Unlock()
+	to, ok := ro.find(r.env.Target)
+	if !ok {
+		r.fail(errNoTarget)
+		return
+	}
+	m := transport.NewMessage()
+	m.B = r.env.AppendRelayed(m.B, r.s.sender)
+	if err := r.s.hub.pass(ro.key, to, m); err != nil {
+		r.fail(err)
+		return
+	}
+	r.c.hub.counters.relayed.Add(1)
+	if r.env.ReqID != nil {
+		r.ok(nil)
+	}
+}

@@ -1,0 +1,199 @@
+package signaling
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// session is a registered user: live (it has a client), away (its connection was lost, a timer runs) or ended.
+type session struct {
+	hub      *Hub
+	id       string
+	seat     Seat
+	tenant   string
+	user     string
+	sender   []byte // user as a JSON string, as it is stamped into messages
+	name     string
+	device   string
+	features []string
+	grant    license.Grant
+
+	// op is held while the session enters, leaves or resumes: one such step at a time. Room locks and mu are taken inside.
+	op    sync.Mutex
+	ended bool // guarded by op; set once
+
+	// client changes with mu held, and is read without it to fence off connections that lost the session.
+	client atomic.Pointer[client]
+
+	mu      sync.Mutex // guards what follows; only an outbox's lock is taken inside
+	away    *time.Timer
+	waiting []*transport.Message // for a client that is away: messages of other members
+	waited  int                  // bytes of waiting
+	roster  *roster              // of the room the session is in, or nil
+	welcome func(room.Event)     // takes Entered or Synced while one is expected
+}
+
+// Bounds of waiting, the same as an outbox's.
+const (
+	maxWaiting      = 256
+	maxWaitingBytes = 1 << 20
+)
+
+func (s *session) address() room.Address { return room.Address{Node: s.seat.Node, Session: s.id} }
+
+// roomKey is the room the session is in; ok is false when it is in none.
+func (s *session) roomKey() (room.Key, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.roster == nil {
+		return room.Key{}, false
+	}
+	return s.roster.key, true
+}
+
+// send passes a message on to the client. While the client is away it waits if keep is set and is dropped otherwise: what a
+// room says need not wait, since a resumed session gets the room's state. It takes over one reference.
+func (s *session) send(m *transport.Message, keep bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.client.Load(); c != nil {
+		c.conn.Send(m)
+		return
+	}
+	if !keep || s.away == nil || len(s.waiting) >= maxWaiting || s.waited+len(m.B) > maxWaitingBytes {
+		m.Release()
+		return
+	}
+	s.waiting = append(s.waiting, m)
+	s.waited += len(m.B)
+}
+
+// park makes the session away when its present connection c was lost.
+func (s *session) park(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client.Load() != c {
+		return
+	}
+	s.client.Store(nil)
+	s.away = time.AfterFunc(s.hub.cfg.ResumeWindow, func() {
+		if s.hub.enter() {
+			defer s.hub.leave()
+			s.end(nil, 0, "resume window over")
+		}
+	})
+	s.hub.log(s).Debug("session away")
+}
+
+// attach makes c the session's connection and sends first, then what waited. The former connection, if any, is returned.
+// It is called while the room is locked, or while the session is in none, so that no event comes between.
+func (s *session) attach(c *client, first *transport.Message, reply transport.Reply) (old *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old = s.client.Swap(c)
+	if s.away != nil {
+		s.away.Stop()
+		s.away = nil
+	}
+	c.session.Store(s)
+	c.login.Stop()
+	reply.Send(first)
+	for _, m := range s.waiting {
+		c.conn.Send(m)
+	}
+	s.waiting, s.waited = nil, 0
+	return old
+}
+
+// end ends the session for good: it leaves its room, frees its user id and is forgotten. With from set it only does so if from
+// is its present connection; with from nil it does not matter, except that a timer which fired as the client came back must
+// lose: that is what the check of client is for. The connection, if there is one, is closed with code.
+func (s *session) end(from *client, code int, why string) {
+	s.op.Lock()
+	defer s.op.Unlock()
+	if s.ended {
+		return
+	}
+	cur := s.client.Load()
+	if cur != from && code == 0 {
+		return
+	}
+	s.ended = true
+	s.leaveRoom()
+	s.drop()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.hub.cfg.Directory.ReleaseUser(ctx, s.tenant, s.user, s.seat); err != nil {
+		s.hub.log(s).Warn("user id not released", "error", err)
+	}
+	s.hub.mu.Lock()
+	delete(s.hub.sessions, s.id)
+	s.hub.mu.Unlock()
+	if cur != nil && code != 0 {
+		cur.conn.Close(code, why)
+	}
+	s.hub.log(s).Info("session ended", "why", why)
+}
+
+// drop releases what the session holds: connection, timer, waiting messages.
+func (s *session) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.client.Store(nil)
+	if s.away != nil {
+		s.away.Stop()
+		s.away = nil
+	}
+	for _, m := range s.waiting {
+		m.Release()
+	}
+	s.waiting, s.waited = nil, 0
+}
+
+// forget is drop for a hub that closes: rooms and the directory are not told.
+func (s *session) forget() {
+	s.op.Lock()
+	defer s.op.Unlock()
+	s.ended = true
+	s.drop()
+}
+
+// leaveRoom takes the session out of its room, if it is in one; op is held.
+func (s *session) leaveRoom() error {
+	key, in := s.roomKey()
+	if !in {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := s.hub.do(ctx, key, room.Leave{User: s.user, Address: s.address()})
+	s.mu.Lock()
+	ro := s.roster
+	s.roster = nil
+	s.mu.Unlock()
+	s.hub.releaseRoster(ro)
+	return err
+}
+
+// await runs do while fn is ready to take the event that do brings about; op is held.
+func (s *session) await(fn func(room.Event), do func() error) error {
+	s.mu.Lock()
+	s.welcome = fn
+	s.mu.Unlock()
+	err := do()
+	s.mu.Lock()
+	s.welcome = nil
+	s.mu.Unlock()
+	return err
+}
+
+func (s *session) iceServers(c *client) []protocol.ICEServer {
+	return s.hub.cfg.ICE.ICEServers(c.conn.Peer().Host, s.tenant, s.id, s.grant.Relay)
+}

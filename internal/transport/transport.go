@@ -1,0 +1,84 @@
+// Package transport carries messages over connections. It knows frames, origins, silence and slowness, and neither what a
+// message means nor who sends it.
+//
+// An upgraded connection is a Conn. Whoever accepts it returns a Receiver, which gets the messages one after the other and, at
+// the end, how the connection ended. Sending never blocks: each Conn has a bounded outbox and is closed with 1013 when its
+// client reads too slowly.
+package transport
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// Conn is one client connection, whatever carries it.
+type Conn interface {
+	// Peer tells who is at the other end.
+	Peer() Peer
+	// Send puts a message into the outbox and takes over one reference to it. It never blocks. It returns false when the
+	// connection is closing or its outbox overflowed; the message is then lost to this connection.
+	Send(m *Message) bool
+	// Close sends what is in the outbox, then the code and the reason (RFC 6455, section 7.4), and ends the connection. It does
+	// not wait for that.
+	Close(code int, reason string)
+}
+
+// Peer is what is known of a connection from its start.
+type Peer struct {
+	Addr   netip.AddrPort
+	Origin string // of the page that opened it; empty: not a browser
+	Host   string // as the client named us, with port if it did
+	TLS    bool
+}
+
+// Reply answers one message: the connection itself, or the acknowledgement of a carrier that has them.
+type Reply interface {
+	Send(m *Message) bool
+}
+
+// Receiver gets what a connection brings. Its methods are called by one goroutine, one at a time.
+type Receiver interface {
+	// Message gets one message, which is valid UTF-8 and at most the carrier's limit long. The bytes are valid until it returns.
+	Message(msg []byte, r Reply)
+	// Closed is called once, last.
+	Closed(e End)
+}
+
+// End tells how a connection ended.
+type End struct {
+	// Gone is true when the client left on purpose (close code 1000, 1001 or none), false when the connection was lost or when
+	// we closed it.
+	Gone bool
+	Code int // 1006 when there was no close frame
+}
+
+// Message is an encoded message on its way to one or more outboxes. It is pooled: who holds a reference may read B, must not
+// write it once it has been sent, and gives the reference up by Send or Release.
+type Message struct {
+	B    []byte
+	refs atomic.Int32
+}
+
+// largest buffer kept for reuse: room states of big rooms are rare and would otherwise stay in the pool
+const maxPooled = 16 << 10
+
+var pool = sync.Pool{New: func() any { return &Message{B: make([]byte, 0, 2048)} }}
+
+// NewMessage returns an empty message with one reference.
+func NewMessage() *Message {
+	m := pool.Get().(*Message)
+	m.B = m.B[:0]
+	m.refs.Store(1)
+	return m
+}
+
+// Retain adds n references.
+func (m *Message) Retain(n int) { m.refs.Add(int32(n)) }
+
+// Release gives one reference up.
+func (m *Message) Release() {
+	if m.refs.Add(-1) == 0 && cap(m.B) <= maxPooled {
+		pool.Put(m)
+	}
+}
