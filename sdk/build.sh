@@ -1,0 +1,22 @@
+#!/bin/sh
+# Builds the browser SDK with nothing but Go. Usage: sdk/build.sh [folder, default web/dist]
+set -eu
+root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+out=${1:-$root/web/dist}
+mkdir -p "$out"
+out=$(CDPATH= cd -- "$out" && pwd)
+cd "$root"
+
+# Source maps name their sources relative to where they are written: always write beside web/dist, so that every build is the same.
+work=web/.build-$$
+trap 'rm -rf "$root/$work"' EXIT
+mkdir "$work"
+
+esbuild() {
+    go tool esbuild "$@" --bundle --minify --target=es2021 --charset=utf8 --legal-comments=none \
+        --sourcemap=linked --sources-content=true --log-level=warning --tsconfig=sdk/tsconfig.json
+}
+esbuild sdk/src/script.ts --format=iife --outfile="$work/knowledgetalk.min.js"
+esbuild sdk/src/index.ts --format=esm --outfile="$work/knowledgetalk.mjs"
+cp sdk/types/knowledgetalk.d.ts "$work/"
+mv "$work"/* "$out/"

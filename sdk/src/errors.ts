@@ -1,0 +1,71 @@
+import type { Result } from '../types/knowledgetalk';
+
+/** A failure as public methods return it: code for programs, sentence and hint for people. */
+export type Failure = Result & { message: string };
+
+/** What the codes mean when the server gave no sentence of its own: [message, hint]. */
+const texts: Record<string, [string, string?]> = {
+  '400': ['The request was not understood.', 'SDK and server may be of different versions: load the SDK from the server it talks to.'],
+  '401': ['The license was refused.', 'Check cpCode and authKey, their order in init(cpCode, authKey), and the end date of the license.'],
+  '403': ['No such user in this room.', 'Both users must be in the same room.'],
+  '404': ['The server does not know this operation.', 'Load the SDK from the server it talks to.'],
+  '409': ['This user id is in use.', 'Choose another id, or leave it out to get one.'],
+  '410': ['Not registered.', 'Call init() first and wait for its result.'],
+  '413': ['Not allowed.', "Check that the license allows this page's origin."],
+  '421': ['A parameter is missing.'],
+  '422': ['A parameter is not valid.'],
+  '429': ['Too many requests.', 'Wait a little before trying again.'],
+  '441': ['There is no such room.', 'Check the room id; a room ends when its last member leaves.'],
+  '442': ['Already in a room.', 'Call leaveRoom() before joining another room.'],
+  '443': ['A room with this id exists.', 'Join it, or choose another id.'],
+  '444': ['The room is full.', 'Raise the capacity given to createRoom, or use another room.'],
+  '445': ['A limit is reached.', 'The license has no seat left.'],
+  '500': ['The server failed.', 'Try again; the log of the server says more.'],
+  '504': ['No answer from the server in time.', 'Check the network and that the server runs.'],
+};
+
+/** Builds a failure; message and hint default to those of the code. */
+export function failure(code: string, message?: string, hint?: string): Failure {
+  const [text, advice] = texts[code] ?? [`Failed with code ${code}.`];
+  const result: Failure = { code, message: message || text };
+  const help = hint ?? (message ? undefined : advice);
+  if (help) result.hint = help;
+  return result;
+}
+
+export const missing = (name: string, call: string): Failure => failure('421', `Parameter ${name} is missing.`, `Call it as ${call}.`);
+export const invalid = (name: string, what: string): Failure => failure('422', `Parameter ${name} is not valid.`, `${name} is ${what}.`);
+
+/** The server was never reached within the limit. */
+export function unreachable(origin: string): Failure {
+  return failure('504', `No answer from ${origin || 'the server'}.`,
+    'Check that the server runs and that this page may reach it: open its address in the browser once '
+    + '(a self-signed certificate must be accepted there), and look for a firewall or a blocked WebSocket.');
+}
+
+export const insecureHint = 'Browsers give camera and microphone only to pages on https or localhost: open this page that way.';
+
+/** Why a connection to a user did not come about or broke: [message, hint], by the reason that `peerState` carries. */
+const reasons = {
+  'not-registered': ['init() has not succeeded yet.', 'Call init() first and wait for its result.'],
+  'not-in-room': ['The target is not in this room.', 'Both users must have joined the same room before publishP2P.'],
+  self: ['The target is the caller itself.', 'Give the id of another member.'],
+  'bad-type': ["The type is neither 'cam' nor 'screen'.", "Call publishP2P(target, 'cam', stream)."],
+  'bad-stream': ['The stream is no MediaStream with a live track.', 'Pass what getUserMedia or getDisplayMedia resolved with.'],
+  'raw-client': ["The target's client does not speak this SDK's connection.", 'Load this SDK on both sides.'],
+  'no-answer': ['The target does not answer.', 'Its page may be frozen or its network down; publish again when it is back.'],
+  'ice-failed': ['No candidate pair works.', 'Neither a direct nor a relayed path was found: check that the relay is reachable (UDP and TCP) from both.'],
+  broken: ['The connection could not be set up.', 'The browser refused a description; its console says more.'],
+  replaced: ['Another page took this user id over.', 'Close one of the two pages, or call init() again.'],
+  'session-ended': ['The session ended.', 'Call init() again.'],
+  left: ['The target left the room.', 'Publish again when it comes back.'],
+  removed: ['The publication was taken back before it was connected.', ''],
+  interrupted: ['The connection is interrupted; it is being restored.', ''],
+} as const;
+
+export type Reason = keyof typeof reasons;
+
+export function explain(reason: Reason | ''): { message: string; hint: string } {
+  const [message, hint] = reason ? reasons[reason] : ['', ''];
+  return { message, hint };
+}

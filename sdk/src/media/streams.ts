@@ -1,0 +1,65 @@
+import type { MediaType } from '../../types/knowledgetalk';
+
+interface Entry {
+  stream: MediaStream;
+  on: boolean;
+}
+
+/**
+ * Remote media by user and type. A user's MediaStream object stays the same through every re-publish and restart of one call, since apps
+ * put it into a video element once; only its tracks change.
+ */
+export class Streams {
+  /** In the order in which they were last switched on. */
+  private readonly entries = new Map<string, Map<MediaType, Entry>>();
+  private screens: string[] = [];
+
+  /** Makes the stream hold exactly these tracks. New ones go in before old ones go out, so that it is never empty in between. */
+  set(user: string, type: MediaType, tracks: readonly MediaStreamTrack[]): void {
+    const types = this.entries.get(user) ?? new Map<MediaType, Entry>();
+    this.entries.set(user, types);
+    const entry = types.get(type) ?? { stream: new MediaStream(), on: false };
+    types.set(type, entry);
+    const had = entry.stream.getTracks();
+    for (const track of tracks) if (!had.includes(track)) entry.stream.addTrack(track);
+    for (const track of had) if (!tracks.includes(track)) entry.stream.removeTrack(track);
+    if (type === 'screen' && !entry.on) this.screens = [...this.screens.filter((id) => id !== user), user];
+    entry.on = true;
+  }
+
+  /** Nothing is published any more. The object is kept for the next publication, empty. */
+  drop(user: string, type: MediaType): void {
+    const entry = this.entries.get(user)?.get(type);
+    if (!entry) return;
+    entry.on = false;
+    for (const track of entry.stream.getTracks()) entry.stream.removeTrack(track);
+    if (type === 'screen') this.screens = this.screens.filter((id) => id !== user);
+  }
+
+  /** The call with this user is over: the next one gets new objects. */
+  forget(user: string): void {
+    for (const type of this.entries.get(user)?.keys() ?? []) this.drop(user, type);
+    this.entries.delete(user);
+  }
+
+  get(user: string, type: MediaType): MediaStream | undefined {
+    const entry = this.entries.get(user)?.get(type);
+    return entry?.on ? entry.stream : undefined;
+  }
+
+  newestScreen(): MediaStream | undefined {
+    const user = this.screens[this.screens.length - 1];
+    return user === undefined ? undefined : this.get(user, 'screen');
+  }
+
+  all(): { [id: string]: MediaStream } {
+    const all: { [id: string]: MediaStream } = {};
+    for (const user of this.entries.keys()) {
+      const stream = this.get(user, 'cam');
+      if (stream) all[user] = stream;
+    }
+    const screen = this.newestScreen();
+    if (screen) all.screen = screen;
+    return all;
+  }
+}

@@ -1,0 +1,20 @@
+import type { MediaType } from '../../types/knowledgetalk';
+
+/**
+ * The fixed m-lines of a pair's connection, in this order, on every generation: the smaller user id creates them, the other adopts them
+ * by their order. A publication fills its two, so that publishing never renegotiates.
+ */
+export const LAYOUT: readonly { type: MediaType; kind: 'audio' | 'video' }[] = [
+  { type: 'cam', kind: 'audio' },
+  { type: 'cam', kind: 'video' },
+  { type: 'screen', kind: 'audio' },
+  { type: 'screen', kind: 'video' },
+];
+
+export const TYPES: readonly MediaType[] = ['cam', 'screen'];
+
+/** The data channel both sides make without negotiation. */
+export const CHANNEL = { label: 'ieum', id: 0 };
+
+/** Whether this side creates the connection: exactly one of the two does. Ids are compared by code units. */
+export const creates = (me: string, peer: string): boolean => me < peer;

@@ -1,0 +1,474 @@
+/**
+ * The negotiation of one pair of users as a pure function: step(state, event) → [state, effects]. No clock, no browser, no randomness.
+ *
+ * - The side with the smaller id ("creator") alone makes connections and numbers their generations (`gen`); the other one answers the
+ *   first offer of a generation. After that each side may offer (ICE restarts). When offers cross, the creator ignores the other's and the
+ *   other one takes its own back: perfect negotiation with politeness by id.
+ * - The state runs ahead of the browser: effects are performed one at a time in order, so `neg` tells what the connection will be when all
+ *   effects given out so far are done.
+ * - Anything may be lost with a dying socket, and is sent again then; so everything may come twice. Offers are numbered (`n`), answers
+ *   name the offer they answer, publications have an `epoch` (and a `rev` within it).
+ */
+import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
+import type { Reason } from '../errors';
+import type { Signal } from '../signaling/messages';
+import { creates, TYPES } from './layout';
+
+/** What we send. */
+export interface Local {
+  on: boolean;
+  /** Something of this type was published once. */
+  used: boolean;
+  epoch: number;
+  rev: number;
+  audio: boolean;
+  video: boolean;
+  /** A publishP2P waits for the outcome. */
+  waiting: boolean;
+  /** The other side has been told, or will be by a reliable way. */
+  delivered: boolean;
+}
+
+/** What the other side says it sends. */
+export interface Remote {
+  on: boolean;
+  epoch: number;
+  rev: number;
+  audio: boolean;
+  video: boolean;
+  /** Epoch of the last `subscribed`. */
+  told: number;
+}
+
+export interface State {
+  readonly me: string;
+  readonly peer: string;
+  /** This side makes the connections of the pair. */
+  readonly creator: boolean;
+  /** Generation of the connection, or of the last one. */
+  readonly gen: number;
+  readonly open: boolean;
+  readonly neg: 'new' | 'offering' | 'stable';
+  /** The other side's description is (or will be) set: candidates can go in. */
+  readonly described: boolean;
+  /** Number of our last offer, and of the last offer we answered. */
+  readonly offered: number;
+  readonly answered: number;
+  readonly link: 'new' | 'connected' | 'disconnected' | 'failed';
+  readonly tracks: boolean;
+  readonly channel: boolean;
+  readonly restarts: number;
+  readonly repeats: number;
+  readonly early: readonly { gen: number; candidates: RTCIceCandidateInit[] }[];
+  readonly local: Readonly<Record<MediaType, Readonly<Local>>>;
+  readonly remote: Readonly<Record<MediaType, Readonly<Remote>>>;
+}
+
+export type TimerName = 'repeat' | 'restart' | 'connect';
+
+export type Event =
+  | { kind: 'publish'; type: MediaType; audio: boolean; video: boolean }
+  | { kind: 'unpublish'; type: MediaType }
+  /** The time limit of publishP2P. */
+  | { kind: 'giveUp'; type: MediaType }
+  /** Stop receiving. */
+  | { kind: 'refuse'; type: MediaType }
+  | { kind: 'signal'; signal: Signal; byChannel: boolean }
+  /** connectionState of a generation. */
+  | { kind: 'link'; gen: number; state: RTCPeerConnectionState }
+  | { kind: 'channel'; gen: number; open: boolean }
+  /** The remote tracks of a generation exist. */
+  | { kind: 'tracks'; gen: number }
+  /** An effect failed. */
+  | { kind: 'broken'; gen: number }
+  /** The server took a publication for the other side, or refused because there is no such user in the room. */
+  | { kind: 'delivered'; type: MediaType; epoch: number; rev: number }
+  | { kind: 'unreachable' }
+  | { kind: 'timer'; name: TimerName }
+  /** The signaling session goes on after an interruption. */
+  | { kind: 'resumed' };
+
+export type Effect =
+  /** Replace the connection by a new one; the creator makes the layout in it. */
+  | { do: 'open'; gen: number; creator: boolean }
+  | { do: 'close' }
+  | { do: 'offer'; gen: number; n: number; restart: boolean }
+  /** Set the remote offer (taking an own one back), adopt the layout, answer. */
+  | { do: 'accept'; gen: number; n: number; sdp: string }
+  | { do: 'answered'; gen: number; sdp: string }
+  | { do: 'candidates'; gen: number; list: RTCIceCandidateInit[] }
+  /** Send the last description again, with the candidates found so far. */
+  | { do: 'resend'; gen: number; what: 'offer' | 'answer'; n: number }
+  /** Send the candidates found so far again. */
+  | { do: 'recandidate'; gen: number }
+  /** Give the senders of a publication their tracks, or none. */
+  | { do: 'attach'; type: MediaType }
+  | { do: 'send'; byChannel: boolean; signal: Signal }
+  | { do: 'timer'; name: TimerName; on: boolean }
+  /** Make the remote stream hold these kinds. */
+  | { do: 'stream'; type: MediaType; audio: boolean; video: boolean }
+  | { do: 'dropStream'; type: MediaType }
+  | { do: 'subscribed'; type: MediaType }
+  /** The outcome of publishP2P. */
+  | { do: 'settle'; type: MediaType; ok: boolean; reason: Reason | '' }
+  | { do: 'report'; state: PeerStateEvent['state']; reason: Reason | '' };
+
+/** Candidate messages kept for a description that has not come. */
+const EARLY = 64;
+/** Unanswered repetitions (timer 'repeat') before the other side counts as silent. */
+const REPEATS = 6;
+
+/**
+ * @param seed where generations and epochs count on from: a number greater than any used before with this user, so that late
+ * messages of an earlier session are told apart (milliseconds since 1970 do).
+ */
+export function initial(me: string, peer: string, seed: number): State {
+  const creator = creates(me, peer);
+  const local = { on: false, used: false, epoch: seed, rev: 0, audio: false, video: false, waiting: false, delivered: false };
+  const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, told: 0 };
+  return {
+    me, peer, creator, gen: creator ? seed : 0, open: false, neg: 'new', described: false, offered: 0, answered: 0, link: 'new', tracks: false,
+    channel: false, restarts: 0, repeats: 0, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
+  };
+}
+
+export function step(state: State, event: Event): [State, Effect[]] {
+  const turn = new Turn(state);
+  turn.take(event);
+  turn.finish();
+  return [turn.s, turn.out];
+}
+
+/** One event being worked on: a draft of the next state and the effects so far. Lives only inside step(). */
+class Turn {
+  s: State;
+  readonly out: Effect[] = [];
+
+  constructor(state: State) {
+    this.s = state;
+  }
+
+  take(e: Event): void {
+    switch (e.kind) {
+      case 'publish': return this.publish(e.type, e.audio, e.video);
+      case 'unpublish': return this.withdraw(e.type, 'removed');
+      case 'giveUp': return this.giveUp(e.type);
+      case 'refuse': return this.refuse(e.type);
+      case 'signal': return this.signal(e.signal, e.byChannel);
+      case 'delivered': return this.delivered(e.type, e.epoch, e.rev);
+      case 'unreachable': return this.unreachable();
+      case 'timer': return this.timer(e.name);
+      case 'resumed': return this.resumed();
+      default:
+        // What a connection reports counts only while it is the present one.
+        if (!this.s.open || e.gen !== this.s.gen) return;
+        if (e.kind === 'link') this.link(e.state);
+        else if (e.kind === 'channel') this.channel(e.open);
+        else if (e.kind === 'tracks') this.tracks();
+        else this.fail('broken');
+    }
+  }
+
+  /** What follows from the state as it is now. */
+  finish(): void {
+    if (this.s.link !== 'connected') return;
+    for (const type of TYPES) {
+      const l = this.s.local[type];
+      if (l.on && l.waiting && l.delivered) {
+        this.setLocal(type, { waiting: false });
+        this.out.push({ do: 'settle', type, ok: true, reason: '' });
+      }
+      const r = this.s.remote[type];
+      if (r.on && this.s.tracks && r.told < r.epoch) {
+        this.setRemote(type, { told: r.epoch });
+        this.out.push({ do: 'subscribed', type });
+      }
+    }
+  }
+
+  private publish(type: MediaType, audio: boolean, video: boolean): void {
+    const l = this.s.local[type];
+    const same = l.on && l.audio === audio && l.video === video;
+    if (!l.on) this.setLocal(type, { on: true, used: true, epoch: l.epoch + 1, rev: 0, audio, video, waiting: true, delivered: false });
+    else if (!same) this.setLocal(type, { rev: l.rev + 1, audio, video, waiting: true, delivered: false });
+    else this.setLocal(type, { waiting: true });
+    if (this.s.open) {
+      this.out.push({ do: 'attach', type });
+      if (!same) this.announce(type);
+    } else {
+      this.connect();
+    }
+  }
+
+  /** Gets a connection going where there is none: the creator offers, the other side asks for the offer by saying what it publishes. */
+  private connect(): void {
+    if (this.s.creator) return this.generation();
+    this.set({ repeats: 0 });
+    for (const type of TYPES) this.announce(type);
+    this.timerOn('repeat');
+    this.out.push({ do: 'report', state: 'connecting', reason: '' });
+  }
+
+  /** A new generation, made by the creator. */
+  private generation(): void {
+    const gen = this.s.gen + 1;
+    this.reset(gen, { neg: 'offering', offered: 1 });
+    this.out.push({ do: 'open', gen, creator: true }, { do: 'offer', gen, n: 1, restart: false });
+    for (const type of TYPES) this.announce(type);
+    this.timerOn('repeat');
+    this.timerOn('connect');
+    this.out.push({ do: 'report', state: 'connecting', reason: '' });
+  }
+
+  private reset(gen: number, more: Partial<State>): void {
+    this.set({
+      gen, open: true, neg: 'new', described: false, offered: 0, answered: 0, link: 'new', tracks: false, channel: false, restarts: 0, repeats: 0, ...more,
+    });
+    this.timerOff('restart');
+  }
+
+  /** Says what is published of a type: on the data channel when it is there, else over the server. Nothing for a type never used. */
+  private announce(type: MediaType): void {
+    const { on, epoch, rev, audio, video } = this.s.local[type];
+    if (!on) return;
+    const byChannel = this.s.channel;
+    if (byChannel) this.setLocal(type, { delivered: true });
+    const gen = this.s.open ? this.s.gen : 0;
+    this.out.push({ do: 'send', byChannel, signal: { eventOp: 'publish', type, epoch, rev, audio, video, gen } });
+  }
+
+  private unannounce(type: MediaType): void {
+    this.out.push({ do: 'send', byChannel: this.s.channel, signal: { eventOp: 'unpublish', type, epoch: this.s.local[type].epoch } });
+  }
+
+  /** Stops publishing. */
+  private withdraw(type: MediaType, reason: Reason, tell = true): void {
+    const { on, waiting } = this.s.local[type];
+    if (!on) return;
+    this.setLocal(type, { on: false, waiting: false });
+    this.out.push({ do: 'attach', type });
+    if (tell) this.unannounce(type);
+    if (waiting) this.out.push({ do: 'settle', type, ok: false, reason });
+    // Nothing is under way for anybody: a half-made connection need not be kept.
+    const wanted = TYPES.some((t) => this.s.local[t].on || this.s.remote[t].on);
+    if (!wanted && this.s.link !== 'connected') this.close();
+  }
+
+  private giveUp(type: MediaType): void {
+    if (!this.s.local[type].waiting) return;
+    const reason = this.s.described && this.s.link !== 'connected' ? 'ice-failed' : 'no-answer';
+    this.out.push({ do: 'report', state: 'failed', reason });
+    this.withdraw(type, reason);
+  }
+
+  private refuse(type: MediaType): void {
+    const { on, epoch } = this.s.remote[type];
+    if (!on) return;
+    this.setRemote(type, { on: false });
+    this.out.push({ do: 'dropStream', type });
+    this.out.push({ do: 'send', byChannel: this.s.channel, signal: { eventOp: 'unpublish', type, epoch, owner: this.s.peer } });
+  }
+
+  private signal(m: Signal, byChannel: boolean): void {
+    if (m.eventOp === 'publish') return this.published(m, byChannel);
+    if (m.eventOp === 'unpublish') return this.unpublished(m);
+    if (m.eventOp === 'candidate') return this.candidates(m.gen, m.candidates);
+    if (m.sdp.type === 'answer') this.answer(m.gen, m.n, m.sdp.sdp);
+    else this.offer(m.gen, m.n, m.sdp.sdp);
+  }
+
+  private published(m: Extract<Signal, { eventOp: 'publish' }>, byChannel: boolean): void {
+    const { type, epoch, rev, audio, video } = m;
+    const r = this.s.remote[type];
+    if (epoch > r.epoch || (epoch === r.epoch && r.on && rev > r.rev)) {
+      this.setRemote(type, { on: true, epoch, rev, audio, video });
+      if (this.s.tracks) this.out.push({ do: 'stream', type, audio, video });
+    }
+    if (!this.s.creator || byChannel || !this.s.remote[type].on) return;
+    // The other side waits for an offer: there is no connection here, or none of our generation there. While the first offer of a
+    // generation is unanswered, it may simply not have seen it yet.
+    const { open, neg, offered, gen } = this.s;
+    if (!open || ((neg === 'stable' || offered > 1) && m.gen !== gen)) this.generation();
+  }
+
+  private unpublished({ type, epoch, owner }: Extract<Signal, { eventOp: 'unpublish' }>): void {
+    if (owner === this.s.me) {
+      // The receiver wants no more of it.
+      if (epoch === this.s.local[type].epoch) this.withdraw(type, 'removed', false);
+      return;
+    }
+    const r = this.s.remote[type];
+    if (epoch < r.epoch) return;
+    this.setRemote(type, { on: false, epoch });
+    if (r.on) this.out.push({ do: 'dropStream', type });
+  }
+
+  private offer(gen: number, n: number, sdp: string): void {
+    const s = this.s;
+    if (gen < s.gen || (gen === s.gen && !s.open)) return; // Of a generation that is gone.
+    if (gen > s.gen) {
+      if (s.creator) return; // Only we number generations: of an earlier session of ours.
+      this.reset(gen, {});
+      this.out.push({ do: 'open', gen, creator: false });
+      this.timerOn('connect');
+      this.out.push({ do: 'report', state: 'connecting', reason: '' });
+    } else if (n <= s.answered) {
+      if (n === s.answered && s.neg === 'stable') this.out.push({ do: 'resend', gen, what: 'answer', n });
+      return;
+    } else if (s.neg === 'offering' && s.creator) {
+      return; // Crossed: ours stands, the other side takes its own back.
+    }
+    // A second offer is an ICE restart; when it fails too, there is no use in another one from here.
+    this.set({ neg: 'stable', answered: n, described: true, repeats: 0, restarts: gen > s.gen ? 0 : Math.max(1, s.restarts) });
+    this.timerOff('repeat');
+    this.out.push({ do: 'accept', gen, n, sdp });
+    if (gen === s.gen && s.link !== 'connected') this.timerOn('connect');
+    this.releaseEarly();
+  }
+
+  private answer(gen: number, n: number, sdp: string): void {
+    const s = this.s;
+    if (!s.open || gen !== s.gen || s.neg !== 'offering' || n !== s.offered) return;
+    this.set({ neg: 'stable', described: true, repeats: 0 });
+    this.timerOff('repeat');
+    if (s.link !== 'connected') this.timerOn('connect');
+    this.out.push({ do: 'answered', gen, sdp });
+    this.releaseEarly();
+  }
+
+  private candidates(gen: number, list: RTCIceCandidateInit[]): void {
+    const s = this.s;
+    if (s.open && gen === s.gen && s.described) {
+      this.out.push({ do: 'candidates', gen, list });
+    } else if (gen > s.gen || (gen === s.gen && s.open)) {
+      this.set({ early: [...s.early, { gen, candidates: list }].slice(-EARLY) });
+    }
+  }
+
+  private releaseEarly(): void {
+    const { gen, early } = this.s;
+    for (const e of early) if (e.gen === gen) this.out.push({ do: 'candidates', gen, list: e.candidates });
+    this.set({ early: early.filter((e) => e.gen > gen) });
+  }
+
+  private link(state: RTCPeerConnectionState): void {
+    const { link, restarts } = this.s;
+    if (state === 'connected') {
+      this.set({ link: 'connected', restarts: 0 });
+      this.timerOff('restart');
+      this.timerOff('connect');
+      if (link !== 'connected') this.out.push({ do: 'report', state: 'connected', reason: '' });
+    } else if (state === 'disconnected') {
+      if (link === 'connected') this.out.push({ do: 'report', state: 'interrupted', reason: 'interrupted' });
+      this.set({ link: 'disconnected' });
+      this.timerOn('restart');
+    } else if (state === 'failed') {
+      if (link === 'connected') this.out.push({ do: 'report', state: 'interrupted', reason: 'interrupted' });
+      if (link !== 'new') this.set({ link: 'disconnected' });
+      if (restarts > 0) this.fail('ice-failed');
+      else this.restart();
+    }
+  }
+
+  private restart(): void {
+    // With an offer under way that one decides; it restarts too, or is the first.
+    if (this.s.neg !== 'stable') return;
+    const n = this.s.offered + 1;
+    this.set({ neg: 'offering', offered: n, restarts: this.s.restarts + 1, repeats: 0 });
+    this.out.push({ do: 'offer', gen: this.s.gen, n, restart: true });
+    this.timerOn('repeat');
+    this.timerOn('connect');
+  }
+
+  private channel(open: boolean): void {
+    this.set({ channel: open });
+    if (!open) return;
+    // Whatever was lost on the way here is said again, on a way that loses nothing.
+    for (const type of TYPES) {
+      if (this.s.local[type].on) this.announce(type);
+      else if (this.s.local[type].used) this.unannounce(type);
+    }
+  }
+
+  private tracks(): void {
+    this.set({ tracks: true });
+    for (const type of TYPES) {
+      const { on, audio, video } = this.s.remote[type];
+      if (on) this.out.push({ do: 'stream', type, audio, video });
+    }
+  }
+
+  private delivered(type: MediaType, epoch: number, rev: number): void {
+    const l = this.s.local[type];
+    if (l.on && l.epoch === epoch && l.rev === rev) this.setLocal(type, { delivered: true });
+  }
+
+  /** The server knows no such user in the room: its `leave` is on the way, if it has not come. */
+  private unreachable(): void {
+    if (this.s.link === 'connected') return;
+    this.fail('not-in-room');
+  }
+
+  private timer(name: TimerName): void {
+    const { open, neg, link, creator, gen, offered, repeats } = this.s;
+    if (name === 'restart') {
+      if (open && link === 'disconnected') this.restart();
+    } else if (name === 'connect') {
+      if (open && link !== 'connected') this.link('failed');
+    } else {
+      const asking = open ? neg === 'offering' : !creator && TYPES.some((t) => this.s.local[t].on);
+      if (!asking) return;
+      if (repeats >= REPEATS) return this.fail('no-answer');
+      this.set({ repeats: repeats + 1 });
+      if (open) this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
+      else for (const type of TYPES) this.announce(type);
+      this.timerOn('repeat');
+    }
+  }
+
+  private resumed(): void {
+    const { open, neg, link, gen, offered, channel } = this.s;
+    const wanted = TYPES.some((t) => this.s.local[t].on || this.s.remote[t].on);
+    if (!open) {
+      if (wanted) this.connect();
+      return;
+    }
+    if (neg === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
+    else if (link === 'new') this.out.push({ do: 'recandidate', gen });
+    if (!channel) for (const type of TYPES) this.announce(type);
+  }
+
+  private fail(reason: Reason): void {
+    this.set({ link: 'failed' });
+    this.out.push({ do: 'report', state: 'failed', reason });
+    for (const type of TYPES) if (this.s.local[type].waiting) this.withdraw(type, reason);
+    this.close();
+  }
+
+  private close(): void {
+    if (this.s.open) this.out.push({ do: 'close' });
+    this.set({ open: false, neg: 'new', described: false, tracks: false, channel: false });
+    if (this.s.link !== 'failed') this.set({ link: 'new' });
+    for (const name of ['repeat', 'restart', 'connect'] as const) this.timerOff(name);
+  }
+
+  private timerOn(name: TimerName): void {
+    this.out.push({ do: 'timer', name, on: true });
+  }
+
+  private timerOff(name: TimerName): void {
+    this.out.push({ do: 'timer', name, on: false });
+  }
+
+  private set(change: Partial<State>): void {
+    this.s = { ...this.s, ...change };
+  }
+
+  private setLocal(type: MediaType, change: Partial<Local>): void {
+    this.set({ local: { ...this.s.local, [type]: { ...this.s.local[type], ...change } } });
+  }
+
+  private setRemote(type: MediaType, change: Partial<Remote>): void {
+    this.set({ remote: { ...this.s.remote, [type]: { ...this.s.remote[type], ...change } } });
+  }
+}

@@ -1,0 +1,248 @@
+import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
+import type { Reason } from '../errors';
+import { readSignal, type Signal } from '../signaling/messages';
+import { TYPES } from './layout';
+import { initial, step, type Effect, type Event, type State, type TimerName } from './machine';
+import { Peer } from './peer';
+import { Trickle } from './trickle';
+
+/** Milliseconds. */
+export const LIMIT = {
+  /** publishP2P. */
+  publish: 30_000,
+  /** Waiting for an offer or an answer before asking again. */
+  repeat: 4_000,
+  /** ICE and DTLS of one attempt. Two of them fit into a publish. */
+  connect: 14_000,
+  /** How long 'disconnected' may heal by itself. The creator moves first, so that restarts rarely cross. */
+  restart: { creator: 2_000, other: 3_500 },
+};
+
+export interface PairHooks {
+  /** To the other user over the server. Resolves with the server's code. */
+  send(signal: Signal): Promise<string>;
+  iceServers(): Promise<RTCIceServer[]>;
+  /** Null: nothing is published. */
+  stream(type: MediaType, tracks: MediaStreamTrack[] | null): void;
+  subscribed(type: MediaType): void;
+  report(state: PeerStateEvent['state'], reason: Reason | ''): void;
+}
+
+interface Waiter {
+  promise: Promise<boolean>;
+  resolve(ok: boolean): void;
+  timer: ReturnType<typeof setTimeout>;
+}
+
+/** One other user: feeds the machine and performs its effects, one at a time and in order. Nothing of it runs after dispose(). */
+export class Pair {
+  private state: State;
+  private peer: Peer | null = null;
+  private trickle: Trickle | null = null;
+  private readonly queue: Effect[] = [];
+  private running = false;
+  private disposed = false;
+  private readonly outgoing: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
+  private readonly waiters = new Map<MediaType, Waiter>();
+  private readonly timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
+
+  constructor(me: string, other: string, private readonly hooks: PairHooks) {
+    this.state = initial(me, other, Date.now());
+  }
+
+  get connection(): RTCPeerConnection | undefined {
+    return this.peer?.pc;
+  }
+
+  /** What is being sent to this user now. */
+  sending(type: MediaType): MediaStream | null {
+    return this.state.local[type].on ? this.outgoing[type] : null;
+  }
+
+  /** True once media is connected, false on failure or after 30 s. Calls that overlap share their outcome. */
+  publish(type: MediaType, stream: MediaStream): Promise<boolean> {
+    this.outgoing[type] = stream;
+    let waiter = this.waiters.get(type);
+    if (!waiter) {
+      let resolve!: (ok: boolean) => void;
+      const promise = new Promise<boolean>((r) => {
+        resolve = r;
+      });
+      const timer = setTimeout(() => {
+        this.feed({ kind: 'giveUp', type });
+        this.settle(type, false);
+      }, LIMIT.publish);
+      waiter = { promise, resolve, timer };
+      this.waiters.set(type, waiter);
+    }
+    this.feed({ kind: 'publish', type, audio: stream.getAudioTracks().length > 0, video: stream.getVideoTracks().length > 0 });
+    return waiter.promise;
+  }
+
+  unpublish(type: MediaType): void {
+    this.feed({ kind: 'unpublish', type });
+  }
+
+  refuse(type: MediaType): void {
+    this.feed({ kind: 'refuse', type });
+  }
+
+  signal(signal: Signal): void {
+    this.feed({ kind: 'signal', signal, byChannel: false });
+  }
+
+  resumed(): void {
+    this.feed({ kind: 'resumed' });
+  }
+
+  /** Closes at once; whatever is being done is not waited for, since operations of a closed connection never end. */
+  dispose(): void {
+    this.disposed = true;
+    this.queue.length = 0;
+    for (const timer of this.timers.values()) clearTimeout(timer);
+    this.timers.clear();
+    this.closePeer();
+    for (const type of TYPES) this.settle(type, false);
+  }
+
+  private feed(event: Event): void {
+    if (this.disposed) return;
+    const [state, effects] = step(this.state, event);
+    this.state = state;
+    this.queue.push(...effects);
+    void this.run();
+  }
+
+  private async run(): Promise<void> {
+    if (this.running) return;
+    this.running = true;
+    for (let effect = this.queue.shift(); effect; effect = this.queue.shift()) {
+      try {
+        await this.perform(effect);
+      } catch (error) {
+        if (this.disposed) return;
+        console.warn('Ieum: negotiation failed', error);
+        if ('gen' in effect) this.feed({ kind: 'broken', gen: effect.gen });
+      }
+      if (this.disposed) return;
+    }
+    this.running = false;
+  }
+
+  /** Synchronous where nothing has to be waited for, so that what belongs together happens in one turn. */
+  private perform(effect: Effect): Promise<void> | void {
+    const peer = this.peer;
+    switch (effect.do) {
+      case 'open': return this.open(effect.gen, effect.creator);
+      case 'close': return this.closePeer();
+      case 'offer': return this.offer(effect);
+      case 'accept': return this.accept(effect);
+      case 'answered': return peer?.answered(effect.sdp).then(() => this.feed({ kind: 'tracks', gen: effect.gen }));
+      case 'candidates': return peer?.add(effect.list);
+      case 'resend': {
+        const sdp = peer?.description(effect.what);
+        if (sdp) this.describe(effect.gen, effect.n, effect.what, sdp);
+        return;
+      }
+      case 'recandidate': return this.trickle?.again();
+      case 'attach': return peer?.attach(effect.type, this.sending(effect.type));
+      case 'send': return this.send(effect.signal, effect.byChannel);
+      case 'timer': return this.setTimer(effect.name, effect.on);
+      case 'stream': return this.hooks.stream(effect.type, peer?.tracks(effect.type, effect) ?? []);
+      case 'dropStream': return this.hooks.stream(effect.type, null);
+      case 'subscribed': return this.hooks.subscribed(effect.type);
+      case 'settle': return this.settle(effect.type, effect.ok);
+      case 'report': return this.hooks.report(effect.state, effect.reason);
+    }
+  }
+
+  private async open(gen: number, creator: boolean): Promise<void> {
+    this.closePeer();
+    const servers = await this.hooks.iceServers();
+    if (this.disposed) return;
+    const trickle = new Trickle((list) => void this.hooks.send({ eventOp: 'candidate', gen, candidates: list }));
+    this.trickle = trickle;
+    this.peer = new Peer(servers, creator, {
+      link: (state) => this.feed({ kind: 'link', gen, state }),
+      channel: (open) => this.feed({ kind: 'channel', gen, open }),
+      message: (text) => this.heard(text),
+      candidate: (candidate) => trickle.add(candidate),
+    });
+    await this.attachAll(this.peer);
+  }
+
+  private async offer({ gen, n, restart }: Extract<Effect, { do: 'offer' }>): Promise<void> {
+    const servers = restart ? await this.hooks.iceServers() : undefined;
+    this.trickle?.hold();
+    const sdp = await this.peer?.offer(servers);
+    if (sdp) this.describe(gen, n, 'offer', sdp);
+  }
+
+  private async accept({ gen, n, sdp }: Extract<Effect, { do: 'accept' }>): Promise<void> {
+    const peer = this.peer;
+    if (!peer) return;
+    this.trickle?.hold();
+    const answer = await peer.accept(sdp, () => this.attachAll(peer));
+    this.describe(gen, n, 'answer', answer);
+    this.feed({ kind: 'tracks', gen });
+  }
+
+  private async attachAll(peer: Peer): Promise<void> {
+    await Promise.all(TYPES.map((type) => peer.attach(type, this.sending(type))));
+  }
+
+  private describe(gen: number, n: number, type: 'offer' | 'answer', sdp: string): void {
+    if (this.disposed) return;
+    void this.post({ eventOp: 'sdp', gen, n, sdp: { type, sdp } });
+    this.trickle?.release();
+  }
+
+  private send(signal: Signal, byChannel: boolean): void {
+    if (byChannel && this.peer?.send(JSON.stringify(signal))) return;
+    void this.post(signal).then((code) => {
+      if (code === '200' && signal.eventOp === 'publish') {
+        this.feed({ kind: 'delivered', type: signal.type, epoch: signal.epoch, rev: signal.rev });
+      }
+    });
+  }
+
+  private async post(signal: Signal): Promise<string> {
+    const code = await this.hooks.send(signal);
+    if (code === '403') this.feed({ kind: 'unreachable' });
+    return code;
+  }
+
+  private heard(text: string): void {
+    let message: unknown;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return;
+    }
+    const signal = typeof message === 'object' && message !== null ? readSignal(message as Record<string, unknown>) : undefined;
+    // Descriptions keep to one way, the server's: the machine relies on their order.
+    if (signal && (signal.eventOp === 'publish' || signal.eventOp === 'unpublish')) this.feed({ kind: 'signal', signal, byChannel: true });
+  }
+
+  private setTimer(name: TimerName, on: boolean): void {
+    clearTimeout(this.timers.get(name));
+    this.timers.delete(name);
+    if (!on) return;
+    const limit = name === 'restart' ? LIMIT.restart[this.state.creator ? 'creator' : 'other'] : LIMIT[name];
+    this.timers.set(name, setTimeout(() => this.feed({ kind: 'timer', name }), limit));
+  }
+
+  private settle(type: MediaType, ok: boolean): void {
+    const waiter = this.waiters.get(type);
+    if (!waiter) return;
+    this.waiters.delete(type);
+    clearTimeout(waiter.timer);
+    waiter.resolve(ok);
+  }
+
+  private closePeer(): void {
+    this.trickle?.stop();
+    this.peer?.close();
+    this.trickle = this.peer = null;
+  }
+}

@@ -1,0 +1,182 @@
+import type { MediaType, Member, PeerStateEvent, Presence } from '../../types/knowledgetalk';
+import { explain, type Reason } from '../errors';
+import type { Streams } from '../media/streams';
+import { encodeSignal, type Request, type Signal } from '../signaling/messages';
+import { TYPES } from './layout';
+import { Pair } from './pair';
+
+/** What the pairs need to know and to reach, as facts and ways. */
+export interface PeersHooks {
+  me(): string;
+  roomId(): string;
+  member(id: string): Member | undefined;
+  /** To one user, over the server. Resolves with the server's code. */
+  relay(message: Request): Promise<string>;
+  iceServers(): Promise<RTCIceServer[]>;
+  presence(event: Presence): void;
+}
+
+/** Signals of users whose `join` has not come yet: so many users, so many signals each. */
+const EARLY = { users: 64, signals: 64 };
+/** Milliseconds in which the others of a room that was lost are expected back, to be sent again what they were sent. */
+const RETURN = 60_000;
+
+/** All pairs of this user, and who is sent what. */
+export class Peers {
+  private readonly pairs = new Map<string, Pair>();
+  private readonly early = new Map<string, Signal[]>();
+  /** What was being sent when the session was lost, until it is sent again or the time for it is over. */
+  private owed = new Map<string, Map<MediaType, MediaStream>>();
+  private owedTimer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(private readonly hooks: PeersHooks, private readonly streams: Streams) {}
+
+  async publish(target: unknown, type: unknown, stream: unknown): Promise<boolean> {
+    const wrong = this.wrongPublish(target, type, stream);
+    if (wrong) {
+      this.report(typeof target === 'string' ? target : `${target}`, 'failed', wrong);
+      return false;
+    }
+    return this.pair(target as string).publish(type as MediaType, stream as MediaStream);
+  }
+
+  unpublish(target: unknown, type: unknown): boolean {
+    if (!this.known(target, type)) return false;
+    this.owed.get(target)?.delete(type as MediaType);
+    this.pairs.get(target)?.unpublish(type as MediaType);
+    return true;
+  }
+
+  refuse(target: unknown, type: unknown): boolean {
+    if (!this.known(target, type)) return false;
+    this.pairs.get(target)?.refuse(type as MediaType);
+    return true;
+  }
+
+  /** Another camera stream for one user, or for everyone who is sent one. */
+  async change(stream: unknown, target: unknown): Promise<boolean> {
+    const targets = [...this.pairs].filter(([id, pair]) => pair.sending('cam') && (target === undefined || target === null || target === id));
+    if (targets.length === 0) return false;
+    return (await Promise.all(targets.map(([id]) => this.publish(id, 'cam', stream)))).every(Boolean);
+  }
+
+  connection(id: string): RTCPeerConnection | undefined {
+    return this.pairs.get(id)?.connection;
+  }
+
+  connections(): { [id: string]: RTCPeerConnection } {
+    return Object.fromEntries([...this.pairs].flatMap(([id, { connection }]) => (connection ? [[id, connection]] : [])));
+  }
+
+  handleSignal(from: string, signal: Signal): void {
+    if (from === this.hooks.me()) return;
+    const member = this.hooks.member(from);
+    if (member?.features?.includes('pair')) return this.pair(from).signal(signal);
+    if (member) return;
+    // On the wire a signal may overtake the `join` of its sender: it waits, so that nobody is subscribed before being a member.
+    const waiting = this.early.get(from) ?? [];
+    if (waiting.length >= EARLY.signals || (waiting.length === 0 && this.early.size >= EARLY.users)) return;
+    this.early.set(from, [...waiting, signal]);
+  }
+
+  /** These users are members now, and the app knows it. */
+  handleMembers(ids: Iterable<string>): void {
+    for (const id of ids) {
+      const signals = this.early.get(id) ?? [];
+      this.early.delete(id);
+      for (const signal of signals) this.handleSignal(id, signal);
+      const owed = this.owed.get(id);
+      this.owed.delete(id);
+      for (const [type, stream] of owed ?? []) void this.publish(id, type, stream);
+    }
+  }
+
+  handleLeave(id: string): void {
+    this.early.delete(id);
+    this.pairs.get(id)?.dispose();
+    this.pairs.delete(id);
+    this.streams.forget(id);
+  }
+
+  handleResumed(): void {
+    for (const pair of this.pairs.values()) pair.resumed();
+  }
+
+  /** The session is gone: to the others we left. Remembers what was sent to whom. */
+  handleLost(): void {
+    for (const [id, pair] of this.pairs) {
+      const sent = new Map<MediaType, MediaStream>();
+      for (const type of TYPES) {
+        const stream = pair.sending(type);
+        if (stream) sent.set(type, stream);
+      }
+      if (sent.size) this.owed.set(id, sent);
+    }
+    this.closeAll();
+  }
+
+  /** A new session is in the room: those who are here are sent everything again, the others when they come back soon. */
+  handleRestored(): void {
+    this.handleMembers([...this.owed.keys()].filter((id) => this.hooks.member(id)));
+    clearTimeout(this.owedTimer);
+    if (this.owed.size) this.owedTimer = setTimeout(() => this.owed.clear(), RETURN);
+  }
+
+  /** The room is left for good. */
+  handleLeft(reason: Reason): void {
+    clearTimeout(this.owedTimer);
+    this.owed.clear();
+    if (reason !== 'left') for (const id of this.pairs.keys()) this.report(id, 'failed', reason);
+    this.closeAll();
+  }
+
+  private closeAll(): void {
+    for (const id of [...this.pairs.keys()]) this.handleLeave(id);
+    this.early.clear();
+  }
+
+  private pair(id: string): Pair {
+    const known = this.pairs.get(id);
+    if (known) return known;
+    const pair = new Pair(this.hooks.me(), id, {
+      send: (signal) => this.send(id, signal),
+      iceServers: () => this.hooks.iceServers(),
+      stream: (type, tracks) => (tracks ? this.streams.set(id, type, tracks) : this.streams.drop(id, type)),
+      subscribed: (type) => this.hooks.presence({
+        eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
+      }),
+      report: (state, reason) => this.report(id, state, reason),
+    });
+    this.pairs.set(id, pair);
+    return pair;
+  }
+
+  private async send(target: string, signal: Signal): Promise<string> {
+    const several = this.hooks.member(target)?.features?.includes('candidates') ?? false;
+    const codes = await Promise.all(encodeSignal(signal, target, several).map((message) => this.hooks.relay(message)));
+    return codes[0] ?? '200';
+  }
+
+  private known(target: unknown, type: unknown): target is string {
+    return typeof target === 'string' && TYPES.includes(type as MediaType) && this.hooks.member(target) !== undefined;
+  }
+
+  private wrongPublish(target: unknown, type: unknown, stream: unknown): Reason | undefined {
+    if (!this.hooks.me()) return 'not-registered';
+    if (!TYPES.includes(type as MediaType)) return 'bad-type';
+    if (target === this.hooks.me()) return 'self';
+    const member = typeof target === 'string' ? this.hooks.member(target) : undefined;
+    if (!member) return 'not-in-room';
+    if (!member.features?.includes('pair')) return 'raw-client';
+    const live = stream instanceof MediaStream && stream.getTracks().some((track) => track.readyState === 'live');
+    return live ? undefined : 'bad-stream';
+  }
+
+  private report(user: string, state: PeerStateEvent['state'], reason: Reason | ''): void {
+    const { message, hint } = explain(reason);
+    if (state === 'failed') console.warn(`Ieum: ${user}: ${message} ${hint}`);
+    this.hooks.presence({
+      eventOp: 'presence', type: 'peerState', roomId: this.hooks.roomId(), user, sender: this.hooks.me(), state, reason, message, hint,
+    });
+  }
+}

@@ -1,0 +1,329 @@
+import { failure } from '../errors';
+import { parse, MAX_MESSAGE, type Answer, type Incoming, type Json, type Request } from './messages';
+
+/** The part of a WebSocket that is used, so that tests can stand in for it. */
+export interface WebSocketLike {
+  onopen: ((event: any) => void) | null;
+  onmessage: ((event: any) => void) | null;
+  onclose: ((event: any) => void) | null;
+  onerror: ((event: any) => void) | null;
+  send(text: string): void;
+  close(code?: number, reason?: string): void;
+}
+
+/** Result of a handshake: go on, try again later, or give up for good. */
+export type Verdict = 'up' | 'retry' | 'stop';
+export type Ask = (message: Request) => Promise<Answer>;
+
+export interface Hooks {
+  /** Registers or resumes on a fresh socket. Requests of the app wait until it says 'up'. */
+  handshake(ask: Ask): Promise<Verdict>;
+  message(incoming: Incoming): void;
+  /** The session goes on: waiting messages have been sent. */
+  up(): void;
+  /** The socket is gone; it comes back by itself. */
+  down(): void;
+  /** The server closed with a code that means: do not come back. */
+  ended(code: number): void;
+}
+
+/** Milliseconds. */
+export const LIMIT = {
+  /** A request of the app. */
+  request: 10_000,
+  /** Opening a socket, and each answer of a handshake. */
+  open: 5_000,
+  /** Silence after something was asked: the socket is dead. */
+  silence: 5_000,
+  /** Silence after which a keepAlive asks. */
+  idle: 10_000,
+  /** Back-off: first step and cap. The first try is made at once. */
+  step: 250,
+  cap: 5_000,
+  /** After the server closed for policy (1008). */
+  policy: 30_000,
+};
+
+/** Requests and messages that may wait for the socket. */
+const WAITING = 256;
+
+/** Close codes after which this session must not come back: taken over (4001, 4002), license ended (4003). */
+const FINAL = [4001, 4002, 4003];
+
+interface Pending {
+  message: Request;
+  sent: boolean;
+  resolve(answer: Answer): void;
+  timer: ReturnType<typeof setTimeout>;
+}
+
+type Timer = ReturnType<typeof setTimeout> | undefined;
+
+/**
+ * One logical connection to the server over as many sockets as it takes. Owns the socket, the requests by reqId and every timer;
+ * after stop() nothing of it runs any more.
+ */
+export class Connection {
+  private socket: WebSocketLike | null = null;
+  private state: 'stopped' | 'waiting' | 'opening' | 'up' = 'stopped';
+  private readonly pending = new Map<string, Pending>();
+  /** What is to be sent once the session is up, in order. */
+  private queue: Request[] = [];
+  private asked = new Map<string, (answer: Answer) => void>();
+  private lastId = 0;
+  private attempts = 0;
+  private upSince = 0;
+  private retryTimer: Timer;
+  private openTimer: Timer;
+  private silenceTimer: Timer;
+  private idleTimer: Timer;
+
+  constructor(
+    private readonly url: string,
+    private readonly hooks: Hooks,
+    private readonly create: (url: string) => WebSocketLike = (u) => new WebSocket(u),
+  ) {}
+
+  get up(): boolean {
+    return this.state === 'up';
+  }
+
+  start(): void {
+    if (this.state !== 'stopped') return;
+    this.attempts = 0;
+    this.connect();
+  }
+
+  /** Ends it: closes the socket with `code`, answers what waits with `code` 410. */
+  stop(closeCode = 1000): void {
+    this.state = 'stopped';
+    clearTimeout(this.retryTimer);
+    this.detach(closeCode);
+    this.queue = [];
+    for (const id of [...this.pending.keys()]) this.settle(id, { eventOp: '', ...failure('410') });
+  }
+
+  /** Asks the server. Resolves with its answer, or with code 504 when none came within `limit` milliseconds. Never rejects. */
+  request(message: Request, limit = LIMIT.request): Promise<Answer> {
+    const { eventOp } = message;
+    if (this.state === 'stopped') return Promise.resolve({ eventOp, ...failure('410') });
+    if (this.pending.size >= WAITING) return Promise.resolve({ eventOp, ...failure('429') });
+    const reqId = `${++this.lastId}`;
+    const full = { ...message, reqId };
+    if (JSON.stringify(full).length > MAX_MESSAGE) return Promise.resolve({ eventOp, ...failure('445', 'The message is over 64 KiB.') });
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => this.settle(reqId, { eventOp, ...failure('504') }), limit);
+      this.pending.set(reqId, { message: full, sent: false, resolve, timer });
+      this.post(full);
+    });
+  }
+
+  /** Sends without asking for an answer; waits for the socket when it is away. */
+  send(message: Request): void {
+    if (this.state !== 'stopped') this.post(message);
+  }
+
+  /** Sends at once, as it is. False when the socket is away. */
+  emit(message: unknown): boolean {
+    if (this.state !== 'up') return false;
+    this.write(message as Json);
+    return true;
+  }
+
+  /** Answers waiting requests without the server, as far as `answer` knows what happened to them. */
+  answerWaiting(answer: (message: Request) => Answer | undefined): void {
+    for (const [id, { message }] of [...this.pending]) {
+      const known = answer(message);
+      if (known) this.settle(id, known);
+    }
+  }
+
+  /** Drops what was to be sent to other users: they are not known to the new session. */
+  dropRelayed(): void {
+    this.queue = this.queue.filter((m) => m.target === undefined);
+    this.answerWaiting((m) => (m.target === undefined ? undefined : { eventOp: m.eventOp, ...failure('410') }));
+  }
+
+  /** The network or the timers may work again: try at once instead of waiting. */
+  wake(): void {
+    if (this.state === 'waiting') {
+      clearTimeout(this.retryTimer);
+      this.connect();
+    } else if (this.state === 'up') {
+      this.keepAlive();
+    }
+  }
+
+  private connect(): void {
+    this.state = 'opening';
+    let socket: WebSocketLike;
+    try {
+      socket = this.create(this.url);
+    } catch {
+      return this.lost(0);
+    }
+    this.socket = socket;
+    this.openTimer = setTimeout(() => this.abandon(), LIMIT.open);
+    socket.onopen = () => {
+      clearTimeout(this.openTimer);
+      void this.shake(socket);
+    };
+    socket.onmessage = (event: { data: unknown }) => this.receive(event.data);
+    socket.onclose = (event: { code: number }) => this.lost(event.code);
+    socket.onerror = () => undefined; // A close always follows.
+  }
+
+  private async shake(socket: WebSocketLike): Promise<void> {
+    let verdict: Verdict;
+    try {
+      verdict = await this.hooks.handshake((message) => this.ask(message));
+    } catch (error) {
+      console.error(error);
+      verdict = 'retry';
+    }
+    if (socket !== this.socket) return;
+    if (verdict === 'stop') return this.stop();
+    if (verdict === 'retry') return this.abandon();
+    this.state = 'up';
+    this.upSince = Date.now();
+    const queue = this.queue;
+    this.queue = [];
+    for (const message of queue) this.post(message);
+    this.hooks.up();
+  }
+
+  /** A request of the handshake itself, past the queue. */
+  private ask(message: Request): Promise<Answer> {
+    return new Promise((resolve) => {
+      const reqId = `${++this.lastId}`;
+      const done = (answer: Answer) => {
+        clearTimeout(timer);
+        this.asked.delete(reqId);
+        resolve(answer);
+      };
+      const timer = setTimeout(() => done({ eventOp: message.eventOp, ...failure('504') }), LIMIT.open);
+      this.asked.set(reqId, done);
+      this.write({ ...message, reqId });
+    });
+  }
+
+  private post(message: Request): void {
+    const pending = this.pending.get(`${message.reqId}`);
+    if (this.state === 'up') {
+      if (pending) pending.sent = true;
+      this.write(message);
+      if (pending) this.expect(LIMIT.silence);
+      return;
+    }
+    this.queue.push(message);
+    // Only messages without an answer can overflow it; the pair's own retries make up for the oldest.
+    if (this.queue.length > 2 * WAITING) this.queue.shift();
+  }
+
+  private write(message: Json): void {
+    try {
+      const text = JSON.stringify(message);
+      if (text.length > MAX_MESSAGE) console.warn(`Ieum: a message of ${text.length} characters was not sent; the limit is 64 KiB.`);
+      else this.socket?.send(text);
+    } catch (error) {
+      console.warn('Ieum: a message could not be sent.', error);
+    }
+  }
+
+  private receive(data: unknown): void {
+    this.heard();
+    const incoming = parse(data);
+    if (!incoming) return;
+    if (incoming.kind === 'answer') {
+      const id = `${incoming.message.reqId}`;
+      const asked = this.asked.get(id);
+      if (asked) return asked(incoming.message);
+      this.settle(id, incoming.message);
+    }
+    this.hooks.message(incoming);
+  }
+
+  private settle(id: string, answer: Answer): void {
+    const pending = this.pending.get(id);
+    if (!pending) return;
+    this.pending.delete(id);
+    clearTimeout(pending.timer);
+    // What timed out before the socket came back must not be sent later: the app was told that it failed.
+    this.queue = this.queue.filter((m) => m !== pending.message);
+    pending.resolve(answer);
+  }
+
+  /** Something came: the socket lives. What is still awaited gets a new limit. */
+  private heard(): void {
+    clearTimeout(this.silenceTimer);
+    this.silenceTimer = undefined;
+    for (const { sent } of this.pending.values()) {
+      if (!sent) continue;
+      this.expect(LIMIT.silence);
+      break;
+    }
+    clearTimeout(this.idleTimer);
+    this.idleTimer = setTimeout(() => this.keepAlive(), LIMIT.idle);
+  }
+
+  private keepAlive(): void {
+    if (this.state === 'up') void this.request({ eventOp: 'keepAlive' });
+  }
+
+  /** Arms the limit after which a silent socket counts as dead. */
+  private expect(limit: number): void {
+    if (this.silenceTimer) return;
+    const due = Date.now() + limit;
+    this.silenceTimer = setTimeout(() => {
+      this.silenceTimer = undefined;
+      // Far too late: the machine slept or the page was frozen, and the answer may lie unread. Give it one short turn.
+      if (Date.now() - due > 1_000) this.expect(limit === LIMIT.silence ? 2_000 : LIMIT.silence);
+      else this.abandon();
+    }, limit);
+  }
+
+  /** Gives this socket up and takes another. 4xxx tells the server that the session goes on. */
+  private abandon(): void {
+    this.detach(4000);
+    this.lost(4000);
+  }
+
+  private detach(code: number): void {
+    for (const timer of [this.openTimer, this.silenceTimer, this.idleTimer]) clearTimeout(timer);
+    this.silenceTimer = undefined;
+    const socket = this.socket;
+    this.socket = null;
+    for (const done of [...this.asked.values()]) done({ eventOp: 'register', ...failure('504') });
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
+    try {
+      socket.close(code);
+    } catch {
+      // Not open yet, or closed already.
+    }
+  }
+
+  private lost(code: number): void {
+    const wasUp = this.state === 'up';
+    this.detach(1000);
+    if (wasUp && Date.now() - this.upSince > LIMIT.cap) this.attempts = 0;
+    this.state = 'waiting';
+    // Unanswered requests go out again after the resume, before anything newer.
+    const again: Request[] = [];
+    for (const pending of this.pending.values()) {
+      if (!pending.sent) continue;
+      pending.sent = false;
+      if (pending.message.eventOp !== 'keepAlive') again.push(pending.message);
+    }
+    this.queue = [...again, ...this.queue];
+    if (wasUp) this.hooks.down();
+    if (FINAL.includes(code)) {
+      this.stop();
+      return this.hooks.ended(code);
+    }
+    const base = code === 1008 ? LIMIT.policy : this.attempts ? Math.min(LIMIT.cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
+    this.attempts++;
+    // Half of it at random, so that the clients of a restarted server do not come back as one.
+    this.retryTimer = setTimeout(() => this.connect(), base * (0.5 + Math.random() / 2));
+  }
+}

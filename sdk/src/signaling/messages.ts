@@ -1,0 +1,151 @@
+/** The wire (docs/protocol.md) as types, and the guards between what arrives and what the rest of the SDK may rely on. */
+import type { MediaType, Member, Members } from '../../types/knowledgetalk';
+
+/** What this client announces at register. */
+export const FEATURES = ['pair', 'publish', 'candidates'];
+
+/** The server closes a socket that sends more. */
+export const MAX_MESSAGE = 64 * 1024;
+
+export type Json = Record<string, unknown>;
+export type Request = Json & { eventOp: string };
+
+export interface Answer extends Json {
+  eventOp: string;
+  code: string;
+  reqId?: string | number;
+  message?: string;
+  hint?: string;
+}
+
+export interface RoomInfo {
+  roomId: string;
+  title: string;
+  createdAt: string;
+  host: Member;
+  members: Members;
+  media: boolean;
+  isRecording: boolean;
+  talkingNoty: boolean;
+  fileServerUrl: string;
+  seq: number;
+}
+
+export interface RegisterAnswer {
+  userId: string;
+  iceServers: RTCIceServer[];
+  resume: string;
+  resumeWindow: number;
+  resumed: boolean;
+  room?: RoomInfo;
+}
+
+export interface Push extends Json {
+  eventOp: 'presence';
+  type: string;
+  roomId: string;
+  sender: string;
+  seq: number;
+  user: unknown;
+}
+
+/** Messages of one user to another. `gen` numbers the generations of the pair's connection, `n` the offers of one side within one. */
+export type Signal =
+  | { eventOp: 'sdp'; gen: number; n: number; sdp: { type: 'offer' | 'answer'; sdp: string } }
+  | { eventOp: 'candidate'; gen: number; candidates: RTCIceCandidateInit[] }
+  | { eventOp: 'publish'; type: MediaType; epoch: number; rev: number; audio: boolean; video: boolean; gen: number }
+  | { eventOp: 'unpublish'; type: MediaType; epoch: number; owner?: string };
+
+export type Incoming =
+  | { kind: 'answer'; message: Answer }
+  | { kind: 'push'; message: Push }
+  | { kind: 'signal'; from: string; signal: Signal; message: Json }
+  | { kind: 'other'; message: Json };
+
+const isObject = (x: unknown): x is Json => typeof x === 'object' && x !== null && !Array.isArray(x);
+const isId = (x: unknown): x is string => typeof x === 'string' && x !== '' && x !== '__proto__';
+const isCount = (x: unknown): x is number => typeof x === 'number' && Number.isSafeInteger(x) && x >= 0;
+const truth = (x: unknown): boolean => x === true || x === 'true';
+const mediaType = (x: unknown): MediaType | undefined => (x === 'cam' || x === 'screen' ? x : undefined);
+
+/** Parses one frame. Null: no JSON object, or one that is none of ours. */
+export function parse(text: unknown): Incoming | null {
+  if (typeof text !== 'string') return null;
+  let message: unknown;
+  try {
+    message = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  return isObject(message) ? classify(message) : null;
+}
+
+export function classify(message: Json): Incoming {
+  if (typeof message.code === 'string' && typeof message.eventOp === 'string') return { kind: 'answer', message: message as Answer };
+  if (message.eventOp === 'presence') return isPush(message) ? { kind: 'push', message } : { kind: 'other', message };
+  const signal = isId(message.userId) ? readSignal(message) : undefined;
+  return signal ? { kind: 'signal', from: message.userId as string, signal, message } : { kind: 'other', message };
+}
+
+function isPush(m: Json): m is Push {
+  return typeof m.type === 'string' && typeof m.roomId === 'string' && isId(m.sender) && isCount(m.seq)
+    && (m.type !== 'join' || isMember(m.user)) && (m.type !== 'leave' || isId(m.user));
+}
+
+/** Reads a message of a peer, whichever way it came. Undefined when it is not understood. */
+export function readSignal(m: Json): Signal | undefined {
+  const gen = isCount(m.gen) ? m.gen : 0;
+  switch (m.eventOp) {
+    case 'sdp': {
+      const sdp = m.sdp;
+      if (!isObject(sdp) || typeof sdp.sdp !== 'string' || (sdp.type !== 'offer' && sdp.type !== 'answer')) return undefined;
+      return { eventOp: 'sdp', gen, n: isCount(m.n) ? m.n : 0, sdp: { type: sdp.type, sdp: sdp.sdp } };
+    }
+    case 'candidate': {
+      const list = Array.isArray(m.candidates) ? m.candidates : [m.candidate];
+      if (!list.every(isObject)) return undefined;
+      return { eventOp: 'candidate', gen, candidates: list as RTCIceCandidateInit[] };
+    }
+    case 'publish':
+    case 'unpublish': {
+      const type = mediaType(m.type);
+      if (!type || !isCount(m.epoch)) return undefined;
+      if (m.eventOp === 'unpublish') return { eventOp: 'unpublish', type, epoch: m.epoch, ...(isId(m.owner) ? { owner: m.owner } : {}) };
+      const rev = isCount(m.rev) ? m.rev : 0;
+      return { eventOp: 'publish', type, epoch: m.epoch, rev, audio: truth(m.audio), video: truth(m.video), gen };
+    }
+    default:
+      return undefined;
+  }
+}
+
+/** A signal as the wire wants it. `several`: the target takes several candidates in one message. */
+export function encodeSignal(signal: Signal, target: string, several: boolean): Request[] {
+  if (signal.eventOp === 'publish' || signal.eventOp === 'unpublish') return [{ ...signal, target }];
+  const common = { target, type: 'cam', gen: signal.gen, link: 'main' };
+  if (signal.eventOp === 'candidate' && !several) {
+    return signal.candidates.map((candidate) => ({ eventOp: 'candidate', candidate, cam: true, ...common }));
+  }
+  return [{ ...signal, ...common }];
+}
+
+export function isMember(x: unknown): x is Member {
+  return isObject(x) && isId(x.id) && (x.features === undefined || Array.isArray(x.features));
+}
+
+export function isRoom(x: unknown): x is RoomInfo {
+  return isObject(x) && isId(x.roomId) && isCount(x.seq) && isObject(x.members) && Object.values(x.members).every(isMember);
+}
+
+/** Reads the answer to register; null when it does not hold what the session needs. */
+export function readRegister(a: Answer): RegisterAnswer | null {
+  if (a.code !== '200' || !isId(a.userId) || typeof a.resume !== 'string') return null;
+  return {
+    userId: a.userId,
+    iceServers: Array.isArray(a.iceServers) ? a.iceServers.filter(isObject) as unknown as RTCIceServer[] : [],
+    resume: a.resume,
+    resumeWindow: isCount(a.resumeWindow) ? a.resumeWindow : 20,
+    resumed: a.resumed === true,
+    ...(isRoom(a.room) ? { room: a.room } : {}),
+  };
+}

@@ -1,0 +1,378 @@
+import type { CreateRoomResult, InitResult, JoinRoomResult, MemberList, Presence, Result } from '../../types/knowledgetalk';
+import { failure, insecureHint, unreachable, type Failure, type Reason } from '../errors';
+import { beacon, isSecure, watchPage } from '../global';
+import { firstFailure, id, isFailure, key, optionalCapacity, optionalId, optionalText } from './arguments';
+import { Connection, LIMIT, type Ask, type Verdict, type WebSocketLike } from './connection';
+import { leaveHandoff, takeHandoff, type Handoff } from './handoff';
+import { FEATURES, isRoom, readRegister, type Answer, type Incoming, type Json, type Push, type RegisterAnswer, type Signal } from './messages';
+import { Room } from './room';
+
+export interface SessionHooks {
+  presence(event: Presence): void;
+  signal(from: string, signal: Signal): void;
+  /** Every message as it came, for getSocket(). */
+  wire(message: Json): void;
+  /** The socket is up or gone. */
+  online(up: boolean): void;
+  /** The same session goes on after an interruption. */
+  resumed(): void;
+  /** The session is gone and a new one is being made: connections are void, what was published is to be kept in mind. */
+  lost(): void;
+  /** A room is entered: these are its members. */
+  entered(members: Iterable<string>): void;
+  /** The new session is in the old room: publish again. */
+  restored(): void;
+  /** The room is left for good. */
+  left(reason: Reason): void;
+}
+
+interface Credentials {
+  cpCode: string;
+  authKey: string;
+  wished: string | undefined;
+  name: string | undefined;
+  device: string | undefined;
+  forced: boolean;
+}
+
+/** Presence that comes while a joinRoom is unanswered. */
+const EARLY = 256;
+
+/** Relay credentials live ten minutes: they are renewed from half of that on. Milliseconds. */
+const ICE_AGE = 5 * 60_000;
+
+/** One user's session with the server: register, resume, the room, and coming back when either is lost. */
+export class Session {
+  userId = '';
+  name = '';
+  room: Room | null = null;
+  private connection: Connection | null = null;
+  private credentials: Credentials | null = null;
+  private handoff: Handoff | null = null;
+  private secret = '';
+  /** How the next handshake registers: for the first time, as the same page, or after the session was given up. */
+  private mode: 'fresh' | 'resume' | 'again' = 'fresh';
+  private starting: Promise<InitResult> | null = null;
+  /** Ends the init that is under way. */
+  private started: (result: InitResult | Failure) => void = () => undefined;
+  private rejoining = false;
+  /** Why this session ended, for every later call. */
+  private over: Failure | null = null;
+  private away = false;
+  private joins = 0;
+  private early: Push[] = [];
+  private iceServers: RTCIceServer[] = [];
+  private icedAt = 0;
+  private unwatch: () => void = () => undefined;
+
+  constructor(
+    private readonly origin: string,
+    private readonly hooks: SessionHooks,
+    private readonly create?: (url: string) => WebSocketLike,
+  ) {}
+
+  get connected(): boolean {
+    return this.connection?.up ?? false;
+  }
+
+  emit(message: unknown): boolean {
+    return this.connection?.emit(message) ?? false;
+  }
+
+  /** To one user of the room; waits while the socket is away. Resolves with the server's code. */
+  async relay({ eventOp, ...fields }: Json & { eventOp: string }): Promise<string> {
+    if (eventOp !== 'candidate') return (await this.request(eventOp, fields)).code;
+    this.connection?.send({ eventOp, userId: this.userId, ...fields });
+    return '200';
+  }
+
+  request(eventOp: string, fields: Json = {}, limit?: number): Promise<Answer> {
+    if (this.over) return Promise.resolve({ eventOp, ...this.over });
+    if (!this.connection || !this.userId) return Promise.resolve({ eventOp, ...failure('410') });
+    return this.connection.request({ eventOp, userId: this.userId, ...fields }, limit);
+  }
+
+  async init(cpCode: unknown, authKey: unknown, wished: unknown, name: unknown, device: unknown, forced: unknown): Promise<InitResult> {
+    const call = 'init(cpCode, authKey, id?, name?, device?, forced?)';
+    const checked = [id(cpCode, 'cpCode', call), key(authKey, call), optionalId(wished, 'id'), optionalText(name, 'name'), optionalText(device, 'device')];
+    const wrong = firstFailure(...checked);
+    if (wrong) return { userId: '', ...wrong };
+    if (!this.origin) return { userId: '', ...unreachable('') };
+    const [code, secret, user, shown, kind] = checked as (string | undefined)[];
+    const credentials = { cpCode: code!, authKey: secret!, wished: user, name: shown, device: kind, forced: forced === true || forced === 'true' };
+    if (this.credentials && !this.over && JSON.stringify(credentials) === JSON.stringify(this.credentials)) {
+      return this.starting ?? { code: '200', userId: this.userId };
+    }
+    this.disconnect();
+    return this.start(credentials);
+  }
+
+  disconnect(): void {
+    this.unwatch();
+    this.started(failure('410', 'Disconnected.'));
+    this.end(null);
+  }
+
+  async createRoom(roomId: unknown, title: unknown, capacity: unknown, destroy: unknown): Promise<CreateRoomResult> {
+    const checked = [optionalId(roomId, 'roomId'), optionalText(title, 'title'), optionalCapacity(capacity)];
+    const wrong = firstFailure(...checked);
+    if (wrong) return { roomId: '', ...wrong };
+    const [room, name, size] = checked;
+    const answer = await this.request('createRoom', defined({ roomId: room, title: name, capacity: size, destroy: destroy !== false && destroy !== 'false' }));
+    return { ...result(answer), roomId: typeof answer.roomId === 'string' ? answer.roomId : '' };
+  }
+
+  async joinRoom(roomId: unknown): Promise<JoinRoomResult> {
+    const room = id(roomId, 'roomId', 'joinRoom(roomId)');
+    if (isFailure(room)) return room as unknown as JoinRoomResult;
+    const answer = await this.enter(room, (joined) => {
+      this.room = new Room(joined);
+      return [];
+    });
+    // The roster inside is ours: what the app gets, it may change.
+    return answer as unknown as JoinRoomResult;
+  }
+
+  async leaveRoom(roomId: unknown): Promise<Result> {
+    const given = optionalId(roomId, 'roomId');
+    if (isFailure(given)) return given;
+    const room = given ?? this.room?.id;
+    if (this.over || !this.userId) return result(await this.request('leaveRoom'));
+    if (!room) return failure('410', 'Not in a room.', 'Call joinRoom(roomId) first.');
+    const answer = await this.request('leaveRoom', { roomId: room });
+    if (room === this.room?.id && ['200', '410', '441'].includes(answer.code)) this.leave('left');
+    return result(answer);
+  }
+
+  async memberList(): Promise<MemberList> {
+    const answer = await this.request('memberList', defined({ roomId: this.room?.id }));
+    const members = (answer.code === '200' && answer.members) || {};
+    const list = { ...members };
+    for (const [key, value] of Object.entries({ ...result(answer), members })) Object.defineProperty(list, key, { value });
+    return list as MemberList;
+  }
+
+  /** ICE servers whose credentials still live long enough to begin something with them. */
+  async freshIce(): Promise<RTCIceServer[]> {
+    const age = Date.now() - this.icedAt;
+    const expiry = Math.min(...this.iceServers.map((server) => (server.username ? Number(server.username.split(':')[0]) * 1000 || Infinity : Infinity)));
+    // The expiry is in the server's time; a wrong clock here must not make us ask every time.
+    if (expiry < Infinity && (age > ICE_AGE || (expiry - Date.now() < 60_000 && age > 60_000))) {
+      const answer = await this.request('iceServers', {}, 3_000);
+      if (answer.code === '200' && Array.isArray(answer.iceServers)) this.setIce(answer.iceServers as RTCIceServer[]);
+    }
+    return this.iceServers;
+  }
+
+  private start(credentials: Credentials): Promise<InitResult> {
+    this.over = null;
+    this.mode = 'fresh';
+    this.credentials = credentials;
+    this.handoff = takeHandoff(credentials.cpCode, credentials.wished ?? '');
+    this.connection = new Connection(`${this.origin.replace(/^http/, 'ws')}/signal`, {
+      handshake: (ask) => this.handshake(ask),
+      message: (incoming) => this.receive(incoming),
+      up: () => this.up(),
+      down: () => this.hooks.online(false),
+      ended: (code) => this.end(code === 4003 ? failure('401', 'The license ended or was revoked.') : taken(), code === 4003 ? 'session-ended' : 'replaced'),
+    }, this.create);
+    this.starting = new Promise<InitResult>((resolve) => {
+      const timer = setTimeout(() => this.started(unreachable(this.origin)), LIMIT.request);
+      this.started = (outcome) => {
+        clearTimeout(timer);
+        this.starting = null;
+        this.started = () => undefined;
+        if (outcome.code !== '200') this.end(null);
+        const hint = outcome.hint ?? (isSecure() ? undefined : insecureHint);
+        resolve({ userId: '', ...outcome, ...(hint ? { hint } : {}) });
+      };
+    });
+    const { starting } = this;
+    this.unwatch = watchPage({ gone: () => this.pageGone(), back: () => this.pageBack(), wake: () => this.connection?.wake() });
+    this.connection.start();
+    return starting;
+  }
+
+  private async handshake(ask: Ask): Promise<Verdict> {
+    const c = this.credentials;
+    if (!c) return 'stop';
+    const register = (fields: Json) => ask({
+      eventOp: 'register', ...defined({ cpCode: c.cpCode, authKey: c.authKey, name: c.name, device: c.device, features: FEATURES, ...fields }),
+    });
+    const anew = { userId: c.wished, ...(c.forced ? { forced: true } : {}) };
+    let answer: Answer;
+    let lost = false;
+    if (this.mode === 'fresh') {
+      const handoff = this.handoff;
+      answer = await register(handoff ? { ...handoff, forced: true } : anew);
+      if (handoff && refused(answer)) {
+        this.handoff = null;
+        answer = await register(anew);
+      }
+    } else {
+      const again = this.mode === 'again';
+      answer = await register({ userId: this.userId, resume: this.secret, ...(again ? { forced: true } : {}) });
+      lost = again;
+      if (refused(answer)) {
+        lost = true;
+        answer = await register({ userId: this.userId });
+      }
+    }
+    const registered = readRegister(answer);
+    if (registered) {
+      this.accept(registered, lost || (this.mode !== 'fresh' && !registered.resumed));
+      return 'up';
+    }
+    if (['429', '500', '504'].includes(answer.code)) return 'retry';
+    const failed = answer.code === '200' ? failure('500') : failure(answer.code, answer.message, answer.hint);
+    if (this.starting) this.started(failed);
+    else this.end(answer.code === '409' ? taken() : failed, answer.code === '409' ? 'replaced' : 'session-ended');
+    return 'stop';
+  }
+
+  private accept(registered: RegisterAnswer, lost: boolean): void {
+    const same = this.mode === 'resume' && !lost;
+    this.mode = 'resume';
+    this.userId = registered.userId;
+    this.secret = registered.resume;
+    this.handoff = null;
+    this.name = this.credentials?.name ?? '';
+    this.setIce(registered.iceServers);
+    if (lost) {
+      this.connection?.dropRelayed();
+      if (!this.rejoining && !this.away) this.hooks.lost();
+      this.rejoining = this.room !== null;
+    } else if (same && !this.rejoining) {
+      this.compare(registered);
+    }
+    this.away = false;
+  }
+
+  /** After a resume: the server's room against ours, and requests whose answer was lost with the old socket. */
+  private compare({ room }: RegisterAnswer): void {
+    const ours = this.room;
+    if (ours && room?.roomId === ours.id) {
+      for (const event of ours.update(room, this.userId)) this.hooks.presence(event);
+    } else if (ours) {
+      this.leave('session-ended');
+    } else if (room && this.joins === 0) {
+      // Joined by a request that the app was told had failed.
+      void this.request('leaveRoom', { roomId: room.roomId });
+    }
+    this.connection?.answerWaiting((m) => {
+      if (m.eventOp === 'joinRoom' && m.roomId === room?.roomId) return { eventOp: 'joinRoom', code: '200', message: 'ok', ...room };
+      if (m.eventOp === 'leaveRoom' && !room) return { eventOp: 'leaveRoom', code: '200', message: 'ok' };
+      return undefined;
+    });
+  }
+
+  private up(): void {
+    this.hooks.online(true);
+    if (this.starting) return this.started({ code: '200', userId: this.userId });
+    if (this.rejoining) void this.rejoin();
+    else this.hooks.resumed();
+  }
+
+  /** The new session enters the room of the old one. A room that ended with its server is made again, by whoever comes first. */
+  private async rejoin(): Promise<void> {
+    const room = this.room;
+    if (!room) return;
+    const update = (joined: Room['info']) => (this.room === room ? room.update(joined, this.userId) : []);
+    let answer = await this.enter(room.id, update);
+    if (answer.code === '441') {
+      await this.request('createRoom', { roomId: room.id, title: room.info.title, destroy: true });
+      answer = await this.enter(room.id, update);
+    }
+    if (answer.code === '504' && this.connection) return; // The next handshake tries again.
+    this.rejoining = false;
+    if (this.room !== room) return;
+    if (answer.code === '200') {
+      this.hooks.restored();
+    } else {
+      for (const event of room.update({ ...room.info, members: {} }, this.userId)) this.hooks.presence(event);
+      this.leave('session-ended');
+    }
+  }
+
+  /** joinRoom, holding back the presence that overtakes its answer. */
+  private async enter(roomId: string, joined: (room: Room['info']) => Presence[]): Promise<Answer> {
+    this.joins++;
+    const { eventOp, reqId, seq, ...answer } = await this.request('joinRoom', { roomId });
+    this.joins--;
+    if (answer.code === '200' && isRoom({ ...answer, seq })) {
+      for (const event of joined(JSON.parse(JSON.stringify({ ...answer, seq })))) this.hooks.presence(event);
+      this.hooks.entered(Object.keys(answer.members as object));
+    }
+    const early = this.early;
+    if (this.joins === 0) this.early = [];
+    for (const push of early) this.push(push);
+    return answer as Answer;
+  }
+
+  private receive(incoming: Incoming): void {
+    this.hooks.wire(incoming.message);
+    if (incoming.kind === 'signal') this.hooks.signal(incoming.from, incoming.signal);
+    else if (incoming.kind === 'push') this.push(incoming.message);
+  }
+
+  private push(push: Push): void {
+    if (this.joins > 0) {
+      if (this.early.length < EARLY) this.early.push(push);
+      return;
+    }
+    for (const event of this.room?.apply(push) ?? []) this.hooks.presence(event);
+  }
+
+  private pageGone(): void {
+    if (!this.credentials || !this.secret || this.over) return;
+    leaveHandoff(this.credentials.cpCode, this.credentials.wished ?? '', { userId: this.userId, resume: this.secret });
+    beacon(`${this.origin}/leave`, JSON.stringify({ resume: this.secret }));
+    this.away = true;
+    this.connection?.stop(1000);
+    this.hooks.lost();
+  }
+
+  private pageBack(): void {
+    if (!this.away || !this.credentials) return;
+    takeHandoff(this.credentials.cpCode, this.credentials.wished ?? '');
+    this.mode = 'again';
+    this.connection?.start();
+  }
+
+  private leave(reason: Reason): void {
+    this.room = null;
+    this.hooks.left(reason);
+  }
+
+  /** Ends the session for good; `over` is what every later call answers. */
+  private end(over: Failure | null, reason: Reason = 'session-ended'): void {
+    this.over = over;
+    this.connection?.stop();
+    this.connection = null;
+    this.credentials = null;
+    this.userId = this.name = this.secret = '';
+    this.rejoining = this.away = false;
+    this.early = [];
+    this.unwatch();
+    this.leave(reason);
+    this.hooks.online(false);
+    if (over) console.warn(`Ieum: ${over.message} ${over.hint ?? ''}`);
+  }
+
+  private setIce(servers: RTCIceServer[]): void {
+    this.iceServers = servers;
+    this.icedAt = Date.now();
+  }
+}
+
+const taken = () => failure('409', 'Another page took this user id over.', 'Close one of the two pages, or call init() again.');
+
+/** The server does not (or no longer) know a right to this id. */
+const refused = (answer: Answer) => answer.code === '409' || answer.code === '410';
+
+const defined = (fields: Json): Json => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+
+/** Code, sentence and hint of an answer, without what belongs to the wire. */
+function result({ code, message, hint }: Answer): Result {
+  return { code, ...(message ? { message } : {}), ...(hint ? { hint } : {}) };
+}
