@@ -1,0 +1,126 @@
+package web
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+)
+
+// resource is one address: its headers and a finished body per language, "" when it is the same in all.
+type resource struct {
+	header http.Header
+	bodies map[string]body
+}
+
+// body is one representation twice, plain and compressed. A strong ETag names bytes, so the two differ in it (RFC 9110, 8.8.3.3).
+type body struct {
+	plain, packed       []byte
+	plainTag, packedTag string
+}
+
+var contentTypes = map[string]string{
+	".css":  "text/css; charset=utf-8",
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".map":  "application/json; charset=utf-8",
+	".mjs":  "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml; charset=utf-8",
+	".ts":   "application/typescript; charset=utf-8",
+}
+
+// newResource compresses the bodies. The name gives the content type; an unknown ending is an error, never a guess.
+func newResource(name string, header func() http.Header, bodies map[string][]byte) (*resource, error) {
+	contentType := contentTypes[path.Ext(name)]
+	if contentType == "" {
+		return nil, fmt.Errorf("web: no content type for %s", name)
+	}
+	r := &resource{header: header(), bodies: make(map[string]body, len(bodies))}
+	r.header.Set("Content-Type", contentType)
+	// Kept by the browser, asked about each time: an upgrade of the server reaches every page at its next load.
+	r.header.Set("Cache-Control", "no-cache")
+	r.header.Add("Vary", "Accept-Encoding")
+	for lang, plain := range bodies {
+		packed, err := compress(plain)
+		if err != nil {
+			return nil, fmt.Errorf("web: compress %s: %w", name, err)
+		}
+		sum := sha256.Sum256(plain)
+		tag := hex.EncodeToString(sum[:12])
+		r.bodies[lang] = body{plain: plain, packed: packed, plainTag: `"` + tag + `"`, packedTag: `"` + tag + `-gz"`}
+		if lang != "" {
+			r.header["Vary"] = []string{"Accept-Encoding, Accept-Language, Cookie"}
+		}
+	}
+	return r, nil
+}
+
+func compress(plain []byte) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(plain); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// serve answers 200, 206 or 304.
+func (r *resource) serve(w http.ResponseWriter, req *http.Request) {
+	content, tag := r.choose(w, req)
+	w.Header().Set("ETag", tag)
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(content))
+}
+
+// refuse sends the body with an error status: no tag, and nothing to keep.
+func (r *resource) refuse(w http.ResponseWriter, req *http.Request, status int) {
+	content, _ := r.choose(w, req)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	if req.Method != http.MethodHead {
+		// An error here is a visitor who left.
+		_, _ = w.Write(content)
+	}
+}
+
+// choose sets the headers and picks the language and the encoding.
+func (r *resource) choose(w http.ResponseWriter, req *http.Request) (content []byte, tag string) {
+	h := w.Header()
+	for name, values := range r.header {
+		h[name] = values
+	}
+	b, everyLanguage := r.bodies[""]
+	if !everyLanguage {
+		lang := language(w, req)
+		h.Set("Content-Language", lang)
+		b = r.bodies[lang]
+	}
+	if acceptsGzip(req.Header.Values("Accept-Encoding")) {
+		h.Set("Content-Encoding", "gzip")
+		return b.packed, b.packedTag
+	}
+	return b.plain, b.plainTag
+}
+
+// acceptsGzip reports whether gzip is named and not refused by a weight of zero (RFC 9110, 12.5.3).
+func acceptsGzip(values []string) bool {
+	for _, v := range values {
+		for _, part := range strings.Split(v, ",") {
+			name, weight := weighted(part)
+			if strings.EqualFold(name, "gzip") {
+				return weight > 0
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,165 @@
+// @ts-check
+// The boxes of the other members: one <article data-member> each, made on join, removed on leave.
+//
+//   data-member      user id
+//   data-state       present | connecting | connected | interrupted | failed
+//   data-sending     no | starting | yes | failed: what goes from us to this member
+//   data-picture     yes | no: whether this member's picture is shown
+//   data-path        direct | relayed; absent while unknown
+//   data-candidates  types of the candidate pair in use, local–remote, such as "host–host"; absent while unknown
+//   data-frames      frames of this member's picture decoded so far
+
+import {find, fromTemplate, say, write} from './page.mjs';
+import {describe} from './path.mjs';
+
+/** @typedef {import('./call.mjs').Member} Member */
+
+export class Boxes {
+  /** @type {Map<string, HTMLElement>} */
+  #boxes = new Map();
+
+  /**
+   * @param {HTMLElement} stage where boxes are put
+   * @param {{send: (id: string) => void, stop: (id: string) => void}} actions
+   */
+  constructor(stage, actions) {
+    this.stage = stage;
+    this.actions = actions;
+  }
+
+  /**
+   * Makes the boxes those of these members.
+   * @param {Iterable<Member>} members
+   * @param {boolean} hasStream whether we have a picture to send
+   */
+  show(members, hasStream) {
+    const present = new Set();
+    for (const member of members) {
+      present.add(member.id);
+      let box = this.#boxes.get(member.id);
+      if (box === undefined) {
+        box = this.#make(member.id);
+        this.#boxes.set(member.id, box);
+        this.stage.append(box);
+      }
+      fill(box, member, hasStream);
+    }
+    for (const [id, box] of this.#boxes) {
+      if (present.has(id)) continue;
+      find('video', box).srcObject = null;
+      box.remove();
+      this.#boxes.delete(id);
+    }
+  }
+
+  /** @param {string} id */
+  #make(id) {
+    const box = fromTemplate('member-template');
+    box.dataset.member = id;
+    find('[data-action="send"]', box).addEventListener('click', () => this.actions.send(id));
+    find('[data-action="stop"]', box).addEventListener('click', () => this.actions.stop(id));
+    const sound = find('[data-action="sound"]', box);
+    sound.addEventListener('click', () => {
+      find('video', box).muted = false;
+      sound.hidden = true;
+    });
+    return box;
+  }
+}
+
+/**
+ * @param {HTMLElement} box
+ * @param {Member} member
+ * @param {boolean} hasStream
+ */
+function fill(box, member, hasStream) {
+  const tracks = member.stream?.getTracks() ?? [];
+  const seen = tracks.some(track => track.kind === 'video');
+  box.dataset.state = member.state;
+  box.dataset.sending = member.sending;
+  box.dataset.picture = seen ? 'yes' : 'no';
+  box.dataset.frames = String(member.picture?.frames ?? 0);
+  box.setAttribute('aria-label', member.name);
+
+  write(find('[data-value="name"]', box), member.name);
+  write(find('[data-value="id"]', box), member.id);
+  write(find('[data-value="nothing"]', box), nothing(member, tracks.length > 0));
+  play(box, tracks.length > 0 ? member.stream : null);
+
+  const chip = find('[data-value="path"]', box);
+  const way = member.way;
+  chip.hidden = way === null;
+  if (way === null) {
+    delete box.dataset.path;
+    delete box.dataset.candidates;
+  } else {
+    box.dataset.path = way.path;
+    box.dataset.candidates = way.candidates;
+    chip.className = way.path === 'relayed' ? 'chip warm' : 'chip calm';
+    write(chip, say(`path.${way.path}`));
+  }
+  write(find('[data-value="way"]', box), way === null ? '' : describe(way));
+
+  const picture = seen ? member.picture : null;
+  const {width, height, rate, frames} = picture ?? {width: 0, height: 0, rate: 0, frames: 0};
+  write(find('[data-value="numbers"]', box), width > 0 ? say('numbers', {width, height, rate, frames}) : '');
+
+  const trouble = find('[data-value="trouble"]', box);
+  trouble.hidden = member.trouble === null;
+  trouble.dataset.problem = member.trouble?.key ?? '';
+  write(trouble, member.trouble ? `${member.trouble.title} ${member.trouble.help}` : '');
+
+  write(find('[data-value="sending"]', box), say(`sending.${member.wanted && !hasStream ? 'waiting' : member.sending}`));
+  const going = member.sending === 'yes' || member.sending === 'starting' || (member.wanted && !hasStream);
+  swap(find('[data-action="send"]', box), find('[data-action="stop"]', box), going);
+}
+
+/**
+ * @param {Member} member
+ * @param {boolean} voice
+ */
+function nothing(member, voice) {
+  switch (member.state) {
+    case 'connecting':
+      return say('member.connecting');
+    case 'interrupted':
+      return say('member.interrupted');
+    case 'failed':
+      return say('member.failed');
+    default:
+      return say(voice ? 'member.voice' : 'member.nothing');
+  }
+}
+
+/**
+ * Shows one of two buttons and keeps the keyboard where it was.
+ * @param {HTMLElement} first
+ * @param {HTMLElement} second
+ * @param {boolean} toSecond
+ */
+function swap(first, second, toSecond) {
+  const [from, to] = toSecond ? [first, second] : [second, first];
+  const focused = document.activeElement === from;
+  to.hidden = false;
+  from.hidden = true;
+  if (focused) to.focus();
+}
+
+/**
+ * @param {HTMLElement} box
+ * @param {MediaStream | null} stream
+ */
+function play(box, stream) {
+  /** @type {HTMLVideoElement} */
+  const video = find('video', box);
+  if (video.srcObject === stream) return;
+  video.srcObject = stream;
+  if (stream === null) return;
+  video.play().catch(error => {
+    // A browser that lets no page make a sound before a click: show the picture, offer the sound.
+    if (error.name !== 'NotAllowedError') return;
+    video.muted = true;
+    find('[data-action="sound"]', box).hidden = false;
+    video.play().catch(() => {});
+  });
+}

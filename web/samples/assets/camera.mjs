@@ -1,0 +1,94 @@
+// @ts-check
+// Where the picture comes from: the camera, or a drawing for those who have none.
+
+import {say} from './page.mjs';
+import {ofCamera, Problem} from './problems.mjs';
+
+/** @returns {Promise<MediaStream>} rejects with a Problem */
+export async function openCamera() {
+  if (!isSecureContext || !navigator.mediaDevices) throw new Problem('insecure');
+  try {
+    return await navigator.mediaDevices.getUserMedia({video: {width: {ideal: 1280}, height: {ideal: 720}}, audio: false});
+  } catch (error) {
+    throw ofCamera(error);
+  }
+}
+
+/** @returns {Promise<MediaStreamTrack>} rejects with a Problem */
+export async function openMicrophone() {
+  if (!isSecureContext || !navigator.mediaDevices) throw new Problem('insecure');
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({audio: {echoCancellation: true, noiseSuppression: true}});
+    return stream.getAudioTracks()[0];
+  } catch (error) {
+    throw new Problem('microphone', {reason: error instanceof Error ? error.name : String(error)});
+  }
+}
+
+const rate = 15; // frames a second: enough to see that it lives, little enough for two senders on one machine
+
+/**
+ * A drawn picture that moves: two arcs that meet, a clock, and a letter to tell two of them apart.
+ * Stopping its track ends the drawing.
+ * @param {string} letter
+ * @returns {MediaStream}
+ */
+export function drawTestPicture(letter) {
+  const canvas = document.createElement('canvas');
+  canvas.width = 640;
+  canvas.height = 360;
+  const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', {alpha: false}));
+  const ground = letter === 'B' ? ['#3b2a57', '#7b4a6d'] : ['#0b3d46', '#0f6d63'];
+  const stream = canvas.captureStream(rate);
+  const track = stream.getVideoTracks()[0];
+  const draw = () => {
+    if (track.readyState === 'ended') {
+      clearInterval(timer);
+      return;
+    }
+    paint(pen, ground, letter, performance.now() / 1000);
+  };
+  const timer = setInterval(draw, 1000 / rate);
+  draw();
+  return stream;
+}
+
+/**
+ * @param {CanvasRenderingContext2D} pen
+ * @param {string[]} ground
+ * @param {string} letter
+ * @param {number} t seconds
+ */
+function paint(pen, ground, letter, t) {
+  const {width, height} = pen.canvas;
+  const shade = pen.createLinearGradient(0, 0, width, height);
+  shade.addColorStop(0, ground[0]);
+  shade.addColorStop(1, ground[1]);
+  pen.fillStyle = shade;
+  pen.fillRect(0, 0, width, height);
+
+  const swing = Math.sin(t * 0.8) * 24;
+  pen.lineWidth = 18;
+  pen.lineCap = 'round';
+  pen.strokeStyle = '#ffffffcc';
+  pen.beginPath();
+  pen.arc(width / 2 - 60, height / 2 + swing / 3, 60, Math.PI, 2 * Math.PI);
+  pen.stroke();
+  pen.strokeStyle = '#ffb27d';
+  pen.beginPath();
+  pen.arc(width / 2 + 60, height / 2 + swing / 3, 60, Math.PI, 0, true);
+  pen.stroke();
+
+  pen.fillStyle = '#ffffff';
+  pen.beginPath();
+  pen.arc(((t * 60) % (width + 40)) - 20, height - 34, 8, 0, 2 * Math.PI);
+  pen.fill();
+
+  pen.textBaseline = 'top';
+  pen.font = '600 28px system-ui, sans-serif';
+  pen.fillText([say('test.picture'), letter].filter(Boolean).join(' '), 28, 26);
+  pen.font = '24px ui-monospace, monospace';
+  pen.textAlign = 'right';
+  pen.fillText(new Date().toLocaleTimeString('en-GB'), width - 28, 28);
+  pen.textAlign = 'left';
+}

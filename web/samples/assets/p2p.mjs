@@ -1,0 +1,310 @@
+// @ts-check
+// The call page. It opens no camera and tells nobody anything before a button is pressed.
+//
+// Controls:  data-action = create | join | leave | copy-invite | everyone | camera | test-picture | microphone | language
+//            inside a member's box: send | stop | sound;  inside a notice: dismiss | test-picture
+// Fields:    #cpCode #authKey (both absent in development mode) #name #roomId, and #invite, which holds the link
+// Values:    [data-value="room"] [data-value="user"] (in [data-part="room"], shown while in a room), #status (live region)
+// Notices:   [data-problem="<key>"] in #problems, keys as in problems.mjs
+// Boxes:     [data-member="<userId>"], attributes as listed in boxes.mjs; ours is [data-self] with data-camera="off|camera|drawn"
+// Address:   ?room=ID and ?cp=CPCODE fill the fields; ?side=a|b is a frame of /sample. A key is never read from or put into it.
+
+import {Boxes} from './boxes.mjs';
+import {Call} from './call.mjs';
+import {drawTestPicture, openCamera, openMicrophone} from './camera.mjs';
+import {obey} from './frame.mjs';
+import {copy, find, say, settle, showProblem, tell, write} from './page.mjs';
+import {describe} from './path.mjs';
+import {Problem} from './problems.mjs';
+
+const query = new URLSearchParams(location.search);
+const side = window.parent !== window ? query.get('side') ?? '' : '';
+const dev = 'dev' in document.body.dataset;
+
+const enter = find('#enter');
+const room = find('#room');
+const self = find('[data-self]');
+const preview = find('video', self);
+const cameraButton = find('[data-action="camera"]', self);
+const drawnButton = find('[data-action="test-picture"]', self);
+const microphone = find('[data-action="microphone"]');
+const everyone = find('[data-action="everyone"]');
+
+const call = new Call();
+const boxes = new Boxes(find('[data-part="stage"]'), {
+  send: id => act(async () => {
+    call.send(id);
+    if (call.stream === null) await useCamera();
+  }),
+  stop: id => call.stop(id),
+});
+
+/** Only one thing at a time: the buttons rest meanwhile. */
+let busy = false;
+
+/**
+ * Runs what a button asked for and shows what went wrong with it.
+ * @param {() => Promise<void>} action
+ */
+async function act(action) {
+  if (busy) return;
+  busy = true;
+  refresh();
+  try {
+    await action();
+  } catch (error) {
+    show(error);
+  } finally {
+    busy = false;
+    refresh();
+  }
+}
+
+/** @param {unknown} error */
+function show(error) {
+  const problem = error instanceof Problem ? error : new Problem('other', {code: '–', reason: String(error)});
+  tell('');
+  showProblem(problem, {onTestPicture: () => act(useDrawn)});
+}
+
+// Entering and leaving.
+
+/** @returns {Promise<import('./call.mjs').License>} */
+async function license() {
+  if (!dev) return {cpCode: find('#cpCode').value.trim(), authKey: find('#authKey').value.trim()};
+  try {
+    const answer = await fetch('/dev/license');
+    if (answer.ok) return await answer.json();
+  } catch {
+    // Told below: the server is away.
+  }
+  throw new Problem('unreachable', {origin: location.origin});
+}
+
+/** @param {import('./call.mjs').License} [given] */
+async function connect(given) {
+  settle();
+  tell(say('connecting'));
+  await call.connect(given ?? await license(), find('#name').value.trim());
+}
+
+/** @param {import('./call.mjs').License} [given] */
+async function create(given) {
+  await connect(given);
+  tell(say('creating'));
+  await joinRoom(await call.create());
+}
+
+/**
+ * @param {string} id
+ * @param {import('./call.mjs').License} [given]
+ */
+async function join(id, given) {
+  if (id === '') throw new Problem('room-needed');
+  await connect(given);
+  await joinRoom(id);
+}
+
+/** @param {string} id */
+async function joinRoom(id) {
+  tell(say('joining'));
+  await call.join(id);
+  const count = call.members.size;
+  tell(count === 0 ? say('waiting') : say('with', {count}));
+  find('#invite').value = invitation();
+  find('[data-part="local-only"]').hidden = !['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
+  setAddress(call.room);
+  refresh();
+  if (side === '') find('#room-title').focus();
+}
+
+async function leave() {
+  const left = call.leave();
+  closePicture();
+  await left;
+  ended();
+  tell(say('left.me'));
+}
+
+function ended() {
+  closePicture();
+  setAddress('');
+  refresh();
+  if (side === '') find('[data-action="create"]').focus();
+}
+
+/** The address an invited person opens. It carries the public tenant code where one has to be typed, never the key. */
+function invitation() {
+  const link = new URL('/p2p', location.origin);
+  link.searchParams.set('room', call.room);
+  if (!dev && find('#cpCode').value.trim() !== '') link.searchParams.set('cp', find('#cpCode').value.trim());
+  return link.href;
+}
+
+/**
+ * Keeps the room in the page's own address, so that a reload leads back. Not in a frame: its parent decides where it is.
+ * @param {string} id
+ */
+function setAddress(id) {
+  if (side !== '') return;
+  const url = new URL(location.href);
+  if (id === '') url.searchParams.delete('room');
+  else url.searchParams.set('room', id);
+  history.replaceState(null, '', url);
+}
+
+// Our picture.
+
+async function useCamera() {
+  const stream = await openCamera();
+  settleCamera();
+  watchEnd(stream);
+  usePicture(stream, 'camera');
+}
+
+async function useDrawn() {
+  settleCamera();
+  usePicture(drawTestPicture(side.toUpperCase()), 'drawn');
+}
+
+function settleCamera() {
+  for (const key of ['camera-denied', 'camera-missing', 'camera-busy', 'camera-other']) settle(key);
+}
+
+/**
+ * @param {MediaStream} stream
+ * @param {'camera' | 'drawn'} kind
+ */
+function usePicture(stream, kind) {
+  const voice = call.stream?.getAudioTracks()[0];
+  if (voice) stream.addTrack(voice);
+  self.dataset.camera = kind;
+  call.useStream(stream);
+  refresh();
+}
+
+/**
+ * A camera that is unplugged, or taken back in the browser's bar, ends its track by itself.
+ * @param {MediaStream} stream
+ */
+function watchEnd(stream) {
+  stream.getVideoTracks()[0].addEventListener('ended', () => {
+    if (call.stream !== stream) return;
+    closePicture();
+    showProblem(new Problem('camera-missing'), {onTestPicture: () => act(useDrawn)});
+  });
+}
+
+function closePicture() {
+  self.dataset.camera = 'off';
+  microphone.checked = false;
+  call.useStream(null);
+  refresh();
+}
+
+/** @param {boolean} on */
+async function useMicrophone(on) {
+  const picture = call.stream?.getVideoTracks() ?? [];
+  if (picture.length === 0) return;
+  const stream = new MediaStream(picture);
+  if (on) {
+    try {
+      stream.addTrack(await openMicrophone());
+    } catch (error) {
+      microphone.checked = false;
+      throw error;
+    }
+    settle('microphone');
+  }
+  if (self.dataset.camera === 'camera') watchEnd(stream);
+  call.useStream(stream);
+}
+
+// What the page shows.
+
+function refresh() {
+  const inRoom = call.room !== '';
+  enter.hidden = inRoom;
+  room.hidden = !inRoom;
+  write(find('[data-value="room"]'), call.room);
+  write(find('[data-value="user"]'), call.user);
+  for (const button of document.querySelectorAll('[data-action="create"], [data-action="join"], [data-action="leave"]')) {
+    /** @type {HTMLButtonElement} */ (button).disabled = busy;
+  }
+  everyone.checked = call.everyone;
+
+  const picture = self.dataset.camera ?? 'off';
+  if (preview.srcObject !== call.stream) preview.srcObject = call.stream;
+  for (const [button, kind, key] of [[cameraButton, 'camera', 'camera'], [drawnButton, 'drawn', 'drawn']]) {
+    button.setAttribute('aria-pressed', String(picture === kind));
+    write(button, say(picture === kind ? `${key}.off` : `${key}.on`));
+  }
+  microphone.disabled = call.stream === null;
+  find('[data-part="alone"]').hidden = !inRoom || call.members.size > 0;
+  boxes.show(call.members.values(), call.stream !== null);
+  report();
+}
+
+call.addEventListener('change', refresh);
+call.addEventListener('news', event => {
+  const {key, name} = /** @type {CustomEvent} */ (event).detail;
+  tell(say(key, {name}));
+});
+call.addEventListener('problem', event => show(/** @type {CustomEvent} */ (event).detail));
+call.addEventListener('ended', ended);
+
+enter.addEventListener('submit', (/** @type {SubmitEvent} */ event) => {
+  event.preventDefault();
+  act(() => join(find('#roomId').value.trim()));
+});
+find('[data-action="create"]').addEventListener('click', () => act(() => create()));
+find('[data-action="leave"]').addEventListener('click', () => act(leave));
+find('[data-action="copy-invite"]').addEventListener('click', async () => {
+  tell(say(await copy(find('#invite').value) ? 'copied' : 'copy.failed'));
+});
+everyone.addEventListener('change', () => call.sendToEveryone(everyone.checked));
+cameraButton.addEventListener('click', () => act(async () => {
+  if (self.dataset.camera === 'camera') closePicture();
+  else await useCamera();
+}));
+drawnButton.addEventListener('click', () => act(async () => {
+  if (self.dataset.camera === 'drawn') closePicture();
+  else await useDrawn();
+}));
+microphone.addEventListener('change', () => act(() => useMicrophone(microphone.checked)));
+
+// In a frame of /sample.
+
+let report = () => {};
+if (side !== '') {
+  document.documentElement.dataset.side = side;
+  const main = find('main');
+  const told = obey({
+    hello: async () => report(),
+    camera: async kind => {
+      await (kind === 'drawn' ? useDrawn() : useCamera());
+    },
+    create: async ({license: given}) => {
+      await create(given);
+      return call.room;
+    },
+    join: async ({room: id, license: given}) => join(id, given),
+    leave: async () => { if (call.room !== '') await leave(); },
+  });
+  new ResizeObserver(() => report()).observe(main);
+  report = () => told({
+    room: call.room,
+    height: Math.ceil(main.getBoundingClientRect().height) + 2,
+    members: [...call.members.values()].map(member => ({
+      id: member.id, state: member.state, path: member.way?.path ?? '', way: member.way ? describe(member.way) : '',
+      candidates: member.way?.candidates ?? '', frames: member.picture?.frames ?? 0,
+      trouble: member.trouble ? `${member.trouble.title} ${member.trouble.help}` : '',
+    })),
+  });
+}
+
+find('#roomId').value = query.get('room') ?? '';
+if (!dev) find('#cpCode').value = query.get('cp') ?? '';
+self.dataset.camera = 'off';
+if (!isSecureContext) showProblem(new Problem('insecure'), {onTestPicture: () => act(useDrawn)});
+refresh();

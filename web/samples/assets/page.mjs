@@ -1,0 +1,118 @@
+// @ts-check
+// What every page of ours shares: texts, elements, notices, the clipboard.
+// Text reaches the page by textContent alone; names and room ids come from strangers.
+
+/** @type {Readonly<Record<string, string>>} */
+const texts = /** @type {any} */ (globalThis).ieumText;
+
+/**
+ * A text of the catalogue in the page's language, its {places} filled.
+ * @param {string} key without the leading "say."
+ * @param {Record<string, string | number>} [values]
+ */
+export function say(key, values = {}) {
+  const text = texts[key];
+  if (text === undefined) throw new Error(`no text ${key}`);
+  return text.replace(/\{(\w+)\}/g, (place, name) => name in values ? String(values[name]) : place);
+}
+
+/**
+ * The one element that matches; a page without it is broken and says so at once.
+ * @param {string} selector
+ * @param {ParentNode} [within]
+ * @returns {any}
+ */
+export function find(selector, within = document) {
+  const found = within.querySelector(selector);
+  if (found === null) throw new Error(`no element ${selector}`);
+  return found;
+}
+
+/**
+ * @param {string} id of a template with one element
+ * @returns {HTMLElement}
+ */
+export function fromTemplate(id) {
+  const template = /** @type {HTMLTemplateElement} */ (find('#' + id));
+  return /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
+}
+
+/**
+ * Sets text only when it differs, so that a screen reader is not told the same twice and a selection survives.
+ * @param {HTMLElement} element
+ * @param {string} text
+ */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/**
+ * @param {string} text for the status line of the page, which is a live region
+ */
+export function tell(text) {
+  write(find('#status'), text);
+}
+
+/**
+ * Shows what went wrong and what to do; data-problem names it. The same problem is never shown twice.
+ * @param {import('./problems.mjs').Problem} problem
+ * @param {{onTestPicture?: () => void}} [offer] a way out, shown where it helps
+ */
+export function showProblem(problem, offer = {}) {
+  settle(problem.key);
+  const notice = fromTemplate('problem-template');
+  notice.dataset.problem = problem.key;
+  find('.title', notice).textContent = problem.title;
+  find('.what-to-do', notice).textContent = problem.help;
+  find('[data-action="dismiss"]', notice).addEventListener('click', () => notice.remove());
+  if (offer.onTestPicture && problem.key.startsWith('camera-')) {
+    const button = find('[data-action="test-picture"]', notice);
+    button.hidden = false;
+    button.addEventListener('click', () => { notice.remove(); offer.onTestPicture?.(); });
+  }
+  const list = find('#problems');
+  list.append(notice);
+  while (list.children.length > 3) list.firstElementChild.remove();
+}
+
+/**
+ * Takes notices away: that of one key, or all.
+ * @param {string} [key]
+ */
+export function settle(key) {
+  for (const notice of document.querySelectorAll('#problems [data-problem]')) {
+    if (key === undefined || /** @type {HTMLElement} */ (notice).dataset.problem === key) notice.remove();
+  }
+}
+
+/**
+ * Copies text. Outside of a secure context there is no clipboard to write to: then the old way, by a selection.
+ * @param {string} text
+ * @returns {Promise<boolean>} false: the user has to copy by hand
+ */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const focused = document.activeElement;
+    const field = document.createElement('textarea');
+    field.className = 'unseen';
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand('copy');
+    field.remove();
+    if (focused instanceof HTMLElement) focused.focus();
+    return done;
+  }
+}
+
+// The language switch keeps what an invitation put into the address.
+for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll('[data-action="language"]'))) {
+  link.addEventListener('click', () => {
+    const query = new URLSearchParams(location.search);
+    query.set('lang', link.lang);
+    link.href = '?' + query + location.hash;
+  });
+}

@@ -1,0 +1,74 @@
+// @ts-check
+// Which way a call takes, and whether a picture really arrives: read from the browser's own statistics.
+
+/**
+ * @typedef {object} Way
+ * @property {'direct' | 'relayed'} path relayed when either end of the pair in use is a relay candidate
+ * @property {string} candidates types of the pair in use, local–remote, such as "host–host"
+ * @property {string} protocol between us and what we send to: "UDP", "TCP", or "TURN/TCP" and the like towards a relay
+ * @property {number | null} roundTrip milliseconds; null: not known yet
+ */
+
+/**
+ * @typedef {object} Picture
+ * @property {number} frames decoded since the track began
+ * @property {number} rate frames a second; 0: none in the last second
+ * @property {number} width
+ * @property {number} height
+ */
+
+/**
+ * @param {RTCPeerConnection} connection
+ * @param {MediaStreamTrack | undefined} track the remote video that is shown
+ * @returns {Promise<{way: Way | null, picture: Picture | null}>} null: nothing to say yet
+ */
+export async function look(connection, track) {
+  const stats = await connection.getStats();
+  /** @type {any} */
+  let pair = null;
+  /** @type {Picture | null} */
+  let picture = null;
+  for (const s of stats.values()) {
+    if (s.type === 'transport' && s.selectedCandidatePairId) pair = stats.get(s.selectedCandidatePairId);
+    // Firefox marks the pair itself.
+    if (s.type === 'candidate-pair' && s.selected && s.state === 'succeeded') pair ??= s;
+    if (s.type === 'inbound-rtp' && s.kind === 'video' && track && s.trackIdentifier === track.id) {
+      picture = {
+        frames: s.framesDecoded ?? 0,
+        rate: Math.round(s.framesPerSecond ?? 0),
+        width: s.frameWidth ?? 0,
+        height: s.frameHeight ?? 0,
+      };
+    }
+  }
+  return {way: pair ? wayOf(stats, pair) : null, picture};
+}
+
+/**
+ * @param {RTCStatsReport} stats
+ * @param {any} pair
+ * @returns {Way | null}
+ */
+function wayOf(stats, pair) {
+  const local = stats.get(pair.localCandidateId);
+  const remote = stats.get(pair.remoteCandidateId);
+  if (!local || !remote) return null;
+  const relayed = local.candidateType === 'relay' || remote.candidateType === 'relay';
+  const protocol = String(local.protocol ?? 'udp').toUpperCase();
+  return {
+    path: relayed ? 'relayed' : 'direct',
+    candidates: `${local.candidateType}–${remote.candidateType}`,
+    protocol: local.candidateType === 'relay' ? `TURN/${String(local.relayProtocol ?? 'udp').toUpperCase()}` : protocol,
+    roundTrip: typeof pair.currentRoundTripTime === 'number' ? pair.currentRoundTripTime * 1000 : null,
+  };
+}
+
+/**
+ * @param {Way} way
+ * @returns {string} such as "host–host · UDP · 12 ms"
+ */
+export function describe(way) {
+  const parts = [way.candidates, way.protocol];
+  if (way.roundTrip !== null) parts.push(way.roundTrip < 1 ? '< 1 ms' : `${Math.round(way.roundTrip)} ms`);
+  return parts.join(' · ');
+}
