@@ -239,6 +239,7 @@ type wsConn struct {
 	net  *lingerConn
 
 	receiver Receiver // owned by the reader
+	handling bool     // owned by the reader: it is inside the receiver
 	heard    atomic.Int64
 	closing  atomic.Bool // we closed: what still comes in is not read as messages
 	pinging  atomic.Bool
@@ -256,11 +257,27 @@ func (c *wsConn) Close(code int, reason string) {
 // run is the reader.
 func (c *wsConn) run() {
 	c.receiver = c.srv.accept(c)
-	c.ws.ReadLoop()
+	c.read()
 	c.net.drain()
 	_ = c.net.Conn.Close()
 	c.out.wait()
 	c.srv.remove(c)
+}
+
+// read returns when the connection has ended. A frame that claims a length of 2^63 or more makes gws (v1.8.9) slice out of bounds,
+// which would end the whole server: here it ends the connection. A panic in a handler of ours goes on its way.
+func (c *wsConn) read() {
+	defer func() {
+		if c.handling {
+			return
+		}
+		if r := recover(); r != nil {
+			c.srv.cfg.Log.Debug("websocket frame not readable", "detail", r)
+			c.Close(1009, "message too long")
+			c.receiver.Closed(End{Code: 1009})
+		}
+	}()
+	c.ws.ReadLoop()
 }
 
 func (c *wsConn) write(m *Message) error {
@@ -329,7 +346,9 @@ func (events) OnMessage(ws *gws.Conn, m *gws.Message) {
 	case !utf8.Valid(m.Bytes()):
 		c.Close(1007, "not UTF-8")
 	default:
+		c.handling = true
 		c.receiver.Message(m.Bytes(), c)
+		c.handling = false
 	}
 }
 
@@ -345,7 +364,9 @@ func (events) OnClose(ws *gws.Conn, err error) {
 		e.Gone = !c.closing.Load() && (e.Code == 1000 || e.Code == 1001 || e.Code == 1005)
 	}
 	c.closing.Store(true)
+	c.handling = true
 	c.receiver.Closed(e)
+	c.handling = false
 }
 
 // gwsLog keeps the library's messages: they speak of panics in our own handlers.
