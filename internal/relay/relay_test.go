@@ -1,0 +1,735 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pion/stun/v4"
+	"go.uber.org/goleak"
+)
+
+var transports = []string{"udp", "tcp"}
+
+func TestDataPassesBothWaysAndIsCounted(t *testing.T) {
+	for _, network := range transports {
+		t.Run(network, func(t *testing.T) {
+			s := start(t, nil)
+			far := udpPeer(t, peerHost(t))
+			c := dial(t, s, network, "t", "s")
+			relayed := c.allocate()
+			if relayed.Addr().String() != "127.0.0.1" || relayed.Port() < defaultMinPort {
+				t.Errorf("relayed address is %v", relayed)
+			}
+			if got := c.permit(localOf(far).Addr()); got != 0 {
+				t.Fatalf("permission: %d", got)
+			}
+			c.indicate(localOf(far), "hello")
+			if data, from := receiveAt(t, far); data != "hello" || from != relayed {
+				t.Errorf("peer got %q from %v", data, from)
+			}
+			sendFrom(t, far, relayed, "hi")
+			if data, from := c.receive(); data != "hi" || from != localOf(far) {
+				t.Errorf("client got %q from %v", data, from)
+			}
+			if got := c.bind(0x4000, localOf(far)); got != 0 {
+				t.Fatalf("channel: %d", got)
+			}
+			c.channelData(0x4000, "channel up")
+			if data, _ := receiveAt(t, far); data != "channel up" {
+				t.Errorf("peer got %q", data)
+			}
+			sendFrom(t, far, relayed, "channel down, odd")
+			if data, _ := c.receive(); data != "channel down, odd" {
+				t.Errorf("client got %q", data)
+			}
+			if got := c.refresh(0); got != 0 {
+				t.Fatalf("refresh: %d", got)
+			}
+			st := s.Stats()
+			if want := (Traffic{2, uint64(len("hello" + "channel up"))}); st.ClientToPeer != want {
+				t.Errorf("client to peer: %+v, want %+v", st.ClientToPeer, want)
+			}
+			if want := (Traffic{2, uint64(len("hi" + "channel down, odd"))}); st.PeerToClient != want {
+				t.Errorf("peer to client: %+v, want %+v", st.PeerToClient, want)
+			}
+			if st.Allocations != 0 || st.Allocated != 1 {
+				t.Errorf("allocations: %d live, %d in all", st.Allocations, st.Allocated)
+			}
+		})
+	}
+}
+
+func TestPacketsFromStrangersAreNeitherPassedNorCounted(t *testing.T) {
+	s := start(t, nil)
+	far, stranger := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
+	c := dial(t, s, "udp", "t", "s")
+	relayed := c.allocate()
+	c.permit(localOf(far).Addr())
+	sendFrom(t, stranger, relayed, "not asked for")
+	sendFrom(t, far, relayed, "asked for")
+	if data, _ := c.receive(); data != "asked for" {
+		t.Errorf("client got %q", data)
+	}
+	if got := s.Stats().PeerToClient; got != (Traffic{1, 9}) {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// Two relayed clients on one relay, of each pair of transports and families.
+func TestRelayedClientsReachEachOther(t *testing.T) {
+	for _, listen := range []string{"127.0.0.1:0", "[::1]:0"} {
+		for _, one := range transports {
+			for _, two := range transports {
+				t.Run(listen+" "+one+" "+two, func(t *testing.T) {
+					s := start(t, func(c *Config) { c.Listen, c.AllowPeers = listen, nil })
+					meet(t, s, dial(t, s, one, "t", "a"), dial(t, s, two, "t", "b"))
+				})
+			}
+		}
+	}
+}
+
+// meet lets two clients exchange data over their relayed addresses.
+func meet(t *testing.T, s *Server, a, b *rawClient, attrs ...stun.Setter) {
+	t.Helper()
+	atA, atB := a.allocate(attrs...), b.allocate(attrs...)
+	if got := a.permit(atB.Addr()); got != 0 {
+		t.Fatalf("permission: %d", got)
+	}
+	if got := b.bind(0x4fff, atA); got != 0 {
+		t.Fatalf("channel: %d", got)
+	}
+	a.indicate(atB, "from a")
+	if data, _ := b.receive(); data != "from a" {
+		t.Errorf("b got %q", data)
+	}
+	b.channelData(0x4fff, "from b")
+	if data, from := a.receive(); data != "from b" || from != atB {
+		t.Errorf("a got %q from %v, want %v", data, from, atB)
+	}
+	// Each packet goes up once and down once.
+	if st := s.Stats(); st.ClientToPeer != (Traffic{2, 12}) || st.PeerToClient != (Traffic{2, 12}) {
+		t.Errorf("counted %+v and %+v", st.ClientToPeer, st.PeerToClient)
+	}
+}
+
+// The public half is on no interface here: packets between two relayed clients turn round inside, and show the public address.
+func TestRelayedClientsMeetBehindOneToOneNAT(t *testing.T) {
+	s := start(t, func(c *Config) {
+		c.Addresses = []Address{{Public: netip.MustParseAddr("203.0.113.7"), Private: netip.MustParseAddr("127.0.0.1")}}
+		c.AllowPeers = nil
+	})
+	a, b := dial(t, s, "udp", "t", "a"), dial(t, s, "udp", "t", "b")
+	meet(t, s, a, b)
+	if got := a.permit(netip.MustParseAddr("127.0.0.1")); got != 403 {
+		t.Errorf("the private half as a peer: %d", got)
+	}
+}
+
+func TestIPv4IsTheDefaultFamilyWhateverTheClientCameBy(t *testing.T) {
+	s := start(t, func(c *Config) {
+		c.Listen = ":0"
+		c.Addresses = []Address{loopback("127.0.0.1"), loopback("::1")}
+	})
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		for _, network := range transports {
+			at := netip.AddrPortFrom(netip.MustParseAddr(host), uint16(s.Port()))
+			c := dialTo(t, s, network, at, "t", "s")
+			if relayed := c.allocate(); !relayed.Addr().Is4() {
+				t.Errorf("%s %s: relayed address is %v", network, host, relayed)
+			}
+			six := dialTo(t, s, network, at, "t", "s")
+			if relayed := six.allocate(family(2)); relayed.Addr().String() != "::1" {
+				t.Errorf("%s %s: relayed address is %v", network, host, relayed)
+			}
+			if got := six.permit(netip.MustParseAddr("127.0.0.1")); got != 443 {
+				t.Errorf("an IPv4 peer of an IPv6 relay: %d", got)
+			}
+		}
+	}
+}
+
+func loopback(s string) Address {
+	a := netip.MustParseAddr(s)
+	return Address{Public: a, Private: a}
+}
+
+// With one socket for all addresses the kernel would answer from the address of the route, here 127.0.0.1.
+func TestAnswersLeaveFromTheAddressAsked(t *testing.T) {
+	s := start(t, func(c *Config) { c.Listen, c.Addresses = ":0", []Address{loopback("127.0.0.1")} })
+	for _, a := range s.listening {
+		conn := udpPeer(t, map[bool]string{true: "127.0.0.1", false: "::1"}[a.Is4()])
+		if !a.IsLoopback() {
+			conn = udpPeer(t, a.String())
+		}
+		to := netip.AddrPortFrom(a, uint16(s.Port()))
+		sendFrom(t, conn, to, string(stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw))
+		if _, from := receiveAt(t, conn); from != to {
+			t.Errorf("asked %v, answered by %v", to, from)
+		}
+	}
+}
+
+func TestUDPAndTCPShareANumber(t *testing.T) {
+	s := start(t, nil)
+	for _, network := range transports {
+		c := dial(t, s, network, "t", "s")
+		answer := c.ask(stun.MethodBinding)
+		var mapped stun.XORMappedAddress
+		if err := mapped.GetFrom(answer); err != nil || addrPort(c.conn.LocalAddr()).Port() != uint16(mapped.Port) {
+			t.Errorf("%s: mapped address is %v, %v", network, mapped, err)
+		}
+		if answer.Contains(stun.AttrSoftware) || len(answer.Raw) > 2*stunHeader {
+			t.Errorf("%s: the answer has %d bytes: %v", network, len(answer.Raw), answer)
+		}
+	}
+}
+
+func TestChallengeIsSmallAndNamesNoSoftware(t *testing.T) {
+	s := start(t, nil)
+	c := dial(t, s, "udp", "t", "s")
+	m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), transport(17))
+	c.send(m.Raw)
+	answer := c.answerTo(m)
+	const headers = 28 // IPv4 and UDP
+	if code(answer) != 401 || answer.Contains(stun.AttrSoftware) || len(answer.Raw)+headers > 3*(len(m.Raw)+headers) {
+		t.Errorf("%d bytes ask for %d: %v", len(m.Raw), len(answer.Raw), answer)
+	}
+}
+
+func TestDeniedPeersGet403AndNothingIsSent(t *testing.T) {
+	s := start(t, func(c *Config) { c.AllowPeers = nets("127.0.0.3/32") })
+	denied, allowed := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
+	c := dial(t, s, "udp", "t", "s")
+	c.allocate()
+	to := localOf(denied)
+	mapped := netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
+	var count uint64
+	for _, p := range []netip.AddrPort{to, mapped} {
+		if got := c.permit(p.Addr()); got != 403 {
+			t.Errorf("%v: permission gives %d", p, got)
+		}
+		if got := c.bind(0x4001, p); got != 403 {
+			t.Errorf("%v: channel gives %d", p, got)
+		}
+		c.indicate(p, "forbidden")
+		c.channelData(0x4001, "forbidden")
+		if count += 2; refusedBy(s, deniedPeer) != count {
+			t.Errorf("%d refusals counted, want %d", refusedBy(s, deniedPeer), count)
+		}
+	}
+	for _, host := range []string{"10.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::ffff:10.0.0.1", "::ffff:169.254.169.254"} {
+		if got := c.permit(netip.MustParseAddr(host)); got != 403 {
+			t.Errorf("%s: permission gives %d", host, got)
+		}
+	}
+	// What the allowed peer gets was sent after everything forbidden.
+	c.permit(localOf(allowed).Addr())
+	c.indicate(localOf(allowed), "allowed")
+	if data, _ := receiveAt(t, allowed); data != "allowed" {
+		t.Errorf("the allowed peer got %q", data)
+	}
+	if got := s.Stats().ClientToPeer; got != (Traffic{1, 7}) {
+		t.Errorf("sent %+v", got)
+	}
+	if got := waiting(t, denied); got != "" {
+		t.Errorf("the denied peer got %q", got)
+	}
+}
+
+// waiting reads what is in a socket's queue without waiting for more.
+func waiting(t *testing.T, conn *net.UDPConn) string {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf, n := make([]byte, 2048), 0
+	var readErr error
+	if err := raw.Read(func(fd uintptr) bool {
+		n, _, readErr = syscall.Recvfrom(int(fd), buf, syscall.MSG_DONTWAIT)
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if errors.Is(readErr, syscall.EAGAIN) {
+		return ""
+	}
+	return fmt.Sprintf("%s, %v", buf[:max(n, 0)], readErr)
+}
+
+func TestOwnPortsAreOutOfReach(t *testing.T) {
+	s := start(t, func(c *Config) { c.Listen, c.Addresses = ":0", []Address{loopback("127.0.0.1")} })
+	far, private := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.1")
+	a, b := dial(t, s, "udp", "t", "a"), dial(t, s, "tcp", "t", "b")
+	atA, atB := a.allocate(), b.allocate()
+	own := netip.MustParseAddr("127.0.0.1")
+	if got := a.permit(own, localOf(far).Addr()); got != 0 {
+		t.Fatalf("permission: %d", got)
+	}
+	control := netip.AddrPortFrom(own, uint16(s.Port()))
+	binding := string(stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw)
+	a.indicate(control, binding)
+	if got := a.bind(0x4002, control); got != 0 {
+		t.Fatalf("channel: %d", got)
+	}
+	a.channelData(0x4002, binding)
+	a.indicate(localOf(private), "to a service of this machine")
+	// A relay port that is no longer one is closed too.
+	b.refresh(0)
+	a.indicate(atB, "to nobody")
+	// The last one arrives, so the ones before have been dealt with.
+	a.indicate(localOf(far), "end")
+	if data, _ := receiveAt(t, far); data != "end" {
+		t.Errorf("peer got %q", data)
+	}
+	if got := refusedBy(s, ownPort); got != 4 {
+		t.Errorf("%d packets to our own ports were dropped, want 4", got)
+	}
+	if got := waiting(t, private); got != "" {
+		t.Errorf("a service of this machine got %s", got)
+	}
+	if got := s.Stats().ClientToPeer; got != (Traffic{1, 3}) {
+		t.Errorf("sent %+v", got)
+	}
+	// Nor does a service of this machine reach the client by the permission that is for relayed clients.
+	sendFrom(t, private, atA, "from a service of this machine")
+	sendFrom(t, far, atA, "back")
+	if data, _ := a.receive(); data != "back" {
+		t.Errorf("client got %q", data)
+	}
+	if got := refusedBy(s, ownSource); got != 1 {
+		t.Errorf("%d packets from our own address were dropped, want 1", got)
+	}
+}
+
+// The control port is closed on the addresses that are not relayed from as well, exceptions or not.
+func TestControlPortOfOtherAddressesIsOutOfReach(t *testing.T) {
+	s := start(t, func(c *Config) { c.Listen, c.Addresses = "127.0.0.1:0", []Address{loopback("127.0.0.9")} })
+	far := udpPeer(t, peerHost(t))
+	c := dial(t, s, "udp", "t", "s")
+	c.allocate()
+	c.permit(netip.MustParseAddr("127.0.0.1"), localOf(far).Addr())
+	c.indicate(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port())), "inside")
+	c.indicate(localOf(far), "end")
+	if data, _ := receiveAt(t, far); data != "end" || refusedBy(s, ownPort) != 1 {
+		t.Errorf("peer got %q, %d dropped", data, refusedBy(s, ownPort))
+	}
+}
+
+func TestQuotaIsCountedAndFreedExactly(t *testing.T) {
+	s := start(t, func(c *Config) { c.Quota = 3 })
+	var held []*rawClient
+	for i := range 3 {
+		c := dial(t, s, transports[i%2], "t", "s")
+		c.allocate()
+		held = append(held, c)
+	}
+	extra := dial(t, s, "udp", "t", "s")
+	extra.challenge()
+	if got := code(extra.ask(stun.MethodAllocate, transport(17))); got != 486 {
+		t.Errorf("one too many: %d", got)
+	}
+	// Fresh credentials of the same session are the same session; another session is not.
+	extra.user = strings.Replace(extra.user, ":", "0:", 1)[1:]
+	extra.pass = passwordOf(secret, extra.user)
+	if got := code(extra.ask(stun.MethodAllocate, transport(17))); got != 486 {
+		t.Errorf("with fresh credentials: %d", got)
+	}
+	dial(t, s, "udp", "t", "other").allocate()
+	if got := refusedBy(s, overQuota); got != 2 {
+		t.Errorf("%d refusals counted", got)
+	}
+	// What fails otherwise takes no slot.
+	held[0].refresh(0)
+	for range 5 {
+		if got := code(extra.ask(stun.MethodAllocate, transport(17), life(0))); got != 400 {
+			t.Errorf("a lifetime of zero: %d", got)
+		}
+	}
+	extra.allocate()
+	// A connection that ends gives its slot back.
+	_ = held[1].conn.Close()
+	eventually(t, func() bool { return s.Stats().Allocations == 3 })
+	dial(t, s, "udp", "t", "s").allocate()
+	again := dial(t, s, "udp", "t", "s")
+	again.challenge()
+	if got := code(again.ask(stun.MethodAllocate, transport(17))); got != 486 {
+		t.Errorf("after all that one too many: %d", got)
+	}
+}
+
+// eventually waits for another goroutine's work; it looks again as fast as it can and fails only when the work is never done.
+func eventually(t *testing.T, done func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(failSafe); !done(); {
+		if time.Now().After(limit) {
+			t.Fatal("never happened")
+		}
+		tick := time.NewTimer(time.Millisecond)
+		<-tick.C
+	}
+}
+
+func TestQuotaHoldsAgainstClientsAtOnce(t *testing.T) {
+	const limit, clients = 5, 20
+	s := start(t, func(c *Config) { c.Quota = limit })
+	var all []*rawClient
+	for range clients {
+		c := dial(t, s, "tcp", "t", "s")
+		c.challenge()
+		all = append(all, c)
+	}
+	var codes sync.Map
+	var group sync.WaitGroup
+	for i, c := range all {
+		group.Go(func() { codes.Store(i, code(c.ask(stun.MethodAllocate, transport(17)))) })
+	}
+	group.Wait()
+	count := map[any]int{}
+	codes.Range(func(_, code any) bool { count[code]++; return true })
+	if count[0] != limit || count[486] != clients-limit {
+		t.Errorf("codes are %v", count)
+	}
+}
+
+func TestFullPortRange(t *testing.T) {
+	s := start(t, func(c *Config) { c.MinPort, c.MaxPort = freeRange(t) })
+	first, second := dial(t, s, "udp", "t", "s"), dial(t, s, "udp", "t", "s")
+	one, two := first.allocate(), second.allocate()
+	if one.Port() == two.Port() || min(one.Port(), two.Port()) != s.cfg.MinPort || max(one.Port(), two.Port()) != s.cfg.MaxPort {
+		t.Errorf("relay ports are %d and %d", one.Port(), two.Port())
+	}
+	third := dial(t, s, "udp", "t", "s")
+	third.challenge()
+	if got := code(third.ask(stun.MethodAllocate, transport(17))); got != 508 {
+		t.Errorf("a third one: %d", got)
+	}
+	first.refresh(0)
+	if again := third.allocate(); again.Port() != one.Port() {
+		t.Errorf("the port that became free is %d, got %d", one.Port(), again.Port())
+	}
+	s.quota.mu.Lock()
+	defer s.quota.mu.Unlock()
+	if s.quota.held["t.s"] != 2 {
+		t.Errorf("the quota counts %v", s.quota.held)
+	}
+}
+
+// freeRange finds two neighbouring ports that are free.
+func freeRange(t *testing.T) (uint16, uint16) {
+	t.Helper()
+	for range 100 {
+		one := udpPeer(t, "127.0.0.1")
+		port := localOf(one).Port()
+		two, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(localOf(one).Addr(), port+1)))
+		_ = one.Close()
+		if err == nil {
+			_ = two.Close()
+			return port, port + 1
+		}
+	}
+	t.Fatal("no two neighbouring ports are free")
+	return 0, 0
+}
+
+func TestExpiredCredentialsDoNotAllocate(t *testing.T) {
+	var now atomic.Int64
+	now.Store(1_700_000_000)
+	s := start(t, func(c *Config) { c.Now = func() time.Time { return time.Unix(now.Load(), 0) } })
+	c := dial(t, s, "udp", "t", "s")
+	c.challenge()
+	now.Add(int64(defaultLife / time.Second))
+	if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 400 {
+		t.Errorf("got %d", got)
+	}
+	if refusedBy(s, expired) != 1 || s.Stats().Allocated != 0 {
+		t.Errorf("stats are %+v", s.Stats())
+	}
+	now.Add(-1)
+	c.allocate()
+}
+
+func TestCallOutlastsItsCredentials(t *testing.T) {
+	for _, network := range transports {
+		t.Run(network, func(t *testing.T) {
+			var now atomic.Int64
+			now.Store(1_700_000_000)
+			s := start(t, func(c *Config) { c.Now = func() time.Time { return time.Unix(now.Load(), 0) } })
+			one, two := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
+			c := dial(t, s, network, "t", "s")
+			relayed := c.allocate()
+			if got := c.bind(0x4000, localOf(one)); got != 0 {
+				t.Fatalf("channel: %d", got)
+			}
+			for range 3 {
+				now.Add(int64(defaultLife / time.Second))
+				if got := c.refresh(600); got != 0 {
+					t.Errorf("refresh: %d", got)
+				}
+				if got := c.permit(localOf(two).Addr()); got != 0 {
+					t.Errorf("permission: %d", got)
+				}
+				if got := c.bind(0x4000, localOf(one)); got != 0 {
+					t.Errorf("channel again: %d", got)
+				}
+				c.channelData(0x4000, "still here")
+				if data, from := receiveAt(t, one); data != "still here" || from != relayed {
+					t.Errorf("peer got %q from %v", data, from)
+				}
+				sendFrom(t, two, relayed, "you too")
+				if data, _ := c.receive(); data != "you too" {
+					t.Errorf("client got %q", data)
+				}
+			}
+			if got := c.bind(0x4001, localOf(two)); got != 0 {
+				t.Errorf("a new channel: %d", got)
+			}
+		})
+	}
+}
+
+func TestWrongCredentials(t *testing.T) {
+	s := start(t, nil)
+	for name, change := range map[string]func(*rawClient){
+		"password": func(c *rawClient) { c.pass = "wrong" },
+		"form":     func(c *rawClient) { c.user = "alice"; c.pass = passwordOf(secret, c.user) },
+		"expiry":   func(c *rawClient) { c.user = "9" + c.user },
+		"session":  func(c *rawClient) { c.user += "x" },
+	} {
+		before := refusedBy(s, badCredentials)
+		c := dial(t, s, "udp", "t", "s")
+		c.challenge()
+		change(c)
+		if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 400 {
+			t.Errorf("%s: %d", name, got)
+		}
+		if got := refusedBy(s, badCredentials) - before; got != 1 {
+			t.Errorf("%s: counted %d times", name, got)
+		}
+	}
+	if s.Stats().Allocated != 0 {
+		t.Error("allocated")
+	}
+}
+
+// The library does not answer for an allocation of another session; what counts is that nothing happens.
+func TestAnotherSessionCannotUseAnAllocation(t *testing.T) {
+	s := start(t, nil)
+	far := udpPeer(t, peerHost(t))
+	c := dial(t, s, "udp", "t", "s")
+	c.allocate()
+	user, pass := c.user, c.pass
+	c.user, c.pass = s.Credentials("t", "other")
+	for _, method := range []stun.Method{stun.MethodRefresh, stun.MethodCreatePermission} {
+		m := stun.MustBuild(stun.TransactionID, stun.NewType(method, stun.ClassRequest), life(0), peer(localOf(far)), stun.NewUsername(c.user),
+			stun.NewRealm(c.realm), stun.NewNonce(c.nonce), stun.NewLongTermIntegrity(c.user, c.realm, c.pass))
+		c.send(m.Raw)
+	}
+	c.user, c.pass = user, pass
+	c.indicate(localOf(far), "without permission")
+	if got := c.refresh(600); got != 0 {
+		t.Errorf("the owner's refresh: %d", got)
+	}
+	if got := waiting(t, far); got != "" {
+		t.Errorf("peer got %s", got)
+	}
+}
+
+func TestWhatTheLibraryWouldTakeIsRefused(t *testing.T) {
+	for _, network := range transports {
+		t.Run(network, func(t *testing.T) {
+			s := start(t, nil)
+			far := udpPeer(t, peerHost(t))
+			c := dial(t, s, network, "t", "s")
+			c.challenge()
+			for name, r := range map[string]struct {
+				attrs []stun.Setter
+				want  int
+			}{
+				"TCP relay":       {[]stun.Setter{transport(6)}, 442},
+				"unknown relay":   {[]stun.Setter{transport(1)}, 442},
+				"no transport":    {nil, 400},
+				"even port":       {[]stun.Setter{transport(17), stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}}}, 508},
+				"reserved port":   {[]stun.Setter{transport(17), stun.RawAttribute{Type: stun.AttrReservationToken, Value: make([]byte, 8)}}, 508},
+				"missing family":  {[]stun.Setter{transport(17), family(2)}, 440},
+				"unknown family":  {[]stun.Setter{transport(17), family(3)}, 440},
+				"lifetime zero":   {[]stun.Setter{transport(17), life(0)}, 400},
+				"don't fragment":  {[]stun.Setter{transport(17), stun.RawAttribute{Type: stun.AttrDontFragment}}, 420},
+				"unknown to know": {[]stun.Setter{transport(17), stun.RawAttribute{Type: 0x7abc}}, 420},
+			} {
+				if got := code(c.ask(stun.MethodAllocate, r.attrs...)); got != r.want {
+					t.Errorf("%s: %d, want %d", name, got, r.want)
+				}
+			}
+			c.allocate()
+			for channel, want := range map[uint16]int{
+				0: 400, 1: 400, 0x3fff: 400, 0x5000: 400, 0x7fff: 400, 0x8000: 400, 0xffff: 400, 0x4000: 0,
+			} {
+				if got := c.bind(channel, localOf(far)); got != want {
+					t.Errorf("channel %#x: %d, want %d", channel, got, want)
+				}
+			}
+			if got := c.bind(0x4fff, localOf(far)); got != 400 {
+				t.Errorf("a second channel for the peer: %d", got)
+			}
+			// RFC 6062: the next answer is to what follows.
+			m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodConnect, stun.ClassRequest), peer(localOf(far)),
+				stun.NewUsername(c.user), stun.NewRealm(c.realm), stun.NewNonce(c.nonce), stun.NewLongTermIntegrity(c.user, c.realm, c.pass))
+			c.send(m.Raw)
+			if got := c.ask(stun.MethodBinding); code(got) != 0 || len(c.data) != 0 {
+				t.Errorf("Connect is answered: %v %x", got, c.data)
+			}
+		})
+	}
+}
+
+func manyPeers(n int) []netip.Addr {
+	list := make([]netip.Addr, n)
+	for i := range list {
+		list[i] = netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)})
+	}
+	return list
+}
+
+func TestPermissionsAreBounded(t *testing.T) {
+	s := start(t, nil)
+	c := dial(t, s, "tcp", "t", "s")
+	c.allocate()
+	all := manyPeers(maxPermissions + 1)
+	for i := 0; i < maxPermissions; i += 64 {
+		if got := c.permit(all[i : i+64]...); got != 0 {
+			t.Fatalf("permissions from %d: %d", i, got)
+		}
+	}
+	if got := c.permit(all[maxPermissions]); got != 403 || refusedBy(s, manyPermissions) != 1 {
+		t.Errorf("one too many: %d", got)
+	}
+	if got := c.permit(all[0]); got != 0 {
+		t.Errorf("one of those there are: %d", got)
+	}
+	c.refresh(0)
+	c.allocate()
+	if got := c.permit(all[maxPermissions]); got != 0 {
+		t.Errorf("after a new allocation: %d", got)
+	}
+}
+
+func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	s, err := Start(Config{Listen: "127.0.0.1:0", AllowPeers: nets("127.0.0.0/8"), Secret: secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := udpPeer(t, peerHost(t))
+	var ports []netip.AddrPort
+	for i := range 20 {
+		c := dial(t, s, transports[i%2], "t", "s")
+		relayed := c.allocate()
+		c.bind(0x4000, localOf(far))
+		ports = append(ports, relayed)
+	}
+	silent, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	if st := s.Stats(); st.Allocations != 20 {
+		t.Errorf("%d allocations", st.Allocations)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	goleak.VerifyNone(t, before)
+	if st := s.Stats(); st.Allocations != 0 || len(s.quota.held) != 0 || len(s.streams.open) != 0 || len(s.streams.idle) != 0 {
+		t.Errorf("left: %+v, %v, %v, %v", st, s.quota.held, s.streams.open, s.streams.idle)
+	}
+	for _, at := range append(ports, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port()))) {
+		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			t.Errorf("%v is still open: %v", at, err)
+			continue
+		}
+		_ = conn.Close()
+	}
+	if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port())); err == nil {
+		_ = conn.Close()
+		t.Error("TCP is still open")
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("closing again: %v", err)
+	}
+}
+
+func TestPortInUseIsAnErrorThatLeavesNothingOpen(t *testing.T) {
+	taken := udpPeer(t, "127.0.0.1")
+	listen := localOf(taken).String()
+	if s, err := Start(Config{Listen: listen, Secret: secret}); err == nil {
+		t.Errorf("started: %v", s.Close())
+	}
+	tcp, err := net.Listen("tcp", listen)
+	if err != nil {
+		t.Errorf("TCP is left open: %v", err)
+	} else {
+		_ = tcp.Close()
+	}
+	if _, err := Start(Config{Listen: "127.0.0.1:0", Addresses: []Address{loopback("203.0.113.9")}, Secret: secret}); err == nil ||
+		!strings.Contains(err.Error(), "public/private") {
+		t.Errorf("an address that is not ours: %v", err)
+	}
+}
+
+// What strangers and users do leaves no address in the log above debug, and few lines.
+func TestLogHoldsNoAddresses(t *testing.T) {
+	var text lockedText
+	s := start(t, func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	})
+	c := dial(t, s, "udp", "t", "secretsession")
+	c.allocate()
+	port := fmt.Sprint(addrPort(c.conn.LocalAddr()).Port())
+	for range 50 {
+		c.ask(stun.MethodBinding, stun.RawAttribute{Type: 0x7abc})
+		c.bind(0x4000, netip.MustParseAddrPort("127.0.0.2:7777"))
+		c.bind(0x4001, netip.MustParseAddrPort("127.0.0.2:7777"))
+		c.permit(netip.MustParseAddr("10.9.8.7"))
+	}
+	got := text.String()
+	for _, word := range []string{"127.0.0.2", ":" + port, "10.9.8.7", "secretsession", c.pass} {
+		if strings.Contains(got, word) {
+			t.Errorf("%q is in the log:\n%s", word, got)
+		}
+	}
+	if n := strings.Count(got, "\n"); n < 2 || n > 10 {
+		t.Errorf("%d lines in the log:\n%s", n, got)
+	}
+}
+
+type lockedText struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+var _ io.Writer = (*lockedText)(nil)

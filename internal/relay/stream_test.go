@@ -1,0 +1,302 @@
+package relay
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pion/stun/v4"
+)
+
+// pipe is a stream over an in-memory connection, so that its limits pass in virtual time.
+func pipe(t *testing.T) (*Server, *streamConn, net.Conn) {
+	t.Helper()
+	s := &Server{}
+	s.streams.init()
+	near, far := net.Pipe()
+	c := newStreamConn(s, near)
+	if !s.streams.add(c) {
+		t.Fatal("refused")
+	}
+	s.quiet.Add(1)
+	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
+	return s, c, far
+}
+
+var bindingRequest = stun.MustBuild(stun.NewTransactionIDSetter([12]byte{1}), stun.BindingRequest).Raw
+
+func readAll(c *streamConn) (messages [][]byte, err error) {
+	buf := make([]byte, 1600)
+	for {
+		n, _, err := c.ReadFrom(buf)
+		if err != nil {
+			return messages, err
+		}
+		messages = append(messages, bytes.Clone(buf[:n]))
+	}
+}
+
+func TestStreamIsCutIntoMessages(t *testing.T) {
+	channel := append([]byte{0x40, 1, 0, 5}, "hello\x00\x00\x00"...)
+	empty := []byte{0x4f, 0xff, 0, 0}
+	large := append(binary.BigEndian.AppendUint16([]byte{0x40, 2}, 60001), make([]byte, 60004)...)
+	stream := bytes.Join([][]byte{bindingRequest, channel, empty, large, bindingRequest, channel}, nil)
+	for _, piece := range []int{1, 3, 7, 1000, len(stream)} {
+		synctest.Test(t, func(t *testing.T) {
+			s, c, far := pipe(t)
+			go func() {
+				defer func() { _ = far.Close() }()
+				for rest := stream; len(rest) > 0; {
+					n := min(piece, len(rest))
+					if _, err := far.Write(rest[:n]); err != nil {
+						return
+					}
+					rest = rest[n:]
+				}
+			}()
+			messages, err := readAll(c)
+			want := [][]byte{bindingRequest, channel, empty, bindingRequest, channel}
+			if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errFraming) || len(messages) != len(want) {
+				t.Fatalf("pieces of %d: %d messages, %v", piece, len(messages), err)
+			}
+			for i := range want {
+				if !bytes.Equal(messages[i], want[i]) {
+					t.Errorf("pieces of %d: message %d is %x", piece, i, messages[i])
+				}
+			}
+			if refusedBy(s, oversize) != 1 {
+				t.Errorf("pieces of %d: the large message is not counted", piece)
+			}
+			s.quiet.Wait()
+		})
+	}
+}
+
+func TestWhatIsNoTURNEndsTheStream(t *testing.T) {
+	for name, junk := range map[string][]byte{
+		"ChannelData first":        {0x40, 0, 0, 0},
+		"HTTP":                     []byte("GET / HTTP/1.1\r\n\r\n"),
+		"TLS":                      {0x16, 3, 1, 2, 0, 1, 0, 1},
+		"STUN without the cookie":  make([]byte, 20),
+		"STUN of an odd length":    append([]byte{0, 1, 0, 3}, bindingRequest[4:]...),
+		"a reserved channel":       {0x50, 0, 0, 0},
+		"the longest STUN message": append([]byte{0, 1, 0xff, 0xff}, bindingRequest[4:]...),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, c, far := pipe(t)
+			go func() { _, _ = far.Write(junk) }()
+			if messages, err := readAll(c); !errors.Is(err, errFraming) || len(messages) > 0 {
+				t.Errorf("%s: %d messages, %v", name, len(messages), err)
+			}
+			s.quiet.Wait()
+			if refusedBy(s, malformed) != 1 || len(s.streams.open) != 0 || len(s.streams.idle) != 0 {
+				t.Errorf("%s: not counted, or still held", name)
+			}
+			if _, err := far.Write([]byte{0}); !errors.Is(err, io.ErrClosedPipe) {
+				t.Errorf("%s: still open: %v", name, err)
+			}
+		})
+	}
+}
+
+func TestFirstMessageMustBeCompleteInTime(t *testing.T) {
+	for name, write := range map[string]func(net.Conn){
+		"silence": func(net.Conn) {},
+		"half a header": func(far net.Conn) {
+			_, _ = far.Write(bindingRequest[:3])
+		},
+		"drop by drop": func(far net.Conn) {
+			for _, b := range bindingRequest {
+				time.Sleep(2 * time.Second)
+				if _, err := far.Write([]byte{b}); err != nil {
+					return
+				}
+			}
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, c, far := pipe(t)
+			begin := time.Now()
+			var group sync.WaitGroup
+			group.Go(func() { write(far) })
+			if messages, err := readAll(c); !errors.Is(err, os.ErrDeadlineExceeded) || len(messages) > 0 {
+				t.Errorf("%s: %d messages, %v", name, len(messages), err)
+			}
+			if took := time.Since(begin); took != frameLimit {
+				t.Errorf("%s: ended after %v", name, took)
+			}
+			if refusedBy(s, slowStream) != 1 {
+				t.Errorf("%s: not counted", name)
+			}
+			group.Wait()
+		})
+	}
+}
+
+func TestLaterMessagesMustBeCompleteInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c, far := pipe(t)
+		s.streams.allocated(c, true)
+		begin := time.Now()
+		go func() {
+			_, _ = far.Write(bindingRequest)
+			time.Sleep(10 * time.Minute)
+			_, _ = far.Write(bindingRequest[:19])
+		}()
+		if messages, err := readAll(c); !errors.Is(err, os.ErrDeadlineExceeded) || len(messages) != 1 {
+			t.Errorf("%d messages, %v", len(messages), err)
+		}
+		if took := time.Since(begin); took != 10*time.Minute+frameLimit {
+			t.Errorf("ended after %v", took)
+		}
+	})
+}
+
+func TestSilentStreamLivesAsLongAsItsAllocation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c, far := pipe(t)
+		s.streams.allocated(c, true)
+		begin := time.Now()
+		go func() {
+			_, _ = far.Write(bindingRequest)
+			time.Sleep(time.Hour)
+			_, _ = far.Write(bindingRequest)
+			s.streams.allocated(c, false)
+		}()
+		messages, err := readAll(c)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || len(messages) != 2 {
+			t.Errorf("%d messages, %v", len(messages), err)
+		}
+		if took := time.Since(begin); took < time.Hour || took > time.Hour+frameLimit {
+			t.Errorf("ended after %v", took)
+		}
+	})
+}
+
+func TestClientThatDoesNotReadIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c, far := pipe(t)
+		begin := time.Now()
+		if _, err := c.WriteTo(bindingRequest, nil); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begin) != writeLimit {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("still open: %v", err)
+		}
+	})
+}
+
+func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
+	set := &streamSet{}
+	set.init()
+	stream := func(addr string) *streamConn { return &streamConn{source: sourceOf(netip.MustParseAddr(addr))} }
+	var first *streamConn
+	for range maxIdleStreams {
+		first = stream("2001:db8::1")
+		if !set.add(first) {
+			t.Fatal("refused too early")
+		}
+	}
+	if set.add(stream("2001:db8::2")) {
+		t.Error("one too many from one /64")
+	}
+	if !set.add(stream("2001:db8:0:1::1")) || !set.add(stream("192.0.2.1")) {
+		t.Error("another source pays for it")
+	}
+	// Whoever allocates is no longer idle, so that an office behind one address is not limited by this.
+	set.allocated(first, true)
+	last := stream("2001:db8::3")
+	if !set.add(last) || set.add(stream("2001:db8::3")) {
+		t.Error("an allocation must free one place")
+	}
+	set.allocated(first, false)
+	set.remove(first)
+	set.remove(last)
+	if !set.add(first) || set.idle[first.source] != maxIdleStreams {
+		t.Errorf("%d idle", set.idle[first.source])
+	}
+}
+
+func TestStreamsOfOneSourceAreBoundedAtTheDoor(t *testing.T) {
+	s := start(t, nil)
+	var all []*rawClient
+	for range maxIdleStreams {
+		c := dial(t, s, "tcp", "t", "s")
+		c.ask(stun.MethodBinding)
+		all = append(all, c)
+	}
+	if _, err := dial(t, s, "tcp", "t", "s").tryRead(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("one too many: %v", err)
+	}
+	all[0].allocate()
+	dial(t, s, "tcp", "t", "s").ask(stun.MethodBinding)
+	if refusedBy(s, manyStreams) != 1 {
+		t.Error("not counted")
+	}
+}
+
+// FuzzStream: whatever bytes come, in whatever pieces, every message handed on is one message, and reading ends.
+func FuzzStream(f *testing.F) {
+	f.Add(bindingRequest, uint8(1))
+	f.Add(append(bytes.Clone(bindingRequest), 0x40, 0, 0, 1, 'x', 0, 0, 0), uint8(5))
+	f.Add([]byte{0x40, 0, 0xff, 0xff, 1, 2, 3}, uint8(3))
+	f.Fuzz(func(t *testing.T, stream []byte, piece uint8) {
+		s := &Server{}
+		s.streams.init()
+		in := &scripted{rest: stream, piece: int(piece)%64 + 1}
+		c := newStreamConn(s, in)
+		s.streams.add(c)
+		s.quiet.Add(1)
+		messages, err := readAll(c)
+		if err == nil {
+			t.Fatal("no end")
+		}
+		s.quiet.Wait()
+		total := 0
+		for _, m := range messages {
+			total += len(m)
+			size := int(binary.BigEndian.Uint16(m[2:]))
+			if isChannelData(m) {
+				size = 4 + (size+3)&^3
+			} else {
+				size += stunHeader
+			}
+			if size != len(m) {
+				t.Errorf("a message of %d bytes says %d", len(m), size)
+			}
+		}
+		if total > len(stream) {
+			t.Errorf("%d bytes out of %d", total, len(stream))
+		}
+	})
+}
+
+// scripted is a connection that gives bytes in pieces and takes everything.
+type scripted struct {
+	net.Conn
+	rest  []byte
+	piece int
+}
+
+func (s *scripted) Read(p []byte) (int, error) {
+	if len(s.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, s.rest[:min(len(s.rest), s.piece)])
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+func (s *scripted) Write(p []byte) (int, error)      { return len(p), nil }
+func (s *scripted) Close() error                     { return nil }
+func (s *scripted) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
+func (s *scripted) SetReadDeadline(time.Time) error  { return nil }
+func (s *scripted) SetWriteDeadline(time.Time) error { return nil }
