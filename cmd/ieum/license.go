@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+)
+
+type licenseCmd struct {
+	Issue   issueCmd   `cmd:"" help:"Make a license (authKey) for a tenant (cpCode)."`
+	Inspect inspectCmd `cmd:"" help:"Show what a license says, without checking its signature."`
+}
+
+type issueCmd struct {
+	LicenseKeyFile string   `help:"File with the secret that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	CpCode         string   `required:"" help:"The tenant's code, as applications pass it to init." placeholder:"CODE"`
+	Name           string   `help:"Name of the tenant (default: its code)." placeholder:"NAME"`
+	CompanyCode    string   `help:"Company code (default: the tenant's code)." placeholder:"CODE"`
+	MaxUser        int      `default:"100" help:"Users at the same time." placeholder:"N"`
+	Start          string   `help:"First day, UTC (default: today)." placeholder:"YYYY-MM-DD"`
+	End            string   `help:"Last day, UTC, included (default: in one year)." placeholder:"YYYY-MM-DD"`
+	Origin         []string `help:"Origin whose pages may use the license, like https://example.com; repeatable (default: all)." placeholder:"ORIGIN"`
+	MaxRooms       int      `help:"Rooms at the same time (default: no limit)." placeholder:"N"`
+	Relay          string   `default:"all" enum:"all,none" help:"Whether calls may be relayed: all or none."`
+	JSON           bool     `help:"Print JSON."`
+}
+
+// issued is what issue prints with --json.
+type issued struct {
+	CpCode       string `json:"cpCode"`
+	AuthKey      string `json:"authKey"`
+	UserTokenKey string `json:"userTokenKey"`
+}
+
+// Run prints the license and the key with which the tenant's backend signs user tokens.
+func (i *issueCmd) Run(c *console) error {
+	p := license.Params{
+		Name: i.Name, CpCode: i.CpCode, CompanyCode: i.CompanyCode, MaxUser: i.MaxUser, Origins: i.Origin, MaxRooms: i.MaxRooms, Relay: i.Relay,
+	}
+	if p.Name == "" {
+		p.Name = i.CpCode
+	}
+	if p.CompanyCode == "" {
+		p.CompanyCode = i.CpCode
+	}
+	today := time.Now().UTC().Truncate(24 * time.Hour)
+	var err error
+	if p.Start, err = day("--start", i.Start, today); err != nil {
+		return err
+	}
+	if p.End, err = day("--end", i.End, today.AddDate(1, 0, 0)); err != nil {
+		return err
+	}
+	p.End = p.End.AddDate(0, 0, 1) // the last day counts whole
+	v, err := i.verifier()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	token, err := v.Issue(p)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	out := issued{i.CpCode, token, base64.StdEncoding.EncodeToString(v.UserTokenKey(i.CpCode))}
+	if i.JSON {
+		return json.NewEncoder(c.out).Encode(out)
+	}
+	fmt.Fprintf(c.out, "cpCode          %s\nauthKey         %s\n", out.CpCode, out.AuthKey)
+	fmt.Fprintf(c.out, "userTokenKey    %s\n(base64; keep it on the tenant's backend, it signs user tokens; cpCode and authKey are public)\n", out.UserTokenKey)
+	return nil
+}
+
+func (i *issueCmd) verifier() (*license.Verifier, error) {
+	text := []byte(os.Getenv("IEUM_LICENSE_KEY"))
+	if i.LicenseKeyFile != "" {
+		var err error
+		if text, err = os.ReadFile(i.LicenseKeyFile); err != nil {
+			return nil, fmt.Errorf("--license-key-file: %w", err)
+		}
+	}
+	keys := license.ParseKeys(text)
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("a license key is required: --license-key-file or IEUM_LICENSE_KEY")
+	}
+	return license.New(license.Config{Keys: keys})
+}
+
+func day(flag, text string, fallback time.Time) (time.Time, error) {
+	if text == "" {
+		return fallback, nil
+	}
+	t, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		return t, fmt.Errorf("%w: %s: %q is not of the form YYYY-MM-DD", errUsage, flag, text)
+	}
+	return t, nil
+}
+
+type inspectCmd struct {
+	AuthKey string `arg:"" optional:"" help:"The license; - or nothing reads it from standard input."`
+}
+
+// Run prints the claims.
+func (i *inspectCmd) Run(c *console) error {
+	text := i.AuthKey
+	if text == "" || text == "-" {
+		var b bytes.Buffer
+		if _, err := b.ReadFrom(os.Stdin); err != nil {
+			return err
+		}
+		text = b.String()
+	}
+	claims, err := license.Inspect(strings.TrimSpace(text))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(c.out, claims)
+	return nil
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/ieum-rtc/ieum/internal/node"
+)
+
+// serverFlags are shared by `serve` and `config check`.
+type serverFlags struct {
+	ConfigFile kong.ConfigFlag `name:"config" help:"Read flags from this YAML or JSON file." placeholder:"FILE"`
+
+	Listen          string        `help:"TCP address of pages and signaling (default :7102; with --dev 127.0.0.1:7102)." placeholder:"HOST:PORT"`
+	RelayListen     string        `help:"UDP and TCP address of STUN and TURN (default :3478; with --dev 127.0.0.1:3478)." placeholder:"HOST:PORT"`
+	RelayIP         []string      `help:"Address that the relay hands out; behind 1:1 NAT public/private (default: found)." placeholder:"IP[/IP]"`
+	RelayPorts      string        `help:"Ports for relayed traffic (default 49152-65535)." placeholder:"FROM-TO"`
+	RelayAllowPeer  []string      `help:"Private network that the relay may reach all the same; repeatable." placeholder:"CIDR"`
+	RelayQuota      int           `help:"Relay allocations a session may hold (default 64)." placeholder:"N"`
+	RelaySecretFile string        `help:"File with the secret of relay credentials; or IEUM_RELAY_SECRET (default: derived from the license key)." placeholder:"FILE"`
+	LicenseKeyFile  string        `help:"File with the secret that signs licenses, 32 bytes at least, a second line for rotation; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	TLSCert         string        `name:"tls-cert" help:"Certificate chain, PEM." placeholder:"FILE"`
+	TLSKey          string        `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
+	TLSSelfSigned   bool          `name:"tls-self-signed" help:"Serve HTTPS with a certificate made here; browsers will warn."`
+	Data            string        `help:"Folder for what outlasts a restart." placeholder:"FOLDER"`
+	ResumeWindow    time.Duration `help:"How long a session waits for its lost connection (default 20s)." placeholder:"TIME"`
+	LogLevel        string        `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
+	Dev             bool          `help:"For trying: loopback only unless told otherwise, a license of its own."`
+}
+
+type serveCmd struct{ serverFlags }
+
+type configCmd struct {
+	Check checkCmd `cmd:"" help:"Check a configuration without starting anything."`
+}
+
+type checkCmd struct{ serverFlags }
+
+func (f serverFlags) config(log io.Writer) node.Config {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(f.LogLevel)) // one of four, the parser saw to it
+	return node.Config{
+		Listen: f.Listen, RelayListen: f.RelayListen, RelayIPs: f.RelayIP, RelayPorts: f.RelayPorts,
+		RelayAllowPeers: f.RelayAllowPeer, RelayQuota: f.RelayQuota,
+		RelaySecret: os.Getenv("IEUM_RELAY_SECRET"), RelaySecretFile: f.RelaySecretFile,
+		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile,
+		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
+		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, Version: version(),
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
+	}
+}
+
+// usage reports configuration faults, one a line.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w, the configuration has faults:\n  %s", errUsage, strings.ReplaceAll(err.Error(), "\n", "\n  "))
+}
+
+// Run checks the configuration and says so.
+func (f *checkCmd) Run(c *console) error {
+	if err := usage(f.config(c.err).Validate()); err != nil {
+		return err
+	}
+	fmt.Fprintln(c.out, "The configuration is good.")
+	return nil
+}
+
+// how long clients get to hear that the server stops; an operator's five seconds have room for the rest
+const closeWithin = 3 * time.Second
+
+// Run serves until the context ends.
+func (f *serveCmd) Run(c *console) error {
+	cfg := f.config(c.err)
+	if err := usage(cfg.Validate()); err != nil {
+		return err
+	}
+	n, err := node.Start(cfg)
+	if err != nil {
+		return err
+	}
+	f.greet(c.out, n)
+	var failed error
+	select {
+	case <-c.ctx.Done():
+	case failed = <-n.Failed():
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	return errors.Join(failed, n.Close(ctx))
+}
+
+// greet says where to go, and what somebody should know before others are let in.
+func (f *serveCmd) greet(w io.Writer, n *node.Node) {
+	fmt.Fprintln(w, "Ieum is running. Open one of:")
+	for _, u := range n.URLs() {
+		fmt.Fprintln(w, "  "+u)
+	}
+	addrs, private := n.RelayAddresses()
+	var relays []string
+	for _, a := range addrs {
+		relays = append(relays, a.Public.String())
+	}
+	fmt.Fprintf(w, "Relay: UDP and TCP port %d, relaying from %s\n", n.RelayPort(), strings.Join(relays, ", "))
+	if private && !f.Dev {
+		fmt.Fprintln(w, "Note: the relay has private addresses only, which nobody outside this network reaches. Behind NAT give --relay-ip PUBLIC/PRIVATE.")
+	}
+	if f.Dev {
+		fmt.Fprintln(w, "Note: --dev is for trying. Everyone who reaches this address may call with its license.")
+	}
+	if f.TLSSelfSigned {
+		fmt.Fprintln(w, "Note: the certificate is self-signed. Browsers warn once; a phone needs https to give the camera.")
+	}
+}
