@@ -1,0 +1,168 @@
+package protocol
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func golden(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.TrimSpace(b)
+}
+
+// Every golden file that a client sends must pass Scan and decode without a field that the request type does not know.
+func TestGoldenRequestsAreUnderstood(t *testing.T) {
+	relayed := map[string]bool{"sdp": true, "candidate": true, "publish": true, "unpublish": true}
+	bodies := map[string]any{
+		"register": &Register{}, "createRoom": &CreateRoom{}, "joinRoom": &RoomRef{}, "leaveRoom": &RoomRef{}, "memberList": &RoomRef{},
+		"keepAlive": &struct{}{}, "iceServers": &struct{}{},
+	}
+	files, _ := filepath.Glob("testdata/*.request.json")
+	if len(files) < 12 {
+		t.Fatalf("only %d golden requests", len(files))
+	}
+	for _, f := range files {
+		name := strings.TrimSuffix(filepath.Base(f), ".json")
+		t.Run(name, func(t *testing.T) {
+			if name == "leave.request" {
+				decodeStrict(t, golden(t, name), &Leave{})
+				return
+			}
+			var e Envelope
+			if err := e.Scan(golden(t, name)); err != nil {
+				t.Fatal(err)
+			}
+			op := string(e.Op)
+			if relayed[op] {
+				if e.Target == nil || e.UserID == nil {
+					t.Error("a relayed message without userId or target")
+				}
+				return
+			}
+			body, ok := bodies[op]
+			if !ok {
+				t.Fatalf("no request type for %q", op)
+			}
+			decodeStrict(t, golden(t, name), reflect.New(reflect.TypeOf(body).Elem()).Interface())
+		})
+	}
+}
+
+// decodeStrict refuses fields that neither the envelope nor the type knows.
+func decodeStrict(t *testing.T, msg []byte, into any) {
+	t.Helper()
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(msg, &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []string{"eventOp", "reqId"} {
+		delete(all, k)
+	}
+	if _, own := reflect.TypeOf(into).Elem().FieldByName("UserID"); !own {
+		delete(all, "userId")
+	}
+	rest, _ := json.Marshal(all)
+	d := json.NewDecoder(bytes.NewReader(rest))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		t.Error(err)
+	}
+	if v, ok := into.(interface{ Validate() error }); ok {
+		if err := v.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestGoldenRelayedIsMadeFromItsRequest(t *testing.T) {
+	var e Envelope
+	if err := e.Scan(golden(t, "sdp.request")); err != nil {
+		t.Fatal(err)
+	}
+	same(t, e.AppendRelayed(nil, []byte(`"guest-2"`)), golden(t, "sdp.relayed"))
+}
+
+func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
+	all := Permit{true, true, true, true, true}
+	kim := Member{
+		ID: "kpoint123", UserID: "kpoint123", Name: "Kim", UserType: "host", Device: "pc", Video: true, Audio: true, Permit: all,
+		Features: []Feature{FeaturePair, FeaturePublish, FeatureCandidates},
+	}
+	lee := Member{ID: "guest-2", UserID: "guest-2", Name: "Lee", UserType: "guest", Device: "mobile", Video: true, Audio: true, Permit: all}
+	state := RoomState{
+		RoomID: "K4325403300AB", Title: "Weekly", CreatedAt: "2026/11/22 09:30:00", Host: &kim, Members: Members{kim, lee}, Seq: 2,
+	}
+	stun := []ICEServer{{URLs: []string{"stun:203.0.113.10:3478"}}}
+	answer := func(op, reqID string, a Answer) []byte {
+		b, err := AppendAnswer(nil, op, []byte(reqID), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	event := func(p Presence) []byte {
+		b, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for name, got := range map[string][]byte{
+		"register.answer": answer("register", `"1"`, Answer{Code: OK, Body: RegisterAnswer{
+			UserID: "kpoint123", Resume: "r1.c2Vzc2lvbg.c2ln", ResumeWindow: 20,
+			ICEServers: append(stun[:1:1], ICEServer{
+				URLs:     []string{"turn:203.0.113.10:3478?transport=udp", "turn:203.0.113.10:3478?transport=tcp"},
+				Username: "1790000000:0f1e2d3c4b5a6978.S0123456789AB", Credential: "c2VjcmV0",
+			}),
+		}}),
+		"register.resume.answer": answer("register", `"9"`, Answer{Code: OK, Body: RegisterAnswer{
+			UserID: "kpoint123", Resume: "r1.c2Vzc2lvbg.c2ln", ResumeWindow: 20, ICEServers: stun, Resumed: true, Room: &state,
+		}}),
+		"register.error.answer": answer("register", `"1"`, Answer{
+			Code: Unauthorized, Message: "The license key is not valid.", Hint: "cpCode and authKey look swapped: init(cpCode, authKey).",
+		}),
+		"createRoom.answer": answer("createRoom", `"2"`, Answer{Code: OK, Body: CreateRoomAnswer{"K4325403300AB"}}),
+		"joinRoom.answer":   answer("joinRoom", `"3"`, Answer{Code: OK, Body: state}),
+		"joinRoom.error.answer": answer("joinRoom", `"3"`, Answer{
+			Code: RoomFull, Message: "The room is full.", Hint: "Raise the capacity given to createRoom, or use another room.",
+		}),
+		"leaveRoom.answer":    answer("leaveRoom", `"4"`, Answer{Code: OK}),
+		"memberList.answer":   answer("memberList", `5`, Answer{Code: OK, Body: MemberListAnswer{Members{kim, lee}}}),
+		"sdp.answer":          answer("sdp", `"6"`, Answer{Code: OK}),
+		"sdp.error.answer":    answer("sdp", `"6"`, Answer{Code: NoData, Message: "No such user in this room."}),
+		"keepAlive.answer":    answer("keepAlive", `"7"`, Answer{Code: OK}),
+		"iceServers.answer":   answer("iceServers", `"8"`, Answer{Code: OK, Body: ICEAnswer{stun}}),
+		"presence.join":       event(Join("K4325403300AB", 2, lee)),
+		"presence.leave":      event(Left("K4325403300AB", 3, "guest-2")),
+		"presence.hostChange": event(HostChange("K4325403300AB", 4, "guest-2")),
+	} {
+		t.Run(name, func(t *testing.T) { same(t, got, golden(t, name)) })
+	}
+}
+
+// same compares as JSON, and the order of members in joinRoom as text.
+func same(t *testing.T, got, want []byte) {
+	t.Helper()
+	var a, b any
+	if err := json.Unmarshal(got, &a); err != nil {
+		t.Fatalf("%s: %v", got, err)
+	}
+	if err := json.Unmarshal(want, &b); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(a, b) {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if i, j := bytes.Index(got, []byte(`"members":{"kpoint123"`)), bytes.Index(want, []byte(`"members":{"kpoint123"`)); (i < 0) != (j < 0) {
+		t.Errorf("members are not in order of joining: %s", got)
+	}
+}

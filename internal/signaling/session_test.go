@@ -1,0 +1,345 @@
+package signaling
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+)
+
+func TestRegister(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		p := w.connect(0)
+		p.want("401", msg{"eventOp": "createRoom"})
+		p.want("200", msg{"eventOp": "keepAlive"})
+		p.want("421", msg{"eventOp": "register", "authKey": w.authKey})
+		p.want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey + "x"})
+		swapped := p.want("401", msg{"eventOp": "register", "cpCode": w.authKey, "authKey": w.cpCode})
+		if !strings.Contains(swapped.str("hint"), "swapped") {
+			w.Errorf("no hint that the two are swapped: %v", swapped)
+		}
+		a := p.register("")
+		if len(p.user) != 13 || p.user[0] != 'U' || p.secret == "" || a["resumeWindow"] != 20.0 || a["resumed"] != false {
+			w.Errorf("answer %v", a)
+		}
+		ice := a["iceServers"].([]any)
+		if len(ice) != 2 || fmt.Sprint(ice[0].(map[string]any)["urls"]) != "[stun:ieum.test]" {
+			w.Errorf("iceServers %v", ice)
+		}
+		if n := len(p.want("200", msg{"eventOp": "iceServers"})["iceServers"].([]any)); n != 2 {
+			w.Errorf("%d ice servers", n)
+		}
+		p.want("400", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey})
+	})
+}
+
+func TestAConnectionThatDoesNotRegisterIsClosed(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		p, q := w.connect(0), w.user(0, "q")
+		for range 3 { // keepAlive is no login
+			time.Sleep(3 * time.Second)
+			p.want("200", msg{"eventOp": "keepAlive"})
+		}
+		time.Sleep(1001 * time.Millisecond)
+		if c := p.closeCode(); c != 1008 {
+			w.Errorf("closed with %d, want 1008", c)
+		}
+		if c := q.closeCode(); c != 0 {
+			w.Errorf("a registered connection was closed with %d", c)
+		}
+	})
+}
+
+func TestLicenseDecidesWhoGetsIn(t *testing.T) {
+	in(t, 1, func(_ *Config, p *license.Params) {
+		p.MaxUser, p.Origins, p.Relay = 2, []string{"https://app.example"}, "none"
+	}, func(w *world) {
+		foreign := w.connect(0, "Origin", "https://app.example.evil.test")
+		foreign.want("413", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey})
+		if c := foreign.closeCode(); c != 1008 {
+			w.Errorf("closed with %d, want 1008", c)
+		}
+		p := w.connect(0, "Origin", "https://app.example")
+		a := p.register("one")
+		if n := len(a["iceServers"].([]any)); n != 1 {
+			w.Errorf("%d ice servers for a license without relay", n)
+		}
+		two := w.user(0, "two")
+		three := w.connect(0)
+		three.want("445", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey})
+		two.lose() // resumable sessions hold their seats
+		three.want("445", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey})
+		p.goAway(1000)
+		three.register("")
+	})
+}
+
+func TestAUserIDBelongsToOneSession(t *testing.T) {
+	onOneAndTwoNodes(t, func(w *world, second int) {
+		first := w.user(0, "kim")
+		w.room("K1", first)
+		login := func(p *peer, extra ...any) msg {
+			m := msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "kim"}
+			for i := 0; i < len(extra); i += 2 {
+				m[extra[i].(string)] = extra[i+1]
+			}
+			return p.ask(m)
+		}
+		p := w.connect(second)
+		for _, a := range []msg{login(p), login(p, "forced", true), login(p, "forced", "true", "resume", "r1.AAAA.BBBB")} {
+			if a.str("code") != "409" || a.str("hint") == "" {
+				w.Errorf("answer %v, want 409 with a hint", a)
+			}
+		}
+		// the secret of another user's session proves nothing
+		lee := w.user(second, "lee")
+		if a := login(p, "forced", true, "resume", lee.secret); a.str("code") != "409" {
+			w.Errorf("answer %v, want 409", a)
+		}
+		lee.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		first.take()
+		// the session's own secret does: the old page leaves, then the new one is there, fresh
+		if a := login(p, "forced", true, "resume", first.secret); a.str("code") != "200" || a["resumed"] != false {
+			w.Fatalf("answer %v", a)
+		}
+		if c := first.closeCode(); c != 4002 {
+			w.Errorf("the old connection was closed with %d, want 4002", c)
+		}
+		lee.saw("leave:kim:3 hostChange:lee:4 ")
+		p.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		lee.saw("join:kim:5 hostChange:kim:6 ") // kim made the room
+		time.Sleep(time.Minute)
+		lee.saw("") // a second leave never comes
+	})
+}
+
+func TestForcedAloneWorksWhereTheLicenseSaysSo(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		grant := license.Grant{LegacyForced: true, MaxUser: 5}
+		old := w.user(0, "kim")
+		h := w.nodes[0].hub
+		s := &session{hub: h, id: "another", tenant: w.cpCode, user: "kim", grant: grant}
+		if err := h.seat(w.Context(), s, true, nil); err != nil {
+			w.Fatal(err)
+		}
+		if c := old.closeCode(); c != 4002 {
+			w.Errorf("closed with %d, want 4002", c)
+		}
+	})
+}
+
+func TestAPageThatGoesLeavesAtOnce(t *testing.T) {
+	for name, leave := range map[string]func(w *world, p *peer){
+		"close 1000": func(_ *world, p *peer) { p.goAway(1000) },
+		"close 1001": func(_ *world, p *peer) { p.goAway(1001) },
+		"POST /leave": func(w *world, p *peer) {
+			if c := w.nodes[0].post(w.T, "/leave", fmt.Sprintf(`{"resume":%q}`, p.secret)); c != 204 {
+				w.Errorf("status %d", c)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, 1, nil, func(w *world) {
+				kim, lee := w.user(0, "kim"), w.user(0, "lee")
+				w.room("K1", kim, lee)
+				start := time.Now()
+				leave(w, lee)
+				kim.saw("leave:lee:3 ")
+				if d := time.Since(start); d > 500*time.Millisecond {
+					w.Errorf("leave came after %v", d)
+				}
+				again := w.user(0, "lee") // no 409
+				again.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+				kim.saw("join:lee:4 ")
+			})
+		})
+	}
+}
+
+func TestLeaveNeedsTheSecret(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim := w.user(0, "kim")
+		for _, body := range []string{``, `{}`, `{"resume":5}`, `{"resume":"r1.AAAA.AAAA"}`, fmt.Sprintf(`{"resume":"%sx"}`, kim.secret), strings.Repeat("x", 9000)} {
+			if c := w.nodes[0].post(w.T, "/leave", body); c != 204 {
+				w.Errorf("%.40q: status %d", body, c)
+			}
+		}
+		kim.want("200", msg{"eventOp": "keepAlive"})
+	})
+}
+
+func TestALostConnectionIsResumed(t *testing.T) {
+	onOneAndTwoNodes(t, func(w *world, second int) {
+		kim, lee := w.user(0, "kim"), w.user(second, "lee")
+		w.room("K1", kim, lee)
+		lee.lose()
+		time.Sleep(19 * time.Second)
+		kim.saw("") // nobody is told
+		// what others send meanwhile waits; what the room says is in the state
+		kim.want("200", msg{"eventOp": "sdp", "target": "lee", "n": 1})
+		kim.want("200", msg{"eventOp": "candidate", "target": "lee", "n": 2})
+		third := w.user(0, "third")
+		third.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		kim.take()
+		back := w.connect(second)
+		a := back.want("200", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": lee.secret})
+		room, _ := a["room"].(map[string]any)
+		if a.str("userId") != "lee" || a["resumed"] != true || room["seq"] != 3.0 || len(room["members"].(map[string]any)) != 3 {
+			w.Fatalf("answer %v", a)
+		}
+		back.user = "lee again"
+		back.saw("sdp<kim candidate<kim ")
+		kim.saw("")
+		third.saw("")
+		back.want("200", msg{"eventOp": "sdp", "target": "kim"})
+		kim.saw("sdp<lee ")
+		time.Sleep(time.Minute)
+		kim.saw("")
+	})
+}
+
+func TestResumeTakesOverFromAConnectionThatHasNotDiedYet(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("K1", kim, lee)
+		back := w.connect(0)
+		if a := back.register("lee", "resume", lee.secret); a["resumed"] != true {
+			w.Fatalf("answer %v", a)
+		}
+		if c := lee.closeCode(); c != 4001 {
+			w.Errorf("the old connection was closed with %d, want 4001", c)
+		}
+		back.want("200", msg{"eventOp": "sdp", "target": "kim"})
+		kim.saw("sdp<lee ")
+		time.Sleep(time.Minute)
+		kim.saw("")
+	})
+}
+
+func TestLeaveComesWhenTheResumeWindowIsOver(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("K1", kim, lee)
+		lee.lose()
+		time.Sleep(20*time.Second - time.Millisecond)
+		kim.saw("")
+		time.Sleep(2 * time.Millisecond)
+		kim.saw("leave:lee:3 ")
+		p := w.connect(0)
+		p.want("410", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": lee.secret})
+		p.want("200", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "lee", "resume": lee.secret, "forced": true})
+	})
+}
+
+func TestASilentConnectionIsLostNotGone(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim := w.user(0, "kim")
+		lee := w.user(0, "lee")
+		w.room("K1", kim, lee)
+		// lee's system stops answering: nothing is read any more, not even pings
+		resume := lee.stall()
+		kim.want("200", msg{"eventOp": "sdp", "target": "lee"})
+		time.Sleep(40 * time.Second)
+		kim.saw("")
+		time.Sleep(45 * time.Second)
+		resume()
+		kim.saw("leave:lee:3 ")
+		time.Sleep(10 * time.Minute)
+		if c := kim.closeCode(); c != 0 {
+			w.Errorf("a connection that answers pings was closed with %d", c)
+		}
+	})
+}
+
+func TestStoppingTellsClientsToComeBack(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("K1", kim, lee)
+		if err := w.nodes[0].ws.Close(w.Context()); err != nil {
+			w.Error(err)
+		}
+		if a, b := kim.closeCode(), lee.closeCode(); a != 1001 || b != 1001 {
+			w.Errorf("closed with %d and %d, want 1001", a, b)
+		}
+		kim.saw("") // no leave: they are all coming back
+	})
+}
+
+func TestSecretsAreBoundToTenantUserAndKey(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim := w.user(0, "kim")
+		other, err := w.verifier.Issue(license.Params{Name: "O", CpCode: "OTHER", CompanyCode: "O", MaxUser: 9, Start: time.Now(), End: time.Now().Add(time.Hour)})
+		if err != nil {
+			w.Fatal(err)
+		}
+		p := w.connect(0)
+		p.want("410", msg{"eventOp": "register", "cpCode": "OTHER", "authKey": other, "resume": kim.secret})
+		p.want("410", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "lee", "resume": kim.secret})
+		head, tail, _ := strings.Cut(kim.secret[3:], ".")
+		for _, s := range []string{"", "x", "r1", "r1." + head, "r1." + head + ".", "r2." + head + "." + tail, "r1." + head + "." + tail + "A", "r1." + strings.ToLower(head) + "." + tail} {
+			if _, err := w.nodes[0].hub.parseResume(s); err == nil {
+				w.Errorf("%q is taken for genuine", s)
+			}
+		}
+		if _, err := w.nodes[0].hub.parseResume(kim.secret); err != nil {
+			w.Error(err)
+		}
+	})
+}
+
+func TestNothingSecretIsLogged(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("K1", kim, lee)
+		kim.want("200", msg{"eventOp": "sdp", "target": "lee", "sdp": msg{"sdp": "SECRET-SDP 192.0.2.77"}})
+		p := w.connect(0)
+		p.want("401", msg{"eventOp": "register", "cpCode": w.authKey, "authKey": "SECRET-KEY"})
+		p.want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey + "x"})
+		lee.lose()
+		back := w.connect(0)
+		back.register("lee", "resume", lee.secret)
+		kim.goAway(1000)
+		log := w.log.String()
+		if !strings.Contains(log, "session opened") || !strings.Contains(log, "session ended") || !strings.Contains(log, "login refused") {
+			w.Errorf("the log does not tell a life:\n%s", log)
+		}
+		for _, s := range []string{"SECRET", "192.0.2.77", w.authKey, kim.secret, lee.secret, "127.0.0.1"} {
+			if strings.Contains(log, s) {
+				w.Errorf("the log contains %.20q", s)
+			}
+		}
+	})
+}
+
+// When everybody has gone, nothing is left.
+func TestNothingIsLeftOver(t *testing.T) {
+	onOneAndTwoNodes(t, func(w *world, second int) {
+		for round := range 5 {
+			var all []*peer
+			for i := range 6 {
+				all = append(all, w.user(i%2*second, fmt.Sprintf("u%d", i)))
+			}
+			w.room(fmt.Sprintf("K%d", round%2), all...)
+			for i, p := range all {
+				if i%2 == 0 {
+					p.goAway(1000)
+				} else {
+					p.lose()
+				}
+			}
+			time.Sleep(21 * time.Second)
+		}
+		synctest.Wait()
+		for _, n := range w.nodes {
+			if s := n.hub.Stats(); s.Sessions+s.Rooms+s.Rosters != 0 || n.ws.Count() != 0 {
+				w.Errorf("left over: %+v, %d connections", s, n.ws.Count())
+			}
+		}
+		if n := len(w.local.users) + len(w.local.rooms) + len(w.local.seats); n != 0 {
+			w.Errorf("the directory holds %d entries", n)
+		}
+	})
+}
