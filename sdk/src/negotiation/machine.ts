@@ -17,8 +17,6 @@ import { creates, TYPES } from './layout';
 /** What we send. */
 export interface Local {
   on: boolean;
-  /** Something of this type was published once. */
-  used: boolean;
   epoch: number;
   rev: number;
   audio: boolean;
@@ -36,6 +34,10 @@ export interface Remote {
   rev: number;
   audio: boolean;
   video: boolean;
+  /** Generation for which it was said last. Only what was said for the present one counts: the rest may be of an earlier life. */
+  gen: number;
+  /** What the stream holds now: gen, epoch and rev; '' for no stream. */
+  shown: string;
   /** Epoch of the last `subscribed`. */
   told: number;
 }
@@ -59,12 +61,15 @@ export interface State {
   readonly channel: boolean;
   readonly restarts: number;
   readonly repeats: number;
+  /** Connections that failed since the last one that stood. */
+  readonly failures: number;
   readonly early: readonly { gen: number; candidates: RTCIceCandidateInit[] }[];
   readonly local: Readonly<Record<MediaType, Readonly<Local>>>;
   readonly remote: Readonly<Record<MediaType, Readonly<Remote>>>;
 }
 
-export type TimerName = 'repeat' | 'restart' | 'connect';
+export type TimerName = 'repeat' | 'restart' | 'connect' | 'again';
+const TIMERS: readonly TimerName[] = ['repeat', 'restart', 'connect', 'again'];
 
 export type Event =
   | { kind: 'publish'; type: MediaType; audio: boolean; video: boolean }
@@ -119,16 +124,16 @@ const EARLY = 64;
 const REPEATS = 6;
 
 /**
- * @param seed where generations and epochs count on from: a number greater than any used before with this user, so that late
+ * @param seed where generations, offers and epochs count on from: a number greater than any used before with this user, so that late
  * messages of an earlier session are told apart (milliseconds since 1970 do).
  */
 export function initial(me: string, peer: string, seed: number): State {
   const creator = creates(me, peer);
-  const local = { on: false, used: false, epoch: seed, rev: 0, audio: false, video: false, waiting: false, delivered: false };
-  const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, told: 0 };
+  const local = { on: false, epoch: seed, rev: 0, audio: false, video: false, waiting: false, delivered: false };
+  const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, gen: 0, shown: '', told: 0 };
   return {
-    me, peer, creator, gen: creator ? seed : 0, open: false, neg: 'new', described: false, offered: 0, answered: 0, link: 'new', tracks: false,
-    channel: false, restarts: 0, repeats: 0, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
+    me, peer, creator, gen: creator ? seed : 0, open: false, neg: 'new', described: false, offered: seed, answered: 0, link: 'new', tracks: false,
+    channel: false, restarts: 0, repeats: 0, failures: 0, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
   };
 }
 
@@ -164,23 +169,33 @@ class Turn {
         if (!this.s.open || e.gen !== this.s.gen) return;
         if (e.kind === 'link') this.link(e.state);
         else if (e.kind === 'channel') this.channel(e.open);
-        else if (e.kind === 'tracks') this.tracks();
+        else if (e.kind === 'tracks') this.set({ tracks: true });
         else this.fail('broken');
     }
   }
 
   /** What follows from the state as it is now. */
   finish(): void {
-    if (this.s.link !== 'connected') return;
+    const { gen, tracks, link } = this.s;
     for (const type of TYPES) {
       const l = this.s.local[type];
-      if (l.on && l.waiting && l.delivered) {
+      if (link === 'connected' && l.on && l.waiting && l.delivered) {
         this.setLocal(type, { waiting: false });
         this.out.push({ do: 'settle', type, ok: true, reason: '' });
       }
-      const r = this.s.remote[type];
-      if (r.on && this.s.tracks && r.told < r.epoch) {
-        this.setRemote(type, { told: r.epoch });
+      const { on, audio, video, epoch, rev, shown, told, gen: said } = this.s.remote[type];
+      if (!on && shown) {
+        this.setRemote(type, { shown: '' });
+        this.out.push({ do: 'dropStream', type });
+      }
+      if (!on || !tracks || said !== gen) continue;
+      const now = `${gen} ${epoch} ${rev}`;
+      if (shown !== now) {
+        this.setRemote(type, { shown: now });
+        this.out.push({ do: 'stream', type, audio, video });
+      }
+      if (link === 'connected' && told < epoch) {
+        this.setRemote(type, { told: epoch });
         this.out.push({ do: 'subscribed', type });
       }
     }
@@ -189,7 +204,7 @@ class Turn {
   private publish(type: MediaType, audio: boolean, video: boolean): void {
     const l = this.s.local[type];
     const same = l.on && l.audio === audio && l.video === video;
-    if (!l.on) this.setLocal(type, { on: true, used: true, epoch: l.epoch + 1, rev: 0, audio, video, waiting: true, delivered: false });
+    if (!l.on) this.setLocal(type, { on: true, epoch: l.epoch + 1, rev: 0, audio, video, waiting: true, delivered: false });
     else if (!same) this.setLocal(type, { rev: l.rev + 1, audio, video, waiting: true, delivered: false });
     else this.setLocal(type, { waiting: true });
     if (this.s.open) {
@@ -202,6 +217,7 @@ class Turn {
 
   /** Gets a connection going where there is none: the creator offers, the other side asks for the offer by saying what it publishes. */
   private connect(): void {
+    this.timerOff('again');
     if (this.s.creator) return this.generation();
     this.set({ repeats: 0 });
     for (const type of TYPES) this.announce(type);
@@ -212,8 +228,9 @@ class Turn {
   /** A new generation, made by the creator. */
   private generation(): void {
     const gen = this.s.gen + 1;
-    this.reset(gen, { neg: 'offering', offered: 1 });
-    this.out.push({ do: 'open', gen, creator: true }, { do: 'offer', gen, n: 1, restart: false });
+    const n = this.s.offered + 1;
+    this.reset(gen, { neg: 'offering', offered: n });
+    this.out.push({ do: 'open', gen, creator: true }, { do: 'offer', gen, n, restart: false });
     for (const type of TYPES) this.announce(type);
     this.timerOn('repeat');
     this.timerOn('connect');
@@ -222,7 +239,7 @@ class Turn {
 
   private reset(gen: number, more: Partial<State>): void {
     this.set({
-      gen, open: true, neg: 'new', described: false, offered: 0, answered: 0, link: 'new', tracks: false, channel: false, restarts: 0, repeats: 0, ...more,
+      gen, open: true, neg: 'new', described: false, answered: 0, link: 'new', tracks: false, channel: false, restarts: 0, repeats: 0, ...more,
     });
     this.timerOff('restart');
   }
@@ -235,6 +252,15 @@ class Turn {
     if (byChannel) this.setLocal(type, { delivered: true });
     const gen = this.s.open ? this.s.gen : 0;
     this.out.push({ do: 'send', byChannel, signal: { eventOp: 'publish', type, epoch, rev, audio, video, gen } });
+  }
+
+  /**
+   * Says how it stands with a type, also that there is nothing: one who left and came back may have taken a publication in that was
+   * meant for the time before.
+   */
+  private sync(type: MediaType): void {
+    if (this.s.local[type].on) this.announce(type);
+    else this.unannounce(type);
   }
 
   private unannounce(type: MediaType): void {
@@ -250,8 +276,7 @@ class Turn {
     if (tell) this.unannounce(type);
     if (waiting) this.out.push({ do: 'settle', type, ok: false, reason });
     // Nothing is under way for anybody: a half-made connection need not be kept.
-    const wanted = TYPES.some((t) => this.s.local[t].on || this.s.remote[t].on);
-    if (!wanted && this.s.link !== 'connected') this.close();
+    if (!this.wanted() && this.s.link !== 'connected') this.close();
   }
 
   private giveUp(type: MediaType): void {
@@ -265,8 +290,11 @@ class Turn {
     const { on, epoch } = this.s.remote[type];
     if (!on) return;
     this.setRemote(type, { on: false });
-    this.out.push({ do: 'dropStream', type });
-    this.out.push({ do: 'send', byChannel: this.s.channel, signal: { eventOp: 'unpublish', type, epoch, owner: this.s.peer } });
+    this.sendRefusal(type, epoch, this.s.channel);
+  }
+
+  private sendRefusal(type: MediaType, epoch: number, byChannel: boolean): void {
+    this.out.push({ do: 'send', byChannel, signal: { eventOp: 'unpublish', type, epoch, owner: this.s.peer } });
   }
 
   private signal(m: Signal, byChannel: boolean): void {
@@ -282,13 +310,22 @@ class Turn {
     const r = this.s.remote[type];
     if (epoch > r.epoch || (epoch === r.epoch && r.on && rev > r.rev)) {
       this.setRemote(type, { on: true, epoch, rev, audio, video });
-      if (this.s.tracks) this.out.push({ do: 'stream', type, audio, video });
+    } else if (epoch === r.epoch && !r.on) {
+      // Refused, and the refusal was lost; or withdrawn, then it changes nothing.
+      this.sendRefusal(type, epoch, byChannel);
     }
-    if (!this.s.creator || byChannel || !this.s.remote[type].on) return;
+    if (epoch >= r.epoch) this.setRemote(type, { gen: Math.max(m.gen, r.gen) });
+    if (!this.s.creator || byChannel) return;
     // The other side waits for an offer: there is no connection here, or none of our generation there. While the first offer of a
     // generation is unanswered, it may simply not have seen it yet.
-    const { open, neg, offered, gen } = this.s;
-    if (!open || ((neg === 'stable' || offered > 1) && m.gen !== gen)) this.generation();
+    const { open, described, gen } = this.s;
+    const lost = open && described && m.gen !== gen;
+    if (open ? lost && this.wanted() : this.s.remote[type].on) this.generation();
+  }
+
+  /** Whether anybody sends, or says so. */
+  private wanted(): boolean {
+    return TYPES.some((type) => this.s.local[type].on || this.s.remote[type].on);
   }
 
   private unpublished({ type, epoch, owner }: Extract<Signal, { eventOp: 'unpublish' }>): void {
@@ -300,7 +337,6 @@ class Turn {
     const r = this.s.remote[type];
     if (epoch < r.epoch) return;
     this.setRemote(type, { on: false, epoch });
-    if (r.on) this.out.push({ do: 'dropStream', type });
   }
 
   private offer(gen: number, n: number, sdp: string): void {
@@ -324,6 +360,8 @@ class Turn {
     this.out.push({ do: 'accept', gen, n, sdp });
     if (gen === s.gen && s.link !== 'connected') this.timerOn('connect');
     this.releaseEarly();
+    // In a new generation everybody says again what is published.
+    if (gen > s.gen) for (const type of TYPES) this.announce(type);
   }
 
   private answer(gen: number, n: number, sdp: string): void {
@@ -354,7 +392,7 @@ class Turn {
   private link(state: RTCPeerConnectionState): void {
     const { link, restarts } = this.s;
     if (state === 'connected') {
-      this.set({ link: 'connected', restarts: 0 });
+      this.set({ link: 'connected', restarts: 0, failures: 0 });
       this.timerOff('restart');
       this.timerOff('connect');
       if (link !== 'connected') this.out.push({ do: 'report', state: 'connected', reason: '' });
@@ -384,18 +422,7 @@ class Turn {
     this.set({ channel: open });
     if (!open) return;
     // Whatever was lost on the way here is said again, on a way that loses nothing.
-    for (const type of TYPES) {
-      if (this.s.local[type].on) this.announce(type);
-      else if (this.s.local[type].used) this.unannounce(type);
-    }
-  }
-
-  private tracks(): void {
-    this.set({ tracks: true });
-    for (const type of TYPES) {
-      const { on, audio, video } = this.s.remote[type];
-      if (on) this.out.push({ do: 'stream', type, audio, video });
-    }
+    for (const type of TYPES) this.sync(type);
   }
 
   private delivered(type: MediaType, epoch: number, rev: number): void {
@@ -411,7 +438,9 @@ class Turn {
 
   private timer(name: TimerName): void {
     const { open, neg, link, creator, gen, offered, repeats } = this.s;
-    if (name === 'restart') {
+    if (name === 'again') {
+      if (!open && TYPES.some((t) => this.s.local[t].on)) this.connect();
+    } else if (name === 'restart') {
       if (open && link === 'disconnected') this.restart();
     } else if (name === 'connect') {
       if (open && link !== 'connected') this.link('failed');
@@ -428,28 +457,30 @@ class Turn {
 
   private resumed(): void {
     const { open, neg, link, gen, offered, channel } = this.s;
-    const wanted = TYPES.some((t) => this.s.local[t].on || this.s.remote[t].on);
+    // What was said last may have been lost with the socket.
+    if (!channel) for (const type of TYPES) this.sync(type);
     if (!open) {
-      if (wanted) this.connect();
+      if (this.wanted()) this.connect();
       return;
     }
     if (neg === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
     else if (link === 'new') this.out.push({ do: 'recandidate', gen });
-    if (!channel) for (const type of TYPES) this.announce(type);
   }
 
   private fail(reason: Reason): void {
-    this.set({ link: 'failed' });
+    this.set({ link: 'failed', failures: this.s.failures + 1 });
     this.out.push({ do: 'report', state: 'failed', reason });
     for (const type of TYPES) if (this.s.local[type].waiting) this.withdraw(type, reason);
     this.close();
+    // What stood once comes back by itself when the network does.
+    if (TYPES.some((type) => this.s.local[type].on)) this.timerOn('again');
   }
 
   private close(): void {
     if (this.s.open) this.out.push({ do: 'close' });
     this.set({ open: false, neg: 'new', described: false, tracks: false, channel: false });
     if (this.s.link !== 'failed') this.set({ link: 'new' });
-    for (const name of ['repeat', 'restart', 'connect'] as const) this.timerOff(name);
+    for (const name of TIMERS) this.timerOff(name);
   }
 
   private timerOn(name: TimerName): void {

@@ -16,6 +16,9 @@ export const LIMIT = {
   connect: 14_000,
   /** How long 'disconnected' may heal by itself. The creator moves first, so that restarts rarely cross. */
   restart: { creator: 2_000, other: 3_500 },
+  /** A new attempt after a connection was given up: first wait, doubled each time, and the longest. */
+  again: 5_000,
+  againMost: 40_000,
 };
 
 export interface PairHooks {
@@ -42,6 +45,7 @@ export class Pair {
   private readonly queue: Effect[] = [];
   private running = false;
   private disposed = false;
+  private reported: PeerStateEvent['state'] | '' = '';
   private readonly outgoing: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
   private readonly waiters = new Map<MediaType, Waiter>();
   private readonly timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
@@ -152,7 +156,7 @@ export class Pair {
       case 'dropStream': return this.hooks.stream(effect.type, null);
       case 'subscribed': return this.hooks.subscribed(effect.type);
       case 'settle': return this.settle(effect.type, effect.ok);
-      case 'report': return this.hooks.report(effect.state, effect.reason);
+      case 'report': return this.report(effect.state, effect.reason);
     }
   }
 
@@ -228,8 +232,17 @@ export class Pair {
     clearTimeout(this.timers.get(name));
     this.timers.delete(name);
     if (!on) return;
-    const limit = name === 'restart' ? LIMIT.restart[this.state.creator ? 'creator' : 'other'] : LIMIT[name];
+    const { creator, failures } = this.state;
+    const limit = name === 'restart' ? LIMIT.restart[creator ? 'creator' : 'other']
+      : name === 'again' ? Math.min(LIMIT.againMost, LIMIT.again * 2 ** (failures - 1)) : LIMIT[name];
     this.timers.set(name, setTimeout(() => this.feed({ kind: 'timer', name }), limit));
+  }
+
+  /** Once for each change: asking for an offer and getting one are the same 'connecting' to the app. */
+  private report(state: PeerStateEvent['state'], reason: Reason | ''): void {
+    if (this.reported === state && state !== 'failed') return;
+    this.reported = state;
+    this.hooks.report(state, reason);
   }
 
   private settle(type: MediaType, ok: boolean): void {

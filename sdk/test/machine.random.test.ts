@@ -1,0 +1,107 @@
+import { describe, expect, it } from 'vitest';
+import { TYPES } from '../src/negotiation/layout';
+import { random, World, type Side } from './world';
+
+const SCHEDULES = Number((globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env.SCHEDULES ?? 3_000);
+
+/** What must hold once everything has run out. */
+function converged(world: World): void {
+  const [a, b] = world.sides;
+  const wanted = [a, b].some((side) => TYPES.some((type) => side.want[type]));
+  for (const side of [a, b]) {
+    expect(side.queue).toEqual([]);
+    expect(new Set(side.subscribed).size, 'a publication was announced twice').toBe(side.subscribed.length);
+    // Without a connection there is nothing to see, and an `unpublish` that was lost is said again when there is one.
+    if (wanted || a.connection || b.connection) for (const type of TYPES) agreed(side, side.other, type);
+  }
+  if (!wanted) return;
+  expect(a.connection?.gen).toBe(b.connection?.gen);
+  for (const side of [a, b]) {
+    expect(side.state).toMatchObject({ open: true, neg: 'stable', link: 'connected', channel: true });
+    expect(side.connection).toMatchObject({ signaling: 'stable', link: 'connected', channel: true });
+  }
+}
+
+function agreed(from: Side, to: Side, type: 'cam' | 'screen'): void {
+  const want = from.want[type];
+  const local = from.state.local[type];
+  const remote = to.state.remote[type];
+  expect(local.on).toBe(want !== null);
+  expect(remote.on, `${from.me} ${type}`).toBe(local.on);
+  expect(local.waiting).toBe(false);
+  if (!want) {
+    expect(to.streams[type]).toBeNull();
+    if (from.connection) expect(from.connection.attached[type]).toBe(0);
+    return;
+  }
+  expect(remote.epoch).toBe(local.epoch);
+  expect(to.streams[type]).toEqual(want);
+  expect(to.subscribed.filter((s) => s === `${type} ${local.epoch}`)).toHaveLength(1);
+  expect(from.connection?.attached[type]).toBe(local.epoch);
+}
+
+/** Runs one schedule; a failure names its seed. */
+function schedule(seed: number, body: (world: World) => void): void {
+  try {
+    const world = new World(random(seed));
+    body(world);
+    world.settle();
+    converged(world);
+  } catch (error) {
+    (error as Error).message = `seed ${seed}: ${(error as Error).message}`;
+    throw error;
+  }
+}
+
+describe('two machines over a link', () => {
+  it(`connect once when both publish at the same instant, in any order of events (${SCHEDULES} schedules)`, () => {
+    for (let seed = 1; seed <= SCHEDULES; seed++) {
+      schedule(seed, (world) => {
+        const [a, b] = world.sides;
+        a.publish('cam', true, true);
+        b.publish('cam', true, true);
+        world.drain();
+        expect([a.opened, b.opened]).toEqual([1, 1]);
+        expect([a.subscribed.length, b.subscribed.length]).toEqual([1, 1]);
+      });
+    }
+  });
+
+  it(`agree in the end whatever goes wrong on the way (${SCHEDULES} schedules)`, () => {
+    for (let seed = 1; seed <= SCHEDULES; seed++) {
+      schedule(seed, (world) => {
+        world.run(10 + Math.floor(world.next() * 120));
+        for (const side of world.sides) {
+          if (!side.online) world.trouble();
+        }
+        world.settle();
+        // What failed meanwhile, the apps publish again.
+        for (const side of world.sides) if (world.chance(0.8)) side.publish('cam', true, true);
+      });
+    }
+  });
+
+  it('come back with the recovery recipe: both call removeLocalPeer and removePeer, then publish again', () => {
+    for (let seed = 1; seed <= 500; seed++) {
+      schedule(seed, (world) => {
+        const [a, b] = world.sides;
+        a.publish('cam', true, true);
+        b.publish('cam', false, true);
+        if (world.chance(0.5)) world.drain();
+        else world.run(15);
+        world.settle();
+        const before = [...a.subscribed, ...b.subscribed];
+        for (const side of world.sides) {
+          side.want.cam = null;
+          side.feed({ kind: 'unpublish', type: 'cam' });
+          side.feed({ kind: 'refuse', type: 'cam' });
+        }
+        if (world.chance(0.5)) world.drain();
+        a.publish('cam', true, true);
+        b.publish('cam', true, true);
+        world.drain();
+        expect([...a.subscribed, ...b.subscribed].length).toBeGreaterThanOrEqual(Math.min(before.length + 2, 2));
+      });
+    }
+  });
+});

@@ -1,0 +1,405 @@
+/**
+ * Two machines, a link and browsers of straw: everything that happens is one step of a seeded schedule. Messages keep their order on
+ * each way (socket, data channel of one generation) and none between ways.
+ */
+import { expect } from 'vitest';
+import type { MediaType } from '../types/knowledgetalk';
+import { TYPES } from '../src/negotiation/layout';
+import { initial, step, type Effect, type Event, type State, type TimerName } from '../src/negotiation/machine';
+import type { Signal } from '../src/signaling/messages';
+
+/** mulberry32: small, seeded, good enough to shuffle schedules. */
+export function random(seed: number): () => number {
+  let a = seed | 0;
+  return () => {
+    a = (a + 0x6d2b79f5) | 0;
+    let t = Math.imul(a ^ (a >>> 15), 1 | a);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+interface Connection {
+  gen: number;
+  signaling: 'stable' | 'offering';
+  /** ICE sessions: ours, and the other side's as described to us. */
+  mine: number;
+  theirs: number;
+  /** The answer we gave, for resending. */
+  last: 'offer' | 'answer' | null;
+  candidates: Set<number>;
+  link: RTCPeerConnectionState;
+  channel: boolean;
+  attached: Record<MediaType, number>;
+}
+
+type Packet = { signal: Signal } | { leave: true };
+
+export class Side {
+  state: State;
+  queue: Effect[] = [];
+  busy: (() => void) | null = null;
+  connection: Connection | null = null;
+  opened = 0;
+  timers = new Set<TimerName>();
+  online = true;
+  subscribed: string[] = [];
+  streams: Record<MediaType, { audio: boolean; video: boolean } | null> = { cam: null, screen: null };
+  want: Record<MediaType, { audio: boolean; video: boolean } | null> = { cam: null, screen: null };
+  settled = 0;
+
+  constructor(readonly world: World, readonly me: string, readonly peer: string) {
+    this.state = initial(me, peer, world.clock);
+  }
+
+  get other(): Side {
+    return this.world.sides[this.me === 'a' ? 1 : 0]!;
+  }
+
+  feed(event: Event): void {
+    const before = JSON.stringify(this.state);
+    const [state, effects] = step(this.state, event);
+    expect(JSON.stringify(this.state)).toBe(before); // pure
+    if (effects.some((e) => e.do === 'subscribed')) expect(state, 'subscribed too early').toMatchObject({ link: 'connected', tracks: true });
+    // What failed, or what the receiver refused, is no longer wanted: its app was told.
+    for (const type of TYPES) if (!state.local[type].on) this.want[type] = null;
+    this.state = state;
+    this.queue.push(...effects);
+    this.run();
+  }
+
+  reset(): void {
+    this.state = initial(this.me, this.peer, this.world.clock);
+    this.queue = [];
+    this.busy = null;
+    this.connection = null;
+    this.timers.clear();
+    this.subscribed = [];
+    this.streams = { cam: null, screen: null };
+    this.want = { cam: null, screen: null };
+  }
+
+  publish(type: MediaType, audio: boolean, video: boolean): void {
+    this.want[type] = { audio, video };
+    this.feed({ kind: 'publish', type, audio, video });
+  }
+
+  run(): void {
+    while (!this.busy) {
+      const effect = this.queue.shift();
+      if (!effect) return;
+      this.perform(effect);
+    }
+  }
+
+  private later(done: () => void): void {
+    this.busy = done;
+  }
+
+  private post(signal: Signal): void {
+    this.world.post(this, signal);
+  }
+
+  private current(gen: number): Connection {
+    expect(this.connection?.gen, 'an effect names a generation that is not the present one').toBe(gen);
+    return this.connection!;
+  }
+
+  private attachAll(c: Connection): void {
+    for (const type of TYPES) c.attached[type] = this.state.local[type].on ? this.state.local[type].epoch : 0;
+  }
+
+  private perform(e: Effect): void {
+    switch (e.do) {
+      case 'open':
+        return this.later(() => {
+          this.opened++;
+          this.connection = {
+            gen: e.gen, signaling: 'stable', mine: 0, theirs: 0, last: null, candidates: new Set(), link: 'new', channel: false,
+            attached: { cam: 0, screen: 0 },
+          };
+          this.attachAll(this.connection);
+        });
+      case 'close':
+        this.connection = null;
+        return;
+      case 'offer': {
+        const c = this.current(e.gen);
+        return this.later(() => {
+          expect(c.signaling, 'an offer while another is open').toBe('stable');
+          c.signaling = 'offering';
+          c.mine = this.world.fresh();
+          c.last = 'offer';
+          this.describe(c, e.n, 'offer');
+        });
+      }
+      case 'accept': {
+        const c = this.current(e.gen);
+        return this.later(() => {
+          c.signaling = 'stable'; // Setting an offer takes an own one back.
+          c.theirs = Number(e.sdp.split(' ')[0]);
+          c.mine = this.world.fresh();
+          c.last = 'answer';
+          this.include(c, e.sdp);
+          this.attachAll(c);
+          this.describe(c, e.n, 'answer');
+          this.feed({ kind: 'tracks', gen: e.gen });
+        });
+      }
+      case 'answered': {
+        const c = this.current(e.gen);
+        return this.later(() => {
+          expect(c.signaling, 'an answer without an offer').toBe('offering');
+          expect(Number(e.sdp.split(' ')[1]), 'an answer to another offer').toBe(c.mine);
+          c.signaling = 'stable';
+          c.theirs = Number(e.sdp.split(' ')[0]);
+          this.include(c, e.sdp);
+          this.feed({ kind: 'tracks', gen: e.gen });
+        });
+      }
+      case 'candidates':
+        for (const { candidate } of e.list) this.current(e.gen).candidates.add(Number(candidate));
+        return;
+      case 'resend': {
+        const c = this.current(e.gen);
+        if (c.last === e.what) this.describe(c, e.n, e.what);
+        return;
+      }
+      case 'recandidate':
+        return this.trickle(this.current(e.gen));
+      case 'attach':
+        if (this.connection) this.connection.attached[e.type] = this.state.local[e.type].on ? this.state.local[e.type].epoch : 0;
+        return;
+      case 'send':
+        if (e.byChannel && this.connection?.channel) this.world.channelPost(this, e.signal);
+        else this.post(e.signal);
+        return;
+      case 'timer':
+        if (e.on) this.timers.add(e.name);
+        else this.timers.delete(e.name);
+        return;
+      case 'stream':
+        this.streams[e.type] = { audio: e.audio, video: e.video };
+        return;
+      case 'dropStream':
+        this.streams[e.type] = null;
+        return;
+      case 'subscribed':
+        expect(this.streams[e.type], 'subscribed without a stream').not.toBeNull();
+        this.subscribed.push(`${e.type} ${this.state.remote[e.type].epoch}`);
+        return;
+      case 'settle':
+        this.settled++;
+        return;
+      case 'report':
+        return;
+    }
+  }
+
+  private describe(c: Connection, n: number, type: 'offer' | 'answer'): void {
+    this.post({ eventOp: 'sdp', gen: c.gen, n, sdp: { type, sdp: `${c.mine} ${c.theirs} ${this.world.chance(0.3) ? 'with' : 'without'}` } });
+    this.trickle(c);
+  }
+
+  private trickle(c: Connection): void {
+    this.post({ eventOp: 'candidate', gen: c.gen, candidates: [{ candidate: `${c.mine}` }] });
+  }
+
+  private include(c: Connection, sdp: string): void {
+    if (sdp.endsWith(' with')) c.candidates.add(c.theirs);
+  }
+}
+
+export class World {
+  clock = 1_000_000;
+  readonly sides: [Side, Side];
+  private counter = 0;
+  private readonly socket: [Packet[], Packet[]] = [[], []];
+  private readonly channel: [{ gen: number; signal: Signal }[], { gen: number; signal: Signal }[]] = [[], []];
+
+  constructor(readonly next: () => number) {
+    this.sides = [new Side(this, 'a', 'b'), new Side(this, 'b', 'a')];
+  }
+
+  fresh(): number {
+    return ++this.counter;
+  }
+
+  chance(p: number): boolean {
+    return this.next() < p;
+  }
+
+  pick<T>(list: readonly T[]): T {
+    return list[Math.floor(this.next() * list.length)]!;
+  }
+
+  index(side: Side): 0 | 1 {
+    return side === this.sides[0] ? 0 : 1;
+  }
+
+  post(from: Side, signal: Signal): void {
+    this.socket[this.index(from)].push({ signal: JSON.parse(JSON.stringify(signal)) });
+  }
+
+  channelPost(from: Side, signal: Signal): void {
+    this.channel[this.index(from)].push({ gen: from.connection!.gen, signal: JSON.parse(JSON.stringify(signal)) });
+  }
+
+  /** Everything that could happen next without anybody's doing; timers only when nothing else moves, or when asked for. */
+  moves(timers: boolean): (() => void)[] {
+    const moves: (() => void)[] = [];
+    for (const side of this.sides) {
+      const i = this.index(side);
+      if (side.busy) {
+        moves.push(() => {
+          const done = side.busy!;
+          side.busy = null;
+          done();
+          side.run();
+        });
+      }
+      if (this.socket[i].length && side.online && side.other.online) moves.push(() => this.deliver(side));
+      if (this.channel[i].length) moves.push(() => this.deliverChannel(side));
+      const c = side.connection;
+      if (c && this.reach() && c.link !== 'connected') moves.push(() => this.link(side, 'connected'));
+      if (c?.link === 'connected' && side.other.connection?.link === 'connected' && this.reach() && !c.channel) {
+        moves.push(() => {
+          c.channel = true;
+          side.feed({ kind: 'channel', gen: c.gen, open: true });
+        });
+      }
+    }
+    if (timers || moves.length === 0) {
+      for (const side of this.sides) for (const name of side.timers) moves.push(() => this.fire(side, name));
+    }
+    return moves;
+  }
+
+  link(side: Side, state: RTCPeerConnectionState): void {
+    const c = side.connection;
+    if (!c || c.link === state) return;
+    c.link = state;
+    side.feed({ kind: 'link', gen: c.gen, state });
+  }
+
+  /** One thing goes wrong, or an app does something. */
+  trouble(): void {
+    const side = this.pick(this.sides);
+    const type = this.pick(TYPES);
+    const dice = this.next();
+    if (dice < 0.35) {
+      side.publish(type, this.chance(0.5), this.chance(0.8));
+    } else if (dice < 0.5) {
+      side.feed({ kind: 'unpublish', type });
+    } else if (dice < 0.58) {
+      side.feed({ kind: 'refuse', type });
+    } else if (dice < 0.7) {
+      this.loseSocket(side);
+    } else if (dice < 0.78) {
+      this.link(side, 'disconnected');
+    } else if (dice < 0.84) {
+      this.link(side, 'disconnected');
+      this.link(side, 'failed');
+    } else if (dice < 0.9) {
+      for (const name of side.timers) return this.fire(side, name);
+    } else if (dice < 0.94) {
+      side.feed({ kind: 'giveUp', type });
+    } else {
+      this.rejoin(side);
+    }
+  }
+
+  /** A dying socket takes the newest of what was sent with it, and the oldest of what was coming; later the session is resumed. */
+  private loseSocket(side: Side): void {
+    if (!side.online) {
+      side.online = true;
+      side.feed({ kind: 'resumed' });
+      return;
+    }
+    side.online = false;
+    const i = this.index(side);
+    const keep = (p: Packet) => 'leave' in p; // The room's state makes up for lost presence.
+    const cut = Math.floor(this.next() * (this.socket[i].length + 1));
+    this.socket[i] = [...this.socket[i].slice(0, cut), ...this.socket[i].slice(cut).filter(keep)];
+    const from = Math.floor(this.next() * (this.socket[1 - i as 0 | 1].length + 1));
+    const coming = this.socket[1 - i as 0 | 1];
+    this.socket[1 - i as 0 | 1] = [...coming.slice(0, from).filter(keep), ...coming.slice(from)];
+  }
+
+  /** The user leaves and is back at once; what the other side sent before it noticed still arrives. */
+  private rejoin(side: Side): void {
+    side.reset();
+    this.channel[0] = [];
+    this.channel[1] = [];
+    this.socket[this.index(side)].push({ leave: true });
+  }
+
+  private fire(side: Side, name: TimerName): void {
+    if (side.timers.delete(name)) side.feed({ kind: 'timer', name });
+  }
+
+  private deliver(from: Side): void {
+    const packet = this.socket[this.index(from)].shift()!;
+    if ('leave' in packet) {
+      // The app keeps wanting what it wanted.
+      const { want } = from.other;
+      from.other.reset();
+      for (const type of TYPES) {
+        const w = want[type];
+        if (w) from.other.publish(type, w.audio, w.video);
+      }
+      return;
+    }
+    from.other.feed({ kind: 'signal', signal: packet.signal, byChannel: false });
+  }
+
+  private deliverChannel(from: Side): void {
+    const { gen, signal } = this.channel[this.index(from)].shift()!;
+    if (from.other.connection?.gen === gen) from.other.feed({ kind: 'signal', signal, byChannel: true });
+  }
+
+  /** Both ends agree about both ends of the ICE session, and one knows where the other is. */
+  private reach(): boolean {
+    const [a, b] = [this.sides[0].connection, this.sides[1].connection];
+    if (!a || !b || a.gen !== b.gen) return false;
+    return a.mine === b.theirs && b.mine === a.theirs && a.mine !== 0 && b.mine !== 0 && (a.candidates.has(b.mine) || b.candidates.has(a.mine));
+  }
+
+  /** No more trouble: everybody is online, apps ask once more for what they want, then everything runs out. */
+  settle(): void {
+    for (const side of this.sides) {
+      if (!side.online) {
+        side.online = true;
+        side.feed({ kind: 'resumed' });
+      }
+    }
+    this.drain();
+    for (let round = 0; round < 4; round++) {
+      for (const side of this.sides) {
+        // A break that nobody noticed is noticed now.
+        const c = side.connection;
+        if (c && !this.reach() && c.link === 'connected') this.link(side, 'failed');
+      }
+      this.drain();
+    }
+  }
+
+  drain(): void {
+    for (let n = 0; n < 5_000; n++) {
+      const moves = this.moves(false);
+      if (moves.length === 0) return;
+      this.clock += 10;
+      this.pick(moves)();
+    }
+    throw new Error('does not come to rest');
+  }
+
+  run(steps: number): void {
+    for (let n = 0; n < steps; n++) {
+      this.clock += 10;
+      const moves = this.moves(false);
+      if (moves.length === 0 || this.chance(0.15)) this.trouble();
+      else this.pick(moves)();
+    }
+  }
+}
