@@ -1,0 +1,72 @@
+# make run    build and start everything, print the address to open: needs Go, nothing else
+# make test   install what is missing (when it may), then run all tests
+# make check  what a change must pass: format, vet, lint, race tests, SDK types, tests, size and freshness
+# make help   the rest
+
+GO       ?= go
+FUZZTIME ?= 10s
+ARGS     ?=
+# what make test could not install, for the tests to say (see e2e/setup.sh)
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help run build sdk setup test check fmt vet lint race fuzz sdk-check fresh e2e soak bench bench-signal clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
+
+run: build ## build and start a server for trying; ARGS="--listen :7102 --tls-self-signed" to try it from a phone
+	./bin/ieum serve --dev $(ARGS)
+
+build: ## bin/ieum; the built SDK is committed, so Go is enough
+	$(GO) build -trimpath -o bin/ieum ./cmd/ieum
+
+sdk: ## rebuild the SDK into web/dist
+	GO=$(GO) sh sdk/build.sh
+
+setup: ## install Debian packages and npm packages that tests need, as far as this user may
+	sh e2e/setup.sh
+
+test: setup check fuzz e2e ## everything
+
+check: fmt vet lint race sdk-check fresh ## what a change must pass
+
+fmt:
+	@out=$$(gofmt -l cmd internal web e2e); test -z "$$out" || { echo "not formatted: $$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+	GOOS=darwin $(GO) vet ./cmd/... ./internal/... ./web/...
+	GOOS=windows $(GO) vet ./cmd/... ./internal/... ./web/...
+
+lint:
+	$(GO) tool staticcheck ./...
+
+# a longer list, with a tool that is too large for every run; settings in .golangci.yml
+lint-more: ## golangci-lint with .golangci.yml
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
+
+race:
+	$(GO) test -race -timeout 5m ./...
+
+# every fuzz target in turn; what they found before is kept in testdata/fuzz and runs with the tests
+fuzz: ## FUZZTIME=10s of each fuzz target
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg | tail -1; \
+		done; done
+
+sdk-check:
+	@if command -v npm >/dev/null; then cd sdk && npm run --silent check; else echo "SKIPPED: SDK types and tests (no Node)"; fi
+
+fresh: ## the committed web/dist must equal a fresh build
+	@rm -rf bin/dist && GO=$(GO) sh sdk/build.sh bin/dist && diff -r bin/dist web/dist && echo "web/dist is fresh"
+
+e2e: build ## whole-system tests in real browsers
+	sh e2e/run.sh
+
+soak: ## long runs: an hour of fuzzing, the long browser tests
+	$(MAKE) fuzz FUZZTIME=5m
+	IEUM_SOAK=1 sh e2e/run.sh
+
+clean:
+	rm -rf bin e2e/.work

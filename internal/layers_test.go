@@ -1,0 +1,101 @@
+package internal_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ieum-rtc/ieum/"
+
+// layers says which of our packages a package may import. Dependencies point one way: whoever carries messages does not know
+// what they mean, whoever decides about rooms does not know sockets. A new package needs a row here, and a reason.
+var layers = map[string][]string{
+	"cmd/ieum":           {"internal/node", "internal/license"},
+	"internal/node":      {"internal/transport", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "web"},
+	"internal/signaling": {"internal/protocol", "internal/license", "internal/room", "internal/transport"},
+	"internal/transport": {},
+	"internal/protocol":  {},
+	"internal/license":   {},
+	"internal/room":      {},
+	"internal/relay":     {},
+	"web":                {},
+	"e2e/netlab":         {"e2e/netlab/link", "e2e/netlab/netns", "e2e/netlab/topo"},
+	"e2e/netlab/link":    {},
+	"e2e/netlab/netns":   {},
+	"e2e/netlab/topo":    {},
+}
+
+// The imports are parsed here and not listed by a tool: a cached test result would miss a change in another package.
+func TestImportsPointOneWay(t *testing.T) {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	imports := map[string]map[string]bool{} // package to ours that it imports, tests excluded
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "node_modules" || (strings.HasPrefix(d.Name(), ".") && path != root)) {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		src, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, src, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		pkg := filepath.ToSlash(rel)
+		if imports[pkg] == nil {
+			imports[pkg] = map[string]bool{}
+		}
+		for _, spec := range file.Imports {
+			name, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if ours, ok := strings.CutPrefix(name, module); ok {
+				imports[pkg][ours] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range slices.Sorted(maps.Keys(imports)) {
+		allowed, ok := layers[pkg]
+		if !ok {
+			t.Errorf("%s has no row in the table", pkg)
+			continue
+		}
+		for dep := range imports[pkg] {
+			if !slices.Contains(allowed, dep) {
+				t.Errorf("%s imports %s, which the table does not allow", pkg, dep)
+			}
+		}
+	}
+	// a row that nothing uses any more is removed, so that the table stays the truth
+	for _, pkg := range slices.Sorted(maps.Keys(layers)) {
+		if imports[pkg] == nil {
+			t.Errorf("the table has a row for %s, which does not exist", pkg)
+		}
+	}
+}
