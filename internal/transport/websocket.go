@@ -96,7 +96,12 @@ func (s *WebSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "This origin may not connect.", http.StatusForbidden)
 		return
 	}
-	if !gws4Upgrade(r) {
+	if s.stopped() {
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, "The server is stopping.", http.StatusServiceUnavailable)
+		return
+	}
+	if !wantsUpgrade(r) {
 		w.Header().Set("Upgrade", "websocket")
 		http.Error(w, "This address speaks WebSocket.", http.StatusUpgradeRequired)
 		return
@@ -131,7 +136,7 @@ func (s *WebSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func gws4Upgrade(r *http.Request) bool {
+func wantsUpgrade(r *http.Request) bool {
 	return r.Method == http.MethodGet && r.Header.Get("Upgrade") != "" && r.Header.Get("Sec-WebSocket-Key") != ""
 }
 
@@ -145,6 +150,12 @@ func checkOrigin(values []string, any bool) (string, bool) {
 	u, err := url.Parse(o)
 	ok := err == nil && len(values) == 1 && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Scheme+"://"+u.Host == o
 	return o, ok || any
+}
+
+func (s *WebSocket) stopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 func (s *WebSocket) add(c *wsConn) bool {
