@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// ieum runs a command and returns its exit code and what it printed.
+func ieum(t *testing.T, args ...string) (code int, out, err string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = run(t.Context(), args, &o, &e)
+	return code, o.String(), e.String()
+}
+
+func file(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const key = "0123456789abcdef0123456789abcdef"
+
+func TestCommandLine(t *testing.T) {
+	keys := file(t, "keys", key+"\n")
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		want []string // parts of what is printed, on either output
+	}{
+		"help":                   {[]string{"--help"}, exitOK, []string{"serve", "license issue", "version"}},
+		"help of serve":          {[]string{"serve", "--help"}, exitOK, []string{"--relay-allow-peer", "$IEUM_LISTEN", "--tls-self-signed"}},
+		"version":                {[]string{"version"}, exitOK, []string{"ieum ", "go1."}},
+		"no command":             {nil, exitUsage, []string{"expected one of"}},
+		"unknown flag":           {[]string{"serve", "--nonsense"}, exitUsage, []string{"unknown flag --nonsense"}},
+		"secrets are no flags":   {[]string{"serve", "--license-key", key}, exitUsage, []string{"unknown flag"}},
+		"no license key":         {[]string{"serve"}, exitUsage, []string{"a license key is required"}},
+		"all faults at once":     {[]string{"config", "check", "--listen", "x", "--relay-ports", "9", "--relay-ip", "y", "--relay-allow-peer", "z", "--tls-cert", "c"}, exitUsage, []string{"--listen", "--relay-ports", "--relay-ip", "--relay-allow-peer", "--tls-cert", "license key"}},
+		"short key":              {[]string{"config", "check", "--license-key-file", file(t, "short", "too short")}, exitUsage, []string{"at least 32"}},
+		"key file missing":       {[]string{"config", "check", "--license-key-file", "/nonexistent/key"}, exitUsage, []string{"--license-key-file"}},
+		"a good configuration":   {[]string{"config", "check", "--license-key-file", keys, "--relay-ip", "203.0.113.7/10.0.0.7"}, exitOK, []string{"good"}},
+		"from a file":            {[]string{"config", "check", "--config", file(t, "c.yaml", "license-key-file: "+keys+"\nrelay-ip: [203.0.113.7, '2001:db8::7']\nrelay-quota: 8\ntls-self-signed: true\n")}, exitOK, []string{"good"}},
+		"from a JSON file":       {[]string{"config", "check", "--config", file(t, "c.json", `{"license-key-file":"`+keys+`"}`)}, exitOK, []string{"good"}},
+		"fault in the file":      {[]string{"config", "check", "--config", file(t, "f.yaml", "license-key-file: "+keys+"\nrelay-ports: x\n")}, exitUsage, []string{"--relay-ports"}},
+		"unknown keys":           {[]string{"config", "check", "--config", file(t, "u.yaml", "listen: ':1'\nextra: 1\n")}, exitUsage, []string{"unknown keys: extra"}},
+		"file that is not YAML":  {[]string{"config", "check", "--config", file(t, "b.yaml", "{")}, exitUsage, []string{"--config"}},
+		"issue without key":      {[]string{"license", "issue", "--cp-code", "C"}, exitUsage, []string{"license key is required"}},
+		"issue with a bad day":   {[]string{"license", "issue", "--cp-code", "C", "--end", "tomorrow", "--license-key-file", keys}, exitUsage, []string{"YYYY-MM-DD"}},
+		"issue that ended":       {[]string{"license", "issue", "--cp-code", "C", "--start", "2020-01-01", "--end", "2020-02-01", "--license-key-file", keys}, exitUsage, []string{"past"}},
+		"inspect what is no JWT": {[]string{"license", "inspect", "hello"}, exitFailed, []string{"JWT"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out, err := ieum(t, c.args...)
+			if code != c.code {
+				t.Errorf("exit code %d, want %d\n%s%s", code, c.code, out, err)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(out+err, w) {
+					t.Errorf("%q is not said:\n%s%s", w, out, err)
+				}
+			}
+		})
+	}
+}
+
+func TestEnvironmentStandsForFlags(t *testing.T) {
+	t.Setenv("IEUM_LICENSE_KEY", key)
+	t.Setenv("IEUM_RELAY_PORTS", "nonsense")
+	if code, _, err := ieum(t, "config", "check"); code != exitUsage || !strings.Contains(err, "nonsense") || strings.Contains(err, "license key") {
+		t.Errorf("%d %s", code, err)
+	}
+	if code, _, err := ieum(t, "config", "check", "--relay-ports", "50000-50100"); code != exitOK { // a flag wins
+		t.Errorf("%d %s", code, err)
+	}
+}
+
+func TestIssuedLicenseCanBeInspected(t *testing.T) {
+	keys := file(t, "keys", key)
+	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--max-user", "7", "--origin", "https://app.example", "--json", "--license-key-file", keys)
+	if code != exitOK {
+		t.Fatal(code, errs)
+	}
+	var l issued
+	if err := json.Unmarshal([]byte(out), &l); err != nil || l.CpCode != "KP-1" || len(l.UserTokenKey) < 40 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	code, out, _ = ieum(t, "license", "inspect", l.AuthKey)
+	if code != exitOK || !strings.Contains(out, "KP-1") || !strings.Contains(out, "https://app.example") {
+		t.Errorf("%d %s", code, out)
+	}
+}
+
+// lines hands out what is written, so that a test can wait for it.
+type lines struct {
+	bytes.Buffer
+	w *io.PipeWriter
+}
+
+func (l *lines) Write(p []byte) (int, error) { return l.w.Write(p) }
+
+// started runs serve until stop is called, and returns the address it printed.
+func started(t *testing.T, args ...string) (url string, stop func() int) {
+	t.Helper()
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan int, 1)
+	var errs bytes.Buffer
+	go func() {
+		done <- run(ctx, append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--relay-listen", "127.0.0.1:0", "--log-level", "error"}, args...), &lines{w: w}, &errs)
+		_ = w.Close()
+	}()
+	var all []byte
+	buf := make([]byte, 1024)
+	address := regexp.MustCompile(`https?://\S+/`)
+	for url == "" {
+		n, err := r.Read(buf)
+		all = append(all, buf[:n]...)
+		url = string(address.Find(all))
+		if err != nil {
+			t.Fatalf("ended: %v\n%s%s", err, all, errs.String())
+		}
+	}
+	rest := make(chan struct{})
+	go func() { _, _ = io.Copy(io.Discard, r); close(rest) }()
+	return url, func() int {
+		cancel()
+		code := <-done
+		<-rest
+		return code
+	}
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	c := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+func TestServeServesAndStops(t *testing.T) {
+	url, stop := started(t)
+	for path, want := range map[string]string{"": "Ieum", "sample": "", "p2p": "", "guide": "init", "knowledgetalk.min.js": "Knowledgetalk", "dev/license": "authKey", "dev/stats": "goroutines"} {
+		if code, body := get(t, url+path); code != 200 || !strings.Contains(body, want) {
+			t.Errorf("/%s: %d, no %q", path, code, want)
+		}
+	}
+	if code, _ := get(t, url+"nonsense"); code != 404 {
+		t.Errorf("/nonsense: %d", code)
+	}
+	if code := stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestDevLicenseIsKeptWithData(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	var seen []string
+	for range 2 {
+		url, stop := started(t, "--data", dir)
+		_, body := get(t, url+"dev/license")
+		seen = append(seen, body)
+		stop()
+	}
+	if seen[0] != seen[1] || !strings.Contains(seen[0], "authKey") {
+		t.Errorf("a restart changed the license:\n%s\n%s", seen[0], seen[1])
+	}
+	info, err := os.Stat(filepath.Join(dir, "dev-license.json"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v: the key must be for its owner alone", info, err)
+	}
+	url, stop := started(t)
+	defer stop()
+	if _, body := get(t, url+"dev/license"); body == seen[0] {
+		t.Error("without --data the license must be a new one")
+	}
+}

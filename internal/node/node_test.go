@@ -1,0 +1,186 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lxzan/gws"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func start(t *testing.T, c Config) *Node {
+	t.Helper()
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:0"
+	}
+	c.RelayListen = "127.0.0.1:0"
+	n, err := Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := n.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+var insecure = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+	DisableKeepAlives: true, ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+}}
+
+func get(t *testing.T, url string) (*http.Response, string) {
+	t.Helper()
+	res, err := insecure.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(b)
+}
+
+// call registers over the node's WebSocket and returns the answer.
+func register(t *testing.T, n *Node) map[string]any {
+	t.Helper()
+	url := n.URLs()[0]
+	_, body := get(t, url+"dev/license")
+	var l map[string]any
+	if err := json.Unmarshal([]byte(body), &l); err != nil {
+		t.Fatal(err, body)
+	}
+	h := &answers{got: make(chan []byte, 1), done: make(chan struct{})}
+	ws, _, err := gws.NewClient(h, &gws.ClientOption{
+		Addr: "ws" + strings.TrimPrefix(url, "http") + "signal", TlsConfig: &tls.Config{InsecureSkipVerify: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ws.ReadLoop()
+	l["eventOp"], l["reqId"] = "register", 1
+	b, _ := json.Marshal(l)
+	if err := ws.WriteMessage(gws.OpcodeText, b); err != nil {
+		t.Fatal(err)
+	}
+	var a map[string]any
+	if err := json.Unmarshal(<-h.got, &a); err != nil {
+		t.Fatal(err)
+	}
+	_ = ws.WriteClose(1000, nil)
+	<-h.done
+	return a
+}
+
+type answers struct {
+	gws.BuiltinEventHandler
+	got  chan []byte
+	done chan struct{}
+}
+
+func (h *answers) OnMessage(_ *gws.Conn, m *gws.Message) {
+	h.got <- append([]byte(nil), m.Bytes()...)
+	_ = m.Close()
+}
+
+func (h *answers) OnClose(*gws.Conn, error) { close(h.done) }
+
+func TestTwoNodesInOneProcess(t *testing.T) {
+	a, b := start(t, Config{Dev: true}), start(t, Config{Dev: true})
+	for _, n := range []*Node{a, b} {
+		answer := register(t, n)
+		ice, _ := json.Marshal(answer["iceServers"])
+		if answer["code"] != "200" || !strings.Contains(string(ice), "turn:127.0.0.1:") || !strings.Contains(string(ice), "transport=tcp") {
+			t.Errorf("answer %v", answer)
+		}
+	}
+	if a.Addr() == b.Addr() || a.RelayPort() == b.RelayPort() {
+		t.Error("the nodes share a port")
+	}
+}
+
+func TestSelfSignedServesPagesAndSignalingOverTLS(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, Config{Dev: true, TLSSelfSigned: true, Data: dir})
+	res, body := get(t, n.URLs()[0])
+	if res.StatusCode != 200 || res.ProtoMajor != 2 || !strings.Contains(body, "Ieum") || !strings.HasPrefix(n.URLs()[0], "https://127.0.0.1:") {
+		t.Errorf("%s %d", res.Proto, res.StatusCode)
+	}
+	if res.TLS.Version < tls.VersionTLS12 {
+		t.Error("TLS older than 1.2")
+	}
+	if a := register(t, n); a["code"] != "200" {
+		t.Errorf("answer %v", a)
+	}
+	first := res.TLS.PeerCertificates[0].SerialNumber
+	again := start(t, Config{Dev: true, TLSSelfSigned: true, Data: dir})
+	if res, _ := get(t, again.URLs()[0]); res.TLS.PeerCertificates[0].SerialNumber.Cmp(first) != 0 {
+		t.Error("with a data folder the certificate must be kept")
+	}
+	if _, err := tls.Dial("tcp", n.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
+		t.Error("TLS 1.1 was accepted")
+	}
+}
+
+func TestWithoutDevThereIsNoDevRoute(t *testing.T) {
+	n := start(t, Config{LicenseKey: strings.Repeat("k", 32)})
+	for _, path := range []string{"dev/license", "dev/stats"} {
+		if res, body := get(t, n.URLs()[0]+path); res.StatusCode != 404 || strings.Contains(body, "authKey") {
+			t.Errorf("/%s: %d", path, res.StatusCode)
+		}
+	}
+	if _, private := n.RelayAddresses(); !private {
+		t.Error("a loopback relay address is not called private")
+	}
+}
+
+func TestStartThatFailsLeavesNothingOpen(t *testing.T) {
+	n := start(t, Config{Dev: true})
+	if _, err := Start(Config{Dev: true, Listen: n.Addr().String(), RelayListen: "127.0.0.1:0"}); err == nil {
+		t.Fatal("started on a port that is taken")
+	}
+	if _, err := Start(Config{Listen: "127.0.0.1:0"}); err == nil {
+		t.Fatal("started without a license key")
+	}
+}
+
+func TestValidateWritesNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := (Config{Dev: true, TLSSelfSigned: true, Data: dir}).Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Error("a check made the data folder")
+	}
+}
+
+func TestRelayHostIsTheOneByWhichTheClientReachedUs(t *testing.T) {
+	n := start(t, Config{Dev: true})
+	for _, c := range []struct{ listen, reached, want string }{
+		{":3478", "calls.example:7102", "calls.example"},
+		{"0.0.0.0:3478", "calls.example", "calls.example"},
+		{"[::]:3478", "[2001:db8::7]:7102", "2001:db8::7"},
+		{"[::]:3478", "[2001:db8::7]", "2001:db8::7"},
+		{"127.0.0.1:3478", "calls.example", "127.0.0.1"},
+		{"10.0.0.9:3478", "calls.example", "10.0.0.9"},
+	} {
+		if got := (iceIssuer{n.relay, c.listen}).host(c.reached); got != c.want {
+			t.Errorf("listening on %s, reached as %s: %s, want %s", c.listen, c.reached, got, c.want)
+		}
+	}
+}
