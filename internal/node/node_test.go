@@ -138,7 +138,7 @@ func TestSelfSignedServesPagesAndSignalingOverTLS(t *testing.T) {
 }
 
 func TestWithoutDevThereIsNoDevRoute(t *testing.T) {
-	n := start(t, Config{LicenseKey: strings.Repeat("k", 32)})
+	n := start(t, Config{LicenseKey: "0123456789abcdef0123456789abcdef"})
 	for _, path := range []string{"dev/license", "dev/stats"} {
 		if res, body := get(t, n.URLs()[0]+path); res.StatusCode != 404 || strings.Contains(body, "authKey") {
 			t.Errorf("/%s: %d", path, res.StatusCode)
