@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Address is one that is relayed from. Clients are told Public; sockets are bound to Private. They differ behind a 1:1 NAT.
@@ -58,11 +60,30 @@ func (a Address) validate() error {
 
 // probe checks that sockets can be bound to the private half.
 func (a Address) probe() error {
-	conn, err := net.ListenUDP(udpNetwork(a.Private), net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.Private, 0)))
+	conn, err := openUDP(a.Private, 0)
 	if err != nil {
 		return fmt.Errorf("relay: %s is no address of this machine (behind a 1:1 NAT write public/private): %w", a.Private, err)
 	}
 	return conn.Close()
+}
+
+// openUDP binds a socket at start. An IPv6 address that is new on its interface cannot be bound before the kernel has made sure that
+// no neighbour has it (RFC 4862 section 5.4), which takes a second or two: wait for that, as for nothing else.
+func openUDP(a netip.Addr, port uint16) (*net.UDPConn, error) {
+	const (
+		pause = 100 * time.Millisecond
+		tries = 40
+	)
+	for try := 1; ; try++ {
+		conn, err := net.ListenUDP(udpNetwork(a), net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
+		if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) || a.Is4() || try == tries {
+			return conn, err
+		}
+		if all, err := localAddresses(); err != nil || !slices.Contains(all, a) {
+			return nil, syscall.EADDRNOTAVAIL
+		}
+		time.Sleep(pause)
+	}
 }
 
 // FindAddresses picks the address to relay from, one of each family at most: a public one where there is one, and among equals

@@ -14,8 +14,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestConfigFaultsAreReportedTogether(t *testing.T) {
 	four := Address{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.1")}
 	err := Config{
-		Listen: "localhost:3478", Addresses: []Address{four, four, {}}, MinPort: 9, MaxPort: 8, AllowPeers: []netip.Prefix{{}}, Secret: []byte("short"),
-		Realm: "a\"b", Quota: -1, CredentialLife: time.Millisecond,
+		Listen: "localhost:3478", Addresses: []Address{four, four, {}}, MinPort: 9, MaxPort: 8, AllowPeers: []netip.Prefix{{}},
+		Secret: []byte("short"), Realm: "a\"b", Quota: -1, CredentialLife: time.Millisecond,
 	}.Validate()
 	if err == nil {
 		t.Fatal("accepted")

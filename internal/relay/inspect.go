@@ -19,8 +19,8 @@ const (
 func isChannelData(p []byte) bool { return len(p) >= channelHeader && p[0]&0xf0 == minChannel>>8 }
 
 // inspect looks at a message from a client before the library does. It refuses what the library would take, or break on: channel
-// numbers out of range, TCP relays and their methods (RFC 6062), families we have no address for, even and reserved ports (the
-// library would keep a timer for each), a lifetime of zero, and whatever is not a request or a Send indication.
+// numbers out of range, TCP relays and their methods (RFC 6062), families we have no address for, a lifetime of zero, and whatever
+// is not a request or a Send indication.
 //
 // pass says whether the library gets the message; reply is an answer to send instead. Requests without MESSAGE-INTEGRITY pass, to
 // be answered with 401. The replies given here come before the integrity is checked; all of them are smaller than the request.
@@ -92,9 +92,6 @@ func (s *Server) judgeAllocate(m *stun.Message) (reason, stun.ErrorCode) {
 	)
 	if v, err := m.Get(stun.AttrRequestedTransport); err == nil && len(v) == 4 && v[0] != udp {
 		return badTransport, stun.CodeUnsupportedTransProto
-	}
-	if m.Contains(stun.AttrEvenPort) || m.Contains(stun.AttrReservationToken) {
-		return noPort, stun.CodeInsufficientCapacity
 	}
 	if v, err := m.Get(stun.AttrRequestedAddressFamily); err == nil && len(v) == 4 {
 		known := v[0] == ipv4 || v[0] == ipv6

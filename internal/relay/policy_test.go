@@ -85,7 +85,9 @@ func TestPublicPeersAreAllowed(t *testing.T) {
 }
 
 func TestExceptions(t *testing.T) {
-	p := newPolicy(nets("10.0.0.0/8", "127.0.0.1/32", "fd00::/16", "2001:db8::1/32", "::ffff:192.168.1.0/120", "64:ff9b::/96", "2002::/16"), nil, nil)
+	p := newPolicy(nets(
+		"10.0.0.0/8", "127.0.0.1/32", "fd00::/16", "2001:db8::1/32", "::ffff:192.168.1.0/120", "64:ff9b::/96", "2002::/16",
+	), nil, nil)
 	for s, want := range map[string]bool{
 		"10.1.2.3": true, "127.0.0.1": true, "127.0.0.2": false, "fd00::5": true, "fd01::5": false, "2001:db8:5::": true,
 		"192.168.1.9": true, "192.168.2.9": false, "::ffff:10.0.0.1": true, "172.16.0.1": false,
@@ -100,7 +102,9 @@ func TestExceptions(t *testing.T) {
 
 func TestNoExceptionAllowsWhatIsNoHost(t *testing.T) {
 	p := newPolicy(nets("0.0.0.0/0", "::/0"), nil, nil)
-	for _, s := range []string{"0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "239.1.1.1", "::", "ff02::1", "::ffff:0.0.0.0", "64:ff9b::224.0.0.1"} {
+	for _, s := range []string{
+		"0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "239.1.1.1", "::", "ff02::1", "::ffff:0.0.0.0", "64:ff9b::224.0.0.1",
+	} {
 		if p.allowed(netip.MustParseAddr(s)) {
 			t.Errorf("%s is allowed", s)
 		}
@@ -131,7 +135,9 @@ func TestOwnAddresses(t *testing.T) {
 
 // FuzzPolicy: without exceptions nothing passes that the standard library, or the address inside, calls special.
 func FuzzPolicy(f *testing.F) {
-	for _, s := range []string{"127.0.0.1", "8.8.8.8", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::", "2001:0:7f00:1::", "ff02::1", "2606::1"} {
+	for _, s := range []string{
+		"127.0.0.1", "8.8.8.8", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::", "2001:0:7f00:1::", "ff02::1", "2606::1",
+	} {
 		f.Add(netip.MustParseAddr(s).AsSlice())
 	}
 	strict, open := newPolicy(nil, nil, nil), newPolicy(nets("10.0.0.0/8", "fd00::/8"), nil, nil)

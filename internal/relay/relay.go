@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -155,9 +156,10 @@ type Server struct {
 	tcp       net.Listener
 	udp       []*udpConn
 
-	stats  counters
-	quota  quota
-	logger *libraryLogger
+	stats    counters
+	quota    quota
+	reserved reservations
+	logger   *libraryLogger
 
 	// quiet counts what Close waits for: accept loop, control sockets, streams, allocations and their readers.
 	quiet sync.WaitGroup
@@ -187,10 +189,11 @@ func Start(c Config) (*Server, error) {
 		}
 	}
 	s := &Server{
-		cfg:    c,
-		quota:  quota{limit: c.Quota, held: map[string]int{}},
-		logger: newLibraryLogger(c.Log),
-		done:   make(chan struct{}),
+		cfg:      c,
+		quota:    quota{limit: c.Quota, held: map[string]int{}},
+		reserved: reservations{until: map[uint16]time.Time{}},
+		logger:   newLibraryLogger(c.Log),
+		done:     make(chan struct{}),
 	}
 	s.streams.init()
 	for _, a := range addresses {
@@ -268,7 +271,11 @@ func (s *Server) listenOnce(host netip.Addr, port uint16) error {
 	s.port = tcp.Addr().(*net.TCPAddr).AddrPort().Port()
 	s.udp, s.listening = nil, nil
 	for _, a := range addrs {
-		conn, err := net.ListenUDP(udpNetwork(a), net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, s.port)))
+		conn, err := openUDP(a, s.port)
+		if errors.Is(err, syscall.EADDRNOTAVAIL) && len(addrs) > 1 {
+			s.cfg.Log.Warn("relay does not serve an address that cannot be bound", "address", a)
+			continue
+		}
 		if err != nil {
 			for _, open := range s.udp {
 				_ = open.conn.Close()

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pion/stun/v4"
@@ -228,7 +229,9 @@ func TestDeniedPeersGet403AndNothingIsSent(t *testing.T) {
 			t.Errorf("%d refusals counted, want %d", refusedBy(s, deniedPeer), count)
 		}
 	}
-	for _, host := range []string{"10.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::ffff:10.0.0.1", "::ffff:169.254.169.254"} {
+	for _, host := range []string{
+		"10.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::ffff:10.0.0.1", "::ffff:169.254.169.254",
+	} {
 		if got := c.permit(netip.MustParseAddr(host)); got != 403 {
 			t.Errorf("%s: permission gives %d", host, got)
 		}
@@ -426,21 +429,103 @@ func TestFullPortRange(t *testing.T) {
 	}
 }
 
+// A client that asks for an even port (RTP) gets the next one (RTCP) with the token of the answer, and nobody else does meanwhile.
+func TestEvenPortAndTheOneReserved(t *testing.T) {
+	s := start(t, nil)
+	for range 20 {
+		c := dial(t, s, "udp", "t", "s")
+		c.challenge()
+		answer := c.ask(stun.MethodAllocate, transport(17), evenPort())
+		var relayed stun.XORMappedAddress
+		if code(answer) != 0 || relayed.GetFromAs(answer, stun.AttrXORRelayedAddress) != nil || relayed.Port%2 != 0 {
+			t.Fatalf("code %d, port %d", code(answer), relayed.Port)
+		}
+		reserved, err := answer.Get(stun.AttrReservationToken)
+		if err != nil || !s.reserved.has(uint16(relayed.Port+1)) {
+			t.Fatalf("nothing is reserved: %v", err)
+		}
+		next := dial(t, s, "udp", "t", "s")
+		if at := next.allocate(token(reserved)); int(at.Port()) != relayed.Port+1 {
+			t.Errorf("the port beside %d is %d", relayed.Port, at.Port())
+		}
+		if s.reserved.has(uint16(relayed.Port + 1)) {
+			t.Error("still reserved")
+		}
+	}
+	s.quota.mu.Lock()
+	defer s.quota.mu.Unlock()
+	if s.quota.held["t.s"] != 40 || len(s.quota.held) != 1 {
+		t.Errorf("the quota counts %v", s.quota.held)
+	}
+}
+
+func TestReservedPortIsNotGivenToOthers(t *testing.T) {
+	s := start(t, func(c *Config) { c.MinPort, c.MaxPort = freeRange(t) })
+	if !s.reserved.add(s.cfg.MaxPort) {
+		t.Fatal("refused")
+	}
+	first, second := dial(t, s, "udp", "t", "s"), dial(t, s, "udp", "t", "s")
+	if at := first.allocate(); at.Port() != s.cfg.MinPort {
+		t.Errorf("port is %d", at.Port())
+	}
+	second.challenge()
+	if got := code(second.ask(stun.MethodAllocate, transport(17))); got != 508 {
+		t.Errorf("got %d", got)
+	}
+	if got := code(second.ask(stun.MethodAllocate, transport(17), evenPort())); got != 508 {
+		t.Errorf("an even port: %d", got)
+	}
+}
+
+func TestReservationsEndAndAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := reservations{until: map[uint16]time.Time{}}
+		for port := range uint16(maxReserved) {
+			if !r.add(port) {
+				t.Fatal("refused too early")
+			}
+		}
+		if r.add(maxReserved) || !r.has(0) || r.has(maxReserved) {
+			t.Error("not bounded")
+		}
+		time.Sleep(reserveTime)
+		if r.has(0) || !r.add(maxReserved) || len(r.until) != 1 {
+			t.Errorf("%d are left", len(r.until))
+		}
+	})
+}
+
+func evenPort() stun.Setter { return stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}} }
+
+func token(value []byte) stun.Setter {
+	return stun.RawAttribute{Type: stun.AttrReservationToken, Value: value}
+}
+
 // freeRange finds two neighbouring ports that are free.
 func freeRange(t *testing.T) (uint16, uint16) {
 	t.Helper()
-	for range 100 {
-		one := udpPeer(t, "127.0.0.1")
-		port := localOf(one).Port()
-		two, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(localOf(one).Addr(), port+1)))
-		_ = one.Close()
-		if err == nil {
-			_ = two.Close()
-			return port, port + 1
+	one, two := neighbours(t, "127.0.0.1")
+	_, _ = one.Close(), two.Close()
+	port := localOf(one).Port()
+	return port, port + 1
+}
+
+// neighbours opens two UDP sockets with one port after the other, the first even.
+func neighbours(t *testing.T, host string) (one, two *net.UDPConn) {
+	t.Helper()
+	for range 200 {
+		one = udpPeer(t, host)
+		at := localOf(one)
+		if at.Port()%2 == 0 {
+			two, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at.Addr(), at.Port()+1)))
+			if err == nil {
+				return one, two
+			}
 		}
+		_ = one.Close()
 	}
 	t.Fatal("no two neighbouring ports are free")
-	return 0, 0
+	return nil, nil
 }
 
 func TestExpiredCredentialsDoNotAllocate(t *testing.T) {
@@ -560,8 +645,8 @@ func TestWhatTheLibraryWouldTakeIsRefused(t *testing.T) {
 				"TCP relay":       {[]stun.Setter{transport(6)}, 442},
 				"unknown relay":   {[]stun.Setter{transport(1)}, 442},
 				"no transport":    {nil, 400},
-				"even port":       {[]stun.Setter{transport(17), stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}}}, 508},
-				"reserved port":   {[]stun.Setter{transport(17), stun.RawAttribute{Type: stun.AttrReservationToken, Value: make([]byte, 8)}}, 508},
+				"unknown token":   {[]stun.Setter{transport(17), token(make([]byte, 8))}, 508},
+				"even and token":  {[]stun.Setter{transport(17), evenPort(), token(make([]byte, 8))}, 400},
 				"missing family":  {[]stun.Setter{transport(17), family(2)}, 440},
 				"unknown family":  {[]stun.Setter{transport(17), family(3)}, 440},
 				"lifetime zero":   {[]stun.Setter{transport(17), life(0)}, 400},

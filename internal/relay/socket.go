@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -51,7 +52,15 @@ func (g *generator) Validate() error { return nil }
 // AllocatePacketConn opens the relay socket of an allocation. The slot of the session's quota goes with it.
 func (g *generator) AllocatePacketConn(want turn.AllocateListenerConfig) (net.PacketConn, net.Addr, error) {
 	s := (*Server)(g)
-	conn, err := s.openRelay(want.Network == "udp4", want.UserID)
+	if want.UserID == "" {
+		port, err := s.evenPort()
+		if err != nil {
+			s.stats.refuse(noPort)
+			return nil, nil, err
+		}
+		return noSocket{}, &net.UDPAddr{Port: int(port)}, nil
+	}
+	conn, err := s.openRelay(want.Network == "udp4", want.UserID, want.RequestedPort)
 	if err != nil {
 		s.quota.give(want.UserID)
 		s.stats.refuse(noPort)
@@ -69,33 +78,57 @@ func (g *generator) AllocateListener(want turn.AllocateListenerConfig) (net.List
 // AllocateConn refuses RFC 6062 connections.
 func (g *generator) AllocateConn(turn.AllocateConnConfig) (net.Conn, error) { return nil, errNoTCP }
 
-// openRelay binds a port of the range. It begins at a random one, since a port that can be guessed is half of a spoofed packet, and
-// goes round, so that every free port is found.
-func (s *Server) openRelay(v4 bool, session string) (*relayConn, error) {
+// openRelay binds the port wanted, which evenPort has found or held before, or for 0 any.
+func (s *Server) openRelay(v4 bool, session string, wanted int) (*relayConn, error) {
 	r := s.relayFor(v4)
 	if r == nil {
 		return nil, errNoFamily
 	}
-	span := int(s.cfg.MaxPort) - int(s.cfg.MinPort) + 1
-	start := rand.IntN(span)
+	if wanted != 0 {
+		port := uint16(wanted)
+		s.reserved.remove(port)
+		if wanted < int(s.cfg.MinPort) || wanted > int(s.cfg.MaxPort) || port == s.port {
+			return nil, errNoPort
+		}
+		return s.bindRelay(r, port, session)
+	}
 	binds := 0
-	for i := range span {
-		port := s.cfg.MinPort + uint16((start+i)%span)
-		if port == s.port || r.isLive(port) {
+	for port := range s.candidates() {
+		if r.isLive(port) || s.reserved.has(port) {
 			continue
 		}
-		conn, err := net.ListenUDP(udpNetwork(r.Private), net.UDPAddrFromAddrPort(netip.AddrPortFrom(r.Private, port)))
-		if err != nil {
-			if binds++; binds == maxBinds {
-				break
-			}
-			continue
+		if conn, err := s.bindRelay(r, port, session); err == nil {
+			return conn, nil
 		}
-		_ = conn.SetReadBuffer(relayBuffer)
-		r.setLive(port, true)
-		return &relayConn{PacketConn: conn, server: s, relay: r, conn: conn, port: port, session: session}, nil
+		if binds++; binds == maxBinds {
+			break
+		}
 	}
 	return nil, errNoPort
+}
+
+// candidates are the ports of the range. They begin at a random one, since a port that can be guessed is half of a spoofed packet,
+// and go round, so that every free port is found.
+func (s *Server) candidates() iter.Seq[uint16] {
+	span := int(s.cfg.MaxPort) - int(s.cfg.MinPort) + 1
+	start := rand.IntN(span)
+	return func(yield func(uint16) bool) {
+		for i := range span {
+			if port := s.cfg.MinPort + uint16((start+i)%span); port != s.port && !yield(port) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Server) bindRelay(r *relayAddress, port uint16, session string) (*relayConn, error) {
+	conn, err := net.ListenUDP(udpNetwork(r.Private), net.UDPAddrFromAddrPort(netip.AddrPortFrom(r.Private, port)))
+	if err != nil {
+		return nil, errNoPort
+	}
+	_ = conn.SetReadBuffer(relayBuffer)
+	r.setLive(port, true)
+	return &relayConn{PacketConn: conn, server: s, relay: r, conn: conn, port: port, session: session}, nil
 }
 
 // relayConn is the relay socket of one allocation as the library sees it.

@@ -32,7 +32,7 @@ var names = [reasons]string{
 	badCredentials:  "credentials", // user name or password wrong
 	expired:         "expired",     // credentials too old to allocate
 	overQuota:       "quota",       // 486
-	noPort:          "capacity",    // 508: no relay port free, or an even or reserved port asked for
+	noPort:          "capacity",    // 508: no relay port free
 	badFamily:       "family",      // 440
 	badTransport:    "transport",   // 442, or RFC 6062 methods
 	deniedPeer:      "peer",        // 403

@@ -212,6 +212,7 @@ func (c *streamConn) readFrame(p []byte) (int, error) {
 	if err := c.await(); err != nil {
 		return 0, err
 	}
+	// A connection that is closed fails at the next read, not where its deadline is set: what has come before is still read.
 	head, err := c.in.Peek(channelHeader)
 	if err != nil {
 		return 0, err
@@ -248,12 +249,11 @@ func (c *streamConn) readFrame(p []byte) (int, error) {
 // limit from the beginning of the connection. Later a connection may be silent as long as its allocation lives.
 func (c *streamConn) await() error {
 	if !c.first.IsZero() {
-		return c.conn.SetReadDeadline(c.first)
+		_ = c.conn.SetReadDeadline(c.first)
+		return nil
 	}
 	for c.in.Buffered() == 0 {
-		if err := c.conn.SetReadDeadline(time.Now().Add(frameLimit)); err != nil {
-			return err
-		}
+		_ = c.conn.SetReadDeadline(time.Now().Add(frameLimit))
 		if _, err := c.in.Peek(1); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && c.server.streams.isBusy(c) {
 				continue
@@ -261,7 +261,8 @@ func (c *streamConn) await() error {
 			return err
 		}
 	}
-	return c.conn.SetReadDeadline(time.Now().Add(frameLimit))
+	_ = c.conn.SetReadDeadline(time.Now().Add(frameLimit))
+	return nil
 }
 
 // WriteTo sends an answer or relayed data to the client.

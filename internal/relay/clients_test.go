@@ -1,0 +1,182 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/logging"
+	"github.com/pion/turn/v5"
+)
+
+// Clients of others: the library's own and coturn's.
+
+func TestLibraryClientRelays(t *testing.T) {
+	for _, network := range transports {
+		t.Run(network, func(t *testing.T) {
+			s := start(t, nil)
+			far := udpPeer(t, peerHost(t))
+			at := fmt.Sprintf("127.0.0.1:%d", s.Port())
+			var conn net.PacketConn
+			if network == "tcp" {
+				tcp, err := net.Dial("tcp", at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn = turn.NewSTUNConn(tcp)
+			} else {
+				conn = udpPeer(t, "127.0.0.1")
+			}
+			user, password := s.Credentials("t", "s")
+			client, err := turn.NewClient(&turn.ClientConfig{
+				STUNServerAddr: at, TURNServerAddr: at, Conn: conn, Username: user, Password: password, Realm: defaultRealm,
+				LoggerFactory: &logging.DefaultLoggerFactory{Writer: t.Output(), DefaultLogLevel: logging.LogLevelWarn},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				client.Close()
+				_ = conn.Close()
+			}()
+			if err := client.Listen(); err != nil {
+				t.Fatal(err)
+			}
+			relayed, err := client.Allocate()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := relayed.SetDeadline(time.Now().Add(failSafe)); err != nil {
+				t.Fatal(err)
+			}
+			const rounds = 50
+			buf := make([]byte, 2000)
+			for i := range rounds {
+				up, down := strings.Repeat("u", 1+i*20), strings.Repeat("d", 1000-i)
+				if _, err := relayed.WriteTo([]byte(up), net.UDPAddrFromAddrPort(localOf(far))); err != nil {
+					t.Fatal(err)
+				}
+				data, from := receiveAt(t, far)
+				if data != up || from != addrPort(relayed.LocalAddr()) {
+					t.Fatalf("round %d: peer got %d bytes from %v", i, len(data), from)
+				}
+				sendFrom(t, far, from, down)
+				n, back, err := relayed.ReadFrom(buf)
+				if err != nil || string(buf[:n]) != down || addrPort(back) != localOf(far) {
+					t.Fatalf("round %d: client got %d bytes from %v, %v", i, n, back, err)
+				}
+			}
+			st := s.Stats()
+			if want := (Traffic{rounds, rounds + 20*rounds*(rounds-1)/2}); st.ClientToPeer != want {
+				t.Errorf("client to peer: %+v, want %+v", st.ClientToPeer, want)
+			}
+			if want := (Traffic{rounds, 1000*rounds - rounds*(rounds-1)/2}); st.PeerToClient != want {
+				t.Errorf("peer to client: %+v, want %+v", st.PeerToClient, want)
+			}
+			if err := relayed.Close(); err != nil {
+				t.Error(err)
+			}
+			eventually(t, func() bool { return s.Stats().Allocations == 0 })
+		})
+	}
+}
+
+// coturn's client by every way it knows that we offer. It takes channel numbers at random from the range of RFC 5766, of which RFC
+// 8656 keeps a quarter; with a number outside it gets 400 and gives up at once. So those runs are repeated until the dice fall right.
+func TestCoturnClientRelays(t *testing.T) {
+	tool, err := exec.LookPath("turnutils_uclient")
+	if err != nil {
+		if runtime.GOOS == "linux" && os.Geteuid() == 0 {
+			t.Fatal("turnutils_uclient is missing: install coturn")
+		}
+		t.Skip("turnutils_uclient (Debian package coturn) is missing, and only root can install it")
+	}
+	var runs sync.WaitGroup
+	defer runs.Wait()
+	for name, c := range map[string]struct {
+		listen   string
+		clients  int
+		channels bool
+		args     []string
+	}{
+		"UDP, indications, a peer":       {"127.0.0.1:0", 4, false, []string{"-c", "-s"}},
+		"TCP, indications, a peer":       {"127.0.0.1:0", 4, false, []string{"-c", "-s", "-t"}},
+		"UDP, indications, both relayed": {"127.0.0.1:0", 4, false, []string{"-c", "-s", "-y"}},
+		"TCP, indications, both relayed": {"127.0.0.1:0", 4, false, []string{"-c", "-s", "-y", "-t"}},
+		"UDP, with RTCP at the odd port": {"127.0.0.1:0", 2, false, []string{"-s"}},
+		"IPv6, UDP, both relayed":        {"[::1]:0", 4, false, []string{"-c", "-s", "-y", "-x"}},
+		"IPv6, TCP, both relayed":        {"[::1]:0", 4, false, []string{"-c", "-s", "-y", "-x", "-t"}},
+		"UDP, channels, a peer":          {"127.0.0.1:0", 1, true, []string{"-c"}},
+		"TCP, channels, a peer":          {"127.0.0.1:0", 1, true, []string{"-c", "-t"}},
+		"UDP, channels, both relayed":    {"127.0.0.1:0", 2, true, []string{"-c", "-y"}},
+		"TCP, channels, both relayed":    {"127.0.0.1:0", 2, true, []string{"-c", "-y", "-t"}},
+	} {
+		s := start(t, func(cfg *Config) { cfg.Listen = c.listen })
+		far := echo(t)
+		args := append(c.args, "-p", fmt.Sprint(s.Port()), "-e", far.Addr().String(), "-r", fmt.Sprint(far.Port()),
+			"-m", fmt.Sprint(c.clients), "-n", "10", "-l", "500")
+		tries := 1
+		if c.channels {
+			tries = 500
+		}
+		// The client mostly waits, so all run at once.
+		runs.Go(func() {
+			for try := range tries {
+				before := refusedBy(s, badChannel)
+				user, password := s.Credentials("t", fmt.Sprint("s", try))
+				ctx, cancel := context.WithTimeout(t.Context(), 3*failSafe)
+				run := exec.CommandContext(ctx, tool, append(slices.Clone(args), "-u", user, "-w", password, s.listening[0].String())...)
+				out, err := run.CombinedOutput()
+				cancel()
+				if refusedBy(s, badChannel) > before {
+					continue
+				}
+				if err != nil || !strings.Contains(string(out), "Total lost packets 0 ") {
+					t.Errorf("%s: %v\n%s", name, err, out)
+				}
+				st, want := s.Stats(), uint64(c.clients*10)
+				if st.ClientToPeer.Packets < want || st.PeerToClient.Packets < want || st.ClientToPeer.Bytes < want*500 {
+					t.Errorf("%s: counted %+v", name, st)
+				}
+				return
+			}
+			t.Errorf("%s: no run in %d tries had a channel number in range", name, tries)
+		})
+	}
+}
+
+// echo is a peer that sends back what it gets, at the port returned and the next one.
+func echo(t *testing.T) netip.AddrPort {
+	t.Helper()
+	first, second := neighbours(t, peerHost(t))
+	at := addrPort(first.LocalAddr())
+	var group sync.WaitGroup
+	for _, conn := range []*net.UDPConn{first, second} {
+		// It ends when it is closed.
+		_ = conn.SetDeadline(time.Time{})
+		group.Go(func() {
+			buf := make([]byte, 2048)
+			for {
+				n, from, err := conn.ReadFromUDPAddrPort(buf)
+				if err != nil {
+					return
+				}
+				_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		_, _ = first.Close(), second.Close()
+		group.Wait()
+	})
+	return at
+}
