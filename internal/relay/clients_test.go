@@ -102,6 +102,9 @@ func TestCoturnClientRelays(t *testing.T) {
 	}
 	var runs sync.WaitGroup
 	defer runs.Wait()
+	// Each relay has ports of its own: another one would be another program that takes a port between its choice and its use.
+	const share = 1000
+	low := uint16(defaultMinPort)
 	for name, c := range map[string]struct {
 		listen   string
 		clients  int
@@ -120,7 +123,8 @@ func TestCoturnClientRelays(t *testing.T) {
 		"UDP, channels, both relayed":    {"127.0.0.1:0", 2, true, []string{"-c", "-y"}},
 		"TCP, channels, both relayed":    {"127.0.0.1:0", 2, true, []string{"-c", "-y", "-t"}},
 	} {
-		s := start(t, func(cfg *Config) { cfg.Listen = c.listen })
+		s := start(t, func(cfg *Config) { cfg.Listen, cfg.MinPort, cfg.MaxPort = c.listen, low, low+share-1 })
+		low += share
 		far := echo(t)
 		args := append(c.args, "-p", fmt.Sprint(s.Port()), "-e", far.Addr().String(), "-r", fmt.Sprint(far.Port()),
 			"-m", fmt.Sprint(c.clients), "-n", "10", "-l", "500")

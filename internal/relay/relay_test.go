@@ -461,9 +461,10 @@ func TestEvenPortAndTheOneReserved(t *testing.T) {
 
 func TestReservedPortIsNotGivenToOthers(t *testing.T) {
 	s := start(t, func(c *Config) { c.MinPort, c.MaxPort = freeRange(t) })
-	if !s.reserved.add(s.cfg.MaxPort) {
+	if ok, _ := s.reserved.add(s.cfg.MinPort); !ok {
 		t.Fatal("refused")
 	}
+	s.reserved.remove(s.cfg.MinPort)
 	first, second := dial(t, s, "udp", "t", "s"), dial(t, s, "udp", "t", "s")
 	if at := first.allocate(); at.Port() != s.cfg.MinPort {
 		t.Errorf("port is %d", at.Port())
@@ -480,16 +481,20 @@ func TestReservedPortIsNotGivenToOthers(t *testing.T) {
 func TestReservationsEndAndAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := reservations{until: map[uint16]time.Time{}}
-		for port := range uint16(maxReserved) {
-			if !r.add(port) {
+		for port := uint16(0); port < maxReserved; port += 2 {
+			if ok, full := r.add(port); !ok || full {
 				t.Fatal("refused too early")
 			}
 		}
-		if r.add(maxReserved) || !r.has(0) || r.has(maxReserved) {
+		if ok, full := r.add(maxReserved); ok || !full || !r.has(0) || !r.has(1) || r.has(maxReserved) {
 			t.Error("not bounded")
 		}
+		r.remove(10, 11)
+		if ok, full := r.add(1); ok || full {
+			t.Error("a port that is held is held again")
+		}
 		time.Sleep(reserveTime)
-		if r.has(0) || !r.add(maxReserved) || len(r.until) != 1 {
+		if ok, _ := r.add(maxReserved); !ok || r.has(0) || len(r.until) != 2 {
 			t.Errorf("%d are left", len(r.until))
 		}
 	})

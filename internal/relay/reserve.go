@@ -14,32 +14,33 @@ const (
 	maxReserved = 256
 )
 
-// reservations are the odd ports beside the even ones that clients asked for (EVEN-PORT, RFC 8656 section 18.7). For a while only
-// the holder of the token gets them.
+// reservations are the even ports that clients asked for (EVEN-PORT, RFC 8656 section 18.7) until they are bound, and the odd ones
+// beside them, which for a while only the holder of the token gets.
 type reservations struct {
 	mu    sync.Mutex
 	until map[uint16]time.Time // guarded by mu
 }
 
-func (r *reservations) purge() {
-	now := time.Now()
-	for port, end := range r.until {
-		if !now.Before(end) {
-			delete(r.until, port)
-		}
-	}
-}
-
-// add holds a port; false: too many are held.
-func (r *reservations) add(port uint16) bool {
+// add holds a port and the next one unless one of them is held already; full: too many are.
+func (r *reservations) add(port uint16) (ok, full bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.purge()
-	if len(r.until) >= maxReserved {
-		return false
+	now := time.Now()
+	for held, end := range r.until {
+		if !now.Before(end) {
+			delete(r.until, held)
+		}
 	}
-	r.until[port] = time.Now().Add(reserveTime)
-	return true
+	if len(r.until)+2 > maxReserved {
+		return false, true
+	}
+	for _, p := range []uint16{port, port + 1} {
+		if _, held := r.until[p]; held {
+			return false, false
+		}
+	}
+	r.until[port], r.until[port+1] = now.Add(reserveTime), now.Add(reserveTime)
+	return true, false
 }
 
 func (r *reservations) has(port uint16) bool {
@@ -49,23 +50,36 @@ func (r *reservations) has(port uint16) bool {
 	return ok && time.Now().Before(end)
 }
 
-func (r *reservations) remove(port uint16) {
+func (r *reservations) remove(ports ...uint16) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.until, port)
+	for _, port := range ports {
+		delete(r.until, port)
+	}
 }
 
-// evenPort finds an even port that is free together with the next one, and holds that. The library asks for the number first, in a
+// evenPort finds an even port that is free together with the next one, and holds both. The library asks for the number first, in a
 // form that looks like an allocation without a user, and for the socket afterwards.
 func (s *Server) evenPort() (uint16, error) {
+	tries := 0
 	for port := range s.candidates() {
-		if port%2 != 0 || port == s.cfg.MaxPort || port+1 == s.port || s.reserved.has(port+1) || !s.isFree(port) || !s.isFree(port+1) {
+		if port%2 != 0 || port == s.cfg.MaxPort || port+1 == s.port {
 			continue
 		}
-		if !s.reserved.add(port + 1) {
+		ok, full := s.reserved.add(port)
+		if full {
 			break
 		}
-		return port, nil
+		if !ok {
+			continue
+		}
+		if s.isFree(port) && s.isFree(port+1) {
+			return port, nil
+		}
+		s.reserved.remove(port, port+1)
+		if tries++; tries == maxBinds {
+			break
+		}
 	}
 	return 0, errNoPort
 }
