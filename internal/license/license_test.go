@@ -549,3 +549,18 @@ func FuzzClaims(f *testing.F) {
 		}
 	})
 }
+
+func TestKeyFileHasOneKeyALine(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                    "",
+		"\n \n":               "",
+		"one":                 "one",
+		"one\n":               "one",
+		" one \r\n\ntwo\r\n":  "one|two",
+		"one\ntwo\nthree\n\n": "one|two|three",
+	} {
+		if got := string(bytes.Join(ParseKeys([]byte(text)), []byte("|"))); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
