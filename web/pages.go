@@ -168,9 +168,7 @@ func guideSteps(files fs.FS, t texts, lang string) ([]template.HTML, error) {
 	}
 	var steps []template.HTML
 	for _, piece := range strings.Split(b.String(), stepMark) {
-		if piece != "" {
-			steps = append(steps, codeMarkup(piece))
-		}
+		steps = append(steps, codeMarkup(strings.TrimSpace(piece)+"\n"))
 	}
 	return steps, nil
 }

@@ -304,7 +304,7 @@ func TestEveryTextIsUsedAndEveryUseHasAText(t *testing.T) {
 		}
 		delete(used, key)
 	}
-	for _, m := range regexp.MustCompile(`\bsay\('([^']+)'`).FindAllStringSubmatch(scripts.String(), -1) {
+	for _, m := range regexp.MustCompile(`\b(?:say\(|finish\('\w+', )'([^']+)'`).FindAllStringSubmatch(scripts.String(), -1) {
 		if _, ok := texts["say."+m[1]]; !ok {
 			used["say."+m[1]] = true
 		}

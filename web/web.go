@@ -195,8 +195,8 @@ func pageHeader(ancestors string) func() http.Header {
 		"connect-src 'self' ws: wss:",
 		"object-src 'none'",
 		"base-uri 'none'",
-		"form-action 'none'",
 		"frame-ancestors " + ancestors,
+		"form-action 'none'",
 		"require-trusted-types-for 'script'",
 	}
 	return func() http.Header {

@@ -76,13 +76,13 @@ func TestEveryRouteSaysWhatItIs(t *testing.T) {
 
 func TestPagePolicy(t *testing.T) {
 	s := open(t, Config{})
-	const before = "default-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors "
+	const before = "default-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; frame-ancestors "
 	for path, ancestors := range map[string]string{
 		"/": "'none'", "/p2p": "'self'", "/sample": "'none'", "/guide": "'none'", "/missing": "'none'",
 	} {
 		h := get(s, "GET", path).Header
 		for name, want := range map[string]string{
-			"Content-Security-Policy":      before + ancestors + "; require-trusted-types-for 'script'",
+			"Content-Security-Policy":      before + ancestors + "; form-action 'none'; require-trusted-types-for 'script'",
 			"Permissions-Policy":           "camera=(self), microphone=(self), display-capture=(self)",
 			"Referrer-Policy":              "no-referrer",
 			"X-Content-Type-Options":       "nosniff",

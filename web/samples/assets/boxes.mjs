@@ -95,7 +95,7 @@ function fill(box, member, hasStream) {
   } else {
     box.dataset.path = way.path;
     box.dataset.candidates = way.candidates;
-    chip.className = way.path === 'relayed' ? 'chip warm' : 'chip calm';
+    chip.className = way.path === 'relayed' ? 'chip way warm' : 'chip way calm';
     write(chip, say(`path.${way.path}`));
   }
   write(find('[data-value="way"]', box), way === null ? '' : describe(way));

@@ -248,7 +248,7 @@ export class Call extends EventTarget {
   #add(user) {
     /** @type {Member} */
     const member = {
-      id: user.userId, name: user.name || say('member.unnamed'), state: 'present', stream: null, wanted: this.everyone,
+      id: user.userId, name: nameOf(user), state: 'present', stream: null, wanted: this.everyone,
       sending: 'no', attempt: 0, trouble: null, way: null, picture: null,
     };
     this.members.set(member.id, member);
@@ -336,6 +336,14 @@ export class Call extends EventTarget {
   #news(key, member) {
     this.dispatchEvent(new CustomEvent('news', {detail: {key, name: member?.name ?? ''}}));
   }
+}
+
+/**
+ * Who gives no name is called by the id: here by its end, the whole stands beside it.
+ * @param {{userId: string, name: string}} user
+ */
+function nameOf({userId, name}) {
+  return name && name !== userId ? name : say('member.unnamed', {id: userId.slice(-4)});
 }
 
 /**

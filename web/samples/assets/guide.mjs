@@ -31,7 +31,7 @@ for (const step of steps) {
   });
 }
 find('[data-action="copy-page"]').addEventListener('click', async () => {
-  tellCopied(await copy([...steps].map(step => step.textContent).join('')));
+  tellCopied(await copy([...steps].map(step => step.textContent).join('\n')));
 });
 
 fill('origin', location.origin);

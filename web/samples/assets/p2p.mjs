@@ -65,6 +65,8 @@ function show(error) {
   const problem = error instanceof Problem ? error : new Problem('other', {code: '–', reason: String(error)});
   tell('');
   showProblem(problem, {onTestPicture: () => act(useDrawn)});
+  const field = document.querySelector(problem.key.startsWith('room-') ? '#roomId' : problem.key.startsWith('key-') ? '#cpCode' : 'none');
+  if (side === '' && field instanceof HTMLElement) field.focus();
 }
 
 // Entering and leaving.
@@ -85,7 +87,8 @@ async function license() {
 async function connect(given) {
   settle();
   tell(say('connecting'));
-  await call.connect(given ?? await license(), find('#name').value.trim());
+  const name = find('#name').value.trim() || (side === '' ? '' : say('sample.user', {side: side.toUpperCase()}));
+  await call.connect(given ?? await license(), name);
 }
 
 /** @param {import('./call.mjs').License} [given] */
@@ -100,6 +103,7 @@ async function create(given) {
  * @param {import('./call.mjs').License} [given]
  */
 async function join(id, given) {
+  settle();
   if (id === '') throw new Problem('room-needed');
   await connect(given);
   await joinRoom(id);
@@ -120,10 +124,10 @@ async function joinRoom(id) {
 
 async function leave() {
   const left = call.leave();
-  closePicture();
-  await left;
+  // At once for the one who leaves, however long the server takes to hear of it.
   ended();
   tell(say('left.me'));
+  await left;
 }
 
 function ended() {
@@ -168,7 +172,7 @@ async function useDrawn() {
 }
 
 function settleCamera() {
-  for (const key of ['camera-denied', 'camera-missing', 'camera-busy', 'camera-other']) settle(key);
+  for (const key of ['insecure', 'camera-denied', 'camera-missing', 'camera-busy', 'camera-other']) settle(key);
 }
 
 /**
@@ -229,14 +233,15 @@ function refresh() {
   write(find('[data-value="room"]'), call.room);
   write(find('[data-value="user"]'), call.user);
   for (const button of document.querySelectorAll('[data-action="create"], [data-action="join"], [data-action="leave"]')) {
-    /** @type {HTMLButtonElement} */ (button).disabled = busy;
+    // Not disabled: that would take the keyboard's place away. act() ignores them meanwhile.
+    button.setAttribute('aria-disabled', String(busy));
   }
   everyone.checked = call.everyone;
 
   const picture = self.dataset.camera ?? 'off';
   if (preview.srcObject !== call.stream) preview.srcObject = call.stream;
   for (const [button, kind, key] of [[cameraButton, 'camera', 'camera'], [drawnButton, 'drawn', 'drawn']]) {
-    button.setAttribute('aria-pressed', String(picture === kind));
+    button.dataset.on = String(picture === kind);
     write(button, say(picture === kind ? `${key}.off` : `${key}.on`));
   }
   microphone.disabled = call.stream === null;

@@ -65,7 +65,7 @@ export function showProblem(problem, offer = {}) {
   find('.title', notice).textContent = problem.title;
   find('.what-to-do', notice).textContent = problem.help;
   find('[data-action="dismiss"]', notice).addEventListener('click', () => notice.remove());
-  if (offer.onTestPicture && problem.key.startsWith('camera-')) {
+  if (offer.onTestPicture && (problem.key === 'insecure' || problem.key.startsWith('camera-'))) {
     const button = find('[data-action="test-picture"]', notice);
     button.hidden = false;
     button.addEventListener('click', () => { notice.remove(); offer.onTestPicture?.(); });

@@ -41,26 +41,45 @@ export async function look(connection, track) {
       };
     }
   }
-  return {way: pair ? wayOf(stats, pair) : null, picture};
+  return {way: pair ? wayOf(stats, pair, connection.remoteDescription?.sdp ?? '') : null, picture};
 }
 
 /**
  * @param {RTCStatsReport} stats
  * @param {any} pair
+ * @param {string} sdp of the other side, with the candidates it told
  * @returns {Way | null}
  */
-function wayOf(stats, pair) {
+function wayOf(stats, pair, sdp) {
   const local = stats.get(pair.localCandidateId);
   const remote = stats.get(pair.remoteCandidateId);
   if (!local || !remote) return null;
-  const relayed = local.candidateType === 'relay' || remote.candidateType === 'relay';
+  const remoteType = toldType(remote, sdp);
+  const relayed = local.candidateType === 'relay' || remoteType === 'relay';
   const protocol = String(local.protocol ?? 'udp').toUpperCase();
   return {
     path: relayed ? 'relayed' : 'direct',
-    candidates: `${local.candidateType}–${remote.candidateType}`,
+    candidates: `${local.candidateType}–${remoteType}`,
     protocol: local.candidateType === 'relay' ? `TURN/${String(local.relayProtocol ?? 'udp').toUpperCase()}` : protocol,
     roundTrip: typeof pair.currentRoundTripTime === 'number' ? pair.currentRoundTripTime * 1000 : null,
   };
+}
+
+/**
+ * The type of a remote candidate. One whose packet came before its description is called prflx, in Firefox for good: a relay would
+ * pass for a direct way. So the address is looked up among the candidates that the other side told.
+ * @param {any} remote
+ * @param {string} sdp
+ * @returns {string}
+ */
+function toldType(remote, sdp) {
+  if (remote.candidateType !== 'prflx') return remote.candidateType;
+  for (const line of sdp.split(/\r?\n/)) {
+    // RFC 8839, section 5.1: foundation component transport priority address port typ type
+    const [, , , , address, port, , type] = line.startsWith('a=candidate:') ? line.split(' ') : [];
+    if (address === remote.address && port === String(remote.port)) return type;
+  }
+  return 'prflx';
 }
 
 /**

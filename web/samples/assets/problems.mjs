@@ -85,9 +85,9 @@ function ofLicense({cpCode, authKey}) {
   const claims = readKey(authKey);
   const now = Date.now();
   const end = day(claims.endDate, true);
-  if (end !== null && end < now) return new Problem('key-expired', {date: String(claims.endDate).slice(0, 10)});
+  if (end !== null && end < now) return new Problem('key-expired', {date: dateOf(end - 1)});
   const start = day(claims.startDate, false);
-  if (start !== null && start > now) return new Problem('key-early', {date: String(claims.startDate).slice(0, 10)});
+  if (start !== null && start > now) return new Problem('key-early', {date: dateOf(start)});
   if (typeof claims.authCode === 'string' && claims.authCode !== cpCode) return new Problem('key-other', {code: claims.authCode});
   return new Problem('key-refused');
 }
@@ -122,6 +122,11 @@ function day(value, end) {
   const at = Date.parse(value);
   if (Number.isNaN(at)) return null;
   return end && /^\d{4}-\d{2}-\d{2}$/.test(value) ? at + 24 * 60 * 60 * 1000 : at;
+}
+
+/** @param {number} at milliseconds; the day in UTC, as licenses count */
+function dateOf(at) {
+  return new Date(at).toISOString().slice(0, 10);
 }
 
 /**

@@ -75,7 +75,7 @@ function refresh() {
     const seen = seenByA?.path ? seenByA : seenByB;
     panel.dataset.path = path;
     panel.dataset.candidates = seen.candidates;
-    chip.className = path === 'relayed' ? 'chip warm' : 'chip calm';
+    chip.className = path === 'relayed' ? 'chip way warm' : 'chip way calm';
     write(chip, say(`path.${path}`));
     write(find('[data-value="way"]'), seen.way);
   }
@@ -109,7 +109,7 @@ async function run() {
     refresh();
     end.focus();
   } catch (error) {
-    finish('failed', 'sample.idle');
+    finish('failed', 'sample.failed');
     const told = error instanceof Problem || (/** @type {any} */ (error))?.key ? /** @type {any} */ (error)
       : new Problem('other', {code: '–', reason: String(error)});
     showProblem(told, {onTestPicture: () => { find('[data-action="use-drawn"]').checked = true; run(); }});
