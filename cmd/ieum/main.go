@@ -19,6 +19,7 @@ type commands struct {
 	Serve   serveCmd   `cmd:"" help:"Run the server."`
 	Config  configCmd  `cmd:"" help:"Look at a configuration."`
 	License licenseCmd `cmd:"" help:"Make and read licenses."`
+	Bench   benchCmd   `cmd:"" help:"Make load on a server and measure what it costs."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

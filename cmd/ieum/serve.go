@@ -32,6 +32,8 @@ type serverFlags struct {
 	TLSSelfSigned   bool          `name:"tls-self-signed" help:"Serve HTTPS with a certificate made here; browsers will warn."`
 	Data            string        `help:"Folder for what outlasts a restart." placeholder:"FOLDER"`
 	ResumeWindow    time.Duration `help:"How long a session waits for its lost connection (default 20s)." placeholder:"TIME"`
+	SessionRate     float64       `help:"Messages a second that a session may send on average (default 30)." placeholder:"N"`
+	SessionBurst    float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N"`
 	LogLevel        string        `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
 	Dev             bool          `help:"For trying: loopback only unless told otherwise, a license of its own."`
 }
@@ -53,7 +55,7 @@ func (f serverFlags) config(log io.Writer) node.Config {
 		RelaySecret: os.Getenv("IEUM_RELAY_SECRET"), RelaySecretFile: f.RelaySecretFile,
 		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile,
 		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
-		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, Version: version(),
+		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst, Version: version(),
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 	}
 }

@@ -39,6 +39,8 @@ type Config struct {
 	Dev  bool   // for trying: loopback, a license of its own, pages that know it
 
 	ResumeWindow time.Duration // default 20 s
+	SessionRate  float64       // messages a second a session may send on average, default 30
+	SessionBurst float64       // and at once, default 300
 	Version      string
 	Log          *slog.Logger
 }
@@ -79,6 +81,9 @@ func (c Config) plan(write bool) (*plan, error) {
 	fault(p.planRelay())
 	if c.ResumeWindow < 0 || c.ResumeWindow > time.Hour {
 		fault(errors.New("--resume-window: must be between 0 and 1h"))
+	}
+	if c.SessionRate < 0 || c.SessionBurst < 0 {
+		fault(errors.New("--session-rate, --session-burst: must not be negative"))
 	}
 	return p, errors.Join(faults...)
 }

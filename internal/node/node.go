@@ -61,7 +61,7 @@ func Start(c Config) (_ *Node, err error) {
 	local := signaling.NewLocal()
 	n.hub, err = signaling.New(signaling.Config{
 		Node: nodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: iceIssuer{n.relay, p.RelayListen},
-		ResumeKeys: p.licenses.DeriveAll("resume secret", 32), ResumeWindow: p.ResumeWindow, Log: p.Log,
+		ResumeKeys: p.licenses.DeriveAll("resume secret", 32), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst, Log: p.Log,
 	})
 	if err != nil {
 		return nil, err

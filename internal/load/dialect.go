@@ -1,0 +1,152 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+
+	"github.com/ieum-rtc/ieum/internal/protocol"
+)
+
+// dialect is one server's way to say the same things. Its methods may be called for many members at once.
+type dialect interface {
+	// address is where m connects, given what the user named.
+	address(base url.URL, m *member) url.URL
+	// enter brings m, who is connected, into the room of its pair; member 0 comes first. What it has been told then, the server knows.
+	enter(ctx context.Context, m *member) error
+	// message is what m sends to the other member: size bytes with a number (see numberField) in it. body is the part that must
+	// arrive unchanged, mark is what tells the receiver who sent it.
+	message(m *member, size int) (text, body, mark []byte)
+	// beat answers what the protocol itself wants answered, and tells whether text is that.
+	beat(text []byte) (reply string, is bool)
+}
+
+var dialects = map[string]dialect{"ieum": ieum{}, "peerjs": peerjs{}, "socketio": socketio{}}
+
+// ieum is our own protocol; docs/protocol.md.
+type ieum struct{}
+
+func (ieum) address(base url.URL, _ *member) url.URL { return base }
+func (ieum) beat([]byte) (string, bool)              { return "", false }
+
+func (ieum) enter(ctx context.Context, m *member) error {
+	cfg := &m.pair.run.cfg
+	steps := []request{
+		{"eventOp": "register", "cpCode": cfg.CpCode, "authKey": cfg.AuthKey, "userId": m.id},
+		{"eventOp": "createRoom", "roomId": m.pair.room},
+		{"eventOp": "joinRoom", "roomId": m.pair.room},
+	}
+	for i, step := range steps {
+		if i == 1 && m.index == 1 {
+			continue
+		}
+		step["reqId"] = i + 1
+		text, err := json.Marshal(step)
+		if err != nil {
+			return err
+		}
+		if err := m.ask(ctx, string(text), answerTo(i+1)); err != nil {
+			return fmt.Errorf("%s: %w", step["eventOp"], err)
+		}
+	}
+	return nil
+}
+
+type request map[string]any
+
+// answerTo accepts the answer to the request with that reqId, whose code must be 200. Presence and other answers pass by.
+func answerTo(reqID int) func([]byte) (bool, error) {
+	want := fmt.Sprint(reqID)
+	return func(text []byte) (bool, error) {
+		var env protocol.Envelope
+		if err := env.Scan(text); err != nil {
+			return false, err
+		}
+		if string(env.ReqID) != want {
+			return false, nil
+		}
+		var a struct {
+			Code          protocol.Code
+			Message, Hint string
+		}
+		if err := json.Unmarshal(text, &a); err != nil {
+			return false, err
+		}
+		if a.Code != protocol.OK {
+			return false, fmt.Errorf("%s %s %s", a.Code, a.Message, a.Hint)
+		}
+		return true, nil
+	}
+}
+
+func (ieum) message(m *member, size int) (text, body, mark []byte) {
+	head := fmt.Sprintf(`{"eventOp":"sdp","userId":%q,"target":%q,"type":"cam",%s00000000","sdp":`, m.id, m.other().id, numberField)
+	text, body = offer(head, `}`, size)
+	return text, body, fmt.Appendf(nil, `"userId":%q`, m.id)
+}
+
+// peerjs is what the npm package peer serves: messages to an id, no rooms.
+type peerjs struct{}
+
+func (peerjs) address(base url.URL, m *member) url.URL {
+	base.RawQuery = url.Values{"key": {"peerjs"}, "id": {m.id}, "token": {"t" + m.id}, "version": {"1.5.5"}}.Encode()
+	return base
+}
+
+func (peerjs) beat([]byte) (string, bool) { return "", false }
+
+func (peerjs) enter(ctx context.Context, m *member) error {
+	return m.ask(ctx, "", func(text []byte) (bool, error) {
+		var msg struct{ Type string }
+		if err := json.Unmarshal(text, &msg); err != nil {
+			return false, err
+		}
+		if msg.Type != "OPEN" {
+			return false, fmt.Errorf("expected OPEN, got %.200q", text)
+		}
+		return true, nil
+	})
+}
+
+func (peerjs) message(m *member, size int) (text, body, mark []byte) {
+	head := fmt.Sprintf(`{"type":"OFFER","dst":%q,"payload":{"type":"media","connectionId":"mc_1",%s00000000","sdp":`, m.other().id, numberField)
+	text, body = offer(head, `}}`, size)
+	return text, body, fmt.Appendf(nil, `"src":%q`, m.id)
+}
+
+// socketio is Socket.IO 4 over its websocket transport (Engine.IO 4), with a server that joins rooms by the event join and hands
+// the event knowledgetalk on to the rest of the room.
+type socketio struct{}
+
+func (socketio) address(base url.URL, _ *member) url.URL {
+	base.RawQuery = "EIO=4&transport=websocket"
+	return base
+}
+
+// Engine.IO: 2 is a ping, 3 a pong.
+func (socketio) beat(text []byte) (string, bool) { return "3", len(text) == 1 && text[0] == '2' }
+
+// Engine.IO: 0 opens, 4 is a message; in it Socket.IO: 0 connects, 2 is an event (here with acknowledgement 0), 3 acknowledges.
+func (socketio) enter(ctx context.Context, m *member) error {
+	steps := []struct{ send, want string }{{"", "0{"}, {"40", "40{"}, {fmt.Sprintf(`420["join",%q]`, m.pair.room), "430["}}
+	for _, s := range steps {
+		err := m.ask(ctx, s.send, func(text []byte) (bool, error) {
+			if !bytes.HasPrefix(text, []byte(s.want)) {
+				return false, fmt.Errorf("expected %s…, got %.200q", s.want, text)
+			}
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (socketio) message(m *member, size int) (text, body, mark []byte) {
+	const frame = `42["knowledgetalk",`
+	text, body, mark = ieum{}.message(m, size-len(frame)-1)
+	return append(append([]byte(frame), text...), ']'), body, mark
+}

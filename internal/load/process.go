@@ -1,0 +1,135 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// process is the id of a process whose use of the machine is read from /proc (Linux). Zero is nobody: it uses nothing.
+type process int
+
+// /proc counts CPU time in hundredths of a second, whatever the kernel's own tick is (USER_HZ).
+const tick = 10 * time.Millisecond
+
+var errStat = errors.New("not of the known form")
+
+// cpu is the user and system time the process has used so far.
+func (p process) cpu() (time.Duration, error) {
+	if p == 0 {
+		return 0, nil
+	}
+	name := fmt.Sprintf("/proc/%d/stat", p)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	d, err := parseCPU(b)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return d, nil
+}
+
+// parseCPU adds fields 14 and 15 of /proc/PID/stat (proc(5)). The second field is the program's name in brackets and may hold
+// blanks and brackets itself, so counting starts behind the last bracket.
+func parseCPU(stat []byte) (time.Duration, error) {
+	end := bytes.LastIndexByte(stat, ')')
+	if end < 0 {
+		return 0, errStat
+	}
+	fields := strings.Fields(string(stat[end+1:]))
+	if len(fields) < 13 {
+		return 0, errStat
+	}
+	var sum time.Duration
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, errStat
+		}
+		sum += time.Duration(n) * tick
+	}
+	return sum, nil
+}
+
+// rss is the resident memory in KB. smaps_rollup counts pages; VmRSS of status is an estimate that can be half a megabyte off.
+func (p process) rss() (int, error) {
+	if p == 0 {
+		return 0, nil
+	}
+	name := fmt.Sprintf("/proc/%d/smaps_rollup", p)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := parseRSS(string(b))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return n, nil
+}
+
+func parseRSS(rollup string) (int, error) {
+	for line := range strings.Lines(rollup) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "Rss:" && f[2] == "kB" {
+			return strconv.Atoi(f[1])
+		}
+	}
+	return 0, errStat
+}
+
+// Memory is stable when this many samples in a row lie within half a percent.
+const (
+	sampleEvery   = 250 * time.Millisecond
+	stableSamples = 12
+)
+
+// settle waits until the process's memory is stable, but not longer than patience, and returns the last sample.
+func (p process) settle(ctx context.Context, patience time.Duration) (rss int, stable bool, err error) {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	next := time.NewTicker(sampleEvery)
+	defer next.Stop()
+	var w window
+	for {
+		if rss, err = p.rss(); err != nil {
+			return 0, false, err
+		}
+		if w.add(rss) {
+			return rss, true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, false, ctx.Err()
+		case <-deadline.C:
+			return rss, false, nil
+		case <-next.C:
+		}
+	}
+}
+
+// window holds the last samples.
+type window struct {
+	samples [stableSamples]int
+	n       int
+}
+
+// add tells whether the last stableSamples are within half a percent of each other.
+func (w *window) add(v int) bool {
+	w.samples[w.n%stableSamples] = v
+	w.n++
+	if w.n < stableSamples {
+		return false
+	}
+	lo, hi := w.samples[0], w.samples[0]
+	for _, s := range w.samples {
+		lo, hi = min(lo, s), max(hi, s)
+	}
+	return (hi-lo)*200 <= hi
+}

@@ -1,0 +1,183 @@
+package load
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// run is the connections of one Signal and what they do.
+type run struct {
+	cfg     SignalConfig
+	dialect dialect
+	url     *url.URL
+	epoch   time.Time // latencies are differences of time since it
+
+	pairs   []*pair
+	readers sync.WaitGroup // one for each open connection
+	closing atomic.Bool    // we end the connections: their end is no fault
+
+	delivered atomic.Int64
+	finished  chan struct{} // one for each pair that has played its share, or failed
+	faults    faults
+}
+
+func newRun(cfg SignalConfig) *run {
+	r := &run{cfg: cfg, dialect: dialects[cfg.Protocol], epoch: time.Now(), finished: make(chan struct{}, max(1, cfg.Pairs))}
+	r.url, _ = url.Parse(cfg.URL) // Validate has seen it
+	var b [4]byte
+	_, _ = rand.Read(b[:])           // never fails
+	name := hex.EncodeToString(b[:]) // ids of an earlier run may still be held
+	r.pairs = make([]*pair, cfg.Conns/2)
+	for i := range r.pairs {
+		r.pairs[i] = newPair(r, fmt.Sprintf("%s-%d", name, i))
+	}
+	return r
+}
+
+// faults counts what went wrong.
+type faults struct {
+	mu           sync.Mutex
+	errors, lost int
+	first        string
+}
+
+func (f *faults) add(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.errors++
+	if f.first == "" {
+		f.first = err.Error()
+	}
+}
+
+func (f *faults) lose(n int, why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lost += n
+	if f.first == "" && n > 0 {
+		f.first = why
+	}
+}
+
+func (f *faults) counts() (errors, lost int, first string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.errors, f.lost, f.first
+}
+
+func (f *faults) any() bool {
+	e, l, _ := f.counts()
+	return e+l > 0
+}
+
+// how long one pair may take to connect and to enter its room
+const enterWithin = 30 * time.Second
+
+// connect brings every pair into its room, some at a time. The first failure ends it.
+func (r *run) connect(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	jobs := make(chan *pair)
+	var workers sync.WaitGroup
+	for range min(r.cfg.Dials, len(r.pairs)) {
+		workers.Go(func() {
+			for p := range jobs {
+				if err := r.open(ctx, p); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+feed:
+	for _, p := range r.pairs {
+		select {
+		case jobs <- p:
+		case <-ctx.Done():
+			break feed
+		}
+	}
+	close(jobs)
+	workers.Wait()
+	return context.Cause(ctx)
+}
+
+func (r *run) open(ctx context.Context, p *pair) error {
+	ctx, cancel := context.WithTimeout(ctx, enterWithin)
+	defer cancel()
+	for _, m := range p.members {
+		if err := m.dial(ctx); err != nil {
+			return fmt.Errorf("connect %s: %w", m.id, err)
+		}
+		if err := r.dialect.enter(ctx, m); err != nil {
+			return fmt.Errorf("enter %s: %w", m.id, err)
+		}
+	}
+	return nil
+}
+
+// play lets the first cfg.Pairs pairs deliver n messages between them.
+func (r *run) play(ctx context.Context, n int) error {
+	players := r.pairs[:r.cfg.Pairs]
+	for i, p := range players {
+		share := n / len(players)
+		if i < n%len(players) {
+			share++
+		}
+		p.play(share)
+	}
+	stall := time.NewTicker(r.cfg.Stall)
+	defer stall.Stop()
+	before := r.delivered.Load()
+	for open := len(players); open > 0; {
+		select {
+		case <-r.finished:
+			open--
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-stall.C:
+			now := r.delivered.Load()
+			if now == before {
+				r.giveUp(players)
+				return nil
+			}
+			before = now
+		}
+	}
+	return nil
+}
+
+// giveUp counts what is in flight as lost. The connections go first: a pair whose write blocks holds its lock.
+func (r *run) giveUp(players []*pair) {
+	r.close()
+	for _, p := range players {
+		p.fail("nothing was delivered for " + r.cfg.Stall.String())
+	}
+}
+
+// latencies of the last play, of all pairs.
+func (r *run) latencies() []time.Duration {
+	var all []time.Duration
+	for _, p := range r.pairs[:r.cfg.Pairs] {
+		p.mu.Lock()
+		all = append(all, p.took...)
+		p.mu.Unlock()
+	}
+	return all
+}
+
+// close ends every connection and waits until they have ended. It may be called twice.
+func (r *run) close() {
+	r.closing.Store(true)
+	for _, p := range r.pairs {
+		for _, m := range p.members {
+			m.close()
+		}
+	}
+	r.readers.Wait()
+}

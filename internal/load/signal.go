@@ -1,0 +1,218 @@
+// Package load makes load on a server and tells what the load cost it: the programs behind `ieum bench`.
+//
+// Signal opens connections in rooms of two, waits until the server's memory has come to rest, and lets some of the pairs pass
+// messages to and fro: one in flight a pair, the delivery of one being the signal to send the next (a closed loop, so that a slow
+// server is not buried but takes longer). What the server used is read from /proc. It speaks our protocol and those of the
+// servers that we compare ourselves with; what differs between them stands in a dialect.
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// SignalConfig says what load Signal makes. Fields with a default take it when zero.
+type SignalConfig struct {
+	Protocol        string // ieum (default), peerjs or socketio
+	URL             string // ws://host:port/path
+	CpCode, AuthKey string // the license; ieum only
+	Conns           int    // connections: even, in rooms of two
+	Pairs           int    // rooms whose members pass messages, at most Conns/2
+	Messages        int    // deliveries to measure, after a fifth as many to warm up; 0: connections only
+	Size            int    // bytes of each message, default 1500
+	PID             int    // of the server; 0: its CPU and memory are not measured
+	Dials           int    // rooms that are opened at once, default 16
+
+	Stall  time.Duration // without a delivery anywhere: what is in flight is lost; default 10 s
+	Settle time.Duration // the longest wait for stable memory, default 30 s
+}
+
+// Bounds, so that a typing error does not eat the machine.
+const (
+	maxConns    = 100_000
+	maxMessages = 50_000_000
+	minSize     = 500
+	maxSize     = 60_000
+)
+
+// Validate reports every fault.
+func (c SignalConfig) Validate() error {
+	var faults []error
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	_, known := dialects[c.Protocol]
+	need(known || c.Protocol == "", "protocol: %q is none of ieum, peerjs, socketio", c.Protocol)
+	u, err := url.Parse(c.URL)
+	need(err == nil && u.Scheme == "ws" && u.Host != "", "url: %q is not of the form ws://host:port/path", c.URL)
+	need(c.Conns >= 2 && c.Conns <= maxConns && c.Conns%2 == 0, "conns: must be even, 2 to %d", maxConns)
+	need(c.Pairs >= 0 && c.Pairs <= c.Conns/2, "pairs: must be 0 to half of conns")
+	need(c.Messages >= 0 && c.Messages <= maxMessages, "messages: must be 0 to %d", maxMessages)
+	need(c.Messages == 0 || c.Pairs > 0, "pairs: at least one must pass the messages")
+	need(c.Size == 0 || c.Size >= minSize && c.Size <= maxSize, "size: must be %d to %d bytes", minSize, maxSize)
+	need(c.PID >= 0 && c.Dials >= 0 && c.Stall >= 0 && c.Settle >= 0, "pid, dials, stall and settle must not be negative")
+	return errors.Join(faults...)
+}
+
+func (c *SignalConfig) defaults() {
+	if c.Protocol == "" {
+		c.Protocol = "ieum"
+	}
+	if c.Size == 0 {
+		c.Size = 1500
+	}
+	if c.Dials == 0 {
+		c.Dials = 16
+	}
+	if c.Stall == 0 {
+		c.Stall = 10 * time.Second
+	}
+	if c.Settle == 0 {
+		c.Settle = 30 * time.Second
+	}
+}
+
+// SignalReport is what came out. Fields that were not measured are left out of its JSON.
+type SignalReport struct {
+	Protocol string `json:"protocol"`
+	Conns    int    `json:"conns"`
+	Pairs    int    `json:"pairs"`
+	Size     int    `json:"size"` // bytes
+
+	ConnectSeconds  float64  `json:"connectSeconds"`            // until all were in their rooms
+	CPUPer1kConnect *float64 `json:"cpuPer1kConnect,omitempty"` // seconds for 1,000 connections, room included
+
+	RSSBeforeKB *int     `json:"rssBeforeKB,omitempty"`
+	RSSIdleKB   *int     `json:"rssIdleKB,omitempty"`   // all connections open, nobody says anything
+	KBPerConn   *float64 `json:"kbPerConn,omitempty"`   // the difference, for one connection
+	RSSStable   *bool    `json:"rssStable,omitempty"`   // false: memory still moved when patience ended
+	RSSLoadedKB *int     `json:"rssLoadedKB,omitempty"` // after the messages
+
+	Messages      int      `json:"messages"` // delivered, right in content, order and sender
+	PerSecond     float64  `json:"perSecond,omitempty"`
+	CPUPerMillion *float64 `json:"cpuPerMillion,omitempty"` // seconds, user and system
+	P50us         float64  `json:"p50us,omitempty"`         // from one member's send to the other's receipt, microseconds
+	P99us         float64  `json:"p99us,omitempty"`
+
+	Errors int    `json:"errors"`          // connections lost, messages refused, unexpected or damaged; warm-up included
+	Lost   int    `json:"lost"`            // sent and never delivered; warm-up included
+	Fault  string `json:"fault,omitempty"` // the first of them
+}
+
+// Signal makes the load and measures it. An error means that the load could not be made; what went wrong under load is in the
+// report. It returns when all its connections have ended.
+func Signal(ctx context.Context, cfg SignalConfig) (SignalReport, error) {
+	if err := cfg.Validate(); err != nil {
+		return SignalReport{}, err
+	}
+	cfg.defaults()
+	r := newRun(cfg)
+	defer r.close()
+	m := &meter{run: r, server: process(cfg.PID)}
+	m.report = SignalReport{Protocol: cfg.Protocol, Conns: cfg.Conns, Pairs: cfg.Pairs, Size: cfg.Size}
+	err := m.measure(ctx)
+	m.report.Errors, m.report.Lost, m.report.Fault = r.faults.counts()
+	return m.report, err
+}
+
+// meter takes the server's figures around the parts of a run.
+type meter struct {
+	run    *run
+	server process
+	report SignalReport
+}
+
+func (m *meter) measure(ctx context.Context) error {
+	if err := m.connections(ctx); err != nil {
+		return err
+	}
+	if m.run.cfg.Messages == 0 || m.run.faults.any() {
+		return ctx.Err()
+	}
+	if err := m.run.play(ctx, max(1, m.run.cfg.Messages/5)); err != nil || m.run.faults.any() {
+		return err
+	}
+	return m.messages(ctx)
+}
+
+func (m *meter) connections(ctx context.Context) error {
+	before, err := m.server.rss()
+	if err != nil {
+		return err
+	}
+	cpu, err := m.server.cpu()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := m.run.connect(ctx); err != nil {
+		return err
+	}
+	m.report.ConnectSeconds = round(time.Since(start).Seconds())
+	if m.server == 0 {
+		return nil
+	}
+	after, err := m.server.cpu()
+	if err != nil {
+		return err
+	}
+	conns := float64(m.run.cfg.Conns)
+	m.report.CPUPer1kConnect = ptr(round((after - cpu).Seconds() * 1000 / conns))
+	idle, stable, err := m.server.settle(ctx, m.run.cfg.Settle)
+	if err != nil {
+		return err
+	}
+	m.report.RSSBeforeKB, m.report.RSSIdleKB, m.report.RSSStable = &before, &idle, &stable
+	m.report.KBPerConn = ptr(round(float64(idle-before) / conns))
+	return nil
+}
+
+func (m *meter) messages(ctx context.Context) error {
+	cpu, err := m.server.cpu()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := m.run.play(ctx, m.run.cfg.Messages); err != nil {
+		return err
+	}
+	took := time.Since(start).Seconds()
+	after, err := m.server.cpu()
+	if err != nil {
+		return err
+	}
+	latencies := m.run.latencies()
+	m.report.Messages = len(latencies)
+	if len(latencies) == 0 {
+		return nil
+	}
+	m.report.PerSecond = round(float64(len(latencies)) / took)
+	slices.Sort(latencies)
+	m.report.P50us, m.report.P99us = quantile(latencies, 0.5), quantile(latencies, 0.99)
+	if m.server == 0 {
+		return nil
+	}
+	m.report.CPUPerMillion = ptr(round((after - cpu).Seconds() * 1e6 / float64(len(latencies))))
+	loaded, err := m.server.rss()
+	m.report.RSSLoadedKB = &loaded
+	return err
+}
+
+// quantile of sorted latencies, in microseconds: the smallest that at least q of them do not exceed.
+func quantile(sorted []time.Duration, q float64) float64 {
+	i := int(q * float64(len(sorted)))
+	return round(float64(sorted[min(i, len(sorted)-1)]) / float64(time.Microsecond))
+}
+
+// round keeps three digits behind the point: more would be noise.
+func round(f float64) float64 {
+	return float64(int64(f*1000+0.5)) / 1000
+}
+
+func ptr(f float64) *float64 { return &f }
