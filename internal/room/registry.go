@@ -2,7 +2,6 @@ package room
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -78,12 +77,18 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 		err = ErrNotIn
 		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
 			err = nil
-			g.sink.Deliver([]Address{c.Address}, Event{Synced, r.key, r.seq, r.members[i], r.state()})
+			g.sink.Deliver([]Address{c.Address}, Event{Kind: Synced, Key: r.key, Seq: r.seq, Member: r.members[i], State: r.state()})
 		}
 	case Get:
 		state = r.state()
+	case Destroy:
+		if err = r.destroy(c, g.sink); err == nil {
+			ended = true
+		}
+	case Kick:
+		err = r.kick(c, g)
 	default:
-		err = fmt.Errorf("room: unknown command %T", cmd)
+		err = r.apply(cmd, g.sink)
 	}
 	r.mu.Unlock()
 	if ended {
@@ -115,6 +120,7 @@ func (g *Registry) Close() {
 		r.mu.Lock()
 		r.dead = true
 		r.stopReaper()
+		r.stopKicks()
 		r.mu.Unlock()
 	}
 	clear(g.rooms)
@@ -147,7 +153,7 @@ func (g *Registry) create(key Key, c Create) error {
 	if g.closed || g.tenants[key.Tenant] >= g.limits.Rooms {
 		return ErrTooMany
 	}
-	r := &room{key: key, created: time.Now(), keep: c.Keep, owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity)}
+	r := &room{key: key, created: time.Now(), keep: c.Keep, group: c.Group, talking: c.Talking, owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity)}
 	g.rooms[key] = r
 	g.tenants[key.Tenant]++
 	r.mu.Lock()

@@ -6,6 +6,7 @@
 package room
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
@@ -21,6 +22,11 @@ var (
 	ErrNotIn     = errors.New("not in the room")
 	ErrTooMany   = errors.New("too many rooms")
 	ErrStale     = errors.New("a newer session of this user is in the room")
+	ErrDenied    = errors.New("not allowed in this room")
+	ErrSharing   = errors.New("someone else is sharing")
+	ErrNoMember  = errors.New("no such member")
+	ErrCapacity  = errors.New("capacity below the present number of members")
+	ErrNoGroup   = errors.New("no such group")
 )
 
 // Key names a room: ids are only unique within a tenant (a cpCode).
@@ -36,9 +42,34 @@ type Member struct {
 	Device   string
 	Features []string
 	Host     bool
+	Video    bool // what the user says of camera and microphone
+	Audio    bool
+	Permit   Permit
+	Feeds    []Feed // announced to the room, in a room for group calls
 	Address  Address
 	// Epoch counts the user's sessions. A command of a session that has been superseded is refused or ignored.
 	Epoch uint64
+}
+
+// Permit says what a member may do besides talking. The host gives and takes it.
+type Permit struct{ Screen, Chat, Whiteboard, Draw, Document bool }
+
+// AllPermitted is what a member starts with.
+var AllPermitted = Permit{true, true, true, true, true}
+
+// Feed is a stream that a member sends to whoever asks for it.
+type Feed struct {
+	User  string
+	Type  string // cam or screen
+	Epoch int    // counts the publications of this type
+	Audio bool
+	Video bool
+}
+
+// Share is what a member shows to all: one at a time in a room.
+type Share struct {
+	User string
+	Type string // screen
 }
 
 // State is a room as its members know it. Members are in order of joining.
@@ -47,6 +78,9 @@ type State struct {
 	Title     string
 	Capacity  int
 	CreatedAt time.Time
+	Group     bool // made for group calls: feeds are announced and asked for
+	Talking   bool // members are told who talks
+	Share     *Share
 	Members   []Member
 	Seq       uint64 // of the last event this state contains
 }
@@ -56,20 +90,36 @@ type Kind int
 
 // Kinds of events.
 const (
-	Entered     Kind = iota + 1 // to the one who joined: the room's State, before any later event
-	Joined                      // to the others: Member came
-	Left                        // to the others: Member went
-	HostChanged                 // to everyone: Member is host now
-	Synced                      // to the one who asked with Sync: the room's State, before any later event
+	Entered      Kind = iota + 1 // to the one who joined: the room's State, before any later event
+	Joined                       // to the others: Member came
+	Left                         // to the others: Member went
+	HostChanged                  // to everyone: Member is host now
+	Synced                       // to the one who asked with Sync: the room's State, before any later event
+	Removed                      // to Member, who was put out of the room, and when the room is destroyed to every member
+	Destroyed                    // to everyone who was in: the room has ended
+	Shared                       // Member shows something: Share; to the others, or to one of them
+	Unshared                     // Member stopped
+	Said                         // Member said Body; Word tells what it is
+	Kicked                       // to Member: Other asks it to leave
+	Edited                       // Member changed title, capacity or host: State
+	EditedMember                 // Member changed its name, camera or microphone
+	Permitted                    // Member may now do what its Permit says
+	Published                    // Feeds can be asked for
+	Grouped                      // Member made the group Word
 )
 
 // Event is what a room tells its members.
 type Event struct {
 	Kind   Kind
 	Key    Key
-	Seq    uint64
+	Seq    uint64 // 0: outside the room's order, since not every member gets it
 	Member Member
-	State  *State // Entered and Synced only
+	State  *State          // Entered, Synced and Edited only
+	Share  *Share          // Shared only
+	Feeds  []Feed          // Published only
+	Other  string          // Kicked only: a user id
+	Word   string          // Said and Grouped only
+	Body   json.RawMessage // Said only: not looked at here
 }
 
 // Sink takes a room's events to the sessions at the addresses. It is called with the room locked and must not block.
@@ -77,7 +127,7 @@ type Sink interface {
 	Deliver(to []Address, e Event)
 }
 
-// Command is one of Create, Join, Leave, Sync and Get.
+// Command is what a room can be told: the types below and in commands.go.
 type Command interface{ command() }
 
 type (
@@ -87,6 +137,8 @@ type (
 		Capacity int // at least 1
 		Owner    string
 		Keep     bool // stays when the last member leaves
+		Group    bool // for group calls
+		Talking  bool // tell members who talks
 	}
 	// Join puts Member into the room. The first member is host, until the one who made the room comes.
 	Join struct{ Member Member }
@@ -114,13 +166,18 @@ type room struct {
 	key     Key
 	created time.Time
 	keep    bool
-	owner   string
+	group   bool
+	talking bool
 
 	mu       sync.Mutex // guards what follows; a Sink is called with it held
 	dead     bool       // removed from the registry: look it up again
+	owner    string     // becomes host when it comes
 	title    string
 	capacity int
 	members  []Member
+	share    *Share
+	groups   map[string]string       // group id to the user who made it
+	kicks    map[Address]*time.Timer // members who were asked to go
 	seq      uint64
 	reaper   *time.Timer // runs while the room is empty
 }
@@ -130,7 +187,10 @@ func (r *room) index(user string) int {
 }
 
 func (r *room) state() *State {
-	return &State{r.key, r.title, r.capacity, r.created, slices.Clone(r.members), r.seq}
+	return &State{
+		Key: r.key, Title: r.title, Capacity: r.capacity, CreatedAt: r.created, Group: r.group, Talking: r.talking,
+		Share: r.share, Members: slices.Clone(r.members), Seq: r.seq,
+	}
 }
 
 func (r *room) others(user string) []Address {
@@ -163,11 +223,13 @@ func (r *room) join(m Member, sink Sink) error {
 	for i := range r.members {
 		r.members[i].Host = r.members[i].Host && !m.Host
 	}
+	m.Permit = AllPermitted
 	r.members = append(r.members, m)
-	r.seq++
-	sink.Deliver([]Address{m.Address}, Event{Entered, r.key, r.seq, m, r.state()})
-	if to := r.others(m.ID); len(to) > 0 {
-		sink.Deliver(to, Event{Joined, r.key, r.seq, m, nil})
+	e := r.next(Event{Kind: Joined, Member: m})
+	sink.Deliver([]Address{m.Address}, Event{Kind: Entered, Key: r.key, Seq: e.Seq, Member: m, State: r.state()})
+	r.tell(sink, r.others(m.ID), e)
+	if feeds := r.feeds(m.ID); len(feeds) > 0 {
+		r.tell(sink, []Address{m.Address}, Event{Kind: Published, Key: r.key, Feeds: feeds})
 	}
 	if moved {
 		r.hostChanged(m, sink)
@@ -175,14 +237,21 @@ func (r *room) join(m Member, sink Sink) error {
 	return nil
 }
 
-// remove is called with r.mu held. When the host goes the oldest member becomes host.
+// remove is called with r.mu held. What the member shared ends first; when the host goes the oldest member becomes host.
 func (r *room) remove(i int, sink Sink) {
 	m := r.members[i]
+	r.unshare(m, sink)
 	r.members = slices.Delete(r.members, i, i+1)
-	r.seq++
-	if to := r.others(m.ID); len(to) > 0 {
-		sink.Deliver(to, Event{Left, r.key, r.seq, m, nil})
+	if t := r.kicks[m.Address]; t != nil {
+		t.Stop()
+		delete(r.kicks, m.Address)
 	}
+	for id, by := range r.groups {
+		if by == m.ID {
+			delete(r.groups, id)
+		}
+	}
+	r.tell(sink, r.others(m.ID), r.next(Event{Kind: Left, Member: m}))
 	if m.Host && len(r.members) > 0 {
 		r.members[0].Host = true
 		r.hostChanged(r.members[0], sink)
@@ -191,6 +260,28 @@ func (r *room) remove(i int, sink Sink) {
 
 // hostChanged tells everyone, the new host too: the number it carries belongs to the one order of the room.
 func (r *room) hostChanged(m Member, sink Sink) {
+	r.tell(sink, r.others(""), r.next(Event{Kind: HostChanged, Member: m}))
+}
+
+// next gives e its place in the room's order.
+func (r *room) next(e Event) Event {
 	r.seq++
-	sink.Deliver(r.others(""), Event{HostChanged, r.key, r.seq, m, nil})
+	e.Key, e.Seq = r.key, r.seq
+	return e
+}
+
+func (r *room) tell(sink Sink, to []Address, e Event) {
+	if len(to) > 0 {
+		sink.Deliver(to, e)
+	}
+}
+
+// feeds are those of all members but one.
+func (r *room) feeds(but string) (all []Feed) {
+	for _, m := range r.members {
+		if m.ID != but {
+			all = append(all, m.Feeds...)
+		}
+	}
+	return all
 }

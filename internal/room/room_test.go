@@ -36,7 +36,10 @@ func (r *recorder) told(session string) string {
 	defer r.mu.Unlock()
 	s := ""
 	for _, e := range r.got[at(session)] {
-		s += fmt.Sprintf("%d:%s:%s ", e.Seq, [...]string{"", "entered", "joined", "left", "host", "synced"}[e.Kind], e.Member.ID)
+		s += fmt.Sprintf("%d:%s:%s ", e.Seq, [...]string{
+			"", "entered", "joined", "left", "host", "synced", "removed", "destroyed", "shared", "unshared", "said", "kicked", "edited",
+			"editedMember", "permitted", "published", "grouped",
+		}[e.Kind], e.Member.ID)
 	}
 	return s
 }
