@@ -28,6 +28,11 @@ type CreateRoomAnswer struct {
 	RoomID string `json:"roomId"`
 }
 
+// GroupAnswer is the body of a successful createGroup.
+type GroupAnswer struct {
+	GroupID string `json:"groupId"`
+}
+
 // MemberListAnswer is the body of a successful memberList.
 type MemberListAnswer struct {
 	Members Members `json:"members"`
@@ -36,26 +41,6 @@ type MemberListAnswer struct {
 // ICEAnswer is the body of a successful iceServers.
 type ICEAnswer struct {
 	ICEServers []ICEServer `json:"iceServers"`
-}
-
-// Presence is a push to the members of a room. User is a Member in join and a user id in all others.
-type Presence struct {
-	EventOp string `json:"eventOp"` // always presence
-	Type    string `json:"type"`
-	RoomID  string `json:"roomId"`
-	Seq     uint64 `json:"seq"`
-	User    any    `json:"user"`
-	Sender  string `json:"sender"`
-}
-
-// Join is the presence event of a member that came.
-func Join(roomID string, seq uint64, m Member) Presence {
-	return Presence{"presence", "join", roomID, seq, m, m.ID}
-}
-
-// Left is the presence event of a member that went.
-func Left(roomID string, seq uint64, user string) Presence {
-	return Presence{"presence", "leave", roomID, seq, user, user}
 }
 
 // AppendAnswer appends the answer to a request as JSON. op and reqID are the request's own; reqID is raw JSON or nil.
@@ -119,8 +104,3 @@ func (m Members) MarshalJSON() ([]byte, error) {
 
 // FormatTime writes t as createdAt stands on the wire.
 func FormatTime(t time.Time) string { return t.UTC().Format("2006/01/02 15:04:05") }
-
-// HostChange is the presence event of a new host.
-func HostChange(roomID string, seq uint64, user string) Presence {
-	return Presence{"presence", "hostChange", roomID, seq, user, user}
-}

@@ -31,6 +31,7 @@ const (
 	Missing       Code = "421"
 	Invalid       Code = "422"
 	TooMany       Code = "429"
+	Sharing       Code = "440"
 	NoRoom        Code = "441"
 	AlreadyIn     Code = "442"
 	RoomExists    Code = "443"
@@ -154,7 +155,14 @@ type RoomState struct {
 	IsRecording   bool    `json:"isRecording"`
 	TalkingNoty   bool    `json:"talkingNoty"`
 	FileServerURL string  `json:"fileServerUrl"`
-	Seq           uint64  `json:"seq"` // number of the last presence event this state contains
+	Share         *Share  `json:"share,omitempty"` // what somebody shows at the moment
+	Seq           uint64  `json:"seq"`             // number of the last presence event this state contains
+}
+
+// Share is what one member shows to all.
+type Share struct {
+	Type string `json:"type"` // screen
+	User string `json:"user"`
 }
 
 // ICEServer is one entry of RTCPeerConnection's iceServers.

@@ -14,7 +14,7 @@ type Actor struct {
 }
 
 type (
-	// Destroy ends the room for everyone. Host only.
+	// Destroy ends the room for everyone. For the host, and for who made the room while it is not in it.
 	Destroy struct{ By Actor }
 	// Show starts sharing, or says it again: to one member, or with Target empty to all others.
 	Show struct {
@@ -352,8 +352,8 @@ func (r *room) makeGroup(c MakeGroup, sink Sink) error {
 
 // destroy tells everyone of everyone's leaving, and then that the room has ended.
 func (r *room) destroy(c Destroy, sink Sink) error {
-	if _, err := r.host(c.By); err != nil {
-		return err
+	if _, err := r.host(c.By); err != nil && (r.owner != c.By.User || r.index(c.By.User) >= 0) {
+		return ErrDenied
 	}
 	everyone := r.others("")
 	if r.share != nil {
@@ -399,15 +399,14 @@ func (g *Registry) expel(key Key, user string, addr Address) {
 	if r == nil {
 		return
 	}
-	empty := false
+	ended := false
 	if i := r.index(user); i >= 0 && r.members[i].Address == addr {
 		m := r.members[i]
-		r.remove(i, g.sink)
+		ended = r.takeOut(i, g)
 		r.tell(g.sink, []Address{addr}, Event{Kind: Removed, Key: key, Seq: r.seq, Member: m})
-		empty = len(r.members) == 0 && !r.keep
 	}
 	r.mu.Unlock()
-	if empty {
+	if ended {
 		g.end(r)
 	}
 }

@@ -67,11 +67,7 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 		err = ErrNotIn
 		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
 			err = nil
-			r.remove(i, g.sink)
-			ended = len(r.members) == 0 && !r.keep
-			if len(r.members) == 0 && r.keep {
-				r.startReaper(g, g.limits.KeptLife)
-			}
+			ended = r.takeOut(i, g)
 		}
 	case Sync:
 		err = ErrNotIn
@@ -160,6 +156,15 @@ func (g *Registry) create(key Key, c Create) error {
 	r.startReaper(g, g.limits.EmptyLife)
 	r.mu.Unlock()
 	return nil
+}
+
+// takeOut removes a member; it returns true when the room ends with it. r.mu is held.
+func (r *room) takeOut(i int, g *Registry) (ended bool) {
+	r.remove(i, g.sink)
+	if len(r.members) == 0 && r.keep {
+		r.startReaper(g, g.limits.KeptLife)
+	}
+	return len(r.members) == 0 && !r.keep
 }
 
 // end removes a room if it is still empty: somebody may have come in since.

@@ -95,27 +95,48 @@ func (r *request) unregistered() {
 
 func (r *request) dispatch() {
 	switch string(r.env.Op) {
-	case "sdp", "candidate", "publish", "unpublish":
+	case "sdp", "candidate", "subscribe":
 		r.relay()
-	case "keepAlive":
-		r.ok(nil)
-	case "createRoom":
-		r.done(r.createRoom())
-	case "joinRoom":
-		r.done(r.joinRoom())
-	case "leaveRoom":
-		r.done(r.leaveRoom())
-	case "memberList":
-		r.done(r.memberList())
-	case "iceServers":
-		r.ok(protocol.ICEAnswer{ICEServers: r.s.iceServers(r.c)})
-	case "register":
-		r.fail(errRegistered)
-	case "sdpRoom":
-		r.fail(errNotOffered)
-	default:
-		r.fail(errUnknownOp)
+		return
+	case "publish", "unpublish": // to one member, or to the room
+		if r.env.Target != nil {
+			r.relay()
+			return
+		}
 	}
+	if handle, ok := handlers[string(r.env.Op)]; ok {
+		r.done(handle(r))
+		return
+	}
+	r.fail(errUnknownOp)
+}
+
+// handlers are the operations of a registered client that are not passed on to another member.
+var handlers = map[string]func(*request) error{
+	"keepAlive":       func(r *request) error { r.ok(nil); return nil },
+	"iceServers":      func(r *request) error { r.ok(protocol.ICEAnswer{ICEServers: r.s.iceServers(r.c)}); return nil },
+	"register":        func(*request) error { return errRegistered },
+	"sdpRoom":         func(*request) error { return errNotOffered },
+	"createRoom":      (*request).createRoom,
+	"createVideoRoom": (*request).createVideoRoom,
+	"joinRoom":        (*request).joinRoom,
+	"leaveRoom":       (*request).leaveRoom,
+	"memberList":      (*request).memberList,
+	"destroyRoom":     (*request).destroyRoom,
+	"editRoomInfo":    (*request).editRoomInfo,
+	"kickOut":         (*request).kickOut,
+	"permit":          (*request).permit,
+	"editUserInfo":    (*request).editUserInfo,
+	"changeName":      (*request).editUserInfo,
+	"chat":            (*request).chat,
+	"inform":          (*request).inform,
+	"talking":         (*request).talking,
+	"screen":          (*request).screen,
+	"shareStop":       (*request).shareStop,
+	"publish":         (*request).publish,
+	"unpublish":       (*request).unpublish,
+	"createGroup":     (*request).createGroup,
+	"endGroup":        (*request).endGroup,
 }
 
 // errAnswered says that a handler has answered already.

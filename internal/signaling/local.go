@@ -40,6 +40,13 @@ func (l *Local) ClaimUser(_ context.Context, tenant, user string, s Seat, limit 
 	return s, nil
 }
 
+// Holder implements Directory.
+func (l *Local) Holder(_ context.Context, tenant, user string) (Seat, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.users[userKey{tenant, user}], nil
+}
+
 // ReleaseUser implements Directory.
 func (l *Local) ReleaseUser(_ context.Context, tenant, user string, s Seat) error {
 	l.mu.Lock()

@@ -28,6 +28,12 @@ func testDirectory(t *testing.T, open func() Directory) {
 		if holder, err := d.ClaimUser(ctx, "t", "kim", Seat{Node: "n2", Session: "s2"}, 10); !errors.Is(err, ErrTaken) || holder != a {
 			t.Errorf("got %v %v, want ErrTaken with the holder", holder, err)
 		}
+		if holder, err := d.Holder(ctx, "t", "kim"); holder != a || err != nil {
+			t.Errorf("holder %v %v", holder, err)
+		}
+		if holder, err := d.Holder(ctx, "t", "nobody"); holder != (Seat{}) || err != nil {
+			t.Errorf("holder %v %v", holder, err)
+		}
 		if _, err := d.ClaimUser(ctx, "other", "kim", Seat{Node: "n2", Session: "s2"}, 10); err != nil {
 			t.Errorf("another tenant's kim: %v", err)
 		}

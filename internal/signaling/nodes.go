@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
@@ -15,17 +16,27 @@ type parcel struct {
 	Do    *doParcel    `json:"do,omitempty"`    // a request: command a room
 	Event *eventParcel `json:"event,omitempty"` // what a room says
 	Pass  *passParcel  `json:"pass,omitempty"`  // a member's message to another
+	Tell  *tellParcel  `json:"tell,omitempty"`  // a user's message to a user of the same license
 	Evict *Seat        `json:"evict,omitempty"` // a request: end a session that is taken over
 }
 
 type doParcel struct {
-	Key    room.Key     `json:"key"`
-	Create *room.Create `json:"create,omitempty"`
-	Join   *room.Join   `json:"join,omitempty"`
-	Leave  *room.Leave  `json:"leave,omitempty"`
-	Sync   *room.Sync   `json:"sync,omitempty"`
-	Get    *room.Get    `json:"get,omitempty"`
+	Key  room.Key        `json:"key"`
+	Name string          `json:"name"` // of the command's type
+	Body json.RawMessage `json:"body"`
 }
+
+// commands are those that may come from another node, by the name of their type.
+var commands = func() map[string]reflect.Type {
+	m := map[string]reflect.Type{}
+	for _, c := range []room.Command{
+		room.Create{}, room.Join{}, room.Leave{}, room.Sync{}, room.Get{}, room.Destroy{}, room.Show{}, room.Unshow{}, room.Edit{},
+		room.EditMember{}, room.SetPermit{}, room.Kick{}, room.Say{}, room.Announce{}, room.Withdraw{}, room.MakeGroup{}, room.EndGroup{},
+	} {
+		m[reflect.TypeOf(c).Name()] = reflect.TypeOf(c)
+	}
+	return m
+}()
 
 type eventParcel struct {
 	To    []string   `json:"to"` // sessions
@@ -38,6 +49,12 @@ type passParcel struct {
 	Message json.RawMessage `json:"message"`
 }
 
+type tellParcel struct {
+	Tenant  string          `json:"tenant"`
+	Session string          `json:"session"`
+	Message json.RawMessage `json:"message"`
+}
+
 type doAnswer struct {
 	State *room.State `json:"state,omitempty"`
 	Error string      `json:"error,omitempty"`
@@ -45,7 +62,8 @@ type doAnswer struct {
 
 // errors of rooms keep their identity on the way between nodes
 var roomErrors = []error{
-	room.ErrNoRoom, room.ErrExists, room.ErrFull, room.ErrAlreadyIn, room.ErrNotIn, room.ErrTooMany, room.ErrStale,
+	room.ErrNoRoom, room.ErrExists, room.ErrFull, room.ErrAlreadyIn, room.ErrNotIn, room.ErrTooMany, room.ErrStale, room.ErrDenied,
+	room.ErrSharing, room.ErrNoMember, room.ErrCapacity, room.ErrNoGroup,
 }
 
 // create makes this node the room's owner, unless another is.
@@ -111,19 +129,11 @@ func (h *Hub) command(ctx context.Context, owner string, key room.Key, cmd room.
 	if owner == h.cfg.Node {
 		return h.doHere(ctx, key, cmd)
 	}
-	d := &doParcel{Key: key}
-	switch c := cmd.(type) {
-	case room.Create:
-		d.Create = &c
-	case room.Join:
-		d.Join = &c
-	case room.Leave:
-		d.Leave = &c
-	case room.Sync:
-		d.Sync = &c
-	case room.Get:
-		d.Get = &c
+	body, err := json.Marshal(cmd)
+	if err != nil {
+		return nil, wrap("encode command", err)
 	}
+	d := &doParcel{key, reflect.TypeOf(cmd).Name(), body}
 	var a doAnswer
 	if err := h.request(ctx, owner, parcel{Do: d}, &a); err != nil {
 		return nil, err
@@ -169,6 +179,20 @@ func (h *Hub) pass(key room.Key, to place, m *transport.Message) error {
 	}
 	defer m.Release()
 	return h.cast(to.addr.Node, parcel{Pass: &passParcel{key, to.addr.Session, m.B}})
+}
+
+// whisper hands a message to the session in a seat. It takes over the reference.
+func (h *Hub) whisper(tenant string, seat Seat, m *transport.Message) error {
+	if seat.Node != h.cfg.Node {
+		defer m.Release()
+		return h.cast(seat.Node, parcel{Tell: &tellParcel{tenant, seat.Session, m.B}})
+	}
+	if s := h.session(seat.Session); s != nil && s.tenant == tenant {
+		s.send(m, true)
+		return nil
+	}
+	m.Release()
+	return nil
 }
 
 func (h *Hub) forward(node string, sessions []string, e room.Event) {
@@ -220,6 +244,10 @@ func (h *Hub) fromBus(payload []byte) []byte {
 		if len(here) > 0 {
 			h.deliver(here, p.Event.Event)
 		}
+	case p.Tell != nil:
+		m := transport.NewMessage()
+		m.B = append(m.B, p.Tell.Message...)
+		_ = h.whisper(p.Tell.Tenant, Seat{Node: h.cfg.Node, Session: p.Tell.Session}, m)
 	case p.Pass != nil:
 		s := h.session(p.Pass.Session)
 		if s == nil {
@@ -235,19 +263,15 @@ func (h *Hub) fromBus(payload []byte) []byte {
 }
 
 func (h *Hub) doFromBus(d *doParcel) []byte {
-	var cmd room.Command
-	switch {
-	case d.Create != nil:
-		cmd = *d.Create
-	case d.Join != nil:
-		cmd = *d.Join
-	case d.Leave != nil:
-		cmd = *d.Leave
-	case d.Sync != nil:
-		cmd = *d.Sync
-	default:
-		cmd = room.Get{}
+	t, ok := commands[d.Name]
+	if !ok {
+		return []byte(`{"error":"unknown command"}`)
 	}
+	v := reflect.New(t)
+	if err := json.Unmarshal(d.Body, v.Interface()); err != nil {
+		return []byte(`{"error":"command not understood"}`)
+	}
+	cmd := v.Elem().Interface().(room.Command)
 	var a doAnswer
 	state, err := h.doHere(context.Background(), d.Key, cmd)
 	a.State = state

@@ -8,17 +8,37 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-const defaultCapacity = 16
+const (
+	defaultCapacity      = 16
+	defaultVideoCapacity = 8 // in a mesh everybody sends to everybody
+)
 
 func (r *request) createRoom() error {
-	q := protocol.CreateRoom{}
-	if err := protocol.Decode(r.msg, &q); err != nil {
+	var q protocol.CreateRoom
+	if err := r.read(&q); err != nil {
 		return err
 	}
-	if err := q.Validate(); err != nil {
+	return r.create(q, room.Create{Capacity: defaultCapacity})
+}
+
+func (r *request) createVideoRoom() error {
+	var q protocol.CreateVideoRoom
+	if err := r.read(&q); err != nil {
 		return err
 	}
-	cmd := room.Create{Title: q.Title, Capacity: defaultCapacity, Owner: r.s.user, Keep: q.Destroy != nil && !bool(*q.Destroy)}
+	return r.create(q.CreateRoom, room.Create{Capacity: defaultVideoCapacity, Group: true, Talking: bool(q.TalkingNoty)})
+}
+
+// read decodes and checks the request.
+func (r *request) read(into interface{ Validate() error }) error {
+	if err := protocol.Decode(r.msg, into); err != nil {
+		return err
+	}
+	return into.Validate()
+}
+
+func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
+	cmd.Title, cmd.Owner, cmd.Keep = q.Title, r.s.user, q.Destroy != nil && !bool(*q.Destroy)
 	if q.Capacity != nil {
 		cmd.Capacity = int(*q.Capacity)
 	}
@@ -70,7 +90,9 @@ func (r *request) joinRoom() error {
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
-	member := room.Member{ID: s.user, Name: s.name, Device: s.device, Features: s.features, Address: s.address(), Epoch: s.seat.Epoch}
+	member := room.Member{
+		ID: s.user, Name: s.name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.seat.Epoch,
+	}
 	return s.await(func(e room.Event) { r.ok(roomState(e.State)) }, func() error {
 		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, room.Join{Member: member})
 	})

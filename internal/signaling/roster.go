@@ -133,7 +133,16 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 	if ro != nil && e.Kind == room.Left {
 		ro.remove(e.Member.ID, e.Member.Address)
 	}
-	body, err := json.Marshal(presence(e))
+	if e.Kind == room.Removed {
+		for _, s := range to {
+			s.putOut(e.Key)
+		}
+	}
+	p, ok := presence(e)
+	if !ok {
+		return
+	}
+	body, err := json.Marshal(p)
 	if err != nil {
 		h.cfg.Log.Error("presence not encoded", "node", h.cfg.Node, "error", err)
 		return
@@ -156,6 +165,19 @@ func (s *session) entered(e room.Event) {
 	s.welcomed(e)
 }
 
+// putOut makes the session one without a room: the room has said so.
+func (s *session) putOut(key room.Key) {
+	s.mu.Lock()
+	ro := s.roster
+	if ro == nil || ro.key != key {
+		s.mu.Unlock()
+		return
+	}
+	s.roster = nil
+	s.mu.Unlock()
+	s.hub.releaseRoster(ro)
+}
+
 func (s *session) welcomed(e room.Event) {
 	s.mu.Lock()
 	fn := s.welcome
@@ -166,22 +188,68 @@ func (s *session) welcomed(e room.Event) {
 	}
 }
 
-// presence translates a room event into the message that members see.
-func presence(e room.Event) protocol.Presence {
+// presence translates a room event into the message that members see; ok is false for events that say nothing.
+func presence(e room.Event) (p protocol.Presence, ok bool) {
+	id, user := e.Key.Room, e.Member.ID
 	switch e.Kind {
 	case room.Joined:
-		return protocol.Join(e.Key.Room, e.Seq, wireMember(e.Member))
+		p = protocol.Join(id, e.Seq, wireMember(e.Member))
 	case room.Left:
-		return protocol.Left(e.Key.Room, e.Seq, e.Member.ID)
+		p = protocol.Left(id, e.Seq, user)
+	case room.Removed: // with a number the others were told of a leave too
+		if e.Seq == 0 {
+			return p, false
+		}
+		p = protocol.Left(id, e.Seq, user)
+	case room.HostChanged:
+		p = protocol.HostChange(id, e.Seq, user)
+	case room.Destroyed:
+		p = protocol.Destroy(id, e.Seq)
+	case room.Shared:
+		p = protocol.Event(e.Share.Type, id, e.Seq, user)
+	case room.Unshared:
+		p = protocol.Event("shareStop", id, e.Seq, user)
+	case room.Said:
+		p = protocol.Chat(e.Word, id, e.Seq, user, e.Body)
+	case room.Kicked:
+		p = protocol.KickOut(id, user, e.Other)
+	case room.Edited:
+		p = protocol.EditRoomInfo(id, e.Seq, user, e.State.Title, e.State.Capacity, hostOf(e.State))
+	case room.EditedMember:
+		p = protocol.EditUserInfo(id, e.Seq, wireMember(e.Member))
+	case room.Permitted:
+		p = protocol.Permitted(id, e.Seq, wireMember(e.Member))
+	case room.Published:
+		p = protocol.Published(id, e.Seq, user, wireFeeds(e.Feeds))
+	case room.Grouped:
+		p = protocol.Grouped(id, user, e.Word)
 	default:
-		return protocol.HostChange(e.Key.Room, e.Seq, e.Member.ID)
+		return p, false
 	}
+	return p, true
+}
+
+func hostOf(st *room.State) string {
+	for _, m := range st.Members {
+		if m.Host {
+			return m.ID
+		}
+	}
+	return ""
+}
+
+func wireFeeds(feeds []room.Feed) []protocol.Feed {
+	w := make([]protocol.Feed, len(feeds))
+	for i, f := range feeds {
+		w[i] = protocol.Feed{ID: f.User, UserID: f.User, User: f.User, Type: f.Type, Epoch: f.Epoch, Audio: f.Audio, Video: f.Video}
+	}
+	return w
 }
 
 func wireMember(m room.Member) protocol.Member {
 	w := protocol.Member{
-		ID: m.ID, UserID: m.ID, Name: m.Name, UserType: "guest", Device: m.Device, Video: true, Audio: true,
-		Permit: protocol.Permit{Screen: true, Chat: true, Whiteboard: true, Draw: true, Document: true},
+		ID: m.ID, UserID: m.ID, Name: m.Name, UserType: "guest", Device: m.Device, Video: m.Video, Audio: m.Audio,
+		Publishing: len(m.Feeds) > 0, Pulishing: len(m.Feeds) > 0, Permit: protocol.Permit(m.Permit),
 	}
 	if m.Host {
 		w.UserType = "host"
@@ -195,7 +263,10 @@ func wireMember(m room.Member) protocol.Member {
 func roomState(st *room.State) *protocol.RoomState {
 	w := &protocol.RoomState{
 		RoomID: st.Key.Room, Title: st.Title, CreatedAt: protocol.FormatTime(st.CreatedAt),
-		Members: make(protocol.Members, len(st.Members)), Seq: st.Seq,
+		Members: make(protocol.Members, len(st.Members)), Media: st.Group, TalkingNoty: st.Talking, Seq: st.Seq,
+	}
+	if st.Share != nil {
+		w.Share = &protocol.Share{Type: st.Share.Type, User: st.Share.User}
 	}
 	for i, m := range st.Members {
 		w.Members[i] = wireMember(m)

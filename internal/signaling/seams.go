@@ -25,6 +25,8 @@ type Directory interface {
 	// ClaimUser gives the user id to s, if nobody holds it and the tenant has fewer than limit seats taken, and returns s with
 	// its epoch: higher than that of any holder before. ErrTaken comes with the present holder; ErrSeats.
 	ClaimUser(ctx context.Context, tenant, user string, s Seat, limit int) (Seat, error)
+	// Holder returns the seat of the one who holds the user id; an empty one: nobody does.
+	Holder(ctx context.Context, tenant, user string) (Seat, error)
 	// ReleaseUser frees the id if s still holds it; a seat that lost it is ignored.
 	ReleaseUser(ctx context.Context, tenant, user string, s Seat) error
 	// ClaimRoom makes node the room's owner if it has none, and returns the owner.

@@ -20,14 +20,14 @@ type session struct {
 	tenant   string
 	user     string
 	sender   []byte // user as a JSON string, as it is stamped into messages
-	name     string
 	device   string
 	features []string
 	grant    license.Grant
 
 	// op is held while the session enters, leaves or resumes: one such step at a time. Room locks and mu are taken inside.
 	op    sync.Mutex
-	ended bool // guarded by op; set once
+	ended bool   // guarded by op; set once
+	name  string // guarded by op
 
 	// client changes with mu held, and is read without it to fence off connections that lost the session.
 	client atomic.Pointer[client]
@@ -174,11 +174,7 @@ func (s *session) leaveRoom() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := s.hub.do(ctx, key, room.Leave{User: s.user, Address: s.address()})
-	s.mu.Lock()
-	ro := s.roster
-	s.roster = nil
-	s.mu.Unlock()
-	s.hub.releaseRoster(ro)
+	s.putOut(key)
 	return err
 }
 

@@ -1,0 +1,254 @@
+package signaling
+
+import (
+	"encoding/json"
+	"slices"
+
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+func (s *session) actor() room.Actor { return room.Actor{User: s.user, Address: s.address()} }
+
+// inRoom is the key of the room the session is in. With id given it must be that one: 441 when there is none, 410 when the
+// session is not in it.
+func (r *request) inRoom(id string) (room.Key, error) {
+	key, in := r.s.roomKey()
+	if id != "" && (!in || key.Room != id) {
+		ctx, cancel := r.ctx()
+		defer cancel()
+		if _, err := r.c.hub.get(ctx, room.Key{Tenant: r.s.tenant, Room: id}); err != nil {
+			return key, err
+		}
+		return key, room.ErrNotIn
+	}
+	if !in {
+		return key, room.ErrNotIn
+	}
+	return key, nil
+}
+
+// command tells the session's room, and answers with body when it did as told.
+func (r *request) command(roomID string, cmd room.Command, body any) error {
+	key, err := r.inRoom(roomID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	if err := r.c.hub.do(ctx, key, cmd); err != nil {
+		return err
+	}
+	r.ok(body)
+	return nil
+}
+
+// destroyRoom needs no membership: who made the room may end it from outside.
+func (r *request) destroyRoom() error {
+	id, err := r.roomRef((*protocol.RoomRef).Require)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	if err := r.c.hub.do(ctx, room.Key{Tenant: r.s.tenant, Room: id}, room.Destroy{By: r.s.actor()}); err != nil {
+		return err
+	}
+	r.ok(nil)
+	return nil
+}
+
+func (r *request) editRoomInfo() error {
+	var q protocol.EditRoom
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	cmd := room.Edit{By: r.s.actor(), Title: q.Title, Host: q.Host}
+	if q.Capacity != nil {
+		n := int(*q.Capacity)
+		cmd.Capacity = &n
+	}
+	return r.command(q.RoomID, cmd, nil)
+}
+
+func (r *request) kickOut() error {
+	var q protocol.Targeted
+	if err := protocol.Decode(r.msg, &q); err != nil {
+		return err
+	}
+	if err := q.Require(); err != nil {
+		return err
+	}
+	return r.command("", room.Kick{By: r.s.actor(), Target: q.Target}, nil)
+}
+
+func (r *request) permit() error {
+	var q protocol.PermitRequest
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	return r.command("", room.SetPermit{
+		By: r.s.actor(), Target: q.Target, Screen: (*bool)(q.Screen), Chat: (*bool)(q.Chat), Whiteboard: (*bool)(q.Whiteboard),
+		Draw: (*bool)(q.Draw), Document: (*bool)(q.Document),
+	}, nil)
+}
+
+// editUserInfo also serves changeName. Outside a room it changes what later rooms will be told.
+func (r *request) editUserInfo() error {
+	var q protocol.EditUser
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	s := r.s
+	s.op.Lock()
+	defer s.op.Unlock()
+	if q.Name != nil {
+		s.name = *q.Name
+	}
+	if _, in := s.roomKey(); !in {
+		r.ok(nil)
+		return nil
+	}
+	return r.command("", room.EditMember{
+		By: s.actor(), Name: q.Name, Video: (*bool)(q.Video), Audio: (*bool)(q.Audio), Target: q.Target,
+		Quiet: q.Broadcast != nil && !bool(*q.Broadcast) && q.Target == "",
+	}, nil)
+}
+
+// chat goes to the room, or to one user.
+func (r *request) chat() error {
+	var q protocol.SayRequest
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	if err := q.Text(); err != nil {
+		return err
+	}
+	if q.RoomID == "" && q.Target == "" {
+		return &protocol.FieldError{Code: protocol.Missing, Field: "roomId or target", Why: "is missing"}
+	}
+	if q.Target == "" {
+		return r.command(q.RoomID, room.Say{By: r.s.actor(), Word: "chat", Body: q.Message}, nil)
+	}
+	if err := r.mayChat(); err != nil {
+		return err
+	}
+	return r.whisper("chat", q)
+}
+
+// mayChat refuses a member whose host took the permission away; who is in no room has none to lose.
+func (r *request) mayChat() error {
+	key, in := r.s.roomKey()
+	if !in {
+		return nil
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	state, err := r.c.hub.get(ctx, key)
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(state.Members, func(m room.Member) bool { return m.ID == r.s.user }); i >= 0 && !state.Members[i].Permit.Chat {
+		return room.ErrDenied
+	}
+	return nil
+}
+
+func (r *request) inform() error {
+	var q protocol.SayRequest
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	if q.Target != "" {
+		return r.whisper("inform", q)
+	}
+	return r.command(q.RoomID, room.Say{By: r.s.actor(), Word: "inform", Body: q.Message}, nil)
+}
+
+func (r *request) talking() error {
+	var q protocol.SayRequest
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	return r.command("", room.Say{By: r.s.actor(), Word: "talking", Body: q.Message}, nil)
+}
+
+// whisper reaches any user of the same license. The answer is 200 whether or not there is one: it must not tell who is online.
+func (r *request) whisper(word string, q protocol.SayRequest) error {
+	h := r.c.hub
+	ctx, cancel := r.ctx()
+	defer cancel()
+	seat, err := h.cfg.Directory.Holder(ctx, r.s.tenant, q.Target)
+	if err != nil {
+		return err
+	}
+	if seat.Session != "" {
+		key, _ := r.s.roomKey()
+		b, err := json.Marshal(protocol.Chat(word, key.Room, 0, r.s.user, q.Message))
+		if err != nil {
+			return wrap("encode "+word, err)
+		}
+		m := transport.NewMessage()
+		m.B = append(m.B, b...)
+		if err := h.whisper(r.s.tenant, seat, m); err != nil {
+			h.cfg.Log.Warn("message not delivered", "node", h.cfg.Node, "op", word, "error", err)
+		}
+	}
+	r.ok(nil)
+	return nil
+}
+
+func (r *request) screen() error {
+	var q protocol.Targeted
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	return r.command("", room.Show{By: r.s.actor(), Type: "screen", Target: q.Target}, nil)
+}
+
+// shareStop is 200 also in no room and when nothing is shared: applications call it to be sure.
+func (r *request) shareStop() error {
+	if _, in := r.s.roomKey(); !in {
+		r.ok(nil)
+		return nil
+	}
+	return r.command("", room.Unshow{By: r.s.actor()}, nil)
+}
+
+func (r *request) publish() error {
+	var q protocol.PublishRequest
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	feed := room.Feed{Type: q.Type, Epoch: int(q.Epoch), Audio: bool(q.Audio), Video: bool(q.Video)}
+	return r.command("", room.Announce{By: r.s.actor(), Feed: feed}, nil)
+}
+
+func (r *request) unpublish() error {
+	var q protocol.PublishRequest
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	return r.command("", room.Withdraw{By: r.s.actor(), Type: q.Type}, nil)
+}
+
+func (r *request) createGroup() error {
+	var q protocol.GroupRequest
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	id := newID("G")
+	return r.command("", room.MakeGroup{By: r.s.actor(), Group: id, List: q.List}, protocol.GroupAnswer{GroupID: id})
+}
+
+func (r *request) endGroup() error {
+	var q protocol.GroupRequest
+	if err := r.read(&q); err != nil {
+		return err
+	}
+	if q.GroupID == "" {
+		return &protocol.FieldError{Code: protocol.Missing, Field: "groupId", Why: "is missing"}
+	}
+	return r.command("", room.EndGroup{By: r.s.actor(), Group: q.GroupID}, nil)
+}
