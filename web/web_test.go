@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -15,12 +16,20 @@ import (
 
 func devLicense() (string, string) { return "KP-DEV", "eyJ.dev.key" }
 
+// opened keeps the sites the tests share: a site never changes, and compressing it anew for each test takes seconds under -race.
+var opened = make(map[string]*site)
+
 func open(t *testing.T, c Config) *site {
 	t.Helper()
+	key := fmt.Sprint(c.DevLicense != nil, c.HSTS, c.Version)
+	if s := opened[key]; s != nil {
+		return s
+	}
 	s, err := newSite(c, embedded)
 	if err != nil {
 		t.Fatal(err)
 	}
+	opened[key] = s
 	return s
 }
 
@@ -386,7 +395,9 @@ func TestHandlerServesAllDocumentedRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/", "/p2p", "/sample", "/guide", "/dev/license", "/knowledgetalk.min.js", "/knowledgetalk.mjs", "/knowledgetalk.d.ts"} {
+	for _, path := range []string{
+		"/", "/p2p", "/sample", "/guide", "/dev/license", "/knowledgetalk.min.js", "/knowledgetalk.mjs", "/knowledgetalk.d.ts",
+	} {
 		if r := get(h, "GET", path); r.StatusCode != 200 {
 			t.Errorf("%s: %d", path, r.StatusCode)
 		}
