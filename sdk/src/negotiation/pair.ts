@@ -58,6 +58,11 @@ export class Pair {
     return this.peer?.pc;
   }
 
+  /** A publishP2P is waiting for its outcome. */
+  get waiting(): boolean {
+    return this.waiters.size > 0;
+  }
+
   /** What is being sent to this user now. */
   sending(type: MediaType): MediaStream | null {
     return this.state.local[type].on ? this.outgoing[type] : null;

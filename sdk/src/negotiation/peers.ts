@@ -92,10 +92,8 @@ export class Peers {
   }
 
   handleLeave(id: string): void {
-    this.early.delete(id);
-    this.pairs.get(id)?.dispose();
-    this.pairs.delete(id);
-    this.streams.forget(id);
+    if (this.pairs.get(id)?.waiting) this.report(id, 'failed', 'left');
+    this.close(id);
   }
 
   handleResumed(): void {
@@ -130,8 +128,15 @@ export class Peers {
     this.closeAll();
   }
 
+  private close(id: string): void {
+    this.early.delete(id);
+    this.pairs.get(id)?.dispose();
+    this.pairs.delete(id);
+    this.streams.forget(id);
+  }
+
   private closeAll(): void {
-    for (const id of [...this.pairs.keys()]) this.handleLeave(id);
+    for (const id of [...this.pairs.keys()]) this.close(id);
     this.early.clear();
   }
 

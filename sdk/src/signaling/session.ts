@@ -94,6 +94,9 @@ export class Session {
 
   async init(cpCode: unknown, authKey: unknown, wished: unknown, name: unknown, device: unknown, forced: unknown): Promise<InitResult> {
     const call = 'init(cpCode, authKey, id?, name?, device?, forced?)';
+    if (isToken(cpCode) && !isToken(authKey)) {
+      return { userId: '', ...failure('401', 'The license was refused.', 'cpCode and authKey look swapped: init(cpCode, authKey).') };
+    }
     const checked = [id(cpCode, 'cpCode', call), key(authKey, call), optionalId(wished, 'id'), optionalText(name, 'name'), optionalText(device, 'device')];
     const wrong = firstFailure(...checked);
     if (wrong) return { userId: '', ...wrong };
@@ -369,6 +372,9 @@ const taken = () => failure('409', 'Another page took this user id over.', 'Clos
 
 /** The server does not (or no longer) know a right to this id. */
 const refused = (answer: Answer) => answer.code === '409' || answer.code === '410';
+
+/** License keys are JWTs, tenant codes are not. */
+const isToken = (x: unknown) => typeof x === 'string' && /^eyJ[\w-]*\.[\w-]+\.[\w-]+$/.test(x);
 
 const defined = (fields: Json): Json => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 

@@ -1,0 +1,90 @@
+/** Stand-ins for what only a browser has. */
+
+export const track = (kind: 'audio' | 'video', readyState: 'live' | 'ended' = 'live') => ({ kind, readyState, id: `${kind}${Math.random()}` }) as unknown as MediaStreamTrack;
+
+export class FakeStream {
+  /** The fewest tracks this stream held after it had held any. */
+  fewest = Infinity;
+  private tracks: MediaStreamTrack[];
+
+  constructor(tracks: MediaStreamTrack[] = []) {
+    this.tracks = [...tracks];
+  }
+
+  addTrack(t: MediaStreamTrack): void {
+    if (!this.tracks.includes(t)) this.tracks.push(t);
+  }
+
+  removeTrack(t: MediaStreamTrack): void {
+    this.tracks = this.tracks.filter((x) => x !== t);
+    this.fewest = Math.min(this.fewest, this.tracks.length);
+  }
+
+  getTracks(): MediaStreamTrack[] {
+    return [...this.tracks];
+  }
+
+  getAudioTracks(): MediaStreamTrack[] {
+    return this.tracks.filter((t) => t.kind === 'audio');
+  }
+
+  getVideoTracks(): MediaStreamTrack[] {
+    return this.tracks.filter((t) => t.kind === 'video');
+  }
+}
+
+/** A socket whose other end is the test. */
+export class FakeSocket {
+  static made: FakeSocket[] = [];
+  onopen: ((event: unknown) => void) | null = null;
+  onmessage: ((event: { data: unknown }) => void) | null = null;
+  onclose: ((event: { code: number }) => void) | null = null;
+  onerror: ((event: unknown) => void) | null = null;
+  sent: any[] = [];
+  closed: number | undefined;
+
+  constructor(readonly url: string) {
+    FakeSocket.made.push(this);
+  }
+
+  static get last(): FakeSocket {
+    return FakeSocket.made[FakeSocket.made.length - 1]!;
+  }
+
+  send(text: string): void {
+    this.sent.push(JSON.parse(text));
+  }
+
+  close(code?: number): void {
+    this.closed = code ?? 1005;
+  }
+
+  open(): void {
+    this.onopen?.({});
+  }
+
+  receive(message: unknown): void {
+    this.onmessage?.({ data: typeof message === 'string' ? message : JSON.stringify(message) });
+  }
+
+  /** Answers the last request of an operation. */
+  answer(eventOp: string, fields: object = {}): void {
+    const request = [...this.sent].reverse().find((m) => m.eventOp === eventOp);
+    if (!request) throw new Error(`no ${eventOp} was sent`);
+    this.receive({ eventOp, reqId: request.reqId, code: '200', message: 'ok', ...fields });
+  }
+
+  /** The network or the server ends it. */
+  die(code = 1006): void {
+    this.onclose?.({ code });
+  }
+
+  ops(): string[] {
+    return this.sent.map((m) => m.eventOp);
+  }
+}
+
+/** Lets promises that are due run. */
+export const settled = async (): Promise<void> => {
+  for (let i = 0; i < 20; i++) await Promise.resolve();
+};

@@ -1,0 +1,298 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Connection, LIMIT, type Hooks, type Verdict } from '../src/signaling/connection';
+import { FakeSocket, settled } from './browser';
+
+let verdict: Verdict;
+let heard: string[];
+let connection: Connection;
+
+function make(hooks: Partial<Hooks> = {}): Connection {
+  return new Connection('ws://server/signal', {
+    handshake: async (ask) => {
+      const answer = await ask({ eventOp: 'register' });
+      return answer.code === '200' ? verdict : 'retry';
+    },
+    message: (incoming) => heard.push(incoming.kind),
+    up: () => heard.push('up'),
+    down: () => heard.push('down'),
+    ended: (code) => heard.push(`ended ${code}`),
+    ...hooks,
+  }, (url) => new FakeSocket(url));
+}
+
+/** Opens the newest socket and answers its handshake. */
+async function shake(): Promise<FakeSocket> {
+  const socket = FakeSocket.last;
+  socket.open();
+  socket.answer('register');
+  await settled();
+  return socket;
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.spyOn(Math, 'random').mockReturnValue(1); // jitter at its longest
+  FakeSocket.made = [];
+  verdict = 'up';
+  heard = [];
+  connection = make();
+});
+
+afterEach(() => {
+  connection.stop();
+  expect(vi.getTimerCount(), 'a timer outlives its owner').toBe(0);
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+describe('requests', () => {
+  it('are numbered and get the answer with their number', async () => {
+    connection.start();
+    const socket = await shake();
+    const [first, second] = [connection.request({ eventOp: 'a' }), connection.request({ eventOp: 'b' })];
+    socket.answer('b', { value: 2 });
+    socket.answer('a', { value: 1 });
+    expect(await first).toMatchObject({ eventOp: 'a', value: 1 });
+    expect(await second).toMatchObject({ eventOp: 'b', value: 2 });
+  });
+
+  it('wait for the handshake, in order', async () => {
+    connection.start();
+    void connection.request({ eventOp: 'a' });
+    connection.send({ eventOp: 'b' });
+    FakeSocket.last.open();
+    expect(FakeSocket.last.ops()).toEqual(['register']);
+    FakeSocket.last.answer('register');
+    await settled();
+    expect(FakeSocket.last.ops()).toEqual(['register', 'a', 'b']);
+  });
+
+  it('end with 504 after their limit, and are not sent afterwards', async () => {
+    connection.start();
+    const answer = connection.request({ eventOp: 'a' });
+    FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(LIMIT.request);
+    expect(await answer).toMatchObject({ code: '504', message: expect.any(String) });
+    FakeSocket.last.open();
+    await shake();
+    expect(FakeSocket.last.ops()).toEqual(['register', 'register']);
+  });
+
+  it('go out again after a reconnect when their answer was lost', async () => {
+    connection.start();
+    const socket = await shake();
+    const answer = connection.request({ eventOp: 'a' });
+    connection.send({ eventOp: 'b' });
+    socket.die();
+    connection.send({ eventOp: 'c' });
+    await vi.advanceTimersByTimeAsync(1);
+    const next = await shake();
+    expect(next.ops()).toEqual(['register', 'a', 'c']);
+    next.answer('a');
+    expect((await answer).code).toBe('200');
+    expect(heard).toEqual(['up', 'down', 'up', 'answer']);
+  });
+
+  it('are bounded in number and size, and refused when there is no session', async () => {
+    expect((await connection.request({ eventOp: 'a' })).code).toBe('410');
+    connection.start();
+    const all = Array.from({ length: 300 }, () => connection.request({ eventOp: 'a' }));
+    expect((await all[299])?.code).toBe('429');
+    connection.stop();
+    expect((await all[0])?.code).toBe('410');
+    connection.start();
+    expect((await connection.request({ eventOp: 'a', text: 'x'.repeat(65_536) })).code).toBe('445');
+  });
+
+  it('keep at most so many messages for a socket that does not come', async () => {
+    connection.start();
+    for (let i = 0; i < 2_000; i++) connection.send({ eventOp: 'candidate', i });
+    await shake();
+    expect(FakeSocket.last.sent.length).toBeLessThanOrEqual(513);
+    expect(FakeSocket.last.sent.at(-1)).toMatchObject({ i: 1_999 });
+  });
+});
+
+describe('a lost socket', () => {
+  it('is replaced at once, then with growing waits up to the cap', async () => {
+    connection.start();
+    const waits: number[] = [];
+    for (let i = 0; i < 8; i++) {
+      const from = Date.now();
+      FakeSocket.last.die();
+      const made = FakeSocket.made.length;
+      while (FakeSocket.made.length === made) await vi.advanceTimersToNextTimerAsync();
+      waits.push(Date.now() - from);
+    }
+    expect(waits).toEqual([0, 250, 500, 1_000, 2_000, 4_000, 5_000, 5_000]);
+  });
+
+  it('spreads the waits, so that clients do not come back as one', async () => {
+    vi.mocked(Math.random).mockReturnValue(0);
+    connection.start();
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(1);
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(124);
+    expect(FakeSocket.made).toHaveLength(2);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(FakeSocket.made).toHaveLength(3);
+  });
+
+  it('that never opens is given up', async () => {
+    connection.start();
+    await vi.advanceTimersByTimeAsync(LIMIT.open);
+    expect(FakeSocket.made[0]?.closed).toBe(4000);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(FakeSocket.made).toHaveLength(2);
+  });
+
+  it('counts attempts on when a server takes clients and drops them again', async () => {
+    connection.start();
+    for (let i = 0; i < 6; i++) {
+      await shake();
+      FakeSocket.last.die(1013);
+      await vi.advanceTimersToNextTimerAsync();
+    }
+    await shake();
+    const from = Date.now();
+    FakeSocket.last.die(1013);
+    await vi.advanceTimersToNextTimerAsync();
+    expect(Date.now() - from).toBe(5_000);
+    await shake();
+    await vi.advanceTimersByTimeAsync(6_000);
+    const made = FakeSocket.made.length;
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(1);
+    expect(FakeSocket.made).toHaveLength(made + 1); // It stood for a while: at once again.
+  });
+
+  it('is retried when the page wakes', async () => {
+    connection.start();
+    for (let i = 0; i < 8; i++) {
+      FakeSocket.last.die();
+      if (i < 7) await vi.advanceTimersToNextTimerAsync();
+    }
+    const made = FakeSocket.made.length;
+    connection.wake();
+    expect(FakeSocket.made).toHaveLength(made + 1);
+  });
+
+  it.each([[4001], [4002], [4003]])('%i ends it for good', async (code) => {
+    connection.start();
+    await shake();
+    const answer = connection.request({ eventOp: 'a' });
+    FakeSocket.last.die(code);
+    expect((await answer).code).toBe('410');
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(FakeSocket.made).toHaveLength(1);
+    expect(heard).toEqual(['up', 'down', `ended ${code}`]);
+  });
+
+  it('closed for policy comes back late', async () => {
+    connection.start();
+    await shake();
+    FakeSocket.last.die(1008);
+    await vi.advanceTimersByTimeAsync(29_999);
+    expect(FakeSocket.made).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(FakeSocket.made).toHaveLength(2);
+  });
+});
+
+describe('a dead socket', () => {
+  it('is found 5 s after something was asked', async () => {
+    connection.start();
+    const socket = await shake();
+    void connection.request({ eventOp: 'a' });
+    await vi.advanceTimersByTimeAsync(4_999);
+    expect(socket.closed).toBeUndefined();
+    await vi.advanceTimersByTimeAsync(1);
+    expect(socket.closed).toBe(4000);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(FakeSocket.made).toHaveLength(2);
+  });
+
+  it('is found by a keepAlive when nothing was heard for 10 s', async () => {
+    connection.start();
+    const socket = await shake();
+    await vi.advanceTimersByTimeAsync(9_999);
+    expect(socket.ops()).toEqual(['register']);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(socket.ops()).toEqual(['register', 'keepAlive']);
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(socket.closed).toBe(4000);
+  });
+
+  it('is not one that answers something', async () => {
+    connection.start();
+    const socket = await shake();
+    void connection.request({ eventOp: 'slow' });
+    for (let i = 0; i < 2; i++) {
+      await vi.advanceTimersByTimeAsync(4_000);
+      socket.receive({ eventOp: 'other' });
+    }
+    await vi.advanceTimersByTimeAsync(1_999);
+    expect(socket.closed).toBeUndefined();
+  });
+
+  it('is not one whose timers fired late: the answer may lie unread after a sleep', async () => {
+    connection.start();
+    const socket = await shake();
+    const answer = connection.request({ eventOp: 'a' }, 600_000);
+    vi.setSystemTime(Date.now() + 120_000); // the machine sleeps, timers do not run
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(socket.closed).toBeUndefined();
+    socket.answer('a');
+    expect((await answer).code).toBe('200');
+  });
+
+  it('is found after a sleep as well', async () => {
+    connection.start();
+    const socket = await shake();
+    void connection.request({ eventOp: 'a' }, 600_000);
+    vi.setSystemTime(Date.now() + 120_000);
+    await vi.advanceTimersByTimeAsync(7_001);
+    expect(socket.closed).toBe(4000);
+  });
+});
+
+describe('a handshake', () => {
+  it('that is not answered takes another socket', async () => {
+    connection.start();
+    FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(LIMIT.open);
+    expect(FakeSocket.made[0]?.closed).toBe(4000);
+  });
+
+  it('can end everything', async () => {
+    verdict = 'stop';
+    connection.start();
+    const answer = connection.request({ eventOp: 'a' });
+    const socket = await shake();
+    expect(socket.closed).toBe(1000);
+    expect((await answer).code).toBe('410');
+  });
+
+  it('of a socket that died meanwhile counts for nothing', async () => {
+    let finish: (v: Verdict) => void = () => undefined;
+    connection = make({ handshake: () => new Promise((resolve) => { finish = resolve; }) });
+    connection.start();
+    FakeSocket.last.open();
+    FakeSocket.last.die();
+    finish('up');
+    await settled();
+    expect(connection.up).toBe(false);
+    expect(heard).toEqual([]);
+  });
+
+  it('that throws is retried', async () => {
+    vi.spyOn(console, 'error').mockImplementation(() => undefined);
+    connection = make({ handshake: () => Promise.reject(new Error('fault')) });
+    connection.start();
+    FakeSocket.last.open();
+    await settled();
+    await vi.advanceTimersByTimeAsync(1);
+    expect(FakeSocket.made).toHaveLength(2);
+  });
+});

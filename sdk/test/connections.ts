@@ -1,0 +1,125 @@
+/** A fake of the one boundary to WebRTC: RTCPeerConnection, as far as the SDK uses it. Two of them reach each other by their SDP. */
+
+export class FakeSender {
+  track: MediaStreamTrack | null = null;
+  async replaceTrack(track: MediaStreamTrack | null): Promise<void> {
+    this.track = track;
+  }
+}
+
+export class FakeTransceiver {
+  readonly sender = new FakeSender();
+  readonly receiver: { track: { kind: string } };
+  constructor(kind: string, public direction: string) {
+    this.receiver = { track: { kind } };
+  }
+}
+
+class FakeChannel {
+  readyState = 'connecting';
+  onopen: (() => void) | null = null;
+  onclose: (() => void) | null = null;
+  onmessage: ((event: { data: unknown }) => void) | null = null;
+  sent: unknown[] = [];
+  send(text: string): void {
+    this.sent.push(JSON.parse(text));
+  }
+}
+
+export class FakeConnection {
+  static made: FakeConnection[] = [];
+  static get last(): FakeConnection {
+    return FakeConnection.made[FakeConnection.made.length - 1]!;
+  }
+
+  static get open(): number {
+    return FakeConnection.made.filter((c) => c.connectionState !== 'closed').length;
+  }
+
+  connectionState = 'new';
+  signalingState = 'stable';
+  localDescription: { type: string; sdp: string } | null = null;
+  onconnectionstatechange: (() => void) | null = null;
+  onicecandidate: ((event: { candidate: unknown }) => void) | null = null;
+  channel!: FakeChannel;
+  channelOptions: unknown;
+  /** What was done, in order. */
+  log: string[] = [];
+  candidates: unknown[] = [];
+  private readonly transceivers: FakeTransceiver[] = [];
+  private offers = 0;
+
+  constructor(private config: RTCConfiguration) {
+    FakeConnection.made.push(this);
+  }
+
+  createDataChannel(_: string, options: unknown): FakeChannel {
+    this.channelOptions = options;
+    this.channel = new FakeChannel();
+    return this.channel;
+  }
+
+  addTransceiver(kind: string, { direction }: { direction: string }): FakeTransceiver {
+    const transceiver = new FakeTransceiver(kind, direction);
+    this.transceivers.push(transceiver);
+    return transceiver;
+  }
+
+  getTransceivers(): FakeTransceiver[] {
+    return this.transceivers;
+  }
+
+  getConfiguration(): RTCConfiguration {
+    return this.config;
+  }
+
+  setConfiguration(config: RTCConfiguration): void {
+    this.config = config;
+    this.log.push('configure');
+  }
+
+  restartIce(): void {
+    this.log.push('restart');
+  }
+
+  async setLocalDescription(): Promise<void> {
+    await Promise.resolve();
+    const type = this.signalingState === 'have-remote-offer' ? 'answer' : 'offer';
+    this.signalingState = type === 'offer' ? 'have-local-offer' : 'stable';
+    this.localDescription = { type, sdp: `${type} ${++this.offers}` };
+    this.log.push(type);
+  }
+
+  async setRemoteDescription({ type, sdp }: { type: string; sdp: string }): Promise<void> {
+    await Promise.resolve();
+    if (sdp === 'bad') throw new Error('refused');
+    this.log.push(`remote ${type}`);
+    if (type === 'offer' && this.transceivers.length === 0) {
+      for (const kind of sdp === 'other layout' ? ['video'] : ['audio', 'video', 'audio', 'video']) this.addTransceiver(kind, { direction: 'recvonly' });
+    }
+    this.signalingState = type === 'offer' ? 'have-remote-offer' : 'stable';
+  }
+
+  async addIceCandidate(candidate: unknown): Promise<void> {
+    if ((candidate as { candidate: string }).candidate === 'bad') throw new Error('unknown ufrag');
+    this.candidates.push(candidate);
+  }
+
+  close(): void {
+    this.connectionState = 'closed';
+  }
+
+  become(state: string): void {
+    this.connectionState = state;
+    this.onconnectionstatechange?.();
+  }
+
+  find(...candidates: string[]): void {
+    for (const candidate of candidates) this.onicecandidate?.({ candidate: candidate && { candidate, toJSON: () => ({ candidate }) } });
+  }
+
+  openChannel(): void {
+    this.channel.readyState = 'open';
+    this.channel.onopen?.();
+  }
+}

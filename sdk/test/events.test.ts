@@ -1,0 +1,66 @@
+import { describe, expect, it, vi } from 'vitest';
+import type { Presence } from '../types/knowledgetalk';
+import { Backlog, Emitter } from '../src/events';
+
+const event = (sender: string): Presence => ({ eventOp: 'presence', type: 'leave', roomId: 'R', user: sender, sender });
+
+describe('presence before anybody listens', () => {
+  it('is kept and handed on in order, after the code that began to listen', async () => {
+    const seen: string[] = [];
+    const backlog = new Backlog((e) => {
+      seen.push(e.sender);
+      if (e.sender === 'a') backlog.push(event('caused by a'));
+    });
+    backlog.push(event('a'));
+    backlog.push(event('b'));
+    backlog.open();
+    backlog.push(event('c'));
+    expect(seen).toEqual([]);
+    await Promise.resolve();
+    expect(seen).toEqual(['a', 'b', 'c', 'caused by a']);
+    backlog.push(event('d'));
+    expect(seen.pop()).toBe('d');
+  });
+
+  it('is bounded: the newest 256 stay', async () => {
+    const seen: string[] = [];
+    const backlog = new Backlog((e) => seen.push(e.sender));
+    for (let i = 0; i < 300; i++) backlog.push(event(`${i}`));
+    backlog.open();
+    await Promise.resolve();
+    expect(seen).toHaveLength(256);
+    expect([seen[0], seen[255]]).toEqual(['44', '299']);
+  });
+
+  it('goes to the first listener once, however many are added', async () => {
+    const seen: string[] = [];
+    const backlog = new Backlog((e) => seen.push(e.sender));
+    backlog.push(event('a'));
+    backlog.open();
+    backlog.open();
+    await Promise.resolve();
+    await Promise.resolve();
+    expect(seen).toEqual(['a']);
+  });
+});
+
+describe('listeners of the wire', () => {
+  it('come, hear once or always, and go', () => {
+    const seen: string[] = [];
+    const always = () => seen.push('always');
+    const emitter = new Emitter().on('x', always).once('x', () => seen.push('once'));
+    emitter.fire('x', 1);
+    emitter.fire('x', 1);
+    emitter.off('x', always).fire('x', 1);
+    emitter.on('x', always).off('x').fire('x', 1);
+    expect(seen).toEqual(['always', 'once', 'always']);
+  });
+
+  it('do not keep each other from hearing', () => {
+    const error = vi.spyOn(console, 'error').mockImplementation(() => undefined);
+    const heard = vi.fn();
+    new Emitter().on('x', () => { throw new Error('app'); }).on('x', heard).fire('x', 1);
+    expect(heard).toHaveBeenCalledOnce();
+    expect(error).toHaveBeenCalledOnce();
+  });
+});

@@ -1,0 +1,314 @@
+import { describe, expect, it } from 'vitest';
+import { initial, step, type Effect, type Event, type State } from '../src/negotiation/machine';
+import type { Signal } from '../src/signaling/messages';
+
+const SEED = 1_000;
+const GEN = SEED + 1;
+
+/** A machine and what it did last. 'a' creates connections, 'b' answers. */
+class Bench {
+  state: State;
+  did: Effect[] = [];
+
+  constructor(me: 'a' | 'b') {
+    this.state = initial(me, me === 'a' ? 'b' : 'a', SEED);
+  }
+
+  take(...events: Event[]): this {
+    this.did = [];
+    for (const event of events) {
+      const [state, effects] = step(this.state, event);
+      this.state = state;
+      this.did.push(...effects);
+    }
+    return this;
+  }
+
+  signal(signal: Signal, byChannel = false): this {
+    return this.take({ kind: 'signal', signal, byChannel });
+  }
+
+  /** Kinds of the last effects, without timers. */
+  get names(): string[] {
+    return this.did.filter((e) => e.do !== 'timer').map((e) => (e.do === 'send' ? `${e.signal.eventOp}${e.byChannel ? ' by channel' : ''}` : e.do === 'report' ? `${e.state}${e.reason && ` ${e.reason}`}` : e.do));
+  }
+
+  effect<K extends Effect['do']>(kind: K): Extract<Effect, { do: K }> {
+    const found = this.did.find((e) => e.do === kind);
+    if (!found) throw new Error(`no ${kind} in ${this.names}`);
+    return found as Extract<Effect, { do: K }>;
+  }
+}
+
+const publish = (video = true, audio = true): Event => ({ kind: 'publish', type: 'cam', audio, video });
+const sdp = (type: 'offer' | 'answer', n: number, gen = GEN): Signal => ({ eventOp: 'sdp', gen, n, sdp: { type, sdp: type } });
+const candidate = (gen = GEN): Signal => ({ eventOp: 'candidate', gen, candidates: [{ candidate: 'c' }] });
+const published = (epoch: number, more: Partial<Extract<Signal, { eventOp: 'publish' }>> = {}): Signal => (
+  { eventOp: 'publish', type: 'cam', epoch, rev: 0, audio: true, video: true, gen: GEN, ...more });
+const link = (state: RTCPeerConnectionState, gen = GEN): Event => ({ kind: 'link', gen, state });
+const tracks: Event = { kind: 'tracks', gen: GEN };
+const channel: Event = { kind: 'channel', gen: GEN, open: true };
+
+/** A creator whose first offer has been answered and whose connection stands. */
+const connectedCreator = () => {
+  const a = new Bench('a').take(publish());
+  return a.signal(sdp('answer', a.effect('offer').n)).take(tracks, link('connected'), channel);
+};
+const connectedOther = () => new Bench('b').signal(sdp('offer', 5)).take(tracks, link('connected'), channel);
+
+describe('who creates', () => {
+  it('the smaller id opens, offers, then says what it publishes', () => {
+    const a = new Bench('a').take(publish());
+    expect(a.names).toEqual(['open', 'offer', 'publish', 'connecting']);
+    expect(a.effect('open')).toMatchObject({ creator: true, gen: GEN });
+    expect(a.effect('offer')).toMatchObject({ restart: false });
+  });
+
+  it('the larger id only says what it publishes, and waits', () => {
+    const b = new Bench('b').take(publish());
+    expect(b.names).toEqual(['publish', 'connecting']);
+    expect(b.effect('send').signal).toMatchObject({ gen: 0 });
+  });
+
+  it('the smaller id, told of a publication, makes the connection', () => {
+    expect(new Bench('a').signal(published(7, { gen: 0 })).names).toEqual(['open', 'offer', 'connecting']);
+  });
+
+  it('both at once is one connection: the publication of the other does not make a second', () => {
+    expect(new Bench('a').take(publish()).signal(published(7, { gen: 0 })).names).toEqual([]);
+  });
+
+  it('the larger id adopts, answers, and says again what it publishes in this generation', () => {
+    const b = new Bench('b').take(publish()).signal(sdp('offer', 5));
+    expect(b.names).toEqual(['open', 'connecting', 'accept', 'publish']);
+    expect(b.effect('send').signal).toMatchObject({ gen: GEN });
+  });
+});
+
+describe('offers that cross', () => {
+  const restarting = (bench: Bench) => bench.take(link('failed'));
+
+  it('the creator ignores the other one', () => {
+    const a = restarting(connectedCreator());
+    expect(a.names).toContain('offer');
+    expect(a.signal(sdp('offer', 9)).names).toEqual([]);
+  });
+
+  it('the other side takes its own back and answers', () => {
+    const b = restarting(connectedOther());
+    expect(b.effect('offer')).toMatchObject({ restart: true });
+    expect(b.signal(sdp('offer', 6)).names).toEqual(['accept']);
+    expect(b.state.neg).toBe('stable');
+  });
+
+  it('an answer to the one taken back counts for nothing', () => {
+    const b = restarting(connectedOther());
+    const { n } = b.effect('offer');
+    expect(b.signal(sdp('offer', 6)).signal(sdp('answer', n)).names).toEqual([]);
+  });
+});
+
+describe('what comes twice or late', () => {
+  it('an offer answered before is answered again with the same answer', () => {
+    expect(connectedOther().signal(sdp('offer', 5)).names).toEqual(['resend']);
+    expect(connectedOther().signal(sdp('offer', 4)).names).toEqual([]);
+  });
+
+  it.each<[string, Signal]>([
+    ['an answer', sdp('answer', SEED + 1)], ['an answer of an older generation', sdp('answer', SEED + 1, GEN - 1)],
+    ['an offer of an older generation', sdp('offer', 9, GEN - 1)], ['an offer of a generation we never made', sdp('offer', 9, GEN + 5)],
+    ['a candidate of an older generation', candidate(GEN - 1)],
+  ])('%s to a creator is dropped', (_, signal) => {
+    const a = connectedCreator();
+    const before = a.state;
+    expect(a.signal(signal).did).toEqual([]);
+    expect(a.state).toEqual(before);
+  });
+
+  it('a new generation replaces the old connection', () => {
+    expect(connectedOther().signal(sdp('offer', 1, GEN + 1)).names).toEqual(['open', 'connecting', 'accept']);
+  });
+
+  it('what a replaced connection reports is dropped', () => {
+    const b = connectedOther().signal(sdp('offer', 1, GEN + 1));
+    for (const event of [link('failed'), channel, tracks, { kind: 'broken', gen: GEN } as const]) expect(b.take(event).did).toEqual([]);
+  });
+
+  it('candidates before the description are kept for it, those of another generation are not', () => {
+    const b = new Bench('b').signal(candidate()).signal(candidate(GEN - 1)).signal(sdp('offer', 5));
+    expect(b.did.filter((e) => e.do === 'candidates')).toEqual([{ do: 'candidates', gen: GEN, list: [{ candidate: 'c' }] }]);
+    expect(b.names.indexOf('candidates')).toBeGreaterThan(b.names.indexOf('accept'));
+    expect(b.state.early).toEqual([]);
+  });
+
+  it('no more than 64 of them', () => {
+    const b = new Bench('b');
+    for (let i = 0; i < 100; i++) b.signal(candidate());
+    expect(b.state.early).toHaveLength(64);
+  });
+});
+
+describe('subscribed', () => {
+  const fired = (b: Bench) => b.names.filter((n) => n === 'subscribed').length;
+
+  it.each<[string, Event[]]>([
+    ['the publication last', [tracks, link('connected'), { kind: 'signal', signal: published(7), byChannel: false }]],
+    ['the tracks last', [{ kind: 'signal', signal: published(7), byChannel: false }, link('connected'), tracks]],
+    ['the connection last', [tracks, { kind: 'signal', signal: published(7), byChannel: false }, link('connected')]],
+  ])('fires when publication, tracks and connection are there: %s', (_, events) => {
+    const b = new Bench('b').signal(sdp('offer', 5));
+    for (const event of events.slice(0, -1)) expect(fired(b.take(event))).toBe(0);
+    b.take(events[2]!);
+    expect(fired(b)).toBe(1);
+  });
+
+  it('comes after the stream holds what is published', () => {
+    const b = connectedOther().signal(published(7, { audio: false }));
+    expect(b.names).toEqual(['stream', 'subscribed']);
+    expect(b.effect('stream')).toEqual({ do: 'stream', type: 'cam', audio: false, video: true });
+  });
+
+  it('does not fire twice: not by the other way, not after a restart, not in a new generation', () => {
+    const b = connectedOther().signal(published(7));
+    expect(fired(b.signal(published(7), true))).toBe(0);
+    expect(fired(b.take(link('disconnected'), link('connected')))).toBe(0);
+    b.signal(sdp('offer', 1, GEN + 1)).take({ kind: 'tracks', gen: GEN + 1 }, link('connected', GEN + 1));
+    expect(b.signal(published(7, { gen: GEN + 1 })).names).toEqual(['stream']);
+  });
+
+  it('fires again for a new publication', () => {
+    const b = connectedOther().signal(published(7)).signal({ eventOp: 'unpublish', type: 'cam', epoch: 7 });
+    expect(b.names).toEqual(['dropStream']);
+    expect(b.signal(published(8)).names).toEqual(['stream', 'subscribed']);
+  });
+
+  it('does not for a publication that was withdrawn before it came', () => {
+    const b = connectedOther().signal({ eventOp: 'unpublish', type: 'cam', epoch: 7 });
+    expect(fired(b.signal(published(7)))).toBe(0);
+  });
+
+  it('does not for what was said in an earlier life, before it is said again', () => {
+    const b = new Bench('b').signal(published(3, { gen: GEN - 1 })).signal(sdp('offer', 5)).take(tracks, link('connected'));
+    expect(fired(b)).toBe(0);
+    expect(fired(b.signal({ eventOp: 'unpublish', type: 'cam', epoch: 900 }, true))).toBe(0);
+  });
+});
+
+describe('swapping what is sent', () => {
+  it('changes tracks, and says so only when the kinds change', () => {
+    const a = connectedCreator();
+    expect(a.take(publish()).names).toEqual(['attach', 'settle']);
+    expect(a.take(publish(true, false)).names).toEqual(['attach', 'publish by channel', 'settle']);
+    expect(a.effect('send').signal).toMatchObject({ epoch: SEED + 1, rev: 1, audio: false });
+  });
+
+  it('is seen without a second subscribed, and an older word does not undo it', () => {
+    const b = connectedOther().signal(published(7, { audio: false }));
+    expect(b.signal(published(7, { rev: 1 })).names).toEqual(['stream']);
+    expect(b.signal(published(7, { audio: false })).names).toEqual([]);
+  });
+});
+
+describe('the outcome of publishing', () => {
+  it('is good once connected and told', () => {
+    const a = new Bench('a').take(publish());
+    a.signal(sdp('answer', a.effect('offer').n));
+    expect(a.take(link('connected')).names).toEqual(['connected']);
+    expect(a.take(channel).names).toContain('settle');
+  });
+
+  it('is good as well when the server took the word', () => {
+    const a = new Bench('a').take(publish());
+    a.signal(sdp('answer', a.effect('offer').n)).take(link('connected'));
+    expect(a.take({ kind: 'delivered', type: 'cam', epoch: SEED + 1, rev: 0 }).effect('settle')).toMatchObject({ ok: true });
+  });
+
+  it('is bad when the target is not in the room', () => {
+    const a = new Bench('a').take(publish(), { kind: 'unreachable' });
+    expect(a.names).toContain('failed not-in-room');
+    expect(a.effect('settle')).toMatchObject({ ok: false });
+    expect(a.state.open).toBe(false);
+  });
+
+  it('is bad after two attempts of ICE', () => {
+    const a = new Bench('a').take(publish());
+    a.signal(sdp('answer', a.effect('offer').n));
+    expect(a.take(link('failed')).effect('offer')).toMatchObject({ restart: true });
+    a.signal(sdp('answer', a.effect('offer').n));
+    expect(a.take(link('failed')).names).toEqual(['failed ice-failed', 'attach', 'unpublish', 'settle', 'close']);
+  });
+
+  it('is bad when nobody answers, after repeating', () => {
+    const a = new Bench('a').take(publish());
+    for (let i = 0; i < 6; i++) expect(a.take({ kind: 'timer', name: 'repeat' }).names).toEqual(['resend']);
+    expect(a.take({ kind: 'timer', name: 'repeat' }).names).toContain('failed no-answer');
+    const b = new Bench('b').take(publish());
+    for (let i = 0; i < 6; i++) expect(b.take({ kind: 'timer', name: 'repeat' }).names).toEqual(['publish']);
+    expect(b.take({ kind: 'timer', name: 'repeat' }).names).toContain('failed no-answer');
+  });
+
+  it('is bad when the time is over, and nothing is published then', () => {
+    const a = new Bench('a').take(publish(), { kind: 'giveUp', type: 'cam' });
+    expect(a.names).toContain('failed no-answer');
+    expect(a.state.local.cam.on).toBe(false);
+    expect(connectedCreator().take({ kind: 'giveUp', type: 'cam' }).did).toEqual([]);
+  });
+
+  it('is bad when the receiver refuses it', () => {
+    const a = new Bench('a').take(publish()).signal({ eventOp: 'unpublish', type: 'cam', epoch: SEED + 1, owner: 'a' });
+    expect(a.effect('settle')).toMatchObject({ ok: false, reason: 'removed' });
+    expect(connectedCreator().signal({ eventOp: 'unpublish', type: 'cam', epoch: SEED, owner: 'a' }).did).toEqual([]);
+  });
+});
+
+describe('a connection that breaks', () => {
+  it('may heal by itself, then is restarted', () => {
+    const a = connectedCreator().take(link('disconnected'));
+    expect(a.names).toEqual(['interrupted interrupted']);
+    expect(a.did).toContainEqual({ do: 'timer', name: 'restart', on: true });
+    expect(a.take({ kind: 'timer', name: 'restart' }).effect('offer')).toMatchObject({ restart: true });
+    expect(connectedCreator().take(link('disconnected'), link('connected'), { kind: 'timer', name: 'restart' }).names).not.toContain('offer');
+  });
+
+  it('for good keeps what was published, and tries again later in a new generation', () => {
+    const a = connectedCreator().take(link('failed'));
+    a.signal(sdp('answer', a.effect('offer').n)).take(link('failed'));
+    expect(a.names).toEqual(['failed ice-failed', 'close']);
+    expect(a.did).toContainEqual({ do: 'timer', name: 'again', on: true });
+    expect(a.take({ kind: 'timer', name: 'again' }).effect('open')).toMatchObject({ gen: GEN + 1 });
+  });
+
+  it('on the other side only is made anew when that side publishes', () => {
+    expect(connectedCreator().signal(published(7, { gen: 0 })).effect('open')).toMatchObject({ gen: GEN + 1 });
+  });
+
+  it('in a half-made state is not kept when nobody wants it any more', () => {
+    expect(new Bench('a').take(publish(), { kind: 'unpublish', type: 'cam' }).names).toContain('close');
+    expect(connectedCreator().take({ kind: 'unpublish', type: 'cam' }).names).toEqual(['attach', 'unpublish by channel']);
+  });
+});
+
+describe('after the socket was away', () => {
+  it('an unanswered offer goes out again', () => {
+    expect(new Bench('a').take(publish()).take({ kind: 'resumed' }).names).toEqual(['publish', 'unpublish', 'resend']);
+  });
+
+  it('candidates go out again while not connected', () => {
+    const a = new Bench('a').take(publish());
+    a.signal(sdp('answer', a.effect('offer').n));
+    expect(a.take({ kind: 'resumed' }).names).toContain('recandidate');
+  });
+
+  it('a call that stands is left alone', () => expect(connectedCreator().take({ kind: 'resumed' }).did).toEqual([]));
+});
+
+describe('receiving no more', () => {
+  it('drops the stream and tells the sender, again if that was lost', () => {
+    const b = connectedOther().signal(published(7)).take({ kind: 'refuse', type: 'cam' });
+    expect(b.names).toEqual(['unpublish by channel', 'dropStream']);
+    expect(b.effect('send').signal).toMatchObject({ epoch: 7, owner: 'a' });
+    expect(b.signal(published(7), true).names).toEqual(['unpublish by channel']);
+    expect(b.take({ kind: 'refuse', type: 'cam' }).names).toEqual([]);
+    expect(b.signal(published(8), true).names).toEqual(['stream', 'subscribed']);
+  });
+});

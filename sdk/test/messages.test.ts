@@ -1,0 +1,83 @@
+/// <reference types="vite/client" />
+import { describe, expect, it } from 'vitest';
+import { classify, encodeSignal, isRoom, parse, readRegister, readSignal, type Answer, type Json } from '../src/signaling/messages';
+
+const files = import.meta.glob('../../internal/protocol/testdata/*.json', { query: '?raw', import: 'default', eager: true }) as Record<string, string>;
+const golden = Object.entries(files).map(([path, text]) => [path.split('/').pop()!.replace('.json', ''), text] as const);
+const text = (name: string): string => golden.find(([n]) => n === name)![1];
+const json = (name: string): Json => JSON.parse(text(name));
+/** What a client gets of a message that another one sends. */
+const relayed = (name: string) => parse(text(name));
+
+describe('golden messages', () => {
+  it('are there', () => expect(golden.length).toBeGreaterThanOrEqual(28));
+
+  it.each(golden.filter(([n]) => n.endsWith('.answer')))('%s is an answer', (_, frame) => {
+    expect(parse(frame)).toMatchObject({ kind: 'answer', message: { code: expect.stringMatching(/^\d{3}$/), reqId: expect.anything() } });
+  });
+
+  it.each(golden.filter(([n]) => n.startsWith('presence.')))('%s is a push', (_, frame) => {
+    expect(parse(frame)).toMatchObject({ kind: 'push', message: { seq: expect.any(Number), sender: expect.any(String) } });
+  });
+
+  it.each(['sdp.relayed', 'sdp.request', 'candidate.request', 'candidates.request', 'publish.request', 'unpublish.request'])(
+    '%s is a signal, and nothing of it is lost on the way through our types', (name) => {
+      const incoming = relayed(name);
+      expect(incoming?.kind).toBe('signal');
+      if (incoming?.kind !== 'signal') return;
+      expect(incoming.from).toBe('guest-2');
+      const { userId, reqId, ...sent } = json(name);
+      const back = encodeSignal(incoming.signal, 'kpoint123', name !== 'candidate.request');
+      expect(back).toHaveLength(1);
+      // What our client adds (n, rev, gen) is additive; everything of the golden message is there, unchanged.
+      expect(back[0]).toMatchObject(sent);
+    });
+
+  it('register and joinRoom hold what the session needs', () => {
+    const first = readRegister(json('register.answer') as Answer);
+    expect(first).toMatchObject({ userId: 'kpoint123', resumed: false, resumeWindow: 20, iceServers: [{}, { username: expect.stringMatching(/^\d+:/) }] });
+    expect(first?.room).toBeUndefined();
+    expect(readRegister(json('register.resume.answer') as Answer)).toMatchObject({ resumed: true, room: { roomId: 'K4325403300AB', seq: 2 } });
+    expect(readRegister(json('register.error.answer') as Answer)).toBeNull();
+    expect(isRoom(json('joinRoom.answer'))).toBe(true);
+    expect(isRoom(json('joinRoom.error.answer'))).toBe(false);
+  });
+});
+
+describe('what is malformed', () => {
+  it.each([['nothing', ''], ['no JSON', '{'], ['an array', '[]'], ['a number', '1'], ['null', 'null'], ['binary', new ArrayBuffer(2)]])('%s is dropped', (_, frame) => {
+    expect(parse(frame)).toBeNull();
+  });
+
+  const sdp = json('sdp.relayed');
+  const join = json('presence.join');
+  it.each<[string, Json]>([
+    ['an sdp without a description', { ...sdp, sdp: undefined }],
+    ['an sdp of another type', { ...sdp, sdp: { type: 'rollback', sdp: '' } }],
+    ['an sdp without a sender', { ...sdp, userId: 7 }],
+    ['a candidate that is text', { ...json('candidate.request'), candidate: 'x' }],
+    ['candidates with a hole', { ...json('candidates.request'), candidates: [null] }],
+    ['a publication of another type', { ...json('publish.request'), type: 'file' }],
+    ['a publication with a broken epoch', { ...json('publish.request'), epoch: 1.5 }],
+    ['presence without seq', { ...join, seq: undefined }],
+    ['a join whose user is an id', { ...join, user: 'guest-2' }],
+    ['a leave whose user is a member', { ...json('presence.leave'), user: join.user }],
+    ['an unknown operation', { eventOp: 'constructor', userId: 'x' }],
+    ['a sender called __proto__', { ...sdp, userId: '__proto__' }],
+  ])('%s reaches only those who read the wire themselves', (_, message) => {
+    expect(classify(message).kind).toBe('other');
+  });
+
+  it('takes booleans as text, as the wire allows', () => {
+    expect(readSignal({ eventOp: 'publish', type: 'cam', epoch: 3, audio: 'true', video: 'false' })).toMatchObject({ audio: true, video: false });
+  });
+});
+
+it('sends candidates one by one to a client that does not announce more', () => {
+  const signal = { eventOp: 'candidate' as const, gen: 4, candidates: [{ candidate: 'a' }, { candidate: 'b' }] };
+  expect(encodeSignal(signal, 'x', false)).toEqual([
+    { eventOp: 'candidate', target: 'x', type: 'cam', cam: true, gen: 4, link: 'main', candidate: { candidate: 'a' } },
+    { eventOp: 'candidate', target: 'x', type: 'cam', cam: true, gen: 4, link: 'main', candidate: { candidate: 'b' } },
+  ]);
+  expect(encodeSignal(signal, 'x', true)).toHaveLength(1);
+});

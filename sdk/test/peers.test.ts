@@ -1,0 +1,330 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Member, PeerStateEvent, Presence } from '../types/knowledgetalk';
+import { Streams } from '../src/media/streams';
+import { LIMIT } from '../src/negotiation/pair';
+import { Peers } from '../src/negotiation/peers';
+import { readSignal, type Request } from '../src/signaling/messages';
+import { FakeStream, settled, track } from './browser';
+import { FakeConnection } from './connections';
+import { member } from './members';
+
+let me: string;
+let members: Map<string, Member>;
+let sent: Request[];
+let events: Presence[];
+let code: string;
+let streams: Streams;
+let peers: Peers;
+
+const stream = (...kinds: ('audio' | 'video')[]) => new FakeStream((kinds.length ? kinds : ['audio', 'video'] as const).map((k) => track(k))) as unknown as MediaStream;
+const ops = () => sent.map((m) => m.eventOp);
+const states = () => events.flatMap((e) => (e.type === 'peerState' ? [`${e.state}${e.reason && ` ${e.reason}`}`] : []));
+const from = (id: string, message: object) => peers.handleSignal(id, readSignal(message as Record<string, unknown>)!);
+const lastSdp = () => sent.filter((m) => m.eventOp === 'sdp').at(-1) as Request & { gen: number; n: number; sdp: { type: string } };
+const offer = (more: object = {}) => ({ eventOp: 'sdp', gen: 5, n: 1, sdp: { type: 'offer', sdp: 'theirs' }, ...more });
+
+/** 'a' has published its camera to 'b'; the connection stands. */
+async function connected(): Promise<FakeConnection> {
+  const outcome = peers.publish('b', 'cam', stream());
+  await settled();
+  const { gen, n } = lastSdp();
+  from('b', { eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' } });
+  await settled();
+  const c = FakeConnection.last;
+  c.become('connected');
+  c.openChannel();
+  await settled();
+  expect(await outcome).toBe(true);
+  return c;
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.stubGlobal('MediaStream', FakeStream);
+  vi.stubGlobal('RTCPeerConnection', FakeConnection);
+  vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+  FakeConnection.made = [];
+  me = 'a';
+  members = new Map(['a', 'b', 'c'].map((id) => [id, member(id, ['pair', 'publish', 'candidates'])]));
+  members.set('raw', member('raw'));
+  sent = [];
+  events = [];
+  code = '200';
+  streams = new Streams();
+  peers = new Peers({
+    me: () => me,
+    roomId: () => 'R',
+    member: (id) => members.get(id),
+    relay: async (message) => {
+      sent.push(message);
+      return code;
+    },
+    iceServers: async () => [{ urls: 'stun:x' }],
+    presence: (event) => events.push(event),
+  }, streams);
+});
+
+afterEach(() => {
+  peers.handleLeft('left');
+  expect(FakeConnection.open, 'a connection outlives the room').toBe(0);
+  expect(vi.getTimerCount(), 'a timer outlives the room').toBe(0);
+  for (const c of FakeConnection.made) expect([c.onconnectionstatechange, c.onicecandidate, c.channel.onmessage]).toEqual([null, null, null]);
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+  vi.restoreAllMocks();
+});
+
+describe('publishP2P that cannot work', () => {
+  it.each<[string, () => unknown[]]>([
+    ['not-in-room', () => ['nobody', 'cam', stream()]],
+    ['not-in-room', () => [undefined, 'cam', stream()]],
+    ['self', () => ['a', 'cam', stream()]],
+    ['bad-type', () => ['b', 'file', stream()]],
+    ['bad-stream', () => ['b', 'cam', {}]],
+    ['bad-stream', () => ['b', 'cam', new FakeStream()]],
+    ['bad-stream', () => ['b', 'cam', new FakeStream([track('video', 'ended')])]],
+    ['raw-client', () => ['raw', 'cam', stream()]],
+  ])('is false at once, and says why: %s', async (reason, args) => {
+    const [target, type, media] = args();
+    expect(await peers.publish(target, type, media)).toBe(false);
+    expect(events).toHaveLength(1);
+    expect(events[0]).toMatchObject({ type: 'peerState', state: 'failed', reason, user: `${target}`, message: expect.stringMatching(/\.$/), hint: expect.any(String) });
+    expect(console.warn).toHaveBeenCalledOnce();
+    expect(FakeConnection.made).toHaveLength(0);
+  });
+
+  it('before init as well', async () => {
+    me = '';
+    expect(await peers.publish('b', 'cam', stream())).toBe(false);
+    expect((events[0] as PeerStateEvent).reason).toBe('not-registered');
+  });
+
+  it('when the server knows no such user in the room', async () => {
+    code = '403';
+    expect(await peers.publish('b', 'cam', stream())).toBe(false);
+    expect(states()).toEqual(['connecting', 'failed not-in-room']);
+  });
+
+  it('when the browser refuses the answer', async () => {
+    const outcome = peers.publish('b', 'cam', stream());
+    await settled();
+    const { gen, n } = lastSdp();
+    from('b', { eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'bad' } });
+    expect(await outcome).toBe(false);
+    expect(states()).toEqual(['connecting', 'failed broken']);
+  });
+
+  it('when the target leaves', async () => {
+    const outcome = peers.publish('b', 'cam', stream());
+    await settled();
+    peers.handleLeave('b');
+    expect(await outcome).toBe(false);
+    expect(states()).toEqual(['connecting', 'failed left']);
+  });
+
+  it('within 30 s, whatever hangs', async () => {
+    vi.spyOn(FakeConnection.prototype, 'setLocalDescription').mockReturnValue(new Promise(() => undefined));
+    const outcome = peers.publish('b', 'cam', stream());
+    await vi.advanceTimersByTimeAsync(LIMIT.publish);
+    expect(await outcome).toBe(false);
+  });
+});
+
+describe('a connection', () => {
+  it('has the fixed layout, made by the smaller id', async () => {
+    void peers.publish('b', 'cam', stream());
+    await settled();
+    const c = FakeConnection.last;
+    expect(c.getTransceivers().map((t) => [t.receiver.track.kind, t.direction])).toEqual([
+      ['audio', 'sendrecv'], ['video', 'sendrecv'], ['audio', 'sendrecv'], ['video', 'sendrecv'],
+    ]);
+    expect(c.channelOptions).toEqual({ negotiated: true, id: 0 });
+    expect(c.getConfiguration()).toEqual({ iceServers: [{ urls: 'stun:x' }], bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require' });
+    expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual(['audio', 'video', undefined, undefined]);
+  });
+
+  it('is adopted by the larger id, which then sends both ways', async () => {
+    me = 'c';
+    void peers.publish('b', 'screen', stream('video'));
+    await settled();
+    expect(FakeConnection.made).toHaveLength(0);
+    expect(ops()).toEqual(['publish']);
+    from('b', offer());
+    await settled();
+    const c = FakeConnection.last;
+    expect(c.getTransceivers().map((t) => t.direction)).toEqual(Array(4).fill('sendrecv'));
+    expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual([undefined, undefined, undefined, 'video']);
+    expect(lastSdp().sdp.type).toBe('answer');
+  });
+
+  it('with another layout is refused', async () => {
+    me = 'c';
+    from('b', offer({ sdp: { type: 'offer', sdp: 'other layout' } }));
+    await settled();
+    expect(states()).toEqual(['connecting', 'failed broken']);
+  });
+
+  it('is one, however often and for whatever is published', async () => {
+    const c = await connected();
+    const again = peers.publish('b', 'cam', stream('video'));
+    const screen = peers.publish('b', 'screen', stream('video'));
+    await settled();
+    expect(await Promise.all([again, screen])).toEqual([true, true]);
+    expect(FakeConnection.made).toHaveLength(1);
+    expect(c.log.filter((x) => x === 'offer')).toHaveLength(1);
+    expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual([undefined, 'video', undefined, 'video']);
+  });
+
+  it('sends nothing any more after removeLocalPeer, and is kept', async () => {
+    const c = await connected();
+    expect(peers.unpublish('b', 'cam')).toBe(true);
+    await settled();
+    expect(c.getTransceivers().every((t) => t.sender.track === null)).toBe(true);
+    expect(c.channel.sent.at(-1)).toMatchObject({ eventOp: 'unpublish', type: 'cam' });
+    expect(peers.connection('b')).toBe(c);
+  });
+
+  it('restarts ICE with fresh servers', async () => {
+    const c = await connected();
+    c.become('failed');
+    await settled();
+    expect(c.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
+  });
+
+  it.each([['nobody', 'cam'], ['b', 'file'], [7, 'cam']])('is not touched by wrong arguments: %s %s', (target, type) => {
+    expect([peers.unpublish(target, type), peers.refuse(target, type)]).toEqual([false, false]);
+  });
+});
+
+describe('candidates', () => {
+  it('follow the description, several in a message', async () => {
+    void peers.publish('b', 'cam', stream());
+    await settled();
+    const c = FakeConnection.last;
+    c.find('1', '2', '');
+    expect(ops()).toEqual(['sdp', 'publish']);
+    await vi.advanceTimersByTimeAsync(20);
+    c.find('3');
+    await vi.advanceTimersByTimeAsync(20);
+    expect(sent.filter((m) => m.eventOp === 'candidate').map((m) => m.candidates)).toEqual([[{ candidate: '1' }, { candidate: '2' }], [{ candidate: '3' }]]);
+  });
+
+  it('that the browser refuses do no harm', async () => {
+    const c = await connected();
+    from('b', { eventOp: 'candidate', gen: lastSdp().gen, candidates: [{ candidate: 'bad' }, { candidate: 'good' }] });
+    await settled();
+    expect(c.candidates).toEqual([{ candidate: 'good' }]);
+    expect(states()).toEqual(['connecting', 'connected']);
+  });
+});
+
+describe('what others send', () => {
+  it('is shown when it is there, in a stream of exactly these kinds', async () => {
+    const c = await connected();
+    from('b', { eventOp: 'publish', type: 'cam', epoch: 9, rev: 0, audio: false, video: true, gen: lastSdp().gen });
+    await settled();
+    expect(events.at(-1)).toEqual({ eventOp: 'presence', type: 'subscribed', roomId: 'R', user: 'b', sender: 'b', cam: true });
+    expect(streams.get('b', 'cam')?.getTracks()).toEqual([c.getTransceivers()[1]?.receiver.track]);
+    expect(peers.refuse('b', 'cam')).toBe(true);
+    await settled();
+    expect(streams.get('b', 'cam')).toBeUndefined();
+  });
+
+  it('waits for the join of its sender', async () => {
+    me = 'c';
+    members.delete('b');
+    from('b', offer());
+    await settled();
+    expect(FakeConnection.made).toHaveLength(0);
+    members.set('b', member('b', ['pair']));
+    peers.handleMembers(['b']);
+    await settled();
+    expect(FakeConnection.made).toHaveLength(1);
+  });
+
+  it('is bounded while it waits', () => {
+    for (let user = 0; user < 100; user++) for (let i = 0; i < 100; i++) from(`stranger ${user}`, offer());
+    const early = (peers as unknown as { early: Map<string, unknown[]> }).early;
+    expect([early.size, early.get('stranger 0')?.length]).toEqual([64, 64]);
+  });
+
+  it('is dropped when it comes from oneself or from a raw client', async () => {
+    from('a', offer());
+    from('raw', offer());
+    await settled();
+    expect(FakeConnection.made).toHaveLength(0);
+  });
+
+  it('over the data channel is read like over the server, and nothing but publications', async () => {
+    const c = await connected();
+    const { gen } = lastSdp();
+    for (const text of ['{', 'null', '[]', '{"eventOp":"sdp"}', JSON.stringify({ eventOp: 'sdp', gen, n: 99, sdp: { type: 'offer', sdp: 'x' } })]) c.channel.onmessage?.({ data: text });
+    c.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'publish', type: 'cam', epoch: 9, rev: 0, audio: true, video: true, gen }) });
+    await settled();
+    expect(c.log).toEqual(['offer', 'remote answer']);
+    expect(events.at(-1)?.type).toBe('subscribed');
+  });
+});
+
+describe('changeLocalStream', () => {
+  it('reaches everybody who is sent a camera, or the one named', async () => {
+    expect(await peers.change(stream(), undefined)).toBe(false);
+    const c = await connected();
+    const next = stream();
+    expect(await peers.change(next, undefined)).toBe(true);
+    expect(c.getTransceivers()[1]?.sender.track).toBe(next.getVideoTracks()[0]);
+    expect(await peers.change(stream(), 'b')).toBe(true);
+    expect(await peers.change(stream(), 'c')).toBe(false);
+    expect(await peers.change({}, 'b')).toBe(false);
+  });
+});
+
+describe('a session that was lost', () => {
+  it('sends everything again to those who are there, and to those who come back', async () => {
+    await connected();
+    const outcome = peers.publish('c', 'screen', stream('video'));
+    await settled();
+    peers.handleLost();
+    expect(await outcome).toBe(false);
+    expect([FakeConnection.open, peers.connections()]).toEqual([0, {}]);
+    members.delete('c');
+    sent = [];
+    peers.handleRestored();
+    await settled();
+    expect(sent.map((m) => `${m.eventOp} ${m.target}`)).toEqual(['sdp b', 'publish b']);
+    members.set('c', member('c', ['pair']));
+    peers.handleMembers(['c']);
+    await settled();
+    expect(sent.slice(2).map((m) => `${m.eventOp} ${m.target} ${m.type}`)).toEqual(['sdp c cam', 'publish c screen']);
+  });
+
+  it('does not wait for them for ever', async () => {
+    await connected();
+    peers.handleLost();
+    members.delete('b');
+    peers.handleRestored();
+    await vi.advanceTimersByTimeAsync(60_000);
+    members.set('b', member('b', ['pair']));
+    peers.handleMembers(['b']);
+    expect(peers.connections()).toEqual({});
+  });
+
+  it('for good says so of every connection', async () => {
+    await connected();
+    peers.handleLeft('replaced');
+    expect(states().at(-1)).toBe('failed replaced');
+  });
+});
+
+it('tries a call that broke again with growing waits, as long as it is wanted', async () => {
+  const c = await connected();
+  c.become('failed');
+  await vi.advanceTimersByTimeAsync(7 * LIMIT.repeat);
+  expect(states().at(-1)).toBe('failed no-answer');
+  expect(FakeConnection.open).toBe(0);
+  await vi.advanceTimersByTimeAsync(LIMIT.again);
+  expect(FakeConnection.open).toBe(1);
+  peers.unpublish('b', 'cam');
+  await settled();
+  expect(FakeConnection.open).toBe(0);
+});

@@ -1,0 +1,448 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { InitResult } from '../types/knowledgetalk';
+import { Session, type SessionHooks } from '../src/signaling/session';
+import { FakeSocket, settled } from './browser';
+import { info } from './members';
+
+const LICENSE = 'eyJhbGciOiJIUzI1NiJ9.e30.c2ln';
+let session: Session;
+let seen: string[];
+
+const hooks: SessionHooks = {
+  presence: (e) => seen.push(`${e.type} ${e.sender}`),
+  signal: (from, s) => seen.push(`${s.eventOp} from ${from}`),
+  wire: () => undefined,
+  online: () => undefined,
+  resumed: () => seen.push('resumed'),
+  lost: () => seen.push('lost'),
+  entered: () => seen.push('entered'),
+  restored: () => seen.push('restored'),
+  left: (reason) => seen.push(`left: ${reason}`),
+};
+
+const registered = (fields: object = {}) => ({ userId: 'me', iceServers: [{ urls: ['stun:x'] }], resume: 'secret', resumeWindow: 20, resumed: false, ...fields });
+
+/** A page: what the SDK asks of the browser, with its listeners at hand. */
+function page(href = 'https://app.example/room?x=1') {
+  const listeners = new Map<string, (event: object) => void>();
+  const storage = new Map<string, string>();
+  const window = {
+    location: { href }, isSecureContext: true,
+    sessionStorage: {
+      getItem: (k: string) => storage.get(k) ?? null, setItem: (k: string, v: string) => storage.set(k, v), removeItem: (k: string) => storage.delete(k),
+    },
+    addEventListener: (type: string, f: (event: object) => void) => listeners.set(type, f),
+    removeEventListener: (type: string) => listeners.delete(type),
+    document: { visibilityState: 'visible', currentScript: null, addEventListener: () => undefined, removeEventListener: () => undefined },
+  };
+  const beacons: [string, string][] = [];
+  vi.stubGlobal('window', window);
+  vi.stubGlobal('document', window.document);
+  vi.stubGlobal('navigator', { sendBeacon: (url: string, text: string) => beacons.push([url, text]) });
+  return { listeners, storage, beacons, fire: (type: string, event: object = {}) => listeners.get(type)?.(event) };
+}
+
+const make = () => new Session('https://server:7102', hooks, (url) => new FakeSocket(url));
+
+async function init(fields: object = {}, id?: string): Promise<InitResult> {
+  const result = session.init('KP-1', LICENSE, id, 'Kim', 'pc', false);
+  await settled();
+  FakeSocket.last.open();
+  FakeSocket.last.answer('register', registered(fields));
+  await settled();
+  return result;
+}
+
+async function join(...others: string[]): Promise<void> {
+  const joined = session.joinRoom('R');
+  await settled();
+  FakeSocket.last.answer('joinRoom', info(5, 'me', ...others));
+  expect((await joined).code).toBe('200');
+  seen = [];
+}
+
+/** The socket dies; the next one opens and registers with this answer. */
+async function again(answer: object): Promise<FakeSocket> {
+  const made = FakeSocket.made.length;
+  FakeSocket.last.die();
+  while (FakeSocket.made.length === made) await vi.advanceTimersToNextTimerAsync();
+  FakeSocket.last.open();
+  FakeSocket.last.answer('register', answer);
+  await settled();
+  return FakeSocket.last;
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+  FakeSocket.made = [];
+  seen = [];
+  session = make();
+});
+
+afterEach(() => {
+  session.disconnect();
+  expect(vi.getTimerCount()).toBe(0);
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+  vi.restoreAllMocks();
+});
+
+describe('init', () => {
+  it('registers, and says what this client can do', async () => {
+    expect(await init({}, 'me')).toEqual({ code: '200', userId: 'me' });
+    expect(FakeSocket.last.url).toBe('wss://server:7102/signal');
+    expect(FakeSocket.last.sent[0]).toEqual({
+      eventOp: 'register', reqId: '1', cpCode: 'KP-1', authKey: LICENSE, userId: 'me', name: 'Kim', device: 'pc', features: ['pair', 'publish', 'candidates'],
+    });
+    expect([session.userId, session.name]).toEqual(['me', 'Kim']);
+  });
+
+  it.each([
+    ['421', [undefined, LICENSE]], ['421', ['KP-1', '']], ['422', [7n, LICENSE]], ['422', ['KP-1', 7]], ['422', ['x'.repeat(129), LICENSE]],
+    ['422', ['KP-1', LICENSE, '__proto__']], ['422', ['KP-1', LICENSE, 'a\u0000']], ['422', ['KP-1', LICENSE, 'a', {}]],
+  ])('answers %s to wrong arguments without asking anybody', async (code, args) => {
+    const [a, b, c, d] = args as unknown[];
+    expect(await session.init(a, b, c, d, undefined, false)).toMatchObject({ code, userId: '', message: expect.any(String), hint: expect.any(String) });
+    expect(FakeSocket.made).toHaveLength(0);
+  });
+
+  it('sees that code and key are swapped', async () => {
+    expect(await session.init(LICENSE, 'KP-1', undefined, undefined, undefined, false)).toMatchObject({ code: '401', hint: expect.stringContaining('swapped') });
+  });
+
+  it.each([['401'], ['409'], ['413'], ['445']])('passes %s on with sentence and hint, closes, and can be called again', async (code) => {
+    const result = session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
+    FakeSocket.last.open();
+    FakeSocket.last.answer('register', { code, message: 'Because.', hint: 'Do this.' });
+    expect(await result).toEqual({ code, userId: '', message: 'Because.', hint: 'Do this.' });
+    expect(FakeSocket.last.closed).toBe(1000);
+    expect((await init()).code).toBe('200');
+  });
+
+  it('answers 504 after 10 s without a server, whatever the sockets do', async () => {
+    const result = session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
+    for (let i = 0; i < 3; i++) {
+      FakeSocket.last.die();
+      await vi.advanceTimersByTimeAsync(600);
+    }
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(await result).toMatchObject({ code: '504', message: 'No answer from https://server:7102.', hint: expect.any(String) });
+    await vi.advanceTimersByTimeAsync(60_000);
+    const made = FakeSocket.made.length;
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(FakeSocket.made).toHaveLength(made);
+  });
+
+  it('tells that the camera will be missing on a page that is not secure', async () => {
+    page();
+    vi.stubGlobal('window', { ...window, isSecureContext: false });
+    expect(await init()).toMatchObject({ code: '200', hint: expect.stringContaining('https') });
+  });
+
+  it('called twice is one init; with other arguments it is another session', async () => {
+    const one = session.init('KP-1', LICENSE, 'me', 'Kim', 'pc', false);
+    const two = session.init('KP-1', LICENSE, 'me', 'Kim', 'pc', false);
+    FakeSocket.last.open();
+    FakeSocket.last.answer('register', registered());
+    expect([await one, await two]).toEqual([{ code: '200', userId: 'me' }, { code: '200', userId: 'me' }]);
+    expect(FakeSocket.made).toHaveLength(1);
+    expect(await session.init('KP-1', LICENSE, 'me', 'Kim', 'pc', false)).toEqual({ code: '200', userId: 'me' });
+    void session.init('KP-1', LICENSE, 'other', 'Kim', 'pc', false);
+    await settled();
+    expect(FakeSocket.made).toHaveLength(2);
+    expect(FakeSocket.made[0]?.closed).toBe(1000);
+  });
+});
+
+describe('before init', () => {
+  it('everything answers 410', async () => {
+    expect(await session.createRoom(undefined, undefined, undefined, true)).toMatchObject({ code: '410', roomId: '' });
+    expect((await session.joinRoom('R')).code).toBe('410');
+    expect((await session.leaveRoom(undefined)).code).toBe('410');
+    const list = await session.memberList();
+    expect([list.code, Object.keys(list), list.members]).toEqual(['410', [], {}]);
+  });
+});
+
+describe('rooms', () => {
+  it('sends what createRoom was given, and nothing it was not', async () => {
+    await init();
+    void session.createRoom(undefined, '', undefined, true);
+    void session.createRoom(77, 'Weekly', '4', false);
+    expect(FakeSocket.last.sent.slice(1)).toEqual([
+      { eventOp: 'createRoom', reqId: '2', userId: 'me', destroy: true },
+      { eventOp: 'createRoom', reqId: '3', userId: 'me', roomId: '77', title: 'Weekly', capacity: 4, destroy: false },
+    ]);
+    expect(await session.createRoom('R', '', 0, true)).toMatchObject({ code: '422', roomId: '' });
+  });
+
+  it('gives the app its own copy of the members, and keeps early presence until the answer is there', async () => {
+    await init();
+    const joined = session.joinRoom('R');
+    await settled();
+    const socket = FakeSocket.last;
+    socket.receive({ eventOp: 'presence', type: 'join', roomId: 'R', seq: 6, sender: 'late', user: { id: 'late' } });
+    socket.receive({ eventOp: 'presence', type: 'join', roomId: 'R', seq: 5, sender: 'me', user: { id: 'me' } });
+    expect(seen.filter((s) => s.startsWith('join'))).toEqual([]);
+    socket.answer('joinRoom', info(5, 'me', 'a'));
+    const result = await joined;
+    expect(Object.keys(result.members)).toEqual(['me', 'a']);
+    expect(result).not.toHaveProperty('seq');
+    expect(result).not.toHaveProperty('eventOp');
+    expect(seen.slice(-2)).toEqual(['entered', 'join late']);
+    for (const id of Object.keys(result.members)) delete result.members[id];
+    expect([...session.room!.members.keys()]).toEqual(['me', 'a', 'late']);
+  });
+
+  it('memberList is a map whose code and members do not show in a loop', async () => {
+    await init();
+    await join('a');
+    const list = session.memberList();
+    await settled();
+    FakeSocket.last.answer('memberList', { members: info(5, 'me', 'a').members });
+    const result = await list;
+    const ids = [];
+    for (const id in result) ids.push(id);
+    expect([ids, result.code, Object.keys(result.members)]).toEqual([['me', 'a'], '200', ['me', 'a']]);
+  });
+
+  it('leaves the current room when none is named', async () => {
+    await init();
+    expect(await session.leaveRoom(undefined)).toMatchObject({ code: '410', hint: expect.any(String) });
+    await join();
+    const left = session.leaveRoom(undefined);
+    await settled();
+    expect(FakeSocket.last.sent.at(-1)).toMatchObject({ eventOp: 'leaveRoom', roomId: 'R' });
+    FakeSocket.last.answer('leaveRoom');
+    expect(await left).toMatchObject({ code: '200' });
+    expect([session.room, seen]).toEqual([null, ['left: left']]);
+  });
+});
+
+describe('the same page coming back', () => {
+  it('resumes with the secret, and sees what it missed', async () => {
+    await init();
+    await join('a', 'b');
+    const socket = await again(registered({ resumed: true, resume: 'secret 2', room: info(9, 'me', 'b', 'c') }));
+    expect(socket.sent[0]).toMatchObject({ eventOp: 'register', userId: 'me', resume: 'secret' });
+    expect(socket.sent[0]).not.toHaveProperty('forced');
+    expect(seen).toEqual(['leave a', 'join c', 'resumed']);
+    await again(registered({ resumed: true, room: info(9, 'me', 'b', 'c') }));
+    expect(FakeSocket.last.sent[0]).toMatchObject({ resume: 'secret 2' });
+  });
+
+  it('gets the answer of a joinRoom that was lost with the socket', async () => {
+    await init();
+    const joined = session.joinRoom('R');
+    await settled();
+    const socket = await again(registered({ resumed: true, room: info(5, 'a', 'me') }));
+    expect((await joined).members).toHaveProperty('a');
+    expect(socket.ops()).not.toContain('joinRoom');
+    const left = session.leaveRoom(undefined);
+    await settled();
+    await again(registered({ resumed: true }));
+    expect((await left).code).toBe('200');
+    expect(session.room).toBeNull();
+  });
+
+  it('leaves a room that it was told it had not entered', async () => {
+    await init();
+    const joined = session.joinRoom('R');
+    await settled();
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect((await joined).code).toBe('504');
+    await again(registered({ resumed: true, room: info(5, 'me') }));
+    expect(FakeSocket.last.sent.at(-1)).toMatchObject({ eventOp: 'leaveRoom', roomId: 'R' });
+  });
+
+  it('finds itself put out of the room', async () => {
+    await init();
+    await join('a');
+    await again(registered({ resumed: true }));
+    expect([session.room, seen]).toEqual([null, ['left: session-ended', 'resumed']]);
+  });
+
+  it('registers anew under its id when the session is gone, and goes back into the room', async () => {
+    await init();
+    await join('a', 'b');
+    await session.relay({ eventOp: 'candidate', target: 'a' });
+    const socket = await again({ code: '410' });
+    expect(socket.sent[1]).toMatchObject({ eventOp: 'register', userId: 'me' });
+    expect(socket.sent[1]).not.toHaveProperty('resume');
+    socket.answer('register', registered());
+    await settled();
+    expect(socket.ops()).toEqual(['register', 'register', 'joinRoom']);
+    socket.answer('joinRoom', info(3, 'b', 'me', 'c'));
+    await settled();
+    expect(seen).toEqual(['lost', 'leave a', 'join c', 'entered', 'restored']);
+  });
+
+  it('makes the room again when it ended with the server', async () => {
+    await init();
+    await join('a');
+    const socket = await again({ code: '410' });
+    socket.answer('register', registered());
+    await settled();
+    socket.answer('joinRoom', { code: '441' });
+    await settled();
+    expect(socket.sent.at(-1)).toMatchObject({ eventOp: 'createRoom', roomId: 'R' });
+    socket.answer('createRoom', { code: '443' });
+    await settled();
+    socket.answer('joinRoom', info(1, 'me'));
+    await settled();
+    expect(seen).toEqual(['lost', 'leave a', 'entered', 'restored']);
+  });
+
+  it('tells the app when the room is closed to it', async () => {
+    await init();
+    await join('a');
+    const socket = await again({ code: '410' });
+    socket.answer('register', registered());
+    await settled();
+    socket.answer('joinRoom', { code: '444' });
+    await settled();
+    expect(seen).toEqual(['lost', 'leave a', 'left: session-ended']);
+    expect(session.room).toBeNull();
+  });
+
+  it('that lost its id to another says so from then on', async () => {
+    await init();
+    await join('a');
+    const socket = await again({ code: '410' });
+    socket.answer('register', { code: '409' });
+    await settled();
+    expect(await session.joinRoom('S')).toMatchObject({ code: '409', hint: expect.any(String) });
+    expect(seen).toEqual(['left: replaced']);
+    expect((await init()).code).toBe('200');
+  });
+
+  it.each([[4002, '409', 'replaced'], [4003, '401', 'session-ended']])('does not when it was closed with %i', async (close, code, reason) => {
+    await init();
+    await join('a');
+    FakeSocket.last.die(close);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(FakeSocket.made).toHaveLength(1);
+    expect(seen).toEqual([`left: ${reason}`]);
+    expect(await session.createRoom(undefined, undefined, undefined, true)).toMatchObject({ code, message: expect.any(String), roomId: '' });
+    expect(session.userId).toBe('');
+  });
+});
+
+describe('a page that goes', () => {
+  it('leaves at once, and its successor takes the id over', async () => {
+    const { fire, beacons, storage } = page();
+    await init();
+    await join('a');
+    fire('pagehide', { persisted: false });
+    expect(beacons).toEqual([['https://server:7102/leave', '{"resume":"secret"}']]);
+    expect(FakeSocket.last.closed).toBe(1000);
+    expect([...storage.values()]).toEqual(['{"userId":"me","resume":"secret"}']);
+
+    session = make();
+    const result = session.init('KP-1', LICENSE, undefined, 'Kim', 'pc', false);
+    expect(storage.size).toBe(0);
+    FakeSocket.last.open();
+    expect(FakeSocket.last.sent[0]).toMatchObject({ userId: 'me', resume: 'secret', forced: true });
+    FakeSocket.last.answer('register', registered());
+    expect(await result).toEqual({ code: '200', userId: 'me' });
+  });
+
+  it('whose successor is refused gets another id', async () => {
+    const { fire } = page();
+    await init();
+    fire('pagehide');
+    session = make();
+    const result = session.init('KP-1', LICENSE, undefined, 'Kim', 'pc', false);
+    FakeSocket.last.open();
+    FakeSocket.last.answer('register', { code: '409' });
+    await settled();
+    expect(FakeSocket.last.sent[1]).not.toHaveProperty('userId');
+    expect(FakeSocket.last.sent[1]).not.toHaveProperty('resume');
+    FakeSocket.last.answer('register', registered({ userId: 'new' }));
+    expect(await result).toEqual({ code: '200', userId: 'new' });
+  });
+
+  it.each([
+    ['another frame', 'https://app.example/other', 'KP-1', undefined], ['another license', 'https://app.example/room?x=1', 'KP-2', undefined],
+    ['another wished id', 'https://app.example/room?x=1', 'KP-1', 'wish'],
+  ])('leaves nothing to %s', async (_, href, code, wished) => {
+    const { fire } = page();
+    await init();
+    fire('pagehide');
+    vi.stubGlobal('window', { ...window, location: { href } });
+    session = make();
+    void session.init(code, LICENSE, wished, 'Kim', 'pc', false);
+    FakeSocket.last.open();
+    expect(FakeSocket.last.sent[0]).not.toHaveProperty('resume');
+  });
+
+  it('and comes out of the back-forward cache goes back by itself', async () => {
+    const { fire, storage } = page();
+    await init();
+    await join('a');
+    fire('pagehide', { persisted: true });
+    expect(seen).toEqual(['lost']);
+    fire('pageshow', { persisted: true });
+    expect(storage.size).toBe(0);
+    FakeSocket.last.open();
+    expect(FakeSocket.last.sent[0]).toMatchObject({ userId: 'me', resume: 'secret', forced: true });
+    FakeSocket.last.answer('register', registered());
+    await settled();
+    FakeSocket.last.answer('joinRoom', info(8, 'me', 'b'));
+    await settled();
+    expect(seen).toEqual(['lost', 'leave a', 'join b', 'entered', 'restored']);
+  });
+
+  it('without a session says nothing', () => {
+    const { fire, beacons, storage } = page();
+    void session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
+    fire('pagehide');
+    expect([beacons, storage.size]).toEqual([[], 0]);
+  });
+
+  it('stops listening to the page after disconnect', async () => {
+    const { listeners } = page();
+    await init();
+    expect(listeners.size).toBeGreaterThan(0);
+    session.disconnect();
+    expect(listeners.size).toBe(0);
+  });
+});
+
+describe('relay credentials', () => {
+  const servers = (expiry: number, credential: string) => [{ urls: ['turn:x'], username: `${Math.floor(expiry / 1000)}:hash.session`, credential }];
+
+  it('are renewed when something new begins after half their life', async () => {
+    await init({ iceServers: servers(Date.now() + 600_000, 'old') });
+    expect((await session.freshIce())[0]?.credential).toBe('old');
+    vi.setSystemTime(Date.now() + 301_000);
+    const fresh = session.freshIce();
+    await settled();
+    FakeSocket.last.answer('iceServers', { iceServers: servers(Date.now() + 600_000, 'new') });
+    expect((await fresh)[0]?.credential).toBe('new');
+    expect((await session.freshIce())[0]?.credential).toBe('new');
+  });
+
+  it('are used as they are when the server does not answer, after 3 s', async () => {
+    await init({ iceServers: servers(Date.now() + 600_000, 'old') });
+    vi.setSystemTime(Date.now() + 301_000);
+    const fresh = session.freshIce();
+    await vi.advanceTimersByTimeAsync(3_000);
+    expect((await fresh)[0]?.credential).toBe('old');
+  });
+
+  it('do not make a client with a wrong clock ask every time', async () => {
+    await init({ iceServers: servers(Date.now() - 3_600_000, 'old') });
+    await session.freshIce();
+    expect(FakeSocket.last.ops()).toEqual(['register']);
+  });
+
+  it('are not asked for where there is only STUN', async () => {
+    await init();
+    vi.setSystemTime(Date.now() + 3_600_000);
+    await session.freshIce();
+    expect(FakeSocket.last.ops()).toEqual(['register']);
+  });
+});

@@ -1,0 +1,52 @@
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { Streams } from '../src/media/streams';
+import { FakeStream, track } from './browser';
+
+beforeEach(() => vi.stubGlobal('MediaStream', FakeStream));
+
+describe('remote streams', () => {
+  it('stay the same object through changes, and are never empty in a change', () => {
+    const streams = new Streams();
+    const [a, v, v2] = [track('audio'), track('video'), track('video')];
+    streams.set('u', 'cam', [v]);
+    const stream = streams.get('u', 'cam') as unknown as FakeStream;
+    streams.set('u', 'cam', [a, v]);
+    streams.set('u', 'cam', [v2]);
+    expect(streams.get('u', 'cam')).toBe(stream);
+    expect(stream.getTracks()).toEqual([v2]);
+    expect(stream.fewest).toBe(1);
+    streams.drop('u', 'cam');
+    expect(streams.get('u', 'cam')).toBeUndefined();
+    expect(stream.getTracks()).toEqual([]);
+    streams.set('u', 'cam', [v]);
+    expect(streams.get('u', 'cam')).toBe(stream);
+  });
+
+  it('are new in a new call', () => {
+    const streams = new Streams();
+    streams.set('u', 'cam', [track('video')]);
+    const stream = streams.get('u', 'cam');
+    streams.forget('u');
+    expect(streams.all()).toEqual({});
+    streams.set('u', 'cam', [track('video')]);
+    expect(streams.get('u', 'cam')).not.toBe(stream);
+  });
+
+  it('list every camera, and the newest screen', () => {
+    const streams = new Streams();
+    for (const user of ['u', 'v']) {
+      streams.set(user, 'cam', [track('video')]);
+      streams.set(user, 'screen', [track('video')]);
+    }
+    streams.set('u', 'screen', [track('video')]);
+    expect(Object.keys(streams.all())).toEqual(['u', 'v', 'screen']);
+    expect(streams.newestScreen()).toBe(streams.get('v', 'screen'));
+    streams.drop('v', 'screen');
+    expect(streams.newestScreen()).toBe(streams.get('u', 'screen'));
+    streams.set('v', 'screen', [track('video')]);
+    expect(streams.newestScreen()).toBe(streams.get('v', 'screen'));
+    streams.drop('u', 'screen');
+    streams.drop('v', 'screen');
+    expect(streams.newestScreen()).toBeUndefined();
+  });
+});

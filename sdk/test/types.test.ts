@@ -1,0 +1,35 @@
+/** The published types against the class that is built: a difference is a compile error (`npm run types`). */
+import { expect, it } from 'vitest';
+import type * as api from '../types/knowledgetalk';
+import { Knowledgetalk } from '../src/knowledgetalk';
+
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false;
+const same = <A, B>(equal: Same<A, B>): boolean => equal;
+
+// The class is what is declared, and declares nothing that it is not.
+export const declared: new (options?: api.Options) => api.Knowledgetalk = Knowledgetalk;
+export const built: new (options?: api.Options) => Pick<Knowledgetalk, keyof Knowledgetalk> = Knowledgetalk as unknown as typeof api.Knowledgetalk;
+
+/** What an app in TypeScript writes. */
+export async function app(k: api.Knowledgetalk): Promise<void> {
+  k.addEventListener('presence', (event) => {
+    const m = event.detail;
+    if (m.type === 'join') m.user.userId.trim();
+    else if (m.type === 'peerState') m.hint.trim();
+    else m.user.trim();
+    if (m.type === 'subscribed') same<typeof m.cam, boolean>(true);
+  });
+  const room = await k.joinroom('R');
+  for (const id in room.members) room.members[id]?.name.trim();
+  // @ts-expect-error the type is cam or screen
+  await k.publishP2P('x', 'camera', new MediaStream());
+}
+
+it('declares every public name, and no other', () => {
+  expect(same<keyof Knowledgetalk, keyof api.Knowledgetalk>(true)).toBe(true);
+  const names = Object.getOwnPropertyNames(Knowledgetalk.prototype).filter((n) => n !== 'constructor' && n !== 'presence');
+  expect(names.sort()).toEqual([
+    'addEventListener', 'changeLocalStream', 'createRoom', 'disconnect', 'getAllPeers', 'getAllStreams', 'getName', 'getPeer', 'getRoomId', 'getSocket',
+    'getStream', 'getUserId', 'init', 'isMedia', 'joinRoom', 'joinroom', 'leaveRoom', 'memberList', 'publishP2P', 'removeLocalPeer', 'removePeer',
+  ]);
+});
