@@ -1,0 +1,59 @@
+// The promise of the whole product: the guide's five steps in an otherwise empty page make a call.
+
+import { after, afterEach, before, test } from 'node:test';
+import assert from 'node:assert/strict';
+import { Stage } from './lib/stage.mjs';
+
+let stage;
+before(async () => (stage = await Stage.up('call')));
+afterEach((t) => stage.after(t));
+after(() => stage?.down());
+
+test('the five steps of the guide, on a page of another origin, make a call with video both ways', async () => {
+  assert.notEqual(stage.pages.origin, stage.server.origin);
+  const host = await stage.open('guide.html', { name: 'host' });
+  const hostTitle = await host.until('in its room', () => document.title);
+  const [roomId, hostId] = hostTitle.split(' ');
+  assert.match(roomId, /^K[0-9A-HJKMNP-TV-Z]{12}$/);
+
+  const guest = await stage.open(`guide.html#${roomId}`, { name: 'guest' });
+  const [, guestId] = (await guest.until('in the room', () => document.title)).split(' ');
+
+  for (const [page, other] of [[host, guestId], [guest, hostId]]) {
+    const playing = (id) => e2e.frames(document.getElementById(`multiVideo-${id}`));
+    const first = await page.until('showing the other', playing, other);
+    await page.until('going on', (x) => e2e.frames(document.getElementById(`multiVideo-${x.id}`)) >= x.first + 30, { id: other, first });
+    const reports = await page.evaluate(async () => Promise.all(e2e.open().map(e2e.report)));
+    assert.equal(reports.length, 1, 'one connection between the two');
+    assert.equal(reports[0].state, 'connected');
+    assert.ok(reports[0].video.decoded >= 30, JSON.stringify(reports[0]));
+    assert.deepEqual(page.errors, []);
+  }
+
+  // The guest's tab goes: the host's strict handler takes exactly one box away.
+  await guest.close();
+  await host.until('alone', () => document.querySelectorAll('video').length === 0);
+  assert.deepEqual(host.errors, []);
+});
+
+for (const lang of ['en', 'ko']) {
+  test(`the code of /guide (${lang}), copied as it stands into an empty page, makes a call`, async () => {
+    const guide = await stage.browser.open(`${stage.server.origin}/guide?lang=${lang}`, { name: `guide-${lang}` });
+    await guide.until('filled in', (key) => document.querySelector('[data-fill="authKey"]')?.textContent === key, stage.license.authKey);
+    const code = await guide.evaluate(() => [...document.querySelectorAll('code[data-step]')].map((c) => c.textContent).join('\n'));
+    assert.ok(code.includes(`${stage.server.origin}/knowledgetalk.min.js`));
+    stage.pages.write(`copied-${lang}.html`, code);
+
+    const host = await stage.open(`copied-${lang}.html`, { name: `host-${lang}` });
+    const roomId = await host.until('in its room', () => location.hash.slice(1));
+    const guest = await stage.open(`copied-${lang}.html#${roomId}`, { name: `guest-${lang}` });
+    for (const page of [host, guest]) {
+      await page.until('showing the other', () => e2e.frames(document.querySelector('video')) > 30);
+      assert.equal(await page.evaluate(() => document.querySelectorAll('video').length), 1);
+      assert.deepEqual(page.errors, []);
+    }
+    await guest.close();
+    await host.until('alone', () => document.querySelectorAll('video').length === 0);
+    assert.deepEqual(host.errors, []);
+  });
+}

@@ -1,0 +1,112 @@
+// Chromium, Debian's own, headless with a fake camera; in a network namespace when asked.
+
+import fs from 'node:fs';
+import path from 'node:path';
+import { chromium } from 'playwright-core';
+import { PATH } from './process.mjs';
+import { LIMIT, until } from './wait.mjs';
+import { ROOT } from './work.mjs';
+
+const INJECT = path.join(ROOT, 'e2e', 'lib', 'rtc.inject.js');
+const BINARY = process.env.CHROMIUM ?? '/usr/bin/chromium';
+
+export class Chromium {
+  /**
+   * @param {{dir: string, ns?: string, secure?: string[], args?: string[], fakeUi?: boolean}} o
+   *   secure: plain http origins where the camera is allowed; fakeUi false: permissions are asked for, so that local addresses stay hidden
+   */
+  static async start({ dir, ns, secure = [], args = [], fakeUi = true }) {
+    let executablePath = BINARY;
+    if (ns) {
+      // Playwright talks through a pipe on descriptors 3 and 4, which `ip netns exec` hands on: no debugging port, no control network.
+      executablePath = path.join(dir, `chromium-${ns}`);
+      fs.writeFileSync(executablePath, `#!/bin/sh\nPATH="${PATH}"\nexec ip netns exec ${ns} ${BINARY} "$@"\n`, { mode: 0o755 });
+    }
+    const flags = [
+      '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+      '--disable-quic', '--use-fake-device-for-media-stream=fps=15', '--autoplay-policy=no-user-gesture-required',
+      // The calls of one machine must not depend on its having a network.
+      '--allow-loopback-in-peer-connection',
+      ...(fakeUi ? ['--use-fake-ui-for-media-stream'] : []),
+      ...(secure.length ? [`--unsafely-treat-insecure-origin-as-secure=${secure.join(',')}`] : []),
+      ...args,
+    ];
+    const b = new Chromium();
+    b.dir = dir;
+    b.ns = ns;
+    b.pages = [];
+    b.browser = await chromium.launch({ executablePath, headless: true, args: flags, env: { ...process.env, PATH } });
+    return b;
+  }
+
+  /** A page in a profile of its own (another user), or beside `sibling` (the same user's next tab). */
+  async open(url, { sibling, name = `page${this.pages.length}` } = {}) {
+    const context = sibling?.page.context() ?? (await this.browser.newContext({ ignoreHTTPSErrors: true }));
+    if (!sibling) await context.addInitScript({ path: INJECT });
+    const p = new ChromiumPage(this, await context.newPage(), name);
+    await p.goto(url);
+    return p;
+  }
+
+  /** Pictures of what was open, for a test that failed. */
+  async keep() {
+    for (const p of this.pages) {
+      await p.page.screenshot({ path: path.join(this.dir, `${p.name}.png`), timeout: 5000 }).catch(() => {});
+      fs.writeFileSync(path.join(this.dir, `${p.name}.console.txt`), p.console.join('\n'));
+    }
+  }
+
+  close() {
+    return this.browser.close();
+  }
+}
+
+/** One tab. Firefox's driver has the same methods, so that tests need not know which browser they drive. */
+export class ChromiumPage {
+  constructor(browser, page, name) {
+    this.page = page;
+    this.name = name;
+    this.console = [];
+    /** Exceptions nobody caught. */
+    this.errors = [];
+    page.on('pageerror', (e) => this.errors.push(e.stack ?? String(e)));
+    page.on('console', (m) => this.console.push(`${m.type()}: ${m.text()}`));
+    page.setDefaultTimeout(LIMIT);
+    browser.pages.push(this);
+  }
+
+  async goto(url) {
+    // Chromium breaks navigations off while it still sees interfaces of a fresh namespace come up.
+    for (let i = 0; ; i++) {
+      try {
+        await this.page.goto(url, { waitUntil: 'load' });
+        return;
+      } catch (e) {
+        if (i === 5 || !/ERR_NETWORK_CHANGED/.test(String(e))) throw e;
+      }
+    }
+  }
+
+  evaluate(f, arg) {
+    return this.page.evaluate(f, arg);
+  }
+
+  /** Resolves with f(arg)'s value in the page (awaited, if it is a promise) as soon as that is something true. */
+  async until(what, f, arg, limit = LIMIT) {
+    // Not waitForFunction: it takes the promise of an async function for its answer.
+    const tried = async () => {
+      try {
+        return await this.page.evaluate(f, arg);
+      } catch (e) {
+        if (/context was destroyed|navigat/i.test(String(e))) return false; // asked in the middle of a reload
+        throw e;
+      }
+    };
+    const tail = () => `${this.name}: ${what}; console:\n${this.console.slice(-15).join('\n')}\n`;
+    return until(tail, tried, limit, 50);
+  }
+
+  close() {
+    return this.page.close();
+  }
+}

@@ -1,0 +1,57 @@
+// The server as users start it: the built binary.
+
+import fs from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { PATH, Process } from './process.mjs';
+import { IEUM } from './work.mjs';
+
+export class Server {
+  /**
+   * @param {{dir: string, ns?: string, listen?: string, relay?: string, args?: string[], name?: string, data?: string}} o
+   *   data: a folder that outlasts a restart, so that license and resume secrets do
+   */
+  static async start({ dir, ns, listen = '127.0.0.1:0', relay = '127.0.0.1:0', args = [], name = 'ieum', data }) {
+    if (!fs.existsSync(IEUM)) throw new Error(`${IEUM} is missing; run make first`);
+    const s = new Server();
+    s.ns = ns;
+    const argv = [IEUM, 'serve', '--dev', '--listen', listen, '--relay-listen', relay, ...(data ? ['--data', data] : []), ...args];
+    s.process = new Process(argv, { dir, name, ns });
+    // The first address is the one to open.
+    const [origin] = await s.process.said(/https?:\/\/[^\s"/]+/);
+    s.origin = origin;
+    s.host = new URL(origin).host;
+    return s;
+  }
+
+  /** A GET from where the server is, as text. */
+  async get(route) {
+    if (!this.ns) {
+      const res = await fetch(this.origin + route);
+      if (!res.ok) throw new Error(`${route}: ${res.status}`);
+      return res.text();
+    }
+    const code = 'fetch(process.argv[1]).then(async r => { if (!r.ok) throw new Error(r.status); process.stdout.write(await r.text()) })';
+    return execFileSync('ip', ['netns', 'exec', this.ns, process.execPath, '-e', code, this.origin + route], {
+      encoding: 'utf8', env: { ...process.env, PATH },
+    });
+  }
+
+  /** @returns {Promise<{cpCode: string, authKey: string}>} */
+  async license() {
+    return JSON.parse(await this.get('/dev/license'));
+  }
+
+  /** What it has logged. */
+  get log() {
+    return this.process.output;
+  }
+
+  kill() {
+    return this.process.kill('SIGKILL');
+  }
+
+  stop() {
+    return this.process.stop();
+  }
+}
+

@@ -1,0 +1,108 @@
+// What most tests stand on: a server, an app's web server on another origin, and a browser; all ended in good order, and what is needed
+// to understand a failure kept.
+
+import fs from 'node:fs';
+import path from 'node:path';
+import { Chromium } from './chromium.mjs';
+import { Process } from './process.mjs';
+import { Proxy } from './proxy.mjs';
+import { Server } from './server.mjs';
+import { ROOT, folder } from './work.mjs';
+
+/** What must never stand in a server's log: license keys, session descriptions, candidates. */
+const SECRETS = [/eyJ[\w-]{10,}/, /v=0\\?[\r\n]/, /a=(candidate|ice-ufrag|fingerprint)/, /candidate:\d/, /"resume"/];
+
+export class Stage {
+  #ends = [];
+  #failed = false;
+
+  /**
+   * @param {string} name of the folder that keeps logs and pictures
+   * @param {{proxy?: boolean, browser?: boolean, server?: object, chromium?: object}} o
+   *   proxy: the browser reaches the server through one that can be cut
+   */
+  static async up(name, { proxy = false, browser = true, server = {}, chromium = {} } = {}) {
+    const s = new Stage();
+    s.dir = folder(name);
+    try {
+      s.server = await Server.start({ dir: s.dir, ...server });
+      s.onEnd(async () => s.#stopServer());
+      s.license = await s.server.license();
+      s.origin = s.server.origin;
+      if (proxy) {
+        s.proxy = await Proxy.listen(s.server.host);
+        s.onEnd(() => s.proxy.close());
+        s.origin = s.proxy.origin;
+      }
+      s.pages = await servePages({ dir: s.dir, origin: s.origin, license: s.license });
+      s.onEnd(() => s.pages.process.stop());
+      if (browser) {
+        s.browser = await Chromium.start({ dir: s.dir, ...chromium });
+        s.onEnd(() => s.browser.close());
+      }
+      return s;
+    } catch (e) {
+      s.#failed = true;
+      await s.down().catch(() => {});
+      throw e;
+    }
+  }
+
+  /** Things are ended in the opposite order of their beginning. */
+  onEnd(f) {
+    this.#ends.unshift(f);
+  }
+
+  /** Opens one of our pages (guide.html, app.html). */
+  open(page, options) {
+    return this.browser.open(`${this.pages.origin}/${page}`, options);
+  }
+
+  /** For afterEach: keeps the pictures when the test has failed. */
+  async after(t) {
+    if (t.passed !== false && !t.error) return;
+    this.#failed = true;
+    await this.browser?.keep();
+  }
+
+  async #stopServer() {
+    const end = await this.server.stop();
+    if (end.code !== 0) throw new Error(`the server ended with ${JSON.stringify(end)}`);
+  }
+
+  async down() {
+    const errors = [];
+    for (const f of this.#ends) await Promise.resolve().then(f).catch((e) => errors.push(e));
+    for (const log of fs.readdirSync(this.dir).filter((f) => /^ieum.*\.log$/.test(f))) {
+      errors.push(...leaks(fs.readFileSync(path.join(this.dir, log), 'utf8')).map((l) => new Error(`${log} tells a secret: ${l}`)));
+    }
+    if (errors.length === 1) throw errors[0];
+    if (errors.length) throw new AggregateError(errors, errors.map((e) => e.message).join('; '));
+    if (!this.#failed) fs.rmSync(this.dir, { recursive: true });
+  }
+}
+
+/** The lines of a log that hold what no log may. */
+export function leaks(log, more = []) {
+  return log.split('\n').filter((line) => [...SECRETS, ...more].some((secret) => secret.test(line)));
+}
+
+/** Starts a web server with the pages of e2e/pages, made for this call server. */
+export async function servePages({ dir, origin, license, ns, host = '127.0.0.1', port = 0 }) {
+  const to = path.join(dir, 'pages');
+  fs.mkdirSync(to, { recursive: true });
+  fillPages(to, origin, license);
+  const process_ = new Process([process.execPath, path.join(ROOT, 'e2e/lib/pages-server.mjs'), host, String(port), to], { dir, name: 'pages', ns });
+  const [, got] = await process_.said(/pages on port (\d+)/);
+  return { process: process_, origin: `http://127.0.0.1:${got}`, write: (name, text) => fs.writeFileSync(path.join(to, name), text) };
+}
+
+function fillPages(to, origin, { cpCode, authKey }) {
+  for (const name of fs.readdirSync(path.join(ROOT, 'e2e/pages'))) {
+    const text = fs.readFileSync(path.join(ROOT, 'e2e/pages', name), 'utf8');
+    fs.writeFileSync(
+      path.join(to, name),
+      text.replaceAll('{{HOST}}', origin).replaceAll('{{CPCODE}}', cpCode).replaceAll('{{AUTHKEY}}', authKey),
+    );
+  }
+}

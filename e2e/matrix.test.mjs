@@ -1,0 +1,118 @@
+// The network matrix: each browser in a home of its own, behind a NAT of its own, the server on the internet between them. A call is
+// direct wherever it can be and relayed, on one side, where it cannot.
+
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { Chromium } from './lib/chromium.mjs';
+import { Firefox } from './lib/firefox.mjs';
+import { flowing, send, together } from './lib/call.mjs';
+import { Lab, labMissing } from './lib/lab.mjs';
+import { Server } from './lib/server.mjs';
+import { leaks, servePages } from './lib/stage.mjs';
+import { until } from './lib/wait.mjs';
+import { folder } from './lib/work.mjs';
+
+const missing = labMissing();
+if (missing) console.log(`SKIPPED: the network matrix, ${missing}`);
+
+// Pages on port 80, the server on 443 (plain HTTP here), the relay on 3478: what a network without UDP leaves open.
+const PAGES = 80;
+const LISTEN = 443;
+// The laboratory's addresses are of the documentation ranges, which the relay refuses unless told otherwise.
+const ALLOW = ['198.51.100.0/24', '203.0.113.0/24', '2001:db8::/32'].flatMap((net) => ['--relay-allow-peer', net]);
+
+const direct = (...types) => ({ relayed: 0, types });
+const ROWS = [
+  { a: 'cone', b: 'cone', want: direct('srflx', 'prflx') },
+  { a: 'full', b: 'sym', want: direct('srflx', 'prflx') },
+  { a: 'cone', b: 'same', want: direct('host', 'prflx') },
+  { a: 'v6', b: 'v6', want: direct('host', 'prflx') },
+  { a: 'cone', b: 'sym', want: { relayed: 1 } },
+  { a: 'sym', b: 'sym', want: { relayed: 1 } },
+  { a: 'udpblock', b: 'cone', want: { relayed: 1, tcp: true } },
+  { a: 'cone', b: 'cone', firefox: true, want: direct('srflx', 'prflx') },
+];
+
+for (const row of ROWS) {
+  const name = `${row.a} – ${row.b}${row.firefox ? ' (Firefox)' : ''} is ${row.want.relayed ? 'relayed on one side' : 'direct'}${row.want.tcp ? ', over TCP' : ''}`;
+  test(name, { skip: missing ?? false }, () => run(row));
+}
+
+async function run({ a, b, firefox, want }) {
+  const dir = folder(`matrix-${a}-${b}`);
+  const ends = [];
+  const browsers = [];
+  try {
+    const lab = await Lab.up({ a, b, dir });
+    ends.push(() => lab.down());
+    const host = a === 'v6' ? `[${lab.server.v6}]` : lab.server.v4;
+    const server = await Server.start({
+      dir, ns: lab.server.ns, listen: `:${LISTEN}`, relay: ':3478', args: ['--relay-ip', lab.server.v4, '--relay-ip', lab.server.v6, ...ALLOW],
+    });
+    ends.push(() => server.stop());
+    const origin = `http://${host}:${LISTEN}`;
+    const license = await server.license();
+    const pages = await servePages({ dir, origin, license, ns: lab.server.ns, host: '::', port: PAGES });
+    ends.push(() => pages.process.stop());
+
+    const page = `http://${host}`;
+    browsers.push(await Chromium.start({ dir, ns: lab.a.ns, secure: [page] }));
+    ends.push(() => browsers[0].close());
+    browsers.push(firefox ? await Firefox.start({ dir, ns: lab.b.ns, secure: [host] }) : await Chromium.start({ dir, ns: lab.b.ns, secure: [page] }));
+    ends.push(() => browsers[1].close());
+
+    const [p, q] = await Promise.all(browsers.map((browser, i) => browser.open(`${page}/app.html`, { name: 'ab'[i] })));
+    for (const x of [p, q]) x.id = await x.evaluate((id) => app.init(id), x.name);
+    const { roomId } = await p.evaluate(() => k.createRoom());
+    await together(p, q, roomId);
+    await Promise.all([send(p, q), send(q, p)]);
+
+    await settled(p, q, want);
+    await measured(server, p, q, want);
+    await settled(p, q, want);
+    assert.deepEqual(leaks(server.log, [/198\.51\.100\./, /192\.168\./, /2001:db8:[ab]:/]), [], 'secrets or addresses in the log');
+  } catch (e) {
+    for (const x of browsers) await x.keep();
+    e.message += ` (see ${dir})`;
+    throw e;
+  } finally {
+    const faults = [];
+    for (const end of ends.reverse()) await Promise.resolve().then(end).catch((e) => faults.push(e));
+    if (faults.length) console.log('while ending:', ...faults.map((e) => e.message));
+  }
+}
+
+/** ICE may pass through worse pairs on its way: waits for the one it ends on. */
+async function settled(p, q, want) {
+  let last;
+  await until(() => `settled: ${JSON.stringify(last)}`, async () => {
+    const [x, y] = last = [await p.evaluate((id) => app.report(id), q.id), await q.evaluate((id) => app.report(id), p.id)];
+    if (!x.local || !x.remote || !y.local || !y.remote) return false;
+    const relayed = [x, y].filter((r) => r.local.type === 'relay');
+    if (relayed.length !== want.relayed) return false;
+    if (want.tcp && relayed[0].local.relayProtocol !== 'tcp') return false;
+    return !want.types || [x, y].every((r) => want.types.includes(r.local.type) && [...want.types, 'prflx'].includes(r.remote.type));
+  });
+}
+
+/** What the relay itself has counted, against what the browsers have received meanwhile. */
+async function measured(server, p, q, want) {
+  const counted = async () => {
+    const { ClientToPeer, PeerToClient } = JSON.parse(await server.get('/dev/stats')).relay;
+    const [x, y] = [await p.evaluate((id) => app.report(id), q.id), await q.evaluate((id) => app.report(id), p.id)];
+    const received = (r) => r.video.receivedBytes + r.audio.receivedBytes;
+    return { up: ClientToPeer.Bytes, down: PeerToClient.Bytes, x: received(x), y: received(y) };
+  };
+  const before = await counted();
+  await Promise.all([flowing(p, q, 40), flowing(q, p, 40)]);
+  const after = await counted();
+  const d = Object.fromEntries(Object.keys(before).map((key) => [key, after[key] - before[key]]));
+  const text = JSON.stringify(d);
+  if (want.relayed) {
+    // One side's allocation carries both directions. The relay counts headers, the browsers payload; a tenth is for what was on its way.
+    assert.ok(Math.min(d.up, d.down) > 0.9 * Math.min(d.x, d.y), text);
+    assert.ok(d.up + d.down > 0.9 * (d.x + d.y), text);
+  } else {
+    assert.ok(d.up + d.down < 0.1 * (d.x + d.y), `the relay carried media: ${text}`);
+  }
+}
