@@ -32,39 +32,47 @@ const everyone = find('[data-action="everyone"]');
 
 const call = new Call();
 const boxes = new Boxes(find('[data-part="stage"]'), {
-  send: id => act(async () => {
+  send: id => attempt(async () => {
     call.send(id);
     if (call.stream === null) await useCamera();
   }),
   stop: id => call.stop(id),
 });
 
-/** Only one thing at a time: the buttons rest meanwhile. */
-let busy = false;
-
 /**
  * Runs what a button asked for and shows what went wrong with it.
  * @param {() => Promise<void>} action
  */
-async function act(action) {
-  if (busy) return;
-  busy = true;
-  refresh();
+async function attempt(action) {
   try {
     await action();
   } catch (error) {
     show(error);
-  } finally {
-    busy = false;
-    refresh();
   }
+  refresh();
+}
+
+/** On the way into a room or out of it. */
+let moving = false;
+
+/**
+ * attempt for entering and leaving: one of them at a time, a second press means nothing.
+ * @param {() => Promise<void>} action
+ */
+async function move(action) {
+  if (moving) return;
+  moving = true;
+  refresh();
+  await attempt(action);
+  moving = false;
+  refresh();
 }
 
 /** @param {unknown} error */
 function show(error) {
   const problem = error instanceof Problem ? error : new Problem('other', {code: '–', reason: String(error)});
   tell('');
-  showProblem(problem, {onTestPicture: () => act(useDrawn)});
+  showProblem(problem, {onTestPicture: () => attempt(useDrawn)});
   const field = document.querySelector(problem.key.startsWith('room-') ? '#roomId' : problem.key.startsWith('key-') ? '#cpCode' : 'none');
   if (side === '' && field instanceof HTMLElement) field.focus();
 }
@@ -159,14 +167,23 @@ function setAddress(id) {
 
 // Our picture.
 
+/** Counts the wishes for a picture: while the browser asks for the camera, another may overtake it. */
+let wish = 0;
+
 async function useCamera() {
+  const mine = ++wish;
   const stream = await openCamera();
+  if (mine !== wish) {
+    for (const track of stream.getTracks()) track.stop();
+    return;
+  }
   settleCamera();
   watchEnd(stream);
   usePicture(stream, 'camera');
 }
 
 async function useDrawn() {
+  wish++;
   settleCamera();
   usePicture(drawTestPicture(side.toUpperCase()), 'drawn');
 }
@@ -195,31 +212,37 @@ function watchEnd(stream) {
   stream.getVideoTracks()[0].addEventListener('ended', () => {
     if (call.stream !== stream) return;
     closePicture();
-    showProblem(new Problem('camera-missing'), {onTestPicture: () => act(useDrawn)});
+    showProblem(new Problem('camera-missing'), {onTestPicture: () => attempt(useDrawn)});
   });
 }
 
 function closePicture() {
+  wish++;
   self.dataset.camera = 'off';
   microphone.checked = false;
   call.useStream(null);
   refresh();
 }
 
-/** @param {boolean} on */
-async function useMicrophone(on) {
-  const picture = call.stream?.getVideoTracks() ?? [];
-  if (picture.length === 0) return;
-  const stream = new MediaStream(picture);
-  if (on) {
+async function useMicrophone() {
+  /** @type {MediaStreamTrack[]} */
+  const voice = [];
+  if (microphone.checked) {
     try {
-      stream.addTrack(await openMicrophone());
+      voice.push(await openMicrophone());
+      settle('microphone');
     } catch (error) {
       microphone.checked = false;
       throw error;
     }
-    settle('microphone');
   }
+  // The picture may be another one by now, or gone, and the box unchecked.
+  const picture = call.stream?.getVideoTracks() ?? [];
+  if (picture.length === 0 || microphone.checked !== voice.length > 0) {
+    for (const track of voice) track.stop();
+    return;
+  }
+  const stream = new MediaStream([...picture, ...voice]);
   if (self.dataset.camera === 'camera') watchEnd(stream);
   call.useStream(stream);
 }
@@ -228,13 +251,15 @@ async function useMicrophone(on) {
 
 function refresh() {
   const inRoom = call.room !== '';
+  // In a call the pictures come first, and the page's own words make room.
+  document.body.toggleAttribute('data-in-room', inRoom);
   enter.hidden = inRoom;
   room.hidden = !inRoom;
   write(find('[data-value="room"]'), call.room);
   write(find('[data-value="user"]'), call.user);
   for (const button of document.querySelectorAll('[data-action="create"], [data-action="join"], [data-action="leave"]')) {
-    // Not disabled: that would take the keyboard's place away. act() ignores them meanwhile.
-    button.setAttribute('aria-disabled', String(busy));
+    // Not disabled: that would take the keyboard's place away. move() ignores them meanwhile.
+    button.setAttribute('aria-disabled', String(moving));
   }
   everyone.checked = call.everyone;
 
@@ -260,23 +285,23 @@ call.addEventListener('ended', ended);
 
 enter.addEventListener('submit', (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();
-  act(() => join(find('#roomId').value.trim()));
+  move(() => join(find('#roomId').value.trim()));
 });
-find('[data-action="create"]').addEventListener('click', () => act(() => create()));
-find('[data-action="leave"]').addEventListener('click', () => act(leave));
+find('[data-action="create"]').addEventListener('click', () => move(() => create()));
+find('[data-action="leave"]').addEventListener('click', () => move(leave));
 find('[data-action="copy-invite"]').addEventListener('click', async () => {
   tell(say(await copy(find('#invite').value) ? 'copied' : 'copy.failed'));
 });
 everyone.addEventListener('change', () => call.sendToEveryone(everyone.checked));
-cameraButton.addEventListener('click', () => act(async () => {
+cameraButton.addEventListener('click', () => attempt(async () => {
   if (self.dataset.camera === 'camera') closePicture();
   else await useCamera();
 }));
-drawnButton.addEventListener('click', () => act(async () => {
+drawnButton.addEventListener('click', () => attempt(async () => {
   if (self.dataset.camera === 'drawn') closePicture();
   else await useDrawn();
 }));
-microphone.addEventListener('change', () => act(() => useMicrophone(microphone.checked)));
+microphone.addEventListener('change', () => attempt(useMicrophone));
 
 // In a frame of /sample.
 
@@ -311,5 +336,5 @@ if (side !== '') {
 find('#roomId').value = query.get('room') ?? '';
 if (!dev) find('#cpCode').value = query.get('cp') ?? '';
 self.dataset.camera = 'off';
-if (!isSecureContext) showProblem(new Problem('insecure'), {onTestPicture: () => act(useDrawn)});
+if (!isSecureContext) showProblem(new Problem('insecure'), {onTestPicture: () => attempt(useDrawn)});
 refresh();
