@@ -403,14 +403,14 @@ class Turn {
     } else if (state === 'failed') {
       if (link === 'connected') this.out.push({ do: 'report', state: 'interrupted', reason: 'interrupted' });
       if (link !== 'new') this.set({ link: 'disconnected' });
+      if (this.s.neg === 'offering') return; // What was tried has not even been answered: the timer 'repeat' decides.
       if (restarts > 0) this.fail('ice-failed');
       else this.restart();
     }
   }
 
   private restart(): void {
-    // With an offer under way that one decides; it restarts too, or is the first.
-    if (this.s.neg !== 'stable') return;
+    if (this.s.neg !== 'stable') return; // An offer under way restarts ICE too, or is the first.
     const n = this.s.offered + 1;
     this.set({ neg: 'offering', offered: n, restarts: this.s.restarts + 1, repeats: 0 });
     this.out.push({ do: 'offer', gen: this.s.gen, n, restart: true });
