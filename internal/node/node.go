@@ -4,7 +4,6 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -32,6 +31,7 @@ type Node struct {
 	log    *slog.Logger
 	listen net.Listener
 	relay  *relay.Server
+	data   *data // nil without a data folder
 	hub    *signaling.Hub
 	ws     *transport.WebSocket
 	http   *http.Server
@@ -59,11 +59,20 @@ func Start(c Config) (_ *Node, err error) {
 		return nil, prefix("relay", err)
 	}
 	local := signaling.NewLocal()
-	n.hub, err = signaling.New(signaling.Config{
-		Node: nodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: iceIssuer{n.relay, p.RelayListen},
+	cfg := signaling.Config{
+		Node: newNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: iceIssuer{n.relay, p.RelayListen},
 		ResumeKeys: p.licenses.DeriveAll("resume secret", 32), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst, Log: p.Log,
-	})
-	if err != nil {
+	}
+	if p.Data != "" {
+		if n.data, err = openData(p.Data, p.Log); err != nil {
+			return nil, prefix("--data", err)
+		}
+		if cfg.Node, err = n.data.nodeID(); err != nil {
+			return nil, prefix("--data", err)
+		}
+		cfg.Keeper = n.data
+	}
+	if n.hub, err = signaling.New(cfg); err != nil {
 		return nil, err
 	}
 	n.ws = transport.NewWebSocket(transport.Config{AnyOrigin: p.Dev, Log: p.Log}, n.hub.Accept)
@@ -88,12 +97,6 @@ func Start(c Config) (_ *Node, err error) {
 		}
 	})
 	return n, nil
-}
-
-func nodeID() string {
-	var b [6]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 func (n *Node) routes() (http.Handler, error) {
@@ -131,6 +134,9 @@ func (n *Node) Close(ctx context.Context) error {
 		if err := n.http.Shutdown(ctx); err != nil {
 			faults = append(faults, prefix("close pages", err), n.http.Close())
 		}
+	}
+	if n.data != nil { // before the hub: sessions and rooms are to be found again
+		faults = append(faults, prefix("close data", n.data.close()))
 	}
 	if n.hub != nil {
 		n.hub.Close()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -56,8 +57,9 @@ func get(t *testing.T, url string) (*http.Response, string) {
 	return res, string(b)
 }
 
-// call registers over the node's WebSocket and returns the answer.
-func register(t *testing.T, n *Node) map[string]any {
+// register opens a WebSocket to the node, registers with its license and what more says, and returns the answer. The socket is
+// closed as by a page that goes, or left to be cut.
+func register(t *testing.T, n *Node, more map[string]any, leave bool) map[string]any {
 	t.Helper()
 	url := n.URLs()[0]
 	_, body := get(t, url+"dev/license")
@@ -74,6 +76,7 @@ func register(t *testing.T, n *Node) map[string]any {
 	}
 	go ws.ReadLoop()
 	l["eventOp"], l["reqId"] = "register", 1
+	maps.Copy(l, more)
 	b, _ := json.Marshal(l)
 	if err := ws.WriteMessage(gws.OpcodeText, b); err != nil {
 		t.Fatal(err)
@@ -82,7 +85,11 @@ func register(t *testing.T, n *Node) map[string]any {
 	if err := json.Unmarshal(<-h.got, &a); err != nil {
 		t.Fatal(err)
 	}
-	_ = ws.WriteClose(1000, nil)
+	if leave {
+		_ = ws.WriteClose(1000, nil)
+	} else {
+		_ = ws.NetConn().Close()
+	}
 	<-h.done
 	return a
 }
@@ -103,7 +110,7 @@ func (h *answers) OnClose(*gws.Conn, error) { close(h.done) }
 func TestTwoNodesInOneProcess(t *testing.T) {
 	a, b := start(t, Config{Dev: true}), start(t, Config{Dev: true})
 	for _, n := range []*Node{a, b} {
-		answer := register(t, n)
+		answer := register(t, n, nil, true)
 		ice, _ := json.Marshal(answer["iceServers"])
 		if answer["code"] != "200" || !strings.Contains(string(ice), "turn:127.0.0.1:") || !strings.Contains(string(ice), "transport=tcp") {
 			t.Errorf("answer %v", answer)
@@ -111,6 +118,29 @@ func TestTwoNodesInOneProcess(t *testing.T) {
 	}
 	if a.Addr() == b.Addr() || a.RelayPort() == b.RelayPort() {
 		t.Error("the nodes share a port")
+	}
+}
+
+// What internal/signaling tests in virtual time, once over real sockets and a real file.
+func TestSessionOutlastsARestartWithData(t *testing.T) {
+	c := Config{Dev: true, Data: t.TempDir(), Listen: "127.0.0.1:0", RelayListen: "127.0.0.1:0"}
+	first, err := Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := register(t, first, map[string]any{"userId": "kim"}, false)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := first.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, c)
+	b := register(t, again, map[string]any{"resume": a["resume"]}, true)
+	if b["code"] != "200" || b["userId"] != "kim" || b["resumed"] != true {
+		t.Errorf("answer %v", b)
+	}
+	if c := register(t, again, map[string]any{"resume": a["resume"]}, true); c["code"] != "410" {
+		t.Errorf("a page that went away came back: %v", c)
 	}
 }
 
@@ -124,7 +154,7 @@ func TestSelfSignedServesPagesAndSignalingOverTLS(t *testing.T) {
 	if res.TLS.Version < tls.VersionTLS12 {
 		t.Error("TLS older than 1.2")
 	}
-	if a := register(t, n); a["code"] != "200" {
+	if a := register(t, n, nil, true); a["code"] != "200" {
 		t.Errorf("answer %v", a)
 	}
 	first := res.TLS.PeerCertificates[0].SerialNumber

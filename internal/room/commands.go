@@ -408,6 +408,8 @@ func (g *Registry) expel(key Key, user string, addr Address) {
 	r.mu.Unlock()
 	if ended {
 		g.end(r)
+	} else {
+		g.hooks.Changed(key)
 	}
 }
 

@@ -29,7 +29,7 @@ func (l *Limits) defaults() {
 type Registry struct {
 	sink   Sink
 	limits Limits
-	gone   func(Key)
+	hooks  Hooks
 
 	mu      sync.RWMutex // may be held while a room's mu is taken, never the other way round
 	rooms   map[Key]*room
@@ -37,19 +37,32 @@ type Registry struct {
 	closed  bool
 }
 
-// NewRegistry makes an empty registry. gone is called, without locks held, when a room has ended; it may be nil.
-func NewRegistry(sink Sink, l Limits, gone func(Key)) *Registry {
+// Hooks are called without locks held; either may be nil.
+type Hooks struct {
+	Changed func(Key) // the room is not what it was
+	Gone    func(Key) // the room has ended
+}
+
+// NewRegistry makes an empty registry.
+func NewRegistry(sink Sink, l Limits, h Hooks) *Registry {
 	l.defaults()
-	if gone == nil {
-		gone = func(Key) {}
+	if h.Changed == nil {
+		h.Changed = func(Key) {}
 	}
-	return &Registry{sink: sink, limits: l, gone: gone, rooms: map[Key]*room{}, tenants: map[string]int{}}
+	if h.Gone == nil {
+		h.Gone = func(Key) {}
+	}
+	return &Registry{sink: sink, limits: l, hooks: h, rooms: map[Key]*room{}, tenants: map[string]int{}}
 }
 
 // Do carries out one command on one room. The State is nil except for Get.
 func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 	if c, ok := cmd.(Create); ok {
-		return nil, g.create(key, c)
+		err := g.create(key, c)
+		if err == nil {
+			g.hooks.Changed(key)
+		}
+		return nil, err
 	}
 	r := g.locked(key)
 	if r == nil {
@@ -89,6 +102,8 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 	r.mu.Unlock()
 	if ended {
 		g.end(r)
+	} else if _, asked := cmd.(Get); !asked && err == nil {
+		g.hooks.Changed(key)
 	}
 	return state, err
 }
@@ -183,7 +198,7 @@ func (g *Registry) end(r *room) {
 	r.mu.Unlock()
 	g.mu.Unlock()
 	if ended {
-		g.gone(r.key)
+		g.hooks.Gone(r.key)
 	}
 }
 

@@ -58,7 +58,7 @@ type fixture struct {
 
 func open(t *testing.T, capacity int) fixture {
 	rec := &recorder{}
-	f := fixture{t, NewRegistry(rec, Limits{Rooms: 3}, nil), rec}
+	f := fixture{t, NewRegistry(rec, Limits{Rooms: 3}, Hooks{}), rec}
 	f.do(nil, Create{Capacity: capacity, Owner: "owner"})
 	return f
 }
@@ -175,7 +175,7 @@ func TestSyncSendsTheStateAndTellsNobodyElse(t *testing.T) {
 func TestEmptyRoomsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var gone []Key
-		reg := NewRegistry(&recorder{}, Limits{}, func(k Key) { gone = append(gone, k) })
+		reg := NewRegistry(&recorder{}, Limits{}, Hooks{Gone: func(k Key) { gone = append(gone, k) }})
 		defer reg.Close()
 		ctx := context.Background()
 		kept := Key{"tenant", "kept"}
@@ -210,7 +210,7 @@ func TestEmptyRoomsEnd(t *testing.T) {
 // Many users come and go at once: nobody may be told of an order that another did not see, and the room must end empty.
 func TestConcurrentJoinAndLeaveKeepOneOrder(t *testing.T) {
 	rec := &recorder{}
-	reg := NewRegistry(rec, Limits{}, nil)
+	reg := NewRegistry(rec, Limits{}, Hooks{})
 	defer reg.Close()
 	ctx := context.Background()
 	if _, err := reg.Do(ctx, key, Create{Capacity: 100, Keep: true}); err != nil {

@@ -37,16 +37,16 @@ func (b *bucket) take(now time.Time, rate, burst float64) bool {
 	return true
 }
 
-// request is one message on its way through a handler.
+// request is one message on its way through a handler. It is pooled: nothing may keep it longer.
 type request struct {
 	c     *client
 	s     *session // nil before register
 	msg   []byte
-	env   *protocol.Envelope
+	env   protocol.Envelope
 	reply transport.Reply
 }
 
-var envelopes = sync.Pool{New: func() any { return new(protocol.Envelope) }}
+var requests = sync.Pool{New: func() any { return new(request) }}
 
 // Message implements transport.Receiver.
 func (c *client) Message(msg []byte, reply transport.Reply) {
@@ -59,27 +59,57 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 		c.conn.Close(protocol.ClosePolicy, "too many messages")
 		return
 	}
-	env := envelopes.Get().(*protocol.Envelope)
-	defer envelopes.Put(env)
-	r := request{c: c, s: c.session.Load(), msg: msg, env: env, reply: reply}
-	if err := env.Scan(msg); err != nil {
-		r.env = &protocol.Envelope{} // what was found before the fault must not be used
-		r.fail(err)
+	r := requests.Get().(*request)
+	r.c, r.s, r.msg, r.reply = c, c.session.Load(), msg, reply
+	r.handle()
+	r.c, r.s, r.msg, r.reply = nil, nil, nil, nil
+	requests.Put(r)
+}
+
+// handle passes messages on from the reader's own stack, and lets another goroutine do everything else while it waits: JSON,
+// signatures and logs need a deep stack, and on the reader it would stay with a connection that is silent from then on.
+func (r *request) handle() {
+	fault := r.env.Scan(r.msg)
+	if fault == nil && r.passes() {
+		r.relay()
 		return
 	}
-	if r.s == nil {
+	done := make(chan struct{})
+	go r.elsewhere(fault, done)
+	<-done
+}
+
+// passes tells whether the message is for another member, and all that dispatch would ask is in order.
+func (r *request) passes() bool {
+	if r.s == nil || r.env.Target == nil || r.s.client.Load() != r.c || !r.own() {
+		return false
+	}
+	switch string(r.env.Op) {
+	case "sdp", "candidate", "subscribe", "publish", "unpublish":
+		return true
+	}
+	return false
+}
+
+// own tells whether the message names no other sender than this connection's user.
+func (r *request) own() bool { return r.env.UserID == nil || string(r.env.UserID) == r.s.user }
+
+func (r *request) elsewhere(fault error, done chan<- struct{}) {
+	defer close(done)
+	switch {
+	case fault != nil:
+		r.env = protocol.Envelope{} // what was found before the fault must not be used
+		r.fail(fault)
+	case r.s == nil:
 		r.unregistered()
-		return
-	}
-	if r.s.client.Load() != c {
-		return // the session has moved to another connection, or ended; this one is being closed
-	}
-	if env.UserID != nil && string(env.UserID) != r.s.user && string(env.Op) != "register" {
-		c.hub.counters.spoofed.Add(1)
+	case r.s.client.Load() != r.c:
+		// the session has moved to another connection, or ended; this one is being closed
+	case !r.own() && string(r.env.Op) != "register":
+		r.c.hub.counters.spoofed.Add(1)
 		r.fail(errForeign)
-		return
+	default:
+		r.dispatch()
 	}
-	r.dispatch()
 }
 
 func (r *request) unregistered() {

@@ -33,6 +33,7 @@ type Config struct {
 	ICE        ICEIssuer
 	ResumeKeys [][]byte // the first signs resume secrets, all verify them
 
+	Keeper       Keeper        // nil: a restart forgets all sessions and rooms
 	ResumeWindow time.Duration // how long a session waits for its lost connection, default 20 s
 	LoginTimeout time.Duration // from connecting to a successful register, default 10 s
 	Rate         float64       // messages a second a session may send on average, default 30
@@ -112,8 +113,12 @@ func New(cfg Config) (*Hub, error) {
 	}
 	cfg.defaults()
 	h := &Hub{cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}}
-	h.rooms = room.NewRegistry(h, cfg.Rooms, h.roomGone)
+	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
 	h.stop = cfg.Bus.Serve(cfg.Node, h.fromBus)
+	if err := h.restore(); err != nil {
+		h.Close()
+		return nil, wrap("restore", err)
+	}
 	return h, nil
 }
 

@@ -33,8 +33,10 @@ func (l *Local) ClaimUser(_ context.Context, tenant, user string, s Seat, limit 
 	if l.seats[tenant] >= limit {
 		return Seat{}, ErrSeats
 	}
-	l.epoch++
-	s.Epoch = l.epoch
+	if s.Epoch == 0 {
+		s.Epoch = l.epoch + 1
+	}
+	l.epoch = max(l.epoch, s.Epoch)
 	l.users[userKey{tenant, user}] = s
 	l.seats[tenant]++
 	return s, nil

@@ -51,6 +51,16 @@ func testDirectory(t *testing.T, open func() Directory) {
 			t.Errorf("a seat that was lost freed its successor's: %v", err)
 		}
 	})
+	t.Run("a seat that comes with its epoch keeps it, and the next are higher", func(t *testing.T) {
+		d := open()
+		old := Seat{Node: "n1", Session: "s1", Epoch: 40}
+		if a, err := d.ClaimUser(ctx, "t", "kim", old, 10); err != nil || a != old {
+			t.Fatal(a, err)
+		}
+		if a, err := d.ClaimUser(ctx, "t", "lee", Seat{Node: "n1", Session: "s2"}, 10); err != nil || a.Epoch <= 40 {
+			t.Error(a, err)
+		}
+	})
 	t.Run("a tenant has no more seats than its license", func(t *testing.T) {
 		d := open()
 		var wg sync.WaitGroup

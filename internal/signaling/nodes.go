@@ -100,6 +100,7 @@ func (h *Hub) roomGone(key room.Key) {
 	h.ownership.Lock()
 	defer h.ownership.Unlock()
 	if !h.rooms.Has(key) {
+		h.keepRoom(key)
 		_ = h.cfg.Directory.ReleaseRoom(context.Background(), key.Tenant, key.Room, h.cfg.Node)
 	}
 }

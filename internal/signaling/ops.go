@@ -104,7 +104,8 @@ func (r *request) editUserInfo() error {
 	s.op.Lock()
 	defer s.op.Unlock()
 	if q.Name != nil {
-		s.name = *q.Name
+		s.name.Store(*q.Name)
+		s.hub.keepSession(s)
 	}
 	if _, in := s.roomKey(); !in {
 		r.ok(nil)

@@ -53,7 +53,7 @@ func (r *request) register() error {
 func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error {
 	h := r.c.hub
 	s := &session{
-		hub: h, id: newSessionID(), tenant: q.CpCode, user: q.UserID, name: q.Name, device: q.Device, grant: grant,
+		hub: h, id: newSessionID(), tenant: q.CpCode, user: q.UserID, device: q.Device, grant: grant,
 		features: features(q.Features),
 	}
 	ctx, cancel := r.ctx()
@@ -62,12 +62,14 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 		return err
 	}
 	s.sender = protocol.AppendString(nil, s.user)
-	if s.name == "" {
-		s.name = s.user
+	if q.Name == "" {
+		q.Name = s.user
 	}
+	s.name.Store(q.Name)
 	h.mu.Lock()
 	h.sessions[s.id] = s
 	h.mu.Unlock()
+	h.keepSession(s)
 	h.log(s).Info("session opened", "cpCode", s.tenant)
 	m, err := r.registered(s, false, nil)
 	if err != nil {

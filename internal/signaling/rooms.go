@@ -90,8 +90,9 @@ func (r *request) joinRoom() error {
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
+	name, _ := s.name.Load().(string)
 	member := room.Member{
-		ID: s.user, Name: s.name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.seat.Epoch,
+		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.seat.Epoch,
 	}
 	return s.await(func(e room.Event) { r.ok(roomState(e.State)) }, func() error {
 		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, room.Join{Member: member})

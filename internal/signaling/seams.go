@@ -23,7 +23,8 @@ type Seat struct {
 // Directory says who holds a user id and where, and which node holds a room. All nodes share one.
 type Directory interface {
 	// ClaimUser gives the user id to s, if nobody holds it and the tenant has fewer than limit seats taken, and returns s with
-	// its epoch: higher than that of any holder before. ErrTaken comes with the present holder; ErrSeats.
+	// its epoch: higher than that of any holder before. A seat that comes with an epoch, after a restart, keeps it. ErrTaken
+	// comes with the present holder; ErrSeats.
 	ClaimUser(ctx context.Context, tenant, user string, s Seat, limit int) (Seat, error)
 	// Holder returns the seat of the one who holds the user id; an empty one: nobody does.
 	Holder(ctx context.Context, tenant, user string) (Seat, error)
@@ -45,6 +46,15 @@ type Bus interface {
 	Send(ctx context.Context, node string, payload []byte) error
 	// Request delivers payload and waits for the answer.
 	Request(ctx context.Context, node string, payload []byte) ([]byte, error)
+}
+
+// Keeper remembers what must outlast a restart of this node.
+type Keeper interface {
+	// Load returns everything that is kept.
+	Load() (map[string][]byte, error)
+	// Keep notes that the value of key has changed. It does not block: value is called soon, once for several changes in a
+	// row, and what it returns is written; nil removes the key. A crash may lose the last moment.
+	Keep(key string, value func() []byte)
 }
 
 // ICEIssuer hands out STUN and TURN servers with credentials of limited life. host is the name by which the client reached us.

@@ -26,8 +26,8 @@ type session struct {
 
 	// op is held while the session enters, leaves or resumes: one such step at a time. Room locks and mu are taken inside.
 	op    sync.Mutex
-	ended bool   // guarded by op; set once
-	name  string // guarded by op
+	ended bool         // guarded by op; set once
+	name  atomic.Value // string; changes with op held
 
 	// client changes with mu held, and is read without it to fence off connections that lost the session.
 	client atomic.Pointer[client]
@@ -75,7 +75,7 @@ func (s *session) send(m *transport.Message, keep bool) {
 	s.waited += len(m.B)
 }
 
-// park makes the session away when its present connection c was lost.
+// park makes the session away when its present connection c was lost; nil after a restart, when it has none yet.
 func (s *session) park(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,6 +136,7 @@ func (s *session) end(from *client, code int, why string) {
 	s.hub.mu.Lock()
 	delete(s.hub.sessions, s.id)
 	s.hub.mu.Unlock()
+	s.hub.keepSession(s)
 	if cur != nil && code != 0 {
 		cur.conn.Close(code, why)
 	}

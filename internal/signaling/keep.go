@@ -1,0 +1,175 @@
+package signaling
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
+)
+
+// What is kept: one record for each session and each room. After a restart every session is away, its resume window counted
+// from the start, and every room is as it was; who does not come back in time leaves, as after any lost connection.
+
+const (
+	sessionPrefix = "session/"
+	roomPrefix    = "room/"
+)
+
+type sessionRecord struct {
+	Seat         Seat
+	Tenant, User string
+	Name, Device string
+	Features     []string
+	Grant        license.Grant
+}
+
+func (h *Hub) keepSession(s *session) {
+	if h.cfg.Keeper == nil {
+		return
+	}
+	h.cfg.Keeper.Keep(sessionPrefix+s.id, func() []byte {
+		if h.session(s.id) != s {
+			return nil
+		}
+		return encode(s.record())
+	})
+}
+
+// record does not wait for op, under which whole commands run.
+func (s *session) record() sessionRecord {
+	rec := sessionRecord{Seat: s.seat, Tenant: s.tenant, User: s.user, Device: s.device, Features: s.features, Grant: s.grant}
+	rec.Name, _ = s.name.Load().(string)
+	return rec
+}
+
+func (h *Hub) keepRoom(key room.Key) {
+	if h.cfg.Keeper == nil {
+		return
+	}
+	h.cfg.Keeper.Keep(roomPrefix+key.Tenant+"\x00"+key.Room, func() []byte {
+		if snap, ok := h.rooms.Snapshot(key); ok {
+			return encode(snap)
+		}
+		return nil
+	})
+}
+
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil { // cannot happen: strings, numbers and times
+		return nil
+	}
+	return b
+}
+
+// restore brings back what was kept. A record that cannot be used is forgotten, with a word in the log: one bad record must not
+// keep a server from starting.
+func (h *Hub) restore() error {
+	if h.cfg.Keeper == nil {
+		return nil
+	}
+	all, err := h.cfg.Keeper.Load()
+	if err != nil {
+		return err
+	}
+	sessions, rooms := 0, 0
+	forget := func(key string, err error) {
+		h.cfg.Log.Warn("record not restored", "node", h.cfg.Node, "kind", strings.SplitN(key, "/", 2)[0], "error", err)
+		h.cfg.Keeper.Keep(key, func() []byte { return nil })
+	}
+	for key, value := range all {
+		id, ok := strings.CutPrefix(key, sessionPrefix)
+		if !ok {
+			continue
+		}
+		var rec sessionRecord
+		if err := json.Unmarshal(value, &rec); err != nil {
+			forget(key, err)
+			continue
+		}
+		if err := h.restoreSession(id, rec); err != nil {
+			forget(key, err)
+			continue
+		}
+		sessions++
+	}
+	for key, value := range all {
+		if !strings.HasPrefix(key, roomPrefix) {
+			continue
+		}
+		var snap room.Snapshot
+		if err := json.Unmarshal(value, &snap); err != nil {
+			forget(key, err)
+			continue
+		}
+		if err := h.restoreRoom(snap); err != nil {
+			forget(key, err)
+			continue
+		}
+		rooms++
+	}
+	h.cfg.Log.Info("restored", "node", h.cfg.Node, "sessions", sessions, "rooms", rooms)
+	return nil
+}
+
+func (h *Hub) restoreSession(id string, rec sessionRecord) error {
+	if rec.Seat.Node != h.cfg.Node || rec.Seat.Session != id || rec.User == "" {
+		return fmt.Errorf("record of another node")
+	}
+	if !time.Now().Before(rec.Grant.End) {
+		return license.ErrExpired
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if _, err := h.cfg.Directory.ClaimUser(ctx, rec.Tenant, rec.User, rec.Seat, rec.Grant.MaxUser); err != nil {
+		return err
+	}
+	s := &session{
+		hub: h, id: id, seat: rec.Seat, tenant: rec.Tenant, user: rec.User, sender: protocol.AppendString(nil, rec.User),
+		device: rec.Device, features: rec.Features, grant: rec.Grant,
+	}
+	s.name.Store(rec.Name)
+	h.mu.Lock()
+	h.sessions[id] = s
+	h.mu.Unlock()
+	s.park(nil)
+	return nil
+}
+
+func (h *Hub) restoreRoom(snap room.Snapshot) error {
+	key := snap.State.Key
+	h.ownership.Lock()
+	defer h.ownership.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, h.cfg.Node)
+	if err != nil {
+		return err
+	}
+	if owner != h.cfg.Node {
+		return errors.New("another node holds the room by now")
+	}
+	here := func(m room.Member) bool {
+		s := h.session(m.Address.Session)
+		return s != nil && s.address() == m.Address
+	}
+	if err := h.rooms.Restore(snap, here); err != nil {
+		return err
+	}
+	back, _ := h.rooms.Snapshot(key)
+	for _, m := range back.State.Members {
+		if s := h.session(m.Address.Session); s != nil {
+			ro := h.enterRoster(&back.State, m)
+			s.mu.Lock()
+			s.roster = ro
+			s.mu.Unlock()
+		}
+	}
+	return nil
+}

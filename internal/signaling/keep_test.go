@@ -1,0 +1,141 @@
+package signaling
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+)
+
+// memoryKeeper writes at once; what is written outlasts the hub.
+type memoryKeeper struct {
+	mu   sync.Mutex
+	kept map[string][]byte
+}
+
+func (k *memoryKeeper) Load() (map[string][]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.kept), nil
+}
+
+func (k *memoryKeeper) Keep(key string, value func() []byte) {
+	v := value()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if v == nil {
+		delete(k.kept, key)
+		return
+	}
+	k.kept[key] = v
+}
+
+// restart ends the only node as a crash would, and starts another with the same memory.
+func (w *world) restart(cfg Config) {
+	w.Helper()
+	k := cfg.Keeper.(*memoryKeeper)
+	before, _ := k.Load()
+	old := w.nodes[0]
+	_ = old.http.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = old.ws.Close(ctx)
+	old.hub.Close()
+	<-old.done
+	w.nodes = nil
+	k.mu.Lock()
+	k.kept = before // whatever the end wrote, a crash would not have written
+	k.mu.Unlock()
+	w.local = NewLocal()
+	cfg.Directory, cfg.Bus = w.local, w.local
+	w.start(cfg)
+}
+
+func withKeeper(t *testing.T, f func(w *world, cfg Config)) {
+	var cfg Config
+	in(t, 1, func(c *Config, _ *license.Params) {
+		c.Keeper = &memoryKeeper{kept: map[string][]byte{}}
+		c.Node = "n0"
+		cfg = *c
+	}, func(w *world) { f(w, cfg) })
+}
+
+func TestSessionsAndRoomsOutlastARestart(t *testing.T) {
+	withKeeper(t, func(w *world, cfg Config) {
+		kim, lee, gone := w.user(0, "kim"), w.user(0, "lee"), w.user(0, "gone")
+		w.room("K1", kim, lee, gone)
+		lee.want("200", msg{"eventOp": "changeName", "name": "Lee"})
+		lee.want("200", msg{"eventOp": "screen"})
+		w.restart(cfg)
+		if a, b := kim.closeCode(), lee.closeCode(); a == 0 || b == 0 {
+			w.Fatalf("connections outlast their server: %d %d", a, b)
+		}
+		time.Sleep(15 * time.Second)
+		kim2, lee2 := w.connect(0), w.connect(0)
+		a := kim2.register("kim", "resume", kim.secret)
+		state, _ := a["room"].(map[string]any)
+		if a["resumed"] != true || state["seq"] != 5.0 || len(state["members"].(map[string]any)) != 3 || state["share"].(map[string]any)["user"] != "lee" {
+			w.Fatalf("answer %v", a)
+		}
+		if m := state["members"].(map[string]any)["lee"].(map[string]any); m["name"] != "Lee" {
+			w.Errorf("member %v", m)
+		}
+		if a := lee2.register("lee", "resume", lee.secret); a["resumed"] != true {
+			w.Fatalf("answer %v", a)
+		}
+		kim2.saw("") // nobody left, nobody came
+		lee2.want("200", msg{"eventOp": "sdp", "target": "kim"})
+		kim2.saw("sdp<lee ")
+		w.connect(0).want("409", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "gone"})
+		time.Sleep(6 * time.Second) // the window counts from the start
+		kim2.saw("leave:gone:6 ")
+		lee2.want("200", msg{"eventOp": "shareStop"})
+		kim2.saw("shareStop:lee:7 ")
+	})
+}
+
+func TestWhatCannotBeUsedIsForgotten(t *testing.T) {
+	withKeeper(t, func(w *world, cfg Config) {
+		kim := w.user(0, "kim")
+		w.room("K1", kim)
+		k := cfg.Keeper.(*memoryKeeper)
+		for _, key := range []string{"session/broken", "room/broken", "session/other"} {
+			k.kept[key] = []byte("{")
+		}
+		k.kept["session/other"] = []byte(`{"Seat":{"Node":"n9","Session":"other","Epoch":1},"User":"x"}`)
+		w.restart(cfg)
+		synctest.Wait()
+		all, _ := k.Load()
+		if len(all) != 2 {
+			w.Errorf("%d records are kept, want kim and K1", len(all))
+		}
+		back := w.connect(0)
+		if a := back.register("kim", "resume", kim.secret); a["resumed"] != true {
+			w.Errorf("answer %v", a)
+		}
+		back.want("200", msg{"eventOp": "leaveRoom"})
+		back.goAway(1000)
+		if all, _ := k.Load(); len(all) != 0 {
+			w.Errorf("%d records are left when everybody has gone", len(all))
+		}
+	})
+}
+
+func TestNobodyComesBackAfterARestart(t *testing.T) {
+	withKeeper(t, func(w *world, cfg Config) {
+		w.room("K1", w.user(0, "kim"), w.user(0, "lee"))
+		w.restart(cfg)
+		time.Sleep(21 * time.Second)
+		synctest.Wait()
+		if s := w.nodes[0].hub.Stats(); s.Sessions+s.Rooms+s.Rosters != 0 {
+			w.Errorf("left over: %+v", s)
+		}
+		if all, _ := cfg.Keeper.Load(); len(all) != 0 {
+			w.Errorf("%d records are left", len(all))
+		}
+	})
+}
