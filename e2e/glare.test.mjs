@@ -3,8 +3,9 @@
 import { after, afterEach, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { Stage } from './lib/stage.mjs';
+import { SOAK } from './lib/work.mjs';
 
-const ROUNDS = 100;
+const ROUNDS = SOAK ? 2000 : 100;
 
 let stage;
 before(async () => (stage = await Stage.up('glare')));

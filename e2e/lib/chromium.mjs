@@ -12,10 +12,9 @@ const BINARY = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 export class Chromium {
   /**
-   * @param {{dir: string, ns?: string, secure?: string[], args?: string[], fakeUi?: boolean}} o
-   *   secure: plain http origins where the camera is allowed; fakeUi false: permissions are asked for, so that local addresses stay hidden
+   * @param {{dir: string, ns?: string, secure?: string[]}} o secure: plain http origins where the camera is allowed all the same
    */
-  static async start({ dir, ns, secure = [], args = [], fakeUi = true }) {
+  static async start({ dir, ns, secure = [] }) {
     let executablePath = BINARY;
     if (ns) {
       // Playwright talks through a pipe on descriptors 3 and 4, which `ip netns exec` hands on: no debugging port, no control network.
@@ -24,12 +23,11 @@ export class Chromium {
     }
     const flags = [
       '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
-      '--disable-quic', '--use-fake-device-for-media-stream=fps=15', '--autoplay-policy=no-user-gesture-required',
+      '--disable-quic', '--use-fake-device-for-media-stream=fps=15', '--use-fake-ui-for-media-stream',
+      '--autoplay-policy=no-user-gesture-required',
       // The calls of one machine must not depend on its having a network.
       '--allow-loopback-in-peer-connection',
-      ...(fakeUi ? ['--use-fake-ui-for-media-stream'] : []),
       ...(secure.length ? [`--unsafely-treat-insecure-origin-as-secure=${secure.join(',')}`] : []),
-      ...args,
     ];
     const b = new Chromium();
     b.dir = dir;

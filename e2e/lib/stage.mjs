@@ -18,14 +18,16 @@ export class Stage {
 
   /**
    * @param {string} name of the folder that keeps logs and pictures
-   * @param {{proxy?: boolean, browser?: boolean, server?: object, chromium?: object}} o
-   *   proxy: the browser reaches the server through one that can be cut
+   * @param {{proxy?: boolean, keepData?: boolean, args?: string[]}} o
+   *   proxy: the browser reaches the server through one that can be cut; keepData: the server has a folder, stage.data, that outlasts its
+   *   restart; args: more flags for the server
    */
-  static async up(name, { proxy = false, browser = true, server = {}, chromium = {} } = {}) {
+  static async up(name, { proxy = false, keepData = false, args = [] } = {}) {
     const s = new Stage();
     s.dir = folder(name);
     try {
-      s.server = await Server.start({ dir: s.dir, ...server });
+      if (keepData) s.data = path.join(s.dir, 'data');
+      s.server = await Server.start({ dir: s.dir, data: s.data, args });
       s.onEnd(async () => s.#stopServer());
       s.license = await s.server.license();
       s.origin = s.server.origin;
@@ -36,10 +38,8 @@ export class Stage {
       }
       s.pages = await servePages({ dir: s.dir, origin: s.origin, license: s.license });
       s.onEnd(() => s.pages.process.stop());
-      if (browser) {
-        s.browser = await Chromium.start({ dir: s.dir, ...chromium });
-        s.onEnd(() => s.browser.close());
-      }
+      s.browser = await Chromium.start({ dir: s.dir });
+      s.onEnd(() => s.browser.close());
       return s;
     } catch (e) {
       s.#failed = true;

@@ -11,6 +11,9 @@ export const WORK = path.join(ROOT, 'e2e', '.work');
 export const IEUM = process.env.IEUM_BINARY ?? path.join(ROOT, 'bin', 'ieum');
 export const NETLAB = process.env.NETLAB_BINARY ?? path.join(ROOT, 'bin', 'netlab');
 
+/** make soak: the same tests, far more rounds. */
+export const SOAK = Boolean(process.env.IEUM_SOAK);
+
 let count = 0;
 
 /** A fresh folder for one group of processes, named so that it can be found again. */

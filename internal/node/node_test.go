@@ -158,12 +158,15 @@ func TestSelfSignedServesPagesAndSignalingOverTLS(t *testing.T) {
 		t.Errorf("answer %v", a)
 	}
 	first := res.TLS.PeerCertificates[0].SerialNumber
+	if _, err := tls.Dial("tcp", n.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
+		t.Error("TLS 1.1 was accepted")
+	}
+	if err := n.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	again := start(t, Config{Dev: true, TLSSelfSigned: true, Data: dir})
 	if res, _ := get(t, again.URLs()[0]); res.TLS.PeerCertificates[0].SerialNumber.Cmp(first) != 0 {
 		t.Error("with a data folder the certificate must be kept")
-	}
-	if _, err := tls.Dial("tcp", n.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
-		t.Error("TLS 1.1 was accepted")
 	}
 }
 

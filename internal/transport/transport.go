@@ -37,6 +37,12 @@ type Reply interface {
 	Send(m *Message) bool
 }
 
+// Wanted tells whether the client waits for an answer even to a message that needs none: it was sent with an acknowledgement.
+func Wanted(r Reply) bool {
+	w, ok := r.(interface{ Wanted() bool })
+	return ok && w.Wanted()
+}
+
 // Receiver gets what a connection brings. Its methods are called by one goroutine, one at a time.
 type Receiver interface {
 	// Message gets one message, which is valid UTF-8 and at most the carrier's limit long. The bytes are valid until it returns.

@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +27,12 @@ type Config struct {
 	// AnyOrigin lets pages with a null or malformed origin connect: for development.
 	AnyOrigin bool
 	Log       *slog.Logger
+}
+
+// WithDefaults returns c with every unset field set, for carriers that stand on this package.
+func (c Config) WithDefaults() Config {
+	c.defaults()
+	return c
 }
 
 func (c *Config) defaults() {
@@ -86,70 +90,62 @@ func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 	return s
 }
 
-// 512 bytes: a connection is silent most of its life, and larger messages are read past the buffer
-const readBuffer = 512
+// A connection is silent most of its life, and larger messages are read past the buffer. Where a pending reader has read ahead
+// already, the buffer needs to hold no more than a frame's header.
+const (
+	readBuffer   = 512
+	headerBuffer = 16
+)
 
 // ServeHTTP refuses foreign pages with 403, upgrades, and returns at once: the handler's stack and request are then freed.
-func (s *WebSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	origin, ok := checkOrigin(r.Header.Values("Origin"), s.cfg.AnyOrigin)
+func (s *WebSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.Upgrade(w, r, s.accept) }
+
+// Upgrade is ServeHTTP with an accept of its own for this one connection. It returns false when it has refused the request:
+// accept is then never called.
+func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(Conn) Receiver) bool {
+	origin, ok := CheckOrigin(r, s.cfg.AnyOrigin)
 	if !ok {
 		http.Error(w, "This origin may not connect.", http.StatusForbidden)
-		return
+		return false
 	}
 	if s.stopped() {
 		w.Header().Set("Retry-After", "5")
 		http.Error(w, "The server is stopping.", http.StatusServiceUnavailable)
-		return
+		return false
 	}
 	if !wantsUpgrade(r) {
 		w.Header().Set("Upgrade", "websocket")
 		http.Error(w, "This address speaks WebSocket.", http.StatusUpgradeRequired)
-		return
+		return false
 	}
 	hj, ok := w.(http.Hijacker)
 	if !ok {
 		http.Error(w, "WebSocket needs HTTP/1.1.", http.StatusHTTPVersionNotSupported)
-		return
+		return false
 	}
 	nc, rw, err := hj.Hijack()
 	if err != nil {
-		return
+		return false
 	}
-	addr, _ := netip.ParseAddrPort(r.RemoteAddr)
-	c := &wsConn{srv: s, net: &lingerConn{Conn: nc}, peer: Peer{
-		Addr:   netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
-		Origin: origin, Host: r.Host, TLS: r.TLS != nil,
-	}}
-	if n := rw.Reader.Buffered(); n > 0 { // a client that did not wait for our answer
-		c.net.early, _ = rw.Reader.Peek(n)
-	}
-	c.ws, err = s.upgrader.UpgradeFromConn(c.net, bufio.NewReaderSize(c.net, readBuffer), r)
+	c := &wsConn{srv: s, net: &lingerConn{Conn: nc}, peer: PeerOf(r, origin)}
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered()) // of a client that did not wait for our answer
+	c.ws, err = s.upgrader.UpgradeFromConn(c.net, c.net.reader(early), r)
 	if err != nil {
 		_ = nc.Close()
-		return
+		return false
 	}
 	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, finish: c.finish, hurry: c.hurry}
 	c.ws.Session().(*owner).conn = c
 	c.heard.Store(time.Now().UnixNano())
-	if !s.add(c) {
+	if !s.add(c, accept) {
 		_ = nc.Close()
+		return false
 	}
+	return true
 }
 
 func wantsUpgrade(r *http.Request) bool {
 	return r.Method == http.MethodGet && r.Header.Get("Upgrade") != "" && r.Header.Get("Sec-WebSocket-Key") != ""
-}
-
-// checkOrigin judges the Origin header. Which origins a license allows is decided at register; here only what no page of a
-// web site sends is refused. No header at all means that no browser is asking.
-func checkOrigin(values []string, any bool) (string, bool) {
-	if len(values) == 0 {
-		return "", true
-	}
-	o := values[0]
-	u, err := url.Parse(o)
-	ok := err == nil && len(values) == 1 && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Scheme+"://"+u.Host == o
-	return o, ok || any
 }
 
 func (s *WebSocket) stopped() bool {
@@ -158,14 +154,21 @@ func (s *WebSocket) stopped() bool {
 	return s.closed
 }
 
-func (s *WebSocket) add(c *wsConn) bool {
+func (s *WebSocket) add(c *wsConn, accept func(Conn) Receiver) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
 	s.conns[c] = struct{}{}
-	s.running.Go(c.run)
+	s.running.Add(1)
+	go func() { // the reader; not by s.running.Go, since every frame below a silent connection counts: see pending
+		defer c.ended()
+		c.handling = true
+		c.receiver = accept(c)
+		c.handling = false
+		c.ws.ReadLoop()
+	}()
 	return true
 }
 
@@ -265,30 +268,22 @@ func (c *wsConn) Close(code int, reason string) {
 	c.out.end(code, reason)
 }
 
-// run is the reader.
-func (c *wsConn) run() {
-	c.receiver = c.srv.accept(c)
-	c.read()
+// ended follows the reader, which has returned or panicked. A frame that claims a length of 2^63 or more makes gws (v1.8.9) slice
+// out of bounds, which would end the whole server: here it ends the connection. A panic in a handler of ours goes on its way.
+func (c *wsConn) ended() {
+	if c.handling {
+		return
+	}
+	if r := recover(); r != nil {
+		c.srv.cfg.Log.Debug("websocket frame not readable", "detail", r)
+		c.Close(1009, "message too long")
+		c.receiver.Closed(End{Code: 1009})
+	}
 	c.net.drain()
 	_ = c.net.Conn.Close()
 	c.out.wait()
 	c.srv.remove(c)
-}
-
-// read returns when the connection has ended. A frame that claims a length of 2^63 or more makes gws (v1.8.9) slice out of bounds,
-// which would end the whole server: here it ends the connection. A panic in a handler of ours goes on its way.
-func (c *wsConn) read() {
-	defer func() {
-		if c.handling {
-			return
-		}
-		if r := recover(); r != nil {
-			c.srv.cfg.Log.Debug("websocket frame not readable", "detail", r)
-			c.Close(1009, "message too long")
-			c.receiver.Closed(End{Code: 1009})
-		}
-	}()
-	c.ws.ReadLoop()
+	c.srv.running.Done()
 }
 
 func (c *wsConn) write(m *Message) error {
@@ -389,14 +384,29 @@ func (l gwsLog) Error(v ...any) { l.log.Error("websocket", "detail", v) }
 // moment, so that it gets to see the close code instead of a reset.
 type lingerConn struct {
 	net.Conn
-	early []byte // read by the HTTP server before the upgrade
-	once  sync.Once
+	early   []byte   // read by the HTTP server before the upgrade
+	pending *pending // reads for Conn, early included; nil: Conn reads itself
+	once    sync.Once
+}
+
+// reader makes what gws reads from.
+func (c *lingerConn) reader(early []byte) *bufio.Reader {
+	if c.pending = newPending(c.Conn, early); c.pending != nil {
+		return bufio.NewReaderSize(c.pending, headerBuffer)
+	}
+	c.early = early
+	return bufio.NewReaderSize(c, readBuffer)
 }
 
 func (c *lingerConn) Read(p []byte) (int, error) {
+	if c.pending != nil {
+		return c.pending.Read(p)
+	}
 	if len(c.early) > 0 {
 		n := copy(p, c.early)
-		c.early = c.early[n:]
+		if c.early = c.early[n:]; len(c.early) == 0 {
+			c.early = nil // and with it the HTTP server's buffer
+		}
 		return n, nil
 	}
 	return c.Conn.Read(p)
@@ -419,5 +429,5 @@ func (c *lingerConn) Close() (err error) {
 // drain reads what the client sent before it learned of the end; how much and how long is bounded.
 func (c *lingerConn) drain() {
 	_ = c.Conn.SetReadDeadline(time.Now().Add(lingerAfterClose))
-	_, _ = io.CopyN(io.Discard, c.Conn, 4<<20)
+	_, _ = io.CopyN(io.Discard, c, 4<<20)
 }
