@@ -22,6 +22,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/transport"
+	"github.com/ieum-rtc/ieum/internal/transport/socketio"
 	"github.com/ieum-rtc/ieum/web"
 )
 
@@ -34,6 +35,7 @@ type Node struct {
 	data   *data // nil without a data folder
 	hub    *signaling.Hub
 	ws     *transport.WebSocket
+	sio    *socketio.Server
 	http   *http.Server
 
 	serving sync.WaitGroup
@@ -75,7 +77,9 @@ func Start(c Config) (_ *Node, err error) {
 	if n.hub, err = signaling.New(cfg); err != nil {
 		return nil, err
 	}
-	n.ws = transport.NewWebSocket(transport.Config{AnyOrigin: p.Dev, Log: p.Log}, n.hub.Accept)
+	conns := transport.Config{AnyOrigin: p.Dev, Log: p.Log}
+	n.ws = transport.NewWebSocket(conns, n.hub.Accept)
+	n.sio = socketio.New(socketio.Config{Conn: conns}, n.hub.Accept)
 	handler, err := n.routes()
 	if err != nil {
 		return nil, err
@@ -111,6 +115,8 @@ func (n *Node) routes() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/", pages)
 	mux.Handle("GET /signal", n.ws)
+	mux.Handle(socketio.Path, n.sio)
+	mux.Handle("GET "+socketio.Path+"{script}", pages)
 	mux.HandleFunc("POST /leave", n.hub.ServeLeave)
 	if n.plan.Dev {
 		mux.HandleFunc("GET /dev/stats", n.serveStats)
@@ -129,6 +135,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.ws != nil {
 		faults = append(faults, prefix("close connections", n.ws.Close(ctx)))
+	}
+	if n.sio != nil {
+		faults = append(faults, prefix("close Socket.IO", n.sio.Close(ctx)))
 	}
 	if n.http != nil {
 		if err := n.http.Shutdown(ctx); err != nil {
@@ -200,7 +209,7 @@ type stats struct {
 func (n *Node) serveStats(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(stats{n.hub.Stats(), n.relay.Stats(), n.ws.Count(), runtime.NumGoroutine()})
+	_ = json.NewEncoder(w).Encode(stats{n.hub.Stats(), n.relay.Stats(), n.ws.Count() + n.sio.Count(), runtime.NumGoroutine()})
 }
 
 // iceIssuer turns the relay's address and credentials into what a browser wants.

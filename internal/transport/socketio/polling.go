@@ -1,0 +1,211 @@
+package socketio
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// how long the body of a post may take
+const postTimeout = 10 * time.Second
+
+// Clients of version 3 are not told how much one post may bring, and put everything that waits into one.
+const postsOfVersion3 = 4
+
+func (s *session) maxBody() int64 {
+	n := int64(s.srv.cfg.Conn.MaxMessage + envelope)
+	if s.version == 3 {
+		n *= postsOfVersion3
+	}
+	return n
+}
+
+// serveOpen answers the handshake of a polling client.
+func (s *session) serveOpen(w http.ResponseWriter) {
+	packets := []*transport.Message{s.opening(`"websocket"`)}
+	if s.version == 3 {
+		packets = append(packets, text(packetConnected))
+	}
+	if err := s.respond(w, packets); err != nil {
+		s.abandon()
+	}
+}
+
+// servePoll waits until there is something to send. One poll at a time: a second one ends the session, as the client has lost
+// track of it.
+func (s *session) servePoll(w http.ResponseWriter, r *http.Request) (fault, bool) {
+	s.mu.Lock()
+	switch {
+	case s.fetched:
+		s.mu.Unlock()
+		return faultSession, false
+	case s.carrier != nil:
+		s.mu.Unlock()
+		return faultRequest, false
+	case s.polling:
+		s.lost()
+		s.mu.Unlock()
+		return faultRequest, false
+	}
+	s.polling = true
+	s.mu.Unlock()
+	// A server's read timeout would count as the client's going away. Liveness ends the poll: it has pings, or is silent.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+
+	packets, ok := s.await(r)
+	if !ok {
+		return fault{}, true // there is nobody to answer
+	}
+	defer func() { <-s.turn }()
+	if err := s.respond(w, packets); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.lost()
+	}
+	return fault{}, true
+}
+
+// await returns what is to be sent, with the turn to send it; false: the client has gone away.
+func (s *session) await(r *http.Request) ([]*transport.Message, bool) {
+	aborted := func() ([]*transport.Message, bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.polling = false
+		if s.carrier == nil { // else it has changed over, and needs this poll no more
+			s.lost()
+		}
+		return nil, false
+	}
+	select {
+	case s.turn <- struct{}{}:
+	case <-r.Context().Done():
+		return aborted()
+	}
+	s.mu.Lock()
+	for len(s.queue) == 0 && !s.probed && !s.closed && s.carrier == nil {
+		s.mu.Unlock()
+		select {
+		case <-s.wake:
+		case <-r.Context().Done():
+			<-s.turn
+			return aborted()
+		}
+		s.mu.Lock()
+	}
+	defer s.mu.Unlock()
+	packets := s.queue
+	s.queue, s.bytes = nil, 0
+	s.fetched = s.closed
+	// Before the answer is written: its client may ask again before the writing has returned.
+	s.polling = false
+	switch {
+	case len(packets) > 0:
+	case s.closed:
+		packets = append(packets, text(packetClose))
+	default:
+		packets = append(packets, text(packetNoop))
+	}
+	return packets, true
+}
+
+// respond writes packets as one payload and releases them.
+func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) error {
+	body := transport.NewMessage()
+	defer body.Release()
+	body.B = appendPayload(body.B, s.version, packets)
+	for _, p := range packets {
+		p.Release()
+	}
+	return respond(w, body.B, s.srv.cfg.Conn.WriteTimeout)
+}
+
+func respond(w http.ResponseWriter, body []byte, limit time.Duration) error {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=UTF-8")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	c := http.NewResponseController(w)
+	_ = c.SetWriteDeadline(time.Now().Add(limit)) // an error here: not a socket
+	defer func() { _ = c.SetWriteDeadline(time.Time{}) }()
+	if _, err := w.Write(body); err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+// servePost reads packets. One post at a time: a second one ends the session, since their order would be lost.
+func (s *session) servePost(w http.ResponseWriter, r *http.Request) (fault, bool) {
+	s.mu.Lock()
+	switch {
+	case s.carrier != nil:
+		s.mu.Unlock()
+		return faultRequest, false
+	case s.closed: // the client says goodbye, or has not heard of the end yet
+		s.mu.Unlock()
+		_ = respond(w, []byte("ok"), s.srv.cfg.Conn.WriteTimeout)
+		return fault{}, true
+	case s.posting:
+		s.lost()
+		s.mu.Unlock()
+		return faultRequest, false
+	}
+	s.posting = true
+	s.mu.Unlock()
+
+	f, ok := s.read(w, r)
+	s.mu.Lock()
+	s.posting = false // before the answer, as with polls
+	s.mu.Unlock()
+	if ok {
+		_ = respond(w, []byte("ok"), s.srv.cfg.Conn.WriteTimeout) // the packets have been read: if this is lost, a poll will tell
+	}
+	return f, ok
+}
+
+// read handles the packets of a post; after a fault the session has ended.
+func (s *session) read(w http.ResponseWriter, r *http.Request) (fault, bool) {
+	switch t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t {
+	case "text/plain", "":
+	default: // binary payloads of version 3, forms of script elements
+		s.fail(errBinary)
+		return faultRequest, false
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(postTimeout)) // the server sets its own for the next request
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.maxBody()))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		s.fail(errTooLong)
+		return faultTooLarge, false
+	case err != nil:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.lost()
+		return faultRequest, false
+	case !utf8.Valid(body):
+		s.fail(errProtocol)
+		return faultRequest, false
+	}
+	for first := true; first || len(body) > 0; first = false {
+		var p []byte
+		if p, body, err = nextPacket(body, s.version); err == nil {
+			err = s.packet(p)
+		}
+		if err != nil {
+			s.fail(err)
+			if errors.Is(err, errTooLong) {
+				return faultTooLarge, false
+			}
+			return faultRequest, false
+		}
+	}
+	return fault{}, true
+}

@@ -1,0 +1,392 @@
+package socketio
+
+import (
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// session is one client, and a transport.Conn.
+type session struct {
+	srv     *Server
+	id      string
+	version int // of Engine.IO: 3 or 4
+	peer    transport.Peer
+
+	// recv is held while the receiver is called: one call at a time, whichever request or socket brings it.
+	recv     sync.Mutex
+	receiver transport.Receiver
+	over     bool // the receiver knows of the end
+
+	turn chan struct{} // held by the poll that writes its answer, for the next one to wait
+	wake chan struct{} // tells the waiting poll to look again
+
+	mu      sync.Mutex     // guards what follows; an outbox's lock is taken inside
+	carrier transport.Conn // the WebSocket that carries the session; nil: polling
+	probe   *leg           // a WebSocket that is about to take over
+	probed  bool           // it was answered: polls return at once, so that the client can change over
+	queue   []*transport.Message
+	bytes   int  // of queue
+	joined  bool // connected to "/"
+	polling bool // a poll waits
+	posting bool // a post is being read
+	closed  bool
+	fetched bool      // closed, and the last packets were fetched
+	since   time.Time // last ping (version 4), last packet (version 3), or the end
+	pinged  bool      // an answer is awaited (version 4)
+	noise   bucket
+}
+
+// bucket is a token bucket for packets that are no messages; those are counted above.
+type bucket struct {
+	spent float64
+	last  time.Time
+}
+
+const (
+	noiseRate  = 30 // a second
+	noiseBurst = 300
+)
+
+func (b *bucket) take(now time.Time) bool {
+	b.spent = max(0, b.spent-noiseRate*now.Sub(b.last).Seconds())
+	b.last = now
+	b.spent++
+	return b.spent <= noiseBurst
+}
+
+var (
+	errProtocol = errors.New("protocol error")
+	errNoise    = errors.New("too many packets")
+	errTooLong  = errors.New("message too long")
+)
+
+// closeCodes are WebSocket's (RFC 6455, section 7.4.1); a polling client sees only the end.
+func closeCode(err error) int {
+	switch {
+	case errors.Is(err, errBinary):
+		return 1003
+	case errors.Is(err, errNoise):
+		return 1008
+	case errors.Is(err, errTooLong):
+		return 1009
+	}
+	return 1002
+}
+
+// final tells codes after which the client must not come back: the session or the user id went elsewhere, or the license ended.
+func final(code int) bool { return code >= 4001 && code <= 4003 }
+
+// Peer implements transport.Conn.
+func (s *session) Peer() transport.Peer { return s.peer }
+
+// Send implements transport.Conn: m becomes an event.
+func (s *session) Send(m *transport.Message) bool { return s.send(wrap(m, nil)) }
+
+// Close implements transport.Conn.
+func (s *session) Close(code int, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end(code, reason, transport.End{Code: code})
+}
+
+// ack answers one message by its acknowledgement; a second answer would be an event.
+type ack struct {
+	s    *session
+	id   []byte
+	used atomic.Bool
+}
+
+// Send implements transport.Reply.
+func (a *ack) Send(m *transport.Message) bool {
+	if a.used.Swap(true) {
+		return a.s.Send(m)
+	}
+	return a.s.send(wrap(m, a.id))
+}
+
+// Wanted says that the client waits, see transport.Wanted.
+func (a *ack) Wanted() bool { return true }
+
+func (s *session) send(m *transport.Message) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.joined {
+		m.Release()
+		return false
+	}
+	return s.push(m)
+}
+
+// push puts a packet on its way; mu is held. It takes over one reference. Two packets are kept free in the queue for the end.
+func (s *session) push(m *transport.Message) bool {
+	if s.carrier != nil {
+		return s.carrier.Send(m)
+	}
+	if len(s.queue) >= s.srv.cfg.Conn.OutboxMessages || s.bytes+len(m.B) > s.srv.cfg.Conn.OutboxBytes {
+		m.Release()
+		s.drop()
+		s.end(1013, "outbox full: reconnect and resume", transport.End{Code: 1013})
+		return false
+	}
+	s.enqueue(m)
+	return true
+}
+
+func (s *session) enqueue(m *transport.Message) {
+	s.queue = append(s.queue, m)
+	s.bytes += len(m.B)
+	s.signal()
+}
+
+// signal wakes the waiting poll.
+func (s *session) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// drop empties the queue; mu is held.
+func (s *session) drop() {
+	for _, m := range s.queue {
+		m.Release()
+	}
+	s.queue, s.bytes = nil, 0
+}
+
+func (s *session) discard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop()
+}
+
+// end closes the session towards the client with code and tells the receiver e; mu is held. Only the first end counts.
+func (s *session) end(code int, reason string, e transport.End) {
+	if s.closed {
+		return
+	}
+	if s.joined && final(code) {
+		if s.carrier != nil {
+			s.carrier.Send(text(packetDisconnect))
+		} else {
+			s.enqueue(text(packetDisconnect))
+		}
+	}
+	s.closed, s.since = true, time.Now()
+	if s.probe != nil {
+		s.probe.conn.Close(code, reason)
+	}
+	if s.carrier != nil {
+		s.carrier.Close(code, reason)
+	} else {
+		s.enqueue(text(packetClose))
+	}
+	s.report(e)
+}
+
+// lost ends a session whose client cannot be reached any more; what waited for it is of no use. mu is held.
+func (s *session) lost() {
+	s.drop()
+	s.end(1006, "", transport.End{Code: 1006})
+}
+
+// gone ends a session whose client has said so; mu is held.
+func (s *session) gone() {
+	s.drop()
+	s.end(1000, "", transport.End{Gone: true, Code: 1000})
+}
+
+// report tells the receiver, on a goroutine of its own: whoever ends a session may be inside the receiver, or hold its locks.
+func (s *session) report(e transport.End) {
+	go func() {
+		defer s.srv.running.Done()
+		s.recv.Lock()
+		defer s.recv.Unlock()
+		s.over = true
+		s.receiver.Closed(e)
+	}()
+}
+
+// fail closes the session because of what its client sent.
+func (s *session) fail(err error) {
+	s.Close(closeCode(err), err.Error())
+}
+
+// abandon forgets a session whose client never learned of it.
+func (s *session) abandon() {
+	s.mu.Lock()
+	s.lost()
+	s.drop()
+	s.mu.Unlock()
+	s.srv.remove(s)
+}
+
+// tick pings, or ends what is silent; true: the session can be forgotten.
+func (s *session) tick(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	age := now.Sub(s.since)
+	if s.closed {
+		if s.carrier != nil || age < lingerAfterClose { // a WebSocket tells its own end
+			return false
+		}
+		s.drop()
+		return true
+	}
+	if p := s.probe; p != nil && now.Sub(p.since) >= s.srv.cfg.UpgradeTimeout {
+		p.conn.Close(1008, "upgrade not finished in time")
+	}
+	switch cfg := &s.srv.cfg; {
+	case s.version == 3:
+		if age >= cfg.PingInterval+cfg.PingTimeout {
+			s.lost()
+		}
+	case s.pinged:
+		if age >= cfg.PingTimeout {
+			s.lost()
+		}
+	case age >= cfg.PingInterval:
+		s.since, s.pinged = now, true
+		s.push(text(packetPing))
+	}
+	return false
+}
+
+// opening is the handshake's answer.
+func (s *session) opening(upgrades string) *transport.Message {
+	m := transport.NewMessage()
+	m.B = append(m.B, `0{"sid":"`+s.id+`","upgrades":[`+upgrades+`],"pingInterval":`...)
+	m.B = strconv.AppendInt(m.B, s.srv.cfg.PingInterval.Milliseconds(), 10)
+	m.B = append(m.B, `,"pingTimeout":`...)
+	m.B = strconv.AppendInt(m.B, s.srv.cfg.PingTimeout.Milliseconds(), 10)
+	if s.version != 3 {
+		m.B = append(m.B, `,"maxPayload":`...)
+		m.B = strconv.AppendInt(m.B, int64(s.srv.cfg.Conn.MaxMessage), 10)
+	}
+	m.B = append(m.B, '}')
+	return m
+}
+
+// packet handles one Engine.IO packet. After an error the session is to be ended.
+func (s *session) packet(p []byte) error {
+	if len(p) == 0 {
+		return errProtocol
+	}
+	now := time.Now()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil // what still comes in is not read
+	}
+	if s.version == 3 {
+		s.since = now
+	}
+	if p[0] == engineMessage {
+		s.mu.Unlock()
+		return s.message(p[1:])
+	}
+	defer s.mu.Unlock()
+	if !s.noise.take(now) {
+		return errNoise
+	}
+	switch {
+	case p[0] == engineClose && len(p) == 1:
+		s.gone()
+	case p[0] == enginePing && s.version == 3 && len(p) <= len(packetProbe):
+		s.push(text(string(enginePong) + string(p[1:])))
+	case p[0] == enginePong && s.version != 3 && len(p) == 1:
+		s.pinged = false
+	case p[0] == engineNoop && len(p) == 1:
+	case p[0] == 'b':
+		return errBinary
+	default:
+		return errProtocol
+	}
+	return nil
+}
+
+// message handles one Socket.IO packet.
+func (s *session) message(p []byte) error {
+	k, err := parsePacket(p)
+	if err != nil {
+		return err
+	}
+	if k.kind == kindEvent {
+		return s.event(k)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	if !s.noise.take(time.Now()) {
+		return errNoise
+	}
+	own := k.namespace == "/"
+	switch {
+	case k.kind == kindConnect && !own:
+		s.push(s.refusal(k.namespace))
+	case k.kind == kindConnect && s.version == 3: // the server has connected it already
+	case k.kind == kindConnect && !s.joined:
+		s.joined = true
+		// The socket's id is seen by pages and logs, the session's is a secret.
+		s.push(text(packetConnected + `{"sid":"` + newID() + `"}`))
+	case k.kind == kindDisconnect && !own:
+	case k.kind == kindDisconnect && s.joined:
+		s.gone()
+	case k.kind == kindAck && own && s.joined: // nothing of ours asks for one
+	default:
+		return errProtocol
+	}
+	return nil
+}
+
+// refusal tells that there is no such namespace: CONNECT_ERROR in protocol 5, ERROR in 4.
+func (s *session) refusal(namespace string) *transport.Message {
+	const message = `"Invalid namespace"`
+	head := string(engineMessage) + string(byte(kindError)) + namespace + ","
+	if s.version == 3 {
+		return text(head + message)
+	}
+	return text(head + `{"message":` + message + `}`)
+}
+
+// event hands a message up.
+func (s *session) event(k packet) error {
+	s.mu.Lock()
+	joined := s.joined
+	s.mu.Unlock()
+	if k.namespace != "/" || !joined {
+		return errProtocol
+	}
+	name, argument, err := parseEvent(k.data)
+	if err != nil {
+		return err
+	}
+	if string(name) != event {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.noise.take(time.Now()) {
+			return errNoise
+		}
+		return nil // as a server does that has no handler for it
+	}
+	if len(argument) > s.srv.cfg.Conn.MaxMessage {
+		return errTooLong
+	}
+	var reply transport.Reply = s
+	if k.ack != nil {
+		reply = &ack{s: s, id: append([]byte(nil), k.ack...)}
+	}
+	s.recv.Lock()
+	defer s.recv.Unlock()
+	if !s.over {
+		s.receiver.Message(argument, reply)
+	}
+	return nil
+}

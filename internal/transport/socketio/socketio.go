@@ -1,0 +1,300 @@
+// Package socketio carries messages for Socket.IO clients: Socket.IO protocol 5 over Engine.IO 4 (clients 3 and 4) and protocol
+// 4 over Engine.IO 3 (client 2), by polling, by WebSocket, and by polling that changes over to WebSocket.
+//
+// A message is the one argument of the event `knowledgetalk`, in both directions. The answer to a message that was sent with an
+// acknowledgement goes there, every other one is an event. There is one namespace, "/", and no binary data.
+//
+// A session is a transport.Conn, whatever brings its packets: the requests of a polling client, a WebSocket, or first the one and
+// then the other. How it ends is told as for a WebSocket: a client that says so is gone (disconnect, close, or the close code
+// 1000, 1001 or none), one that falls silent is lost. Towards the client an end that it may come back from is the end of the
+// transport, after which Socket.IO clients reconnect by themselves; one that it must not (4001 to 4003) is a disconnect packet,
+// after which they do not.
+package socketio
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// Path is where clients look for the carrier.
+const Path = "/socket.io/"
+
+// Config bounds what a session may cost. The zero value of each field means its default.
+type Config struct {
+	// Conn bounds messages and the outbox, as for any connection.
+	Conn transport.Config
+
+	PingInterval   time.Duration // from one ping to the next, default 25 s
+	PingTimeout    time.Duration // how long an answer may take, default 20 s
+	UpgradeTimeout time.Duration // from a WebSocket that takes over to the client's word that it does, default 10 s
+	MaxSessions    int           // default 20,000; more are told to come back later
+}
+
+func (c *Config) defaults() {
+	c.Conn = c.Conn.WithDefaults()
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&c.PingInterval, 25*time.Second)
+	set(&c.PingTimeout, 20*time.Second)
+	set(&c.UpgradeTimeout, 10*time.Second)
+	if c.MaxSessions == 0 {
+		c.MaxSessions = 20_000
+	}
+}
+
+// how long an ended session is remembered, so that its client can fetch the last packets and say its own last word
+const lingerAfterClose = 5 * time.Second
+
+// Server is an http.Handler for Path.
+type Server struct {
+	cfg    Config
+	accept func(transport.Conn) transport.Receiver
+	ws     *transport.WebSocket
+
+	mu       sync.Mutex
+	sessions map[string]*session
+	closed   bool
+	running  sync.WaitGroup // the sweeper, and each session until its receiver knows of the end
+	stop     chan struct{}
+}
+
+// New makes a handler; accept is called for each session, before its first message.
+func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
+	cfg.defaults()
+	s := &Server{cfg: cfg, accept: accept, sessions: map[string]*session{}, stop: make(chan struct{})}
+	ws := cfg.Conn
+	ws.MaxMessage += envelope
+	// Engine.IO has pings of its own: those of WebSocket are for what they cannot see.
+	ws.PingAfter = cfg.PingInterval + 2*cfg.PingTimeout
+	ws.SilenceEnds = 2 * ws.PingAfter
+	s.ws = transport.NewWebSocket(ws, nil) // each connection brings its own accept
+	s.running.Go(s.sweep)
+	return s
+}
+
+// fault is one of Engine.IO's answers to requests it cannot serve.
+type fault struct {
+	status  int
+	code    int
+	message string
+}
+
+var (
+	faultTransport = fault{http.StatusBadRequest, 0, "Transport unknown"}
+	faultSession   = fault{http.StatusBadRequest, 1, "Session ID unknown"}
+	faultMethod    = fault{http.StatusBadRequest, 2, "Bad handshake method"}
+	faultRequest   = fault{http.StatusBadRequest, 3, "Bad request"}
+	faultForbidden = fault{http.StatusForbidden, 4, "Forbidden"}
+	faultVersion   = fault{http.StatusBadRequest, 5, "Unsupported protocol version"}
+	faultTooLarge  = fault{http.StatusRequestEntityTooLarge, 3, "Bad request"}
+	faultBusy      = fault{http.StatusServiceUnavailable, 3, "Bad request"}
+)
+
+func (f fault) serve(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if f.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "5")
+	}
+	w.WriteHeader(f.status)
+	_, _ = w.Write([]byte(`{"code":` + strconv.Itoa(f.code) + `,"message":"` + f.message + `"}`))
+}
+
+// ServeHTTP opens sessions and serves their polls, posts and WebSockets.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	origin, ok := transport.CheckOrigin(r, s.cfg.Conn.AnyOrigin)
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Add("Vary", "Origin")
+	switch {
+	case !ok:
+		faultForbidden.serve(w)
+		return
+	case r.URL.Path != Path:
+		http.NotFound(w, r)
+		return
+	}
+	if origin != "" {
+		// Nothing here looks at cookies: no credentials, and any page that could reach the WebSocket may reach this.
+		h.Set("Access-Control-Allow-Origin", origin)
+	}
+	if r.Method == http.MethodOptions {
+		h.Set("Access-Control-Allow-Methods", "GET, POST")
+		h.Set("Access-Control-Allow-Headers", "*")
+		h.Set("Access-Control-Max-Age", "600")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if f, ok := s.route(w, r, origin); !ok {
+		f.serve(w)
+	}
+}
+
+// route returns false and a fault when it has not answered.
+func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (fault, bool) {
+	q := r.URL.Query()
+	polling := q.Get("transport") == "polling"
+	if !polling && q.Get("transport") != "websocket" {
+		return faultTransport, false
+	}
+	version := 0
+	switch q.Get("EIO") {
+	case "3":
+		version = 3
+	case "4":
+		version = 4
+	default:
+		return faultVersion, false
+	}
+	if q.Has("j") { // a script element instead of a request: for browsers that have no WebRTC
+		return faultRequest, false
+	}
+	if q.Has("sid") {
+		c := s.session(q.Get("sid"))
+		switch {
+		case c == nil:
+			return faultSession, false
+		case c.version != version:
+			return faultRequest, false
+		case !polling:
+			return c.serveProbe(w, r)
+		case r.Method == http.MethodGet:
+			return c.servePoll(w, r)
+		case r.Method == http.MethodPost:
+			return c.servePost(w, r)
+		}
+		return faultRequest, false
+	}
+	if r.Method != http.MethodGet {
+		return faultMethod, false
+	}
+	if origin == "" && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
+		origin = ownOrigin(r) // browsers name the origin in a same-origin GET only this way
+	}
+	c := s.open(version, transport.PeerOf(r, origin))
+	if c == nil {
+		return faultBusy, false
+	}
+	if polling {
+		c.serveOpen(w)
+		return fault{}, true
+	}
+	if !s.ws.Upgrade(w, r, c.acceptWebSocket) {
+		c.abandon()
+	}
+	return fault{}, true
+}
+
+func ownOrigin(r *http.Request) string {
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
+// newID has 120 random bits: who knows a session's id owns the session.
+func newID() string {
+	var b [15]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// open makes a session, or returns nil when there are too many or the server stops.
+func (s *Server) open(version int, peer transport.Peer) *session {
+	c := &session{srv: s, id: newID(), version: version, peer: peer, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	c.since = time.Now()
+	c.joined = version == 3 // there the server connects its client to "/" unasked
+	s.mu.Lock()
+	if s.closed || len(s.sessions) >= s.cfg.MaxSessions {
+		s.mu.Unlock()
+		return nil
+	}
+	s.sessions[c.id] = c
+	s.running.Add(1)
+	c.recv.Lock()
+	s.mu.Unlock()
+	defer c.recv.Unlock()
+	c.receiver = s.accept(c)
+	return c
+}
+
+func (s *Server) session(id string) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions[id]
+}
+
+func (s *Server) remove(c *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, c.id)
+}
+
+// snapshot copies the set, so that nothing is called with mu held.
+func (s *Server) snapshot() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*session, 0, len(s.sessions))
+	for _, c := range s.sessions {
+		all = append(all, c)
+	}
+	return all
+}
+
+// Count is the number of sessions, those that have just ended included.
+func (s *Server) Count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}
+
+// Close lets every client go (1001: they come back later by themselves) and waits until all sessions have ended or ctx is done;
+// then it cuts the rest.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	close(s.stop)
+	for _, c := range s.snapshot() {
+		c.Close(1001, "server stops: reconnect")
+	}
+	err := s.ws.Close(ctx)
+	s.running.Wait()
+	for _, c := range s.snapshot() { // polling clients that did not fetch their last packets
+		c.discard()
+		s.remove(c)
+	}
+	return err
+}
+
+// sweep pings, finds the silent and forgets the ended: one goroutine for all, no timer each.
+func (s *Server) sweep() {
+	every := time.NewTicker(max(s.cfg.PingInterval/10, time.Millisecond))
+	defer every.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case now := <-every.C:
+			for _, c := range s.snapshot() {
+				if c.tick(now) {
+					s.remove(c)
+				}
+			}
+		}
+	}
+}
