@@ -1,0 +1,14 @@
+#!/bin/sh
+# Runs the tests of the Socket.IO carrier against the server that make has built. Needs Node with npm, no browser.
+set -eu
+cd "$(dirname "$0")"
+if ! command -v npm >/dev/null; then
+    echo "SKIPPED: Socket.IO clients (no Node)"
+    exit 0
+fi
+if [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
+    npm ci --ignore-scripts --no-audit --no-fund --silent
+fi
+mkdir -p ../.work
+[ $# -gt 0 ] || set -- ./*.test.mjs
+exec node --test --test-concurrency=1 --test-reporter=spec "$@"
