@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // data is what a node remembers across restarts: a bbolt file in the data folder. One goroutine writes, a moment after the
@@ -40,7 +41,7 @@ var (
 
 func openData(dir string, log *slog.Logger) (*data, error) {
 	db, err := bbolt.Open(filepath.Join(dir, dataFile), 0o600, &bbolt.Options{Timeout: time.Second})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("%s is in use by another server", filepath.Join(dir, dataFile))
 	}
 	if err != nil {
