@@ -73,7 +73,7 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 	ended := false
 	switch c := cmd.(type) {
 	case Join:
-		if err = r.join(c.Member, g.sink); err == nil {
+		if err = r.join(c, g.sink); err == nil {
 			r.stopReaper()
 		}
 	case Leave:
@@ -161,7 +161,7 @@ func (g *Registry) create(key Key, c Create) error {
 	if _, ok := g.rooms[key]; ok {
 		return ErrExists
 	}
-	if g.closed || g.tenants[key.Tenant] >= g.limits.Rooms {
+	if n := g.tenants[key.Tenant]; g.closed || n >= g.limits.Rooms || (c.Limit > 0 && n >= c.Limit) {
 		return ErrTooMany
 	}
 	r := &room{key: key, created: time.Now(), keep: c.Keep, group: c.Group, talking: c.Talking, owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity)}

@@ -139,9 +139,13 @@ type (
 		Keep     bool // stays when the last member leaves
 		Group    bool // for group calls
 		Talking  bool // tell members who talks
+		Limit    int  // refuse when the tenant has this many rooms; 0: only Limits.Rooms counts
 	}
-	// Join puts Member into the room. The first member is host, until the one who made the room comes.
-	Join struct{ Member Member }
+	// Join puts Member into the room. The first member is host, until the one who made the room comes, or one with Host set.
+	Join struct {
+		Member Member
+		Host   bool // becomes host on entering, whoever is; the last of several to come stays it
+	}
 	// Leave takes a user out, if it is there with this session.
 	Leave struct {
 		User    string
@@ -204,7 +208,8 @@ func (r *room) others(user string) []Address {
 }
 
 // join is called with r.mu held.
-func (r *room) join(m Member, sink Sink) error {
+func (r *room) join(c Join, sink Sink) error {
+	m := c.Member
 	if i := r.index(m.ID); i >= 0 {
 		switch old := r.members[i]; {
 		case old.Address == m.Address:
@@ -218,7 +223,7 @@ func (r *room) join(m Member, sink Sink) error {
 	if len(r.members) >= r.capacity {
 		return ErrFull
 	}
-	moved := m.ID == r.owner && len(r.members) > 0
+	moved := (m.ID == r.owner || c.Host) && len(r.members) > 0
 	m.Host = moved || len(r.members) == 0
 	for i := range r.members {
 		r.members[i].Host = r.members[i].Host && !m.Host

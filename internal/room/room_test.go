@@ -82,9 +82,9 @@ func (f fixture) told(session, want string) {
 func TestEveryMemberSeesOneOrderAndNotItself(t *testing.T) {
 	f := open(t, 5)
 	defer f.reg.Close()
-	f.do(nil, Join{member("a")})
-	f.do(nil, Join{member("b")})
-	f.do(nil, Join{member("c")})
+	f.do(nil, Join{Member: member("a")})
+	f.do(nil, Join{Member: member("b")})
+	f.do(nil, Join{Member: member("c")})
 	f.do(nil, Leave{"b", at("s-b")})
 	f.told("s-a", "1:entered:a 2:joined:b 3:joined:c 4:left:b ")
 	f.told("s-b", "2:entered:b 3:joined:c ")
@@ -98,8 +98,8 @@ func TestEveryMemberSeesOneOrderAndNotItself(t *testing.T) {
 func TestEnteredHoldsTheRoomWithTheCallerInOrderOfJoining(t *testing.T) {
 	f := open(t, 5)
 	defer f.reg.Close()
-	f.do(nil, Join{member("z")})
-	f.do(nil, Join{member("a")})
+	f.do(nil, Join{Member: member("z")})
+	f.do(nil, Join{Member: member("a")})
 	e := f.rec.got[at("s-a")][0]
 	if e.Kind != Entered || e.State.Seq != 2 || e.State.Members[0].ID != "z" || e.State.Members[1].ID != "a" {
 		t.Errorf("entered %+v", e)
@@ -109,9 +109,9 @@ func TestEnteredHoldsTheRoomWithTheCallerInOrderOfJoining(t *testing.T) {
 func TestHostHandOver(t *testing.T) {
 	f := open(t, 5)
 	defer f.reg.Close()
-	f.do(nil, Join{member("a")})
-	f.do(nil, Join{member("owner")}) // the one who made the room takes over
-	f.do(nil, Join{member("b")})
+	f.do(nil, Join{Member: member("a")})
+	f.do(nil, Join{Member: member("owner")}) // the one who made the room takes over
+	f.do(nil, Join{Member: member("b")})
 	f.do(nil, Leave{"owner", at("s-owner")}) // then the oldest member
 	f.told("s-a", "1:entered:a 2:joined:owner 3:host:owner 4:joined:b 5:left:owner 6:host:a ")
 	f.told("s-b", "4:entered:b 5:left:owner 6:host:a ")
@@ -126,19 +126,67 @@ func TestHostHandOver(t *testing.T) {
 	}
 }
 
+func TestWhoEntersAsHostIsHost(t *testing.T) {
+	f := open(t, 5)
+	defer f.reg.Close()
+	f.do(nil, Join{Member: member("a")})
+	f.do(nil, Join{Member: member("b"), Host: true})
+	f.do(nil, Join{Member: member("c")})
+	f.do(nil, Join{Member: member("d"), Host: true}) // the last of several to come
+	f.told("s-a", "1:entered:a 2:joined:b 3:host:b 4:joined:c 5:joined:d 6:host:d ")
+	for _, m := range f.do(nil, Get{}).Members {
+		if m.Host != (m.ID == "d") {
+			t.Errorf("host of %s is %v", m.ID, m.Host)
+		}
+	}
+	f.do(nil, Leave{"d", at("s-d")})
+	first := f.rec.got[at("s-c")]
+	if e := first[len(first)-1]; e.Kind != HostChanged || e.Member.ID != "a" {
+		t.Errorf("last event %+v, want the oldest member as host", e)
+	}
+}
+
+func TestWhoEntersAnEmptyRoomAsHostIsToldOnce(t *testing.T) {
+	f := open(t, 5)
+	defer f.reg.Close()
+	f.do(nil, Join{Member: member("a"), Host: true})
+	f.told("s-a", "1:entered:a ")
+}
+
+func TestATenantsOwnLimitOfRooms(t *testing.T) {
+	f := open(t, 5) // the first room; the server itself allows three
+	defer f.reg.Close()
+	create := func(tenant, id string, limit int, want error) {
+		t.Helper()
+		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{Limit: limit}); !errors.Is(err, want) {
+			t.Errorf("%s/%s with limit %d: got %v, want %v", tenant, id, limit, err, want)
+		}
+	}
+	create("tenant", "K2", 1, ErrTooMany)
+	create("tenant", "K1", 1, ErrExists) // what is there is said first
+	create("other", "K2", 1, nil)        // counted by tenant
+	create("tenant", "K2", 2, nil)
+	create("tenant", "K3", 2, ErrTooMany)
+	create("tenant", "K3", 0, nil)
+	create("tenant", "K4", 9, ErrTooMany) // never more than the server allows
+	f.do(nil, Join{Member: member("a")})
+	f.do(nil, Leave{"a", at("s-a")}) // a room that ended makes room for another
+	create("tenant", "K4", 3, nil)
+}
+
 func TestRefusals(t *testing.T) {
 	f := open(t, 1)
 	defer f.reg.Close()
 	f.do(ErrExists, Create{})
-	f.do(nil, Join{member("a")})
-	f.do(ErrAlreadyIn, Join{member("a")})
-	f.do(ErrFull, Join{member("b")})
+	f.do(nil, Join{Member: member("a")})
+	f.do(ErrAlreadyIn, Join{Member: member("a")})
+	f.do(ErrFull, Join{Member: member("b")})
 	f.do(ErrNotIn, Leave{"b", at("s-b")})
 	f.do(ErrNotIn, Leave{"a", at("another session")})
 	f.do(ErrNotIn, Sync{"a", at("another session")})
 	f.told("s-a", "1:entered:a ")
 	f.do(nil, Leave{"a", at("s-a")})
-	f.do(ErrNoRoom, Join{member("a")}) // ended with its last member
+	f.do(ErrNoRoom, Join{Member: member("a")}) // ended with its last member
 	for i := range 3 {
 		if _, err := f.reg.Do(context.Background(), Key{"tenant", fmt.Sprint(i)}, Create{}); err != nil {
 			t.Fatal(err)
@@ -153,20 +201,20 @@ func TestRefusals(t *testing.T) {
 func TestNewerSessionReplacesOneThatEndedWithoutAWord(t *testing.T) {
 	f := open(t, 2)
 	defer f.reg.Close()
-	f.do(nil, Join{member("a")})
-	f.do(nil, Join{member("b")})
+	f.do(nil, Join{Member: member("a")})
+	f.do(nil, Join{Member: member("b")})
 	newer := Member{ID: "b", Address: at("s-b2"), Epoch: 2}
-	f.do(nil, Join{newer})
+	f.do(nil, Join{Member: newer})
 	f.told("s-a", "1:entered:a 2:joined:b 3:left:b 4:joined:b ")
-	f.do(ErrStale, Join{member("b")})
+	f.do(ErrStale, Join{Member: member("b")})
 	f.do(ErrNotIn, Leave{"b", at("s-b")})
 }
 
 func TestSyncSendsTheStateAndTellsNobodyElse(t *testing.T) {
 	f := open(t, 2)
 	defer f.reg.Close()
-	f.do(nil, Join{member("a")})
-	f.do(nil, Join{member("b")})
+	f.do(nil, Join{Member: member("a")})
+	f.do(nil, Join{Member: member("b")})
 	f.do(nil, Sync{"a", at("s-a")})
 	f.told("s-a", "1:entered:a 2:joined:b 2:synced:a ")
 	f.told("s-b", "2:entered:b ")
@@ -184,7 +232,7 @@ func TestEmptyRoomsEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := reg.Do(ctx, kept, Join{member("a")}); err != nil {
+		if _, err := reg.Do(ctx, kept, Join{Member: member("a")}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10*time.Minute + time.Second)
@@ -221,7 +269,7 @@ func TestConcurrentJoinAndLeaveKeepOneOrder(t *testing.T) {
 		wg.Go(func() {
 			for i := range 50 {
 				m := Member{ID: fmt.Sprint(u), Address: at(fmt.Sprintf("%d-%d", u, i)), Epoch: uint64(i)}
-				if _, err := reg.Do(ctx, key, Join{m}); err != nil {
+				if _, err := reg.Do(ctx, key, Join{Member: m}); err != nil {
 					t.Error(err)
 				}
 				if _, err := reg.Do(ctx, key, Leave{m.ID, m.Address}); err != nil {
