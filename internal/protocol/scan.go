@@ -1,8 +1,10 @@
 package protocol
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"math/bits"
 )
 
 // What Scan refuses. All of them are a 400 to the client; the text says which.
@@ -192,67 +194,85 @@ func (s *scanner) take(c byte) bool {
 	return false
 }
 
+// value reads one value; depth is what it would have if it were an object or an array. It does not call itself: its reader is the
+// goroutine of a connection, whose stack stays as large as it has once been.
 func (s *scanner) value(depth int) error {
-	if s.i >= len(s.b) {
-		return ErrSyntax
-	}
-	ok := false
-	switch c := s.b[s.i]; {
-	case c == '{' || c == '[':
-		if depth > maxDepth {
-			return ErrDepth
-		}
-		return s.container(c, depth)
-	case c == '"':
-		_, ok = s.str()
-	case c == 't':
-		ok = s.literal("true")
-	case c == 'f':
-		ok = s.literal("false")
-	case c == 'n':
-		ok = s.literal("null")
-	default:
-		ok = s.number()
-	}
-	if !ok {
-		return ErrSyntax
-	}
-	return nil
-}
-
-func (s *scanner) container(open byte, depth int) error {
-	end := byte('}')
-	if open == '[' {
-		end = ']'
-	}
-	s.i++
-	s.space()
-	if s.take(end) {
-		return nil
-	}
+	var objects uint64 // one bit for each object or array that is open, the innermost lowest: 1 is an object
+	open := 0
 	for {
-		if open == '{' {
-			if _, ok := s.str(); !ok {
-				return ErrSyntax
-			}
-			s.space()
-			if !s.take(':') {
-				return ErrSyntax
-			}
-			s.space()
-		}
-		if err := s.value(depth + 1); err != nil {
-			return err
-		}
-		s.space()
-		if s.take(end) {
-			return nil
-		}
-		if !s.take(',') {
+		if s.i >= len(s.b) {
 			return ErrSyntax
 		}
-		s.space()
+		c := s.b[s.i]
+		if c == '{' || c == '[' {
+			if depth+open > maxDepth {
+				return ErrDepth
+			}
+			s.i++
+			s.space()
+			if !s.take(c + 2) { // the closing ones stand two behind in ASCII
+				open++
+				objects <<= 1
+				if c == '{' {
+					objects |= 1
+					if !s.name() {
+						return ErrSyntax
+					}
+				}
+				continue
+			}
+		} else if !s.scalar(c) {
+			return ErrSyntax
+		}
+		// a value is complete: close what ends with it, and go on with the next one
+		for {
+			if open == 0 {
+				return nil
+			}
+			s.space()
+			if s.take(']' + byte(objects&1)<<5) {
+				open--
+				objects >>= 1
+				continue
+			}
+			if !s.take(',') {
+				return ErrSyntax
+			}
+			s.space()
+			if objects&1 == 1 && !s.name() {
+				return ErrSyntax
+			}
+			break
+		}
 	}
+}
+
+// name reads `"name":` of an inner object.
+func (s *scanner) name() bool {
+	if _, ok := s.str(); !ok {
+		return false
+	}
+	s.space()
+	if !s.take(':') {
+		return false
+	}
+	s.space()
+	return true
+}
+
+func (s *scanner) scalar(c byte) bool {
+	switch c {
+	case '"':
+		_, ok := s.str()
+		return ok
+	case 't':
+		return s.literal("true")
+	case 'f':
+		return s.literal("false")
+	case 'n':
+		return s.literal("null")
+	}
+	return s.number()
 }
 
 // str reads a string and tells whether it holds escapes. Bytes above 0x7F pass: carriers check UTF-8.
@@ -260,39 +280,69 @@ func (s *scanner) str() (escaped, ok bool) {
 	if !s.take('"') {
 		return false, false
 	}
-	for s.i < len(s.b) {
-		c := s.b[s.i]
-		s.i++
-		switch {
-		case c == '"':
-			return escaped, true
-		case c < 0x20:
-			return escaped, false
-		case c == '\\':
-			escaped = true
-			if s.i >= len(s.b) {
-				return escaped, false
+	b, i := s.b, s.i
+	for {
+		for i+8 <= len(b) {
+			if m := special(binary.LittleEndian.Uint64(b[i:])); m != 0 {
+				i += bits.TrailingZeros64(m) / 8
+				break
 			}
-			c = s.b[s.i]
-			s.i++
-			switch c {
-			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-			case 'u':
-				if s.i+4 > len(s.b) {
-					return escaped, false
-				}
-				for _, h := range s.b[s.i : s.i+4] {
-					if !(h >= '0' && h <= '9' || h >= 'a' && h <= 'f' || h >= 'A' && h <= 'F') {
-						return escaped, false
-					}
-				}
-				s.i += 4
+			i += 8
+		}
+		if i+8 <= len(b) && binary.LittleEndian.Uint32(b[i:]) == lineEnd {
+			escaped = true
+			i += 4
+			continue
+		}
+		for i+1 < len(b) && b[i] == '\\' {
+			escaped = true
+			switch { // constants, so that the next read need not wait for this one
+			case escapes[b[i+1]] == 2:
+				i += 2
+			case b[i+1] == 'u' && hex4(b[i+2:]):
+				i += 6
 			default:
 				return escaped, false
 			}
 		}
+		switch {
+		case i >= len(b) || b[i] < 0x20:
+			return escaped, false
+		case b[i] == '"':
+			s.i = i + 1
+			return escaped, true
+		case b[i] != '\\':
+			i++
+		case i+1 == len(b):
+			return escaped, false
+		}
 	}
-	return escaped, false
+}
+
+// lineEnd is the escapes `\r\n`, at the end of each line of a description.
+const lineEnd = '\\' | 'r'<<8 | '\\'<<16 | 'n'<<24
+
+// special marks, by its highest bit, the lowest byte of w that is a quote, a backslash or a control character; bits above the
+// lowest one mean nothing. Subtracting borrows from the next byte only where the byte itself is marked.
+func special(w uint64) uint64 {
+	const each = 0x0101010101010101
+	quote, backslash := w^each*'"', w^each*'\\'
+	return ((quote-each)&^quote | (backslash-each)&^backslash | (w-each*0x20)&^w) & (each * 0x80)
+}
+
+// escapes is the length of the escape with that second byte; 0: there is none, or it is longer.
+var escapes = [256]uint8{'"': 2, '\\': 2, '/': 2, 'b': 2, 'f': 2, 'n': 2, 'r': 2, 't': 2}
+
+func hex4(b []byte) bool {
+	if len(b) < 4 {
+		return false
+	}
+	for _, h := range b[:4] {
+		if !(h >= '0' && h <= '9' || h >= 'a' && h <= 'f' || h >= 'A' && h <= 'F') {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *scanner) literal(w string) bool {

@@ -56,6 +56,23 @@ func TestScanVerdicts(t *testing.T) {
 	}
 }
 
+// Strings are read eight bytes at a time: each byte must be judged alike wherever it stands, and whatever stands around it.
+func TestBytesOfStringsAreJudgedAlikeEverywhere(t *testing.T) {
+	var e Envelope
+	for _, around := range []string{"x", "\u007f", "é", `\r\n`, `\"`, "!", "#", "[", "]"} {
+		for before := range 18 {
+			for c := range 256 {
+				for _, after := range []string{"", `n`, `u00e9`, `u00g9`, around + around + around} {
+					msg := `{"a":"` + strings.Repeat(around, before) + string([]byte{byte(c)}) + after + `"}`
+					if valid, err := json.Valid([]byte(msg)), e.Scan([]byte(msg)); valid != (err == nil) {
+						t.Fatalf("Scan(%q) = %v, json.Valid says %v", msg, err, valid)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestScanFindsWhatRoutingNeeds(t *testing.T) {
 	var e Envelope
 	if err := e.Scan([]byte(`{"x":{"userId":"inner"},"eventOp":"sdp","reqId":7,"userId":"","target":"\u0061\"b"}`)); err != nil {
