@@ -22,7 +22,7 @@ before(async () => {
 });
 
 afterEach(async (t) => {
-  await stage.after(t);
+  await stage.after(t, { close: false }); // the bystanders go on
   const [a, b] = bystanders;
   await flowing(a, b);
   await flowing(b, a);

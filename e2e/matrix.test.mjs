@@ -3,6 +3,7 @@
 
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
 import { Chromium } from './lib/chromium.mjs';
 import { Firefox } from './lib/firefox.mjs';
 import { flowing, send, together } from './lib/call.mjs';
@@ -42,6 +43,7 @@ async function run({ a, b, firefox, want }) {
   const dir = folder(`matrix-${a}-${b}`);
   const ends = [];
   const browsers = [];
+  let passed = false;
   try {
     const lab = await Lab.up({ a, b, dir });
     ends.push(() => lab.down());
@@ -71,6 +73,7 @@ async function run({ a, b, firefox, want }) {
     await measured(server, p, q, want);
     await settled(p, q, want);
     assert.deepEqual(leaks(server.log, [/198\.51\.100\./, /192\.168\./, /2001:db8:[ab]:/]), [], 'secrets or addresses in the log');
+    passed = true;
   } catch (e) {
     for (const x of browsers) await x.keep();
     e.message += ` (see ${dir})`;
@@ -78,7 +81,8 @@ async function run({ a, b, firefox, want }) {
   } finally {
     const faults = [];
     for (const end of ends.reverse()) await Promise.resolve().then(end).catch((e) => faults.push(e));
-    if (faults.length) console.log('while ending:', ...faults.map((e) => e.message));
+    if (passed && faults.length) throw new AggregateError(faults, `while ending: ${faults.map((e) => e.message).join('; ')} (see ${dir})`);
+    if (passed) fs.rmSync(dir, { recursive: true });
   }
 }
 

@@ -54,6 +54,11 @@ export class Chromium {
     }
   }
 
+  async closePages() {
+    for (const context of this.browser.contexts()) await context.close();
+    this.pages = [];
+  }
+
   close() {
     return this.browser.close();
   }

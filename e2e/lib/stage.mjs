@@ -58,11 +58,12 @@ export class Stage {
     return this.browser.open(`${this.pages.origin}/${page}`, options);
   }
 
-  /** For afterEach: keeps the pictures when the test has failed. */
-  async after(t) {
-    if (t.passed !== false && !t.error) return;
+  /** For afterEach: when the test has failed, keeps the pictures and closes what it has left open, or the next would fail as well. */
+  async after(t, { close = true } = {}) {
+    if (t.passed) return;
     this.#failed = true;
     await this.browser?.keep();
+    if (close) await this.browser?.closePages();
   }
 
   async #stopServer() {
