@@ -16,15 +16,18 @@ import (
 type Claims struct {
 	// Header and Payload are the two JSON objects as they stand in the token.
 	Header, Payload json.RawMessage
-	// Grant is what Check would grant if the signature is good. It is complete only when Fault is nil.
+	// Grant is what Check would grant if the signature is good. It is complete only when Fault is nil. Of a user token it has
+	// CpCode alone.
 	Grant Grant
-	// Issued is when the license says it was made, UTC.
+	// User is what a user token says; nil: it is a license.
+	User *User
+	// Issued is when the license says it was made, UTC. Of a user token: the first instant at which it is valid, zero for any.
 	Issued time.Time
-	// Fault tells why Check refuses the license whatever its signature; nil: only signature, cpCode and time decide.
+	// Fault tells why Check refuses the token whatever its signature; nil: only signature, cpCode and time decide.
 	Fault error
 }
 
-// Inspect decodes a license without verifying it.
+// Inspect decodes a license or a user token without verifying it.
 func Inspect(authKey string) (Claims, error) {
 	if len(authKey) > maxToken {
 		return Claims{}, fmt.Errorf("license: token has %d bytes, at most %d are accepted", len(authKey), maxToken)
@@ -48,10 +51,21 @@ func Inspect(authKey string) (Claims, error) {
 	if token.Header["alg"] != "HS256" {
 		faults = append(faults, errors.New("alg is not HS256"))
 	}
-	if err := checkHeader(token.Header); err != nil {
+	typ := licenseType
+	if isUserToken(authKey) {
+		typ, c.User = userType, &User{}
+	}
+	if err := checkHeader(token.Header, typ); err != nil {
 		faults = append(faults, err)
 	}
-	c.Grant, c.Issued, err = raw.grant()
+	if c.User != nil {
+		var textErr error
+		c.Grant.CpCode, textErr = raw.text("authCode", maxID)
+		*c.User, c.Issued, err = raw.user()
+		err = errors.Join(textErr, err)
+	} else {
+		c.Grant, c.Issued, err = raw.grant()
+	}
 	if err != nil {
 		faults = append(faults, err)
 	}
@@ -77,6 +91,8 @@ func (c Claims) String() string {
 	}
 	if c.Fault != nil {
 		fmt.Fprintf(&b, "refused in any case: %s\n", strings.ReplaceAll(c.Fault.Error(), "\n", "; "))
+	} else if c.User != nil {
+		fmt.Fprintf(&b, "a user token for one user, valid until %s\n", c.User.Expires.Format(time.RFC3339))
 	} else {
 		fmt.Fprintf(&b, "valid from %s until %s\n", c.Grant.Start.Format(time.RFC3339), c.Grant.End.Format(time.RFC3339))
 	}

@@ -2,7 +2,11 @@
 //
 // A license is a compact JWT signed with HS256. It is public: it stands in web pages and names a tenant, never a user.
 // The claims are name, maxUser, startDate, endDate, authCode, companyCode and iat, all required, and optionally origins,
-// maxRooms, relay, requireUserToken and legacyForced.
+// maxRooms, relay, requireUserToken and legacyForced. A license that is listed in the configuration (Pinned) is accepted
+// whoever signed it.
+//
+// A user token stands in the place of a license and names one user. The tenant's backend signs it with a key derived from ours
+// (UserTokenKey), so that a tenant vouches for its own users and no others; limits come from the license that it names.
 //
 // The order of checks matters. Size comes before splitting, the signature before any claim is believed, and authCode before
 // dates: whoever holds no license of this tenant learns nothing but "refused".
@@ -11,7 +15,6 @@ package license
 import (
 	"bytes"
 	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -25,8 +28,10 @@ import (
 const (
 	// maxToken bounds the work done on a token before its signature is known.
 	maxToken = 8 << 10
-	minKey   = 32
-	maxKeys  = 2
+	// licenseType is the header typ of a license, if it has one.
+	licenseType = "JWT"
+	minKey      = 32
+	maxKeys     = 2
 	// skew is how far the issuer's clock may be ahead of ours. It does not lengthen a license: End is exact, so that a session
 	// ended at End cannot log in again.
 	skew = 60 * time.Second
@@ -40,6 +45,12 @@ var (
 	ErrExpired = errors.New("license expired")
 	// ErrNotYet says that a license with a good signature has not begun.
 	ErrNotYet = errors.New("license not valid yet")
+	// ErrTokenExpired says that a user token with a good signature is past its exp.
+	ErrTokenExpired = errors.New("user token expired")
+	// ErrUserTokenNeeded says that the license is good and alone admits nobody.
+	ErrUserTokenNeeded = errors.New("license requires a user token")
+	// ErrNoLicense says that a good user token names no license, and the configuration has none for its tenant.
+	ErrNoLicense = errors.New("user token names no license, and none is configured for its cpCode")
 	// ErrSwapped says that cpCode holds a license and authKey does not: the two arguments were probably exchanged.
 	ErrSwapped = errors.New("cpCode and authKey look swapped")
 )
@@ -48,6 +59,8 @@ var (
 type Config struct {
 	// Keys are one or two HS256 secrets of at least 32 bytes. The first signs, all verify: a second one makes rotation possible.
 	Keys [][]byte
+	// Pinned are licenses that are accepted as they are listed.
+	Pinned []Pinned
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -68,15 +81,17 @@ func (c Config) Validate() error {
 	if len(c.Keys) == maxKeys && subtle.ConstantTimeCompare(c.Keys[0], c.Keys[1]) == 1 {
 		faults = append(faults, errors.New("license: both keys are the same"))
 	}
+	faults = append(faults, validatePinned(c.Pinned))
 	return errors.Join(faults...)
 }
 
 // Verifier checks and issues licenses. It is immutable and safe for concurrent use.
 type Verifier struct {
 	keys   [][]byte
-	set    jwt.VerificationKeySet
 	now    func() time.Time
 	parser *jwt.Parser
+	byHash map[[sha256.Size]byte]listed
+	byCode map[string][]listed // in the order of the configuration
 }
 
 // New makes a Verifier; the keys are copied.
@@ -89,16 +104,17 @@ func New(c Config) (*Verifier, error) {
 		v.now = time.Now
 	}
 	for _, key := range c.Keys {
-		own := bytes.Clone(key)
-		v.keys = append(v.keys, own)
-		v.set.Keys = append(v.set.Keys, own)
+		v.keys = append(v.keys, bytes.Clone(key))
 	}
 	// The algorithm is fixed here, not read from the token. Claims are judged by us, since dates are not in exp and nbf.
 	v.parser = jwt.NewParser(jwt.WithValidMethods([]string{"HS256"}), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
+	if err := v.list(c.Pinned); err != nil {
+		return nil, err
+	}
 	return v, nil
 }
 
-// Grant is what a valid license allows.
+// Grant is what a valid license allows, and for whom.
 type Grant struct {
 	CpCode, Name, CompanyCode string
 	// MaxUser is the number of users at one time, 1 to 1,000,000.
@@ -117,25 +133,39 @@ type Grant struct {
 	LegacyForced bool
 	// Hash is the SHA-256 of the token: its name in deny lists and logs.
 	Hash [sha256.Size]byte
+	// User is whom a user token names; nil when the license came alone.
+	User *User
 }
 
-// Check verifies authKey and that it belongs to cpCode, byte for byte.
+// Check verifies authKey, a license or a user token, and that it belongs to cpCode, byte for byte.
 func (v *Verifier) Check(cpCode, authKey string) (Grant, error) {
 	if looksLikeToken(cpCode) && !looksLikeToken(authKey) {
 		return Grant{}, ErrSwapped
 	}
-	if len(authKey) > maxToken || !validID(cpCode) || !tokenText(authKey) {
+	if len(authKey) > maxToken || !validID(cpCode) {
 		return Grant{}, ErrRefused
 	}
-	raw := claimSet{}
-	token, err := v.parser.ParseWithClaims(authKey, &raw, func(t *jwt.Token) (any, error) {
-		if err := checkHeader(t.Header); err != nil {
-			return nil, err
+	if isUserToken(authKey) {
+		return v.checkUser(cpCode, authKey)
+	}
+	grant, err := v.checkLicense(cpCode, authKey)
+	if err == nil && grant.RequireUserToken {
+		return Grant{}, ErrUserTokenNeeded
+	}
+	return grant, err
+}
+
+// checkLicense verifies a license: one that is listed, or one with our signature.
+func (v *Verifier) checkLicense(cpCode, authKey string) (Grant, error) {
+	hash := sha256.Sum256([]byte(authKey))
+	if l, ok := v.byHash[hash]; ok && subtle.ConstantTimeCompare([]byte(l.grant.CpCode), []byte(cpCode)) == 1 {
+		if err := v.inTime(l); err != nil {
+			return Grant{}, err
 		}
-		return v.set, nil
-	})
-	// The parser's errors can quote the token, so none is passed on.
-	if err != nil || !token.Valid {
+		return l.grant, nil
+	}
+	raw, err := v.verify(authKey, licenseType, v.keys)
+	if err != nil {
 		return Grant{}, ErrRefused
 	}
 	code, err := raw.text("authCode", maxID)
@@ -147,26 +177,58 @@ func (v *Verifier) Check(cpCode, authKey string) (Grant, error) {
 	if err != nil {
 		return Grant{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	if err := v.inTime(listed{grant: grant, issued: issued}); err != nil {
+		return Grant{}, err
+	}
+	grant.Hash = hash
+	return grant, nil
+}
+
+// verify reads the claims of a token that one of the keys has signed and whose type is typ, and believes nothing else of it.
+func (v *Verifier) verify(token, typ string, keys [][]byte) (claimSet, error) {
+	// Base64 decoders skip line ends: without this, a denied token with one appended would be a good token with another hash.
+	if len(token) > maxToken || !tokenText(token) {
+		return nil, ErrRefused
+	}
+	raw := claimSet{}
+	parsed, err := v.parser.ParseWithClaims(token, &raw, func(t *jwt.Token) (any, error) {
+		if err := checkHeader(t.Header, typ); err != nil {
+			return nil, err
+		}
+		set := jwt.VerificationKeySet{}
+		for _, key := range keys {
+			set.Keys = append(set.Keys, key)
+		}
+		return set, nil
+	})
+	// The parser's errors can quote the token, so none is passed on.
+	if err != nil || !parsed.Valid {
+		return nil, ErrRefused
+	}
+	return raw, nil
+}
+
+// inTime compares the days of a license with the clock.
+func (v *Verifier) inTime(l listed) error {
 	now := v.now()
 	switch {
-	case !now.Before(grant.End):
-		return Grant{}, ErrExpired
-	case now.Add(skew).Before(grant.Start), now.Add(skew).Before(issued):
-		return Grant{}, ErrNotYet
+	case !now.Before(l.grant.End):
+		return ErrExpired
+	case now.Add(skew).Before(l.grant.Start), now.Add(skew).Before(l.issued):
+		return ErrNotYet
 	}
-	grant.Hash = sha256.Sum256([]byte(authKey))
-	return grant, nil
+	return nil
 }
 
 // checkHeader refuses what would change the meaning of the token. Names of keys (kid, jwk, jku, x5u …) are ignored: the key is
 // ours whatever they say. RFC 7515 section 4.1.11 wants a crit that is not understood refused; RFC 8725 section 3.11 keeps
-// other kinds of token, such as user tokens, from passing as this one.
-func checkHeader(header map[string]any) error {
+// one kind of token from passing as another. Only a license may leave its type out.
+func checkHeader(header map[string]any, want string) error {
 	if _, ok := header["crit"]; ok {
 		return errors.New("header asks for an extension")
 	}
-	if typ, ok := header["typ"]; ok {
-		if text, ok := typ.(string); !ok || !strings.EqualFold(text, "JWT") {
+	if typ, ok := header["typ"]; ok || want != licenseType {
+		if text, ok := typ.(string); !ok || !strings.EqualFold(text, want) {
 			return errors.New("header names another type of token")
 		}
 	}
@@ -178,8 +240,7 @@ func looksLikeToken(s string) bool {
 	return strings.HasPrefix(s, "eyJ") && strings.Count(s[:min(len(s), maxToken)], ".") == 2
 }
 
-// tokenText allows the characters of a compact JWT only. Base64 decoders skip line ends: without this, a denied token with one
-// appended would be a good token with another hash.
+// tokenText allows the characters of a compact JWT only.
 func tokenText(s string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -188,13 +249,6 @@ func tokenText(s string) bool {
 		}
 	}
 	return true
-}
-
-// UserTokenKey is the key of the tenant's user tokens: HMAC-SHA256 of "user-token:" and cpCode under the signing key.
-func (v *Verifier) UserTokenKey(cpCode string) []byte {
-	mac := hmac.New(sha256.New, v.keys[0])
-	mac.Write([]byte("user-token:" + cpCode))
-	return mac.Sum(nil)
 }
 
 // Derive makes n bytes of key material for another purpose from the signing key with HKDF-SHA256 (RFC 5869).

@@ -102,13 +102,13 @@ func TestLicenseOfTheOriginalIsGranted(t *testing.T) {
 func TestExtrasAreGranted(t *testing.T) {
 	token := signed(t, keyA, header, with(map[string]any{
 		"origins": []string{"https://a.example", "http://localhost:8080"}, "maxRooms": 5, "relay": "none",
-		"requireUserToken": true, "legacyForced": true,
+		"legacyForced": true,
 	}))
 	g, err := verifier(t, noon, keyA).Check("demo-01", token)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(g.Origins) != 2 || g.Origins[0] != "https://a.example" || g.MaxRooms != 5 || g.Relay || !g.RequireUserToken || !g.LegacyForced {
+	if len(g.Origins) != 2 || g.Origins[0] != "https://a.example" || g.MaxRooms != 5 || g.Relay || !g.LegacyForced {
 		t.Errorf("grant is %+v", g)
 	}
 }
@@ -369,7 +369,10 @@ func TestIssuedLicenseSaysWhatWasAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := v.Check(p.CpCode, token)
+	if _, err := v.Check(p.CpCode, token); !errors.Is(err, ErrUserTokenNeeded) {
+		t.Errorf("alone: got %v, want %v", err, ErrUserTokenNeeded)
+	}
+	g, err := v.checkLicense(p.CpCode, token)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,183 @@
+package license
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"gopkg.in/yaml.v3"
+)
+
+// Pinned is a license that is accepted because it is listed, whoever signed it: a tenant can move here with the key that stands
+// in its pages. What stands beside the key overrides its claims of the same name.
+type Pinned struct {
+	CpCode  string `yaml:"cpCode"`
+	AuthKey string `yaml:"authKey"`
+	// Origins nil: as the license says.
+	Origins []string `yaml:"origins"`
+	// MaxRooms nil: as the license says.
+	MaxRooms *int `yaml:"maxRooms"`
+	// Relay is "all", "none" or empty: as the license says.
+	Relay string `yaml:"relay"`
+	// RequireUserToken nil: as the license says.
+	RequireUserToken *bool `yaml:"requireUserToken"`
+	// LegacyForced nil: as the license says; when it says nothing, true for a license that was signed elsewhere.
+	LegacyForced *bool `yaml:"legacyForced"`
+}
+
+// ParsePinned reads a list of licenses in YAML or JSON, with the field names above. Unknown names, names twice and names without
+// a value are faults; all faults of the file are reported together.
+func ParsePinned(text []byte) ([]Pinned, error) {
+	var node yaml.Node
+	if err := yaml.Unmarshal(text, &node); err != nil {
+		return nil, err
+	}
+	var list []Pinned
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(true)
+	if err := dec.Decode(&list); errors.Is(err, io.EOF) {
+		return nil, errors.New("the file is empty; a list of licenses is needed")
+	} else if err != nil {
+		return nil, err
+	}
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("the file has more than one document")
+	}
+	return list, errors.Join(valueless(&node), validatePinned(list))
+}
+
+// valueless refuses what YAML reads as "not there": whoever writes a name and no value means something else.
+func valueless(n *yaml.Node) error {
+	var faults []error
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		faults = append(faults, fmt.Errorf("line %d: a value is missing", n.Line))
+	}
+	for _, child := range n.Content {
+		faults = append(faults, valueless(child))
+	}
+	return errors.Join(faults...)
+}
+
+// validatePinned reports the faults of all entries together. A license that has ended is none: it must not keep a server, on
+// which others have licenses, from starting.
+func validatePinned(list []Pinned) error {
+	var faults []error
+	seen := map[[sha256.Size]byte]int{}
+	for i, p := range list {
+		if _, err := p.read(); err != nil {
+			faults = append(faults, fmt.Errorf("license %d: %w", i+1, err))
+			continue
+		}
+		hash := sha256.Sum256([]byte(p.AuthKey))
+		if first := seen[hash]; first > 0 {
+			faults = append(faults, fmt.Errorf("license %d: is listed already as license %d", i+1, first))
+			continue
+		}
+		seen[hash] = i + 1
+	}
+	return errors.Join(faults...)
+}
+
+// listed is a license of the configuration, read.
+type listed struct {
+	grant  Grant
+	issued time.Time
+	// says tells that legacyForced was decided, by the license or beside it.
+	says bool
+}
+
+// read turns the entry into what it grants. companyCode and iat may be missing: others do not write them.
+func (p Pinned) read() (listed, error) {
+	if p.CpCode == "" || p.AuthKey == "" {
+		return listed{}, errors.New("cpCode and authKey are both needed")
+	}
+	if len(p.AuthKey) > maxToken || !tokenText(p.AuthKey) {
+		return listed{}, fmt.Errorf("authKey is not a JWT of at most %d bytes", maxToken)
+	}
+	raw := claimSet{}
+	_, parts, err := jwt.NewParser(jwt.WithStrictDecoding()).ParseUnverified(p.AuthKey, &raw)
+	// An algorithm that we do not know is no matter here.
+	if parts == nil || (err != nil && !errors.Is(err, jwt.ErrTokenUnverifiable)) {
+		return listed{}, errors.New("authKey is not a JWT")
+	}
+	if isUserToken(p.AuthKey) {
+		return listed{}, errors.New("authKey is a user token; a license is needed")
+	}
+	for name, missing := range map[string]string{"companyCode": `""`, "iat": "0"} {
+		if !raw.has(name) {
+			raw[name] = json.RawMessage(missing)
+		}
+	}
+	if err := p.override(raw); err != nil {
+		return listed{}, err
+	}
+	grant, issued, err := raw.grant()
+	if err == nil && subtle.ConstantTimeCompare([]byte(grant.CpCode), []byte(p.CpCode)) != 1 {
+		err = errors.New("cpCode is not the authCode in the authKey")
+	}
+	if err != nil {
+		return listed{}, err
+	}
+	grant.Hash = sha256.Sum256([]byte(p.AuthKey))
+	return listed{grant, issued, raw.has("legacyForced")}, nil
+}
+
+// override puts what stands beside the key into its claims, so that one set of rules judges both.
+func (p Pinned) override(raw claimSet) error {
+	var faults []error
+	set := func(name string, given bool, value any) {
+		if !given {
+			return
+		}
+		text, err := json.Marshal(value)
+		raw[name] = text
+		faults = append(faults, err)
+	}
+	set("origins", p.Origins != nil, p.Origins)
+	set("maxRooms", p.MaxRooms != nil, p.MaxRooms)
+	set("relay", p.Relay != "", p.Relay)
+	set("requireUserToken", p.RequireUserToken != nil, p.RequireUserToken)
+	set("legacyForced", p.LegacyForced != nil, p.LegacyForced)
+	return errors.Join(faults...)
+}
+
+// list notes the licenses of the configuration, which has been validated.
+func (v *Verifier) list(all []Pinned) error {
+	v.byHash, v.byCode = map[[sha256.Size]byte]listed{}, map[string][]listed{}
+	for _, p := range all {
+		l, err := p.read()
+		if err != nil {
+			return err
+		}
+		if !l.says {
+			// The original's forced is for those who move here: no license of ours gets a weaker rule by being listed.
+			_, foreign := v.verify(p.AuthKey, licenseType, v.keys)
+			l.grant.LegacyForced = foreign != nil
+		}
+		v.byHash[l.grant.Hash] = l
+		v.byCode[l.grant.CpCode] = append(v.byCode[l.grant.CpCode], l)
+	}
+	return nil
+}
+
+// listedFor is the license that the configuration has for a tenant: the first that is valid now. With several one can follow
+// another without a gap.
+func (v *Verifier) listedFor(cpCode string) (Grant, error) {
+	reason := error(ErrNoLicense)
+	for i, l := range v.byCode[cpCode] {
+		err := v.inTime(l)
+		if err == nil {
+			return l.grant, nil
+		}
+		if i == 0 {
+			reason = err
+		}
+	}
+	return Grant{}, reason
+}
