@@ -101,13 +101,14 @@ func (s *session) await(r *http.Request) ([]*transport.Message, bool) {
 	defer s.mu.Unlock()
 	packets := s.queue
 	s.queue, s.bytes = nil, 0
-	s.fetched = s.closed
 	// Before the answer is written: its client may ask again before the writing has returned.
 	s.polling = false
 	switch {
 	case len(packets) > 0:
 	case s.closed:
+		// Alone: clients see the end of the transport before the packets that come with it.
 		packets = append(packets, text(packetClose))
+		s.fetched = true
 	default:
 		packets = append(packets, text(packetNoop))
 	}

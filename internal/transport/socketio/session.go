@@ -35,7 +35,7 @@ type session struct {
 	polling bool // a poll waits
 	posting bool // a post is being read
 	closed  bool
-	fetched bool      // closed, and the last packets were fetched
+	fetched bool      // closed, and the client knows
 	since   time.Time // last ping (version 4), last packet (version 3), or the end
 	pinged  bool      // an answer is awaited (version 4)
 	noise   bucket
@@ -122,7 +122,7 @@ func (s *session) send(m *transport.Message) bool {
 	return s.push(m)
 }
 
-// push puts a packet on its way; mu is held. It takes over one reference. Two packets are kept free in the queue for the end.
+// push puts a packet on its way; mu is held. It takes over one reference.
 func (s *session) push(m *transport.Message) bool {
 	if s.carrier != nil {
 		return s.carrier.Send(m)
@@ -184,7 +184,7 @@ func (s *session) end(code int, reason string, e transport.End) {
 	if s.carrier != nil {
 		s.carrier.Close(code, reason)
 	} else {
-		s.enqueue(text(packetClose))
+		s.signal() // the poll that finds nothing more to send closes
 	}
 	s.report(e)
 }
