@@ -31,7 +31,7 @@ type Envelope struct {
 	UserID []byte // unquoted; nil when absent
 	Target []byte // unquoted; nil when absent
 
-	msg    []byte
+	in     scanner
 	fields [maxFields]field
 	n      int
 }
@@ -45,8 +45,8 @@ type field struct {
 // is written with escapes, is refused: JavaScript takes the last of two, so either could smuggle in another sender than the
 // one that AppendRelayed stamps. It allocates only when eventOp, userId or target contain escapes.
 func (e *Envelope) Scan(msg []byte) error {
-	e.Op, e.ReqID, e.UserID, e.Target, e.msg, e.n = nil, nil, nil, nil, msg, 0
-	s := scanner{b: msg}
+	e.Op, e.ReqID, e.UserID, e.Target, e.in, e.n = nil, nil, nil, nil, scanner{b: msg}, 0
+	s := &e.in
 	s.space()
 	if !s.take('{') {
 		return ErrSyntax
@@ -54,7 +54,7 @@ func (e *Envelope) Scan(msg []byte) error {
 	s.space()
 	if !s.take('}') {
 		for {
-			if err := e.member(&s); err != nil {
+			if err := e.member(); err != nil {
 				return err
 			}
 			s.space()
@@ -76,7 +76,8 @@ func (e *Envelope) Scan(msg []byte) error {
 }
 
 // member reads one `"name": value` of the top level.
-func (e *Envelope) member(s *scanner) error {
+func (e *Envelope) member() error {
+	s := &e.in
 	start := s.i
 	escaped, ok := s.str()
 	if !ok {
@@ -91,24 +92,29 @@ func (e *Envelope) member(s *scanner) error {
 		return ErrSyntax
 	}
 	s.space()
-	vstart := s.i
+	start = s.i
 	if err := s.value(2); err != nil {
 		return err
 	}
+	return e.note(name, span{int32(start), int32(s.i)})
+}
+
+// note keeps a field that has been read, and what routing needs of it.
+func (e *Envelope) note(name, value span) error {
 	if e.n == maxFields {
 		return ErrManyFields
 	}
-	key := e.msg[name.start:name.end]
+	key := e.in.b[name.start:name.end]
 	for i := range e.n {
 		f := e.fields[i].name
-		if string(e.msg[f.start:f.end]) == string(key) {
+		if string(e.in.b[f.start:f.end]) == string(key) {
 			return ErrDuplicate
 		}
 	}
-	e.fields[e.n] = field{name, span{int32(vstart), int32(s.i)}}
+	e.fields[e.n] = field{name, value}
 	e.n++
 
-	v := e.msg[vstart:s.i]
+	v := e.in.b[value.start:value.end]
 	switch string(key) {
 	case "eventOp":
 		e.Op = text(v)
@@ -147,14 +153,14 @@ func (e *Envelope) AppendRelayed(dst, sender []byte) []byte {
 	dst = append(dst, `{"userId":`...)
 	dst = append(dst, sender...)
 	for _, f := range e.fields[:e.n] {
-		switch string(e.msg[f.name.start:f.name.end]) {
+		switch string(e.in.b[f.name.start:f.name.end]) {
 		case "userId", "reqId":
 			continue
 		}
 		dst = append(dst, ',')
-		dst = append(dst, e.msg[f.name.start-1:f.name.end+1]...)
+		dst = append(dst, e.in.b[f.name.start-1:f.name.end+1]...)
 		dst = append(dst, ':')
-		dst = append(dst, e.msg[f.value.start:f.value.end]...)
+		dst = append(dst, e.in.b[f.value.start:f.value.end]...)
 	}
 	return append(dst, '}')
 }
@@ -162,7 +168,7 @@ func (e *Envelope) AppendRelayed(dst, sender []byte) []byte {
 // Has tells whether the message has a top-level field of that name.
 func (e *Envelope) Has(name string) bool {
 	for _, f := range e.fields[:e.n] {
-		if string(e.msg[f.name.start:f.name.end]) == name {
+		if string(e.in.b[f.name.start:f.name.end]) == name {
 			return true
 		}
 	}

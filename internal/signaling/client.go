@@ -53,10 +53,10 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	if !c.hub.enter() {
 		return
 	}
-	defer c.hub.leave()
 	if !c.bucket.take(time.Now(), c.hub.cfg.Rate, c.hub.cfg.Burst) {
 		c.hub.counters.flooded.Add(1)
 		c.conn.Close(protocol.ClosePolicy, "too many messages")
+		c.hub.leave()
 		return
 	}
 	r := requests.Get().(*request)
@@ -64,6 +64,7 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	r.handle()
 	r.c, r.s, r.msg, r.reply = nil, nil, nil, nil
 	requests.Put(r)
+	c.hub.leave()
 }
 
 // handle passes messages on from the reader's own stack, and lets another goroutine do everything else while it waits: JSON,
