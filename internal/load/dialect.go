@@ -51,7 +51,15 @@ func (ieum) enter(ctx context.Context, m *member) error {
 			return fmt.Errorf("%s: %w", step["eventOp"], err)
 		}
 	}
-	return nil
+	if m.index == 0 {
+		return nil
+	}
+	// the first member hears of the second: what comes later would be taken for a message of play
+	return m.other().ask(ctx, "", func(text []byte) (bool, error) {
+		var p protocol.Presence
+		err := json.Unmarshal(text, &p)
+		return p.Type == "join" && p.Sender == m.id, err
+	})
 }
 
 type request map[string]any
