@@ -15,6 +15,9 @@ var (
 	errForeign       = errors.New("another user's id")
 	errNoTarget      = errors.New("no such user, or no common room")
 	errOrigin        = errors.New("origin not allowed")
+	errTokenUser     = errors.New("user token of another user")
+	errTokenRoom     = errors.New("room not in the user token")
+	errTakeovers     = errors.New("user id taken over too often")
 	errGone          = errors.New("session is gone")
 	errInRoom        = errors.New("in another room")
 	errUnknownOp     = errors.New("unknown eventOp")
@@ -31,14 +34,26 @@ var outcomes = []struct {
 	{license.ErrSwapped, protocol.Unauthorized, "The license key is not valid.", "cpCode and authKey look swapped: init(cpCode, authKey)."},
 	{license.ErrExpired, protocol.Unauthorized, "The license has expired.", "Ask the operator of this server for a new authKey."},
 	{license.ErrNotYet, protocol.Unauthorized, "The license is not valid yet.", "Check its startDate and the server's clock."},
+	{license.ErrTokenExpired, protocol.Unauthorized, "The user token has expired.", "Get a new one from your backend before init."},
+	{
+		license.ErrUserTokenNeeded, protocol.Unauthorized, "The license alone admits nobody.",
+		"Mint a user token on your backend (userTokenKey), and give it in place of authKey.",
+	},
+	{
+		license.ErrNoLicense, protocol.Unauthorized, "The user token names no license, and this server has none for its cpCode.",
+		"Put the authKey into the token's claim license, or let the operator list it (--licenses).",
+	},
 	{license.ErrRefused, protocol.Unauthorized, "The license key is not valid.", "Use the cpCode and authKey as issued by the operator of this server."},
 	{errNotRegistered, protocol.Unauthorized, "This connection is not registered.", "Send register first."},
 	{errRegistered, protocol.BadRequest, "This connection is registered already.", "Open another connection for another user."},
 	{errForeign, protocol.NoPermission, "userId is not this connection's own.", "Leave userId out, or send your own."},
 	{errOrigin, protocol.NoPermission, "Pages of this origin may not use the license.", "Ask the operator to add the page's origin to the license."},
+	{errTokenUser, protocol.NoPermission, "The user token is for another user id.", "Leave the user id out, or get a token for this one."},
+	{errTokenRoom, protocol.NoPermission, "The user token does not admit to this room.", "Ask your backend for a token whose rooms contain it."},
+	{errTakeovers, protocol.TooMany, "The user id was taken over too often.", "Wait a minute; another page may be doing the same."},
 	{errNoTarget, protocol.NoData, "No such user in this room.", "Both users must have joined the same room."},
 	{errGone, protocol.NotRegistered, "The session is gone.", "Register again."},
-	{ErrTaken, protocol.InUse, "The user id is in use.", "Choose another id, or prove with the session's resume secret that it is yours."},
+	{ErrTaken, protocol.InUse, "The user id is in use.", "Choose another id, or take it over with forced and a proof that it is yours: a user token, or its resume secret."},
 	{ErrSeats, protocol.OverLimit, "The license is full.", "Wait until somebody leaves, or raise maxUser."},
 	{errInRoom, protocol.AlreadyIn, "You are in another room.", "Leave it first."},
 	{errUnknownOp, protocol.UnknownOp, "Unknown eventOp.", "docs/protocol.md lists the operations."},
@@ -53,7 +68,7 @@ var outcomes = []struct {
 	{room.ErrNoMember, protocol.NotRegistered, "No such member in this room.", ""},
 	{room.ErrCapacity, protocol.Invalid, "capacity is below the present number of members.", ""},
 	{room.ErrNoGroup, protocol.NoData, "No such group.", ""},
-	{room.ErrTooMany, protocol.OverLimit, "Too many rooms.", "Wait until rooms have ended."},
+	{room.ErrTooMany, protocol.OverLimit, "Too many rooms.", "Wait until rooms have ended, or raise the license's maxRooms."},
 	{protocol.ErrSyntax, protocol.BadRequest, "The message is not one JSON object.", ""},
 	{protocol.ErrDepth, protocol.BadRequest, "The message is nested deeper than 32.", ""},
 	{protocol.ErrDuplicate, protocol.BadRequest, "The message has a name twice at its top level.", ""},
@@ -66,6 +81,12 @@ func outcome(err error) (a protocol.Answer, known bool) {
 	var field *protocol.FieldError
 	if errors.As(err, &field) {
 		return protocol.Answer{Code: field.Code, Message: field.Error(), Hint: "docs/protocol.md lists the parameters."}, true
+	}
+	var token *license.TokenError
+	if errors.As(err, &token) {
+		return protocol.Answer{
+			Code: protocol.Unauthorized, Message: "The user token is refused: " + token.Why + ".", Hint: "docs/protocol.md lists its claims and its key.",
+		}, true
 	}
 	for _, o := range outcomes {
 		if errors.Is(err, o.err) {

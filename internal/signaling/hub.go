@@ -86,6 +86,8 @@ type Hub struct {
 
 	ownership sync.Mutex // see createHere
 
+	takeovers takeovers
+
 	life    sync.RWMutex // read-held by whatever runs outside a connection's reader, see enter
 	closing bool
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
@@ -22,7 +23,8 @@ func (r *request) register() error {
 		return err
 	}
 	h := r.c.hub
-	grant, err := h.cfg.Licenses.Check(q.CpCode, q.AuthKey)
+	p := h.proofOf(q)
+	grant, err := h.admit(q, p)
 	if err != nil {
 		h.cfg.Log.Info("login refused", "node", h.cfg.Node, "reason", err)
 		return err
@@ -32,21 +34,54 @@ func (r *request) register() error {
 		r.c.conn.Close(protocol.ClosePolicy, "origin not allowed")
 		return errAnswered
 	}
-	var p *proof
-	if q.Resume != "" {
-		got, err := h.parseResume(q.Resume)
-		if err != nil || got.Tenant != q.CpCode || (q.UserID != "" && q.UserID != got.User) {
-			if !q.Forced {
-				return errGone
-			}
-		} else {
-			p = &got
+	if u := grant.User; u != nil {
+		if q.UserID != "" && q.UserID != u.ID {
+			return errTokenUser
+		}
+		q.UserID = u.ID
+		if p != nil && p.User != u.ID { // the secret of another user's session
+			p = nil
+		}
+		if q.Name == "" {
+			q.Name = u.Name
 		}
 	}
-	if p != nil && !bool(q.Forced) {
-		return r.resume(p)
+	switch {
+	case q.Resume == "" || bool(q.Forced):
+		return r.open(q, grant, p)
+	case p == nil:
+		return errGone
 	}
-	return r.open(q, grant, p)
+	return r.resume(p)
+}
+
+// proofOf reads the resume secret; nil when there is none, or none that is good for this tenant and user.
+func (h *Hub) proofOf(q protocol.Register) *proof {
+	if q.Resume == "" {
+		return nil
+	}
+	p, err := h.parseResume(q.Resume)
+	if err != nil || p.Tenant != q.CpCode || (q.UserID != "" && q.UserID != p.User) {
+		return nil
+	}
+	return &p
+}
+
+// admit tells what the license or user token grants. A session outlasts its user token: the token lets a user in, and the page
+// that comes back with the session's own secret is in already. Its grant, and the end of its license, are those it had.
+func (h *Hub) admit(q protocol.Register, p *proof) (license.Grant, error) {
+	grant, err := h.cfg.Licenses.Check(q.CpCode, q.AuthKey)
+	if p == nil || bool(q.Forced) || !errors.Is(err, license.ErrTokenExpired) {
+		return grant, err
+	}
+	s := h.session(p.ID)
+	if s == nil || s.seat != p.seat || s.grant.User == nil {
+		return grant, err
+	}
+	if !time.Now().Before(s.grant.End) {
+		return grant, license.ErrExpired
+	}
+	return s.grant, nil
 }
 
 // open makes a new session.
@@ -80,7 +115,9 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	return nil
 }
 
-// seat claims the session's user id, or makes one. A holder is asked to go when the newcomer may take the id over.
+// seat claims the session's user id, or makes one. A holder is asked to go when the newcomer may take the id over: with the
+// holder's own secret, with a user token, or where the license takes the word for it. Only the secret is good for one time; two
+// pages with the other proofs could throw each other out for ever, so those are limited.
 func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error {
 	generated := s.user == ""
 	limit := min(s.grant.MaxUser, math.MaxInt32)
@@ -100,8 +137,11 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error
 			continue
 		}
 		mine := p != nil && p.User == s.user && p.seat == seat
-		if !forced || (!mine && !s.grant.LegacyForced) {
+		if !forced || (!mine && s.grant.User == nil && !s.grant.LegacyForced) {
 			return ErrTaken
+		}
+		if !mine && !h.takeovers.allow(userKey{s.tenant, s.user}, time.Now()) {
+			return errTakeovers
 		}
 		if err := h.evict(ctx, seat); err != nil {
 			return err

@@ -38,7 +38,11 @@ func (r *request) read(into interface{ Validate() error }) error {
 }
 
 func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
-	cmd.Title, cmd.Owner, cmd.Keep = q.Title, r.s.user, q.Destroy != nil && !bool(*q.Destroy)
+	// without an id the server makes one, which no token lists
+	if !r.s.grant.User.Admits(q.RoomID) {
+		return errTokenRoom
+	}
+	cmd.Title, cmd.Owner, cmd.Keep, cmd.Limit = q.Title, r.s.user, q.Destroy != nil && !bool(*q.Destroy), r.s.grant.MaxRooms
 	if q.Capacity != nil {
 		cmd.Capacity = int(*q.Capacity)
 	}
@@ -88,6 +92,9 @@ func (r *request) joinRoom() error {
 		}
 		return errInRoom
 	}
+	if !s.grant.User.Admits(id) { // the same whether or not there is such a room
+		return errTokenRoom
+	}
 	ctx, cancel := r.ctx()
 	defer cancel()
 	name, _ := s.name.Load().(string)
@@ -95,7 +102,8 @@ func (r *request) joinRoom() error {
 		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.seat.Epoch,
 	}
 	return s.await(func(e room.Event) { r.ok(roomState(e.State)) }, func() error {
-		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, room.Join{Member: member})
+		join := room.Join{Member: member, Host: s.grant.User != nil && s.grant.User.Host}
+		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, join)
 	})
 }
 
@@ -172,7 +180,7 @@ func (r *request) relay() {
 		return
 	}
 	r.c.hub.counters.relayed.Add(1)
-	if r.env.ReqID != nil {
+	if r.env.ReqID != nil || transport.Wanted(r.reply) {
 		r.ok(nil)
 	}
 }
