@@ -13,22 +13,24 @@ import (
 )
 
 type licenseCmd struct {
-	Issue   issueCmd   `cmd:"" help:"Make a license (authKey) for a tenant (cpCode)."`
-	Inspect inspectCmd `cmd:"" help:"Show what a license says, without checking its signature."`
+	Issue     issueCmd     `cmd:"" help:"Make a license (authKey) for a tenant (cpCode)."`
+	UserToken userTokenCmd `cmd:"" help:"Make a user token, for trying: a tenant's backend makes its own."`
+	Inspect   inspectCmd   `cmd:"" help:"Show what a license or a user token says, without checking its signature."`
 }
 
 type issueCmd struct {
-	LicenseKeyFile string   `help:"File with the secret that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
-	CpCode         string   `required:"" help:"The tenant's code, as applications pass it to init." placeholder:"CODE"`
-	Name           string   `help:"Name of the tenant (default: its code)." placeholder:"NAME"`
-	CompanyCode    string   `help:"Company code (default: the tenant's code)." placeholder:"CODE"`
-	MaxUser        int      `default:"100" help:"Users at the same time." placeholder:"N"`
-	Start          string   `help:"First day, UTC (default: today)." placeholder:"YYYY-MM-DD"`
-	End            string   `help:"Last day, UTC, included (default: in one year)." placeholder:"YYYY-MM-DD"`
-	Origin         []string `help:"Origin whose pages may use the license, like https://example.com; repeatable (default: all)." placeholder:"ORIGIN"`
-	MaxRooms       int      `help:"Rooms at the same time (default: no limit)." placeholder:"N"`
-	Relay          string   `default:"all" enum:"all,none" help:"Whether calls may be relayed: all or none."`
-	JSON           bool     `help:"Print JSON."`
+	LicenseKeyFile   string   `help:"File with the secret that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	CpCode           string   `required:"" help:"The tenant's code, as applications pass it to init." placeholder:"CODE"`
+	Name             string   `help:"Name of the tenant (default: its code)." placeholder:"NAME"`
+	CompanyCode      string   `help:"Company code (default: the tenant's code)." placeholder:"CODE"`
+	MaxUser          int      `default:"100" help:"Users at the same time." placeholder:"N"`
+	Start            string   `help:"First day, UTC (default: today)." placeholder:"YYYY-MM-DD"`
+	End              string   `help:"Last day, UTC, included (default: in one year)." placeholder:"YYYY-MM-DD"`
+	Origin           []string `help:"Origin whose pages may use the license, like https://example.com; repeatable (default: all)." placeholder:"ORIGIN"`
+	MaxRooms         int      `help:"Rooms at the same time (default: no limit)." placeholder:"N"`
+	Relay            string   `default:"all" enum:"all,none" help:"Whether calls may be relayed: all or none."`
+	RequireUserToken bool     `help:"Admit nobody with the license alone: each user needs a token of the tenant's backend."`
+	JSON             bool     `help:"Print JSON."`
 }
 
 // issued is what issue prints with --json.
@@ -42,6 +44,7 @@ type issued struct {
 func (i *issueCmd) Run(c *console) error {
 	p := license.Params{
 		Name: i.Name, CpCode: i.CpCode, CompanyCode: i.CompanyCode, MaxUser: i.MaxUser, Origins: i.Origin, MaxRooms: i.MaxRooms, Relay: i.Relay,
+		RequireUserToken: i.RequireUserToken,
 	}
 	if p.Name == "" {
 		p.Name = i.CpCode
@@ -75,11 +78,14 @@ func (i *issueCmd) Run(c *console) error {
 	return nil
 }
 
-func (i *issueCmd) verifier() (*license.Verifier, error) {
+func (i *issueCmd) verifier() (*license.Verifier, error) { return withKeyOf(i.LicenseKeyFile) }
+
+// withKeyOf takes the license key from the file, or from the environment when none is given.
+func withKeyOf(file string) (*license.Verifier, error) {
 	text := []byte(os.Getenv("IEUM_LICENSE_KEY"))
-	if i.LicenseKeyFile != "" {
+	if file != "" {
 		var err error
-		if text, err = os.ReadFile(i.LicenseKeyFile); err != nil {
+		if text, err = os.ReadFile(file); err != nil {
 			return nil, fmt.Errorf("--license-key-file: %w", err)
 		}
 	}
@@ -101,8 +107,42 @@ func day(flag, text string, fallback time.Time) (time.Time, error) {
 	return t, nil
 }
 
+type userTokenCmd struct {
+	LicenseKeyFile string   `help:"File with the secret that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	CpCode         string   `required:"" help:"The tenant's code." placeholder:"CODE"`
+	User           string   `required:"" help:"The user id that the token is good for." placeholder:"ID"`
+	Name           string   `help:"Name that others see, unless the page gives another." placeholder:"NAME"`
+	Room           []string `help:"Room id that the user may create and enter; repeatable (default: all)." placeholder:"ID"`
+	Host           bool     `help:"Make the user host of each room it enters."`
+	Minutes        int      `default:"60" help:"How long the token lets the user in." placeholder:"N"`
+	AuthKey        string   `help:"The license that the token names (default: the one that the server's --licenses has for the tenant)." placeholder:"LICENSE"`
+}
+
+// Run prints the token alone, so that it can be handed on.
+func (u *userTokenCmd) Run(c *console) error {
+	v, err := withKeyOf(u.LicenseKeyFile)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if u.Minutes < 1 {
+		return fmt.Errorf("%w: --minutes: %d is not at least 1", errUsage, u.Minutes)
+	}
+	token, err := v.IssueUser(license.UserParams{
+		CpCode: u.CpCode, ID: u.User, Name: u.Name, Rooms: u.Room, Host: u.Host, License: u.AuthKey,
+		Expires: time.Now().Add(time.Duration(u.Minutes) * time.Minute),
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if u.AuthKey == "" {
+		fmt.Fprintln(c.err, "Note: the token names no license. It is good where --licenses lists one for this cpCode; else give --auth-key.")
+	}
+	fmt.Fprintln(c.out, token)
+	return nil
+}
+
 type inspectCmd struct {
-	AuthKey string `arg:"" optional:"" help:"The license; - or nothing reads it from standard input."`
+	AuthKey string `arg:"" optional:"" help:"The license or user token; - or nothing reads it from standard input."`
 }
 
 // Run prints the claims.

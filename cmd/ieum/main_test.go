@@ -63,6 +63,13 @@ func TestCommandLine(t *testing.T) {
 		"issue without key":      {[]string{"license", "issue", "--cp-code", "C"}, exitUsage, []string{"license key is required"}},
 		"issue with a bad day":   {[]string{"license", "issue", "--cp-code", "C", "--end", "tomorrow", "--license-key-file", keys}, exitUsage, []string{"YYYY-MM-DD"}},
 		"issue that ended":       {[]string{"license", "issue", "--cp-code", "C", "--start", "2020-01-01", "--end", "2020-02-01", "--license-key-file", keys}, exitUsage, []string{"past"}},
+		"licenses missing":       {[]string{"config", "check", "--license-key-file", keys, "--licenses", "/nonexistent/list"}, exitUsage, []string{"--licenses"}},
+		"licenses with faults":   {[]string{"config", "check", "--licenses", file(t, "l.yaml", "- {cpCode: C, authkey: x}")}, exitUsage, []string{"--licenses", "authkey", "license key is required"}},
+		"licenses from a file":   {[]string{"config", "check", "--config", file(t, "d.yaml", "license-key-file: "+keys+"\nlicenses: "+file(t, "l.json", "[]")+"\n")}, exitOK, []string{"good"}},
+		"token without user":     {[]string{"license", "user-token", "--cp-code", "C", "--license-key-file", keys}, exitUsage, []string{"--user"}},
+		"token without key":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim"}, exitUsage, []string{"license key is required"}},
+		"token for no time":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--minutes", "0", "--license-key-file", keys}, exitUsage, []string{"--minutes"}},
+		"token with no license":  {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--auth-key", "x", "--license-key-file", keys}, exitUsage, []string{"not an authKey"}},
 		"inspect what is no JWT": {[]string{"license", "inspect", "hello"}, exitFailed, []string{"JWT"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,6 +110,32 @@ func TestIssuedLicenseCanBeInspected(t *testing.T) {
 	code, out, _ = ieum(t, "license", "inspect", l.AuthKey)
 	if code != exitOK || !strings.Contains(out, "KP-1") || !strings.Contains(out, "https://app.example") {
 		t.Errorf("%d %s", code, out)
+	}
+}
+
+func TestUserTokenFromTheCommandLine(t *testing.T) {
+	keys := file(t, "keys", key)
+	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--require-user-token", "--json", "--license-key-file", keys)
+	var l issued
+	if err := json.Unmarshal([]byte(out), &l); code != exitOK || err != nil {
+		t.Fatal(code, err, errs)
+	}
+	if _, out, _ = ieum(t, "license", "inspect", l.AuthKey); !strings.Contains(out, `"requireUserToken": true`) {
+		t.Errorf("the license does not require user tokens:\n%s", out)
+	}
+	mint := []string{"license", "user-token", "--cp-code", "KP-1", "--user", "kim", "--license-key-file", keys}
+	code, token, errs := ieum(t, append(mint, "--name", "Kim", "--room", "K1", "--room", "K2", "--host", "--minutes", "5", "--auth-key", l.AuthKey)...)
+	if code != exitOK || strings.Count(token, "\n") != 1 || errs != "" {
+		t.Fatalf("%d %q %s", code, token, errs)
+	}
+	code, out, _ = ieum(t, "license", "inspect", token)
+	for _, want := range []string{`"typ": "user+jwt"`, `"sub": "kim"`, `"name": "Kim"`, `"K2"`, `"host": true`, l.AuthKey, "a user token for one user"} {
+		if code != exitOK || !strings.Contains(out, want) {
+			t.Errorf("%d: no %s in\n%s", code, want, out)
+		}
+	}
+	if code, token, errs = ieum(t, mint...); code != exitOK || strings.Count(token, ".") != 2 || !strings.Contains(errs, "names no license") {
+		t.Errorf("%d %q %s", code, token, errs)
 	}
 }
 

@@ -27,6 +27,7 @@ type serverFlags struct {
 	RelayQuota      int           `help:"Relay allocations a session may hold (default 64)." placeholder:"N"`
 	RelaySecretFile string        `help:"File with the secret of relay credentials; or IEUM_RELAY_SECRET (default: derived from the license key)." placeholder:"FILE"`
 	LicenseKeyFile  string        `help:"File with the secret that signs licenses, 32 bytes at least, a second line for rotation; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	Licenses        string        `help:"YAML or JSON file that lists licenses issued elsewhere, and limits beside licenses." placeholder:"FILE"`
 	TLSCert         string        `name:"tls-cert" help:"Certificate chain, PEM." placeholder:"FILE"`
 	TLSKey          string        `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
 	TLSSelfSigned   bool          `name:"tls-self-signed" help:"Serve HTTPS with a certificate made here; browsers will warn."`
@@ -53,7 +54,7 @@ func (f serverFlags) config(log io.Writer) node.Config {
 		Listen: f.Listen, RelayListen: f.RelayListen, RelayIPs: f.RelayIP, RelayPorts: f.RelayPorts,
 		RelayAllowPeers: f.RelayAllowPeer, RelayQuota: f.RelayQuota,
 		RelaySecret: os.Getenv("IEUM_RELAY_SECRET"), RelaySecretFile: f.RelaySecretFile,
-		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile,
+		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile, Licenses: f.Licenses,
 		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
 		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst, Version: version(),
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),

@@ -31,6 +31,7 @@ type Config struct {
 
 	LicenseKey     string // one key a line, at most two; each at least 32 bytes
 	LicenseKeyFile string
+	Licenses       string // file that lists licenses issued elsewhere, and limits beside licenses; YAML or JSON
 
 	TLSCert, TLSKey string // files, PEM
 	TLSSelfSigned   bool
@@ -118,6 +119,27 @@ func (c *Config) defaults() {
 }
 
 func (p *plan) planLicense(write bool) error {
+	pinned, err := pinnedLicenses(p.Licenses)
+	return errors.Join(prefix("--licenses", err), p.planKeys(pinned, write))
+}
+
+// pinnedLicenses reads the file of --licenses, if there is one.
+func pinnedLicenses(path string) ([]license.Pinned, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	list, err := license.ParsePinned(text)
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func (p *plan) planKeys(pinned []license.Pinned, write bool) error {
 	text, err := secret("--license-key-file", p.LicenseKeyFile, "IEUM_LICENSE_KEY", p.LicenseKey)
 	if err != nil {
 		return err
@@ -134,7 +156,7 @@ func (p *plan) planLicense(write bool) error {
 	if len(keys) == 0 {
 		return errors.New("a license key is required: --license-key-file or IEUM_LICENSE_KEY (or --dev, for trying)")
 	}
-	if p.licenses, err = license.New(license.Config{Keys: keys}); err != nil {
+	if p.licenses, err = license.New(license.Config{Keys: keys, Pinned: pinned}); err != nil {
 		return prefix("license key", err)
 	}
 	if p.Dev && p.dev == nil {

@@ -1,0 +1,135 @@
+// Measures our signaling server against two npm servers on the same work, each in turn, and prints medians and ratios as Markdown.
+// Progress goes to standard error; nothing is written.
+//
+//   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000]
+
+import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const ieum = join(here, "../bin/ieum");
+const { values: flags } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "3" },
+    conns: { type: "string", default: "1000,10000" },
+    messages: { type: "string", default: "100000" },
+  },
+});
+const rounds = Number(flags.rounds);
+const sizes = flags.conns.split(",").map(Number);
+if (!(rounds >= 1 && rounds <= 100) || !sizes.every((n) => Number.isInteger(n))) throw new Error("--rounds and --conns take numbers");
+
+// the key is for this run alone; the server and the load's license share it by the environment
+const env = { ...process.env, NODE_ENV: "production", IEUM_LICENSE_KEY: randomBytes(32).toString("hex") };
+delete env.NODE_OPTIONS;
+const version = (name) => JSON.parse(readFileSync(join(here, "node_modules", name, "package.json"), "utf8")).version;
+
+const servers = [
+  {
+    name: "Ieum",
+    protocol: "ieum",
+    // a million, so that no session is closed for sending too much
+    command: [ieum, "serve", "--listen", "127.0.0.1:0", "--relay-listen", "127.0.0.1:0", "--relay-ip", "127.0.0.1",
+      "--session-rate", "1000000", "--session-burst", "1000000"],
+    url: (line) => /http:\/\/([\d.:]+)\//.exec(line)?.[1].replace(/^/, "ws://").concat("/signal"),
+  },
+  { name: `peer ${version("peer")} (PeerJS)`, protocol: "peerjs", command: ["node", join(here, "peerjs.mjs")], url: address },
+  { name: `socket.io ${version("socket.io")}`, protocol: "socketio", command: ["node", join(here, "socketio.mjs")], url: address },
+];
+
+function address(line) {
+  return /^ws:\/\/\S+$/.exec(line)?.[0];
+}
+
+/** Starts a server, runs f with its process and address, and stops it. */
+async function withServer(server, f) {
+  const child = spawn(server.command[0], server.command.slice(1), { env, stdio: ["ignore", "pipe", "ignore"] });
+  const ended = once(child, "exit");
+  try {
+    return await f(child.pid, await firstAddress(server, child, ended));
+  } finally {
+    child.kill("SIGTERM");
+    const patience = setTimeout(() => child.kill("SIGKILL"), 10_000);
+    await ended;
+    clearTimeout(patience);
+  }
+}
+
+async function firstAddress(server, child, ended) {
+  const found = new Promise((resolve) => {
+    createInterface({ input: child.stdout }).on("line", (line) => {
+      const url = server.url(line);
+      if (url) resolve(url);
+    });
+  });
+  const url = await Promise.race([found, ended]);
+  if (typeof url !== "string") throw new Error(`${server.name} ended before it listened`);
+  return url;
+}
+
+/** Runs the load generator and returns its report. */
+async function load(server, conns, pid, url) {
+  const args = ["bench", "signal", "--protocol", server.protocol, "--url", url, "--pid", pid, "--conns", conns, "--messages", flags.messages];
+  const child = spawn(ieum, args.map(String), { env, stdio: ["ignore", "pipe", "inherit"] });
+  let out = "";
+  child.stdout.on("data", (chunk) => (out += chunk));
+  const [code] = await once(child, "close");
+  if (code !== 0) throw new Error(`${server.name} with ${conns} connections: the load failed (${code}) ${out}`);
+  return JSON.parse(out);
+}
+
+const results = new Map();
+const reports = (server, conns) => results.get(`${server.protocol} ${conns}`);
+for (let round = 0; round < rounds; round++) {
+  for (const conns of sizes) {
+    for (let i = 0; i < servers.length; i++) {
+      const server = servers[(i + round) % servers.length]; // nobody always comes first
+      const report = await withServer(server, (pid, url) => load(server, conns, pid, url));
+      const key = `${server.protocol} ${conns}`;
+      results.set(key, [...(results.get(key) ?? []), report]);
+      console.error(`round ${round + 1}, ${server.name}, ${conns} connections: ${JSON.stringify(report)}`);
+    }
+  }
+}
+
+function median(values) {
+  const v = values.toSorted((a, b) => a - b);
+  const mid = v.length >> 1;
+  return v.length % 2 ? v[mid] : (v[mid - 1] + v[mid]) / 2;
+}
+
+const columns = [
+  ["connections", (r) => r.conns, 0],
+  ["CPU-s per million messages", (r) => r.cpuPerMillion, 1, true],
+  ["KB per idle connection", (r) => r.kbPerConn, 1, true],
+  ["CPU-s per 1,000 connects", (r) => r.cpuPer1kConnect, 2, true],
+  ["messages/s", (r) => r.perSecond, 0],
+  ["p50 ms", (r) => r.p50us / 1000, 2],
+  ["p99 ms", (r) => r.p99us / 1000, 1],
+];
+
+console.log(`${cpus().length} × ${cpus()[0].model}, Node ${process.version}; medians of ${rounds} alternating rounds (lowest to highest),`);
+console.log(`${Number(flags.messages).toLocaleString("en")} messages of 1,500 bytes each time. ×: how much of ours a peer needs.\n`);
+console.log(`| server | ${columns.map(([name]) => name).join(" | ")} |`);
+console.log(`|---|${columns.map(() => "---|").join("")}`);
+for (const conns of sizes) {
+  for (const server of servers) {
+    const cells = columns.map(([, get, digits, compared], i) => {
+      const values = reports(server, conns).map(get);
+      const show = (n) => n.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+      const m = median(values);
+      if (i === 0) return show(m);
+      const spread = compared && rounds > 1 ? ` (${show(Math.min(...values))}–${show(Math.max(...values))})` : "";
+      const ratio = compared && server !== servers[0] ? `, ${(m / median(reports(servers[0], conns).map(get))).toFixed(2)}×` : "";
+      return `${show(m)}${spread}${ratio}`;
+    });
+    console.log(`| ${server.name} | ${cells.join(" | ")} |`);
+  }
+}
