@@ -15,7 +15,7 @@ import (
 type client struct {
 	hub     *Hub
 	conn    transport.Conn
-	login   *time.Timer // closes the connection unless register succeeds
+	login   *time.Timer // closes the connection unless register succeeds, which frees it
 	bucket  bucket
 	session atomic.Pointer[session] // set once, by register
 }
@@ -203,7 +203,9 @@ func (r *request) answer(a protocol.Answer) {
 
 // Closed implements transport.Receiver.
 func (c *client) Closed(e transport.End) {
-	c.login.Stop()
+	if c.login != nil {
+		c.login.Stop()
+	}
 	s := c.session.Load()
 	if s == nil || !c.hub.enter() {
 		return

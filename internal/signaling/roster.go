@@ -1,7 +1,9 @@
 package signaling
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"github.com/ieum-rtc/ieum/internal/protocol"
@@ -15,9 +17,14 @@ type roster struct {
 	key room.Key
 
 	mu      sync.RWMutex
-	members map[string]place
+	members []entry // sorted by user: most rooms have a few members, and a map costs more than they do
 
 	local int // sessions of this node in the room; guarded by the hub's mu
+}
+
+type entry struct {
+	user string
+	place
 }
 
 type place struct {
@@ -32,21 +39,33 @@ func (ro *roster) find(user []byte) (place, bool) {
 	}
 	ro.mu.RLock()
 	defer ro.mu.RUnlock()
-	p, ok := ro.members[string(user)]
-	return p, ok
+	i, ok := ro.search(user)
+	if !ok {
+		return place{}, false
+	}
+	return ro.members[i].place, true
+}
+
+// search is called with mu held.
+func (ro *roster) search(user []byte) (at int, found bool) {
+	return slices.BinarySearchFunc(ro.members, user, func(e entry, user []byte) int { return bytes.Compare([]byte(e.user), user) })
 }
 
 func (ro *roster) set(user string, p place) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	ro.members[user] = p
+	i, ok := ro.search([]byte(user))
+	if !ok {
+		ro.members = slices.Insert(ro.members, i, entry{user: user})
+	}
+	ro.members[i].place = p
 }
 
 func (ro *roster) remove(user string, addr room.Address) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if ro.members[user].addr == addr {
-		delete(ro.members, user)
+	if i, ok := ro.search([]byte(user)); ok && ro.members[i].addr == addr {
+		ro.members = slices.Delete(ro.members, i, i+1)
 	}
 }
 
@@ -63,7 +82,7 @@ func (h *Hub) enterRoster(state *room.State, self room.Member) *roster {
 	h.mu.Lock()
 	ro := h.rosters[state.Key]
 	if ro == nil {
-		ro = &roster{key: state.Key, members: map[string]place{}}
+		ro = &roster{key: state.Key, members: make([]entry, 0, max(2, len(state.Members)))}
 		h.rosters[state.Key] = ro
 	}
 	ro.local++

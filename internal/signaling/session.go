@@ -103,7 +103,8 @@ func (s *session) attach(c *client, first *transport.Message, reply transport.Re
 		s.away = nil
 	}
 	c.session.Store(s)
-	c.login.Stop()
+	c.login.Stop() // attach runs in c's own handler
+	c.login = nil
 	reply.Send(first)
 	for _, m := range s.waiting {
 		c.conn.Send(m)
