@@ -40,7 +40,8 @@ test(`${ROUNDS} times out of ${ROUNDS}`, async () => {
 
     for (const [p, other] of [[a, ids[1]], [b, ids[0]]]) {
       await p.until(`decoding in ${where}`, async (id) => (await app.report(id))?.video.decoded >= 3, other);
-      const seen = await p.evaluate((id) => ({ subscribed: app.count('subscribed', id), open: e2e.open().length, made: e2e.made.length }), other);
+      const seen = await p.evaluate(
+        (id) => ({ subscribed: app.count('subscribed', id), open: e2e.open().length, made: e2e.made.length }), other);
       assert.deepEqual(seen, { subscribed: 1, open: 1, made: 1 }, `${p.name}, ${where}`);
     }
     await Promise.all(pages.map((p) => p.evaluate(() => k.leaveRoom())));

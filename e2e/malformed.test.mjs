@@ -64,7 +64,9 @@ async function halfOpenConnections() {
     const closed = new Promise((done) => c.on('close', done));
     ends.push(within(`closed after ${JSON.stringify(text)}`, closed, 3 * LIMIT).finally(() => c.destroy()));
   };
-  const beginnings = ['', 'GET /signal HT', 'GET /signal HTTP/1.1\r\nHost: x\r\n', 'POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{'];
+  const beginnings = [
+    '', 'GET /signal HT', 'GET /signal HTTP/1.1\r\nHost: x\r\n', 'POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{',
+  ];
   for (let i = 0; i < 12; i++) raw(beginnings[i % 4]);
   // Upgraded, but never registered: 1008 in time.
   for (const s of await Promise.all([1, 2, 3].map(() => open()))) ends.push(s.end().then((code) => assert.equal(code, 1008)));
@@ -91,7 +93,8 @@ const deep = `${'['.repeat(40)}${']'.repeat(40)}`;
 test('what is not one JSON object is answered with 400, and the connection goes on', async () => {
   const s = await inRoom('broken-json');
   for (const [name, text] of Object.entries({
-    'not JSON': 'hello', empty: '', 'cut off': '{"eventOp":"keepAlive"', 'an array': '[{"eventOp":"keepAlive"}]', 'a number': '7', null: 'null',
+    'not JSON': 'hello', empty: '', 'cut off': '{"eventOp":"keepAlive"', 'an array': '[{"eventOp":"keepAlive"}]',
+    'a number': '7', null: 'null',
     'two objects': '{"eventOp":"keepAlive"}{"eventOp":"keepAlive"}', 'a trailing comma': '{"eventOp":"keepAlive",}',
     'single quotes': "{'eventOp':'keepAlive'}", 'a bare line break in a string': '{"eventOp":"keep\nAlive"}',
     'a name twice': '{"eventOp":"keepAlive","reqId":"1","eventOp":"leaveRoom"}',
@@ -156,7 +159,8 @@ test("another user's id, room or connection cannot be used", async () => {
   const s = await inRoom('stranger');
   const [a] = bystanders;
   const events = await a.evaluate(() => app.events.length);
-  assert.equal((await s.ask({ eventOp: 'sdp', userId: 'bystander-b', target: 'bystander-a', sdp: { type: 'offer', sdp: 'v=0' }, type: 'cam' })).code, '413');
+  const spoofed = { eventOp: 'sdp', userId: 'bystander-b', target: 'bystander-a', sdp: { type: 'offer', sdp: 'v=0' }, type: 'cam' };
+  assert.equal((await s.ask(spoofed)).code, '413');
   const absent = await s.ask({ eventOp: 'sdp', target: 'nobody-at-all', sdp: {}, type: 'cam' });
   for (const eventOp of ['sdp', 'candidate', 'publish', 'unpublish']) {
     const foreign = await s.ask({ eventOp, target: 'bystander-a', sdp: {}, candidate: {}, type: 'cam' });

@@ -35,7 +35,8 @@ const ROWS = [
 ];
 
 for (const row of ROWS) {
-  const name = `${row.a} – ${row.b}${row.firefox ? ' (Firefox)' : ''} is ${row.want.relayed ? 'relayed on one side' : 'direct'}${row.want.tcp ? ', over TCP' : ''}`;
+  const way = row.want.relayed ? 'relayed on one side' : 'direct';
+  const name = `${row.a} – ${row.b}${row.firefox ? ' (Firefox)' : ''} is ${way}${row.want.tcp ? ', over TCP' : ''}`;
   test(name, { skip: missing ?? false }, () =>
     inCall(row, async ({ server, p, q }) => {
       await settled(p, q, row.want);
@@ -69,7 +70,8 @@ async function inCall({ a, b, firefox }, body) {
     ends.push(() => lab.down());
     const host = a === 'v6' ? `[${lab.server.v6}]` : lab.server.v4;
     const server = await Server.start({
-      dir, ns: lab.server.ns, listen: `:${LISTEN}`, relay: ':3478', args: ['--relay-ip', lab.server.v4, '--relay-ip', lab.server.v6, ...ALLOW],
+      dir, ns: lab.server.ns, listen: `:${LISTEN}`, relay: ':3478',
+      args: ['--relay-ip', lab.server.v4, '--relay-ip', lab.server.v6, ...ALLOW],
     });
     ends.push(() => server.stop());
     const origin = `http://${host}:${LISTEN}`;
@@ -80,7 +82,8 @@ async function inCall({ a, b, firefox }, body) {
     const page = `http://${host}`;
     browsers.push(await Chromium.start({ dir, ns: lab.a.ns, secure: [page] }));
     ends.push(() => browsers[0].close());
-    browsers.push(firefox ? await Firefox.start({ dir, ns: lab.b.ns, secure: [host] }) : await Chromium.start({ dir, ns: lab.b.ns, secure: [page] }));
+    const second = { dir, ns: lab.b.ns };
+    browsers.push(await (firefox ? Firefox.start({ ...second, secure: [host] }) : Chromium.start({ ...second, secure: [page] })));
     ends.push(() => browsers[1].close());
 
     const [p, q] = await Promise.all(browsers.map((browser, i) => browser.open(`${page}/app.html`, { name: 'ab'[i] })));

@@ -71,7 +71,7 @@ test('a message sent while the other is away reaches it after its return', async
   await flowing(b, a);
 });
 
-test('the server is killed and started again: the call goes on without it, then ids, room and video are the same without app code', async () => {
+test('the server is killed and started again: the call goes on without it, then ids, room and video are as before', async () => {
   const { a, b, roomId } = await meet(stage);
   await call(a, b);
   await stage.server.kill();

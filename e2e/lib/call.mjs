@@ -39,13 +39,17 @@ export async function call(a, b) {
 /** Resolves when p has decoded `more` frames of q's video from now on. */
 export async function flowing(p, q, more = 10) {
   const now = (await p.evaluate((id) => app.report(id), q.id)).video.decoded;
-  await p.until(`decoding ${q.id}'s video`, async (x) => (await app.report(x.id))?.video.decoded >= x.now + x.more, { id: q.id, now, more });
+  const enough = async (x) => (await app.report(x.id))?.video.decoded >= x.now + x.more;
+  await p.until(`decoding ${q.id}'s video`, enough, { id: q.id, now, more });
 }
 
 /** What one has seen of another: for comparing that nothing has changed. */
 export function seen(p, q) {
   return p.evaluate(
-    (id) => ({ join: app.count('join', id), leave: app.count('leave', id), subscribed: app.count('subscribed', id), made: e2e.made.length, open: e2e.open().length }),
+    (id) => ({
+      join: app.count('join', id), leave: app.count('leave', id), subscribed: app.count('subscribed', id),
+      made: e2e.made.length, open: e2e.open().length,
+    }),
     q.id,
   );
 }

@@ -47,7 +47,8 @@ export class Firefox {
   }
 
   async open(url, { name = `firefox${this.pages.length}` } = {}) {
-    const p = new FirefoxPage(this, await this.ask({ do: 'open', inject: fs.readFileSync(path.join(ROOT, 'e2e/lib/rtc.inject.js'), 'utf8') }), name);
+    const inject = fs.readFileSync(path.join(ROOT, 'e2e/lib/rtc.inject.js'), 'utf8');
+    const p = new FirefoxPage(this, await this.ask({ do: 'open', inject }), name);
     this.pages.push(p);
     await p.goto(url);
     return p;

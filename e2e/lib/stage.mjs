@@ -93,9 +93,10 @@ export async function servePages({ dir, origin, license, ns, host = '127.0.0.1',
   const to = path.join(dir, 'pages');
   fs.mkdirSync(to, { recursive: true });
   fillPages(to, origin, license);
-  const process_ = new Process([process.execPath, path.join(ROOT, 'e2e/lib/pages-server.mjs'), host, String(port), to], { dir, name: 'pages', ns });
-  const [, got] = await process_.said(/pages on port (\d+)/);
-  return { process: process_, origin: `http://127.0.0.1:${got}`, write: (name, text) => fs.writeFileSync(path.join(to, name), text) };
+  const argv = [process.execPath, path.join(ROOT, 'e2e/lib/pages-server.mjs'), host, String(port), to];
+  const server = new Process(argv, { dir, name: 'pages', ns });
+  const [, got] = await server.said(/pages on port (\d+)/);
+  return { process: server, origin: `http://127.0.0.1:${got}`, write: (name, text) => fs.writeFileSync(path.join(to, name), text) };
 }
 
 function fillPages(to, origin, { cpCode, authKey }) {

@@ -104,7 +104,8 @@ export class RawSocket {
   }
 
   answer(reqId, limit = LIMIT) {
-    return until(() => `answered (${reqId}; closed: ${JSON.stringify(this.closed)})`, () => this.messages.find((m) => m.reqId === reqId), limit);
+    const what = () => `answered (${reqId}; closed: ${JSON.stringify(this.closed)})`;
+    return until(what, () => this.messages.find((m) => m.reqId === reqId), limit);
   }
 
   /** Resolves with the close code. */

@@ -39,7 +39,8 @@ func (b *builder) up(ns, dev string) {
 	b.ip(ns, "link set "+dev+" up")
 }
 
-// cable joins a namespace's device wan to the core. Half of the way between two ends is one cable, and each is passed twice in a round trip.
+// cable joins a namespace's device wan to the core. Half of the way between two ends is one cable, and each is passed twice in a round
+// trip.
 func (b *builder) cable(name, ns string) {
 	c := Cable{Name: name, NS: ns, Dev: "wan", CoreNS: b.core, CoreDev: "to-" + name, Delay: b.spec.RTT / 4}
 	b.plan.Cables = append(b.plan.Cables, c)
