@@ -68,5 +68,11 @@ soak: ## long runs: an hour of fuzzing, the long browser tests
 	$(MAKE) fuzz FUZZTIME=5m
 	IEUM_SOAK=1 sh e2e/run.sh
 
+bench: bench-signal ## all benchmarks
+
+bench-signal: build ## our signaling server and two npm servers in turn, as a table; BENCH="--rounds 5 --conns 1000"
+	cd bench && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@node bench/signal.mjs $(BENCH)
+
 clean:
 	rm -rf bin e2e/.work

@@ -83,6 +83,7 @@ func fetchLicense(ctx context.Context, url string) (cpCode, authKey string, err 
 	if err != nil {
 		return "", "", fmt.Errorf("%w: --dev-license: %w", errUsage, err)
 	}
+	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", "", fmt.Errorf("--dev-license: %w", err)

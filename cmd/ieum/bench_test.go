@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/ieum-rtc/ieum/internal/load"
+	"github.com/ieum-rtc/ieum/internal/node"
+)
+
+// target is a whole server in this process, on free ports.
+func target(t *testing.T, c node.Config) (host string) {
+	t.Helper()
+	c.Listen, c.RelayListen, c.RelayIPs = "127.0.0.1:0", "127.0.0.1:0", []string{"127.0.0.1"}
+	n, err := node.Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(t.Context()); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+	})
+	return n.Addr().String()
+}
+
+func TestBenchSignalAgainstTheServer(t *testing.T) {
+	keys := file(t, "keys", key)
+	for name, c := range map[string]struct {
+		server  node.Config
+		license func(host string) []string
+	}{
+		"with the license key": {
+			node.Config{LicenseKeyFile: keys, SessionRate: 1e6, SessionBurst: 1e6},
+			func(string) []string { return []string{"--license-key-file", keys} },
+		},
+		"with a development license": {
+			node.Config{Dev: true, SessionRate: 1e6, SessionBurst: 1e6},
+			func(host string) []string {
+				return []string{"--dev-license", fmt.Sprintf("http://%s/dev/license", host)}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host := target(t, c.server)
+			args := []string{"bench", "signal", "--url", fmt.Sprintf("ws://%s/signal", host), "--conns", "8", "--pairs", "2", "--messages", "1500"}
+			code, out, errs := ieum(t, append(args, c.license(host)...)...)
+			var r load.SignalReport
+			if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
+				t.Fatalf("%d, %v: %s%s", code, err, out, errs)
+			}
+			if r.Messages != 1500 || r.Errors+r.Lost != 0 || r.Conns != 8 || r.Pairs != 2 {
+				t.Errorf("report %+v", r)
+			}
+		})
+	}
+}
+
+func TestBenchFailsWhenTheServerClosesSessionsThatSendTooMuch(t *testing.T) {
+	keys := file(t, "keys", key)
+	host := target(t, node.Config{LicenseKeyFile: keys, SessionRate: 1, SessionBurst: 20})
+	code, out, errs := ieum(t, "bench", "signal", "--url", fmt.Sprintf("ws://%s/signal", host), "--conns", "2", "--messages", "1000", "--license-key-file", keys)
+	if code != exitFailed || !strings.Contains(out, `"lost":1`) || !strings.Contains(errs, "1008") || !strings.Contains(errs, "--session-rate") {
+		t.Errorf("%d %s%s", code, out, errs)
+	}
+}
+
+func TestBenchCommandLine(t *testing.T) {
+	away := httptest.NewServer(http.NotFoundHandler())
+	defer away.Close()
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"odd number":       {[]string{"--conns", "3"}, exitUsage, "conns:"},
+		"unknown protocol": {[]string{"--protocol", "sip"}, exitUsage, "--protocol"},
+		"no license":       {nil, exitUsage, "--dev-license"},
+		"no --dev server":  {[]string{"--dev-license", away.URL}, exitFailed, "is this server run with --dev?"},
+		"nobody there":     {[]string{"--protocol", "peerjs", "--url", "ws" + strings.TrimPrefix(away.URL, "http")}, exitFailed, "404"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out, errs := ieum(t, append([]string{"bench", "signal"}, c.args...)...)
+			if code != c.code || !strings.Contains(out+errs, c.want) {
+				t.Errorf("%d %s%s", code, out, errs)
+			}
+		})
+	}
+}
