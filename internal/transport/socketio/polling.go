@@ -55,8 +55,6 @@ func (s *session) servePoll(w http.ResponseWriter, r *http.Request) (fault, bool
 	}
 	s.polling = true
 	s.mu.Unlock()
-	// A server's read timeout would count as the client's going away. Liveness ends the poll: it has pings, or is silent.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 
 	packets, ok := s.await(r)
 	if !ok {
@@ -142,17 +140,14 @@ func respond(w http.ResponseWriter, body []byte, limit time.Duration) error {
 	return nil
 }
 
-// servePost reads packets. One post at a time: a second one ends the session, since their order would be lost.
+// servePost reads packets. One post at a time: a second one ends the session, since their order would be lost. A session that has
+// ended takes posts and does not read them: its client says goodbye, or has not heard of the end yet.
 func (s *session) servePost(w http.ResponseWriter, r *http.Request) (fault, bool) {
 	s.mu.Lock()
 	switch {
 	case s.carrier != nil:
 		s.mu.Unlock()
 		return faultRequest, false
-	case s.closed: // the client says goodbye, or has not heard of the end yet
-		s.mu.Unlock()
-		_ = respond(w, []byte("ok"), s.srv.cfg.Conn.WriteTimeout)
-		return fault{}, true
 	case s.posting:
 		s.lost()
 		s.mu.Unlock()
