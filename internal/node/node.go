@@ -140,7 +140,8 @@ func (n *Node) Close(ctx context.Context) error {
 		faults = append(faults, prefix("close Socket.IO", n.sio.Close(ctx)))
 	}
 	if n.http != nil {
-		if err := n.http.Shutdown(ctx); err != nil {
+		// the listener is closed already, which the HTTP server may or may not have noticed
+		if err := n.http.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
 			faults = append(faults, prefix("close pages", err), n.http.Close())
 		}
 	}

@@ -762,7 +762,7 @@ func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
 }
 
 func TestPortInUseIsAnErrorThatLeavesNothingOpen(t *testing.T) {
-	taken := udpPeer(t, "127.0.0.1")
+	taken := udpPeer(t, "127.0.0.77") // an address of this test alone: on 127.0.0.1 a stranger's TCP connection may have the number
 	listen := localOf(taken).String()
 	if s, err := Start(Config{Listen: listen, Secret: secret}); err == nil {
 		t.Errorf("started: %v", s.Close())
