@@ -93,6 +93,17 @@ describe('requests', () => {
     expect(heard).toEqual(['up', 'down', 'up', 'answer']);
   });
 
+  it('to other users do not: they may have arrived, and would be heard after newer ones', async () => {
+    connection.start();
+    const socket = await shake();
+    const answer = connection.request({ eventOp: 'publish', target: 'x' });
+    socket.die();
+    expect((await answer).code).toBe('504');
+    void connection.request({ eventOp: 'sdp', target: 'x' });
+    await vi.advanceTimersByTimeAsync(1);
+    expect((await shake()).ops()).toEqual(['register', 'sdp']);
+  });
+
   it('are bounded in number and size, and refused when there is no session', async () => {
     expect((await connection.request({ eventOp: 'a' })).code).toBe('410');
     connection.start();

@@ -233,9 +233,26 @@ describe('the outcome of publishing', () => {
   it('is bad after two attempts of ICE', () => {
     const a = new Bench('a').take(publish());
     a.signal(sdp('answer', a.effect('offer').n));
-    expect(a.take(link('failed')).effect('offer')).toMatchObject({ restart: true });
+    expect(a.take(link('failed')).names).toEqual(['open', 'offer', 'publish', 'connecting']);
+    a.signal(sdp('answer', a.effect('offer').n, GEN + 1));
+    expect(a.take(link('failed', GEN + 1)).names).toEqual(['failed ice-failed', 'attach', 'unpublish', 'settle', 'close']);
+  });
+
+  it('is bad after two attempts on the other side too, which asks for the second', () => {
+    const b = new Bench('b').take(publish()).signal(sdp('offer', 5));
+    expect(b.take(link('failed')).names).toEqual(['publish']);
+    expect(b.effect('send').signal).toMatchObject({ gen: 0 });
+    b.signal(sdp('offer', 6, GEN + 1));
+    expect(b.take(link('failed', GEN + 1)).names).toContain('failed ice-failed');
+  });
+
+  it('asked for a second attempt, the creator makes one, and no third', () => {
+    const a = new Bench('a').take(publish());
     a.signal(sdp('answer', a.effect('offer').n));
-    expect(a.take(link('failed')).names).toEqual(['failed ice-failed', 'attach', 'unpublish', 'settle', 'close']);
+    a.signal(published(7, { gen: 0 }));
+    expect(a.names).toEqual(['open', 'offer', 'publish', 'connecting']);
+    a.signal(sdp('answer', a.effect('offer').n, GEN + 1));
+    expect(a.signal(published(7, { gen: 0 })).names).toEqual([]);
   });
 
   it('is bad when nobody answers, after repeating', () => {

@@ -59,6 +59,9 @@ export interface State {
   readonly link: 'new' | 'connected' | 'disconnected' | 'failed';
   readonly tracks: boolean;
   readonly channel: boolean;
+  /** This generation was connected once. */
+  readonly stood: boolean;
+  /** Second attempts (a restart, or a new generation in place of one that never stood) since the connection was last up or given up. */
   readonly restarts: number;
   readonly repeats: number;
   /** Connections that failed since the last one that stood. */
@@ -133,7 +136,7 @@ export function initial(me: string, peer: string, seed: number): State {
   const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, gen: 0, shown: '', told: 0 };
   return {
     me, peer, creator, gen: creator ? seed : 0, open: false, neg: 'new', described: false, offered: seed, answered: 0, link: 'new', tracks: false,
-    channel: false, restarts: 0, repeats: 0, failures: 0, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
+    channel: false, stood: false, restarts: 0, repeats: 0, failures: 0, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
   };
 }
 
@@ -218,18 +221,18 @@ class Turn {
   /** Gets a connection going where there is none: the creator offers, the other side asks for the offer by saying what it publishes. */
   private connect(): void {
     this.timerOff('again');
-    if (this.s.creator) return this.generation();
-    this.set({ repeats: 0 });
+    if (this.s.creator) return this.generation(0);
+    this.set({ repeats: 0, restarts: 0 });
     for (const type of TYPES) this.announce(type);
     this.timerOn('repeat');
     this.out.push({ do: 'report', state: 'connecting', reason: '' });
   }
 
   /** A new generation, made by the creator. */
-  private generation(): void {
+  private generation(restarts: number): void {
     const gen = this.s.gen + 1;
     const n = this.s.offered + 1;
-    this.reset(gen, { neg: 'offering', offered: n });
+    this.reset(gen, { neg: 'offering', offered: n, restarts });
     this.out.push({ do: 'open', gen, creator: true }, { do: 'offer', gen, n, restart: false });
     for (const type of TYPES) this.announce(type);
     this.timerOn('repeat');
@@ -239,18 +242,21 @@ class Turn {
 
   private reset(gen: number, more: Partial<State>): void {
     this.set({
-      gen, open: true, neg: 'new', described: false, answered: 0, link: 'new', tracks: false, channel: false, restarts: 0, repeats: 0, ...more,
+      gen, open: true, neg: 'new', described: false, answered: 0, link: 'new', tracks: false, channel: false, stood: false, repeats: 0, ...more,
     });
     this.timerOff('restart');
   }
 
-  /** Says what is published of a type: on the data channel when it is there, else over the server. Nothing for a type never used. */
-  private announce(type: MediaType): void {
+  /**
+   * Says what is published of a type: on the data channel when it is there, else over the server. `anew` says as well that there is no
+   * connection on this side, or none that is worth keeping.
+   */
+  private announce(type: MediaType, anew = false): void {
     const { on, epoch, rev, audio, video } = this.s.local[type];
     if (!on) return;
     const byChannel = this.s.channel;
     if (byChannel) this.setLocal(type, { delivered: true });
-    const gen = this.s.open ? this.s.gen : 0;
+    const gen = this.s.open && !anew ? this.s.gen : 0;
     this.out.push({ do: 'send', byChannel, signal: { eventOp: 'publish', type, epoch, rev, audio, video, gen } });
   }
 
@@ -318,9 +324,9 @@ class Turn {
     if (!this.s.creator || byChannel) return;
     // The other side waits for an offer: there is no connection here, or none of our generation there. While the first offer of a
     // generation is unanswered, it may simply not have seen it yet.
-    const { open, described, gen } = this.s;
-    const lost = open && described && m.gen !== gen;
-    if (open ? lost && this.wanted() : this.s.remote[type].on) this.generation();
+    const { open, described, gen, stood, restarts } = this.s;
+    if (!open && this.s.remote[type].on) this.generation(0);
+    else if (open && described && m.gen !== gen && this.wanted() && (stood || restarts === 0)) this.generation(stood ? 0 : 1);
   }
 
   /** Whether anybody sends, or says so. */
@@ -344,7 +350,7 @@ class Turn {
     if (gen < s.gen || (gen === s.gen && !s.open)) return; // Of a generation that is gone.
     if (gen > s.gen) {
       if (s.creator) return; // Only we number generations: of an earlier session of ours.
-      this.reset(gen, {});
+      this.reset(gen, { restarts: s.stood ? 0 : s.restarts });
       this.out.push({ do: 'open', gen, creator: false });
       this.timerOn('connect');
       this.out.push({ do: 'report', state: 'connecting', reason: '' });
@@ -354,8 +360,9 @@ class Turn {
     } else if (s.neg === 'offering' && s.creator) {
       return; // Crossed: ours stands, the other side takes its own back.
     }
-    // A second offer is an ICE restart; when it fails too, there is no use in another one from here.
-    this.set({ neg: 'stable', answered: n, described: true, repeats: 0, restarts: gen > s.gen ? 0 : Math.max(1, s.restarts) });
+    // A later offer is an ICE restart. Where the connection is down here too it is this side's as well.
+    if (gen === s.gen && s.link !== 'connected') this.set({ restarts: Math.max(1, s.restarts) });
+    this.set({ neg: 'stable', answered: n, described: true, repeats: 0 });
     this.timerOff('repeat');
     this.out.push({ do: 'accept', gen, n, sdp });
     if (gen === s.gen && s.link !== 'connected') this.timerOn('connect');
@@ -392,7 +399,7 @@ class Turn {
   private link(state: RTCPeerConnectionState): void {
     const { link, restarts } = this.s;
     if (state === 'connected') {
-      this.set({ link: 'connected', restarts: 0, failures: 0 });
+      this.set({ link: 'connected', stood: true, restarts: 0, failures: 0 });
       this.timerOff('restart');
       this.timerOff('connect');
       if (link !== 'connected') this.out.push({ do: 'report', state: 'connected', reason: '' });
@@ -405,8 +412,20 @@ class Turn {
       if (link !== 'new') this.set({ link: 'disconnected' });
       if (this.s.neg === 'offering') return; // What was tried has not even been answered: the timer 'repeat' decides.
       if (restarts > 0) this.fail('ice-failed');
-      else this.restart();
+      else if (this.s.stood) this.restart();
+      else this.startOver();
     }
+  }
+
+  /**
+   * A second attempt for a connection that never stood is a new one: Firefox may send nothing after an ICE restart before the first
+   * connection. The creator makes it, by itself or asked.
+   */
+  private startOver(): void {
+    if (this.s.creator) return this.generation(1);
+    this.set({ restarts: 1 });
+    for (const type of TYPES) this.announce(type, true);
+    this.timerOn('connect');
   }
 
   private restart(): void {
@@ -441,7 +460,7 @@ class Turn {
     if (name === 'again') {
       if (!open && TYPES.some((t) => this.s.local[t].on)) this.connect();
     } else if (name === 'restart') {
-      if (open && link === 'disconnected') this.restart();
+      if (this.s.stood && link === 'disconnected') this.restart();
     } else if (name === 'connect') {
       if (open && link !== 'connected') this.link('failed');
     } else {
@@ -478,7 +497,7 @@ class Turn {
 
   private close(): void {
     if (this.s.open) this.out.push({ do: 'close' });
-    this.set({ open: false, neg: 'new', described: false, tracks: false, channel: false });
+    this.set({ open: false, neg: 'new', described: false, tracks: false, channel: false, stood: false, restarts: 0 });
     if (this.s.link !== 'failed') this.set({ link: 'new' });
     for (const name of TIMERS) this.timerOff(name);
   }

@@ -202,7 +202,10 @@ export class Pair {
 
   private describe(gen: number, n: number, type: 'offer' | 'answer', sdp: string): void {
     if (this.disposed) return;
-    void this.post({ eventOp: 'sdp', gen, n, sdp: { type, sdp } });
+    // The side that answered first is the DTLS client, and stays it. Firefox, asked by an offer that leaves it open ('actpass', as all
+    // browsers write it), wants to become the client on an ICE restart, which Chromium then refuses. So it is not left open.
+    const fixed = type === 'offer' && !this.state.creator ? sdp.replace(/a=setup:actpass/g, 'a=setup:active') : sdp;
+    void this.post({ eventOp: 'sdp', gen, n, sdp: { type, sdp: fixed } });
     this.trickle?.release();
   }
 
@@ -240,7 +243,12 @@ export class Pair {
     const { creator, failures } = this.state;
     const limit = name === 'restart' ? LIMIT.restart[creator ? 'creator' : 'other']
       : name === 'again' ? Math.min(LIMIT.againMost, LIMIT.again * 2 ** (failures - 1)) : LIMIT[name];
-    this.timers.set(name, setTimeout(() => this.feed({ kind: 'timer', name }), limit));
+    this.timers.set(name, setTimeout(() => {
+      // A browser that came back to 'connected' without an event must not be taken for one that did not.
+      const { gen, link } = this.state;
+      if (link !== 'connected' && this.peer?.pc.connectionState === 'connected') this.feed({ kind: 'link', gen, state: 'connected' });
+      this.feed({ kind: 'timer', name });
+    }, limit));
   }
 
   /** Once for each change: asking for an offer and getting one are the same 'connecting' to the app. */

@@ -57,6 +57,9 @@ interface Pending {
   timer: ReturnType<typeof setTimeout>;
 }
 
+/** Bytes on the wire; a character has three at most for each unit of its length. */
+const size = (text: string): number => (text.length * 3 <= MAX_MESSAGE ? text.length : new TextEncoder().encode(text).length);
+
 type Timer = ReturnType<typeof setTimeout> | undefined;
 
 /**
@@ -110,7 +113,7 @@ export class Connection {
     if (this.pending.size >= WAITING) return Promise.resolve({ eventOp, ...failure('429') });
     const reqId = `${++this.lastId}`;
     const full = { ...message, reqId };
-    if (JSON.stringify(full).length > MAX_MESSAGE) return Promise.resolve({ eventOp, ...failure('445', 'The message is over 64 KiB.') });
+    if (size(JSON.stringify(full)) > MAX_MESSAGE) return Promise.resolve({ eventOp, ...failure('445', 'The message is over 64 KiB.') });
     return new Promise((resolve) => {
       const timer = setTimeout(() => this.settle(reqId, { eventOp, ...failure('504') }), limit);
       this.pending.set(reqId, { message: full, sent: false, resolve, timer });
@@ -223,7 +226,7 @@ export class Connection {
   private write(message: Json): void {
     try {
       const text = JSON.stringify(message);
-      if (text.length > MAX_MESSAGE) console.warn(`Ieum: a message of ${text.length} characters was not sent; the limit is 64 KiB.`);
+      if (size(text) > MAX_MESSAGE) console.warn(`Ieum: a message of ${size(text)} bytes was not sent; the limit is 64 KiB.`);
       else this.socket?.send(text);
     } catch (error) {
       console.warn('Ieum: a message could not be sent.', error);
@@ -308,12 +311,14 @@ export class Connection {
     this.detach(1000);
     if (wasUp && Date.now() - this.upSince > LIMIT.cap) this.attempts = 0;
     this.state = 'waiting';
-    // Unanswered requests go out again after the resume, before anything newer.
+    // Unanswered requests go out again after the resume, before anything newer. Not those to other users: they may have arrived, and what
+    // was said before must not be heard after what was said since; a pair says again itself what still holds.
     const again: Request[] = [];
-    for (const pending of this.pending.values()) {
+    for (const [id, pending] of [...this.pending]) {
       if (!pending.sent) continue;
       pending.sent = false;
-      if (pending.message.eventOp !== 'keepAlive') again.push(pending.message);
+      if (pending.message.target !== undefined) this.settle(id, { eventOp: pending.message.eventOp, ...failure('504') });
+      else if (pending.message.eventOp !== 'keepAlive') again.push(pending.message);
     }
     this.queue = [...again, ...this.queue];
     if (wasUp) this.hooks.down();
