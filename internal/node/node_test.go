@@ -139,6 +139,16 @@ func TestSessionOutlastsARestartWithData(t *testing.T) {
 	if b["code"] != "200" || b["userId"] != "kim" || b["resumed"] != true {
 		t.Errorf("answer %v", b)
 	}
+	for { // the server hears of the close a moment after the client has sent it
+		_, body := get(t, again.URLs()[0]+"dev/stats")
+		var s stats
+		if err := json.Unmarshal([]byte(body), &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.Signaling.Sessions == 0 {
+			break
+		}
+	}
 	if c := register(t, again, map[string]any{"resume": a["resume"]}, true); c["code"] != "410" {
 		t.Errorf("a page that went away came back: %v", c)
 	}
