@@ -39,6 +39,11 @@ export function isHidden(): boolean {
   return typeof document !== 'undefined' && document.visibilityState === 'hidden';
 }
 
+/** Whether the user has clicked or typed: before that, browsers keep sound silent. */
+export function hasUserActed(): boolean {
+  return typeof navigator === 'undefined' || (navigator.userActivation?.hasBeenActive ?? true);
+}
+
 /** Storage of this tab. Access itself may throw (blocked cookies, sandboxed frames): then there is none. */
 export const tabStorage = {
   put(key: string, value: string): void {

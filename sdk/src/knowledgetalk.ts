@@ -2,8 +2,12 @@
 import type * as api from '../types/knowledgetalk';
 import { Backlog, Emitter } from './events';
 import { serverOrigin } from './global';
+import { Feeds } from './media/feeds';
+import { Sharing } from './media/sharing';
 import { Streams } from './media/streams';
+import { Talking } from './media/talking';
 import { Peers } from './negotiation/peers';
+import { Operations } from './signaling/operations';
 import { Session } from './signaling/session';
 
 export class Knowledgetalk extends EventTarget {
@@ -11,31 +15,72 @@ export class Knowledgetalk extends EventTarget {
   private readonly wire = new Emitter();
   private readonly backlog = new Backlog((event) => this.dispatchEvent(new CustomEvent('presence', { detail: event })));
   private readonly session: Session;
+  private readonly operations: Operations;
   private readonly peers: Peers;
+  private readonly feeds: Feeds;
+  private readonly sharing: Sharing;
+  private readonly talking: Talking;
   private readonly socket: api.Socket;
 
   constructor(options: api.Options = {}) {
     super();
-    this.session = new Session(serverOrigin(options?.server), {
+    const session = new Session(serverOrigin(options?.server), {
       presence: (event) => this.presence(event),
-      signal: (from, signal) => this.peers.handleSignal(from, signal),
+      signal: (from, signal) => peers.handleSignal(from, signal),
+      subscribe: (from, type) => feeds.handleWish(from, type),
       wire: (message) => this.wire.fire('knowledgetalk', message),
       online: (up) => this.wire.fire(up ? 'connect' : 'disconnect', undefined),
-      resumed: () => this.peers.handleResumed(),
-      lost: () => this.peers.handleLost(),
-      entered: (members) => this.peers.handleMembers(members),
-      restored: () => this.peers.handleRestored(),
-      left: (reason) => this.peers.handleLeft(reason),
+      resumed: () => peers.handleResumed(),
+      lost: () => (peers.handleLost(), feeds.handleLost()),
+      entered: (members) => this.entered([...members]),
+      restored: () => (peers.handleRestored(), operations.restored(), feeds.restored(), void sharing.restored()),
+      left: (reason) => (peers.handleLeft(reason), operations.left(), feeds.left(), sharing.left(), talking.stop()),
     });
-    const { session } = this;
-    this.peers = new Peers({
-      me: () => session.userId,
+    const request = (eventOp: string, fields?: Record<string, unknown>) => session.request(eventOp, fields);
+    const me = () => session.userId;
+    const peers = new Peers({
+      me,
       roomId: () => this.getRoomId(),
       member: (id) => session.room?.members.get(id),
       relay: (message) => session.relay(message),
       iceServers: () => session.freshIce(),
-      presence: (event) => this.backlog.push(event),
+      presence: (event) => this.media(event),
     }, this.streams);
+    const feeds = new Feeds({
+      me,
+      isMember: (id) => session.room?.members.has(id) ?? false,
+      inRoom: () => session.room !== null,
+      request,
+      publish: (target, type, stream) => void peers.publish(target, type, stream),
+      unpublish: (target, type) => void peers.unpublish(target, type),
+      sent: (type) => peers.sent(type),
+      stream: (user, type) => this.streams.get(user, type),
+    });
+    const sharing = new Sharing({
+      me,
+      room: () => session.room,
+      request,
+      publish: (target, stream) => void peers.publish(target, 'screen', stream),
+      unpublish: () => peers.sent('screen').forEach(([id]) => peers.unpublish(id, 'screen')),
+      announce: (stream) => void feeds.publish('screen', stream),
+      withdraw: () => feeds.unpublish('screen'),
+    });
+    const outgoing = () => [feeds.stream('cam'), ...peers.sent('cam').map(([, stream]) => stream)].flatMap((stream) => stream?.getTracks() ?? []);
+    const operations = new Operations({
+      request,
+      named: (name) => (session.name = name),
+      enable: (kind, on) => outgoing().forEach((track) => track.kind === kind && (track.enabled = on)),
+    });
+    const talking = new Talking({
+      track: () => outgoing().find(({ kind, readyState }) => kind === 'audio' && readyState === 'live'),
+      say: (message) => void request('talking', { message }),
+    });
+    this.session = session;
+    this.operations = operations;
+    this.peers = peers;
+    this.feeds = feeds;
+    this.sharing = sharing;
+    this.talking = talking;
     this.socket = socketOf(this.wire, session);
   }
 
@@ -51,6 +96,10 @@ export class Knowledgetalk extends EventTarget {
     return this.session.createRoom(roomId, title, capacity, destroy);
   }
 
+  createVideoRoom(roomId?: string, title?: string, capacity?: number, destroy = true, talkingNoty = false): Promise<api.CreateRoomResult> {
+    return this.session.createVideoRoom(roomId, title, capacity, destroy, talkingNoty);
+  }
+
   joinRoom(roomId: string): Promise<api.JoinRoomResult> {
     return this.session.joinRoom(roomId);
   }
@@ -63,8 +112,12 @@ export class Knowledgetalk extends EventTarget {
     return this.session.leaveRoom(roomId);
   }
 
-  memberList(): Promise<api.MemberList> {
-    return this.session.memberList();
+  destroyRoom(roomId: string): Promise<api.Result> {
+    return this.operations.destroyRoom(roomId);
+  }
+
+  memberList(roomId?: string): Promise<api.MemberList> {
+    return this.session.memberList(roomId);
   }
 
   publishP2P(target: string, type: api.MediaType, stream: MediaStream): Promise<boolean> {
@@ -83,6 +136,63 @@ export class Knowledgetalk extends EventTarget {
     return this.peers.change(stream, target);
   }
 
+  // What canvas is for comes with drawing on the shared picture.
+  screenStart(stream: MediaStream, target?: string, _canvas?: HTMLCanvasElement): Promise<api.Result> {
+    return this.sharing.start(stream, target);
+  }
+
+  shareStop(): Promise<api.Result> {
+    return this.sharing.stop();
+  }
+
+  publishVideo(type: api.MediaType, stream: MediaStream): Promise<boolean> {
+    return this.feeds.publish(type, stream);
+  }
+
+  publishvideo(type: api.MediaType, stream: MediaStream): Promise<boolean> {
+    return this.feeds.publish(type, stream);
+  }
+
+  subscribeVideo(userId: string, type: api.MediaType): Promise<MediaStream | false> {
+    return this.feeds.subscribe(userId, type);
+  }
+
+  chat(message: string, roomId?: string, target?: string): Promise<api.ChatResult> {
+    return this.operations.chat(message, roomId, target);
+  }
+
+  inform(message: unknown, target?: string, roomId?: string): Promise<api.Result> {
+    return this.operations.inform(message, target, roomId);
+  }
+
+  kickOut(target: string): Promise<api.Result> {
+    return this.operations.kickOut(target);
+  }
+
+  permit(target: string, chat?: boolean, draw?: boolean, screen?: boolean, whiteboard?: boolean, document?: boolean): Promise<api.Result> {
+    return this.operations.permit(target, chat, draw, screen, whiteboard, document);
+  }
+
+  editRoomInfo(roomId: string, title?: string, capacity?: number, host?: string): Promise<api.Result> {
+    return this.operations.editRoomInfo(roomId, title, capacity, host);
+  }
+
+  editUserInfo(name?: string, video?: boolean, audio?: boolean, broadcast = true, target?: string): Promise<api.Result> {
+    return this.operations.editUserInfo(name, video, audio, broadcast, target);
+  }
+
+  changeName(name: string): Promise<api.Result> {
+    return this.operations.changeName(name);
+  }
+
+  createGroup(list?: string[], title?: string): Promise<api.CreateGroupResult> {
+    return this.operations.createGroup(list, title);
+  }
+
+  endGroup(groupId: string): Promise<api.Result> {
+    return this.operations.endGroup(groupId);
+  }
+
   getUserId(): string {
     return this.session.userId;
   }
@@ -97,6 +207,10 @@ export class Knowledgetalk extends EventTarget {
 
   isMedia(): boolean {
     return this.session.room?.info.media ?? false;
+  }
+
+  getShareType(): string {
+    return this.session.room?.share?.type ?? '';
   }
 
   getSocket(): api.Socket {
@@ -129,9 +243,28 @@ export class Knowledgetalk extends EventTarget {
 
   /** The roster first, then the app, then what waited for the member to be known. */
   private presence(event: api.Presence): void {
-    if (event.type === 'leave') this.peers.handleLeave(event.user);
+    if (event.type === 'leave') {
+      this.peers.handleLeave(event.user);
+      this.feeds.handleLeave(event.user);
+    }
     this.backlog.push(event);
-    if (event.type === 'join') this.peers.handleMembers([event.user.id]);
+    if (event.type === 'join') this.known([event.user.id]);
+  }
+
+  private media(event: api.Presence): void {
+    if (event.type === 'subscribed') this.feeds.handleSubscribed(event.user, event.cam ? 'cam' : 'screen');
+    this.backlog.push(event);
+  }
+
+  private entered(members: string[]): void {
+    if (this.session.room?.info.talkingNoty) this.talking.start();
+    this.known(members);
+  }
+
+  private known(members: string[]): void {
+    this.peers.handleMembers(members);
+    this.feeds.handleMembers(members);
+    this.sharing.handleMembers(members);
   }
 }
 

@@ -83,7 +83,6 @@ describe('publishP2P that cannot work', () => {
     ['bad-stream', () => ['b', 'cam', {}]],
     ['bad-stream', () => ['b', 'cam', new FakeStream()]],
     ['bad-stream', () => ['b', 'cam', new FakeStream([track('video', 'ended')])]],
-    ['raw-client', () => ['raw', 'cam', stream()]],
   ])('is false at once, and says why: %s', async (reason, args) => {
     const [target, type, media] = args();
     expect(await peers.publish(target, type, media)).toBe(false);
@@ -248,9 +247,8 @@ describe('what others send', () => {
     expect([early.size, early.get('stranger 0')?.length]).toEqual([64, 64]);
   });
 
-  it('is dropped when it comes from oneself or from a raw client', async () => {
+  it('is dropped when it comes from oneself', async () => {
     from('a', offer());
-    from('raw', offer());
     await settled();
     expect(FakeConnection.made).toHaveLength(0);
   });

@@ -37,4 +37,40 @@ describe('a room', () => {
     expect(room.apply(push('join', 8, 'c'))).toEqual([]);
     expect(brief(room.update({ ...info(1), members: {} }, 'me'))).toEqual(['leave b', 'leave c']);
   });
+
+  it('passes what goes to this user alone, in whatever order and from wherever', () => {
+    const room = new Room(info(5, 'me', 'a'));
+    const kick = { eventOp: 'presence', type: 'kickOut', roomId: 'R', user: 'me', sender: 'a' } as const;
+    expect(room.apply(kick)).toEqual([kick]);
+    expect(room.apply({ eventOp: 'presence', type: 'chat', user: 'z', sender: 'z', message: 'hi' })).toMatchObject([{ roomId: '', user: 'z', message: 'hi' }]);
+    expect(brief(room.apply(push('join', 6, 'b')))).toEqual(['join b']);
+  });
+
+  it('knows who shares, what members may do and what they are called', () => {
+    const room = new Room({ ...info(1, 'me', 'a'), share: { type: 'screen', user: 'a' } });
+    expect(room.share?.user).toBe('a');
+    room.apply(push('shareStop', 2, 'me'));
+    expect(room.share?.user).toBe('a');
+    room.apply(push('shareStop', 3, 'a'));
+    expect(room.share).toBeUndefined();
+    room.apply({ eventOp: 'presence', type: 'screen', roomId: 'R', user: 'a', sender: 'a' });
+    expect(room.share).toEqual({ type: 'screen', user: 'a' });
+    room.apply({ ...push('permit', 4, 'me'), permit: { ...member('me').permit, chat: false } });
+    room.apply({ ...push('editUserInfo', 5, 'a'), name: 'N', video: false, audio: true });
+    room.apply(push('hostChange', 6, 'a'));
+    room.apply({ ...push('editRoomInfo', 7, 'a'), title: 'T' });
+    expect(room.members.get('me')).toMatchObject({ userType: 'guest', permit: { chat: false, screen: true } });
+    expect(room.members.get('a')).toMatchObject({ userType: 'host', name: 'N', video: false, audio: true });
+    expect(room.info.title).toBe('T');
+  });
+
+  it('makes up for shares that began or ended unseen', () => {
+    const shared = (user?: string) => ({ ...info(9, 'me', 'a', 'b'), ...(user ? { share: { type: 'screen' as const, user } } : {}) });
+    const room = new Room(shared('a'));
+    expect(brief(room.update(shared('a'), 'me'))).toEqual([]);
+    expect(brief(room.update(shared('b'), 'me'))).toEqual(['shareStop a', 'screen b']);
+    expect(brief(room.update(shared(), 'me'))).toEqual(['shareStop b']);
+    expect(brief(room.update(shared('me'), 'me'))).toEqual([]);
+    expect(brief(room.update(shared(), 'me'))).toEqual([]);
+  });
 });

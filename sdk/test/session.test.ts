@@ -11,6 +11,7 @@ let seen: string[];
 const hooks: SessionHooks = {
   presence: (e) => seen.push(`${e.type} ${e.sender}`),
   signal: (from, s) => seen.push(`${s.eventOp} from ${from}`),
+  subscribe: (from, type) => seen.push(`${from} wants ${type}`),
   wire: () => undefined,
   online: () => undefined,
   resumed: () => seen.push('resumed'),
@@ -160,7 +161,7 @@ describe('before init', () => {
     expect(await session.createRoom(undefined, undefined, undefined, true)).toMatchObject({ code: '410', roomId: '' });
     expect((await session.joinRoom('R')).code).toBe('410');
     expect((await session.leaveRoom(undefined)).code).toBe('410');
-    const list = await session.memberList();
+    const list = await session.memberList(undefined);
     expect([list.code, Object.keys(list), list.members]).toEqual(['410', [], {}]);
   });
 });
@@ -198,7 +199,7 @@ describe('rooms', () => {
   it('memberList is a map whose code and members do not show in a loop', async () => {
     await init();
     await join('a');
-    const list = session.memberList();
+    const list = session.memberList(undefined);
     await settled();
     FakeSocket.last.answer('memberList', { members: info(5, 'me', 'a').members });
     const result = await list;
@@ -218,6 +219,74 @@ describe('rooms', () => {
     expect(await left).toMatchObject({ code: '200' });
     expect([session.room, seen]).toEqual([null, ['left: left']]);
   });
+});
+
+describe('a room that is not left by the app', () => {
+  const leave = (seq: number, user: string) => ({ eventOp: 'presence', type: 'leave', roomId: 'R', seq, user, sender: user });
+
+  it('is left when the server has put this user out, and the app sees it', async () => {
+    await init();
+    await join('a');
+    FakeSocket.last.receive({ eventOp: 'presence', type: 'kickOut', roomId: 'R', user: 'me', sender: 'a' });
+    expect(seen).toEqual(['kickOut a']);
+    FakeSocket.last.receive(leave(6, 'me'));
+    expect([session.room, seen]).toEqual([null, ['kickOut a', 'left: left', 'leave me']]);
+    FakeSocket.last.receive(leave(6, 'me'));
+    expect(seen).toHaveLength(3);
+    expect(await session.leaveRoom(undefined)).toMatchObject({ code: '410' });
+  });
+
+  it('is seen to its end when it was destroyed', async () => {
+    await init();
+    await join('a');
+    for (const [i, user] of ['me', 'a'].entries()) FakeSocket.last.receive(leave(6 + i, user));
+    FakeSocket.last.receive({ eventOp: 'presence', type: 'destroy', roomId: 'R', seq: 8 });
+    expect(seen).toEqual(['left: left', 'leave me', 'leave a', 'destroy ']);
+    await join('b');
+    FakeSocket.last.receive({ eventOp: 'presence', type: 'inform', roomId: 'R', seq: 6, user: 'b', sender: 'b' });
+    expect(seen).toEqual(['inform b']);
+  });
+
+  it('is made again as what it was', async () => {
+    await init();
+    const joined = session.joinRoom('R');
+    await settled();
+    FakeSocket.last.answer('joinRoom', { ...info(5, 'me'), media: true, talkingNoty: true, title: 'T' });
+    await joined;
+    const socket = await again({ code: '410' });
+    socket.answer('register', registered());
+    await settled();
+    socket.answer('joinRoom', { code: '441' });
+    await settled();
+    expect(socket.sent.at(-1)).toMatchObject({ eventOp: 'createVideoRoom', roomId: 'R', title: 'T', talkingNoty: true });
+  });
+});
+
+describe('messages to this user alone', () => {
+  it('reach the app in a room or not', async () => {
+    await init();
+    FakeSocket.last.receive({ eventOp: 'presence', type: 'inform', user: 'z', sender: 'z', message: 1 });
+    await join('a');
+    FakeSocket.last.receive({ eventOp: 'presence', type: 'chat', roomId: 'S', user: 'z', sender: 'z', message: 'hi' });
+    FakeSocket.last.receive({ eventOp: 'subscribe', userId: 'a', target: 'me', type: 'cam', audio: true, video: true });
+    expect(seen).toEqual(['chat z', 'a wants cam']);
+  });
+});
+
+it('asks for a group room with its own words', async () => {
+  await init();
+  const made = session.createVideoRoom('V', undefined, undefined, 'false', 'true');
+  await settled();
+  expect(FakeSocket.last.sent.at(-1)).toMatchObject({ eventOp: 'createVideoRoom', roomId: 'V', destroy: false, talkingNoty: true });
+  FakeSocket.last.answer('createVideoRoom', { roomId: 'V' });
+  expect(await made).toMatchObject({ code: '200', roomId: 'V' });
+});
+
+it('keeps a changed name through every reconnect', async () => {
+  await init();
+  session.name = 'Lee';
+  const socket = await again(registered({ resumed: true }));
+  expect([socket.sent[0].name, session.name]).toEqual(['Lee', 'Lee']);
 });
 
 describe('the same page coming back', () => {

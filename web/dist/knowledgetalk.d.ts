@@ -43,8 +43,9 @@ export type Members = { [userId: string]: Member };
 export interface Result {
   /**
    * 200 ok · 400 bad request · 401 not authenticated · 403 no such user, or no common room · 404 unknown operation · 409 user id in use ·
-   * 410 not registered · 413 no permission · 421 parameter missing · 422 parameter invalid · 429 too many requests · 441 no such room ·
-   * 442 already in a room · 443 room exists · 444 room full · 445 over the limit · 500 internal · 504 no answer in time.
+   * 410 not registered, or not in the room · 413 no permission · 421 parameter missing · 422 parameter invalid · 429 too many requests ·
+   * 440 someone else is sharing · 441 no such room · 442 already in a room · 443 room exists · 444 room full · 445 over the limit ·
+   * 500 internal · 504 no answer in time.
    */
   code: string;
   /** One sentence for people. */
@@ -63,6 +64,24 @@ export interface CreateRoomResult extends Result {
   roomId: string;
 }
 
+export interface CreateGroupResult extends Result {
+  /** The group's id; '' on failure. */
+  groupId: string;
+}
+
+/** As text it is its code, since apps compare the result itself: `if (await k.chat('hi', room) == '200')`. */
+export interface ChatResult extends Result {
+  toString(): string;
+}
+
+/** Who shares what in a room. */
+export interface Share {
+  type: 'screen' | 'whiteboard' | 'document';
+  /** User id. */
+  user: string;
+  img?: string;
+}
+
 export interface JoinRoomResult extends Result {
   /** These fields exist when `code` is '200'. */
   roomId: string;
@@ -72,11 +91,16 @@ export interface JoinRoomResult extends Result {
   host: Member;
   /** Contains the caller. */
   members: Members;
+  /** True for a room made by createVideoRoom. */
   media: boolean;
+  /** Always false: nothing passes through the server that it could record. */
   isRecording: boolean;
+  /** Whether members are told who talks. */
   talkingNoty: boolean;
+  /** Always ''. */
   fileServerUrl: string;
-  share?: { type: string; user: string; img?: string };
+  /** There while somebody shares. */
+  share?: Share;
 }
 
 /** Members by id; `code`, `message`, `hint` and `members` are there too, but a `for … in` does not meet them. */
@@ -84,19 +108,64 @@ export type MemberList = Members & { readonly code: string; readonly members: Me
 
 interface PresenceBase {
   eventOp: 'presence';
+  /** '' in a message from outside the room. */
   roomId: string;
   /** The user who caused it. */
   sender: string;
-  /** Counts up by one in a room. Events made by the SDK itself carry none. */
+  /** Counts up by one in a room. Events made by the SDK itself, and those that go to this user alone, carry none. */
   seq?: number;
 }
 
 /** A user entered the room. The only event whose `user` is a Member. */
 export interface JoinEvent extends PresenceBase { type: 'join'; user: Member }
-/** A user left the room, or closed the page. */
+/** A user left the room, or closed the page. With this user's own id: it was put out, or the room has ended; all is as after leaveRoom. */
 export interface LeaveEvent extends PresenceBase { type: 'leave'; user: string }
 /** Media of `user` is here: `getStream(user)` (or `getStream(user, 'screen')` when `cam` is false) works inside the handler. */
 export interface SubscribedEvent extends PresenceBase { type: 'subscribed'; user: string; cam: boolean }
+
+/** A stream that its owner sends to whoever asks for it with subscribeVideo. */
+export interface Feed {
+  id: string;
+  /** Repeats `id`. */
+  userId: string;
+  /** Repeats `id`. */
+  user: string;
+  type: MediaType;
+  /** Counts up with each announcement of this feed. */
+  epoch: number;
+  audio: boolean;
+  video: boolean;
+}
+
+/** Feeds of others can be asked for. After joinRoom: one event with all that are there. Never lists this user's own. */
+export interface PublishEvent extends PresenceBase { type: 'publish'; user: string; feeds: Feed[] }
+/** `user` shares its screen; the picture comes with `subscribed` (`cam` false), or is asked for after `publish` in a group room. */
+export interface ScreenEvent extends PresenceBase { type: 'screen'; user: string }
+export interface WhiteboardEvent extends PresenceBase { type: 'whiteboard'; user: string }
+export interface DocumentEvent extends PresenceBase { type: 'document'; user: string }
+/** `user` has stopped sharing. */
+export interface ShareStopEvent extends PresenceBase { type: 'shareStop'; user: string }
+/** What `user` wrote, to the room or to this user alone. */
+export interface ChatEvent extends PresenceBase { type: 'chat'; user: string; message: string }
+/** What the app of `user` has to say to this one: any JSON value. */
+export interface InformEvent extends PresenceBase { type: 'inform'; user: string; message: any }
+/** `user` begins (true) or ends (false) to talk; in rooms made with talkingNoty. */
+export interface TalkingEvent extends PresenceBase { type: 'talking'; user: string; message: boolean }
+/** `user` changed its name, or switched camera or microphone. */
+export interface EditUserInfoEvent extends PresenceBase { type: 'editUserInfo'; user: string; name: string; video: boolean; audio: boolean }
+/** This user (`user`) is asked by the host (`sender`) to go; the server puts it out after 3 s. */
+export interface KickOutEvent extends PresenceBase { type: 'kickOut'; user: string }
+/** `user` has put this user into a group. */
+export interface CreateGroupEvent extends PresenceBase { type: 'createGroup'; user: string; groupId: string }
+/** What `user` may do from now on (additive). */
+export interface PermitEvent extends PresenceBase { type: 'permit'; user: string; permit: Permit }
+/** The host (`user`) changed the room (additive). `capacity` is in members, `host` is a user id. */
+export interface EditRoomInfoEvent extends PresenceBase { type: 'editRoomInfo'; user: string; title: string; capacity: number; host: string }
+/** `user` is the host now (additive). */
+export interface HostChangeEvent extends PresenceBase { type: 'hostChange'; user: string }
+/** The room has ended (additive); the `leave` of every member has come before. It is about nobody: `user` and `sender` are ''. */
+export interface DestroyEvent extends PresenceBase { type: 'destroy'; user: string }
+
 /** How the connection with `user` does (additive). */
 export interface PeerStateEvent extends PresenceBase {
   type: 'peerState';
@@ -109,7 +178,12 @@ export interface PeerStateEvent extends PresenceBase {
   /** What to do about it; '' when there is nothing to do. */
   hint: string;
 }
-export type Presence = JoinEvent | LeaveEvent | SubscribedEvent | PeerStateEvent;
+
+/** A server newer than this SDK may send more types: end a `switch` over them with an empty `default`. */
+export type Presence =
+  | JoinEvent | LeaveEvent | SubscribedEvent | PublishEvent | ScreenEvent | WhiteboardEvent | DocumentEvent | ShareStopEvent | ChatEvent
+  | InformEvent | TalkingEvent | EditUserInfoEvent | KickOutEvent | CreateGroupEvent | PermitEvent | EditRoomInfoEvent | HostChangeEvent
+  | DestroyEvent | PeerStateEvent;
 export type PresenceEvent = CustomEvent<Presence>;
 
 /** The wire below, for apps that speak it themselves. Event 'knowledgetalk' carries every message, both ways. */
@@ -155,6 +229,15 @@ export class Knowledgetalk extends EventTarget {
    */
   createRoom(roomId?: string, title?: string, capacity?: number, destroy?: boolean): Promise<CreateRoomResult>;
 
+  /**
+   * Makes a room for a group call, without entering it: who publishes there (publishVideo) sends to those who subscribe (subscribeVideo),
+   * from browser to browser. Resolves within 10 s.
+   * @param capacity most members, 1 to 1000; 8 when not given
+   * @param talkingNoty members are told who talks (`talking`)
+   * @returns as createRoom
+   */
+  createVideoRoom(roomId?: string, title?: string, capacity?: number, destroy?: boolean, talkingNoty?: boolean): Promise<CreateRoomResult>;
+
   /** Enters a room. Resolves within 10 s: '200' with the room; 410 init first, 421, 441 no such room, 442 already in a room, 444 full, 504. */
   joinRoom(roomId: string): Promise<JoinRoomResult>;
   /** The same, in the spelling of the guide. */
@@ -163,8 +246,11 @@ export class Knowledgetalk extends EventTarget {
   /** Leaves the room (default: the current one) and closes its connections. 410 when not in it, 441 no such room, 504. */
   leaveRoom(roomId?: string): Promise<Result>;
 
-  /** Asks the server who is in the current room. */
-  memberList(): Promise<MemberList>;
+  /** Ends a room for everyone. For its host, others get 413; 421, 441 no such room, 504. Everybody sees `leave` of all, then `destroy`. */
+  destroyRoom(roomId: string): Promise<Result>;
+
+  /** Asks the server who is in a room (default: the current one). 403 when not in it, 441 no such room. */
+  memberList(roomId?: string): Promise<MemberList>;
 
   /**
    * Sends a stream to one member. The same target and type again swaps the tracks on the same connection.
@@ -184,18 +270,90 @@ export class Knowledgetalk extends EventTarget {
    */
   changeLocalStream(stream: MediaStream, target?: string): Promise<boolean>;
 
+  /**
+   * Shares a screen. Resolves when the server has given or refused the room's one place for it, within 10 s; that the picture has reached
+   * somebody is for `subscribed` to say there. Stops by itself when the user ends the capture in the browser.
+   * @param stream what getDisplayMedia resolved with
+   * @param target one member, once for each; without it everyone, also who comes later. In a room of createVideoRoom the screen is
+   * announced as a feed and sent to who subscribes
+   * @param canvas not used yet
+   * @returns '200'; 410 in no room, 413 no permission, 421 and 422 wrong arguments, 440 someone else is sharing, 504.
+   */
+  screenStart(stream: MediaStream, target?: string, canvas?: HTMLCanvasElement): Promise<Result>;
+
+  /** Stops sharing. '200' also when nothing is shared; then nobody is told. The stream's tracks are left as they are. */
+  shareStop(): Promise<Result>;
+
+  /**
+   * Announces a feed to the room, and sends it to those who subscribe, later ones too. Again for the same type: swaps the tracks for all.
+   * @returns true once the server has it; false for wrong arguments, in no room, or without an answer within 10 s.
+   */
+  publishVideo(type: MediaType, stream: MediaStream): Promise<boolean>;
+  /** The same, in another spelling. */
+  publishvideo(type: MediaType, stream: MediaStream): Promise<boolean>;
+
+  /**
+   * Asks a member for its feed. removePeer ends it.
+   * @returns the stream once it is connected (the object that getStream returns); false after 30 s, for wrong arguments, or when the
+   * member leaves.
+   */
+  subscribeVideo(userId: string, type: MediaType): Promise<MediaStream | false>;
+
+  /**
+   * Writes to the room, or with `target` to one user of the license, in the room or not. One of both is required.
+   * @returns '200' (for a target: whether or not there is such a user); 410 not in the room, 413 no permission, 421, 422, 441, 504.
+   */
+  chat(message: string, roomId?: string, target?: string): Promise<ChatResult>;
+
+  /** Sends any JSON value to the apps of the current room, or of one user of the license. '200'; 410, 421, 422 not JSON, 504. */
+  inform(message: unknown, target?: string, roomId?: string): Promise<Result>;
+
+  /** Asks a member to go; the server puts it out after 3 s. For the host, others get 413; 410 no such member, 421, 504. */
+  kickOut(target: string): Promise<Result>;
+
+  /** Gives and takes permissions; at least one. What is left out stays. For the host, others get 413; 410 no such member, 421, 422, 504. */
+  permit(target: string, chat?: boolean, draw?: boolean, screen?: boolean, whiteboard?: boolean, document?: boolean): Promise<Result>;
+
+  /**
+   * Changes the room; what is left out stays. For the host, others get 413; 410, 421, 422 also for a capacity below the present number of
+   * members, 504.
+   * @param host user id of the next host
+   */
+  editRoomInfo(roomId: string, title?: string, capacity?: number, host?: string): Promise<Result>;
+
+  /**
+   * Says what this user is called and whether camera and microphone are on, and switches the camera's tracks that are being sent, at once.
+   * @param broadcast false: nobody is told
+   * @param target tell this member only
+   * @returns '200'; 410, 422, 504.
+   */
+  editUserInfo(name?: string, video?: boolean, audio?: boolean, broadcast?: boolean, target?: string): Promise<Result>;
+
+  /** '200'; 410, 421, 422, 504. Others see `editUserInfo`. */
+  changeName(name: string): Promise<Result>;
+
+  /** Makes a group of members, who are told with `createGroup`. '200' with `groupId`; 410, 422, 445 too many groups, 504. */
+  createGroup(list?: string[], title?: string): Promise<CreateGroupResult>;
+  /** For who made it, and the host: others get 413. 403 no such group, 421, 504. */
+  endGroup(groupId: string): Promise<Result>;
+
   /** '' before init. */
   getUserId(): string;
   getName(): string;
   /** '' when in no room. */
   getRoomId(): string;
-  /** Whether the current room is served by a media server; rooms of `createRoom` never are. */
+  /** Whether the current room is one for group calls, made by createVideoRoom. */
   isMedia(): boolean;
+  /** What is shared in the current room, by this user or another: 'screen', 'whiteboard', 'document', or '' for nothing. */
+  getShareType(): string;
   getSocket(): Socket;
   /** The connection that carries media to and from a member now. */
   getPeer(userId: string): RTCPeerConnection | undefined;
   getAllPeers(): { [userId: string]: RTCPeerConnection };
-  /** Camera of a member; `getStream('screen')` is the newest remote screen. The object stays the same for the whole call. */
+  /**
+   * Camera of a member (with `type` 'screen': what it shares); `getStream('screen')` is the newest remote screen. The object stays the
+   * same for the whole call.
+   */
   getStream(userId: string, type?: MediaType): MediaStream | undefined;
   /** Every remote camera by user id, and 'screen' when there is one. */
   getAllStreams(): { [id: string]: MediaStream };

@@ -1,27 +1,90 @@
 import type { MediaType } from '../../types/knowledgetalk';
 import { CHANNEL, LAYOUT } from './layout';
 
-/** What a connection reports. */
-export interface PeerHooks {
+export interface LinkHooks {
   link(state: RTCPeerConnectionState): void;
-  channel(open: boolean): void;
-  message(text: string): void;
   candidate(candidate: RTCIceCandidateInit): void;
 }
 
-/** One generation of a pair's connection: the only place that names RTCPeerConnection. */
-export class Peer {
-  readonly pc: RTCPeerConnection;
-  private readonly channel: RTCDataChannel;
-  private adopted = false;
+/** What a connection reports. */
+export interface PeerHooks extends LinkHooks {
+  channel(open: boolean): void;
+  message(text: string): void;
+}
 
-  constructor(iceServers: RTCIceServer[], creator: boolean, hooks: PeerHooks) {
+/** A connection as both kinds of clients have it. This file is the only place that names RTCPeerConnection. */
+class Link {
+  readonly pc: RTCPeerConnection;
+
+  constructor(iceServers: RTCIceServer[], hooks: LinkHooks) {
     this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require' });
     this.pc.onconnectionstatechange = () => hooks.link(this.pc.connectionState);
     this.pc.onicecandidate = ({ candidate }) => {
       // An empty candidate marks the end of a list; trickling has no use for it.
       if (candidate?.candidate) hooks.candidate(candidate.toJSON());
     };
+  }
+
+  answered(sdp: string): Promise<void> {
+    return this.pc.setRemoteDescription({ type: 'answer', sdp });
+  }
+
+  /** Candidates of an offer that was ignored, or of a description that was replaced, are refused by the browser: nothing is lost. */
+  async add(list: RTCIceCandidateInit[]): Promise<void> {
+    await Promise.all(list.map((candidate) => this.pc.addIceCandidate(candidate).catch(() => undefined)));
+  }
+
+  close(): void {
+    this.pc.onconnectionstatechange = this.pc.onicecandidate = null;
+    this.pc.close();
+  }
+
+  protected sdp(): string {
+    return this.pc.localDescription?.sdp ?? '';
+  }
+}
+
+/** One way of one type to or from a raw client. */
+export class OneWay extends Link {
+  /** Offers to send a stream. Resolves with the SDP. */
+  async offer(stream: MediaStream): Promise<string> {
+    for (const track of live(stream)) this.pc.addTransceiver(track, { direction: 'sendonly', streams: [stream] });
+    await this.pc.setLocalDescription();
+    return this.sdp();
+  }
+
+  /** Takes an offer, to receive only, and answers it. Resolves with the SDP. */
+  async accept(sdp: string): Promise<string> {
+    await this.pc.setRemoteDescription({ type: 'offer', sdp });
+    await this.pc.setLocalDescription();
+    return this.sdp();
+  }
+
+  /** Exchanges the tracks for those of another stream with the same kinds. */
+  async replace(stream: MediaStream): Promise<void> {
+    const senders = this.pc.getSenders();
+    const kinds = this.pc.getTransceivers().map((line) => line.receiver.track.kind);
+    await Promise.all(senders.map((sender, i) => sender.replaceTrack(live(stream).find(({ kind }) => kind === kinds[i]) ?? null)));
+  }
+
+  /** The tracks that the other side sends. */
+  tracks(): MediaStreamTrack[] {
+    return this.pc.getTransceivers().flatMap((line) => (line.currentDirection === 'recvonly' ? [line.receiver.track] : []));
+  }
+}
+
+/** One live track of each kind at most. */
+function live(stream: MediaStream): MediaStreamTrack[] {
+  return [stream.getAudioTracks(), stream.getVideoTracks()].flatMap((tracks) => tracks.filter(({ readyState }) => readyState === 'live').slice(0, 1));
+}
+
+/** One generation of a pair's connection. */
+export class Peer extends Link {
+  private readonly channel: RTCDataChannel;
+  private adopted = false;
+
+  constructor(iceServers: RTCIceServer[], creator: boolean, hooks: PeerHooks) {
+    super(iceServers, hooks);
     this.channel = this.pc.createDataChannel(CHANNEL.label, { negotiated: true, id: CHANNEL.id });
     this.channel.onopen = () => hooks.channel(true);
     this.channel.onclose = () => hooks.channel(false);
@@ -57,15 +120,6 @@ export class Peer {
     return this.sdp();
   }
 
-  answered(sdp: string): Promise<void> {
-    return this.pc.setRemoteDescription({ type: 'answer', sdp });
-  }
-
-  /** Candidates of an offer that was ignored, or of a description that was replaced, are refused by the browser: nothing is lost. */
-  async add(list: RTCIceCandidateInit[]): Promise<void> {
-    await Promise.all(list.map((candidate) => this.pc.addIceCandidate(candidate).catch(() => undefined)));
-  }
-
   /** Gives the senders of a type the tracks of a stream, or none. */
   async attach(type: MediaType, stream: MediaStream | null): Promise<void> {
     if (!this.adopted) return;
@@ -99,13 +153,8 @@ export class Peer {
     return true;
   }
 
-  close(): void {
-    this.pc.onconnectionstatechange = this.pc.onicecandidate = null;
+  override close(): void {
     this.channel.onopen = this.channel.onclose = this.channel.onmessage = null;
-    this.pc.close();
-  }
-
-  private sdp(): string {
-    return this.pc.localDescription?.sdp ?? '';
+    super.close();
   }
 }

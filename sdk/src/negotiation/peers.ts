@@ -1,8 +1,9 @@
 import type { MediaType, Member, PeerStateEvent, Presence } from '../../types/knowledgetalk';
 import { explain, type Reason } from '../errors';
-import type { Streams } from '../media/streams';
+import { isLive, type Streams } from '../media/streams';
 import { encodeSignal, type Request, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
+import { RawPair } from './legacy';
 import { Pair } from './pair';
 
 /** What the pairs need to know and to reach, as facts and ways. */
@@ -23,7 +24,7 @@ const RETURN = 60_000;
 
 /** All pairs of this user, and who is sent what. */
 export class Peers {
-  private readonly pairs = new Map<string, Pair>();
+  private readonly pairs = new Map<string, Pair | RawPair>();
   private readonly early = new Map<string, Signal[]>();
   /** What was being sent when the session was lost, until it is sent again or the time for it is over. */
   private owed = new Map<string, Map<MediaType, MediaStream>>();
@@ -60,6 +61,14 @@ export class Peers {
     return (await Promise.all(targets.map(([id]) => this.publish(id, 'cam', stream)))).every(Boolean);
   }
 
+  /** Who is sent what of a type. */
+  sent(type: MediaType): [user: string, stream: MediaStream][] {
+    return [...this.pairs].flatMap(([id, pair]) => {
+      const stream = pair.sending(type);
+      return stream ? [[id, stream] as [string, MediaStream]] : [];
+    });
+  }
+
   connection(id: string): RTCPeerConnection | undefined {
     return this.pairs.get(id)?.connection;
   }
@@ -71,8 +80,7 @@ export class Peers {
   handleSignal(from: string, signal: Signal): void {
     if (from === this.hooks.me()) return;
     const member = this.hooks.member(from);
-    if (member?.features?.includes('pair')) return this.pair(from).signal(signal);
-    if (member) return;
+    if (member) return this.pair(from).signal(signal);
     // On the wire a signal may overtake the `join` of its sender: it waits, so that nobody is subscribed before being a member.
     const waiting = this.early.get(from) ?? [];
     if (waiting.length >= EARLY.signals || (waiting.length === 0 && this.early.size >= EARLY.users)) return;
@@ -140,18 +148,19 @@ export class Peers {
     this.early.clear();
   }
 
-  private pair(id: string): Pair {
+  private pair(id: string): Pair | RawPair {
     const known = this.pairs.get(id);
     if (known) return known;
-    const pair = new Pair(this.hooks.me(), id, {
-      send: (signal) => this.send(id, signal),
+    const hooks = {
+      send: (signal: Signal) => this.send(id, signal),
       iceServers: () => this.hooks.iceServers(),
-      stream: (type, tracks) => (tracks ? this.streams.set(id, type, tracks) : this.streams.drop(id, type)),
-      subscribed: (type) => this.hooks.presence({
+      stream: (type: MediaType, tracks: MediaStreamTrack[] | null) => (tracks ? this.streams.set(id, type, tracks) : this.streams.drop(id, type)),
+      subscribed: (type: MediaType) => this.hooks.presence({
         eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
       }),
-      report: (state, reason) => this.report(id, state, reason),
-    });
+      report: (state: PeerStateEvent['state'], reason: Reason | '') => this.report(id, state, reason),
+    };
+    const pair = this.hooks.member(id)?.features?.includes('pair') ? new Pair(this.hooks.me(), id, hooks) : new RawPair(hooks);
     this.pairs.set(id, pair);
     return pair;
   }
@@ -172,9 +181,7 @@ export class Peers {
     if (target === this.hooks.me()) return 'self';
     const member = typeof target === 'string' ? this.hooks.member(target) : undefined;
     if (!member) return 'not-in-room';
-    if (!member.features?.includes('pair')) return 'raw-client';
-    const live = stream instanceof MediaStream && stream.getTracks().some((track) => track.readyState === 'live');
-    return live ? undefined : 'bad-stream';
+    return isLive(stream) ? undefined : 'bad-stream';
   }
 
   private report(user: string, state: PeerStateEvent['state'], reason: Reason | ''): void {

@@ -1,6 +1,6 @@
 import { invalid, missing, type Failure } from '../errors';
 
-const absent = (x: unknown): x is undefined | null | '' => x === undefined || x === null || x === '';
+export const absent = (x: unknown): x is undefined | null | '' => x === undefined || x === null || x === '';
 
 /** A failure carries a code, everything else is a value. */
 export const isFailure = (x: unknown): x is Failure => typeof x === 'object' && x !== null && 'code' in x;
@@ -36,6 +36,13 @@ export function optionalCapacity(x: unknown): number | undefined | Failure {
   if (absent(x)) return undefined;
   const count = typeof x === 'string' ? Number(x) : x;
   return typeof count === 'number' && Number.isInteger(count) && count >= 1 && count <= 1000 ? count : invalid('capacity', 'a whole number from 1 to 1000');
+}
+
+/** Yes or no, also as text, since form fields bring it that way. */
+export function optionalBoolean(x: unknown, name: string): boolean | undefined | Failure {
+  if (absent(x)) return undefined;
+  if (x === true || x === 'true') return true;
+  return x === false || x === 'false' ? false : invalid(name, 'true or false');
 }
 
 /** The first failure among checked values. */

@@ -1,5 +1,5 @@
 /** The wire (docs/protocol.md) as types, and the guards between what arrives and what the rest of the SDK may rely on. */
-import type { MediaType, Member, Members } from '../../types/knowledgetalk';
+import type { MediaType, Member, Members, Result, Share } from '../../types/knowledgetalk';
 
 /** What this client announces at register. */
 export const FEATURES = ['pair', 'publish', 'candidates'];
@@ -28,6 +28,7 @@ export interface RoomInfo {
   isRecording: boolean;
   talkingNoty: boolean;
   fileServerUrl: string;
+  share?: Share;
   seq: number;
 }
 
@@ -40,19 +41,23 @@ export interface RegisterAnswer {
   room?: RoomInfo;
 }
 
+/** `seq` is missing in what goes to this user alone: it stands outside the room's order. `destroy` is about nobody. */
 export interface Push extends Json {
   eventOp: 'presence';
   type: string;
-  roomId: string;
-  sender: string;
-  seq: number;
-  user: unknown;
+  roomId?: string;
+  sender?: string;
+  seq?: number;
+  user?: unknown;
 }
 
-/** Messages of one user to another. `gen` numbers the generations of the pair's connection, `n` the offers of one side within one. */
+/**
+ * Messages of one user to another. `gen` numbers the generations of the pair's connection, `n` the offers of one side within one.
+ * Descriptions and candidates of raw clients belong to a `type` instead.
+ */
 export type Signal =
-  | { eventOp: 'sdp'; gen: number; n: number; sdp: { type: 'offer' | 'answer'; sdp: string } }
-  | { eventOp: 'candidate'; gen: number; candidates: RTCIceCandidateInit[] }
+  | { eventOp: 'sdp'; gen: number; n: number; type?: MediaType; sdp: { type: 'offer' | 'answer'; sdp: string } }
+  | { eventOp: 'candidate'; gen: number; type?: MediaType; candidates: RTCIceCandidateInit[] }
   | { eventOp: 'publish'; type: MediaType; epoch: number; rev: number; audio: boolean; video: boolean; gen: number }
   | { eventOp: 'unpublish'; type: MediaType; epoch: number; owner?: string };
 
@@ -60,12 +65,16 @@ export type Incoming =
   | { kind: 'answer'; message: Answer }
   | { kind: 'push'; message: Push }
   | { kind: 'signal'; from: string; signal: Signal; message: Json }
+  /** A user asks for a feed of ours. */
+  | { kind: 'subscribe'; from: string; type: MediaType; message: Json }
   | { kind: 'other'; message: Json };
 
 const isObject = (x: unknown): x is Json => typeof x === 'object' && x !== null && !Array.isArray(x);
 const isId = (x: unknown): x is string => typeof x === 'string' && x !== '' && x !== '__proto__';
+const isText = (x: unknown): x is string => typeof x === 'string';
 const isCount = (x: unknown): x is number => typeof x === 'number' && Number.isSafeInteger(x) && x >= 0;
 const truth = (x: unknown): boolean => x === true || x === 'true';
+const optional = (x: unknown, is: (x: unknown) => boolean): boolean => x === undefined || is(x);
 const mediaType = (x: unknown): MediaType | undefined => (x === 'cam' || x === 'screen' ? x : undefined);
 
 /** Parses one frame. Null: no JSON object, or one that is none of ours. */
@@ -83,13 +92,19 @@ export function parse(text: unknown): Incoming | null {
 export function classify(message: Json): Incoming {
   if (typeof message.code === 'string' && typeof message.eventOp === 'string') return { kind: 'answer', message: message as Answer };
   if (message.eventOp === 'presence') return isPush(message) ? { kind: 'push', message } : { kind: 'other', message };
-  const signal = isId(message.userId) ? readSignal(message) : undefined;
-  return signal ? { kind: 'signal', from: message.userId as string, signal, message } : { kind: 'other', message };
+  const from = message.userId;
+  if (!isId(from)) return { kind: 'other', message };
+  const type = message.eventOp === 'subscribe' ? mediaType(message.type) : undefined;
+  if (type) return { kind: 'subscribe', from, type, message };
+  const signal = readSignal(message);
+  return signal ? { kind: 'signal', from, signal, message } : { kind: 'other', message };
 }
 
+/** Any type passes: the server may have some that this SDK does not know. Those that change the roster must be whole. */
 function isPush(m: Json): m is Push {
-  return typeof m.type === 'string' && typeof m.roomId === 'string' && isId(m.sender) && isCount(m.seq)
-    && (m.type !== 'join' || isMember(m.user)) && (m.type !== 'leave' || isId(m.user));
+  if (typeof m.type !== 'string' || !optional(m.roomId, isText) || !optional(m.sender, isId) || !optional(m.seq, isCount)) return false;
+  const roster = m.type === 'join' ? isMember(m.user) : m.type !== 'leave' || isId(m.user);
+  return roster && (isCount(m.seq) || (m.type !== 'join' && m.type !== 'leave'));
 }
 
 /** Reads a message of a peer, whichever way it came. Undefined when it is not understood. */
@@ -99,12 +114,13 @@ export function readSignal(m: Json): Signal | undefined {
     case 'sdp': {
       const sdp = m.sdp;
       if (!isObject(sdp) || typeof sdp.sdp !== 'string' || (sdp.type !== 'offer' && sdp.type !== 'answer')) return undefined;
-      return { eventOp: 'sdp', gen, n: isCount(m.n) ? m.n : 0, sdp: { type: sdp.type, sdp: sdp.sdp } };
+      return { eventOp: 'sdp', gen, n: isCount(m.n) ? m.n : 0, type: mediaType(m.type) ?? 'cam', sdp: { type: sdp.type, sdp: sdp.sdp } };
     }
     case 'candidate': {
       const list = Array.isArray(m.candidates) ? m.candidates : [m.candidate];
       if (!list.every(isObject)) return undefined;
-      return { eventOp: 'candidate', gen, candidates: list as RTCIceCandidateInit[] };
+      const type = mediaType(m.type) ?? (truth(m.cam ?? true) ? 'cam' : 'screen');
+      return { eventOp: 'candidate', gen, type, candidates: list as RTCIceCandidateInit[] };
     }
     case 'publish':
     case 'unpublish': {
@@ -122,9 +138,10 @@ export function readSignal(m: Json): Signal | undefined {
 /** A signal as the wire wants it. `several`: the target takes several candidates in one message. */
 export function encodeSignal(signal: Signal, target: string, several: boolean): Request[] {
   if (signal.eventOp === 'publish' || signal.eventOp === 'unpublish') return [{ ...signal, target }];
-  const common = { target, type: 'cam', gen: signal.gen, link: 'main' };
+  const type = signal.type ?? 'cam';
+  const common = { target, type, gen: signal.gen, link: 'main' };
   if (signal.eventOp === 'candidate' && !several) {
-    return signal.candidates.map((candidate) => ({ eventOp: 'candidate', candidate, cam: true, ...common }));
+    return signal.candidates.map((candidate) => ({ eventOp: 'candidate', candidate, cam: type === 'cam', ...common }));
   }
   return [{ ...signal, ...common }];
 }
@@ -149,3 +166,11 @@ export function readRegister(a: Answer): RegisterAnswer | null {
     ...(isRoom(a.room) ? { room: a.room } : {}),
   };
 }
+
+/** Code, sentence and hint of an answer, without what belongs to the wire. */
+export function result({ code, message, hint }: Answer): Result {
+  return { code, ...(message ? { message } : {}), ...(hint ? { hint } : {}) };
+}
+
+/** The fields that were given. */
+export const defined = (fields: Json): Json => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));

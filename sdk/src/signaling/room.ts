@@ -1,13 +1,16 @@
-import type { Member, Presence } from '../../types/knowledgetalk';
+import type { Member, Presence, Share } from '../../types/knowledgetalk';
 import { isMember, type Push, type RoomInfo } from './messages';
 
 /** Who is in the room, as far as the server has told: the roster that every presence event passes. */
 export class Room {
   readonly members = new Map<string, Member>();
+  /** Who shares what, this user included. */
+  share: Share | undefined;
   private seq: number;
 
   constructor(readonly info: RoomInfo) {
     for (const member of Object.values(info.members)) this.members.set(member.id, member);
+    this.share = info.share;
     this.seq = info.seq;
   }
 
@@ -20,16 +23,33 @@ export class Room {
    * events that may still be on their way), a `leave` first for a member who comes back without having been seen to go.
    */
   apply(push: Push): Presence[] {
-    if (push.roomId !== this.id || push.seq <= this.seq) return [];
-    this.seq = push.seq;
+    if (push.seq === undefined) {
+      if (push.roomId === this.id) this.note(push);
+    } else {
+      if (push.roomId !== this.id || push.seq <= this.seq) return [];
+      this.seq = push.seq;
+    }
     if (push.type === 'join' && isMember(push.user)) {
       const before = this.members.has(push.user.id) ? [this.made('leave', push.user.id)] : [];
       this.members.delete(push.user.id);
       this.members.set(push.user.id, push.user);
-      return [...before, push as unknown as Presence];
+      return [...before, whole(push)];
     }
     if (push.type === 'leave' && !this.members.delete(push.user as string)) return [];
-    return [push as unknown as Presence];
+    if (push.seq !== undefined) this.note(push);
+    return [whole(push)];
+  }
+
+  /** What an event changes in what is known of the room, beside who is in it. */
+  private note({ type, user, permit, name, video, audio, title }: Push): void {
+    if (typeof user !== 'string') return;
+    const member = this.members.get(user);
+    if (type === 'screen' || type === 'whiteboard' || type === 'document') this.share = { type, user };
+    else if (type === 'shareStop' && this.share?.user === user) this.share = undefined;
+    else if (type === 'editRoomInfo' && typeof title === 'string') this.info.title = title;
+    else if (type === 'hostChange') for (const m of this.members.values()) m.userType = m === member ? 'host' : 'guest';
+    else if (member && type === 'permit' && permit) Object.assign(member.permit, permit);
+    else if (member && type === 'editUserInfo') Object.assign(member, { name, video, audio });
   }
 
   /** Takes the room's present state and returns the events that lead there from what was known. `self` is never among them. */
@@ -40,16 +60,25 @@ export class Room {
       if (!now.has(id) && id !== self) events.push(this.made('leave', id));
     }
     for (const [id, member] of now) {
-      if (!this.members.has(id) && id !== self) events.push({ ...this.made('leave', id), type: 'join', user: member });
+      if (!this.members.has(id) && id !== self) events.push({ eventOp: 'presence', type: 'join', roomId: this.id, user: member, sender: id });
     }
     this.members.clear();
     for (const [id, member] of now) this.members.set(id, member);
+    const before = this.share;
+    this.share = info.share;
+    if (before && before.user !== self && before.user !== info.share?.user) events.unshift(this.made('shareStop', before.user));
+    if (info.share && info.share.user !== self && (before?.user !== info.share.user || before.type !== info.share.type)) {
+      events.push(this.made(info.share.type, info.share.user));
+    }
     this.seq = info.seq;
     Object.assign(this.info, info);
     return events;
   }
 
-  private made(type: 'leave', user: string): Presence {
+  private made(type: Share['type'] | 'shareStop' | 'leave', user: string): Presence {
     return { eventOp: 'presence', type, roomId: this.id, user, sender: user };
   }
 }
+
+/** A push as the app gets it: with the fields that every event has. */
+export const whole = (push: Push): Presence => ({ roomId: '', user: '', sender: '', ...push }) as unknown as Presence;

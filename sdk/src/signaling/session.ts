@@ -1,15 +1,19 @@
-import type { CreateRoomResult, InitResult, JoinRoomResult, MemberList, Presence, Result } from '../../types/knowledgetalk';
+import type { CreateRoomResult, InitResult, JoinRoomResult, MediaType, MemberList, Presence, Result } from '../../types/knowledgetalk';
 import { failure, insecureHint, unreachable, type Failure, type Reason } from '../errors';
 import { beacon, isSecure, watchPage } from '../global';
 import { firstFailure, id, isFailure, key, optionalCapacity, optionalId, optionalText } from './arguments';
 import { Connection, LIMIT, type Ask, type Verdict, type WebSocketLike } from './connection';
 import { leaveHandoff, takeHandoff, type Handoff } from './handoff';
-import { FEATURES, isRoom, readRegister, type Answer, type Incoming, type Json, type Push, type RegisterAnswer, type Signal } from './messages';
-import { Room } from './room';
+import {
+  defined, FEATURES, isRoom, readRegister, result, type Answer, type Incoming, type Json, type Push, type RegisterAnswer, type Signal,
+} from './messages';
+import { Room, whole } from './room';
 
 export interface SessionHooks {
   presence(event: Presence): void;
   signal(from: string, signal: Signal): void;
+  /** A user asks for this user's feed. */
+  subscribe(from: string, type: MediaType): void;
   /** Every message as it came, for getSocket(). */
   wire(message: Json): void;
   /** The socket is up or gone. */
@@ -46,6 +50,8 @@ export class Session {
   userId = '';
   name = '';
   room: Room | null = null;
+  /** The room this user was put out of: what still comes of its end is shown. */
+  private last: Room | null = null;
   private connection: Connection | null = null;
   private credentials: Credentials | null = null;
   private handoff: Handoff | null = null;
@@ -116,12 +122,23 @@ export class Session {
     this.end(null);
   }
 
-  async createRoom(roomId: unknown, title: unknown, capacity: unknown, destroy: unknown): Promise<CreateRoomResult> {
+  createRoom(roomId: unknown, title: unknown, capacity: unknown, destroy: unknown): Promise<CreateRoomResult> {
+    return this.make('createRoom', roomId, title, capacity, destroy);
+  }
+
+  createVideoRoom(roomId: unknown, title: unknown, capacity: unknown, destroy: unknown, talkingNoty: unknown): Promise<CreateRoomResult> {
+    return this.make('createVideoRoom', roomId, title, capacity, destroy, { talkingNoty: talkingNoty === true || talkingNoty === 'true' });
+  }
+
+  private async make(
+    eventOp: string, roomId: unknown, title: unknown, capacity: unknown, destroy: unknown, more: Json = {},
+  ): Promise<CreateRoomResult> {
     const checked = [optionalId(roomId, 'roomId'), optionalText(title, 'title'), optionalCapacity(capacity)];
     const wrong = firstFailure(...checked);
     if (wrong) return { roomId: '', ...wrong };
     const [room, name, size] = checked;
-    const answer = await this.request('createRoom', defined({ roomId: room, title: name, capacity: size, destroy: destroy !== false && destroy !== 'false' }));
+    const fields = { roomId: room, title: name, capacity: size, destroy: destroy !== false && destroy !== 'false', ...more };
+    const answer = await this.request(eventOp, defined(fields));
     return { ...result(answer), roomId: typeof answer.roomId === 'string' ? answer.roomId : '' };
   }
 
@@ -130,6 +147,7 @@ export class Session {
     if (isFailure(room)) return room as unknown as JoinRoomResult;
     const answer = await this.enter(room, (joined) => {
       this.room = new Room(joined);
+      this.last = null;
       return [];
     });
     // The roster inside is ours: what the app gets, it may change.
@@ -147,8 +165,9 @@ export class Session {
     return result(answer);
   }
 
-  async memberList(): Promise<MemberList> {
-    const answer = await this.request('memberList', defined({ roomId: this.room?.id }));
+  async memberList(roomId: unknown): Promise<MemberList> {
+    const given = optionalId(roomId, 'roomId');
+    const answer = isFailure(given) ? { eventOp: 'memberList', ...given } : await this.request('memberList', defined({ roomId: given ?? this.room?.id }));
     const members = (answer.code === '200' && answer.members) || {};
     const list = { ...members };
     for (const [key, value] of Object.entries({ ...result(answer), members })) Object.defineProperty(list, key, { value });
@@ -200,7 +219,7 @@ export class Session {
     const c = this.credentials;
     if (!c) return 'stop';
     const register = (fields: Json) => ask({
-      eventOp: 'register', ...defined({ cpCode: c.cpCode, authKey: c.authKey, name: c.name, device: c.device, features: FEATURES, ...fields }),
+      eventOp: 'register', ...defined({ cpCode: c.cpCode, authKey: c.authKey, name: this.name || c.name, device: c.device, features: FEATURES, ...fields }),
     });
     const anew = { userId: c.wished, ...(c.forced ? { forced: true } : {}) };
     let answer: Answer;
@@ -239,7 +258,7 @@ export class Session {
     this.userId = registered.userId;
     this.secret = registered.resume;
     this.handoff = null;
-    this.name = this.credentials?.name ?? '';
+    this.name ||= this.credentials?.name ?? '';
     this.setIce(registered.iceServers);
     if (lost) {
       this.connection?.dropRelayed();
@@ -283,7 +302,8 @@ export class Session {
     const update = (joined: Room['info']) => (this.room === room ? room.update(joined, this.userId) : []);
     let answer = await this.enter(room.id, update);
     if (answer.code === '441') {
-      await this.request('createRoom', { roomId: room.id, title: room.info.title, destroy: true });
+      const { title, media, talkingNoty } = room.info;
+      await this.request(media ? 'createVideoRoom' : 'createRoom', { roomId: room.id, title, destroy: true, ...(media ? { talkingNoty } : {}) });
       answer = await this.enter(room.id, update);
     }
     if (answer.code === '504' && this.connection) return; // The next handshake tries again.
@@ -315,6 +335,7 @@ export class Session {
   private receive(incoming: Incoming): void {
     this.hooks.wire(incoming.message);
     if (incoming.kind === 'signal') this.hooks.signal(incoming.from, incoming.signal);
+    else if (incoming.kind === 'subscribe') this.hooks.subscribe(incoming.from, incoming.type);
     else if (incoming.kind === 'push') this.push(incoming.message);
   }
 
@@ -323,7 +344,18 @@ export class Session {
       if (this.early.length < EARLY) this.early.push(push);
       return;
     }
-    for (const event of this.room?.apply(push) ?? []) this.hooks.presence(event);
+    const room = this.room ?? this.last;
+    // What goes to this user alone may come from outside the room.
+    const events = room ? room.apply(push) : push.seq === undefined ? [whole(push)] : [];
+    for (const event of events) {
+      if (event.type === 'leave' && event.user === this.userId && this.room) {
+        // Put out: as after leaveRoom, but the app hears of it, and of the room's end that may follow.
+        const last = this.room;
+        this.leave('left');
+        this.last = last;
+      }
+      this.hooks.presence(event);
+    }
   }
 
   private pageGone(): void {
@@ -343,7 +375,7 @@ export class Session {
   }
 
   private leave(reason: Reason): void {
-    this.room = null;
+    this.room = this.last = null;
     this.hooks.left(reason);
   }
 
@@ -375,10 +407,3 @@ const refused = (answer: Answer) => answer.code === '409' || answer.code === '41
 
 /** License keys are JWTs, tenant codes are not. */
 const isToken = (x: unknown) => typeof x === 'string' && /^eyJ[\w-]*\.[\w-]+\.[\w-]+$/.test(x);
-
-const defined = (fields: Json): Json => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
-
-/** Code, sentence and hint of an answer, without what belongs to the wire. */
-function result({ code, message, hint }: Answer): Result {
-  return { code, ...(message ? { message } : {}), ...(hint ? { hint } : {}) };
-}

@@ -1,0 +1,199 @@
+import type { MediaType } from '../../types/knowledgetalk';
+import { explain, type Reason } from '../errors';
+import type { Answer, Json } from '../signaling/messages';
+import { isLive } from './streams';
+
+export interface FeedsHooks {
+  me(): string;
+  isMember(id: string): boolean;
+  inRoom(): boolean;
+  request(eventOp: string, fields: Json): Promise<Answer>;
+  publish(target: string, type: MediaType, stream: MediaStream): void;
+  unpublish(target: string, type: MediaType): void;
+  /** Who is sent what. */
+  sent(type: MediaType): [user: string, stream: MediaStream][];
+  stream(user: string, type: MediaType): MediaStream | undefined;
+}
+
+/** Milliseconds. */
+export const LIMIT = {
+  subscribe: 30_000,
+  /** A wish may overtake the refusal of what was received before: it is said again. */
+  repeat: 5_000,
+};
+
+/** Users whose wishes are kept until they are known as members. Each has two at most. */
+const STRANGERS = 64;
+
+interface Feed {
+  stream: MediaStream;
+  audio: boolean;
+  video: boolean;
+}
+
+interface Wait {
+  promise: Promise<MediaStream | false>;
+  settle(stream: MediaStream | false): void;
+}
+
+const isType = (x: unknown): x is MediaType => x === 'cam' || x === 'screen';
+
+/**
+ * Group rooms over the mesh: a feed is announced to the room once and sent only to those who ask for it. What is asked for travels over
+ * the pair's own connection, as any publication does.
+ */
+export class Feeds {
+  private readonly own = new Map<MediaType, Feed>();
+  /** Who asked for what that is not being sent yet: the feed is not there, or the asker is not known yet. */
+  private readonly wishes = new Map<string, Set<MediaType>>();
+  /** Subscriptions under way and those that stand, by type and user. */
+  private readonly waits = new Map<string, Wait>();
+  private readonly received = new Set<string>();
+  private epoch = 0;
+
+  constructor(private readonly hooks: FeedsHooks) {}
+
+  /** True once the room knows of the feed. Again for the same type: the tracks are swapped for all who receive it. */
+  async publish(type: unknown, stream: unknown): Promise<boolean> {
+    if (!this.hooks.me()) return refuse('publishVideo', 'not-registered');
+    if (!isType(type)) return refuse('publishVideo', 'bad-type');
+    if (!isLive(stream)) return refuse('publishVideo', 'bad-stream');
+    if (!this.hooks.inRoom()) return refuse('publishVideo', 'no-room');
+    const before = this.own.get(type);
+    const feed = { stream, audio: stream.getAudioTracks().length > 0, video: stream.getVideoTracks().length > 0 };
+    this.own.set(type, feed);
+    if (before) {
+      for (const [id, old] of this.hooks.sent(type)) if (old === before.stream) this.hooks.publish(id, type, stream);
+    }
+    // Said once: apps make something of every announcement, and a mere swap reaches the receivers by itself.
+    if (before?.audio !== feed.audio || before?.video !== feed.video) {
+      if (!(await this.announce(type, feed))) {
+        if (this.own.get(type) === feed) {
+          if (before) this.own.set(type, before);
+          else this.own.delete(type);
+        }
+        return false;
+      }
+    }
+    for (const id of this.wishes.keys()) this.serve(id);
+    return true;
+  }
+
+  unpublish(type: MediaType): void {
+    const feed = this.own.get(type);
+    if (!feed) return;
+    this.own.delete(type);
+    for (const [id, stream] of this.hooks.sent(type)) if (stream === feed.stream) this.hooks.unpublish(id, type);
+    void this.hooks.request('unpublish', { type });
+  }
+
+  /** The feed's stream, once it is connected; false when it does not come within 30 s. Calls that overlap share their outcome. */
+  subscribe(user: unknown, type: unknown): Promise<MediaStream | false> {
+    const no = (reason: Reason) => Promise.resolve<false>(refuse('subscribeVideo', reason));
+    if (!this.hooks.me()) return no('not-registered');
+    if (!isType(type)) return no('bad-type');
+    if (user === this.hooks.me()) return no('self');
+    if (typeof user !== 'string' || !this.hooks.isMember(user)) return no('not-in-room');
+    const key = `${type} ${user}`;
+    const stream = this.hooks.stream(user, type);
+    if (stream && this.received.has(key)) return Promise.resolve(stream);
+    const waiting = this.waits.get(key);
+    if (waiting) return waiting.promise;
+    let resolve!: (stream: MediaStream | false) => void;
+    const promise = new Promise<MediaStream | false>((r) => {
+      resolve = r;
+    });
+    const ask = async () => {
+      const { code } = await this.hooks.request('subscribe', { target: user, type, audio: true, video: true });
+      if (code !== '200' && code !== '504' && this.waits.get(key) === wait) wait.settle(refuse('subscribeVideo', 'not-in-room'));
+    };
+    const limit = setTimeout(() => wait.settle(refuse('subscribeVideo', 'no-answer')), LIMIT.subscribe);
+    const repeat = setInterval(() => void ask(), LIMIT.repeat);
+    const wait: Wait = {
+      promise,
+      settle: (outcome) => {
+        clearTimeout(limit);
+        clearInterval(repeat);
+        this.waits.delete(key);
+        resolve(outcome);
+      },
+    };
+    this.waits.set(key, wait);
+    void ask();
+    return promise;
+  }
+
+  stream(type: MediaType): MediaStream | undefined {
+    return this.own.get(type)?.stream;
+  }
+
+  /** Media of a user is here. */
+  handleSubscribed(user: string, type: MediaType): void {
+    const key = `${type} ${user}`;
+    const stream = this.hooks.stream(user, type);
+    if (!stream) return;
+    this.received.add(key);
+    this.waits.get(key)?.settle(stream);
+  }
+
+  /** A user asks for a feed. */
+  handleWish(user: string, type: MediaType): void {
+    if (!this.wishes.has(user) && !this.hooks.isMember(user) && this.wishes.size >= STRANGERS) return;
+    this.wishes.set(user, (this.wishes.get(user) ?? new Set<MediaType>()).add(type));
+    this.serve(user);
+  }
+
+  /** These users are members now, and the app knows it. */
+  handleMembers(ids: Iterable<string>): void {
+    for (const id of ids) this.serve(id);
+  }
+
+  handleLeave(user: string): void {
+    this.wishes.delete(user);
+    for (const type of ['cam', 'screen']) {
+      this.received.delete(`${type} ${user}`);
+      this.waits.get(`${type} ${user}`)?.settle(false);
+    }
+  }
+
+  /** Everything received is gone with the session. */
+  handleLost(): void {
+    this.received.clear();
+  }
+
+  /** A new session is in the room: it has no feeds yet. */
+  restored(): void {
+    for (const [type, feed] of this.own) void this.announce(type, feed);
+  }
+
+  /** The room is left. */
+  left(): void {
+    this.own.clear();
+    this.wishes.clear();
+    this.received.clear();
+    for (const wait of [...this.waits.values()]) wait.settle(false);
+  }
+
+  private async announce(type: MediaType, { audio, video }: Feed): Promise<boolean> {
+    this.epoch = Math.max(this.epoch + 1, Date.now());
+    return (await this.hooks.request('publish', { type, epoch: this.epoch, audio, video })).code === '200';
+  }
+
+  private serve(user: string): void {
+    const wishes = this.wishes.get(user);
+    if (!wishes || !this.hooks.isMember(user)) return;
+    for (const type of [...wishes]) {
+      const feed = this.own.get(type);
+      if (!feed) continue;
+      wishes.delete(type);
+      this.hooks.publish(user, type, feed.stream);
+    }
+    if (wishes.size === 0) this.wishes.delete(user);
+  }
+}
+
+function refuse(method: string, reason: Reason): false {
+  const { message, hint } = explain(reason);
+  console.warn(`Ieum: ${method}: ${message} ${hint}`);
+  return false;
+}

@@ -1,0 +1,97 @@
+import { hasUserActed } from '../global';
+
+/** The level of a microphone: the only place that names AudioContext. */
+export class Meter {
+  private readonly context: AudioContext;
+  private readonly analyser: AnalyserNode;
+  private readonly samples: Float32Array<ArrayBuffer>;
+
+  constructor(readonly track: MediaStreamTrack) {
+    this.context = new AudioContext();
+    this.analyser = this.context.createAnalyser();
+    this.analyser.fftSize = 1024;
+    this.samples = new Float32Array(this.analyser.fftSize);
+    this.context.createMediaStreamSource(new MediaStream([track])).connect(this.analyser);
+  }
+
+  /** Root mean square of the last samples, 0 to 1; 0 while the browser waits for the user's first click. */
+  level(): number {
+    if (this.context.state !== 'running') {
+      if (hasUserActed()) void this.context.resume();
+      return 0;
+    }
+    this.analyser.getFloatTimeDomainData(this.samples);
+    return Math.sqrt(this.samples.reduce((sum, x) => sum + x * x, 0) / this.samples.length);
+  }
+
+  close(): void {
+    void this.context.close();
+  }
+}
+
+export interface TalkingHooks {
+  /** The microphone that others hear; undefined when there is none or nobody wants to know. */
+  track(): MediaStreamTrack | undefined;
+  say(talking: boolean): void;
+}
+
+/** Milliseconds between two looks, looks without voice until it counts as ended, and between two messages. */
+const LOOK = 100;
+const SILENT = 8;
+const GAP = 500;
+/** Louder begins, softer ends. Speech is some ten times louder than the first, a quiet room softer than the second. */
+const LEVEL = { on: 0.02, off: 0.01 };
+
+/** Tells the room when this user begins and ends to talk. */
+export class Talking {
+  private meter: Meter | null = null;
+  private timer: ReturnType<typeof setInterval> | undefined;
+  private said = false;
+  private talking = false;
+  private silent = 0;
+  private looks = 0;
+
+  constructor(private readonly hooks: TalkingHooks, private readonly create: (track: MediaStreamTrack) => Meter = (track) => new Meter(track)) {}
+
+  /** A room whose members want to know is entered. */
+  start(): void {
+    this.timer ??= setInterval(() => this.look(), LOOK);
+  }
+
+  /** It is left. */
+  stop(): void {
+    clearInterval(this.timer);
+    this.timer = undefined;
+    this.drop();
+    this.talking = this.said = false;
+    this.looks = 0;
+  }
+
+  private look(): void {
+    const track = this.hooks.track();
+    if (track !== this.meter?.track) {
+      this.drop();
+      try {
+        this.meter = track ? this.create(track) : null;
+      } catch (error) {
+        // Without an audio context there is nothing to measure with.
+        console.warn('Ieum: the audio level cannot be measured.', error);
+        return this.stop();
+      }
+    }
+    const level = this.meter?.level() ?? 0;
+    this.silent = level < LEVEL.off ? this.silent + 1 : 0;
+    if (level > LEVEL.on) this.talking = true;
+    else if (this.silent >= SILENT) this.talking = false;
+    this.looks = Math.max(0, this.looks - 1);
+    if (this.talking === this.said || this.looks > 0) return;
+    this.said = this.talking;
+    this.looks = GAP / LOOK;
+    this.hooks.say(this.said);
+  }
+
+  private drop(): void {
+    this.meter?.close();
+    this.meter = null;
+  }
+}

@@ -1,0 +1,329 @@
+/**
+ * The other user's client speaks the raw protocol: one connection for each direction and type, each with a plain offer by who sends. It
+ * announces nothing: the tracks of its offer are the publication, and closing the connection ends it.
+ */
+import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
+import type { Reason } from '../errors';
+import type { Signal } from '../signaling/messages';
+import { LAYOUT, TYPES } from './layout';
+import { LIMIT, type PairHooks } from './pair';
+import { OneWay } from './peer';
+import { Trickle } from './trickle';
+
+/** Candidates kept for a description that has not come. */
+const EARLY = 128;
+/** New connections in place of one that broke. */
+const TRIES = 3;
+
+type Hooks = Pick<PairHooks, 'send' | 'iceServers'> & {
+  state(state: RTCPeerConnectionState | 'opening', reason: Reason | ''): void;
+};
+
+/** A connection of one type in one direction, and its successors: one operation at a time, none after close(). */
+abstract class Way {
+  protected link: OneWay | null = null;
+  private trickle: Trickle | null = null;
+  private early: RTCIceCandidateInit[] = [];
+  private described = false;
+  /** Counts connections: what belongs to an earlier one is void. */
+  protected life = 0;
+  private chain: Promise<void> = Promise.resolve();
+
+  constructor(protected readonly type: MediaType, protected readonly hooks: Hooks) {}
+
+  get connection(): RTCPeerConnection | undefined {
+    return this.link?.pc;
+  }
+
+  get connected(): boolean {
+    return this.link?.pc.connectionState === 'connected';
+  }
+
+  /** The descriptions do not say which way a candidate goes: both ways get it, and the browser knows by its user fragment. */
+  candidates(list: RTCIceCandidateInit[]): void {
+    if (this.link && this.described) this.run((link) => link.add(list));
+    else this.early = [...this.early, ...list].slice(-EARLY);
+  }
+
+  /** What was sent last may have been lost with the socket. */
+  resumed(): void {
+    if (!this.connected) this.trickle?.again();
+  }
+
+  close(): void {
+    this.life++;
+    this.trickle?.stop();
+    this.link?.close();
+    this.trickle = this.link = null;
+    this.described = false;
+  }
+
+  protected abstract ready(): void;
+
+  /** A new connection in place of the old one. */
+  protected open(): void {
+    this.close();
+    const life = this.life;
+    this.hooks.state('opening', '');
+    this.then(async () => {
+      const servers = await this.hooks.iceServers();
+      if (life !== this.life) return;
+      const trickle = new Trickle((candidates) => void this.hooks.send({ eventOp: 'candidate', gen: 0, type: this.type, candidates }));
+      this.trickle = trickle;
+      this.link = new OneWay(servers, { link: (state) => this.changed(state), candidate: (candidate) => trickle.add(candidate) });
+    });
+  }
+
+  /** Does something with the present connection, after all before it. */
+  protected run(work: (link: OneWay) => Promise<unknown>): void {
+    const life = this.life;
+    this.then(async () => {
+      if (life !== this.life || !this.link) return;
+      try {
+        await work(this.link);
+      } catch (error) {
+        if (life !== this.life) return;
+        console.warn('Ieum: negotiation failed', error);
+        this.fail('broken');
+      }
+    });
+  }
+
+  protected describe(type: 'offer' | 'answer', sdp: string): void {
+    const life = this.life;
+    void this.hooks.send({ eventOp: 'sdp', gen: 0, n: 0, type: this.type, sdp: { type, sdp } }).then((code) => {
+      if (code === '403' && life === this.life) this.fail('not-in-room');
+    });
+    this.trickle?.release();
+  }
+
+  /** The remote description is set: candidates can go in. */
+  protected async flush(link: OneWay): Promise<void> {
+    this.described = true;
+    const { early } = this;
+    this.early = [];
+    await link.add(early);
+  }
+
+  protected fail(reason: Reason): void {
+    this.close();
+    this.hooks.state('failed', reason);
+  }
+
+  protected ended(): void {
+    this.fail('ice-failed');
+  }
+
+  private changed(state: RTCPeerConnectionState): void {
+    if (state === 'connected') this.ready();
+    if (state === 'failed' || state === 'closed') this.ended();
+    else if (state === 'connected' || state === 'disconnected') this.hooks.state(state, state === 'connected' ? '' : 'interrupted');
+  }
+
+  private then(work: () => Promise<void>): void {
+    this.chain = this.chain.then(work);
+  }
+}
+
+/** To the other user. */
+class Outgoing extends Way {
+  stream: MediaStream | null = null;
+  private kinds = '';
+  private waiter: { promise: Promise<boolean>; resolve(ok: boolean): void; timer: ReturnType<typeof setTimeout> } | null = null;
+  private again: ReturnType<typeof setTimeout> | undefined;
+  private failures = 0;
+
+  get waiting(): boolean {
+    return this.waiter !== null;
+  }
+
+  publish(stream: MediaStream): Promise<boolean> {
+    this.stream = stream;
+    const promise = this.wait();
+    const kinds = LAYOUT.filter(({ type, kind }) => type === 'cam' && stream.getTracks().some((track) => track.kind === kind)).map(({ kind }) => kind);
+    if (this.kinds === kinds.join() && this.life > 0 && this.link) {
+      this.run((link) => link.replace(stream));
+      this.run(async () => this.connected && this.ready());
+    } else {
+      this.kinds = kinds.join();
+      this.offer();
+    }
+    return promise;
+  }
+
+  answered(sdp: string): void {
+    this.run(async (link) => {
+      if (link.pc.signalingState !== 'have-local-offer') return;
+      await link.answered(sdp);
+      await this.flush(link);
+    });
+  }
+
+  unpublish(): void {
+    this.stream = null;
+    this.close();
+    this.settle(false);
+  }
+
+  override close(): void {
+    clearTimeout(this.again);
+    super.close();
+  }
+
+  protected ready(): void {
+    this.failures = 0;
+    this.settle(true);
+  }
+
+  protected override fail(reason: Reason): void {
+    super.fail(reason);
+    // A first attempt that fails is the app's to repeat. What stood once comes back when the network does, but a raw client may as well
+    // have hung up without a word: it is not rung for ever.
+    if (this.waiter || this.failures >= TRIES || reason === 'not-in-room') return this.unpublish();
+    if (this.stream) this.again = setTimeout(() => this.offer(), LIMIT.again * 2 ** this.failures++);
+  }
+
+  private offer(): void {
+    this.open();
+    this.run(async (link) => {
+      if (this.stream) this.describe('offer', await link.offer(this.stream));
+    });
+  }
+
+  private wait(): Promise<boolean> {
+    if (this.waiter) return this.waiter.promise;
+    let resolve!: (ok: boolean) => void;
+    const promise = new Promise<boolean>((r) => {
+      resolve = r;
+    });
+    const timer = setTimeout(() => this.fail(this.link?.pc.remoteDescription ? 'ice-failed' : 'no-answer'), LIMIT.publish);
+    this.waiter = { promise, resolve, timer };
+    return promise;
+  }
+
+  private settle(ok: boolean): void {
+    clearTimeout(this.waiter?.timer);
+    this.waiter?.resolve(ok);
+    this.waiter = null;
+  }
+}
+
+/** From the other user. */
+class Incoming extends Way {
+  private fingerprint = '';
+  private told = false;
+
+  constructor(type: MediaType, hooks: Hooks, private readonly show: (tracks: MediaStreamTrack[] | null, first: boolean) => void) {
+    super(type, hooks);
+  }
+
+  /** A second offer of the same connection renegotiates it; one of another connection is another publication. */
+  offered(sdp: string): void {
+    const fingerprint = /^a=fingerprint:.*$/m.exec(sdp)?.[0] ?? '';
+    if (this.life === 0 || !fingerprint || fingerprint !== this.fingerprint) {
+      this.open();
+      this.told = false;
+    }
+    this.fingerprint = fingerprint;
+    this.run(async (link) => {
+      this.describe('answer', await link.accept(sdp));
+      await this.flush(link);
+      if (this.connected) this.ready();
+    });
+  }
+
+  override close(): void {
+    super.close();
+    this.fingerprint = '';
+    this.show(null, false);
+  }
+
+  /** By closing its connection a raw client ends a publication: nothing has failed. */
+  protected override ended(): void {
+    if (this.told) this.close();
+    else super.ended();
+  }
+
+  protected ready(): void {
+    const tracks = this.link?.tracks() ?? [];
+    if (tracks.length) this.show(tracks, !this.told);
+    else this.show(null, false);
+    this.told = tracks.length > 0;
+  }
+}
+
+/** One user with a raw client. The same surface as Pair. */
+export class RawPair {
+  private readonly out: Record<MediaType, Outgoing>;
+  private readonly in: Record<MediaType, Incoming>;
+  private reported: PeerStateEvent['state'] | '' = '';
+
+  constructor(private readonly hooks: PairHooks) {
+    const ways: Hooks = {
+      send: (signal) => hooks.send(signal),
+      iceServers: () => hooks.iceServers(),
+      state: (state, reason) => this.report(state, reason),
+    };
+    const incoming = (type: MediaType) => new Incoming(type, ways, (tracks, first) => {
+      hooks.stream(type, tracks);
+      if (tracks && first) hooks.subscribed(type);
+    });
+    this.out = { cam: new Outgoing('cam', ways), screen: new Outgoing('screen', ways) };
+    this.in = { cam: incoming('cam'), screen: incoming('screen') };
+  }
+
+  /** Of several, the one that carries most. */
+  get connection(): RTCPeerConnection | undefined {
+    return this.out.cam.connection ?? this.in.cam.connection ?? this.out.screen.connection ?? this.in.screen.connection;
+  }
+
+  get waiting(): boolean {
+    return TYPES.some((type) => this.out[type].waiting);
+  }
+
+  sending(type: MediaType): MediaStream | null {
+    return this.out[type].stream;
+  }
+
+  publish(type: MediaType, stream: MediaStream): Promise<boolean> {
+    return this.out[type].publish(stream);
+  }
+
+  unpublish(type: MediaType): void {
+    this.out[type].unpublish();
+  }
+
+  refuse(type: MediaType): void {
+    this.in[type].close();
+  }
+
+  signal(signal: Signal): void {
+    if (signal.eventOp === 'candidate') {
+      const type = signal.type ?? 'cam';
+      for (const way of [this.out[type], this.in[type]]) way.candidates(signal.candidates);
+    } else if (signal.eventOp === 'sdp') {
+      const type = signal.type ?? 'cam';
+      if (signal.sdp.type === 'answer') this.out[type].answered(signal.sdp.sdp);
+      else this.in[type].offered(signal.sdp.sdp);
+    }
+  }
+
+  resumed(): void {
+    for (const type of TYPES) for (const way of [this.out[type], this.in[type]]) way.resumed();
+  }
+
+  dispose(): void {
+    for (const type of TYPES) {
+      this.out[type].unpublish();
+      this.in[type].close();
+    }
+  }
+
+  /** Once for each change, over all ways. */
+  private report(state: RTCPeerConnectionState | 'opening', reason: Reason | ''): void {
+    const shown = state === 'opening' ? 'connecting' : state === 'disconnected' ? 'interrupted' : state === 'failed' ? 'failed' : 'connected';
+    if (shown === this.reported && shown !== 'failed') return;
+    this.reported = shown;
+    this.hooks.report(shown, reason);
+  }
+}
