@@ -18,5 +18,6 @@ esbuild() {
 }
 esbuild sdk/src/script.ts --format=iife --outfile="$work/knowledgetalk.min.js"
 esbuild sdk/src/index.ts --format=esm --outfile="$work/knowledgetalk.mjs"
+esbuild sdk/src/socketio.ts --format=iife --outfile="$work/socket.io.min.js"
 cp sdk/types/knowledgetalk.d.ts "$work/"
 mv "$work"/* "$out/"

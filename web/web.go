@@ -73,7 +73,8 @@ func newSite(c Config, files fs.FS) (*site, error) {
 	return s, nil
 }
 
-// addSDK puts each file of dist at the root, source maps included: min.js names its map by a relative address.
+// addSDK puts each file of dist at the root, source maps included: min.js names its map by a relative address. The Socket.IO client
+// has the address that pages know from other servers.
 func (s *site) addSDK(files fs.FS) error {
 	entries, err := fs.ReadDir(files, "dist")
 	if err != nil {
@@ -88,7 +89,11 @@ func (s *site) addSDK(files fs.FS) error {
 		if err != nil {
 			return err
 		}
-		s.resources["/"+e.Name()] = r
+		at := "/" + e.Name()
+		if strings.HasPrefix(e.Name(), "socket.io.") {
+			at = "/socket.io/" + e.Name()
+		}
+		s.resources[at] = r
 	}
 	for _, name := range required {
 		if s.resources["/"+name] == nil {

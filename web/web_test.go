@@ -61,7 +61,9 @@ func TestEveryRouteSaysWhatItIs(t *testing.T) {
 		"/knowledgetalk.min.js": "text/javascript; charset=utf-8", "/knowledgetalk.mjs": "text/javascript; charset=utf-8",
 		"/knowledgetalk.d.ts": "application/typescript; charset=utf-8", "/assets/ieum.css": "text/css; charset=utf-8",
 		"/assets/p2p.mjs": "text/javascript; charset=utf-8", "/assets/text.ko.js": "text/javascript; charset=utf-8",
-		"/assets/logo.svg": "image/svg+xml; charset=utf-8", "/favicon.ico": "image/svg+xml; charset=utf-8",
+		"/socket.io/socket.io.min.js":     "text/javascript; charset=utf-8",
+		"/socket.io/socket.io.min.js.map": "application/json; charset=utf-8",
+		"/assets/logo.svg":                "image/svg+xml; charset=utf-8", "/favicon.ico": "image/svg+xml; charset=utf-8",
 	}
 	for path, want := range types {
 		r := get(s, "GET", path)
@@ -108,7 +110,7 @@ func TestPagePolicy(t *testing.T) {
 func TestSDKIsOpenToEveryPage(t *testing.T) {
 	s := open(t, Config{})
 	for _, path := range s.paths() {
-		sdk := strings.HasPrefix(path, "/knowledgetalk.")
+		sdk := strings.HasPrefix(path, "/knowledgetalk.") || strings.HasPrefix(path, "/socket.io/")
 		h := get(s, "GET", path).Header
 		if got := h.Get("Access-Control-Allow-Origin"); (got == "*") != sdk || (got == "") == sdk {
 			t.Errorf("%s: Access-Control-Allow-Origin %q", path, got)
@@ -397,6 +399,7 @@ func TestHandlerServesAllDocumentedRoutes(t *testing.T) {
 	}
 	for _, path := range []string{
 		"/", "/p2p", "/sample", "/guide", "/dev/license", "/knowledgetalk.min.js", "/knowledgetalk.mjs", "/knowledgetalk.d.ts",
+		"/socket.io/socket.io.min.js",
 	} {
 		if r := get(h, "GET", path); r.StatusCode != 200 {
 			t.Errorf("%s: %d", path, r.StatusCode)

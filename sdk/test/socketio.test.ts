@@ -1,0 +1,342 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { io, type Options, type Socket } from '../src/socketio';
+
+/** A WebSocket whose other end is the test. */
+class Wire {
+  static made: Wire[] = [];
+  onopen = null;
+  onmessage: ((event: { data: unknown }) => void) | null = null;
+  onclose: ((event: unknown) => void) | null = null;
+  onerror = null;
+  sent: string[] = [];
+  /** Close code; 1005: without one. */
+  closed: number | undefined;
+
+  constructor(readonly url: string) {
+    Wire.made.push(this);
+  }
+
+  static get last(): Wire {
+    return Wire.made[Wire.made.length - 1]!;
+  }
+
+  send(text: string): void {
+    this.sent.push(text);
+  }
+
+  close(code?: number): void {
+    this.closed = code ?? 1005;
+  }
+
+  /** The server says. */
+  says(...packets: unknown[]): void {
+    for (const data of packets) this.onmessage?.({ data });
+  }
+
+  /** The server accepts the connection. */
+  accept(id = 'one'): void {
+    this.says('0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":65536}', `40{"sid":"${id}"}`);
+  }
+
+  cut(): void {
+    this.onclose?.({});
+  }
+}
+
+let socket: Socket;
+let heard: unknown[];
+
+function start(options: Options = {}, url = 'https://server:7102'): Wire {
+  socket = io(url, options, (u) => new Wire(u));
+  for (const event of ['connect', 'disconnect', 'connect_error', 'knowledgetalk']) {
+    socket.on(event, (value) => heard.push([event, value instanceof Error ? value.message : value]));
+  }
+  return Wire.last;
+}
+
+function connected(options?: Options): Wire {
+  const wire = start(options);
+  wire.accept();
+  heard = [];
+  wire.sent = [];
+  return wire;
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.spyOn(Math, 'random').mockReturnValue(0.5); // no jitter
+  Wire.made = [];
+  heard = [];
+});
+
+afterEach(() => {
+  socket.disconnect();
+  expect(vi.getTimerCount(), 'a timer outlives its owner').toBe(0);
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+describe('the address', () => {
+  for (const [name, url, options, want] of [
+    ['of a server', 'https://server:7102', {}, 'wss://server:7102/socket.io/?EIO=4&transport=websocket'],
+    ['without TLS', 'http://server', {}, 'ws://server/socket.io/?EIO=4&transport=websocket'],
+    ['of a WebSocket', 'wss://server', {}, 'wss://server/socket.io/?EIO=4&transport=websocket'],
+    ['without a scheme', 'server:7102', {}, 'wss://server:7102/socket.io/?EIO=4&transport=websocket'],
+    ['with another path', 'https://server', { path: '/io' }, 'wss://server/io/?EIO=4&transport=websocket'],
+    ['with a query', 'https://server?a=1', { query: { b: '2 3' } }, 'wss://server/socket.io/?a=1&b=2+3&EIO=4&transport=websocket'],
+    ['with options of other clients', 'https://server', { transports: ['polling'], forceNew: true }, 'wss://server/socket.io/?EIO=4&transport=websocket'],
+  ] as [string, string, Options, string][]) {
+    it(name, () => expect(start(options, url).url).toBe(want));
+  }
+
+  it('may carry a namespace, which every packet then names', () => {
+    const wire = start({}, 'https://server/room');
+    wire.says('0{"pingInterval":25000,"pingTimeout":20000}', '40/other,{"sid":"x"}');
+    expect(socket.connected).toBe(false);
+    wire.says('40/room,{"sid":"x"}', '42/room,["knowledgetalk",1]', '42["knowledgetalk",2]');
+    socket.emit('a');
+    expect(wire.sent).toEqual(['40/room,', '42/room,["a"]']);
+    expect(heard).toEqual([['connect', undefined], ['knowledgetalk', 1]]);
+  });
+
+  it('is needed where no script or page has one', () => {
+    connected();
+    expect(() => io()).toThrow();
+  });
+});
+
+describe('connecting', () => {
+  it('opens, says hello, and knows its id', () => {
+    const wire = start();
+    expect([socket.connected, socket.disconnected, socket.active, socket.id]).toEqual([false, true, true, undefined]);
+    wire.accept('abc');
+    expect(wire.sent).toEqual(['40']);
+    expect([socket.connected, socket.disconnected, socket.active, socket.id]).toEqual([true, false, true, 'abc']);
+    expect(heard).toEqual([['connect', undefined]]);
+  });
+
+  it('waits for connect() when it is told to', () => {
+    start({ autoConnect: false });
+    expect(Wire.made.length).toBe(0);
+    socket.connect().connect();
+    expect(Wire.made.length).toBe(1);
+  });
+
+  it('sends auth, as it is or as a function gives it each time', () => {
+    let n = 0;
+    for (const [auth, want] of [[{ token: 'x' }, '40{"token":"x"}'], [(give: (auth: Record<string, unknown>) => void) => give({ n: ++n }), '40{"n":1}']] as const) {
+      const wire = start({ auth });
+      wire.accept();
+      expect(wire.sent).toEqual([want]);
+      socket.disconnect();
+    }
+  });
+
+  it('ends with connect_error when the server has no such namespace, and does not try again', () => {
+    const wire = start();
+    wire.says('0{"pingInterval":25000,"pingTimeout":20000}', '44{"message":"Invalid namespace"}');
+    expect(heard).toEqual([['connect_error', 'Invalid namespace']]);
+    expect([socket.active, wire.closed]).toEqual([false, 1005]);
+  });
+
+  it('takes so long at most, then tries again', () => {
+    const wire = start({ timeout: 3000 });
+    vi.advanceTimersByTime(3000);
+    expect(heard).toEqual([['connect_error', 'timeout']]);
+    expect(wire.closed).toBe(4000);
+    vi.advanceTimersByTime(1000);
+    expect(Wire.made.length).toBe(2);
+  });
+
+  it('goes on when a socket cannot even be made', () => {
+    socket = io('https://server', {}, () => {
+      throw new Error('blocked');
+    });
+    socket.on('connect_error', (e) => heard.push(e.message));
+    vi.advanceTimersByTime(1000);
+    expect(heard).toEqual(['blocked']);
+  });
+});
+
+describe('events', () => {
+  it('go out and come in with all their arguments', () => {
+    const wire = connected();
+    socket.emit('knowledgetalk', { text: '한글 😀' }, 2);
+    expect(wire.sent).toEqual(['42["knowledgetalk",{"text":"한글 😀"},2]']);
+    const got: unknown[] = [];
+    socket.on('many', (...args) => got.push(...args));
+    wire.says('42["many",1,"둘\\n",{"three":3}]', '42["unheard"]');
+    expect(got).toEqual([1, '둘\n', { three: 3 }]);
+  });
+
+  it('are answered', () => {
+    const wire = connected();
+    const answers: unknown[] = [];
+    socket.emit('a', 1, (...args: unknown[]) => answers.push(['a', ...args]));
+    socket.emit('b', (...args: unknown[]) => answers.push(['b', ...args]));
+    expect(wire.sent).toEqual(['420["a",1]', '421["b"]']);
+    wire.says('431["later",2]', '430[]', '430["twice"]', '437["unasked"]');
+    expect(answers).toEqual([['b', 'later', 2], ['a']]);
+  });
+
+  it('can be answered', () => {
+    const wire = connected();
+    socket.on('question', (value, answer) => answer(value * 2));
+    wire.says('4212["question",21]');
+    expect(wire.sent).toEqual(['4312[42]']);
+  });
+
+  it('wait for the connection, and go out before what connect brings', () => {
+    const wire = start();
+    socket.emit('early', 1);
+    socket.on('connect', () => socket.emit('late'));
+    expect(wire.sent).toEqual([]);
+    wire.accept();
+    expect(wire.sent).toEqual(['40', '42["early",1]', '42["late"]']);
+  });
+
+  it('wait in a bounded number', () => {
+    const wire = start();
+    for (let i = 0; i < 300; i++) socket.emit('e', i);
+    wire.accept();
+    expect([wire.sent.length, wire.sent[1]]).toEqual([257, '42["e",44]']);
+  });
+
+  it('have names of which three are taken', () => {
+    connected();
+    for (const name of ['connect', 'connect_error', 'disconnect']) expect(() => socket.emit(name)).toThrow('reserved');
+  });
+
+  it('reach once-listeners once, removed ones not at all, and all others when one throws', () => {
+    vi.spyOn(console, 'error').mockImplementation(() => undefined);
+    const wire = connected();
+    const got: string[] = [];
+    const gone = () => got.push('gone');
+    socket.on('e', () => {
+      throw new Error('a fault of the app');
+    });
+    socket.once('e', () => got.push('once')).on('e', gone).on('e', () => got.push('on')).off('e', gone);
+    wire.says('42["e"]', '42["e"]');
+    expect(got).toEqual(['once', 'on', 'on']);
+    socket.off('e');
+    wire.says('42["e"]');
+    socket.off();
+    wire.says('42["knowledgetalk",1]');
+    expect([got.length, heard]).toEqual([3, []]);
+  });
+});
+
+describe('the end', () => {
+  it('is said when the app leaves', () => {
+    const wire = connected();
+    socket.disconnect();
+    expect([wire.sent, wire.closed, socket.id]).toEqual([['41'], 1005, undefined]);
+    expect(heard).toEqual([['disconnect', 'io client disconnect']]);
+    vi.advanceTimersByTime(60_000);
+    expect(Wire.made.length).toBe(1);
+    socket.connect();
+    expect(Wire.made.length).toBe(2);
+  });
+
+  it('is final when the server says so, unless the app connects anew', () => {
+    const wire = connected();
+    wire.says('41');
+    expect(heard).toEqual([['disconnect', 'io server disconnect']]);
+    vi.advanceTimersByTime(60_000);
+    expect(Wire.made.length).toBe(1);
+    socket.on('disconnect', () => socket.connect());
+    socket.connect();
+    Wire.last.accept();
+    Wire.last.says('41');
+    expect(Wire.made.length).toBe(3);
+  });
+
+  for (const [name, reason, how] of [
+    ['a cut', 'transport close', (w: Wire) => w.cut()],
+    ['a close packet', 'transport close', (w: Wire) => w.says('1')],
+    ['silence', 'ping timeout', () => vi.advanceTimersByTime(45_000)],
+    ['binary data', 'parse error', (w: Wire) => w.says(new ArrayBuffer(1))],
+    ['a binary event', 'parse error', (w: Wire) => w.says('451-["e",{"_placeholder":true,"num":0}]')],
+    ['what is no JSON', 'parse error', (w: Wire) => w.says('42["e"')],
+  ] as [string, string, (w: Wire) => void][]) {
+    it(`by ${name} is not for good`, () => {
+      const wire = connected();
+      const answers: unknown[] = [];
+      socket.emit('asked', (answer: unknown) => answers.push(answer));
+      how(wire);
+      expect(heard).toEqual([['disconnect', reason]]);
+      expect(wire.closed).toBe(4000); // the server keeps the place
+      socket.emit('meanwhile');
+      vi.advanceTimersByTime(999);
+      expect(Wire.made.length).toBe(1);
+      vi.advanceTimersByTime(1);
+      Wire.last.accept('two');
+      expect([socket.id, Wire.last.sent]).toEqual(['two', ['40', '42["meanwhile"]']]);
+      Wire.last.says('430["to an older question"]');
+      expect(answers).toEqual([]);
+    });
+  }
+
+  it('does not come while the server pings', () => {
+    const wire = connected();
+    for (let i = 0; i < 5; i++) {
+      vi.advanceTimersByTime(44_000);
+      wire.says('2');
+    }
+    expect([heard, wire.sent]).toEqual([[], ['3', '3', '3', '3', '3']]);
+  });
+});
+
+describe('coming back', () => {
+  /** Milliseconds until the next socket is made. */
+  function pause(): number {
+    const n = Wire.made.length;
+    let ms = 0;
+    for (; Wire.made.length === n && ms < 100_000; ms++) vi.advanceTimersByTime(1);
+    return ms;
+  }
+
+  it('waits longer each time, up to a limit, and starts again when it was connected', () => {
+    connected().cut();
+    const pauses = [];
+    for (let i = 0; i < 5; i++) {
+      pauses.push(pause());
+      Wire.last.cut();
+    }
+    expect(pauses).toEqual([1000, 2000, 4000, 5000, 5000]);
+    pause();
+    Wire.last.accept();
+    Wire.last.cut();
+    expect(pause()).toBe(1000);
+  });
+
+  it('is spread by chance', () => {
+    for (const [random, want] of [[0, 500], [0.999999, 1500]] as const) {
+      vi.spyOn(Math, 'random').mockReturnValue(random);
+      connected().cut();
+      expect(Math.abs(pause() - want)).toBeLessThanOrEqual(1);
+      socket.disconnect();
+    }
+  });
+
+  it('can be limited or turned off', () => {
+    connected({ reconnectionAttempts: 2 }).cut();
+    for (let i = 0; i < 2; i++) {
+      pause();
+      Wire.last.cut();
+    }
+    expect([pause(), socket.active]).toEqual([100_000, false]);
+    connected({ reconnection: false }).cut();
+    expect([pause(), socket.active]).toEqual([100_000, false]);
+  });
+
+  it('stops when the app leaves meanwhile, also from within a listener', () => {
+    connected().cut();
+    socket.disconnect();
+    expect(pause()).toBe(100_000);
+    const wire = connected();
+    socket.on('disconnect', () => socket.disconnect());
+    wire.cut();
+    expect(pause()).toBe(100_000);
+  });
+});
