@@ -49,6 +49,7 @@ export class Feeds {
   /** Subscriptions under way and those that stand, by type and user. */
   private readonly waits = new Map<string, Wait>();
   private readonly received = new Set<string>();
+  /** Counts announcements; the server takes up to nine digits. */
   private epoch = 0;
 
   constructor(private readonly hooks: FeedsHooks) {}
@@ -175,8 +176,7 @@ export class Feeds {
   }
 
   private async announce(type: MediaType, { audio, video }: Feed): Promise<boolean> {
-    this.epoch = Math.max(this.epoch + 1, Date.now());
-    return (await this.hooks.request('publish', { type, epoch: this.epoch, audio, video })).code === '200';
+    return (await this.hooks.request('publish', { type, epoch: ++this.epoch, audio, video })).code === '200';
   }
 
   private serve(user: string): void {

@@ -1,0 +1,84 @@
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { Talking, type Meter } from '../src/media/talking';
+import { track } from './browser';
+
+let level: number;
+let microphone: MediaStreamTrack | undefined;
+let said: [boolean, number][];
+let open: number;
+let talking: Talking;
+
+const run = (ms: number, l: number) => {
+  level = l;
+  return vi.advanceTimersByTime(ms);
+};
+
+beforeEach(() => {
+  vi.useFakeTimers({ now: 0 });
+  level = 0;
+  microphone = track('audio');
+  said = [];
+  open = 0;
+  talking = new Talking({ track: () => microphone, say: (on) => said.push([on, Date.now()]) }, (t) => {
+    open++;
+    return { track: t, level: () => level, close: () => open-- } as unknown as Meter;
+  });
+});
+
+afterEach(() => {
+  talking.stop();
+  expect([open, vi.getTimerCount()]).toEqual([0, 0]);
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+it('says when somebody begins and ends, not for every pause', () => {
+  talking.start();
+  run(1000, 0);
+  run(1000, 0.1);
+  run(300, 0);
+  run(1000, 0.1);
+  run(2000, 0);
+  expect(said.map(([on]) => on)).toEqual([true, false]);
+});
+
+it('does not waver between its two levels', () => {
+  talking.start();
+  run(3000, 0.015);
+  expect(said).toEqual([]);
+  run(1000, 0.03);
+  run(3000, 0.015);
+  expect(said.map(([on]) => on)).toEqual([true]);
+});
+
+it('says nothing twice within half a second', () => {
+  talking.start();
+  for (let i = 0; i < 20; i++) {
+    run(100, 0.5);
+    run(900, 0);
+  }
+  expect(said.length).toBeGreaterThan(10);
+  said.slice(1).forEach(([, at], i) => expect(at - said[i]![1]).toBeGreaterThanOrEqual(500));
+});
+
+it('is silent without a microphone, and follows a swapped one', () => {
+  talking.start();
+  run(500, 0.5);
+  microphone = undefined;
+  run(2000, 0.5);
+  expect([said.map(([on]) => on), open]).toEqual([[true, false], 0]);
+  microphone = track('audio');
+  run(500, 0.5);
+  expect([said.length, open]).toEqual([3, 1]);
+});
+
+it('gives up, without noise, where the browser has no audio context', () => {
+  const warn = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+  const mute = new Talking({ track: () => microphone, say: () => undefined }, () => {
+    throw new Error('none');
+  });
+  mute.start();
+  run(5000, 0.5);
+  expect(warn).toHaveBeenCalledOnce();
+  expect(vi.getTimerCount()).toBe(0);
+});
