@@ -21,13 +21,17 @@ func golden(t *testing.T, name string) []byte {
 
 // Every golden file that a client sends must pass Scan and decode without a field that the request type does not know.
 func TestGoldenRequestsAreUnderstood(t *testing.T) {
-	relayed := map[string]bool{"sdp": true, "candidate": true, "publish": true, "unpublish": true}
+	relayed := map[string]bool{"sdp": true, "candidate": true, "publish": true, "unpublish": true, "subscribe": true}
 	bodies := map[string]any{
 		"register": &Register{}, "createRoom": &CreateRoom{}, "joinRoom": &RoomRef{}, "leaveRoom": &RoomRef{}, "memberList": &RoomRef{},
-		"keepAlive": &struct{}{}, "iceServers": &struct{}{},
+		"keepAlive": &struct{}{}, "iceServers": &struct{}{}, "shareStop": &struct{}{},
+		"createVideoRoom": &CreateVideoRoom{}, "destroyRoom": &RoomRef{}, "kickOut": &Targeted{}, "permit": &PermitRequest{},
+		"editRoomInfo": &EditRoom{}, "editUserInfo": &EditUser{}, "changeName": &EditUser{}, "screen": &Targeted{}, "chat": &SayRequest{},
+		"inform": &SayRequest{}, "talking": &SayRequest{}, "publish": &PublishRequest{}, "unpublish": &PublishRequest{},
+		"createGroup": &GroupRequest{}, "endGroup": &GroupRequest{},
 	}
 	files, _ := filepath.Glob("testdata/*.request.json")
-	if len(files) < 12 {
+	if len(files) < 29 {
 		t.Fatalf("only %d golden requests", len(files))
 	}
 	for _, f := range files {
@@ -42,7 +46,8 @@ func TestGoldenRequestsAreUnderstood(t *testing.T) {
 				t.Fatal(err)
 			}
 			op := string(e.Op)
-			if relayed[op] {
+			// without a target publish and unpublish are for the room
+			if relayed[op] && (e.Target != nil || bodies[op] == nil) {
 				if e.Target == nil || e.UserID == nil {
 					t.Error("a relayed message without userId or target")
 				}
@@ -89,6 +94,10 @@ func TestGoldenRelayedIsMadeFromItsRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, e.AppendRelayed(nil, []byte(`"guest-2"`)), golden(t, "sdp.relayed"))
+	if err := e.Scan(golden(t, "subscribe.request")); err != nil {
+		t.Fatal(err)
+	}
+	same(t, e.AppendRelayed(nil, []byte(`"kpoint123"`)), golden(t, "subscribe.relayed"))
 }
 
 func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
@@ -101,6 +110,15 @@ func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
 	state := RoomState{
 		RoomID: "K4325403300AB", Title: "Weekly", CreatedAt: "2026/11/22 09:30:00", Host: &kim, Members: Members{kim, lee}, Seq: 2,
 	}
+	host := kim
+	host.Publishing, host.Pulishing = true, true
+	group := state
+	group.Host, group.Members, group.Media, group.TalkingNoty = &host, Members{host, lee}, true, true
+	group.Share = &Share{Type: "screen", User: "kpoint123"}
+	quiet := lee
+	quiet.Video, quiet.Permit.Chat = false, false
+	feeds := []Feed{{ID: "guest-2", UserID: "guest-2", User: "guest-2", Type: "cam", Epoch: 1, Audio: true, Video: true}}
+	page := json.RawMessage(`{"page":3,"seen":[true,null]}`)
 	stun := []ICEServer{{URLs: []string{"stun:203.0.113.10:3478"}}}
 	answer := func(op, reqID string, a Answer) []byte {
 		b, err := AppendAnswer(nil, op, []byte(reqID), a)
@@ -116,7 +134,7 @@ func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
 		}
 		return b
 	}
-	for name, got := range map[string][]byte{
+	rows := map[string][]byte{
 		"register.answer": answer("register", `"1"`, Answer{Code: OK, Body: RegisterAnswer{
 			UserID: "kpoint123", Resume: "r1.c2Vzc2lvbg.c2ln", ResumeWindow: 20,
 			ICEServers: append(stun[:1:1], ICEServer{
@@ -144,7 +162,41 @@ func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
 		"presence.join":       event(Join("K4325403300AB", 2, lee)),
 		"presence.leave":      event(Left("K4325403300AB", 3, "guest-2")),
 		"presence.hostChange": event(HostChange("K4325403300AB", 4, "guest-2")),
-	} {
+
+		"createVideoRoom.answer": answer("createVideoRoom", `"20"`, Answer{Code: OK, Body: CreateRoomAnswer{"K4325403300AB"}}),
+		"joinRoom.share.answer":  answer("joinRoom", `"37"`, Answer{Code: OK, Body: group}),
+		"chat.answer":            answer("chat", `"29"`, Answer{Code: OK}),
+		"createGroup.answer":     answer("createGroup", `"35"`, Answer{Code: OK, Body: GroupAnswer{"G4325403300AB"}}),
+		"kickOut.error.answer": answer("kickOut", `"22"`, Answer{
+			Code: NoPermission, Message: "You may not do this in this room.", Hint: "Ask the host.",
+		}),
+		"screen.error.answer": answer("screen", `"27"`, Answer{
+			Code: Sharing, Message: "Someone else is sharing.", Hint: "Wait until they stop.",
+		}),
+		"presence.screen":        event(Event("screen", "K4325403300AB", 5, "kpoint123")),
+		"presence.screen.target": event(Event("screen", "K4325403300AB", 0, "kpoint123")),
+		"presence.shareStop":     event(Event("shareStop", "K4325403300AB", 6, "kpoint123")),
+		"presence.chat":          event(Chat("chat", "K4325403300AB", 7, "guest-2", json.RawMessage(`"안녕하세요"`))),
+		"presence.chat.outside":  event(Chat("chat", "", 0, "guest-2", json.RawMessage(`"hello"`))),
+		"presence.inform":        event(Chat("inform", "K4325403300AB", 0, "guest-2", page)),
+		"presence.talking":       event(Chat("talking", "K4325403300AB", 8, "guest-2", json.RawMessage(`true`))),
+		"presence.kickOut":       event(KickOut("K4325403300AB", "guest-2", "kpoint123")),
+		"presence.permit":        event(Permitted("K4325403300AB", 9, quiet)),
+		"presence.editRoomInfo":  event(EditRoomInfo("K4325403300AB", 10, "kpoint123", "Monthly", 12, "guest-2")),
+		"presence.editUserInfo":  event(EditUserInfo("K4325403300AB", 11, quiet)),
+		"presence.publish":       event(Published("K4325403300AB", 12, "guest-2", feeds)),
+		"presence.publish.late":  event(Published("K4325403300AB", 0, "", feeds)),
+		"presence.createGroup":   event(Grouped("K4325403300AB", "kpoint123", "G4325403300AB")),
+		"presence.destroy":       event(Destroy("K4325403300AB", 13)),
+	}
+	files, _ := filepath.Glob("testdata/*.json")
+	for _, f := range files {
+		name := strings.TrimSuffix(filepath.Base(f), ".json")
+		if _, ok := rows[name]; !ok && (strings.HasSuffix(name, ".answer") || strings.HasPrefix(name, "presence.")) {
+			t.Errorf("%s is not made by any row", name)
+		}
+	}
+	for name, got := range rows {
 		t.Run(name, func(t *testing.T) { same(t, got, golden(t, name)) })
 	}
 }

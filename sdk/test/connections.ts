@@ -10,6 +10,7 @@ export class FakeSender {
 export class FakeTransceiver {
   readonly sender = new FakeSender();
   readonly receiver: { track: { kind: string } };
+  currentDirection: string | null = null;
   constructor(kind: string, public direction: string) {
     this.receiver = { track: { kind } };
   }
@@ -39,6 +40,7 @@ export class FakeConnection {
   connectionState = 'new';
   signalingState = 'stable';
   localDescription: { type: string; sdp: string } | null = null;
+  remoteDescription: { type: string; sdp: string } | null = null;
   onconnectionstatechange: (() => void) | null = null;
   onicecandidate: ((event: { candidate: unknown }) => void) | null = null;
   channel!: FakeChannel;
@@ -59,14 +61,19 @@ export class FakeConnection {
     return this.channel;
   }
 
-  addTransceiver(kind: string, { direction }: { direction: string }): FakeTransceiver {
-    const transceiver = new FakeTransceiver(kind, direction);
+  addTransceiver(what: string | MediaStreamTrack, { direction }: { direction: string }): FakeTransceiver {
+    const transceiver = new FakeTransceiver(typeof what === 'string' ? what : what.kind, direction);
+    if (typeof what !== 'string') transceiver.sender.track = what;
     this.transceivers.push(transceiver);
     return transceiver;
   }
 
   getTransceivers(): FakeTransceiver[] {
     return this.transceivers;
+  }
+
+  getSenders(): FakeSender[] {
+    return this.transceivers.map((t) => t.sender);
   }
 
   getConfiguration(): RTCConfiguration {
@@ -87,6 +94,7 @@ export class FakeConnection {
     const type = this.signalingState === 'have-remote-offer' ? 'answer' : 'offer';
     this.signalingState = type === 'offer' ? 'have-local-offer' : 'stable';
     this.localDescription = { type, sdp: `${type} ${++this.offers}` };
+    if (type === 'answer') for (const t of this.transceivers) t.currentDirection = t.direction;
     this.log.push(type);
   }
 
@@ -95,8 +103,10 @@ export class FakeConnection {
     if (sdp === 'bad') throw new Error('refused');
     this.log.push(`remote ${type}`);
     if (type === 'offer' && this.transceivers.length === 0) {
-      for (const kind of sdp === 'other layout' ? ['video'] : ['audio', 'video', 'audio', 'video']) this.addTransceiver(kind, { direction: 'recvonly' });
+      const kinds = /^kinds:(\S*)/.exec(sdp)?.[1]?.split(',') ?? ['audio', 'video', 'audio', 'video'];
+      for (const kind of sdp === 'other layout' ? ['video'] : kinds) this.addTransceiver(kind, { direction: 'recvonly' });
     }
+    this.remoteDescription = { type, sdp };
     this.signalingState = type === 'offer' ? 'have-remote-offer' : 'stable';
   }
 

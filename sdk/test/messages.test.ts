@@ -1,6 +1,8 @@
 /// <reference types="vite/client" />
 import { describe, expect, it } from 'vitest';
-import { classify, encodeSignal, isRoom, parse, readRegister, readSignal, type Answer, type Json } from '../src/signaling/messages';
+import { classify, encodeSignal, isRoom, parse, readRegister, readSignal, type Answer, type Json, type Push } from '../src/signaling/messages';
+import { Operations } from '../src/signaling/operations';
+import { Room } from '../src/signaling/room';
 
 const files = import.meta.glob('../../internal/protocol/testdata/*.json', { query: '?raw', import: 'default', eager: true }) as Record<string, string>;
 const golden = Object.entries(files).map(([path, text]) => [path.split('/').pop()!.replace('.json', ''), text] as const);
@@ -10,14 +12,22 @@ const json = (name: string): Json => JSON.parse(text(name));
 const relayed = (name: string) => parse(text(name));
 
 describe('golden messages', () => {
-  it('are there', () => expect(golden.length).toBeGreaterThanOrEqual(28));
+  it('are there', () => expect(golden.length).toBeGreaterThanOrEqual(69));
 
   it.each(golden.filter(([n]) => n.endsWith('.answer')))('%s is an answer', (_, frame) => {
     expect(parse(frame)).toMatchObject({ kind: 'answer', message: { code: expect.stringMatching(/^\d{3}$/), reqId: expect.anything() } });
   });
 
   it.each(golden.filter(([n]) => n.startsWith('presence.')))('%s is a push', (_, frame) => {
-    expect(parse(frame)).toMatchObject({ kind: 'push', message: { seq: expect.any(Number), sender: expect.any(String) } });
+    expect(parse(frame)).toMatchObject({ kind: 'push', message: { type: expect.any(String) } });
+  });
+
+  it.each(golden.filter(([n]) => n.startsWith('presence.') && n !== 'presence.leave'))('%s reaches the app whole', (_, frame) => {
+    const push = JSON.parse(frame) as Push;
+    const event = new Room({ ...(json('joinRoom.answer') as unknown as Room['info']), seq: 1 }).apply(push).at(-1);
+    expect(event).toEqual({ roomId: '', user: '', sender: '', ...push });
+    // What the types promise of every event.
+    expect(event).toMatchObject({ eventOp: 'presence', roomId: expect.any(String), sender: expect.any(String) });
   });
 
   it.each(['sdp.relayed', 'sdp.request', 'candidate.request', 'candidates.request', 'publish.request', 'unpublish.request'])(
@@ -33,6 +43,36 @@ describe('golden messages', () => {
       expect(back[0]).toMatchObject(sent);
     });
 
+  it('subscribe is a wish', () => {
+    expect(relayed('subscribe.relayed')).toMatchObject({ kind: 'subscribe', from: 'kpoint123', type: 'cam' });
+    expect(classify({ ...json('subscribe.relayed'), type: 'file' }).kind).toBe('other');
+  });
+
+  it.each<[string, (k: Operations) => Promise<unknown>]>([
+    ['destroyRoom', (k) => k.destroyRoom('K4325403300AB')],
+    ['kickOut', (k) => k.kickOut('guest-2')],
+    ['permit', (k) => k.permit('guest-2', false, undefined, true, undefined, undefined)],
+    ['editRoomInfo', (k) => k.editRoomInfo('K4325403300AB', 'Monthly', 12, 'guest-2')],
+    ['editUserInfo', (k) => k.editUserInfo('Lee', false, true, true, undefined)],
+    ['changeName', (k) => k.changeName('Lee')],
+    ['chat', (k) => k.chat('안녕하세요', 'K4325403300AB', undefined)],
+    ['inform', (k) => k.inform({ page: 3, seen: [true, null] }, 'kpoint123', undefined)],
+    ['createGroup', (k) => k.createGroup(['guest-2'], 'Team')],
+    ['endGroup', (k) => k.endGroup('G4325403300AB')],
+  ])('%s is what we ask', async (name, call) => {
+    const sent: Json[] = [];
+    await call(new Operations({
+      request: async (eventOp, fields) => {
+        sent.push({ eventOp, ...fields });
+        return { eventOp, code: '200' };
+      },
+      named: () => undefined,
+      enable: () => undefined,
+    }));
+    const { reqId, userId, ...asked } = json(`${name}.request`);
+    expect(sent).toEqual([asked]);
+  });
+
   it('register and joinRoom hold what the session needs', () => {
     const first = readRegister(json('register.answer') as Answer);
     expect(first).toMatchObject({ userId: 'kpoint123', resumed: false, resumeWindow: 20, iceServers: [{}, { username: expect.stringMatching(/^\d+:/) }] });
@@ -40,6 +80,7 @@ describe('golden messages', () => {
     expect(readRegister(json('register.resume.answer') as Answer)).toMatchObject({ resumed: true, room: { roomId: 'K4325403300AB', seq: 2 } });
     expect(readRegister(json('register.error.answer') as Answer)).toBeNull();
     expect(isRoom(json('joinRoom.answer'))).toBe(true);
+    expect(new Room(json('joinRoom.share.answer') as unknown as Room['info']).share).toEqual({ type: 'screen', user: 'kpoint123' });
     expect(isRoom(json('joinRoom.error.answer'))).toBe(false);
   });
 });
@@ -59,7 +100,8 @@ describe('what is malformed', () => {
     ['candidates with a hole', { ...json('candidates.request'), candidates: [null] }],
     ['a publication of another type', { ...json('publish.request'), type: 'file' }],
     ['a publication with a broken epoch', { ...json('publish.request'), epoch: 1.5 }],
-    ['presence without seq', { ...join, seq: undefined }],
+    ['a join without seq', { ...join, seq: undefined }],
+    ['presence with a broken seq', { ...json('presence.chat'), seq: '7' }],
     ['a join whose user is an id', { ...join, user: 'guest-2' }],
     ['a leave whose user is a member', { ...json('presence.leave'), user: join.user }],
     ['an unknown operation', { eventOp: 'constructor', userId: 'x' }],

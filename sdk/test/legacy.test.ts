@@ -1,0 +1,242 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { MediaType } from '../types/knowledgetalk';
+import { RawPair } from '../src/negotiation/legacy';
+import { LIMIT } from '../src/negotiation/pair';
+import { encodeSignal, readSignal, type Signal } from '../src/signaling/messages';
+import { FakeStream, settled, track } from './browser';
+import { FakeConnection } from './connections';
+
+let sent: Signal[];
+let code: string;
+let log: string[];
+let shown: Map<MediaType, string>;
+let pair: RawPair;
+
+const stream = (...kinds: ('audio' | 'video')[]) => new FakeStream((kinds.length ? kinds : ['audio', 'video'] as const).map((k) => track(k))) as unknown as MediaStream;
+const from = (message: object) => pair.signal(readSignal(message as Record<string, unknown>)!);
+const offer = (kinds: string, fingerprint: string, type: MediaType = 'cam') =>
+  from({ eventOp: 'sdp', type, sdp: { type: 'offer', sdp: `kinds:${kinds}\r\na=fingerprint:${fingerprint}\r\n` } });
+const answer = (type: MediaType = 'cam') => from({ eventOp: 'sdp', type, sdp: { type: 'answer', sdp: 'theirs' } });
+const last = () => FakeConnection.last;
+const kinds = (s: Signal[]) => s.flatMap((m) => (m.eventOp === 'sdp' ? [`${m.sdp.type} ${m.type}`] : []));
+
+/** We send our camera, and it is connected. */
+async function sending(): Promise<FakeConnection> {
+  const outcome = pair.publish('cam', stream());
+  await settled();
+  answer();
+  await settled();
+  last().become('connected');
+  expect(await outcome).toBe(true);
+  return last();
+}
+
+/** They send something, and it is connected. */
+async function receiving(type: MediaType = 'cam'): Promise<FakeConnection> {
+  offer('audio,video', 'one', type);
+  await settled();
+  last().become('connected');
+  await settled();
+  return last();
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.stubGlobal('MediaStream', FakeStream);
+  vi.stubGlobal('RTCPeerConnection', FakeConnection);
+  vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+  FakeConnection.made = [];
+  sent = [];
+  code = '200';
+  log = [];
+  shown = new Map();
+  pair = new RawPair({
+    send: async (signal) => {
+      sent.push(signal);
+      return code;
+    },
+    iceServers: async () => [],
+    stream: (type, tracks) => (tracks ? shown.set(type, tracks.map((t) => t.kind).join()) : shown.delete(type)),
+    subscribed: (type) => log.push(`subscribed ${type} ${shown.get(type)}`),
+    report: (state, reason) => log.push(`${state}${reason && ` ${reason}`}`),
+  });
+});
+
+afterEach(() => {
+  pair.dispose();
+  expect(FakeConnection.open, 'a connection outlives the pair').toBe(0);
+  expect(vi.getTimerCount(), 'a timer outlives the pair').toBe(0);
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+  vi.restoreAllMocks();
+});
+
+describe('what we send', () => {
+  it('has a connection of its own for each type, one way, with a plain offer', async () => {
+    const c = await sending();
+    expect(c.getTransceivers().map((t) => [t.sender.track?.kind, t.direction])).toEqual([['audio', 'sendonly'], ['video', 'sendonly']]);
+    void pair.publish('screen', stream('video'));
+    await settled();
+    expect(kinds(sent)).toEqual(['offer cam', 'offer screen']);
+    expect(FakeConnection.open).toBe(2);
+    expect(pair.connection).toBe(c);
+    expect(log).toEqual(['connecting', 'connected', 'connecting']);
+    expect(encodeSignal(sent[1]!, 'x', false)).toMatchObject([{ eventOp: 'sdp', target: 'x', type: 'screen', sdp: { type: 'offer' } }]);
+  });
+
+  it('trickles candidates one by one, each with its type', async () => {
+    void pair.publish('screen', stream('video'));
+    await settled();
+    last().find('1', '2');
+    await vi.advanceTimersByTimeAsync(20);
+    expect(encodeSignal(sent.at(-1)!, 'x', false)).toMatchObject([
+      { eventOp: 'candidate', candidate: { candidate: '1' }, type: 'screen', cam: false }, { eventOp: 'candidate', candidate: { candidate: '2' } },
+    ]);
+  });
+
+  it('is swapped in place, and made anew for other kinds', async () => {
+    const c = await sending();
+    const next = stream();
+    expect(await pair.publish('cam', next)).toBe(true);
+    expect(c.getSenders().map((s) => s.track)).toEqual(next.getTracks());
+    void pair.publish('cam', stream('video'));
+    await settled();
+    expect([c.connectionState, FakeConnection.open, kinds(sent)]).toEqual(['closed', 1, ['offer cam', 'offer cam']]);
+  });
+
+  it('ends with removeLocalPeer', async () => {
+    await sending();
+    pair.unpublish('cam');
+    expect([FakeConnection.open, pair.sending('cam')]).toEqual([0, null]);
+  });
+
+  it.each<[string, () => Promise<void>]>([
+    ['no-answer', async () => void (await vi.advanceTimersByTimeAsync(LIMIT.publish))],
+    ['ice-failed', async () => {
+      answer();
+      await settled();
+      last().become('failed');
+    }],
+    ['broken', async () => {
+      from({ eventOp: 'sdp', type: 'cam', sdp: { type: 'answer', sdp: 'bad' } });
+      await settled();
+    }],
+  ])('fails for a reason: %s', async (reason, happen) => {
+    const outcome = pair.publish('cam', stream());
+    await settled();
+    await happen();
+    expect(await outcome).toBe(false);
+    expect([log.at(-1), FakeConnection.open]).toEqual([`failed ${reason}`, 0]);
+  });
+
+  it('fails when the server knows no such user', async () => {
+    code = '403';
+    expect(await pair.publish('cam', stream())).toBe(false);
+    expect(log).toEqual(['connecting', 'failed not-in-room']);
+  });
+
+  it('comes back when it breaks, and is not tried for ever', async () => {
+    (await sending()).become('failed');
+    expect(FakeConnection.open).toBe(0);
+    for (let i = 0; i < 3; i++) {
+      await vi.advanceTimersByTimeAsync(LIMIT.again * 2 ** i);
+      expect(FakeConnection.open).toBe(1);
+      last().become('failed');
+    }
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect([FakeConnection.made.length, FakeConnection.open, pair.sending('cam')]).toEqual([4, 0, null]);
+  });
+});
+
+describe('what they send', () => {
+  it('is announced by its tracks, once it is connected', async () => {
+    offer('audio,video', 'one');
+    await settled();
+    expect([kinds(sent), log]).toEqual([['answer cam'], ['connecting']]);
+    last().become('connected');
+    expect(log).toEqual(['connecting', 'subscribed cam audio,video', 'connected']);
+    last().become('disconnected');
+    last().become('connected');
+    expect(log.filter((x) => x.startsWith('subscribed'))).toHaveLength(1);
+  });
+
+  it('is one publication for each connection', async () => {
+    const c = await receiving();
+    offer('audio,video', 'one');
+    await settled();
+    expect([FakeConnection.made.length, log.filter((x) => x.startsWith('subscribed')).length]).toEqual([1, 1]);
+    offer('video', 'two');
+    await settled();
+    expect([c.connectionState, shown.has('cam')]).toEqual(['closed', false]);
+    last().become('connected');
+    expect(log.filter((x) => x.startsWith('subscribed'))).toEqual(['subscribed cam audio,video', 'subscribed cam video']);
+  });
+
+  it('ends when they close, which is no failure', async () => {
+    (await receiving('screen')).become('closed');
+    expect([shown.size, FakeConnection.open, log.at(-1)]).toEqual([0, 0, 'connected']);
+  });
+
+  it('that never connects is a failure', async () => {
+    offer('video', 'one');
+    await settled();
+    last().become('failed');
+    expect(log.at(-1)).toBe('failed ice-failed');
+  });
+
+  it('ends with removePeer', async () => {
+    await receiving();
+    pair.refuse('cam');
+    expect([shown.size, FakeConnection.open]).toEqual([0, 0]);
+  });
+
+  it('is nothing to our other direction', async () => {
+    const out = await sending();
+    const into = await receiving();
+    expect(out).not.toBe(into);
+    pair.refuse('cam');
+    expect([out.connectionState, FakeConnection.open]).toEqual(['connected', 1]);
+  });
+});
+
+describe('candidates of theirs', () => {
+  const candidate = (text: string, more: object = { type: 'cam' }) => from({ eventOp: 'candidate', candidate: { candidate: text }, ...more });
+
+  it('wait for the description, and go to both directions', async () => {
+    candidate('early');
+    offer('video', 'one');
+    await settled();
+    const into = last();
+    expect(into.candidates).toEqual([{ candidate: 'early' }]);
+    const out = await sending();
+    candidate('late');
+    await settled();
+    expect([into.candidates, out.candidates].map((c) => c.at(-1))).toEqual([{ candidate: 'late' }, { candidate: 'late' }]);
+  });
+
+  it('without a type are known by cam', async () => {
+    const screen = await receiving('screen');
+    candidate('x', { cam: false });
+    candidate('y', { cam: 'true' });
+    await settled();
+    expect(screen.candidates).toEqual([{ candidate: 'x' }]);
+  });
+
+  it('that the browser refuses do no harm, and those that wait are bounded', async () => {
+    for (let i = 0; i < 500; i++) candidate(i % 2 ? 'bad' : `${i}`);
+    offer('video', 'one');
+    await settled();
+    expect(last().candidates).toHaveLength(64);
+    last().become('connected');
+    expect(log.at(-1)).toBe('connected');
+  });
+});
+
+it('sends candidates again when the socket was away, while nothing stands', async () => {
+  void pair.publish('cam', stream());
+  await settled();
+  last().find('1');
+  await vi.advanceTimersByTimeAsync(20);
+  pair.resumed();
+  expect(sent.filter((m) => m.eventOp === 'candidate')).toHaveLength(2);
+});
