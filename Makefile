@@ -61,8 +61,9 @@ sdk-check:
 fresh: ## the committed web/dist must equal a fresh build
 	@rm -rf bin/dist && GO=$(GO) sh sdk/build.sh bin/dist && diff -r bin/dist web/dist && echo "web/dist is fresh"
 
-e2e: build ## whole-system tests in real browsers
+e2e: build ## whole-system tests in real browsers, and with npm's Socket.IO clients
 	sh e2e/run.sh
+	sh e2e/socketio/run.sh
 
 soak: ## long runs: an hour of fuzzing, the long browser tests
 	$(MAKE) fuzz FUZZTIME=5m

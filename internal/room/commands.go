@@ -125,6 +125,18 @@ func (r *room) member(user string) (*Member, error) {
 	return &r.members[i], nil
 }
 
+// audience is the target alone, or with none everyone but the one who speaks.
+func (r *room) audience(by, target string) ([]Address, error) {
+	if target == "" {
+		return r.others(by), nil
+	}
+	t, err := r.member(target)
+	if err != nil {
+		return nil, err
+	}
+	return []Address{t.Address}, nil
+}
+
 // apply carries out the commands that neither end the room nor need a timer.
 func (r *room) apply(cmd Command, sink Sink) error {
 	switch c := cmd.(type) {
@@ -177,13 +189,9 @@ func (r *room) show(c Show, sink Sink) error {
 	if err != nil {
 		return err
 	}
-	to := r.others(m.ID)
-	if c.Target != "" {
-		t, err := r.member(c.Target)
-		if err != nil {
-			return err
-		}
-		to = []Address{t.Address}
+	to, err := r.audience(m.ID, c.Target)
+	if err != nil {
+		return err
 	}
 	switch {
 	case !m.Permit.Screen:
@@ -247,13 +255,9 @@ func (r *room) editMember(c EditMember, sink Sink) error {
 	if err != nil {
 		return err
 	}
-	to := r.others(m.ID)
-	if c.Target != "" {
-		t, err := r.member(c.Target)
-		if err != nil {
-			return err
-		}
-		to = []Address{t.Address}
+	to, err := r.audience(m.ID, c.Target)
+	if err != nil {
+		return err
 	}
 	if c.Name != nil {
 		m.Name = *c.Name
