@@ -101,6 +101,19 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 		q.Name = s.user
 	}
 	s.name.Store(q.Name)
+	if err := r.begin(s); err != nil {
+		s.end(nil, protocol.ClosePolicy, "answer not encoded")
+		return err
+	}
+	return nil
+}
+
+// begin makes a session that has its seat known to others and gives it its client. Who wants to end it meanwhile waits: else it
+// would end without a client, and the client would be given a dead session and never be told.
+func (r *request) begin(s *session) error {
+	h := r.c.hub
+	s.op.Lock()
+	defer s.op.Unlock()
 	h.mu.Lock()
 	h.sessions[s.id] = s
 	h.mu.Unlock()
@@ -108,7 +121,6 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	h.log(s).Info("session opened", "cpCode", s.tenant)
 	m, err := r.registered(s, false, nil)
 	if err != nil {
-		s.end(nil, protocol.ClosePolicy, "answer not encoded")
 		return err
 	}
 	s.attach(r.c, m, r.reply)

@@ -2,12 +2,14 @@ package signaling
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/protocol"
 )
 
 func TestRegister(t *testing.T) {
@@ -340,6 +342,43 @@ func TestNothingIsLeftOver(t *testing.T) {
 		}
 		if n := len(w.local.users) + len(w.local.rooms) + len(w.local.seats); n != 0 {
 			w.Errorf("the directory holds %d entries", n)
+		}
+	})
+}
+
+// slowICE does something else while a register is being answered.
+type slowICE struct{ meanwhile func() }
+
+func (i *slowICE) ICEServers(host, tenant, session string, relay bool) []protocol.ICEServer {
+	if f := i.meanwhile; f != nil {
+		i.meanwhile = nil
+		f()
+	}
+	return fixedICE{}.ICEServers(host, tenant, session, relay)
+}
+
+func TestATakeoverWhileRegisterIsAnsweredReachesTheClient(t *testing.T) {
+	ice := &slowICE{}
+	in(t, 1, func(c *Config, _ *license.Params) { c.ICE = ice }, func(w *world) {
+		hub := w.nodes[0].hub
+		ended := make(chan struct{})
+		ice.meanwhile = func() {
+			seat, err := w.local.Holder(t.Context(), w.cpCode, "kim")
+			if err != nil || seat.Session == "" {
+				w.Errorf("holder %v %v", seat, err)
+			}
+			go func() {
+				defer close(ended)
+				hub.endSession(seat, protocol.CloseTakenOver, "taken over")
+			}()
+			for range 1000 { // it has every chance to overtake
+				runtime.Gosched()
+			}
+		}
+		kim := w.user(0, "kim")
+		<-ended
+		if c := kim.closeCode(); c != protocol.CloseTakenOver {
+			w.Errorf("closed with %d, want %d", c, protocol.CloseTakenOver)
 		}
 	})
 }
