@@ -49,7 +49,7 @@ function page(origin) {
 }
 
 const up = (s) => until('connected', () => s.connected);
-const ask = (s, message, event = EVENT) => within(`answered: ${message?.eventOp}`, new Promise((resolve) => s.emit(event, message, resolve)));
+const ask = (s, message) => within(`answered: ${message.eventOp}`, new Promise((resolve) => s.emit(EVENT, message, resolve)));
 const plain = (value) => JSON.parse(JSON.stringify(value)); // objects of another realm are not deeply equal
 
 const quick = { reconnectionDelay: 50, reconnectionDelayMax: 200 };
@@ -134,7 +134,8 @@ test('the npm server understands it as well', async () => {
       const io = page(`http://127.0.0.1:${http.address().port}`);
       const s = io(namespace, { ...quick, auth: { token: '토큰' } });
       await up(s);
-      const [value, auth] = await within('echoed', new Promise((resolve) => s.emit('echo', { text: '한글 😀' }, (...answer) => resolve(answer))));
+      const echoed = new Promise((resolve) => s.emit('echo', { text: '한글 😀' }, (...answer) => resolve(answer)));
+      const [value, auth] = await within('echoed', echoed);
       assert.deepEqual(plain([value, auth]), [{ text: '한글 😀' }, { token: '토큰' }]);
       s.on('question', (n, ack) => ack(n + 1));
       const answered = new Promise((resolve) => s.on('answered', resolve));

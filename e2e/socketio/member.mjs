@@ -37,7 +37,8 @@ export class SocketMember {
 
   /** Sends with an acknowledgement. */
   ask(message) {
-    return within(`acknowledged: ${JSON.stringify(message).slice(0, 100)}`, new Promise((resolve) => this.socket.emit(EVENT, message, resolve)));
+    const answer = new Promise((resolve) => this.socket.emit(EVENT, message, resolve));
+    return within(`acknowledged: ${JSON.stringify(message).slice(0, 100)}`, answer);
   }
 
   send(message) {

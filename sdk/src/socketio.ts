@@ -34,7 +34,8 @@ type Listener = (...args: any[]) => void;
 type Timer = ReturnType<typeof setTimeout> | undefined;
 
 /** Why a connection ended. After the first two it does not come back by itself. */
-export type Reason = 'io server disconnect' | 'io client disconnect' | 'ping timeout' | 'transport close' | 'transport error' | 'parse error';
+export type Reason =
+  | 'io server disconnect' | 'io client disconnect' | 'ping timeout' | 'transport close' | 'transport error' | 'parse error';
 
 /** Events that wait for the connection; beyond that the oldest go. */
 const WAITING = 256;
@@ -44,6 +45,9 @@ const RESERVED = ['connect', 'connect_error', 'disconnect'];
 
 /** The part of a packet after its two types: `[/namespace,][id][json]`. */
 const PACKET = /^(?:(\/[^,]*)(?:,|$))?(\d*)([^]*)$/;
+
+/** Options in figures that have a default. */
+type Counted = 'reconnectionDelay' | 'reconnectionDelayMax' | 'randomizationFactor' | 'timeout';
 
 interface Waiting {
   text: string;
@@ -55,7 +59,7 @@ export class Socket {
   /** Changes with each connection; undefined while there is none. */
   id: string | undefined;
   connected = false;
-  private readonly options: Required<Pick<Options, 'reconnectionDelay' | 'reconnectionDelayMax' | 'randomizationFactor' | 'timeout'>> & Options;
+  private readonly options: Options & Required<Pick<Options, Counted>>;
   private readonly url: string;
   private readonly namespace: string;
   private readonly listeners = new Map<string, { listener: Listener; once: boolean }[]>();
@@ -314,7 +318,8 @@ export class Socket {
   }
 
   private again(): void {
-    const { reconnection = true, reconnectionAttempts = Infinity, reconnectionDelay, reconnectionDelayMax, randomizationFactor } = this.options;
+    const { reconnection = true, reconnectionAttempts = Infinity } = this.options;
+    const { reconnectionDelay, reconnectionDelayMax, randomizationFactor } = this.options;
     // A listener may have disconnected, or connected anew.
     if (!this.wanted || this.socket) return;
     if (!reconnection || this.attempts >= reconnectionAttempts) {

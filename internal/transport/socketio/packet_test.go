@@ -140,7 +140,9 @@ func TestPayloads(t *testing.T) {
 }
 
 func FuzzPacket(f *testing.F) {
-	for _, s := range []string{`0`, `0/a?b,{"x":1}`, `21["knowledgetalk",{"eventOp":"sdp"}]`, `2/,1["e",1]`, `51-["e"]`, `43[1]`, `2[ "e" , 1 ]`, `2["\"",1]`} {
+	for _, s := range []string{
+		`0`, `0/a?b,{"x":1}`, `21["knowledgetalk",{"eventOp":"sdp"}]`, `2/,1["e",1]`, `51-["e"]`, `43[1]`, `2[ "e" , 1 ]`, `2["\"",1]`,
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {

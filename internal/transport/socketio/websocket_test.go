@@ -135,12 +135,14 @@ func TestHowAWebSocketClientEnds(t *testing.T) {
 		end  func(c *socket)
 		want transport.End
 	}{
-		"disconnect":     {func(c *socket) { c.write("41") }, transport.End{Gone: true, Code: 1000}},
-		"close":          {func(c *socket) { c.write("1") }, transport.End{Gone: true, Code: 1000}},
-		"page closed":    {func(c *socket) { _ = c.ws.WriteClose(1001, nil) }, transport.End{Gone: true, Code: 1001}},
-		"without a code": {func(c *socket) { _, _ = c.ws.NetConn().Write([]byte{0x88, 0x80, 0, 0, 0, 0}) }, transport.End{Gone: true, Code: 1005}},
-		"for a change":   {func(c *socket) { _ = c.ws.WriteClose(4000, nil) }, transport.End{Code: 4000}},
-		"cut":            {func(c *socket) { _ = c.ws.NetConn().Close() }, transport.End{Code: 1006}},
+		"disconnect":  {func(c *socket) { c.write("41") }, transport.End{Gone: true, Code: 1000}},
+		"close":       {func(c *socket) { c.write("1") }, transport.End{Gone: true, Code: 1000}},
+		"page closed": {func(c *socket) { _ = c.ws.WriteClose(1001, nil) }, transport.End{Gone: true, Code: 1001}},
+		"without a code": {func(c *socket) {
+			_, _ = c.ws.NetConn().Write([]byte{0x88, 0x80, 0, 0, 0, 0})
+		}, transport.End{Gone: true, Code: 1005}},
+		"for a change": {func(c *socket) { _ = c.ws.WriteClose(4000, nil) }, transport.End{Code: 4000}},
+		"cut":          {func(c *socket) { _ = c.ws.NetConn().Close() }, transport.End{Code: 1006}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, Config{})
