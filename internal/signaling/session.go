@@ -40,10 +40,10 @@ type session struct {
 	welcome func(room.Event)     // takes Entered or Synced while one is expected
 }
 
-// Bounds of waiting, the same as an outbox's.
+// Bounds of waiting: three quarters of an outbox, into which all of it goes at once after the answer to the resume.
 const (
-	maxWaiting      = 256
-	maxWaitingBytes = 1 << 20
+	maxWaiting      = 192
+	maxWaitingBytes = 768 << 10
 )
 
 func (s *session) address() room.Address { return room.Address{Node: s.seat.Node, Session: s.id} }
@@ -59,15 +59,29 @@ func (s *session) roomKey() (room.Key, bool) {
 }
 
 // send passes a message on to the client. While the client is away it waits if keep is set and is dropped otherwise: what a
-// room says need not wait, since a resumed session gets the room's state. It takes over one reference.
+// room says need not wait, since a resumed session gets the room's state. A connection that takes no more is closing, and its
+// client is as good as away. It takes over one reference.
 func (s *session) send(m *transport.Message, keep bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.client.Load(); c != nil {
-		c.conn.Send(m)
+	c := s.client.Load()
+	if c != nil {
+		if !keep {
+			c.conn.Send(m)
+			return
+		}
+		m.Retain(1)
+		if c.conn.Send(m) {
+			m.Release()
+			return
+		}
+	}
+	if !keep || (c == nil && s.away == nil) {
+		m.Release()
 		return
 	}
-	if !keep || s.away == nil || len(s.waiting) >= maxWaiting || s.waited+len(m.B) > maxWaitingBytes {
+	if len(s.waiting) >= maxWaiting || s.waited+len(m.B) > maxWaitingBytes {
+		s.waited = maxWaitingBytes // nothing later either: who gets a description must have got those before it
 		m.Release()
 		return
 	}

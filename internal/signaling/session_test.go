@@ -3,6 +3,7 @@ package signaling
 import (
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -379,6 +380,74 @@ func TestATakeoverWhileRegisterIsAnsweredReachesTheClient(t *testing.T) {
 		<-ended
 		if c := kim.closeCode(); c != protocol.CloseTakenOver {
 			w.Errorf("closed with %d, want %d", c, protocol.CloseTakenOver)
+		}
+	})
+}
+
+func sdp(i int) msg { return msg{"eventOp": "sdp", "target": "lee", "sdp": fmt.Sprint(i)} }
+
+// sdps are the numbers of the descriptions that came, in order.
+func (p *peer) sdps() (numbers []int) {
+	for _, m := range p.take() {
+		if m.str("eventOp") == "sdp" {
+			n, _ := strconv.Atoi(m.str("sdp"))
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
+}
+
+func TestAllThatMayWaitIsDeliveredAfterTheResume(t *testing.T) {
+	for name, large := range map[string]int{"many": 0, "large": 17} { // how many of them are large, before the small ones
+		t.Run(name, func(t *testing.T) {
+			in(t, 1, func(c *Config, _ *license.Params) { c.Rate, c.Burst = 1e6, 1e6 }, func(w *world) {
+				kim, lee := w.user(0, "kim"), w.user(0, "lee")
+				w.room("K1", kim, lee)
+				lee.lose()
+				for i := range 300 {
+					m := sdp(i)
+					if i < large {
+						m["more"] = strings.Repeat("x", 60<<10)
+					}
+					kim.want("200", m)
+				}
+				lee2 := w.connect(0)
+				open := lee2.stall() // nothing is written before all is in the outbox
+				_ = lee2.ws.WriteMessage(1, fmt.Appendf(nil, `{"eventOp":"register","cpCode":%q,"authKey":%q,"resume":%q}`, w.cpCode, w.authKey, lee.secret))
+				synctest.Wait()
+				open()
+				got := lee2.sdps()
+				if c := lee2.closeCode(); c != 0 || len(got) == 0 || got[0] != 0 {
+					w.Fatalf("closed with %d, %d messages came", c, len(got))
+				}
+				for i, n := range got {
+					if n != i {
+						w.Fatalf("message %d is %d", i, n)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestWhatIsSentToAConnectionThatIsClosingWaits(t *testing.T) {
+	in(t, 1, func(c *Config, _ *license.Params) { c.Rate, c.Burst = 1e6, 1e6 }, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("K1", kim, lee)
+		open := lee.stall()
+		for i := range 270 { // more than its outbox takes
+			kim.want("200", sdp(i))
+		}
+		kim.want("200", sdp(1000))
+		open()
+		time.Sleep(2 * time.Second)
+		if c := lee.closeCode(); c == 0 {
+			w.Fatal("not closed")
+		}
+		lee2 := w.connect(0)
+		lee2.register("lee", "resume", lee.secret)
+		if got := lee2.sdps(); len(got) == 0 || got[len(got)-1] != 1000 {
+			w.Errorf("after the resume came %v, want what was sent since the outbox was full", got)
 		}
 	})
 }
