@@ -24,9 +24,9 @@ func (k *memoryKeeper) Load() (map[string][]byte, error) {
 }
 
 func (k *memoryKeeper) Keep(key string, value func() []byte) {
-	v := value()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	v := value() // the last to be written must be the last to be asked
 	if v == nil {
 		delete(k.kept, key)
 		return
