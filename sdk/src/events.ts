@@ -13,8 +13,10 @@ export class Backlog {
   constructor(private readonly dispatch: (event: Presence) => void) {}
 
   push(event: Presence): void {
-    if (!this.kept) return this.dispatch(event);
-    this.kept.push(event);
+    // Plain JSON, and the app's own: what it changes in there changes nothing here.
+    const own = JSON.parse(JSON.stringify(event)) as Presence;
+    if (!this.kept) return this.dispatch(own);
+    this.kept.push(own);
     if (this.kept.length > KEPT) this.kept.shift();
   }
 

@@ -32,6 +32,18 @@ describe('presence before anybody listens', () => {
     expect([seen[0], seen[255]]).toEqual(['44', '299']);
   });
 
+  it("is the app's own copy", () => {
+    const seen: Presence[] = [];
+    const backlog = new Backlog((e) => seen.push(e));
+    backlog.open();
+    const e = event('a');
+    backlog.push(e);
+    return Promise.resolve().then(() => {
+      expect(seen[0]).toEqual(e);
+      expect(seen[0]).not.toBe(e);
+    });
+  });
+
   it('goes to the first listener once, however many are added', async () => {
     const seen: string[] = [];
     const backlog = new Backlog((e) => seen.push(e.sender));

@@ -87,6 +87,23 @@ describe('who creates', () => {
 
 describe('offers that cross', () => {
   const restarting = (bench: Bench) => bench.take(link('failed'));
+  /** The other side has asked for a restart, and was not heard. */
+  const insisting = () => restarting(connectedOther()).take({ kind: 'timer', name: 'repeat' });
+
+  it('hardly ever do: the other side asks first', () => {
+    const b = restarting(connectedOther());
+    expect(b.names).toEqual(['interrupted interrupted', 'candidate']);
+    expect(b.effect('send')).toMatchObject({ byChannel: false, signal: { gen: GEN, candidates: [] } });
+    const a = connectedCreator().signal({ eventOp: 'candidate', gen: GEN, candidates: [] });
+    expect(a.effect('offer')).toMatchObject({ restart: true });
+    expect(a.signal({ eventOp: 'candidate', gen: GEN, candidates: [] }).did).toEqual([]);
+    expect(b.signal(sdp('offer', 6)).names).toEqual(['accept']);
+    expect(b.take({ kind: 'timer', name: 'repeat' }).did).toEqual([]);
+  });
+
+  it('and offers no more when the connection comes back by itself', () => {
+    expect(restarting(connectedOther()).take(link('connected'), { kind: 'timer', name: 'repeat' }).names).toEqual(['connected']);
+  });
 
   it('the creator ignores the other one', () => {
     const a = restarting(connectedCreator());
@@ -95,14 +112,14 @@ describe('offers that cross', () => {
   });
 
   it('the other side takes its own back and answers', () => {
-    const b = restarting(connectedOther());
+    const b = insisting();
     expect(b.effect('offer')).toMatchObject({ restart: true });
     expect(b.signal(sdp('offer', 6)).names).toEqual(['accept']);
     expect(b.state.neg).toBe('stable');
   });
 
   it('an answer to the one taken back counts for nothing', () => {
-    const b = restarting(connectedOther());
+    const b = insisting();
     const { n } = b.effect('offer');
     expect(b.signal(sdp('offer', 6)).signal(sdp('answer', n)).names).toEqual([]);
   });
@@ -240,8 +257,7 @@ describe('the outcome of publishing', () => {
 
   it('is bad after two attempts on the other side too, which asks for the second', () => {
     const b = new Bench('b').take(publish()).signal(sdp('offer', 5));
-    expect(b.take(link('failed')).names).toEqual(['publish']);
-    expect(b.effect('send').signal).toMatchObject({ gen: 0 });
+    expect(b.take(link('failed')).names).toEqual(['candidate']);
     b.signal(sdp('offer', 6, GEN + 1));
     expect(b.take(link('failed', GEN + 1)).names).toContain('failed ice-failed');
   });
@@ -249,10 +265,10 @@ describe('the outcome of publishing', () => {
   it('asked for a second attempt, the creator makes one, and no third', () => {
     const a = new Bench('a').take(publish());
     a.signal(sdp('answer', a.effect('offer').n));
-    a.signal(published(7, { gen: 0 }));
-    expect(a.names).toEqual(['open', 'offer', 'publish', 'connecting']);
+    const ask = (gen: number): Signal => ({ eventOp: 'candidate', gen, candidates: [] });
+    expect(a.signal(ask(GEN)).names).toEqual(['open', 'offer', 'publish', 'connecting']);
     a.signal(sdp('answer', a.effect('offer').n, GEN + 1));
-    expect(a.signal(published(7, { gen: 0 })).names).toEqual([]);
+    expect(a.signal(ask(GEN + 1)).names).toEqual([]);
   });
 
   it('is bad when nobody answers, after repeating', () => {

@@ -471,6 +471,13 @@ describe('a page that goes', () => {
     expect([beacons, storage.size]).toEqual([[], 0]);
   });
 
+  it('says nothing of its own disconnect but that it left', async () => {
+    await init();
+    await join('a');
+    session.disconnect();
+    expect(seen).toEqual(['left: left']);
+  });
+
   it('stops listening to the page after disconnect', async () => {
     const { listeners } = page();
     await init();

@@ -3,7 +3,9 @@
  *
  * - The side with the smaller id ("creator") alone makes connections and numbers their generations (`gen`); the other one answers the
  *   first offer of a generation. After that each side may offer (ICE restarts). When offers cross, the creator ignores the other's and the
- *   other one takes its own back: perfect negotiation with politeness by id.
+ *   other one takes its own back: perfect negotiation with politeness by id. They rarely cross: the other side asks the creator for a
+ *   restart first (a candidate message without candidates: those there are do not work), and offers only when that is not heard.
+ *   Firefox, after crossed restarts, now and then goes on without any pair of candidates, and without saying so.
  * - The state runs ahead of the browser: effects are performed one at a time in order, so `neg` tells what the connection will be when all
  *   effects given out so far are done.
  * - Anything may be lost with a dying socket, and is sent again then; so everything may come twice. Offers are numbered (`n`), answers
@@ -63,6 +65,8 @@ export interface State {
   readonly stood: boolean;
   /** Second attempts (a restart, or a new generation in place of one that never stood) since the connection was last up or given up. */
   readonly restarts: number;
+  /** The creator has been asked for a restart. */
+  readonly asking: boolean;
   readonly repeats: number;
   /** Connections that failed since the last one that stood. */
   readonly failures: number;
@@ -136,7 +140,7 @@ export function initial(me: string, peer: string, seed: number): State {
   const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, gen: 0, shown: '', told: 0 };
   return {
     me, peer, creator, gen: creator ? seed : 0, open: false, neg: 'new', described: false, offered: seed, answered: 0, link: 'new', tracks: false,
-    channel: false, stood: false, restarts: 0, repeats: 0, failures: 0, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
+    channel: false, stood: false, restarts: 0, asking: false, repeats: 0, failures: 0, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
   };
 }
 
@@ -242,21 +246,18 @@ class Turn {
 
   private reset(gen: number, more: Partial<State>): void {
     this.set({
-      gen, open: true, neg: 'new', described: false, answered: 0, link: 'new', tracks: false, channel: false, stood: false, repeats: 0, ...more,
+      gen, open: true, neg: 'new', described: false, answered: 0, link: 'new', tracks: false, channel: false, stood: false, asking: false, repeats: 0, ...more,
     });
     this.timerOff('restart');
   }
 
-  /**
-   * Says what is published of a type: on the data channel when it is there, else over the server. `anew` says as well that there is no
-   * connection on this side, or none that is worth keeping.
-   */
-  private announce(type: MediaType, anew = false): void {
+  /** Says what is published of a type: on the data channel when it is there, else over the server. */
+  private announce(type: MediaType): void {
     const { on, epoch, rev, audio, video } = this.s.local[type];
     if (!on) return;
     const byChannel = this.s.channel;
     if (byChannel) this.setLocal(type, { delivered: true });
-    const gen = this.s.open && !anew ? this.s.gen : 0;
+    const gen = this.s.open ? this.s.gen : 0;
     this.out.push({ do: 'send', byChannel, signal: { eventOp: 'publish', type, epoch, rev, audio, video, gen } });
   }
 
@@ -324,9 +325,8 @@ class Turn {
     if (!this.s.creator || byChannel) return;
     // The other side waits for an offer: there is no connection here, or none of our generation there. While the first offer of a
     // generation is unanswered, it may simply not have seen it yet.
-    const { open, described, gen, stood, restarts } = this.s;
-    if (!open && this.s.remote[type].on) this.generation(0);
-    else if (open && described && m.gen !== gen && this.wanted() && (stood || restarts === 0)) this.generation(stood ? 0 : 1);
+    const { open, described, gen } = this.s;
+    if (open ? described && m.gen !== gen && this.wanted() : this.s.remote[type].on) this.generation(0);
   }
 
   /** Whether anybody sends, or says so. */
@@ -362,7 +362,7 @@ class Turn {
     }
     // A later offer is an ICE restart. Where the connection is down here too it is this side's as well.
     if (gen === s.gen && s.link !== 'connected') this.set({ restarts: Math.max(1, s.restarts) });
-    this.set({ neg: 'stable', answered: n, described: true, repeats: 0 });
+    this.set({ neg: 'stable', answered: n, described: true, asking: false, repeats: 0 });
     this.timerOff('repeat');
     this.out.push({ do: 'accept', gen, n, sdp });
     if (gen === s.gen && s.link !== 'connected') this.timerOn('connect');
@@ -383,7 +383,9 @@ class Turn {
 
   private candidates(gen: number, list: RTCIceCandidateInit[]): void {
     const s = this.s;
-    if (s.open && gen === s.gen && s.described) {
+    if (list.length === 0) {
+      if (s.creator && s.open && gen === s.gen && s.described) this.restart();
+    } else if (s.open && gen === s.gen && s.described) {
       this.out.push({ do: 'candidates', gen, list });
     } else if (gen > s.gen || (gen === s.gen && s.open)) {
       this.set({ early: [...s.early, { gen, candidates: list }].slice(-EARLY) });
@@ -399,7 +401,8 @@ class Turn {
   private link(state: RTCPeerConnectionState): void {
     const { link, restarts } = this.s;
     if (state === 'connected') {
-      this.set({ link: 'connected', stood: true, restarts: 0, failures: 0 });
+      if (this.s.asking) this.timerOff('repeat');
+      this.set({ link: 'connected', stood: true, restarts: 0, asking: false, failures: 0 });
       this.timerOff('restart');
       this.timerOff('connect');
       if (link !== 'connected') this.out.push({ do: 'report', state: 'connected', reason: '' });
@@ -410,31 +413,39 @@ class Turn {
     } else if (state === 'failed') {
       if (link === 'connected') this.out.push({ do: 'report', state: 'interrupted', reason: 'interrupted' });
       if (link !== 'new') this.set({ link: 'disconnected' });
-      if (this.s.neg === 'offering') return; // What was tried has not even been answered: the timer 'repeat' decides.
+      // What was tried has not even been answered: the timer 'repeat' decides.
+      if (this.s.neg === 'offering' || this.s.asking) return;
       if (restarts > 0) this.fail('ice-failed');
-      else if (this.s.stood) this.restart();
-      else this.startOver();
+      else this.restart();
     }
   }
 
   /**
-   * A second attempt for a connection that never stood is a new one: Firefox may send nothing after an ICE restart before the first
-   * connection. The creator makes it, by itself or asked.
+   * The second attempt. For a connection that never stood it is a new one: Firefox may send nothing after an ICE restart before the first
+   * connection.
    */
-  private startOver(): void {
-    if (this.s.creator) return this.generation(1);
-    this.set({ restarts: 1 });
-    for (const type of TYPES) this.announce(type, true);
+  private restart(): void {
+    const { creator, gen, link, neg, restarts, stood } = this.s;
+    if (neg !== 'stable' || this.s.asking) return; // One is under way.
+    // Where the connection is up, only the other side has lost it: that says nothing about the next time here.
+    const count = link === 'connected' ? 0 : restarts + 1;
+    if (!creator) {
+      this.set({ restarts: count, asking: true, repeats: 0 });
+      this.out.push({ do: 'send', byChannel: false, signal: { eventOp: 'candidate', gen, candidates: [] } });
+    } else if (stood) {
+      this.offerRestart(count);
+    } else {
+      if (restarts === 0) this.generation(1);
+      return;
+    }
+    this.timerOn('repeat');
     this.timerOn('connect');
   }
 
-  private restart(): void {
-    if (this.s.neg !== 'stable') return; // An offer under way restarts ICE too, or is the first.
+  private offerRestart(restarts: number): void {
     const n = this.s.offered + 1;
-    this.set({ neg: 'offering', offered: n, restarts: this.s.restarts + 1, repeats: 0 });
+    this.set({ neg: 'offering', offered: n, restarts, asking: false, repeats: 0 });
     this.out.push({ do: 'offer', gen: this.s.gen, n, restart: true });
-    this.timerOn('repeat');
-    this.timerOn('connect');
   }
 
   private channel(open: boolean): void {
@@ -464,8 +475,12 @@ class Turn {
     } else if (name === 'connect') {
       if (open && link !== 'connected') this.link('failed');
     } else {
-      const asking = open ? neg === 'offering' : !creator && TYPES.some((t) => this.s.local[t].on);
-      if (!asking) return;
+      if (open && this.s.asking) {
+        this.offerRestart(this.s.restarts);
+        return this.timerOn('repeat');
+      }
+      const waiting = open ? neg === 'offering' : !creator && TYPES.some((t) => this.s.local[t].on);
+      if (!waiting) return;
       if (repeats >= REPEATS) return this.fail('no-answer');
       this.set({ repeats: repeats + 1 });
       if (open) this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
@@ -497,7 +512,7 @@ class Turn {
 
   private close(): void {
     if (this.s.open) this.out.push({ do: 'close' });
-    this.set({ open: false, neg: 'new', described: false, tracks: false, channel: false, stood: false, restarts: 0 });
+    this.set({ open: false, neg: 'new', described: false, tracks: false, channel: false, stood: false, asking: false, restarts: 0 });
     if (this.s.link !== 'failed') this.set({ link: 'new' });
     for (const name of TIMERS) this.timerOff(name);
   }

@@ -389,7 +389,7 @@ export class Session {
     this.rejoining = this.away = false;
     this.early = [];
     this.unwatch();
-    this.leave(reason);
+    this.leave(over ? reason : 'left'); // Nobody needs to be told why, who asked for it.
     this.hooks.online(false);
     if (over) console.warn(`Ieum: ${over.message} ${over.hint ?? ''}`);
   }
