@@ -133,10 +133,11 @@ func (h *Hub) Accept(conn transport.Conn) transport.Receiver {
 
 // Stats counts.
 func (h *Hub) Stats() Stats {
+	rooms := h.rooms.Count() // before mu: the registry may wait for a room, and a room for mu
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return Stats{
-		Sessions: len(h.sessions), Rooms: h.rooms.Count(), Rosters: len(h.rosters),
+		Sessions: len(h.sessions), Rooms: rooms, Rosters: len(h.rosters),
 		Relayed: h.counters.relayed.Load(), Spoofed: h.counters.spoofed.Load(), Flooded: h.counters.flooded.Load(),
 	}
 }
