@@ -165,7 +165,7 @@ func (h *Hub) restoreRoom(snap room.Snapshot) error {
 	back, _ := h.rooms.Snapshot(key)
 	for _, m := range back.State.Members {
 		if s := h.session(m.Address.Session); s != nil {
-			ro := h.enterRoster(&back.State, m)
+			ro := h.enterRoster(&back.State)
 			s.mu.Lock()
 			s.roster = ro
 			s.mu.Unlock()

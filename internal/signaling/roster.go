@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/ieum-rtc/ieum/internal/protocol"
@@ -77,24 +78,25 @@ func (h *Hub) place(addr room.Address) place {
 	return p
 }
 
-// enterRoster counts a session in, and makes the roster if it is the first of this node.
-func (h *Hub) enterRoster(state *room.State, self room.Member) *roster {
+// enterRoster counts a session in, and makes the roster if it is the first of this node. The members are those of state even where
+// there is a roster: the session it was for may be leaving, and what the room said since has not come here.
+func (h *Hub) enterRoster(state *room.State) *roster {
 	h.mu.Lock()
 	ro := h.rosters[state.Key]
 	if ro == nil {
-		ro = &roster{key: state.Key, members: make([]entry, 0, max(2, len(state.Members)))}
+		ro = &roster{key: state.Key}
 		h.rosters[state.Key] = ro
 	}
 	ro.local++
-	first := ro.local == 1
 	h.mu.Unlock()
-	if first {
-		for _, m := range state.Members {
-			ro.set(m.ID, h.place(m.Address))
-		}
-	} else {
-		ro.set(self.ID, h.place(self.Address))
+	members := make([]entry, len(state.Members))
+	for i, m := range state.Members {
+		members[i] = entry{m.ID, h.place(m.Address)}
 	}
+	slices.SortFunc(members, func(a, b entry) int { return strings.Compare(a.user, b.user) })
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	ro.members = members
 	return ro
 }
 
@@ -177,7 +179,7 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 
 // entered notes the room and answers the join.
 func (s *session) entered(e room.Event) {
-	ro := s.hub.enterRoster(e.State, e.Member)
+	ro := s.hub.enterRoster(e.State)
 	s.mu.Lock()
 	s.roster = ro
 	s.mu.Unlock()
