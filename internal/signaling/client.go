@@ -28,7 +28,7 @@ type bucket struct {
 
 func (b *bucket) take(now time.Time, rate, burst float64) bool {
 	t := now.UnixNano()
-	b.spent = max(0, b.spent-rate*float64(t-b.last)/1e9)
+	b.spent = max(0, b.spent-rate*float64(max(0, t-b.last))/1e9) // a clock may be set back
 	b.last = t
 	if b.spent+1 > burst {
 		return false
