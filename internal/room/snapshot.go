@@ -38,15 +38,18 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 	defer r.mu.Unlock()
 	r.created, r.share, r.groups, r.seq = st.CreatedAt, st.Share, s.Groups, st.Seq
 	r.members = slices.DeleteFunc(st.Members, func(m Member) bool { return !here(m) })
-	if len(r.members) == 0 {
-		return nil
-	}
-	r.stopReaper()
-	if !slices.ContainsFunc(r.members, func(m Member) bool { return m.Host }) {
-		r.members[0].Host = true
-	}
 	if r.share != nil && r.index(r.share.User) < 0 {
 		r.share = nil
+	}
+	maps.DeleteFunc(r.groups, func(_, by string) bool { return r.index(by) < 0 })
+	switch {
+	case len(r.members) > 0:
+		r.stopReaper()
+		if !slices.ContainsFunc(r.members, func(m Member) bool { return m.Host }) {
+			r.members[0].Host = true
+		}
+	case r.keep && r.seq > 0: // somebody was in it
+		r.startReaper(g, g.limits.KeptLife)
 	}
 	return nil
 }
