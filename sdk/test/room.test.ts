@@ -73,4 +73,18 @@ describe('a room', () => {
     expect(brief(room.update(shared('me'), 'me'))).toEqual([]);
     expect(brief(room.update(shared(), 'me'))).toEqual([]);
   });
+
+  it('makes up for what members changed unseen', () => {
+    const room = new Room(info(1, 'me', 'a'));
+    const { me, a } = info(9, 'me', 'a').members;
+    const members = {
+      me: { ...me!, userType: 'host' as const, video: false, permit: { ...me!.permit, chat: false } }, a: { ...a!, name: 'N', audio: false },
+    };
+    expect(room.update({ ...info(9), members }, 'me')).toEqual([
+      { eventOp: 'presence', type: 'permit', roomId: 'R', user: 'me', sender: 'me', permit: members.me.permit },
+      { eventOp: 'presence', type: 'hostChange', roomId: 'R', user: 'me', sender: 'me' },
+      { eventOp: 'presence', type: 'editUserInfo', roomId: 'R', user: 'a', sender: 'a', name: 'N', video: true, audio: false },
+    ]);
+    expect(room.update({ ...info(9), members }, 'me')).toEqual([]);
+  });
 });

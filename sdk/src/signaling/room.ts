@@ -62,6 +62,7 @@ export class Room {
     for (const [id, member] of now) {
       if (!this.members.has(id) && id !== self) events.push({ eventOp: 'presence', type: 'join', roomId: this.id, user: member, sender: id });
     }
+    for (const member of now.values()) events.push(...this.changes(member, self));
     this.members.clear();
     for (const [id, member] of now) this.members.set(id, member);
     const before = this.share;
@@ -72,6 +73,21 @@ export class Room {
     }
     this.seq = info.seq;
     Object.assign(this.info, info);
+    return events;
+  }
+
+  /** What changed of a member who was there before as well. */
+  private changes(now: Member, self: string): Presence[] {
+    const was = this.members.get(now.id);
+    if (!was) return [];
+    const { id: user, name, video, audio, permit } = now;
+    const about = { eventOp: 'presence', roomId: this.id, user, sender: user } as const;
+    const events: Presence[] = [];
+    if (user !== self && (was.name !== name || was.video !== video || was.audio !== audio)) {
+      events.push({ ...about, type: 'editUserInfo', name, video, audio });
+    }
+    if (JSON.stringify(was.permit) !== JSON.stringify(permit)) events.push({ ...about, type: 'permit', permit });
+    if (now.userType === 'host' && was.userType !== 'host') events.push({ ...about, type: 'hostChange' });
     return events;
   }
 
