@@ -157,7 +157,11 @@ func (h *Hub) restoreRoom(snap room.Snapshot) error {
 	}
 	here := func(m room.Member) bool {
 		s := h.session(m.Address.Session)
-		return s != nil && s.address() == m.Address
+		if s == nil || s.address() != m.Address {
+			return false
+		}
+		_, elsewhere := s.roomKey() // in both as kept, when the crash came as it went from one to the other
+		return !elsewhere
 	}
 	if err := h.rooms.Restore(snap, here); err != nil {
 		return err

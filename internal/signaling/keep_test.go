@@ -3,12 +3,14 @@ package signaling
 import (
 	"context"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/room"
 )
 
 // memoryKeeper writes at once; what is written outlasts the hub.
@@ -136,6 +138,48 @@ func TestNobodyComesBackAfterARestart(t *testing.T) {
 		}
 		if all, _ := cfg.Keeper.Load(); len(all) != 0 {
 			w.Errorf("%d records are left", len(all))
+		}
+	})
+}
+
+// A crash may have kept a room as it was before its member went to another.
+func TestARestoredSessionIsInOneRoom(t *testing.T) {
+	withKeeper(t, func(w *world, cfg Config) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		k := cfg.Keeper.(*memoryKeeper)
+		w.room("K1", kim, lee)
+		kept, _ := k.Load()
+		lee.want("200", msg{"eventOp": "leaveRoom"})
+		kim.want("200", msg{"eventOp": "leaveRoom"})
+		w.room("K2", kim)
+		for key, value := range kept {
+			if strings.HasSuffix(key, "K1") {
+				k.kept[key] = value
+			}
+		}
+		w.restart(cfg)
+		in := 0
+		for _, id := range []string{"K1", "K2"} {
+			state, err := w.nodes[0].hub.get(t.Context(), room.Key{Tenant: w.cpCode, Room: id})
+			if err != nil {
+				continue
+			}
+			for _, m := range state.Members {
+				if m.ID == "kim" {
+					in++
+				}
+			}
+		}
+		if in != 1 {
+			w.Errorf("kim is in %d rooms", in)
+		}
+		back := w.connect(0)
+		back.register("kim", "resume", kim.secret)
+		back.goAway(1000)
+		time.Sleep(11 * time.Minute)
+		synctest.Wait()
+		if s := w.nodes[0].hub.Stats(); s.Sessions+s.Rooms+s.Rosters != 0 {
+			w.Errorf("left over: %+v", s)
 		}
 	})
 }
