@@ -34,6 +34,7 @@ type session struct {
 
 	mu      sync.Mutex // guards what follows; only an outbox's lock is taken inside
 	away    *time.Timer
+	absence int                  // counts the times it was away
 	waiting []*transport.Message // for a client that is away: messages of other members
 	waited  int                  // bytes of waiting
 	roster  *roster              // of the room the session is in, or nil
@@ -97,10 +98,12 @@ func (s *session) park(c *client) {
 		return
 	}
 	s.client.Store(nil)
+	s.absence++
+	n := s.absence
 	s.away = time.AfterFunc(s.hub.cfg.ResumeWindow, func() {
 		if s.hub.enter() {
 			defer s.hub.leave()
-			s.end(nil, 0, "resume window over")
+			s.expire(n)
 		}
 	})
 	s.hub.log(s).Debug("session away")
@@ -127,19 +130,33 @@ func (s *session) attach(c *client, first *transport.Message, reply transport.Re
 	return old
 }
 
-// end ends the session for good: it leaves its room, frees its user id and is forgotten. With from set it only does so if from
-// is its present connection; with from nil it does not matter, except that a timer which fired as the client came back must
-// lose: that is what the check of client is for. The connection, if there is one, is closed with code.
+// expire ends a session whose absence has lasted too long. A timer that fired as the client came back must lose, also when the client
+// has been lost again before it got its turn.
+func (s *session) expire(absence int) {
+	s.op.Lock()
+	defer s.op.Unlock()
+	s.mu.Lock()
+	over := s.away != nil && s.absence == absence // stays so: only a resume ends an absence, and it needs op
+	s.mu.Unlock()
+	if over {
+		s.finish(0, "resume window over")
+	}
+}
+
+// end ends the session at once. With code 0 it only does so if from is its present connection. The connection, if there is one, is
+// closed with code.
 func (s *session) end(from *client, code int, why string) {
 	s.op.Lock()
 	defer s.op.Unlock()
-	if s.ended {
+	if s.ended || (code == 0 && s.client.Load() != from) {
 		return
 	}
+	s.finish(code, why)
+}
+
+// finish ends the session for good: it leaves its room, frees its user id and is forgotten. op is held.
+func (s *session) finish(code int, why string) {
 	cur := s.client.Load()
-	if cur != from && code == 0 {
-		return
-	}
 	s.ended = true
 	s.leaveRoom()
 	s.drop()

@@ -451,3 +451,26 @@ func TestWhatIsSentToAConnectionThatIsClosingWaits(t *testing.T) {
 		}
 	})
 }
+
+// The timer of an absence that is over may fire as the client comes back, and get its turn when the client is lost again.
+func TestATimerOfAnEarlierAbsenceEndsNothing(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim := w.user(0, "kim")
+		seat, _ := w.local.Holder(t.Context(), w.cpCode, "kim")
+		s := w.nodes[0].hub.session(seat.Session)
+		kim.lose()
+		s.mu.Lock()
+		first := s.absence
+		s.mu.Unlock()
+		again := w.connect(0)
+		again.register("kim", "resume", kim.secret)
+		s.expire(first)
+		again.want("200", msg{"eventOp": "keepAlive"})
+		again.lose()
+		s.expire(first)
+		last := w.connect(0)
+		if a := last.register("kim", "resume", kim.secret); a["resumed"] != true {
+			w.Errorf("answer %v", a)
+		}
+	})
+}
