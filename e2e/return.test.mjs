@@ -42,7 +42,11 @@ test('who was away for a moment sees what became of the room', async () => {
       };
       return app.init('away-a');
     }, slow.server.origin), a.id);
-    const { roomId } = await a.evaluate(() => k.createRoom());
+    const { roomId } = await a.evaluate(() => k.createVideoRoom());
+    for (const type of ['cam', 'screen']) await b.evaluate((t) => (window.told = { ...window.told, [t]: [] }), type);
+    await b.evaluate(() => k.addEventListener('presence', ({ detail }) => {
+      if (detail.type === 'publish') for (const { user, type } of detail.feeds) told[type].push(k.subscribeVideo(user, type));
+    }));
     await enter(a, roomId, []);
     await enter(b, roomId, [a]);
     await paint(a);
@@ -52,8 +56,8 @@ test('who was away for a moment sees what became of the room', async () => {
     slow.proxy.cut();
     await b.until('without the server', () => !k.getSocket().connected);
     assert.deepEqual(await a.evaluate(async ([id, room]) => [
-      await k.changeName('Other'), await k.permit(id, false), await k.editRoomInfo(room, undefined, undefined, id), await k.shareStop(),
-    ].map((r) => r.code), [b.id, roomId]), ['200', '200', '200', '200']);
+      await k.changeName('Other'), (await k.publishVideo('cam', await app.camera())) && { code: '200' }, await k.permit(id, false), await k.editRoomInfo(room, undefined, undefined, id), await k.shareStop(),
+    ].map((r) => r.code), [b.id, roomId]), ['200', '200', '200', '200', '200']);
     // What goes from browser to browser needs no server.
     await b.until('without the screen', () => !k.getStream('screen'));
     assert.equal(await b.evaluate(() => k.getShareType()), 'screen');
@@ -61,6 +65,8 @@ test('who was away for a moment sees what became of the room', async () => {
 
     await b.until('told of it', () => app.events.some((e) => e.type === 'shareStop'));
     assert.equal(await b.evaluate(() => k.getShareType()), '');
+    await shows(b, a.id, 'cam');
+    assert.deepEqual(await b.evaluate(() => [told.cam.length, told.screen.length]), [1, 1], 'each feed is told of once');
     assert.deepEqual((await events(b, 'editUserInfo')).map((e) => [e.user, e.name]), [[a.id, 'Other']]);
     assert.deepEqual((await events(b, 'permit')).map((e) => [e.user, e.permit.chat]), [[b.id, false]]);
     assert.deepEqual((await events(b, 'hostChange')).map((e) => e.user), [b.id]);

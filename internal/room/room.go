@@ -233,9 +233,7 @@ func (r *room) join(c Join, sink Sink) error {
 	e := r.next(Event{Kind: Joined, Member: m})
 	sink.Deliver([]Address{m.Address}, Event{Kind: Entered, Key: r.key, Seq: e.Seq, Member: m, State: r.state()})
 	r.tell(sink, r.others(m.ID), e)
-	if feeds := r.feeds(m.ID); len(feeds) > 0 {
-		r.tell(sink, []Address{m.Address}, Event{Kind: Published, Key: r.key, Feeds: feeds})
-	}
+	r.tellFeeds(m.ID, m.Address, sink)
 	if moved {
 		r.hostChanged(m, sink)
 	}
@@ -278,6 +276,13 @@ func (r *room) next(e Event) Event {
 func (r *room) tell(sink Sink, to []Address, e Event) {
 	if len(to) > 0 {
 		sink.Deliver(to, e)
+	}
+}
+
+// tellFeeds tells a member that came or came back of the feeds that the others have announced.
+func (r *room) tellFeeds(user string, to Address, sink Sink) {
+	if feeds := r.feeds(user); len(feeds) > 0 {
+		r.tell(sink, []Address{to}, Event{Kind: Published, Key: r.key, Feeds: feeds})
 	}
 }
 

@@ -204,6 +204,25 @@ func TestPermit(t *testing.T) {
 	})
 }
 
+func TestWhoComesBackIsToldOfTheFeeds(t *testing.T) {
+	onOneAndTwoNodes(t, func(w *world, second int) {
+		host, lee := w.user(0, "host"), w.user(second, "lee")
+		id := host.want("200", msg{"eventOp": "createVideoRoom"}).str("roomId")
+		host.want("200", msg{"eventOp": "joinRoom", "roomId": id})
+		lee.want("200", msg{"eventOp": "joinRoom", "roomId": id})
+		lee.want("200", msg{"eventOp": "publish", "type": "cam", "epoch": 1, "video": true})
+		lee.lose()
+		host.want("200", msg{"eventOp": "publish", "type": "screen", "epoch": 4, "video": true})
+		back := w.connect(second)
+		back.register("lee", "resume", lee.secret)
+		m := back.only()
+		feeds, _ := m["feeds"].([]any)
+		if m.str("type") != "publish" || m["seq"] != nil || len(feeds) != 1 || feeds[0].(map[string]any)["user"] != "host" {
+			w.Errorf("got %v, want one publish without seq, after the answer, with the feed of the other", m)
+		}
+	})
+}
+
 func TestFeedsOfAGroupRoom(t *testing.T) {
 	onOneAndTwoNodes(t, func(w *world, second int) {
 		host, lee := w.user(0, "host"), w.user(second, "lee")

@@ -87,4 +87,22 @@ describe('a room', () => {
     ]);
     expect(room.update({ ...info(9), members }, 'me')).toEqual([]);
   });
+
+  it('tells of each feed once, also when a list after a resume holds what is known', () => {
+    const room = new Room(info(1, 'me', 'a', 'b'));
+    const feed = (user: string, type: string, epoch: number) => ({ id: user, userId: user, user, type, epoch, audio: true, video: true });
+    const list = (...feeds: object[]) => room.apply({ eventOp: 'presence', type: 'publish', roomId: 'R', user: 'a', sender: 'a', feeds }) as any[];
+    const users = (events: any[]) => events.map((e) => [e.user, e.sender, e.feeds.map((f: any) => `${f.user} ${f.type}`)]);
+    expect(users(list(feed('a', 'cam', 1), feed('b', 'cam', 1)))).toEqual([['a', 'a', ['a cam', 'b cam']]]);
+    expect(room.apply({ ...push('publish', 2, 'b'), feeds: [feed('b', 'screen', 2)] })).toHaveLength(1);
+    expect(list(feed('a', 'cam', 1), feed('b', 'cam', 1), feed('b', 'screen', 2))).toEqual([]);
+    expect(users(list(feed('a', 'cam', 1), feed('b', 'cam', 3)))).toEqual([['b', 'b', ['b cam']]]);
+    room.apply(push('leave', 3, 'a'));
+    room.apply(push('join', 4, 'a'));
+    expect(users(list(feed('a', 'cam', 1)))).toEqual([['a', 'a', ['a cam']]]);
+    room.forgetFeeds();
+    expect(list(feed('a', 'cam', 1))).toHaveLength(1);
+    expect(list()).toEqual([]);
+    expect(room.apply({ eventOp: 'presence', type: 'publish', roomId: 'R', feeds: [null, 7, { user: 7 }] })).toEqual([]);
+  });
 });

@@ -1,4 +1,4 @@
-import type { Member, Presence, Share } from '../../types/knowledgetalk';
+import type { Feed, Member, Presence, Share } from '../../types/knowledgetalk';
 import { isMember, type Push, type RoomInfo } from './messages';
 
 /** Who is in the room, as far as the server has told: the roster that every presence event passes. */
@@ -6,6 +6,8 @@ export class Room {
   readonly members = new Map<string, Member>();
   /** Who shares what, this user included. */
   share: Share | undefined;
+  /** Epochs of the feeds that the app has been told of, by user and type. */
+  private readonly feeds = new Map<string, Map<unknown, unknown>>();
   private seq: number;
 
   constructor(readonly info: RoomInfo) {
@@ -24,6 +26,7 @@ export class Room {
    */
   apply(push: Push): Presence[] {
     if (push.seq === undefined) {
+      if (push.roomId === this.id && push.type === 'publish') return this.list(push);
       if (push.roomId === this.id) this.note(push);
     } else {
       if (push.roomId !== this.id || push.seq <= this.seq) return [];
@@ -35,9 +38,37 @@ export class Room {
       this.members.set(push.user.id, push.user);
       return [...before, whole(push)];
     }
-    if (push.type === 'leave' && !this.members.delete(push.user as string)) return [];
+    if (push.type === 'leave') {
+      this.feeds.delete(push.user as string);
+      if (!this.members.delete(push.user as string)) return [];
+    }
+    if (push.type === 'publish') this.fresh(push);
     if (push.seq !== undefined) this.note(push);
     return [whole(push)];
+  }
+
+  /** The feeds there are, after joinRoom or a resume: what the app knows already is left out. */
+  private list(push: Push): Presence[] {
+    const feeds = this.fresh(push);
+    const user = feeds[0]?.user;
+    return user === undefined ? [] : [whole({ ...push, feeds, user, sender: user })];
+  }
+
+  /** The feeds of a message that are new, noted. */
+  private fresh({ feeds }: Push): Feed[] {
+    return (Array.isArray(feeds) ? (feeds as Feed[]) : []).filter((feed) => {
+      const { user, type, epoch } = feed ?? {};
+      if (typeof user !== 'string') return false;
+      const known = this.feeds.get(user) ?? new Map<unknown, unknown>();
+      const fresh = known.get(type) !== epoch;
+      this.feeds.set(user, known.set(type, epoch));
+      return fresh;
+    });
+  }
+
+  /** The session is a new one: nothing that was received stands. */
+  forgetFeeds(): void {
+    this.feeds.clear();
   }
 
   /** What an event changes in what is known of the room, beside who is in it. */
@@ -57,7 +88,9 @@ export class Room {
     const events: Presence[] = [];
     const now = new Map(Object.values(info.members).map((member) => [member.id, member]));
     for (const id of [...this.members.keys()]) {
-      if (!now.has(id) && id !== self) events.push(this.made('leave', id));
+      if (now.has(id)) continue;
+      this.feeds.delete(id);
+      if (id !== self) events.push(this.made('leave', id));
     }
     for (const [id, member] of now) {
       if (!this.members.has(id) && id !== self) events.push({ eventOp: 'presence', type: 'join', roomId: this.id, user: member, sender: id });

@@ -262,6 +262,7 @@ export class Session {
     this.setIce(registered.iceServers);
     if (lost) {
       this.connection?.dropRelayed();
+      this.room?.forgetFeeds();
       if (!this.rejoining && !this.away) this.hooks.lost();
       this.rejoining = this.room !== null;
     } else if (same && !this.rejoining) {
