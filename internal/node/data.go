@@ -146,8 +146,16 @@ func (d *data) flush() {
 		}
 		return errors.Join(faults...)
 	})
-	if err != nil {
-		d.log.Error("data not written", "error", err)
+	if err == nil {
+		return
+	}
+	d.log.Error("data not written", "error", err)
+	d.mu.Lock() // to be written with the next change, or at the end
+	defer d.mu.Unlock()
+	for key, value := range dirty {
+		if d.dirty[key] == nil {
+			d.dirty[key] = value
+		}
 	}
 }
 

@@ -1,9 +1,13 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"testing"
+
+	"go.etcd.io/bbolt"
 )
 
 func TestDataOutlastsItsProcess(t *testing.T) {
@@ -55,5 +59,40 @@ func TestDataBelongsToOneServer(t *testing.T) {
 	}
 	if err := d.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
+	dir := t.TempDir()
+	d, err := openData(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	healthy := d.db
+	sick, err := bbolt.Open(filepath.Join(t.TempDir(), "sick.db"), 0o600, nil) // without buckets, and closed: every write fails
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sick.Close(); err != nil {
+		t.Fatal(err)
+	}
+	value := func(s string) func() []byte { return func() []byte { return []byte(s) } }
+	d.db = sick
+	d.dirty["a"], d.dirty["b"] = value("old"), value("kept") // without a word to the writer, which sleeps
+	d.flush()
+	d.db = healthy
+	d.Keep("a", value("new"))
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = openData(dir, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	all, err := d.Load()
+	if err := errors.Join(err, d.close()); err != nil {
+		t.Fatal(err)
+	}
+	if string(all["a"]) != "new" || string(all["b"]) != "kept" {
+		t.Errorf("kept %q", all)
 	}
 }
