@@ -2,7 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { TYPES } from '../src/negotiation/layout';
 import { random, World, type Side } from './world';
 
-const SCHEDULES = Number((globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env.SCHEDULES ?? 3_000);
+const SCHEDULES = Number((globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env.SCHEDULES ?? 10_000);
+/** Two who publish at once meet in far fewer ways than there are troubles. */
+const MEETINGS = Math.ceil(SCHEDULES / 4);
 
 /** What must hold once everything has run out. */
 function converged(world: World): void {
@@ -54,8 +56,8 @@ function schedule(seed: number, body: (world: World) => void): void {
 }
 
 describe('two machines over a link', () => {
-  it(`connect once when both publish at the same instant, in any order of events (${SCHEDULES} schedules)`, () => {
-    for (let seed = 1; seed <= SCHEDULES; seed++) {
+  it(`connect once when both publish at the same instant, in any order of events (${MEETINGS} schedules)`, () => {
+    for (let seed = 1; seed <= MEETINGS; seed++) {
       schedule(seed, (world) => {
         const [a, b] = world.sides;
         a.publish('cam', true, true);
