@@ -90,6 +90,8 @@ type Hub struct {
 
 	life    sync.RWMutex // read-held by whatever runs outside a connection's reader, see enter
 	closing bool
+	quit    chan struct{} // closed with the hub
+	checks  sync.WaitGroup
 
 	counters counters
 }
@@ -114,13 +116,14 @@ func New(cfg Config) (*Hub, error) {
 		return nil, err
 	}
 	cfg.defaults()
-	h := &Hub{cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}}
+	h := &Hub{cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{})}
 	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
 	h.stop = cfg.Bus.Serve(cfg.Node, h.fromBus)
 	if err := h.restore(); err != nil {
 		h.Close()
 		return nil, wrap("restore", err)
 	}
+	h.checks.Go(h.endWithLicenses)
 	return h, nil
 }
 
@@ -146,13 +149,42 @@ func (h *Hub) Stats() Stats {
 // Connections must have been closed before.
 func (h *Hub) Close() {
 	h.life.Lock()
+	closed := h.closing
 	h.closing = true
 	h.life.Unlock()
+	if closed {
+		return
+	}
+	close(h.quit)
+	h.checks.Wait()
 	for _, s := range h.all() {
 		s.forget()
 	}
 	h.stop()
 	h.rooms.Close()
+}
+
+// endWithLicenses ends each session within a minute of the end of its license.
+func (h *Hub) endWithLicenses() {
+	every := time.NewTicker(time.Minute)
+	defer every.Stop()
+	for {
+		select {
+		case <-h.quit:
+			return
+		case now := <-every.C:
+			for _, s := range h.all() {
+				if now.Before(s.grant.End) {
+					continue
+				}
+				if !h.enter() {
+					return
+				}
+				s.end(nil, protocol.CloseLicenseEnd, "license ended")
+				h.leave()
+			}
+		}
+	}
 }
 
 // enter keeps Close waiting until leave; false: too late.

@@ -474,3 +474,21 @@ func TestATimerOfAnEarlierAbsenceEndsNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestSessionsEndWithTheirLicense(t *testing.T) {
+	in(t, 1, func(_ *Config, p *license.Params) { p.End = time.Now().Add(30*time.Minute + time.Second) }, func(w *world) {
+		kim, lost := w.user(0, "kim"), w.user(0, "lost")
+		w.room("K1", kim, lost)
+		time.Sleep(30*time.Minute - 5*time.Second)
+		lost.lose()
+		kim.want("200", msg{"eventOp": "keepAlive"})
+		time.Sleep(66 * time.Second)
+		if c := kim.closeCode(); c != protocol.CloseLicenseEnd {
+			w.Errorf("closed with %d, want %d", c, protocol.CloseLicenseEnd)
+		}
+		if s := w.nodes[0].hub.Stats(); s.Sessions+s.Rooms+s.Rosters != 0 {
+			w.Errorf("left over: %+v", s)
+		}
+		w.connect(0).want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": kim.secret})
+	})
+}
