@@ -127,22 +127,40 @@ func (n *Node) routes() (http.Handler, error) {
 // Failed delivers the error with which serving ended by itself, if it does.
 func (n *Node) Failed() <-chan error { return n.failed }
 
-// Close stops accepting, tells clients to come back later, and returns when all is quiet or soon after ctx is done.
+// Close stops accepting, tells clients to come back later, and returns when all is quiet or soon after ctx is done. Clients that
+// had to be cut off by then are no error: it is theirs.
 func (n *Node) Close(ctx context.Context) error {
 	var faults []error
 	if n.listen != nil {
 		_ = n.listen.Close()
 	}
+	closed := func(what string, err error) {
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			n.log.Warn("clients cut off: they did not end in time", "while", what)
+			return
+		}
+		faults = append(faults, prefix(what, err))
+	}
+	// both at once: a client that does not listen to one must not cost those of the other their time
+	sio := make(chan error, 1)
+	go func() {
+		if n.sio == nil {
+			sio <- nil
+			return
+		}
+		sio <- n.sio.Close(ctx)
+	}()
 	if n.ws != nil {
-		faults = append(faults, prefix("close connections", n.ws.Close(ctx)))
+		closed("close connections", n.ws.Close(ctx))
 	}
-	if n.sio != nil {
-		faults = append(faults, prefix("close Socket.IO", n.sio.Close(ctx)))
-	}
+	closed("close Socket.IO", <-sio)
 	if n.http != nil {
 		// the listener is closed already, which the HTTP server may or may not have noticed
 		if err := n.http.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
-			faults = append(faults, prefix("close pages", err), n.http.Close())
+			closed("close pages", err)
+			if err := n.http.Close(); !errors.Is(err, net.ErrClosed) {
+				faults = append(faults, err)
+			}
 		}
 	}
 	if n.data != nil { // before the hub: sessions and rooms are to be found again

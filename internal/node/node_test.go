@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -225,5 +226,29 @@ func TestRelayHostIsTheOneByWhichTheClientReachedUs(t *testing.T) {
 		if got := (iceIssuer{n.relay, c.listen}).host(c.reached); got != c.want {
 			t.Errorf("listening on %s, reached as %s: %s, want %s", c.listen, c.reached, got, c.want)
 		}
+	}
+}
+
+// Browsers connect ahead of time, and a request may be on its way for ever: neither makes a stop a failure.
+func TestClientsThatSayNothingDoNotMakeAStopFail(t *testing.T) {
+	n, err := Start(Config{Dev: true, Listen: "127.0.0.1:0", RelayListen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, begin := range []string{"", "POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"} {
+		c, err := net.Dial("tcp", n.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte(begin)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get(t, n.URLs()[0]) // connections are accepted in order
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := n.Close(ctx); err != nil {
+		t.Error(err)
 	}
 }
