@@ -21,7 +21,8 @@ const page = (head, server) => `<!DOCTYPE html><title>packed</title>${head}
     window.k = new Class({ server: '${server}' });
     k.addEventListener('presence', ({ detail }) => {
       if (detail.type !== 'subscribed') return;
-      document.body.append(Object.assign(document.createElement('video'), { srcObject: k.getStream(detail.user), muted: true, autoplay: true }));
+      const video = document.body.appendChild(document.createElement('video'));
+      Object.assign(video, { srcObject: k.getStream(detail.user), muted: true, autoplay: true });
     });
     return k.init(cpCode, authKey, id);
   };
@@ -39,7 +40,10 @@ test('npm pack, npm install, and a call between an import and a script tag', asy
   fs.mkdirSync(app);
   fs.writeFileSync(path.join(app, 'package.json'), '{"name":"app","private":true,"type":"module"}');
   run(app, 'npm', 'install', '--offline', '--ignore-scripts', '--no-audit', '--no-fund', '--silent', path.join(stage.dir, tarball));
-  const resolve = (name) => new URL(run(app, process.execPath, '--input-type=module', '-e', `console.log(import.meta.resolve('${name}'))`).trim()).pathname;
+  const resolve = (name) => {
+    const url = run(app, process.execPath, '--input-type=module', '-e', `console.log(import.meta.resolve('${name}'))`);
+    return new URL(url.trim()).pathname;
+  };
 
   // Types, as an app in TypeScript meets them.
   fs.writeFileSync(path.join(app, 'app.ts'), `
@@ -53,13 +57,17 @@ test('npm pack, npm install, and a call between an import and a script tag', asy
     export const type: Presence['type'] = 'shareStop';
   `);
   for (const how of [['bundler', 'esnext'], ['nodenext', 'nodenext']]) {
-    run(app, path.join(sdk, 'node_modules/.bin/tsc'), '--noEmit', '--strict', '--target', 'es2022', '--moduleResolution', how[0], '--module', how[1], 'app.ts');
+    const tsc = path.join(sdk, 'node_modules/.bin/tsc');
+    run(app, tsc, '--noEmit', '--strict', '--target', 'es2022', '--moduleResolution', how[0], '--module', how[1], 'app.ts');
   }
 
   stage.pages.write('packed-module.js', fs.readFileSync(resolve('@ieum-rtc/sdk'), 'utf8'));
   stage.pages.write('packed-script.js', fs.readFileSync(resolve('@ieum-rtc/sdk/knowledgetalk.min.js'), 'utf8'));
-  stage.pages.write('module.html', page('<script type="module">import K, { KnowledgeTalk } from "./packed-module.js"; window.Class = K === KnowledgeTalk && K;</script>', stage.origin));
-  stage.pages.write('script.html', page('<script src="packed-script.js"></script><script>window.Class = Knowledgetalk === KnowledgeTalk && Knowledgetalk;</script>', stage.origin));
+  const heads = {
+    module: '<script type="module">import K, { KnowledgeTalk } from "./packed-module.js"; window.Class = K === KnowledgeTalk && K;</script>',
+    script: '<script src="packed-script.js"></script><script>window.Class = Knowledgetalk === KnowledgeTalk && Knowledgetalk;</script>',
+  };
+  for (const [name, head] of Object.entries(heads)) stage.pages.write(`${name}.html`, page(head, stage.origin));
 
   const pages = await Promise.all(['module', 'script'].map((name) => stage.open(`${name}.html`, { name })));
   for (const p of pages) {
@@ -71,7 +79,8 @@ test('npm pack, npm install, and a call between an import and a script tag', asy
   const { roomId } = await pages[0].evaluate(() => k.createRoom());
   for (const p of pages) assert.equal(await p.evaluate((r) => k.joinRoom(r).then((x) => x.code), roomId), '200');
   await pages[0].until('two', async () => Object.keys(await k.memberList()).length === 2);
-  const sent = pages.map((p, i) => p.evaluate(async (id) => k.publishP2P(id, 'cam', await navigator.mediaDevices.getUserMedia({ video: true })), pages[1 - i].name));
+  const publish = async (id) => k.publishP2P(id, 'cam', await navigator.mediaDevices.getUserMedia({ video: true }));
+  const sent = pages.map((p, i) => p.evaluate(publish, pages[1 - i].name));
   assert.deepEqual(await Promise.all(sent), [true, true]);
   for (const p of pages) {
     await p.until('showing the other', () => e2e.frames(document.querySelector('video')) > 10);

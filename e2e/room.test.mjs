@@ -31,7 +31,10 @@ test('chat and inform go to the room, or to one; a chat result is its code', asy
   assert.equal(await code(a, 'chat', '가'.repeat(30_000), roomId), '445');
   await seen(b, 'inform');
   await seen(c, 'inform', 2);
-  const brief = async (p) => (await p.evaluate(() => app.events.filter((e) => ['chat', 'inform'].includes(e.type)))).map((e) => [e.user, e.message, 'seq' in e]);
+  const brief = (p) => p.evaluate(() => {
+    const said = app.events.filter((e) => ['chat', 'inform'].includes(e.type));
+    return said.map((e) => [e.user, e.message, 'seq' in e]);
+  });
   assert.deepEqual(await brief(b), [[a.id, '안녕', true], [a.id, 'only you', false], [a.id, { deep: [1, null] }, true]]);
   assert.deepEqual(await brief(c), [[a.id, '안녕', true], [a.id, { deep: [1, null] }, true], [a.id, false, false]]);
   assert.deepEqual(await brief(a), []);

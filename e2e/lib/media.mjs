@@ -15,7 +15,9 @@ export async function gather(stage, ids, make = () => k.createRoom()) {
 /** One more joins; those who are there have seen it when this resolves. */
 export async function enter(p, roomId, others) {
   const members = await p.evaluate((r) => app.join(r), roomId);
-  for (const q of others) if (q !== p && members.includes(q.id)) await q.until(`seeing ${p.id} join`, (id) => app.count('join', id) > 0, p.id);
+  for (const q of others) {
+    if (q !== p && members.includes(q.id)) await q.until(`seeing ${p.id} join`, (id) => app.count('join', id) > 0, p.id);
+  }
 }
 
 /** A moving picture of this shape in window.screenStream. */
@@ -36,7 +38,8 @@ export async function shows(p, user, type, shape = null, more = 10) {
   await p.evaluate((x) => {
     window.shown ??= {};
     const key = `${x.type} ${x.user}`;
-    const video = (shown[key] ??= document.body.appendChild(Object.assign(document.createElement('video'), { muted: true, autoplay: true })));
+    const element = () => Object.assign(document.createElement('video'), { muted: true, autoplay: true });
+    const video = (shown[key] ??= document.body.appendChild(element()));
     const stream = k.getStream(x.user, x.type);
     if (video.srcObject !== stream) video.srcObject = stream;
     video.before = e2e.frames(video);

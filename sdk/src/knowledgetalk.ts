@@ -65,7 +65,8 @@ export class Knowledgetalk extends EventTarget {
       announce: (stream) => void feeds.publish('screen', stream),
       withdraw: () => feeds.unpublish('screen'),
     });
-    const outgoing = () => [feeds.stream('cam'), ...peers.sent('cam').map(([, stream]) => stream)].flatMap((stream) => stream?.getTracks() ?? []);
+    const cameras = () => [feeds.stream('cam'), ...peers.sent('cam').map(([, stream]) => stream)];
+    const outgoing = () => cameras().flatMap((stream) => stream?.getTracks() ?? []);
     const operations = new Operations({
       request,
       named: (name) => (session.name = name),

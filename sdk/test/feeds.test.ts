@@ -11,7 +11,8 @@ let sent: [string, MediaStream][];
 let remote: Map<string, MediaStream>;
 let feeds: Feeds;
 
-const stream = (...kinds: ('audio' | 'video')[]) => new FakeStream((kinds.length ? kinds : ['audio', 'video'] as const).map((k) => track(k))) as unknown as MediaStream;
+const stream = (...kinds: ('audio' | 'video')[]) =>
+  new FakeStream((kinds.length ? kinds : (['audio', 'video'] as const)).map((k) => track(k))) as unknown as MediaStream;
 
 /** Media of a user comes. */
 function comes(user: string, type: MediaType = 'cam'): MediaStream {
@@ -36,7 +37,8 @@ beforeEach(() => {
     isMember: (id) => members.has(id),
     inRoom: () => inRoom,
     request: async (eventOp, fields) => {
-      log.push(`${eventOp} ${fields.type}${fields.target ? ` ${fields.target}` : ''}${eventOp === 'publish' ? ` ${fields.epoch} ${fields.audio} ${fields.video}` : ''}`);
+      const { type, target, epoch, audio, video } = fields;
+      log.push([eventOp, type, ...(target ? [target] : []), ...(eventOp === 'publish' ? [epoch, audio, video] : [])].join(' '));
       return { eventOp, code };
     },
     publish: (target, type, s) => {
@@ -175,7 +177,9 @@ describe('subscribeVideo', () => {
     expect(await feeds.subscribe('a', 'cam')).toBe(false);
   });
 
-  it.each<[string, () => void]>([['its owner leaves', () => feeds.handleLeave('a')], ['the room is left', () => feeds.left()]])('is false when %s', async (_, end) => {
+  it.each<[string, () => void]>([
+    ['its owner leaves', () => feeds.handleLeave('a')], ['the room is left', () => feeds.left()],
+  ])('is false when %s', async (_, end) => {
     const promise = feeds.subscribe('a', 'screen');
     end();
     expect(await promise).toBe(false);

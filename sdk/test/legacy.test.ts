@@ -12,7 +12,8 @@ let log: string[];
 let shown: Map<MediaType, string>;
 let pair: RawPair;
 
-const stream = (...kinds: ('audio' | 'video')[]) => new FakeStream((kinds.length ? kinds : ['audio', 'video'] as const).map((k) => track(k))) as unknown as MediaStream;
+const stream = (...kinds: ('audio' | 'video')[]) =>
+  new FakeStream((kinds.length ? kinds : (['audio', 'video'] as const)).map((k) => track(k))) as unknown as MediaStream;
 const from = (message: object) => pair.signal(readSignal(message as Record<string, unknown>)!);
 const offer = (kinds: string, fingerprint: string, type: MediaType = 'cam') =>
   from({ eventOp: 'sdp', type, sdp: { type: 'offer', sdp: `kinds:${kinds}\r\na=fingerprint:${fingerprint}\r\n` } });

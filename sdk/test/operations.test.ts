@@ -37,8 +37,14 @@ describe('what is asked of the server', () => {
     ['permit', () => ops.permit('b', true, undefined, 'false', null, undefined), ['permit', { target: 'b', chat: true, screen: false }]],
     ['editRoomInfo', () => ops.editRoomInfo('R', 'T', '4', 'b'), ['editRoomInfo', { roomId: 'R', title: 'T', capacity: 4, host: 'b' }]],
     ['editRoomInfo of the host alone', () => ops.editRoomInfo('R', undefined, undefined, 'b'), ['editRoomInfo', { roomId: 'R', host: 'b' }]],
-    ['editUserInfo', () => ops.editUserInfo('N', false, true, true, undefined), ['editUserInfo', { name: 'N', video: false, audio: true, broadcast: true }]],
-    ['editUserInfo for one', () => ops.editUserInfo(undefined, 'true', undefined, false, 'b'), ['editUserInfo', { video: true, broadcast: false, target: 'b' }]],
+    [
+      'editUserInfo', () => ops.editUserInfo('N', false, true, true, undefined),
+      ['editUserInfo', { name: 'N', video: false, audio: true, broadcast: true }],
+    ],
+    [
+      'editUserInfo for one', () => ops.editUserInfo(undefined, 'true', undefined, false, 'b'),
+      ['editUserInfo', { video: true, broadcast: false, target: 'b' }],
+    ],
     ['changeName', () => ops.changeName('N'), ['changeName', { name: 'N' }]],
     ['createGroup', () => ops.createGroup(['a', 7], 'T'), ['createGroup', { list: ['a', '7'], title: 'T' }]],
     ['createGroup of nobody', () => ops.createGroup(undefined, undefined), ['createGroup', { list: [] }]],

@@ -13,7 +13,9 @@ let sharing: Sharing;
 function screen(): MediaStream & { end(): void } {
   const listeners = new Set<() => void>();
   const t = Object.assign(track('video'), {
-    addEventListener: (_: string, f: () => void) => listeners.add(f), removeEventListener: (_: string, f: () => void) => listeners.delete(f), listeners,
+    addEventListener: (_: string, f: () => void) => listeners.add(f),
+    removeEventListener: (_: string, f: () => void) => listeners.delete(f),
+    listeners,
   });
   return Object.assign(new FakeStream([t]), {
     end: () => {

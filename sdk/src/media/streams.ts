@@ -1,7 +1,8 @@
 import type { MediaType } from '../../types/knowledgetalk';
 
 /** Whether there is something to send. */
-export const isLive = (x: unknown): x is MediaStream => x instanceof MediaStream && x.getTracks().some((track) => track.readyState === 'live');
+export const isLive = (x: unknown): x is MediaStream =>
+  x instanceof MediaStream && x.getTracks().some((track) => track.readyState === 'live');
 
 interface Entry {
   stream: MediaStream;

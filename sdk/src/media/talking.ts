@@ -51,7 +51,10 @@ export class Talking {
   private silent = 0;
   private looks = 0;
 
-  constructor(private readonly hooks: TalkingHooks, private readonly create: (track: MediaStreamTrack) => Meter = (track) => new Meter(track)) {}
+  constructor(
+    private readonly hooks: TalkingHooks,
+    private readonly create: (track: MediaStreamTrack) => Meter = (track) => new Meter(track),
+  ) {}
 
   /** A room whose members want to know is entered. */
   start(): void {

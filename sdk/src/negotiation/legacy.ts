@@ -5,7 +5,7 @@
 import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
 import type { Signal } from '../signaling/messages';
-import { LAYOUT, TYPES } from './layout';
+import { TYPES } from './layout';
 import { LIMIT, type PairHooks } from './pair';
 import { OneWay } from './peer';
 import { Trickle } from './trickle';
@@ -140,12 +140,12 @@ class Outgoing extends Way {
   publish(stream: MediaStream): Promise<boolean> {
     this.stream = stream;
     const promise = this.wait();
-    const kinds = LAYOUT.filter(({ type, kind }) => type === 'cam' && stream.getTracks().some((track) => track.kind === kind)).map(({ kind }) => kind);
-    if (this.kinds === kinds.join() && this.life > 0 && this.link) {
+    const kinds = (['audio', 'video'] as const).filter((kind) => stream.getTracks().some((track) => track.kind === kind)).join();
+    if (this.kinds === kinds && this.life > 0 && this.link) {
       this.run((link) => link.replace(stream));
       this.run(async () => this.connected && this.ready());
     } else {
-      this.kinds = kinds.join();
+      this.kinds = kinds;
       this.offer();
     }
     return promise;
@@ -321,7 +321,8 @@ export class RawPair {
 
   /** Once for each change, over all ways. */
   private report(state: RTCPeerConnectionState | 'opening', reason: Reason | ''): void {
-    const shown = state === 'opening' ? 'connecting' : state === 'disconnected' ? 'interrupted' : state === 'failed' ? 'failed' : 'connected';
+    const shown = state === 'opening' ? 'connecting' : state === 'disconnected' ? 'interrupted'
+      : state === 'failed' ? 'failed' : 'connected';
     if (shown === this.reported && shown !== 'failed') return;
     this.reported = shown;
     this.hooks.report(shown, reason);

@@ -75,7 +75,8 @@ export class OneWay extends Link {
 
 /** One live track of each kind at most. */
 function live(stream: MediaStream): MediaStreamTrack[] {
-  return [stream.getAudioTracks(), stream.getVideoTracks()].flatMap((tracks) => tracks.filter(({ readyState }) => readyState === 'live').slice(0, 1));
+  const first = (tracks: MediaStreamTrack[]) => tracks.filter(({ readyState }) => readyState === 'live').slice(0, 1);
+  return [...first(stream.getAudioTracks()), ...first(stream.getVideoTracks())];
 }
 
 /** One generation of a pair's connection. */

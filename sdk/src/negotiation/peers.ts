@@ -154,7 +154,8 @@ export class Peers {
     const hooks = {
       send: (signal: Signal) => this.send(id, signal),
       iceServers: () => this.hooks.iceServers(),
-      stream: (type: MediaType, tracks: MediaStreamTrack[] | null) => (tracks ? this.streams.set(id, type, tracks) : this.streams.drop(id, type)),
+      stream: (type: MediaType, tracks: MediaStreamTrack[] | null) =>
+        (tracks ? this.streams.set(id, type, tracks) : this.streams.drop(id, type)),
       subscribed: (type: MediaType) => this.hooks.presence({
         eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
       }),

@@ -40,7 +40,8 @@ export class Operations {
 
   async permit(target: unknown, chat: unknown, draw: unknown, screen: unknown, whiteboard: unknown, document: unknown): Promise<Result> {
     const call = 'permit(target, chat?, draw?, screen?, whiteboard?, document?)';
-    const given = Object.entries({ chat, draw, screen, whiteboard, document }).map(([name, x]) => [name, optionalBoolean(x, name)] as const);
+    const asked = Object.entries({ chat, draw, screen, whiteboard, document });
+    const given = asked.map(([name, x]) => [name, optionalBoolean(x, name)] as const);
     const none = given.every(([, x]) => x === undefined) ? missing('chat, draw, screen, whiteboard or document', call) : undefined;
     return this.ask('permit', { target: id(target, 'target', call), ...Object.fromEntries(given) }, none);
   }
@@ -72,7 +73,8 @@ export class Operations {
 
   async createGroup(list: unknown, title: unknown): Promise<CreateGroupResult> {
     const ids = list ?? [];
-    const users = Array.isArray(ids) ? ids.map((x) => id(x, 'list', 'createGroup(list?, title?)')) : invalid('list', 'an array of user ids');
+    const call = 'createGroup(list?, title?)';
+    const users = Array.isArray(ids) ? ids.map((x) => id(x, 'list', call)) : invalid('list', 'an array of user ids');
     const text = optionalText(title, 'title');
     const wrong = firstFailure(users, ...(Array.isArray(users) ? users : []), text);
     if (wrong) return { groupId: '', ...wrong };

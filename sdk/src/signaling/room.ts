@@ -93,7 +93,8 @@ export class Room {
       if (id !== self) events.push(this.made('leave', id));
     }
     for (const [id, member] of now) {
-      if (!this.members.has(id) && id !== self) events.push({ eventOp: 'presence', type: 'join', roomId: this.id, user: member, sender: id });
+      if (this.members.has(id) || id === self) continue;
+      events.push({ eventOp: 'presence', type: 'join', roomId: this.id, user: member, sender: id });
     }
     for (const member of now.values()) events.push(...this.changes(member, self));
     this.members.clear();
