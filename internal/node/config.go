@@ -83,8 +83,8 @@ func (c Config) plan(write bool) (*plan, error) {
 	if c.ResumeWindow < 0 || c.ResumeWindow > time.Hour {
 		fault(errors.New("--resume-window: must be between 0 and 1h"))
 	}
-	if c.SessionRate < 0 || c.SessionBurst < 0 {
-		fault(errors.New("--session-rate, --session-burst: must not be negative"))
+	if !(c.SessionRate >= 0) || !(c.SessionBurst == 0 || c.SessionBurst >= 1) { // so that it holds for NaN, too
+		fault(errors.New("--session-rate, --session-burst: must not be negative, and a burst is one message at least"))
 	}
 	return p, errors.Join(faults...)
 }

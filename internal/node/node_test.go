@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -236,7 +237,7 @@ func TestClientsThatSayNothingDoNotMakeAStopFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, begin := range []string{"", "POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"} {
-		c, err := net.Dial("tcp", n.Addr().String())
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", n.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -250,5 +251,14 @@ func TestClientsThatSayNothingDoNotMakeAStopFail(t *testing.T) {
 	defer cancel()
 	if err := n.Close(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestLimitsThatWouldLetNobodySpeakAreFaults(t *testing.T) {
+	for _, c := range []Config{{SessionBurst: 0.5}, {SessionBurst: math.NaN()}, {SessionBurst: -1}, {SessionRate: math.NaN()}, {SessionRate: -1}} {
+		c.Dev = true
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--session-burst") {
+			t.Errorf("rate %v, burst %v: %v", c.SessionRate, c.SessionBurst, err)
+		}
 	}
 }
