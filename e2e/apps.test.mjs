@@ -27,6 +27,7 @@ before(async () => {
 afterEach((t) => stage.after(t));
 after(() => stage?.down());
 
+const all = (list, f) => Promise.all(list.map((x) => f(x)));
 const open = (url, name = url.replace(/\W+/g, '-')) => stage.open(url, { name });
 const click = (p, selector) => p.page.click(selector);
 const fill = (p, selector, text) => p.page.fill(selector, text);
@@ -71,12 +72,11 @@ function quiet(...pages) {
 
 async function end(...pages) {
   quiet(...pages);
-  await Promise.all(pages.map((p) => p.close()));
+  await all(pages, (p) => p.close());
 }
 
 test('p2p: the page of the guide, one button a step, with msg.user.userId', async () => {
-  const host = await open('p2p.html', 'host');
-  const guest = await open('p2p.html', 'guest');
+  const [host, guest] = await all(['host', 'guest'], (name) => open('p2p.html', name));
   const [hostId, guestId] = [await says(host, '#userId'), await says(guest, '#userId')];
   await click(host, '#createRoomBtn');
   const roomId = await says(host, '#roomIdInput');
@@ -100,19 +100,16 @@ test('p2p: the page of the guide, one button a step, with msg.user.userId', asyn
 });
 
 test('members: boxes from for … in members and msg.user.id', async () => {
-  const pages = [await open('members.html?name=Mina', 'Mina')];
-  const room = await says(pages[0], '#roomName');
-  for (const name of ['Jun', 'Sora']) {
-    pages.push(await open(`members.html?name=${name}&room=${room}`, name));
-    await says(pages.at(-1), '#roomName');
-  }
-  for (const p of pages) {
+  const mina = await open('members.html?name=Mina', 'Mina');
+  const room = await says(mina, '#roomName');
+  const pages = [mina, ...(await all(['Jun', 'Sora'], (name) => open(`members.html?name=${name}&room=${room}`, name)))];
+  await all(pages, async (p) => {
     await says(p, '#count', '^3$');
     assert.equal(await says(p, '#hostName'), 'Mina');
-    for (const q of pages) await shows(p, at('video_', q.name));
-    assert.deepEqual(await texts(p, '.box p'), ['Mina (host)', 'Jun (guest)', 'Sora (guest)']);
+    await all(pages, (q) => shows(p, at('video_', q.name)));
+    assert.deepEqual((await texts(p, '.box p')).sort(), ['Jun (guest)', 'Mina (host)', 'Sora (guest)']);
     await connected(p, 2);
-  }
+  });
   await pages[1].close();
   for (const p of [pages[0], pages[2]]) await says(p, '#count', '^2$');
   await end(pages[0], pages[2]);
@@ -240,24 +237,21 @@ test('chat: res.code, and JSON.stringify(e.detail) of every event', async () => 
 });
 
 test('group: createVideoRoom, publishVideo, publish feeds and subscribeVideo, with three users', async () => {
-  const pages = [await open('group.html?id=ga', 'ga')];
-  const room = await says(pages[0], '#roomId');
-  for (const id of ['gb', 'gc']) {
-    pages.push(await open(`group.html?id=${id}&room=${room}`, id));
-    await says(pages.at(-1), '#roomId');
-  }
-  for (const p of pages) {
-    for (const q of pages) if (q !== p) await shows(p, `${at('user-', q.name)} video`);
+  const a = await open('group.html?id=ga', 'ga');
+  const room = await says(a, '#roomId');
+  const pages = [a, ...(await all(['gb', 'gc'], (id) => open(`group.html?id=${id}&room=${room}`, id)))];
+  await all(pages, async (p) => {
+    await all(pages.filter((q) => q !== p), (q) => shows(p, `${at('user-', q.name)} video`));
     assert.equal(await count(p, '#remotes > div'), 2);
     await connected(p, 2);
-  }
+  });
   // The fake microphones beep.
-  await says(pages[0], '#user-gc span', '말하는 중');
+  await says(a, '#user-gc span', '말하는 중');
   await click(pages[2], '#leave');
   for (const p of pages.slice(0, 2)) await has(p, '#remotes > div', 1);
   await has(pages[2], '#remotes > div', 0);
   assert.equal(await pages[2].evaluate(() => e2e.open().length), 0);
-  await shows(pages[0], '#user-gb video');
+  await shows(a, '#user-gb video');
   await end(...pages);
 });
 
@@ -265,8 +259,8 @@ test('tab: users who never disconnect close the tab, go elsewhere and reload', a
   const a = await open('tab.html', 'stays');
   await says(a, '#info', '^(?!connecting)');
   const hash = new URL(a.page.url()).hash;
-  const guests = await Promise.all(['closes', 'leaves', 'reloads'].map((name) => open(`tab.html${hash}`, name)));
-  const ids = await Promise.all(guests.map((p) => says(p, '#info', '^(?!connecting)')));
+  const guests = await all(['closes', 'leaves', 'reloads'], (name) => open(`tab.html${hash}`, name));
+  const ids = await all(guests, (p) => says(p, '#info', '^(?!connecting)'));
   const [closes, leaves, reloads] = guests;
   for (const id of ids) await shows(a, at('tile-', id));
   await connected(a, 3);
@@ -300,8 +294,8 @@ test('vue: an app built by Vite, with the SDK in its data and by script tag', as
     stage.pages.write(name, fs.readFileSync(path.join(outDir, 'assets', name), 'utf8'));
   }
 
-  const [a, b] = await Promise.all(['vue-a', 'vue-b'].map((name) => open('vue.html', name)));
-  const [aId, bId] = await Promise.all([a, b].map((p) => says(p, 'h1')));
+  const [a, b] = await all(['vue-a', 'vue-b'], (name) => open('vue.html', name));
+  const [aId, bId] = await all([a, b], (p) => says(p, 'h1'));
   await click(a, '#enter');
   await says(a, '#count', '^1$');
   const room = await says(a, '#room');
