@@ -22,7 +22,7 @@ if [ -n "$missing" ]; then
 fi
 
 if command -v npm >/dev/null; then
-    for dir in ../sdk .; do
+    for dir in ../sdk . apps/vue socketio; do
         if [ ! "$dir/node_modules/.package-lock.json" -nt "$dir/package-lock.json" ]; then
             (cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund --silent)
         fi
