@@ -345,6 +345,7 @@ async function sequence(seed, users) {
     for (const u of cast) if (!u.inside) await seen(u, cast, () => u.join(room));
     await converge(cast);
   } catch (e) {
+    console.log(`chaos: seed ${seed} does not converge`); // At once: two hundred take a while.
     e.message = `seed ${seed}: ${e.message}\nafter: ${steps.join('\n       ')}`;
     throw e;
   }
