@@ -136,6 +136,8 @@ type Member struct {
 	Pulishing  bool      `json:"pulishing"`
 	Permit     Permit    `json:"permit"`
 	Features   []Feature `json:"features,omitempty"`
+	// Since is the seq of the member's join: another one means that the user went and came again. Ours, and additive.
+	Since uint64 `json:"since,omitempty"`
 }
 
 // Supports tells whether the member's client announced f.

@@ -47,6 +47,8 @@ type Member struct {
 	Permit   Permit
 	Feeds    []Feed // announced to the room, in a room for group calls
 	Address  Address
+	// Since is the Seq of the event with which the member came. It tells one stay of a user from the next.
+	Since uint64
 	// Epoch counts the user's sessions. A command of a session that has been superseded is refused or ignored.
 	Epoch uint64
 }
@@ -228,7 +230,7 @@ func (r *room) join(c Join, sink Sink) error {
 	for i := range r.members {
 		r.members[i].Host = r.members[i].Host && !m.Host
 	}
-	m.Permit = AllPermitted
+	m.Permit, m.Since = AllPermitted, r.seq+1
 	r.members = append(r.members, m)
 	e := r.next(Event{Kind: Joined, Member: m})
 	sink.Deliver([]Address{m.Address}, Event{Kind: Entered, Key: r.key, Seq: e.Seq, Member: m, State: r.state()})

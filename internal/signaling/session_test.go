@@ -204,6 +204,29 @@ func TestALostConnectionIsResumed(t *testing.T) {
 	})
 }
 
+func TestAResumedClientCanTellOneStayFromTheNext(t *testing.T) {
+	onOneAndTwoNodes(t, func(w *world, second int) {
+		kim, lee := w.user(0, "kim"), w.user(second, "lee")
+		w.room("K1", kim, lee)
+		since := func(a msg) any {
+			room, _ := a["room"].(map[string]any)
+			return room["members"].(map[string]any)["kim"].(map[string]any)["since"]
+		}
+		lee.lose()
+		back := w.connect(second)
+		before := since(back.register("lee", "resume", lee.secret))
+		back.lose()
+		kim.goAway(1001) // and its page is loaded again
+		again := w.connect(0)
+		again.register("kim")
+		again.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		third := w.connect(second)
+		if after := since(third.register("lee", "resume", lee.secret)); before != 1.0 || after == before {
+			w.Errorf("kim is there since %v, and after coming again since %v", before, after)
+		}
+	})
+}
+
 func TestResumeTakesOverFromAConnectionThatHasNotDiedYet(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim, lee := w.user(0, "kim"), w.user(0, "lee")

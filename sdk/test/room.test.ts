@@ -29,6 +29,19 @@ describe('a room', () => {
     expect(new Room(info(1, 'me')).apply({ ...push('hostChange', 2, 'a') })).toHaveLength(1);
   });
 
+  it('tells one stay of a member from the next, but not where the room was made anew', () => {
+    const stay = (since: number, createdAt = 'then') => {
+      const state = { ...info(9, 'me', 'a'), createdAt };
+      state.members.a!.since = since;
+      return state;
+    };
+    const room = new Room(stay(2));
+    expect(brief(room.update(stay(2), 'me'))).toEqual([]);
+    expect(brief(room.update(stay(7), 'me'))).toEqual(['leave a', 'join a']);
+    expect(room.members.get('a')!.since).toBe(7);
+    expect(brief(room.update(stay(1, 'now'), 'me'))).toEqual([]);
+  });
+
   it('makes up for what was missed, without ever showing the caller to himself', () => {
     const room = new Room(info(3, 'me', 'a', 'b'));
     expect(brief(room.update(info(9, 'b', 'c', 'me'), 'me'))).toEqual(['leave a', 'join c']);

@@ -34,6 +34,8 @@ export interface Member {
   permit: Permit;
   /** What the user's client can do. None: a client that speaks the raw protocol. */
   features?: string[];
+  /** The `seq` of the user's `join`: another one means that the user went and came again. */
+  since?: number;
 }
 
 /** Members by user id, in order of joining. */

@@ -87,9 +87,13 @@ export class Room {
   update(info: RoomInfo, self: string): Presence[] {
     const events: Presence[] = [];
     const now = new Map(Object.values(info.members).map((member) => [member.id, member]));
-    for (const id of [...this.members.keys()]) {
-      if (now.has(id)) continue;
+    // In a room that was made anew, after a server that kept nothing, everybody has just come: that tells nothing.
+    const same = info.createdAt === this.info.createdAt;
+    for (const [id, was] of [...this.members]) {
+      // Somebody who went and came again meanwhile is not who was there: its connection and streams are gone with its page.
+      if (now.has(id) && (id === self || !same || now.get(id)!.since === was.since)) continue;
       this.feeds.delete(id);
+      this.members.delete(id);
       if (id !== self) events.push(this.made('leave', id));
     }
     for (const [id, member] of now) {
