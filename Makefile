@@ -9,7 +9,7 @@ ARGS     ?=
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build sdk setup test check fmt vet lint race fuzz sdk-check fresh e2e soak bench bench-signal clean
+.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz sdk-check fresh e2e soak bench bench-signal clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
@@ -52,7 +52,9 @@ race:
 fuzz: ## FUZZTIME=10s of each fuzz target
 	@set -e; for pkg in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg | tail -1; \
+			echo "$$pkg $$f"; \
+			out=$$($(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg) || { echo "$$out"; exit 1; }; \
+			echo "$$out" | tail -1; \
 		done; done
 
 sdk-check:
