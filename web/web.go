@@ -17,7 +17,6 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
-	"slices"
 	"strings"
 )
 
@@ -212,14 +211,4 @@ func pageHeader(ancestors string) func() http.Header {
 			"Referrer-Policy":              {"no-referrer"},
 		}
 	}
-}
-
-// paths lists everything served, for tests.
-func (s *site) paths() []string {
-	var all []string
-	for p := range s.resources {
-		all = append(all, p)
-	}
-	slices.Sort(all)
-	return all
 }

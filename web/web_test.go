@@ -410,3 +410,13 @@ func TestHandlerServesAllDocumentedRoutes(t *testing.T) {
 		t.Errorf("routes: %v", got)
 	}
 }
+
+// paths lists everything served.
+func (s *site) paths() []string {
+	var all []string
+	for p := range s.resources {
+		all = append(all, p)
+	}
+	slices.Sort(all)
+	return all
+}

@@ -9,8 +9,6 @@
 // docs/protocol.md has the whole list; testdata has one example of each message, which the SDK's tests read too.
 package protocol
 
-import "slices"
-
 // MaxMessage is the largest message in bytes; a carrier refuses more before it gets here (WebSocket: close 1009).
 const MaxMessage = 64 << 10
 
@@ -139,9 +137,6 @@ type Member struct {
 	// Since is the seq of the member's join: another one means that the user went and came again. Ours, and additive.
 	Since uint64 `json:"since,omitempty"`
 }
-
-// Supports tells whether the member's client announced f.
-func (m Member) Supports(f Feature) bool { return slices.Contains(m.Features, f) }
 
 // Members is a JSON object from user id to Member, in order of joining (a Go map would be sorted by id).
 type Members []Member

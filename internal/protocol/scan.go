@@ -165,16 +165,6 @@ func (e *Envelope) AppendRelayed(dst, sender []byte) []byte {
 	return append(dst, '}')
 }
 
-// Has tells whether the message has a top-level field of that name.
-func (e *Envelope) Has(name string) bool {
-	for _, f := range e.fields[:e.n] {
-		if string(e.in.b[f.name.start:f.name.end]) == name {
-			return true
-		}
-	}
-	return false
-}
-
 // scanner walks over JSON text. Its methods leave i behind what they have read.
 type scanner struct {
 	b []byte

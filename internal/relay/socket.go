@@ -164,20 +164,11 @@ func (c *relayConn) WriteTo(p []byte, to net.Addr) (int, error) {
 // ReadFrom returns the next packet from a peer. One from our own address is from another relay socket, and is then seen as coming
 // from the public address that its client was told, or it is not for us.
 func (c *relayConn) ReadFrom(p []byte) (int, net.Addr, error) {
-	for faults := 0; ; {
-		n, from, err := c.conn.ReadFromUDPAddrPort(p)
+	for {
+		n, from, err := c.server.receive(c.conn, p)
 		if err != nil {
-			if faults++; errors.Is(err, net.ErrClosed) || faults > maxFaults {
-				c.ended.Do(c.server.quiet.Done)
-				return 0, nil, err
-			}
-			continue
-		}
-		faults = 0
-		// A full buffer may be a packet cut short.
-		if n == len(p) {
-			c.server.stats.refuse(oversize)
-			continue
+			c.ended.Do(c.server.quiet.Done)
+			return 0, nil, err
 		}
 		if c.relay.has(from.Addr()) {
 			if !c.relay.isLive(from.Port()) {

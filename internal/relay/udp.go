@@ -35,20 +35,11 @@ func (c *udpConn) serve() error { return c.endpoint.serve(c) }
 
 // ReadFrom returns the next message that is for the library. Its failure ends the library's goroutine.
 func (c *udpConn) ReadFrom(p []byte) (int, net.Addr, error) {
-	for faults := 0; ; {
-		n, from, err := c.conn.ReadFromUDPAddrPort(p)
+	for {
+		n, from, err := c.server.receive(c.conn, p)
 		if err != nil {
-			if faults++; errors.Is(err, net.ErrClosed) || faults > maxFaults {
-				c.ended.Do(c.server.quiet.Done)
-				return 0, nil, err
-			}
-			continue
-		}
-		faults = 0
-		// A full buffer may be a message cut short.
-		if n == len(p) {
-			c.server.stats.refuse(oversize)
-			continue
+			c.ended.Do(c.server.quiet.Done)
+			return 0, nil, err
 		}
 		pass, reply := c.server.inspect(p[:n])
 		if reply != nil {
@@ -57,6 +48,26 @@ func (c *udpConn) ReadFrom(p []byte) (int, net.Addr, error) {
 		if pass {
 			return n, net.UDPAddrFromAddrPort(from), nil
 		}
+	}
+}
+
+// receive returns the next whole packet. It fails when the socket is closed or fails again and again.
+func (s *Server) receive(conn *net.UDPConn, p []byte) (int, netip.AddrPort, error) {
+	for faults := 0; ; {
+		n, from, err := conn.ReadFromUDPAddrPort(p)
+		if err != nil {
+			if faults++; errors.Is(err, net.ErrClosed) || faults > maxFaults {
+				return 0, from, err
+			}
+			continue
+		}
+		faults = 0
+		// A full buffer may be a packet cut short.
+		if n == len(p) {
+			s.stats.refuse(oversize)
+			continue
+		}
+		return n, from, nil
 	}
 }
 

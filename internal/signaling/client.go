@@ -125,16 +125,6 @@ func (r *request) unregistered() {
 }
 
 func (r *request) dispatch() {
-	switch string(r.env.Op) {
-	case "sdp", "candidate", "subscribe":
-		r.relay()
-		return
-	case "publish", "unpublish": // to one member, or to the room
-		if r.env.Target != nil {
-			r.relay()
-			return
-		}
-	}
 	if handle, ok := handlers[string(r.env.Op)]; ok {
 		r.done(handle(r))
 		return
@@ -142,12 +132,16 @@ func (r *request) dispatch() {
 	r.fail(errUnknownOp)
 }
 
-// handlers are the operations of a registered client that are not passed on to another member.
+// handlers are the operations of a registered client. What passes has sent on to another member does not come here:
+// publish and unpublish are then for the room, the others lack their target.
 var handlers = map[string]func(*request) error{
 	"keepAlive":       func(r *request) error { r.ok(nil); return nil },
 	"iceServers":      func(r *request) error { r.ok(protocol.ICEAnswer{ICEServers: r.s.iceServers(r.c)}); return nil },
 	"register":        func(*request) error { return errRegistered },
 	"sdpRoom":         func(*request) error { return errNotOffered },
+	"sdp":             func(*request) error { return errUntargeted },
+	"candidate":       func(*request) error { return errUntargeted },
+	"subscribe":       func(*request) error { return errUntargeted },
 	"createRoom":      (*request).createRoom,
 	"createVideoRoom": (*request).createVideoRoom,
 	"joinRoom":        (*request).joinRoom,

@@ -24,6 +24,8 @@ var (
 	errNotOffered    = errors.New("not offered")
 )
 
+var errUntargeted = &protocol.FieldError{Code: protocol.Missing, Field: "target", Why: "is missing"}
+
 // outcomes is the one place where an error becomes a code and a sentence. What is not listed is internal: it is logged, and
 // the client learns nothing of it.
 var outcomes = []struct {

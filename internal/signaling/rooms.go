@@ -161,10 +161,6 @@ func (r *request) memberList() error {
 
 // relay passes the message on to its target without parsing it.
 func (r *request) relay() {
-	if r.env.Target == nil {
-		r.fail(&protocol.FieldError{Code: protocol.Missing, Field: "target", Why: "is missing"})
-		return
-	}
 	r.s.mu.Lock()
 	ro := r.s.roster
 	r.s.mu.Unlock()
