@@ -189,7 +189,7 @@ func (p *plan) planTLS(write bool) (err error) {
 
 func (p *plan) planRelay() error {
 	var faults []error
-	p.relay = relay.Config{Listen: p.RelayListen, Realm: "ieum", Quota: p.RelayQuota, Log: p.Log}
+	p.relay = relay.Config{Listen: p.RelayListen, Realm: "ieum", Quota: relay.Quota{Session: p.RelayQuota}, Log: p.Log}
 	lo, hi, ok := strings.Cut(p.RelayPorts, "-")
 	minPort, err1 := strconv.ParseUint(lo, 10, 16)
 	maxPort, err2 := strconv.ParseUint(hi, 10, 16)

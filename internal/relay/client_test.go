@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,16 +28,51 @@ func start(t testing.TB, change func(*Config)) *Server {
 	if change != nil {
 		change(&c)
 	}
-	s, err := Start(c)
-	if err != nil {
-		t.Fatal(err)
+	for try := 1; ; try++ {
+		s, err := Start(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		l, err := listenTCP(s)
+		if err == nil {
+			accept(t, s, l)
+			return s
+		}
+		if try == 16 { // a stranger's connection may have the number
+			t.Fatal(err)
+		}
 	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
+}
+
+// listenTCP opens the number of the relay's UDP port.
+func listenTCP(s *Server) (net.Listener, error) {
+	host, _, _ := net.SplitHostPort(s.cfg.Listen)
+	return net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(s.Port())))
+}
+
+// accept brings the relay its streams until the returned function is called or the test ends.
+func accept(t testing.TB, s *Server, l net.Listener) (stop func()) {
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.ServeConn(conn)
 		}
 	})
-	return s
+	stop = func() {
+		_ = l.Close()
+		accepting.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
 }
 
 // peerHost is a loopback address that is not the relay's.

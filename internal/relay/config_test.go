@@ -15,7 +15,7 @@ func TestConfigFaultsAreReportedTogether(t *testing.T) {
 	four := Address{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.1")}
 	err := Config{
 		Listen: "localhost:3478", Addresses: []Address{four, four, {}}, MinPort: 9, MaxPort: 8, AllowPeers: []netip.Prefix{{}},
-		Secret: []byte("short"), Realm: "a\"b", Quota: -1, CredentialLife: time.Millisecond,
+		Secret: []byte("short"), Realm: "a\"b", Quota: Quota{Session: -1}, CredentialLife: time.Millisecond,
 	}.Validate()
 	if err == nil {
 		t.Fatal("accepted")

@@ -3,7 +3,9 @@ package relay
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/pion/stun/v4"
 	"github.com/pion/turn/v5"
@@ -15,7 +17,8 @@ const maxPermissions = 256
 // endpoint is what stands between one control transport (a UDP socket or one TCP connection) and the library: it answers the
 // library's questions and keeps, for each client with an allocation, the peers it may reach.
 type endpoint struct {
-	server *Server
+	server    *Server
+	transport string // udp, tcp or tls
 	// changed is told the number of allocations that a client's coming or going leaves behind.
 	changed func(allocations int)
 
@@ -26,6 +29,8 @@ type endpoint struct {
 
 // client is the holder of an allocation.
 type client struct {
+	holder Holder
+	began  time.Time
 	// allocations is over one for a moment only, when a new one is made before the end of the old one is told.
 	allocations int
 	peers       map[netip.Addr]struct{}
@@ -52,12 +57,12 @@ func (e *endpoint) serve(conn net.PacketConn) error {
 					s.stats.refuse(badCredentials)
 				}
 			},
-			OnAllocationCreated: func(from, _ net.Addr, _, _, _ string, _ net.Addr, _ int) {
+			OnAllocationCreated: func(from, _ net.Addr, _, session, _ string, _ net.Addr, _ int) {
 				// One for the allocation, one for the reader of its relay socket.
 				s.quiet.Add(2)
 				s.stats.live.Add(1)
 				s.stats.allocated.Add(1)
-				e.came(addrPort(from))
+				e.came(addrPort(from), session)
 			},
 			OnAllocationDeleted: func(from, _ net.Addr, _, _, _ string) {
 				e.went(addrPort(from))
@@ -90,6 +95,10 @@ func (s *Server) authenticate(r *turn.RequestAttributes) (session string, key []
 		s.stats.refuse(badCredentials)
 		return "", nil, false
 	}
+	if _, held := s.holder(session); r.Method == stun.MethodAllocate && !held {
+		s.stats.refuse(badCredentials)
+		return "", nil, false
+	}
 	// Later requests need the allocation, which is found by session: a call may outlast its credentials.
 	if r.Method == stun.MethodAllocate && !s.cfg.Now().Before(expiry) {
 		s.stats.refuse(expired)
@@ -119,12 +128,22 @@ func (e *endpoint) permit(from net.Addr, ip net.IP) bool {
 	return true
 }
 
-func (e *endpoint) came(from netip.AddrPort) {
+// holder asks who holds a session in a room now.
+func (s *Server) holder(session string) (Holder, bool) {
+	if s.cfg.Holder == nil {
+		return Holder{}, true
+	}
+	tenant, name, _ := strings.Cut(session, ".")
+	return s.cfg.Holder(tenant, name)
+}
+
+func (e *endpoint) came(from netip.AddrPort, session string) {
+	holder, _ := e.server.holder(session)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c := e.clients[from]
 	if c == nil {
-		c = &client{peers: map[netip.Addr]struct{}{}}
+		c = &client{peers: map[netip.Addr]struct{}{}, holder: holder, began: time.Now()}
 		e.clients[from] = c
 	}
 	c.allocations++
@@ -136,6 +155,9 @@ func (e *endpoint) went(from netip.AddrPort) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if c := e.clients[from]; c != nil {
+		if e.server.cfg.Ended != nil {
+			e.server.cfg.Ended(Record{Holder: c.holder, Transport: e.transport, Duration: time.Since(c.began), Why: "closed"})
+		}
 		if c.allocations--; c.allocations == 0 {
 			delete(e.clients, from)
 		}

@@ -38,9 +38,11 @@ const (
 
 // Config of a relay. Zero values mean the defaults named.
 type Config struct {
-	// Listen is "host:port" for UDP and TCP alike. Without a host, or with "::", every local IPv4 and IPv6 address of the moment
-	// is served; with "0.0.0.0" every IPv4 address. Port 0 takes any that is free for both.
+	// Listen is "host:port" for UDP. Without a host, or with "::", every local IPv4 and IPv6 address of the moment is served; with
+	// "0.0.0.0" every IPv4 address. Port 0 takes any. Streams come in by ServeConn.
 	Listen string
+	// STUN is "host:port" of a second UDP port, which answers Binding requests only; "" none.
+	STUN string
 	// Addresses are those relayed from, at most one of each family. None: the host of Listen, or else FindAddresses.
 	Addresses []Address
 	// MinPort and MaxPort bound the relay ports, both included (49152 to 65535).
@@ -51,14 +53,42 @@ type Config struct {
 	Secret []byte
 	// Realm of the long-term credentials ("ieum").
 	Realm string
-	// Quota is the number of allocations a session may hold at one time (64).
-	Quota int
+	// Quota bounds allocations at a time.
+	Quota Quota
+	// Bandwidth is bytes a second each way; -1 no limit.
+	Bandwidth int
+	// MaxAge is an allocation's greatest age; 0 none.
+	MaxAge time.Duration
+	// Linger is the wait for more to send; -1 off.
+	Linger time.Duration
+	// Workers default to one a core.
+	Workers int
+	// Holder tells who holds a session that is in a room now; nil: anyone with good credentials.
+	Holder func(tenantHash, session string) (Holder, bool)
+	// Ended is told each allocation's end; it must not block.
+	Ended func(Record)
 	// CredentialLife is how long fresh credentials can be used to allocate (10 minutes).
 	CredentialLife time.Duration
 	// Log may be nil. No address of a user is logged above debug.
 	Log *slog.Logger
 	// Now is the clock of the credentials; nil is time.Now.
 	Now func() time.Time
+}
+
+// Quota bounds allocations at a time: of a session, a tenant, a source address, and in all. Zero: the defaults.
+type Quota struct{ Session, Tenant, Source, Total int }
+
+// Holder is who holds a session.
+type Holder struct{ License, User, Room string }
+
+// Record is the account of an allocation.
+type Record struct {
+	Holder
+	Transport string // udp, tcp or tls
+	Duration  time.Duration
+	Up, Down  Traffic
+	Dropped   map[string]uint64
+	Why       string
 }
 
 func (c Config) withDefaults() Config {
@@ -68,8 +98,8 @@ func (c Config) withDefaults() Config {
 	if c.Realm == "" {
 		c.Realm = defaultRealm
 	}
-	if c.Quota == 0 {
-		c.Quota = defaultQuota
+	if c.Quota.Session == 0 {
+		c.Quota.Session = defaultQuota
 	}
 	if c.CredentialLife == 0 {
 		c.CredentialLife = defaultLife
@@ -116,8 +146,8 @@ func (c Config) Validate() error {
 	if len(c.Realm) > 127 || strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r == '"' || r > '~' }) {
 		fault("realm must be at most 127 printable ASCII characters")
 	}
-	if c.Quota < 0 {
-		fault("quota %d is negative", c.Quota)
+	if c.Quota.Session < 0 || c.Quota.Tenant < 0 || c.Quota.Source < 0 || c.Quota.Total < 0 {
+		fault("a quota is negative")
 	}
 	if c.CredentialLife < time.Second {
 		fault("credential lifetime %v is under a second", c.CredentialLife)
@@ -153,8 +183,8 @@ type Server struct {
 	policy    policy
 	relays    []*relayAddress
 	listening []netip.Addr
-	tcp       net.Listener
 	udp       []*udpConn
+	stun      *net.UDPConn // nil: none
 
 	stats    counters
 	quota    quota
@@ -190,7 +220,7 @@ func Start(c Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg:      c,
-		quota:    quota{limit: c.Quota, held: map[string]int{}},
+		quota:    quota{limit: c.Quota.Session, held: map[string]int{}},
 		reserved: reservations{until: map[uint16]time.Time{}},
 		logger:   newLibraryLogger(c.Log),
 		done:     make(chan struct{}),
@@ -213,24 +243,24 @@ func Start(c Config) (*Server, error) {
 				s.quiet.Done()
 				_ = rest.conn.Close()
 			}
-			s.quiet.Done()
-			return nil, errors.Join(err, s.tcp.Close(), s.Close())
+			return nil, errors.Join(err, s.Close())
 		}
 	}
-	go s.accept()
+	if err := s.listenSTUN(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	c.Log.Info("relay listening", "port", s.port, "addresses", len(s.listening), "relayFrom", fmt.Sprint(addresses))
 	return s, nil
 }
 
-// listen opens TCP and, on the same number, UDP on every address served. One UDP socket per address makes answers leave from the
+// listen opens UDP on every address served. One UDP socket per address makes answers leave from the
 // address the request came to, on all systems alike; an address that appears later is served after a restart.
 func (s *Server) listen(host netip.Addr, port uint16) error {
 	const tries = 16
 	var err error
 	for range tries {
 		if err = s.listenOnce(host, port); err == nil {
-			// One for the accept loop, one for each socket's reader.
-			s.quiet.Add(1 + len(s.udp))
+			s.quiet.Add(len(s.udp)) // a reader each
 			return nil
 		}
 		if port != 0 {
@@ -241,7 +271,6 @@ func (s *Server) listen(host netip.Addr, port uint16) error {
 }
 
 func (s *Server) listenOnce(host netip.Addr, port uint16) error {
-	network, bind := "tcp", ""
 	addrs := []netip.Addr{host}
 	switch {
 	case !host.IsValid():
@@ -254,21 +283,14 @@ func (s *Server) listenOnce(host netip.Addr, port uint16) error {
 		if err != nil {
 			return err
 		}
-		network, bind, addrs = "tcp4", host.String(), nil
+		addrs = nil
 		for _, a := range all {
 			if a.Is4() {
 				addrs = append(addrs, a)
 			}
 		}
-	default:
-		bind = host.String()
 	}
-	tcp, err := net.Listen(network, net.JoinHostPort(bind, strconv.Itoa(int(port))))
-	if err != nil {
-		return fmt.Errorf("relay: %w", err)
-	}
-	s.tcp = tcp
-	s.port = tcp.Addr().(*net.TCPAddr).AddrPort().Port()
+	s.port = port
 	s.udp, s.listening = nil, nil
 	for _, a := range addrs {
 		conn, err := openUDP(a, s.port)
@@ -280,14 +302,13 @@ func (s *Server) listenOnce(host netip.Addr, port uint16) error {
 			for _, open := range s.udp {
 				_ = open.conn.Close()
 			}
-			_ = tcp.Close()
 			return fmt.Errorf("relay: %w", err)
 		}
+		s.port = conn.LocalAddr().(*net.UDPAddr).AddrPort().Port() // which the other addresses get, too
 		s.udp = append(s.udp, newUDPConn(s, conn))
 		s.listening = append(s.listening, a)
 	}
 	if len(s.udp) == 0 {
-		_ = tcp.Close()
 		return errors.New("relay: this machine has no address to listen on")
 	}
 	return nil
@@ -299,7 +320,9 @@ func (s *Server) Close() error {
 		return nil
 	}
 	close(s.done)
-	_ = s.tcp.Close()
+	if s.stun != nil {
+		_ = s.stun.Close()
+	}
 	for _, conn := range s.udp {
 		_ = conn.Close()
 	}
@@ -318,7 +341,7 @@ func (s *Server) Close() error {
 	}
 }
 
-// Port is the number of both the UDP and the TCP port.
+// Port is the number of the UDP port.
 func (s *Server) Port() int { return int(s.port) }
 
 // Addresses are those relayed from.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -47,6 +48,7 @@ func (t *streamSet) add(c *streamConn) bool {
 	}
 	t.open[c] = struct{}{}
 	t.idle[c.source]++
+	c.server.quiet.Add(1) // with closed looked at under the same lock
 	return true
 }
 
@@ -99,38 +101,14 @@ func (t *streamSet) close() bool {
 	return true
 }
 
-// accept takes TCP connections until Close.
-func (s *Server) accept() {
-	defer s.quiet.Done()
-	for {
-		conn, err := s.tcp.Accept()
-		if err == nil {
-			s.serveStream(conn)
-			continue
-		}
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		// Out of descriptors, most likely: wait for some to come back.
-		pause := time.NewTimer(50 * time.Millisecond)
-		select {
-		case <-pause.C:
-		case <-s.done:
-			pause.Stop()
-			return
-		}
-	}
-}
-
-// serveStream serves TURN over a connection and returns at once.
-func (s *Server) serveStream(conn net.Conn) {
+// ServeConn serves TURN over a connection and returns at once.
+func (s *Server) ServeConn(conn net.Conn) {
 	c := newStreamConn(s, conn)
 	if !s.streams.add(c) {
 		s.stats.refuse(manyStreams)
 		_ = conn.Close()
 		return
 	}
-	s.quiet.Add(1)
 	if err := c.endpoint.serve(c); err != nil {
 		c.end()
 	}
@@ -162,7 +140,11 @@ func newStreamConn(s *Server, conn net.Conn) *streamConn {
 		in:     bufio.NewReaderSize(conn, streamBuffer),
 		first:  time.Now().Add(frameLimit),
 	}
-	c.endpoint = endpoint{server: s, clients: map[netip.AddrPort]*client{}, changed: func(n int) { s.streams.allocated(c, n > 0) }}
+	transport := "tcp"
+	if _, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		transport = "tls"
+	}
+	c.endpoint = endpoint{server: s, transport: transport, clients: map[netip.AddrPort]*client{}, changed: func(n int) { s.streams.allocated(c, n > 0) }}
 	return c
 }
 

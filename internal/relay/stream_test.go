@@ -26,7 +26,6 @@ func pipe(t *testing.T) (*Server, *streamConn, net.Conn) {
 	if !s.streams.add(c) {
 		t.Fatal("refused")
 	}
-	s.quiet.Add(1)
 	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
 	return s, c, far
 }
@@ -197,7 +196,9 @@ func TestClientThatDoesNotReadIsClosed(t *testing.T) {
 func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	set := &streamSet{}
 	set.init()
-	stream := func(addr string) *streamConn { return &streamConn{source: sourceOf(netip.MustParseAddr(addr))} }
+	stream := func(addr string) *streamConn {
+		return &streamConn{endpoint: endpoint{server: &Server{}}, source: sourceOf(netip.MustParseAddr(addr))}
+	}
 	var first *streamConn
 	for range maxIdleStreams {
 		first = stream("2001:db8::1")
@@ -254,7 +255,6 @@ func FuzzStream(f *testing.F) {
 		in := &scripted{rest: stream, piece: int(piece)%64 + 1}
 		c := newStreamConn(s, in)
 		s.streams.add(c)
-		s.quiet.Add(1)
 		messages, err := readAll(c)
 		if err == nil {
 			t.Fatal("no end")

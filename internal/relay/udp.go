@@ -27,7 +27,7 @@ func newUDPConn(s *Server, conn *net.UDPConn) *udpConn {
 	return &udpConn{
 		PacketConn: conn,
 		conn:       conn,
-		endpoint:   endpoint{server: s, clients: map[netip.AddrPort]*client{}, changed: func(int) {}},
+		endpoint:   endpoint{server: s, transport: "udp", clients: map[netip.AddrPort]*client{}, changed: func(int) {}},
 	}
 }
 

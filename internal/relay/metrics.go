@@ -1,0 +1,41 @@
+package relay
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// collector shows Stats as metrics.
+type collector struct{ s *Server }
+
+var (
+	descLive      = prometheus.NewDesc("ieum_relay_allocations", "Relay allocations now.", nil, nil)
+	descAllocated = prometheus.NewDesc("ieum_relay_allocations_total", "Relay allocations made.", nil, nil)
+	descBytes     = prometheus.NewDesc("ieum_relay_bytes_total", "Relayed payload.", []string{"direction"}, nil)
+	descPackets   = prometheus.NewDesc("ieum_relay_packets_total", "Relayed packets.", []string{"direction"}, nil)
+	descRefused   = prometheus.NewDesc("ieum_relay_refused_total", "What the relay refused or dropped.", []string{"reason"}, nil)
+)
+
+// Collector shows the relay's figures.
+func (s *Server) Collector() prometheus.Collector { return collector{s} }
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descLive, descAllocated, descBytes, descPackets, descRefused} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	st := c.s.Stats()
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	ch <- prometheus.MustNewConstMetric(descLive, prometheus.GaugeValue, float64(st.Allocations))
+	counter(descAllocated, st.Allocated)
+	counter(descBytes, st.ClientToPeer.Bytes, "up")
+	counter(descBytes, st.PeerToClient.Bytes, "down")
+	counter(descPackets, st.ClientToPeer.Packets, "up")
+	counter(descPackets, st.PeerToClient.Packets, "down")
+	for reason, n := range st.Refused {
+		counter(descRefused, n, reason)
+	}
+}
