@@ -1,0 +1,294 @@
+package transport
+
+import (
+	"cmp"
+	"container/list"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// SwitchConfig says where connections go and what deciding may cost. The zero value of each bound means its default.
+type SwitchConfig struct {
+	// TLS is the configuration of what begins with a handshake; nil: nothing does.
+	TLS *tls.Config
+	// TURN takes connections that speak TURN (RFC 8656) and returns at once. What comes by TLS has a ConnectionState method. It may
+	// be nil: then all is HTTP.
+	TURN func(net.Conn)
+
+	Timeout      time.Duration // for the first bytes with the handshake, and again for the first bytes inside TLS; default 10 s
+	MaxDeciding  int           // connections not yet decided on, default 4,096
+	MaxOfAddress int           // of which from one IPv4 address or one /64, default 512; loopback, where proxies live, is exempt
+	Log          *slog.Logger
+}
+
+func (c *SwitchConfig) defaults() {
+	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
+	c.MaxDeciding = cmp.Or(c.MaxDeciding, 4096)
+	c.MaxOfAddress = cmp.Or(c.MaxOfAddress, 512)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.TLS != nil {
+		// one configuration for all connections, so that the session tickets of one are good for the next
+		c.TLS = c.TLS.Clone()
+		c.TLS.NextProtos = append(slices.Clone(c.TLS.NextProtos), alpnTURN)
+	}
+}
+
+// alpnTURN is the protocol name of TURN over TLS (RFC 7443). Clients that name it, and nothing else we know, are not refused.
+const alpnTURN = "stun.turn"
+
+// slowAfter is how long a connection may be undecided before it makes room for a newcomer when there is none left. Younger ones stay:
+// when many come at once the machine is busy with handshakes, and to break those off would only bring them all again.
+const slowAfter = 3 * time.Second
+
+// Switch serves HTTP and TURN, each with and without TLS, on one TCP port. It decides once for each connection, by its first bytes:
+// 0x16 is a TLS handshake, in which ALPN (RFC 7301) may name HTTP; a STUN header (RFC 8489, section 5) is TURN; the rest is HTTP.
+// TURN over a stream always begins with a STUN message, so ChannelData, which looks like letters, is not mistaken for HTTP.
+//
+// It is a net.Listener of the HTTP connections. A connection whose ALPN names HTTP is accepted as the *tls.Conn itself: the HTTP
+// server speaks HTTP/2 over nothing else.
+type Switch struct {
+	cfg    SwitchConfig
+	listen net.Listener
+	ready  chan net.Conn
+	quit   chan struct{}
+	quiet  sync.WaitGroup // the accepting goroutine, and one for each connection that is being decided on
+
+	mu       sync.Mutex
+	closed   bool
+	deciding list.List            // of *undecided, oldest first
+	sources  map[netip.Prefix]int // how many of them by source; has no zeros
+
+	counters struct{ http, turn, failed, slow, shed atomic.Uint64 }
+}
+
+// SwitchStats are counted since the start.
+type SwitchStats struct {
+	Deciding int    // now
+	HTTP     uint64 // connections handed to the HTTP server
+	TURN     uint64 // and to the relay
+	Failed   uint64 // gone, or no TLS client of ours, before they were decided on
+	Slow     uint64 // not decided on in time
+	Shed     uint64 // broken off or not taken in because there were too many
+}
+
+type undecided struct {
+	conn   net.Conn
+	source netip.Prefix // invalid: not counted by source
+	since  time.Time
+	at     *list.Element // nil once it is out of the list
+}
+
+// NewSwitch takes over a listener and accepts from it until Close.
+func NewSwitch(l net.Listener, cfg SwitchConfig) *Switch {
+	cfg.defaults()
+	s := &Switch{cfg: cfg, listen: l, ready: make(chan net.Conn), quit: make(chan struct{}), sources: map[netip.Prefix]int{}}
+	s.quiet.Go(s.accept)
+	return s
+}
+
+// Accept implements net.Listener: it returns the next connection that speaks HTTP.
+func (s *Switch) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.ready:
+		return c, nil
+	case <-s.quit:
+		return nil, net.ErrClosed
+	}
+}
+
+// Addr implements net.Listener.
+func (s *Switch) Addr() net.Addr { return s.listen.Addr() }
+
+// Close implements net.Listener. Connections that are not decided on are cut; it returns when all is quiet.
+func (s *Switch) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		s.quiet.Wait()
+		return net.ErrClosed
+	}
+	s.closed = true
+	for e := s.deciding.Front(); e != nil; e = e.Next() {
+		_ = e.Value.(*undecided).conn.Close()
+	}
+	s.mu.Unlock()
+	close(s.quit)
+	err := s.listen.Close()
+	s.quiet.Wait()
+	return err
+}
+
+// Stats is a snapshot.
+func (s *Switch) Stats() SwitchStats {
+	s.mu.Lock()
+	n := s.deciding.Len()
+	s.mu.Unlock()
+	c := &s.counters
+	return SwitchStats{n, c.http.Load(), c.turn.Load(), c.failed.Load(), c.slow.Load(), c.shed.Load()}
+}
+
+func (s *Switch) accept() {
+	faulty := false
+	for {
+		conn, err := s.listen.Accept()
+		if err == nil {
+			faulty = false
+			s.take(conn)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if !faulty { // once, not for every try
+			faulty = true
+			s.cfg.Log.Warn("connections not accepted", "error", err)
+		}
+		// Out of descriptors, most likely: wait for some to come back.
+		pause := time.NewTimer(50 * time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-s.quit:
+			pause.Stop()
+			return
+		}
+	}
+}
+
+// take begins to decide on a connection, or closes it when there are too many.
+func (s *Switch) take(conn net.Conn) {
+	u := &undecided{conn: conn, source: sourceOf(conn.RemoteAddr()), since: time.Now()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.makeRoom(u) {
+		s.counters.shed.Add(1)
+		_ = conn.Close()
+		return
+	}
+	u.at = s.deciding.PushBack(u)
+	if u.source.IsValid() {
+		s.sources[u.source]++
+	}
+	s.quiet.Go(func() { s.decide(u) })
+}
+
+// makeRoom tells whether u may come in, which may cost the oldest its place. mu is held.
+func (s *Switch) makeRoom(u *undecided) bool {
+	var oldest *undecided
+	switch {
+	case u.source.IsValid() && s.sources[u.source] >= s.cfg.MaxOfAddress:
+		for e := s.deciding.Front(); oldest == nil; e = e.Next() { // there is one: the source has a count
+			if o := e.Value.(*undecided); o.source == u.source {
+				oldest = o
+			}
+		}
+	case s.deciding.Len() >= s.cfg.MaxDeciding:
+		oldest = s.deciding.Front().Value.(*undecided)
+	default:
+		return true
+	}
+	if u.since.Sub(oldest.since) < slowAfter {
+		return false
+	}
+	s.counters.shed.Add(1)
+	s.forget(oldest)
+	_ = oldest.conn.Close()
+	return true
+}
+
+// forget takes a connection off the list, unless that has been done. mu is held.
+func (s *Switch) forget(u *undecided) {
+	if u.at == nil {
+		return
+	}
+	s.deciding.Remove(u.at)
+	u.at = nil
+	if u.source.IsValid() {
+		if s.sources[u.source]--; s.sources[u.source] == 0 {
+			delete(s.sources, u.source)
+		}
+	}
+}
+
+// sourceOf is whom a limit by address counts: an IPv4 address, or the /64 of an IPv6 address; invalid: nobody.
+func sourceOf(a net.Addr) netip.Prefix {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if addr.IsLoopback() {
+		return netip.Prefix{}
+	}
+	bits := 64
+	if addr.Is4() {
+		bits = 32
+	}
+	p, _ := addr.Prefix(bits)
+	return p
+}
+
+// decide reads the first bytes and hands the connection to whom it belongs.
+func (s *Switch) decide(u *undecided) {
+	conn, kind, err := s.identify(u.conn)
+	s.mu.Lock()
+	cut := u.at == nil || s.closed
+	s.forget(u)
+	s.mu.Unlock()
+	switch {
+	case cut:
+		_ = u.conn.Close()
+	case err != nil:
+		_ = u.conn.Close()
+		var limit net.Error
+		if errors.As(err, &limit) && limit.Timeout() {
+			s.counters.slow.Add(1)
+		} else {
+			s.counters.failed.Add(1)
+		}
+		s.cfg.Log.Debug("connection not decided on", "error", err)
+	case kind == kindSTUN && s.cfg.TURN != nil:
+		s.counters.turn.Add(1)
+		s.cfg.TURN(conn)
+	default:
+		s.counters.http.Add(1)
+		select {
+		case s.ready <- conn:
+		case <-s.quit:
+			_ = u.conn.Close()
+		}
+	}
+}
+
+func (s *Switch) identify(raw net.Conn) (net.Conn, kind, error) {
+	limit := func() { _ = raw.SetDeadline(time.Now().Add(s.cfg.Timeout)) } // fails only where reading fails next
+	limit()
+	head, kind, err := readHead(raw, s.cfg.TLS != nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	outer := &earlyConn{Conn: raw, early: head}
+	if kind != kindTLS {
+		return outer, kind, raw.SetDeadline(time.Time{})
+	}
+	secure := tls.Server(outer, s.cfg.TLS)
+	if err := secure.Handshake(); err != nil {
+		return nil, 0, err
+	}
+	if p := secure.ConnectionState().NegotiatedProtocol; p != "" && p != alpnTURN {
+		return secure, kindHTTP, raw.SetDeadline(time.Time{})
+	}
+	limit()
+	if head, kind, err = readHead(secure, false); err != nil {
+		return nil, 0, err
+	}
+	return &earlyTLS{Conn: secure, early: head}, kind, raw.SetDeadline(time.Time{})
+}
