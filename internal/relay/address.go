@@ -75,7 +75,7 @@ func openUDP(a netip.Addr, port uint16) (*net.UDPConn, error) {
 		tries = 40
 	)
 	for try := 1; ; try++ {
-		conn, err := net.ListenUDP(udpNetwork(a), net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
+		conn, err := net.ListenUDP(familyOf(a.As16()).network(), net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
 		if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) || a.Is4() || try == tries {
 			return conn, err
 		}

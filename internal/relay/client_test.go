@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -21,58 +20,66 @@ const failSafe = 20 * time.Second
 
 var secret = []byte("0123456789abcdef")
 
+// plainDriver is true in the second run of all tests.
+var plainDriver bool
+
 // start runs a relay on loopback. Peers live on other loopback addresses, since our own is closed but for relay ports.
 func start(t testing.TB, change func(*Config)) *Server {
 	t.Helper()
-	c := Config{Listen: "127.0.0.1:0", AllowPeers: nets("127.0.0.0/8", "::1/128"), Secret: secret}
+	c := Config{Listen: "127.0.0.1:0", AllowPeers: nets("127.0.0.0/8", "::1/128"), Secret: secret, Quota: Quota{Source: -1}}
 	if change != nil {
 		change(&c)
 	}
+	c.plain = c.plain || plainDriver
 	for try := 1; ; try++ {
 		s, err := Start(c)
 		if err != nil {
 			t.Fatal(err)
 		}
+		stop, err := acceptStreams(s)
 		t.Cleanup(func() {
+			stop()
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
 		})
-		l, err := listenTCP(s)
 		if err == nil {
-			accept(t, s, l)
 			return s
 		}
-		if try == 16 { // a stranger's connection may have the number
+		// The number is free for UDP and not for TCP.
+		if try == 16 {
 			t.Fatal(err)
 		}
 	}
 }
 
-// listenTCP opens the number of the relay's UDP port.
-func listenTCP(s *Server) (net.Listener, error) {
-	host, _, _ := net.SplitHostPort(s.cfg.Listen)
-	return net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(s.Port())))
-}
-
-// accept brings the relay its streams until the returned function is called or the test ends.
-func accept(t testing.TB, s *Server, l net.Listener) (stop func()) {
+// acceptStreams hands TCP connections at the relay's port to it, as the node does, until stop.
+func acceptStreams(s *Server) (stop func(), err error) {
 	var accepting sync.WaitGroup
-	accepting.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			s.ServeConn(conn)
-		}
-	})
+	var open []net.Listener
 	stop = func() {
-		_ = l.Close()
+		for _, tcp := range open {
+			_ = tcp.Close()
+		}
 		accepting.Wait()
 	}
-	t.Cleanup(stop)
-	return stop
+	for _, a := range s.listening {
+		tcp, err := net.Listen("tcp", netip.AddrPortFrom(a, s.port).String())
+		if err != nil {
+			return stop, err
+		}
+		open = append(open, tcp)
+		accepting.Go(func() {
+			for {
+				conn, err := tcp.Accept()
+				if err != nil {
+					return
+				}
+				s.ServeConn(conn)
+			}
+		})
+	}
+	return stop, nil
 }
 
 // peerHost is a loopback address that is not the relay's.
@@ -303,7 +310,7 @@ func transport(protocol byte) stun.Setter {
 	return stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{protocol, 0, 0, 0}}
 }
 
-func family(f byte) stun.Setter {
+func inFamily(f byte) stun.Setter {
 	return stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: []byte{f, 0, 0, 0}}
 }
 

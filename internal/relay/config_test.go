@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"flag"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -9,13 +11,24 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(bothDrivers{m}) }
+
+// bothDrivers runs all tests with the driver of this system, and again with the one for all systems.
+type bothDrivers struct{ m *testing.M }
+
+func (b bothDrivers) Run() int {
+	code := b.m.Run()
+	if plainDriver = code == 0 && runtime.GOOS == "linux" && flag.Lookup("test.fuzz").Value.String() == ""; plainDriver {
+		code = b.m.Run()
+	}
+	return code
+}
 
 func TestConfigFaultsAreReportedTogether(t *testing.T) {
 	four := Address{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.1")}
 	err := Config{
 		Listen: "localhost:3478", Addresses: []Address{four, four, {}}, MinPort: 9, MaxPort: 8, AllowPeers: []netip.Prefix{{}},
-		Secret: []byte("short"), Realm: "a\"b", Quota: Quota{Session: -1}, CredentialLife: time.Millisecond,
+		Secret: []byte("short"), Realm: "a\"b", Quota: Quota{Session: -2}, CredentialLife: time.Millisecond,
 	}.Validate()
 	if err == nil {
 		t.Fatal("accepted")

@@ -53,3 +53,9 @@ func isToken(s string) bool {
 	}
 	return s != ""
 }
+
+// tenantOf is the part of "tenantHash.session" that stands for the license.
+func tenantOf(session string) string {
+	tenant, _, _ := strings.Cut(session, ".")
+	return tenant
+}

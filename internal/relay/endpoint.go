@@ -3,184 +3,75 @@ package relay
 import (
 	"net"
 	"net/netip"
-	"strings"
-	"sync"
-	"time"
-
-	"github.com/pion/stun/v4"
-	"github.com/pion/turn/v5"
 )
 
-// maxPermissions bounds the peers one allocation may have at a time. A browser asks for one per candidate of the other side.
-const maxPermissions = 256
-
-// endpoint is what stands between one control transport (a UDP socket or one TCP connection) and the library: it answers the
-// library's questions and keeps, for each client with an allocation, the peers it may reach.
+// endpoint is an address and a port in a form that is quick to compare and to hash; IPv4 stands as IPv4-mapped IPv6.
 type endpoint struct {
-	server    *Server
-	transport string // udp, tcp or tls
-	// changed is told the number of allocations that a client's coming or going leaves behind.
-	changed func(allocations int)
-
-	mu      sync.Mutex
-	clients map[netip.AddrPort]*client // guarded by mu; bounded by the allocations
-	count   int                        // guarded by mu: allocations
+	ip   [16]byte
+	port uint16
 }
 
-// client is the holder of an allocation.
-type client struct {
-	holder Holder
-	began  time.Time
-	// allocations is over one for a moment only, when a new one is made before the end of the old one is told.
-	allocations int
-	peers       map[netip.Addr]struct{}
+func endpointOf(a netip.AddrPort) endpoint { return endpoint{a.Addr().As16(), a.Port()} }
+
+func (e endpoint) addr() netip.Addr { return netip.AddrFrom16(e.ip).Unmap() }
+
+func (e endpoint) addrPort() netip.AddrPort { return netip.AddrPortFrom(e.addr(), e.port) }
+
+func (e endpoint) family() family { return familyOf(e.ip) }
+
+// mappedPrefix is what IPv4-mapped addresses begin with (RFC 4291 section 2.5.5.2).
+var mappedPrefix = [12]byte{10: 0xff, 11: 0xff}
+
+// family is an index: an allocation has at most one relayed address of each.
+type family int
+
+const (
+	v4 family = iota
+	v6
+	families
+)
+
+func familyOf(ip [16]byte) family {
+	if [12]byte(ip[:12]) == mappedPrefix {
+		return v4
+	}
+	return v6
 }
 
-// serve hands a control transport to the library, which reads from it in a goroutine until ReadFrom fails and then ends the
-// allocations made over it.
-func (e *endpoint) serve(conn net.PacketConn) error {
-	s := e.server
-	_, err := turn.NewServer(turn.ServerConfig{
-		Realm:         s.cfg.Realm,
-		LoggerFactory: s.logger,
-		AuthHandler:   s.authenticate,
-		QuotaHandler: func(session, _ string, _ net.Addr) bool {
-			if s.quota.take(session) {
-				return true
-			}
-			s.stats.refuse(overQuota)
-			return false
-		},
-		EventHandler: turn.EventHandler{
-			OnAuth: func(_, _ net.Addr, _, _, _, _ string, verdict bool) {
-				if !verdict {
-					s.stats.refuse(badCredentials)
-				}
-			},
-			OnAllocationCreated: func(from, _ net.Addr, _, session, _ string, _ net.Addr, _ int) {
-				// One for the allocation, one for the reader of its relay socket.
-				s.quiet.Add(2)
-				s.stats.live.Add(1)
-				s.stats.allocated.Add(1)
-				e.came(addrPort(from), session)
-			},
-			OnAllocationDeleted: func(from, _ net.Addr, _, _, _ string) {
-				e.went(addrPort(from))
-				s.stats.live.Add(-1)
-				s.quiet.Done()
-			},
-			OnPermissionCreated: func(from, _ net.Addr, _, _, _ string, _ net.Addr, peer net.IP) {
-				e.permitted(addrPort(from), peer, true)
-			},
-			OnPermissionDeleted: func(from, _ net.Addr, _, _, _ string, _ net.Addr, peer net.IP) {
-				e.permitted(addrPort(from), peer, false)
-			},
-		},
-		// Without REQUESTED-ADDRESS-FAMILY the relay is IPv4, whatever the client came by (RFC 8656 section 7.2): then any two
-		// relayed clients can reach each other. Only a relay without IPv4 goes by the client.
-		StrictAddressFamily: s.relayFor(true) != nil,
-		PacketConnConfigs: []turn.PacketConnConfig{{
-			PacketConn:            conn,
-			RelayAddressGenerator: (*generator)(s),
-			PermissionHandler:     e.permit,
-		}},
-	})
-	return err
+func (f family) network() string {
+	if f == v4 {
+		return "udp4"
+	}
+	return "udp6"
 }
 
-// authenticate gives the library the key of a user name (RFC 8489 section 9.2.2); the library then checks the integrity.
-func (s *Server) authenticate(r *turn.RequestAttributes) (session string, key []byte, ok bool) {
-	expiry, session, ok := parseUsername(r.Username)
-	if !ok {
-		s.stats.refuse(badCredentials)
-		return "", nil, false
-	}
-	if _, held := s.holder(session); r.Method == stun.MethodAllocate && !held {
-		s.stats.refuse(badCredentials)
-		return "", nil, false
-	}
-	// Later requests need the allocation, which is found by session: a call may outlast its credentials.
-	if r.Method == stun.MethodAllocate && !s.cfg.Now().Before(expiry) {
-		s.stats.refuse(expired)
-		return "", nil, false
-	}
-	return session, turn.GenerateAuthKey(r.Username, s.cfg.Realm, passwordOf(s.cfg.Secret, r.Username)), true
+// path is the 5-tuple of a client, and so the way back to it.
+type path struct {
+	remote endpoint
+	local  endpoint  // of ours, to which the client sent: answers leave from it
+	via    *listener // nil for a stream
+	stream *stream   // nil for UDP
 }
 
-// permit is asked before each permission and channel.
-func (e *endpoint) permit(from net.Addr, ip net.IP) bool {
-	peer, _ := netip.AddrFromSlice(ip)
-	peer = peer.Unmap()
-	if !e.server.policy.allowed(peer) {
-		e.server.stats.refuse(deniedPeer)
-		return false
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	c := e.clients[addrPort(from)]
-	if c == nil {
-		return false
-	}
-	if _, known := c.peers[peer]; !known && len(c.peers) >= maxPermissions {
-		e.server.stats.refuse(manyPermissions)
-		return false
-	}
-	return true
+// key finds the allocation of a UDP client. A stream knows its own.
+type key struct {
+	remote endpoint
+	local  [16]byte
 }
 
-// holder asks who holds a session in a room now.
-func (s *Server) holder(session string) (Holder, bool) {
-	if s.cfg.Holder == nil {
-		return Holder{}, true
-	}
-	tenant, name, _ := strings.Cut(session, ".")
-	return s.cfg.Holder(tenant, name)
+func (p *path) key() key { return key{p.remote, p.local.ip} }
+
+// listener is a UDP socket address that is listened on; each worker has a socket of its own for it.
+type listener struct {
+	addr  netip.AddrPort
+	index int
+	// wild: bound to every address, so that a packet's own destination must be asked for.
+	wild bool
+	// binding: nothing but Binding requests is answered.
+	binding bool
 }
 
-func (e *endpoint) came(from netip.AddrPort, session string) {
-	holder, _ := e.server.holder(session)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	c := e.clients[from]
-	if c == nil {
-		c = &client{peers: map[netip.Addr]struct{}{}, holder: holder, began: time.Now()}
-		e.clients[from] = c
-	}
-	c.allocations++
-	e.count++
-	e.changed(e.count)
-}
-
-func (e *endpoint) went(from netip.AddrPort) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if c := e.clients[from]; c != nil {
-		if e.server.cfg.Ended != nil {
-			e.server.cfg.Ended(Record{Holder: c.holder, Transport: e.transport, Duration: time.Since(c.began), Why: "closed"})
-		}
-		if c.allocations--; c.allocations == 0 {
-			delete(e.clients, from)
-		}
-	}
-	e.count--
-	e.changed(e.count)
-}
-
-func (e *endpoint) permitted(from netip.AddrPort, ip net.IP, yes bool) {
-	peer, _ := netip.AddrFromSlice(ip)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	c := e.clients[from]
-	switch {
-	case c == nil:
-	case yes:
-		c.peers[peer.Unmap()] = struct{}{}
-	default:
-		delete(c.peers, peer.Unmap())
-	}
-}
-
-// addrPort reads the address types the library and we exchange.
+// addrPort reads the addresses of the net package.
 func addrPort(a net.Addr) netip.AddrPort {
 	var ap netip.AddrPort
 	switch a := a.(type) {

@@ -10,6 +10,8 @@ var (
 	descAllocated = prometheus.NewDesc("ieum_relay_allocations_total", "Relay allocations made.", nil, nil)
 	descBytes     = prometheus.NewDesc("ieum_relay_bytes_total", "Relayed payload.", []string{"direction"}, nil)
 	descPackets   = prometheus.NewDesc("ieum_relay_packets_total", "Relayed packets.", []string{"direction"}, nil)
+	descMerged    = prometheus.NewDesc("ieum_relay_batched_packets_total", "Packets received or sent several at a time as one (UDP_GRO, UDP_SEGMENT).", []string{"direction"}, nil)
+	descFaults    = prometheus.NewDesc("ieum_relay_segment_faults_total", "Times that the system refused to send several packets as one; after the first they go one by one.", nil, nil)
 	descRefused   = prometheus.NewDesc("ieum_relay_refused_total", "What the relay refused or dropped.", []string{"reason"}, nil)
 )
 
@@ -18,7 +20,7 @@ func (s *Server) Collector() prometheus.Collector { return collector{s} }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLive, descAllocated, descBytes, descPackets, descRefused} {
+	for _, d := range []*prometheus.Desc{descLive, descAllocated, descBytes, descPackets, descMerged, descFaults, descRefused} {
 		ch <- d
 	}
 }
@@ -35,6 +37,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descBytes, st.PeerToClient.Bytes, "down")
 	counter(descPackets, st.ClientToPeer.Packets, "up")
 	counter(descPackets, st.PeerToClient.Packets, "down")
+	counter(descMerged, st.Merged, "in")
+	counter(descMerged, st.Segmented, "out")
+	counter(descFaults, st.SegmentFaults)
 	for reason, n := range st.Refused {
 		counter(descRefused, n, reason)
 	}

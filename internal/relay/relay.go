@@ -1,47 +1,54 @@
 // Package relay is the STUN and TURN server (RFC 8489, RFC 8656) for calls that find no direct way.
 //
-// Control path: a request comes in on a UDP socket or a TCP connection (udp.go, stream.go), is looked at by inspect.go, and goes
-// to the TURN library, which asks back for credentials (credentials.go), quota (quota.go), peer policy (policy.go) and a relay
-// socket (socket.go). Data path: socket.go on the peers' side, udp.go and stream.go on the clients' side. Packets are counted
-// where they leave.
+// Workers do everything (worker.go): each has sockets of its own, one goroutine, and the allocations of the clients whose packets the
+// kernel hands to those sockets. A driver moves a worker's packets: driver_linux.go in batches, with epoll, recvmmsg and UDP_SEGMENT;
+// driver_net.go with the net package, on every system. Clients over TCP and TLS (stream.go) hand their messages to a worker.
+//
+// Control path: request.go answers requests once auth.go has found them good; ports.go opens and ends allocations; policy.go and
+// quota.go refuse. Data path: worker.go, from the client's side and from the peer's. Two clients of this server reach each other inside
+// the process, without a socket between them, with the same checks and counts. The data path takes no lock, writes no log and
+// allocates nothing.
 //
 // A relay is a proxy into its operator's network unless it refuses. Peers in special-purpose networks are refused when the client
 // asks for a permission. A permission has no port, so that our own address, which must be allowed for two relayed clients to meet,
-// is judged again at each write: only ports on which we relay at that moment are reached.
-//
-// The library is an implementation detail of this first stage; none of its types leaves the package.
+// is judged again for each packet: only ports on which we relay at that moment are reached.
 package relay
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	mrand "math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	defaultRealm   = "ieum"
-	defaultQuota   = 64
-	defaultLife    = 10 * time.Minute
-	defaultMinPort = 49152
-	defaultMaxPort = 65535
-	minSecret      = 16
-	// closeLimit is how long Close waits for the library's goroutines after all sockets are closed.
-	closeLimit = 4 * time.Second
+	defaultRealm     = "ieum"
+	defaultLife      = 10 * time.Minute
+	defaultMinPort   = 49152
+	defaultMaxPort   = 65535
+	defaultBandwidth = 16 << 20
+	defaultLinger    = 300 * time.Microsecond
+	maxLinger        = 10 * time.Millisecond
+	minSecret        = 16
+	maxWorkers       = 256
 )
 
 // Config of a relay. Zero values mean the defaults named.
 type Config struct {
-	// Listen is "host:port" for UDP. Without a host, or with "::", every local IPv4 and IPv6 address of the moment is served; with
-	// "0.0.0.0" every IPv4 address. Port 0 takes any. Streams come in by ServeConn.
+	// Listen is "host:port" for UDP. Without a host, or with "::", every local IPv4 and IPv6 address is served; with "0.0.0.0" every
+	// IPv4 address. Port 0 takes any that is free. Clients over TCP and TLS are handed in by ServeConn.
 	Listen string
-	// STUN is "host:port" of a second UDP port, which answers Binding requests only; "" none.
+	// STUN is "host:port" of a second UDP port, where only Binding requests are answered, so that clients can tell how their NAT maps.
+	// Empty: there is none.
 	STUN string
 	// Addresses are those relayed from, at most one of each family. None: the host of Listen, or else FindAddresses.
 	Addresses []Address
@@ -53,43 +60,33 @@ type Config struct {
 	Secret []byte
 	// Realm of the long-term credentials ("ieum").
 	Realm string
-	// Quota bounds allocations at a time.
 	Quota Quota
-	// Bandwidth is bytes a second each way; -1 no limit.
+	// Bandwidth is what an allocation may relay each way, in bytes a second with headers (16 MiB); -1 for no limit.
 	Bandwidth int
-	// MaxAge is an allocation's greatest age; 0 none.
-	MaxAge time.Duration
-	// Linger is the wait for more to send; -1 off.
-	Linger time.Duration
-	// Workers default to one a core.
-	Workers int
-	// Holder tells who holds a session that is in a room now; nil: anyone with good credentials.
-	Holder func(tenantHash, session string) (Holder, bool)
-	// Ended is told each allocation's end; it must not block.
-	Ended func(Record)
 	// CredentialLife is how long fresh credentials can be used to allocate (10 minutes).
 	CredentialLife time.Duration
-	// Log may be nil. No address of a user is logged above debug.
+	// MaxAge ends allocations that are older; zero: they may live as long as they are refreshed.
+	MaxAge time.Duration
+	// Linger is how long a worker may wait for more packets before it reads a small batch at a high rate (0.3 ms); -1: never.
+	Linger time.Duration
+	// Workers share the UDP clients between them (one for each core).
+	Workers int
+	// Holder tells who holds a session that is in a room; false: it is in none, and may neither allocate nor keep an allocation. It is
+	// asked at each Allocate and then every two seconds, and must not block. Nil: whoever has good credentials may.
+	Holder func(tenantHash, session string) (Holder, bool)
+	// Ended is told of the end of each allocation and must not block. It may be nil.
+	Ended func(Record)
+	// Log may be nil. No address of a user is logged.
 	Log *slog.Logger
 	// Now is the clock of the credentials; nil is time.Now.
 	Now func() time.Time
+
+	// plain takes the driver for all systems.
+	plain bool
 }
 
-// Quota bounds allocations at a time: of a session, a tenant, a source address, and in all. Zero: the defaults.
-type Quota struct{ Session, Tenant, Source, Total int }
-
-// Holder is who holds a session.
+// Holder is whom an allocation is for.
 type Holder struct{ License, User, Room string }
-
-// Record is the account of an allocation.
-type Record struct {
-	Holder
-	Transport string // udp, tcp or tls
-	Duration  time.Duration
-	Up, Down  Traffic
-	Dropped   map[string]uint64
-	Why       string
-}
 
 func (c Config) withDefaults() Config {
 	if c.MinPort == 0 && c.MaxPort == 0 {
@@ -98,11 +95,18 @@ func (c Config) withDefaults() Config {
 	if c.Realm == "" {
 		c.Realm = defaultRealm
 	}
-	if c.Quota.Session == 0 {
-		c.Quota.Session = defaultQuota
+	c.Quota = c.Quota.withDefaults()
+	if c.Bandwidth == 0 {
+		c.Bandwidth = defaultBandwidth
 	}
 	if c.CredentialLife == 0 {
 		c.CredentialLife = defaultLife
+	}
+	if c.Linger == 0 {
+		c.Linger = defaultLinger
+	}
+	if c.Workers == 0 {
+		c.Workers = min(runtime.NumCPU(), maxWorkers)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -118,8 +122,17 @@ func (c Config) Validate() error {
 	c = c.withDefaults()
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("relay: "+format, args...)) }
-	if _, _, err := parseListen(c.Listen); err != nil {
+	host, port, err := parseListen(c.Listen)
+	if err != nil {
 		faults = append(faults, err)
+	}
+	if c.STUN != "" {
+		stunHost, stunPort, err := parseListen(c.STUN)
+		if err != nil {
+			faults = append(faults, err)
+		} else if stunPort == port && port != 0 && (stunHost == host || !stunHost.IsValid() || !host.IsValid()) {
+			fault("the second port must be another than the first")
+		}
 	}
 	families := map[bool]int{}
 	for _, a := range c.Addresses {
@@ -142,15 +155,27 @@ func (c Config) Validate() error {
 	if len(c.Secret) < minSecret {
 		fault("secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	}
-	// RFC 8489 section 14.9 limits the realm; the library writes it into every 401.
+	// RFC 8489 section 14.9 limits the realm, which is in every 401.
 	if len(c.Realm) > 127 || strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r == '"' || r > '~' }) {
 		fault("realm must be at most 127 printable ASCII characters")
 	}
-	if c.Quota.Session < 0 || c.Quota.Tenant < 0 || c.Quota.Source < 0 || c.Quota.Total < 0 {
-		fault("a quota is negative")
+	if q := c.Quota; q.Session < -1 || q.Tenant < -1 || q.Source < -1 || q.Total < -1 {
+		fault("a quota is a number, or -1 for no limit")
+	}
+	if c.Bandwidth < -1 {
+		fault("bandwidth %d is negative", c.Bandwidth)
 	}
 	if c.CredentialLife < time.Second {
 		fault("credential lifetime %v is under a second", c.CredentialLife)
+	}
+	if c.MaxAge < 0 {
+		fault("the greatest age %v of an allocation is negative", c.MaxAge)
+	}
+	if c.Linger > maxLinger {
+		fault("linger %v is over %v", c.Linger, maxLinger)
+	}
+	if c.Workers < 0 || c.Workers > maxWorkers {
+		fault("%d workers are not between 1 and %d", c.Workers, maxWorkers)
 	}
 	return errors.Join(faults...)
 }
@@ -180,26 +205,30 @@ type Server struct {
 	// Static after Start.
 	cfg       Config
 	port      uint16
+	stunPort  uint16
 	policy    policy
 	relays    []*relayAddress
 	listening []netip.Addr
-	udp       []*udpConn
-	stun      *net.UDPConn // nil: none
+	local     map[netip.Addr]struct{}
+	workers   []*worker
+	nonceKey  []byte
+	begin     time.Time
 
-	stats    counters
-	quota    quota
-	reserved reservations
-	logger   *libraryLogger
+	stats      counters
+	quota      *quota
+	reserved   reservations
+	streams    streamSet
+	nextWorker atomic.Uint32
+	gsoFault   sync.Once
 
-	// quiet counts what Close waits for: accept loop, control sockets, streams, allocations and their readers.
-	quiet sync.WaitGroup
-	done  chan struct{}
-
-	streams streamSet
+	// quiet counts what Close waits for: workers and streams.
+	quiet  sync.WaitGroup
+	done   chan struct{}
+	closed sync.Once
 }
 
 // Start opens the sockets and serves until Close.
-func Start(c Config) (*Server, error) {
+func Start(c Config) (_ *Server, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -218,131 +247,117 @@ func Start(c Config) (*Server, error) {
 			return nil, err
 		}
 	}
-	s := &Server{
-		cfg:      c,
-		quota:    quota{limit: c.Quota.Session, held: map[string]int{}},
-		reserved: reservations{until: map[uint16]time.Time{}},
-		logger:   newLibraryLogger(c.Log),
-		done:     make(chan struct{}),
-	}
+	s := &Server{cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), begin: time.Now(), local: map[netip.Addr]struct{}{}}
+	_, _ = rand.Read(s.nonceKey) // never fails
 	s.streams.init()
 	for _, a := range addresses {
 		if err := a.probe(); err != nil {
 			return nil, err
 		}
-		s.relays = append(s.relays, &relayAddress{Address: a})
+		s.relays = append(s.relays, newRelayAddress(a, c.MinPort, c.MaxPort))
+	}
+	all, err := localAddresses()
+	if err != nil {
+		return nil, err
+	}
+	if host.IsValid() && !host.IsUnspecified() {
+		s.listening = []netip.Addr{host}
+	} else {
+		for _, a := range all {
+			if a.Is4() || !host.IsValid() {
+				s.listening = append(s.listening, a)
+			}
+		}
+	}
+	for _, a := range all {
+		s.local[a] = struct{}{}
+	}
+	s.policy = newPolicy(c.AllowPeers, addresses, s.listening)
+	for i := range c.Workers {
+		s.workers = append(s.workers, newWorker(s, i, mrand.Uint64()))
 	}
 	if err := s.listen(host, port); err != nil {
 		return nil, err
 	}
-	s.policy = newPolicy(c.AllowPeers, addresses, s.listening)
-	for i, conn := range s.udp {
-		if err := conn.serve(); err != nil {
-			// The sockets before this one are served already: close them the long way.
-			for _, rest := range s.udp[i:] {
-				s.quiet.Done()
-				_ = rest.conn.Close()
+	for _, w := range s.workers {
+		s.quiet.Go(func() {
+			w.driver.run()
+			for a := range w.owned {
+				w.end(a, endClosed)
 			}
-			return nil, errors.Join(err, s.Close())
-		}
+			w.driver.shut()
+		})
 	}
-	if err := s.listenSTUN(); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	c.Log.Info("relay listening", "port", s.port, "addresses", len(s.listening), "relayFrom", fmt.Sprint(addresses))
+	c.Log.Info("relay listening", "port", s.port, "stun", s.stunPort, "workers", len(s.workers), "relayFrom", fmt.Sprint(addresses))
 	return s, nil
 }
 
-// listen opens UDP on every address served. One UDP socket per address makes answers leave from the
-// address the request came to, on all systems alike; an address that appears later is served after a restart.
+// listen opens the listeners, all of them at each worker.
 func (s *Server) listen(host netip.Addr, port uint16) error {
-	const tries = 16
-	var err error
-	for range tries {
-		if err = s.listenOnce(host, port); err == nil {
-			s.quiet.Add(len(s.udp)) // a reader each
-			return nil
-		}
-		if port != 0 {
-			break
-		}
+	open, err := s.newDrivers()
+	if err != nil {
+		return err
 	}
-	return err
-}
-
-func (s *Server) listenOnce(host netip.Addr, port uint16) error {
-	addrs := []netip.Addr{host}
-	switch {
-	case !host.IsValid():
-		var err error
-		if addrs, err = localAddresses(); err != nil {
-			return err
-		}
-	case host == netip.IPv4Unspecified():
-		all, err := localAddresses()
-		if err != nil {
-			return err
-		}
-		addrs = nil
-		for _, a := range all {
-			if a.Is4() {
-				addrs = append(addrs, a)
+	fail := func(err error) error {
+		for _, w := range s.workers {
+			if w.driver != nil {
+				w.driver.shut()
 			}
 		}
+		return fmt.Errorf("relay: %w", err)
 	}
-	s.port = port
-	s.udp, s.listening = nil, nil
-	for _, a := range addrs {
-		conn, err := openUDP(a, s.port)
-		if errors.Is(err, syscall.EADDRNOTAVAIL) && len(addrs) > 1 {
-			s.cfg.Log.Warn("relay does not serve an address that cannot be bound", "address", a)
-			continue
-		}
+	if s.port, err = open(host, port, false); err != nil {
+		return fail(err)
+	}
+	if s.cfg.STUN != "" {
+		stunHost, stunPort, err := parseListen(s.cfg.STUN)
 		if err != nil {
-			for _, open := range s.udp {
-				_ = open.conn.Close()
-			}
-			return fmt.Errorf("relay: %w", err)
+			return fail(err)
 		}
-		s.port = conn.LocalAddr().(*net.UDPAddr).AddrPort().Port() // which the other addresses get, too
-		s.udp = append(s.udp, newUDPConn(s, conn))
-		s.listening = append(s.listening, a)
-	}
-	if len(s.udp) == 0 {
-		return errors.New("relay: this machine has no address to listen on")
+		if s.stunPort, err = open(stunHost, stunPort, true); err != nil {
+			return fail(fmt.Errorf("the second port: %w", err))
+		}
 	}
 	return nil
 }
 
-// Close ends all allocations and connections and returns when all is quiet.
+// now is the server's clock: times on it are only compared with each other.
+func (s *Server) now() time.Duration { return time.Since(s.begin) }
+
+// holder asks who holds a session.
+func (s *Server) holder(session string) (Holder, bool) {
+	if s.cfg.Holder == nil {
+		return Holder{}, true
+	}
+	tenant, name, _ := strings.Cut(session, ".")
+	return s.cfg.Holder(tenant, name)
+}
+
+// Close ends all allocations and connections and returns when all is quiet. It may be called twice.
 func (s *Server) Close() error {
-	if !s.streams.close() {
-		return nil
-	}
-	close(s.done)
-	if s.stun != nil {
-		_ = s.stun.Close()
-	}
-	for _, conn := range s.udp {
-		_ = conn.Close()
-	}
-	quiet := make(chan struct{})
-	go func() {
+	s.closed.Do(func() {
+		close(s.done)
+		s.streams.close()
+		for _, w := range s.workers {
+			w.driver.wake()
+		}
 		s.quiet.Wait()
-		close(quiet)
-	}()
-	limit := time.NewTimer(closeLimit)
-	defer limit.Stop()
-	select {
-	case <-quiet:
-		return nil
-	case <-limit.C:
-		return fmt.Errorf("relay: still busy %v after all sockets were closed", closeLimit)
-	}
+		s.reserved.mu.Lock()
+		defer s.reserved.mu.Unlock()
+		for len(s.reserved.list) > 0 {
+			socket := s.reserved.list[0].socket
+			s.reserved.remove(0)
+			socket.worker.driver.close(socket)
+		}
+	})
+	return nil
 }
 
 // Port is the number of the UDP port.
 func (s *Server) Port() int { return int(s.port) }
+
+// STUNPort is the number of the second port, 0 when there is none.
+func (s *Server) STUNPort() int { return int(s.stunPort) }
 
 // Addresses are those relayed from.
 func (s *Server) Addresses() []Address {
@@ -361,21 +376,4 @@ func (s *Server) OnlyPrivate() bool {
 		}
 	}
 	return true
-}
-
-// relayFor finds the relay address of a family; nil: none.
-func (s *Server) relayFor(v4 bool) *relayAddress {
-	for _, r := range s.relays {
-		if r.Public.Is4() == v4 {
-			return r
-		}
-	}
-	return nil
-}
-
-func udpNetwork(a netip.Addr) string {
-	if a.Is4() {
-		return "udp4"
-	}
-	return "udp6"
 }

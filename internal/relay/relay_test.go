@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/pion/stun/v4"
@@ -150,7 +149,7 @@ func TestIPv4IsTheDefaultFamilyWhateverTheClientCameBy(t *testing.T) {
 				t.Errorf("%s %s: relayed address is %v", network, host, relayed)
 			}
 			six := dialTo(t, s, network, at, "t", "s")
-			if relayed := six.allocate(family(2)); relayed.Addr().String() != "::1" {
+			if relayed := six.allocate(inFamily(2)); relayed.Addr().String() != "::1" {
 				t.Errorf("%s %s: relayed address is %v", network, host, relayed)
 			}
 			if got := six.permit(netip.MustParseAddr("127.0.0.1")); got != 443 {
@@ -356,8 +355,8 @@ func TestQuotaIsCountedAndFreedExactly(t *testing.T) {
 	// What fails otherwise takes no slot.
 	held[0].refresh(0)
 	for range 5 {
-		if got := code(extra.ask(stun.MethodAllocate, transport(17), life(0))); got != 400 {
-			t.Errorf("a lifetime of zero: %d", got)
+		if got := code(extra.ask(stun.MethodAllocate, transport(17), token(make([]byte, tokenLength)))); got != 508 {
+			t.Errorf("an unknown token: %d", got)
 		}
 	}
 	extra.allocate()
@@ -424,8 +423,8 @@ func TestFullPortRange(t *testing.T) {
 	}
 	s.quota.mu.Lock()
 	defer s.quota.mu.Unlock()
-	if s.quota.held["t.s"] != 2 {
-		t.Errorf("the quota counts %v", s.quota.held)
+	if s.quota.sessions["t.s"] != 2 {
+		t.Errorf("the quota counts %v", s.quota.sessions)
 	}
 }
 
@@ -441,63 +440,92 @@ func TestEvenPortAndTheOneReserved(t *testing.T) {
 			t.Fatalf("code %d, port %d", code(answer), relayed.Port)
 		}
 		reserved, err := answer.Get(stun.AttrReservationToken)
-		if err != nil || !s.reserved.has(uint16(relayed.Port+1)) {
+		if err != nil || !s.reserved.has(s.relays[0], uint16(relayed.Port+1)) {
 			t.Fatalf("nothing is reserved: %v", err)
 		}
 		next := dial(t, s, "udp", "t", "s")
 		if at := next.allocate(token(reserved)); int(at.Port()) != relayed.Port+1 {
 			t.Errorf("the port beside %d is %d", relayed.Port, at.Port())
 		}
-		if s.reserved.has(uint16(relayed.Port + 1)) {
+		if s.reserved.has(s.relays[0], uint16(relayed.Port+1)) {
 			t.Error("still reserved")
 		}
 	}
 	s.quota.mu.Lock()
 	defer s.quota.mu.Unlock()
-	if s.quota.held["t.s"] != 40 || len(s.quota.held) != 1 {
-		t.Errorf("the quota counts %v", s.quota.held)
+	if s.quota.sessions["t.s"] != 40 || len(s.quota.sessions) != 1 {
+		t.Errorf("the quota counts %v", s.quota.sessions)
 	}
 }
 
 func TestReservedPortIsNotGivenToOthers(t *testing.T) {
 	s := start(t, func(c *Config) { c.MinPort, c.MaxPort = freeRange(t) })
-	if ok, _ := s.reserved.add(s.cfg.MinPort); !ok {
-		t.Fatal("refused")
+	first := dial(t, s, "udp", "t", "s")
+	first.challenge()
+	answer := first.ask(stun.MethodAllocate, transport(17), evenPort())
+	reserved, err := answer.Get(stun.AttrReservationToken)
+	if code(answer) != 0 || err != nil {
+		t.Fatalf("code %d, %v", code(answer), err)
 	}
-	s.reserved.remove(s.cfg.MinPort)
-	first, second := dial(t, s, "udp", "t", "s"), dial(t, s, "udp", "t", "s")
-	if at := first.allocate(); at.Port() != s.cfg.MinPort {
-		t.Errorf("port is %d", at.Port())
+	for name, attrs := range map[string][]stun.Setter{"any port": nil, "an even port": {evenPort()}} {
+		c := dial(t, s, "udp", "t", "s")
+		c.challenge()
+		if got := code(c.ask(stun.MethodAllocate, append(attrs, transport(17))...)); got != 508 {
+			t.Errorf("%s: %d", name, got)
+		}
 	}
-	second.challenge()
-	if got := code(second.ask(stun.MethodAllocate, transport(17))); got != 508 {
-		t.Errorf("got %d", got)
-	}
-	if got := code(second.ask(stun.MethodAllocate, transport(17), evenPort())); got != 508 {
-		t.Errorf("an even port: %d", got)
+	other := dial(t, s, "udp", "t", "other")
+	other.challenge()
+	if got := code(other.ask(stun.MethodAllocate, transport(17), token(reserved))); got != 508 {
+		t.Errorf("another session's token: %d", got)
 	}
 }
 
 func TestReservationsEndAndAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := reservations{until: map[uint16]time.Time{}}
-		for port := uint16(0); port < maxReserved; port += 2 {
-			if ok, full := r.add(port); !ok || full {
-				t.Fatal("refused too early")
-			}
+	s := start(t, nil)
+	w := s.workers[0]
+	var r reservations
+	open := func() *relaySocket {
+		// The port of the socket does not matter here.
+		socket, err := w.driver.open(s.relays[0], 0)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if ok, full := r.add(maxReserved); ok || !full || !r.has(0) || !r.has(1) || r.has(maxReserved) {
-			t.Error("not bounded")
+		return socket
+	}
+	var first []byte
+	for range maxReserved {
+		got := r.add(open(), "t.s", 0)
+		if got == nil {
+			t.Fatal("refused too early")
 		}
-		r.remove(10, 11)
-		if ok, full := r.add(1); ok || full {
-			t.Error("a port that is held is held again")
+		if first == nil {
+			first = got
 		}
-		time.Sleep(reserveTime)
-		if ok, _ := r.add(maxReserved); !ok || r.has(0) || len(r.until) != 2 {
-			t.Errorf("%d are left", len(r.until))
-		}
-	})
+	}
+	extra := open()
+	defer w.driver.close(extra)
+	if r.add(extra, "t.s", 0) != nil {
+		t.Error("not bounded")
+	}
+	socket := r.take(first, "t.s", reserveTime-1)
+	if socket == nil || r.take(first, "t.s", 0) != nil {
+		t.Error("a token is good once")
+	} else {
+		w.driver.close(socket)
+	}
+	last := r.list[0]
+	if r.take(last.token[:], "t.s", reserveTime) != nil {
+		t.Error("a token is good after its time")
+	}
+	r.sweep(w, reserveTime-1)
+	if r.empty() {
+		t.Error("swept too early")
+	}
+	r.sweep(w, reserveTime)
+	if !r.empty() || last.socket.fd != -1 {
+		t.Error("not swept")
+	}
 }
 
 func evenPort() stun.Setter { return stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}} }
@@ -540,7 +568,7 @@ func TestExpiredCredentialsDoNotAllocate(t *testing.T) {
 	c := dial(t, s, "udp", "t", "s")
 	c.challenge()
 	now.Add(int64(defaultLife / time.Second))
-	if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 400 {
+	if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 401 {
 		t.Errorf("got %d", got)
 	}
 	if refusedBy(s, expired) != 1 || s.Stats().Allocated != 0 {
@@ -601,7 +629,7 @@ func TestWrongCredentials(t *testing.T) {
 		c := dial(t, s, "udp", "t", "s")
 		c.challenge()
 		change(c)
-		if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 400 {
+		if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 401 {
 			t.Errorf("%s: %d", name, got)
 		}
 		if got := refusedBy(s, badCredentials) - before; got != 1 {
@@ -613,7 +641,6 @@ func TestWrongCredentials(t *testing.T) {
 	}
 }
 
-// The library does not answer for an allocation of another session; what counts is that nothing happens.
 func TestAnotherSessionCannotUseAnAllocation(t *testing.T) {
 	s := start(t, nil)
 	far := udpPeer(t, peerHost(t))
@@ -621,10 +648,17 @@ func TestAnotherSessionCannotUseAnAllocation(t *testing.T) {
 	c.allocate()
 	user, pass := c.user, c.pass
 	c.user, c.pass = s.Credentials("t", "other")
-	for _, method := range []stun.Method{stun.MethodRefresh, stun.MethodCreatePermission} {
-		m := stun.MustBuild(stun.TransactionID, stun.NewType(method, stun.ClassRequest), life(0), peer(localOf(far)), stun.NewUsername(c.user),
-			stun.NewRealm(c.realm), stun.NewNonce(c.nonce), stun.NewLongTermIntegrity(c.user, c.realm, c.pass))
-		c.send(m.Raw)
+	if got := c.refresh(0); got != 441 {
+		t.Errorf("refresh: %d", got)
+	}
+	if got := c.permit(localOf(far).Addr()); got != 441 {
+		t.Errorf("permission: %d", got)
+	}
+	if got := c.bind(0x4000, localOf(far)); got != 441 {
+		t.Errorf("channel: %d", got)
+	}
+	if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 437 {
+		t.Errorf("allocate: %d", got)
 	}
 	c.user, c.pass = user, pass
 	c.indicate(localOf(far), "without permission")
@@ -636,7 +670,7 @@ func TestAnotherSessionCannotUseAnAllocation(t *testing.T) {
 	}
 }
 
-func TestWhatTheLibraryWouldTakeIsRefused(t *testing.T) {
+func TestRequestsOutOfOrderAreRefused(t *testing.T) {
 	for _, network := range transports {
 		t.Run(network, func(t *testing.T) {
 			s := start(t, nil)
@@ -647,16 +681,19 @@ func TestWhatTheLibraryWouldTakeIsRefused(t *testing.T) {
 				attrs []stun.Setter
 				want  int
 			}{
-				"TCP relay":       {[]stun.Setter{transport(6)}, 442},
-				"unknown relay":   {[]stun.Setter{transport(1)}, 442},
-				"no transport":    {nil, 400},
-				"unknown token":   {[]stun.Setter{transport(17), token(make([]byte, 8))}, 508},
-				"even and token":  {[]stun.Setter{transport(17), evenPort(), token(make([]byte, 8))}, 400},
-				"missing family":  {[]stun.Setter{transport(17), family(2)}, 440},
-				"unknown family":  {[]stun.Setter{transport(17), family(3)}, 440},
-				"lifetime zero":   {[]stun.Setter{transport(17), life(0)}, 400},
-				"don't fragment":  {[]stun.Setter{transport(17), stun.RawAttribute{Type: stun.AttrDontFragment}}, 420},
-				"unknown to know": {[]stun.Setter{transport(17), stun.RawAttribute{Type: 0x7abc}}, 420},
+				"TCP relay":               {[]stun.Setter{transport(6)}, 442},
+				"unknown relay":           {[]stun.Setter{transport(1)}, 442},
+				"no transport":            {nil, 400},
+				"unknown token":           {[]stun.Setter{transport(17), token(make([]byte, 8))}, 508},
+				"even and token":          {[]stun.Setter{transport(17), evenPort(), token(make([]byte, 8))}, 400},
+				"missing family":          {[]stun.Setter{transport(17), inFamily(2)}, 440},
+				"unknown family":          {[]stun.Setter{transport(17), inFamily(3)}, 440},
+				"token and family":        {[]stun.Setter{transport(17), inFamily(1), token(make([]byte, 8))}, 400},
+				"a short token":           {[]stun.Setter{transport(17), token(make([]byte, 4))}, 400},
+				"two families and one":    {[]stun.Setter{transport(17), inFamily(1), additionally(2)}, 400},
+				"IPv4 in addition":        {[]stun.Setter{transport(17), additionally(1)}, 400},
+				"two families and a pair": {[]stun.Setter{transport(17), additionally(2), evenPort()}, 400},
+				"unknown to know":         {[]stun.Setter{transport(17), stun.RawAttribute{Type: 0x7abc}}, 420},
 			} {
 				if got := code(c.ask(stun.MethodAllocate, r.attrs...)); got != r.want {
 					t.Errorf("%s: %d, want %d", name, got, r.want)
@@ -684,6 +721,10 @@ func TestWhatTheLibraryWouldTakeIsRefused(t *testing.T) {
 	}
 }
 
+func additionally(f byte) stun.Setter {
+	return stun.RawAttribute{Type: attrAdditionalAddressFamily, Value: []byte{f, 0, 0, 0}}
+}
+
 func manyPeers(n int) []netip.Addr {
 	list := make([]netip.Addr, n)
 	for i := range list {
@@ -702,7 +743,7 @@ func TestPermissionsAreBounded(t *testing.T) {
 			t.Fatalf("permissions from %d: %d", i, got)
 		}
 	}
-	if got := c.permit(all[maxPermissions]); got != 403 || refusedBy(s, manyPermissions) != 1 {
+	if got := c.permit(all[maxPermissions]); got != 508 || refusedBy(s, manyPermissions) != 1 {
 		t.Errorf("one too many: %d", got)
 	}
 	if got := c.permit(all[0]); got != 0 {
@@ -721,11 +762,10 @@ func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := listenTCP(s)
+	stop, err := acceptStreams(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := accept(t, s, l)
 	far := udpPeer(t, peerHost(t))
 	var ports []netip.AddrPort
 	for i := range 20 {
@@ -742,13 +782,13 @@ func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
 	if st := s.Stats(); st.Allocations != 20 {
 		t.Errorf("%d allocations", st.Allocations)
 	}
-	stop()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	stop()
 	goleak.VerifyNone(t, before)
-	if st := s.Stats(); st.Allocations != 0 || len(s.quota.held) != 0 || len(s.streams.open) != 0 || len(s.streams.idle) != 0 {
-		t.Errorf("left: %+v, %v, %v, %v", st, s.quota.held, s.streams.open, s.streams.idle)
+	if st := s.Stats(); st.Allocations != 0 || s.quota.total != 0 || len(s.quota.sessions)+len(s.quota.tenants)+len(s.quota.sources) != 0 || len(s.streams.open) != 0 || len(s.streams.idle) != 0 {
+		t.Errorf("left: %+v, %v, %v, %v", st, s.quota.sessions, s.streams.open, s.streams.idle)
 	}
 	for _, at := range append(ports, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port()))) {
 		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
@@ -768,6 +808,11 @@ func TestPortInUseIsAnErrorThatLeavesNothingOpen(t *testing.T) {
 	listen := localOf(taken).String()
 	if s, err := Start(Config{Listen: listen, Secret: secret}); err == nil {
 		t.Errorf("started: %v", s.Close())
+	}
+	// Nor do two relays share a port, as their sockets could.
+	first := start(t, nil)
+	if s, err := Start(Config{Listen: fmt.Sprintf("127.0.0.1:%d", first.Port()), Secret: secret}); err == nil {
+		t.Errorf("a second one started: %v", s.Close())
 	}
 	if _, err := Start(Config{Listen: "127.0.0.1:0", Addresses: []Address{loopback("203.0.113.9")}, Secret: secret}); err == nil ||
 		!strings.Contains(err.Error(), "public/private") {
@@ -796,7 +841,7 @@ func TestLogHoldsNoAddresses(t *testing.T) {
 			t.Errorf("%q is in the log:\n%s", word, got)
 		}
 	}
-	if n := strings.Count(got, "\n"); n < 2 || n > 10 {
+	if n := strings.Count(got, "\n"); n < 1 || n > 10 {
 		t.Errorf("%d lines in the log:\n%s", n, got)
 	}
 }

@@ -18,29 +18,32 @@ const (
 	frameLimit = 30 * time.Second
 	// writeLimit ends a client that does not read.
 	writeLimit = 10 * time.Second
-	// maxStreams bounds all TCP connections, maxIdleStreams those of one address that have no allocation.
+	// maxStreams bounds all connections, maxIdleStreams those of one address that have no allocation.
 	maxStreams     = 8192
 	maxIdleStreams = 64
 	streamBuffer   = 4096
-	magicCookie    = 0x2112a442
+	// outLength bounds what waits to be written to one client, in messages; what is more is lost, as it would be over UDP.
+	outLength = 256
+	// writeBuffer joins messages that wait into one write, and so into one TLS record.
+	writeBuffer = 16 << 10
 )
 
 var errFraming = errors.New("neither STUN nor ChannelData")
 
-// streamSet holds the TCP connections.
+// streamSet holds the connections.
 type streamSet struct {
 	mu     sync.Mutex
-	open   map[*streamConn]struct{} // guarded by mu
-	idle   map[netip.Prefix]int     // guarded by mu: connections without allocation by source; has no zeros
-	closed bool                     // guarded by mu
+	open   map[*stream]struct{} // guarded by mu
+	idle   map[netip.Prefix]int // guarded by mu: connections without allocation by source; has no zeros
+	closed bool                 // guarded by mu
 }
 
 func (t *streamSet) init() {
-	t.open, t.idle = map[*streamConn]struct{}{}, map[netip.Prefix]int{}
+	t.open, t.idle = map[*stream]struct{}{}, map[netip.Prefix]int{}
 }
 
 // add takes a connection in unless there are too many.
-func (t *streamSet) add(c *streamConn) bool {
+func (t *streamSet) add(c *stream) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed || len(t.open) >= maxStreams || t.idle[c.source] >= maxIdleStreams {
@@ -48,156 +51,145 @@ func (t *streamSet) add(c *streamConn) bool {
 	}
 	t.open[c] = struct{}{}
 	t.idle[c.source]++
-	c.server.quiet.Add(1) // with closed looked at under the same lock
 	return true
 }
 
-func (t *streamSet) remove(c *streamConn) {
+func (t *streamSet) remove(c *stream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, c)
 	if !c.busy {
-		t.less(c.source)
+		less(t.idle, c.source)
 	}
 }
 
 // allocated keeps the number of idle connections right when an allocation comes or goes.
-func (t *streamSet) allocated(c *streamConn, busy bool) {
+func (t *streamSet) allocated(c *stream, busy bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, ok := t.open[c]; !ok || c.busy == busy {
 		return
 	}
 	if c.busy = busy; busy {
-		t.less(c.source)
+		less(t.idle, c.source)
 	} else {
 		t.idle[c.source]++
 	}
 }
 
-func (t *streamSet) less(source netip.Prefix) {
-	if t.idle[source]--; t.idle[source] <= 0 {
-		delete(t.idle, source)
-	}
-}
-
-func (t *streamSet) isBusy(c *streamConn) bool {
+func (t *streamSet) isBusy(c *stream) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return c.busy
 }
 
-// close ends all connections; false: they were closed before.
-func (t *streamSet) close() bool {
+// close ends all connections.
+func (t *streamSet) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
-		return false
-	}
 	t.closed = true
 	for c := range t.open {
 		_ = c.conn.Close()
 	}
-	return true
 }
 
-// ServeConn serves TURN over a connection and returns at once.
-func (s *Server) ServeConn(conn net.Conn) {
-	c := newStreamConn(s, conn)
-	if !s.streams.add(c) {
-		s.stats.refuse(manyStreams)
-		_ = conn.Close()
-		return
-	}
-	if err := c.endpoint.serve(c); err != nil {
-		c.end()
-	}
-}
-
-// streamConn cuts a TCP connection into messages and shows it to the library as a packet socket. Framing is ours: the library's has
-// no time limits and its length arithmetic overflows.
-type streamConn struct {
-	net.Conn
-	endpoint
+// stream is a client that came over TCP or TLS. A reader cuts the bytes into messages for its worker, and a writer takes what the
+// worker leaves for it, so that the worker never waits for a connection.
+type stream struct {
+	// Static.
+	server *Server
+	worker *worker
 	conn   net.Conn
-	remote *net.TCPAddr
+	path   path
 	source netip.Prefix
-	busy   bool // guarded by streamSet.mu: has an allocation
-	ended  sync.Once
+	kind   string      // "tcp" or "tls"
+	out    chan *frame // to the writer
+	// drained is closed by the worker when it has seen the end of the stream.
+	drained chan struct{}
+
+	busy       bool        // guarded by streamSet.mu: has an allocation
+	allocation *allocation // owned by the worker
 
 	// Owned by the reader.
 	in    *bufio.Reader
 	first time.Time // when the first message must be complete; zero once it is
 }
 
-func newStreamConn(s *Server, conn net.Conn) *streamConn {
-	remote := addrPort(conn.RemoteAddr())
-	c := &streamConn{
-		Conn:   conn,
-		conn:   conn,
-		remote: net.TCPAddrFromAddrPort(remote),
-		source: sourceOf(remote.Addr()),
-		in:     bufio.NewReaderSize(conn, streamBuffer),
-		first:  time.Now().Add(frameLimit),
+func newStream(s *Server, w *worker, conn net.Conn) *stream {
+	remote, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
+	c := &stream{
+		server: s, worker: w, conn: conn, source: sourceOf(remote.Addr()), kind: "tcp",
+		out: make(chan *frame, outLength), drained: make(chan struct{}),
+		in: bufio.NewReaderSize(conn, streamBuffer), first: time.Now().Add(frameLimit),
 	}
-	transport := "tcp"
 	if _, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
-		transport = "tls"
+		c.kind = "tls"
 	}
-	c.endpoint = endpoint{server: s, transport: transport, clients: map[netip.AddrPort]*client{}, changed: func(n int) { s.streams.allocated(c, n > 0) }}
+	c.path = path{remote: endpointOf(remote), local: endpointOf(local), stream: c}
 	return c
 }
 
-// sourceOf is whom a limit by source counts: an IPv4 address, or the /64 of an IPv6 address.
-func sourceOf(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a.Is4() {
-		bits = 32
+// ServeConn serves TURN over a connection and returns at once: a TCP connection, or one with TLS whose handshake is done. It ends when
+// the client ends it, when its bytes are no TURN, when a message takes longer than 30 s, and when the server closes.
+func (s *Server) ServeConn(conn net.Conn) {
+	c := newStream(s, s.workers[s.nextWorker.Add(1)%uint32(len(s.workers))], conn)
+	if !s.streams.add(c) {
+		s.stats.refuse(manyStreams)
+		_ = conn.Close()
+		return
 	}
-	p, _ := a.Prefix(bits)
-	return p
+	s.quiet.Go(c.run)
 }
 
-// ReadFrom returns the next message that is for the library. Its failure ends the connection and the library's goroutine.
-func (c *streamConn) ReadFrom(p []byte) (int, net.Addr, error) {
+// run reads until the connection ends, and waits for the writer and the worker.
+func (c *stream) run() {
+	defer c.server.streams.remove(c)
+	var writer sync.WaitGroup
+	stop := make(chan struct{})
+	writer.Go(func() { c.write(stop) })
+	c.blame(c.read())
+	if c.worker.post(event{stream: c}) {
+		select {
+		case <-c.drained:
+		case <-c.server.done:
+		}
+	}
+	_ = c.conn.Close()
+	close(stop)
+	writer.Wait()
+}
+
+// blame counts why a stream ended, when it is the client's fault.
+func (c *stream) blame(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.server.stats.refuse(slowStream)
+	} else if errors.Is(err, errFraming) {
+		c.server.stats.refuse(malformed)
+	}
+}
+
+func (c *stream) read() error {
 	for {
-		n, err := c.readFrame(p)
+		f, err := c.readFrame()
 		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				c.server.stats.refuse(slowStream)
-			} else if errors.Is(err, errFraming) {
-				c.server.stats.refuse(malformed)
-			}
-			c.end()
-			return 0, nil, err
+			return err
 		}
-		if n == 0 {
-			c.server.stats.refuse(oversize)
-			continue
-		}
-		pass, reply := c.server.inspect(p[:n])
-		if reply != nil {
-			if _, err := c.write(reply); err != nil {
-				c.end()
-				return 0, nil, err
-			}
-		}
-		if pass {
-			return n, c.remote, nil
+		if !c.worker.post(event{stream: c, frame: f}) {
+			return net.ErrClosed
 		}
 	}
 }
 
-// readFrame reads one message into p; 0: it was too large and is skipped (RFC 8656 section 12.5 for the padding of ChannelData). The
-// first message must be STUN: "GET " has the shape of ChannelData.
-func (c *streamConn) readFrame(p []byte) (int, error) {
+// readFrame reads one message (RFC 8656 section 12.5 for the padding of ChannelData). The first message must be STUN: "GET " has the
+// shape of ChannelData.
+func (c *stream) readFrame() (*frame, error) {
 	if err := c.await(); err != nil {
-		return 0, err
+		return nil, err
 	}
 	// A connection that is closed fails at the next read, not where its deadline is set: what has come before is still read.
 	head, err := c.in.Peek(channelHeader)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	size := int(binary.BigEndian.Uint16(head[2:]))
 	switch {
@@ -205,31 +197,26 @@ func (c *streamConn) readFrame(p []byte) (int, error) {
 		size = channelHeader + (size+3)&^3
 	case head[0] <= 3 && size%4 == 0:
 		if head, err = c.in.Peek(8); err != nil {
-			return 0, err
+			return nil, err
 		}
 		if binary.BigEndian.Uint32(head[4:]) != magicCookie {
-			return 0, errFraming
+			return nil, errFraming
 		}
 		size += stunHeader
 	default:
-		return 0, errFraming
+		return nil, errFraming
 	}
-	// The library takes a message that fills its buffer for one cut short.
-	if size >= len(p) {
-		_, err = c.in.Discard(size)
-		size = 0
-	} else {
-		_, err = io.ReadFull(c.in, p[:size])
+	f := newFrame(size)
+	if _, err = io.ReadFull(c.in, f.bytes()); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		c.first = time.Time{}
-	}
-	return size, err
+	c.first = time.Time{}
+	return f, nil
 }
 
 // await waits for the first byte of a message and sets the time by which the message must be complete. The first message has one
 // limit from the beginning of the connection. Later a connection may be silent as long as its allocation lives.
-func (c *streamConn) await() error {
+func (c *stream) await() error {
 	if !c.first.IsZero() {
 		_ = c.conn.SetReadDeadline(c.first)
 		return nil
@@ -247,30 +234,79 @@ func (c *streamConn) await() error {
 	return nil
 }
 
-// WriteTo sends an answer or relayed data to the client.
-func (c *streamConn) WriteTo(p []byte, _ net.Addr) (int, error) {
-	correct(p)
-	return c.server.countDown(p, func() (int, error) { return c.write(p) })
+// channelData leaves a ChannelData message for the writer. Any worker may call it.
+func (c *stream) channelData(a *allocation, number uint16, payload []byte) {
+	c.leave(a, channelFrame(number, payload))
 }
 
-// write ends the connection when it fails, since a message may be out in part.
-func (c *streamConn) write(p []byte) (int, error) {
-	err := c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
-	if err != nil {
-		return 0, err
-	}
-	n, err := c.conn.Write(p)
-	if err != nil {
-		_ = c.conn.Close()
-	}
-	return n, err
+// push leaves a STUN message for the writer.
+func (c *stream) push(a *allocation, message []byte) {
+	f := newFrame(len(message))
+	copy(f.bytes(), message)
+	c.leave(a, f)
 }
 
-// end closes the connection; the library ends the allocation when ReadFrom has failed.
-func (c *streamConn) end() {
-	c.ended.Do(func() {
-		_ = c.conn.Close()
-		c.server.streams.remove(c)
-		c.server.quiet.Done()
-	})
+func (c *stream) leave(a *allocation, f *frame) {
+	select {
+	case c.out <- f:
+	default:
+		f.free()
+		if a != nil {
+			a.drop(slowStream)
+		} else {
+			c.server.stats.refuse(slowStream)
+		}
+	}
+}
+
+// write writes what is left for it. A write that fails ends the connection, since a message may be out in part.
+func (c *stream) write(stop <-chan struct{}) {
+	var joined []byte
+	for {
+		var f *frame
+		select {
+		case f = <-c.out:
+		case <-stop:
+			return
+		}
+		b := f.bytes()
+		if len(c.out) > 0 {
+			joined = append(joined[:0], b...)
+			joined = c.join(joined)
+			b = joined
+		}
+		err := c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
+		if err == nil {
+			_, err = c.conn.Write(b)
+		}
+		f.free()
+		if err != nil {
+			_ = c.conn.Close()
+			return
+		}
+	}
+}
+
+// join appends the messages that wait, as far as the buffer goes.
+func (c *stream) join(b []byte) []byte {
+	for len(b) < writeBuffer-frameSize {
+		select {
+		case f := <-c.out:
+			b = append(b, f.bytes()...)
+			f.free()
+		default:
+			return b
+		}
+	}
+	return b
+}
+
+// sourceOf is whom a limit by source counts: an IPv4 address, or the /64 of an IPv6 address.
+func sourceOf(a netip.Addr) netip.Prefix {
+	bits := 64
+	if a.Is4() {
+		bits = 32
+	}
+	p, _ := a.Prefix(bits)
+	return p
 }

@@ -1,0 +1,17 @@
+//go:build !linux
+
+package relay
+
+import "net/netip"
+
+// openRun and sockaddr are what the driver for Linux keeps with channels and allocations.
+type (
+	openRun  struct{}
+	sockaddr struct{}
+)
+
+func sockaddrOf(endpoint) sockaddr { return sockaddr{} }
+
+func (s *Server) newDrivers() (func(host netip.Addr, port uint16, binding bool) (uint16, error), error) {
+	return s.newNetDrivers()
+}

@@ -1,0 +1,353 @@
+package relay
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"iter"
+	mrand "math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/stun/v4"
+)
+
+const (
+	relayBuffer    = 512 << 10
+	listenerBuffer = 2 << 20
+	// maxBinds bounds the work of one Allocate when other programs hold ports of the range.
+	maxBinds = 64
+	// reserveTime is how long the odd port of a pair waits for the holder of its token (RFC 8656 section 7.2 asks for at least 30 s).
+	reserveTime = 30 * time.Second
+	maxReserved = 128
+	tokenLength = 8
+)
+
+var errNoPort = errors.New("no relay port free")
+
+// relaySocket is a relayed transport address and the socket behind it.
+type relaySocket struct {
+	// Static once the allocation is open.
+	relay      *relayAddress
+	port       uint16
+	public     endpoint
+	allocation *allocation
+	worker     *worker
+	descriptor
+
+	out openRun // owned by the worker: what goes to the client by no channel of its own
+}
+
+// descriptor is what a driver knows a relay socket by.
+type descriptor struct {
+	fd   int          // -1 once it is closed
+	conn *net.UDPConn // nil with epoll
+}
+
+// relayAddress is an address we relay from, with the sockets at its ports: read for every packet between two clients of ours.
+type relayAddress struct {
+	Address
+	min     uint16
+	sockets []atomic.Pointer[relaySocket] // by port - min
+}
+
+func newRelayAddress(a Address, minPort, maxPort uint16) *relayAddress {
+	return &relayAddress{Address: a, min: minPort, sockets: make([]atomic.Pointer[relaySocket], int(maxPort)-int(minPort)+1)}
+}
+
+// at is the live socket at a port, or nil.
+func (r *relayAddress) at(port uint16) *relaySocket {
+	if i := int(port) - int(r.min); i >= 0 && i < len(r.sockets) {
+		return r.sockets[i].Load()
+	}
+	return nil
+}
+
+func (r *relayAddress) has(a netip.Addr) bool { return a == r.Public || a == r.Private }
+
+// routeKind says how a peer is reached.
+type routeKind uint8
+
+const (
+	wire   routeKind = iota // by a socket
+	own                     // at an address of ours: only another client, inside
+	closed                  // not at all: a control port of ours
+)
+
+type route struct {
+	kind  routeKind
+	relay *relayAddress
+}
+
+// route judges where an address leads. It is asked for every packet that goes by no channel.
+func (s *Server) route(e endpoint) route {
+	a := e.addr()
+	for _, r := range s.relays {
+		if r.has(a) {
+			return route{own, r}
+		}
+	}
+	if _, ok := s.local[a]; ok && (e.port == s.port || e.port == s.stunPort) {
+		return route{closed, nil}
+	}
+	return route{}
+}
+
+// relayFor finds the relay address of a family; nil: none.
+func (s *Server) relayFor(f family) *relayAddress {
+	for _, r := range s.relays {
+		if r.Public.Is4() == (f == v4) {
+			return r
+		}
+	}
+	return nil
+}
+
+// candidates are the ports of the range. They begin at a random one, since a port that can be guessed is half of a spoofed packet,
+// and go round, so that every free port is found.
+func (s *Server) candidates() iter.Seq[uint16] {
+	span := int(s.cfg.MaxPort) - int(s.cfg.MinPort) + 1
+	start := mrand.IntN(span)
+	return func(yield func(uint16) bool) {
+		for i := range span {
+			if port := s.cfg.MinPort + uint16((start+i)%span); port != s.port && port != s.stunPort && !yield(port) {
+				return
+			}
+		}
+	}
+}
+
+// bind opens a socket at one port that is free here.
+func (w *worker) bind(r *relayAddress, port uint16) (*relaySocket, error) {
+	if r.at(port) != nil || w.server.reserved.has(r, port) {
+		return nil, errNoPort
+	}
+	return w.driver.open(r, port)
+}
+
+// openAny opens a socket at any port.
+func (w *worker) openAny(r *relayAddress) (*relaySocket, error) {
+	binds := 0
+	for port := range w.server.candidates() {
+		if r.at(port) != nil || w.server.reserved.has(r, port) {
+			continue
+		}
+		s, err := w.driver.open(r, port)
+		if err == nil {
+			return s, nil
+		}
+		if binds++; binds == maxBinds {
+			break
+		}
+	}
+	return nil, errNoPort
+}
+
+// openEven opens a socket at an even port; with pair also the next one (RFC 8656 section 7.2).
+func (w *worker) openEven(r *relayAddress, pair bool) (even, odd *relaySocket, err error) {
+	binds := 0
+	for port := range w.server.candidates() {
+		if port%2 != 0 || r.at(port) != nil || (pair && (port == w.server.cfg.MaxPort || port+1 == w.server.port || port+1 == w.server.stunPort)) {
+			continue
+		}
+		if even, err = w.bind(r, port); err == nil && pair {
+			if odd, err = w.bind(r, port+1); err != nil {
+				w.driver.close(even)
+			}
+		}
+		if err == nil {
+			return even, odd, nil
+		}
+		if binds++; binds == maxBinds {
+			break
+		}
+	}
+	return nil, nil, errNoPort
+}
+
+// reservation is the odd port of a pair, bound and waiting.
+type reservation struct {
+	token   [tokenLength]byte
+	session string
+	until   time.Duration
+	socket  *relaySocket
+}
+
+// reservations are bounded by maxReserved. The worker that made one closes its socket when nobody comes.
+type reservations struct {
+	mu   sync.Mutex
+	list []reservation // guarded by mu
+	n    atomic.Int32  // length of list, to be read without mu
+}
+
+func (r *reservations) empty() bool { return r.n.Load() == 0 }
+
+// add keeps a socket for a session; nil: there are too many.
+func (r *reservations) add(s *relaySocket, session string, now time.Duration) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.list) >= maxReserved {
+		return nil
+	}
+	v := reservation{session: session, until: now + reserveTime, socket: s}
+	_, _ = rand.Read(v.token[:]) // never fails
+	r.list = append(r.list, v)
+	r.n.Store(int32(len(r.list)))
+	return v.token[:]
+}
+
+func (r *reservations) has(a *relayAddress, port uint16) bool {
+	if r.empty() {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, v := range r.list {
+		if v.socket.relay == a && v.socket.port == port {
+			return true
+		}
+	}
+	return false
+}
+
+// take hands a reserved socket to the session it waits for.
+func (r *reservations) take(token []byte, session string, now time.Duration) *relaySocket {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, v := range r.list {
+		if subtle.ConstantTimeCompare(v.token[:], token) == 1 && v.session == session && now < v.until {
+			r.remove(i)
+			return v.socket
+		}
+	}
+	return nil
+}
+
+// sweep closes the sockets of a worker that nobody came for.
+func (r *reservations) sweep(w *worker, now time.Duration) {
+	if r.empty() {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.list) - 1; i >= 0; i-- {
+		if v := r.list[i]; v.socket.worker == w && now >= v.until {
+			r.remove(i)
+			w.driver.close(v.socket)
+		}
+	}
+}
+
+// remove wants mu held.
+func (r *reservations) remove(i int) {
+	r.list = append(r.list[:i], r.list[i+1:]...)
+	r.n.Store(int32(len(r.list)))
+}
+
+// open makes an allocation. absent is why a family of a dual one is missing.
+func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *allocation, absent [families]stun.ErrorCode, why reason, code stun.ErrorCode) {
+	s := w.server
+	holder, in := s.holder(c.session)
+	if !in {
+		return nil, absent, notInRoom, stun.CodeForbidden
+	}
+	if !s.quota.take(c.session, c.tenant, sourceOf(p.remote.addr())) {
+		return nil, absent, overQuota, stun.CodeAllocQuotaReached
+	}
+	a = &allocation{
+		worker: w, client: *p, session: c.session, holder: holder, tid: m.TransactionID, made: w.now, credential: *c,
+		expires: s.deadline(w.now, w.now, d.life), to: sockaddrOf(p.remote),
+	}
+	a.peers.Store(noPeers)
+	var odd *relaySocket
+	var err error
+	switch {
+	case d.token != nil:
+		if socket := s.reserved.take(d.token, c.session, w.now); socket != nil {
+			a.relays[socket.public.family()] = socket
+		}
+	case d.even:
+		f := v4
+		if d.want[v6] {
+			f = v6
+		}
+		a.relays[f], odd, _ = w.openEven(s.relayFor(f), d.reserve)
+	default:
+		for f, want := range d.want {
+			if !want {
+				continue
+			}
+			r := s.relayFor(family(f))
+			if r == nil {
+				absent[f] = stun.CodeAddrFamilyNotSupported
+			} else if a.relays[f], err = w.openAny(r); err != nil {
+				a.relays[f], absent[f] = nil, stun.CodeInsufficientCapacity
+			}
+		}
+	}
+	if odd != nil {
+		if a.reserved = s.reserved.add(odd, c.session, w.now); a.reserved == nil {
+			w.driver.close(odd)
+			w.driver.close(a.relays[odd.public.family()])
+			a.relays = [families]*relaySocket{}
+		}
+	}
+	ok := false
+	for f, socket := range a.relays {
+		if socket == nil {
+			continue
+		}
+		socket.allocation, socket.worker = a, w
+		if w.driver.watch(socket) != nil {
+			w.driver.close(socket)
+			a.relays[f] = nil
+			continue
+		}
+		socket.relay.sockets[socket.port-socket.relay.min].Store(socket)
+		ok = true
+	}
+	if !ok {
+		s.quota.give(c.session, c.tenant, sourceOf(p.remote.addr()))
+		return nil, absent, noPort, stun.CodeInsufficientCapacity
+	}
+	if p.stream != nil {
+		p.stream.allocation = a
+		s.streams.allocated(p.stream, true)
+	} else {
+		w.clients[p.key()] = a
+	}
+	w.owned[a] = struct{}{}
+	s.stats.live.Add(1)
+	s.stats.allocated.Add(1)
+	return a, absent, fine, 0
+}
+
+// closeRelay closes one relayed address of an allocation.
+func (w *worker) closeRelay(a *allocation, f family) {
+	if socket := a.relays[f]; socket != nil {
+		a.relays[f] = nil
+		socket.relay.sockets[socket.port-socket.relay.min].CompareAndSwap(socket, nil)
+		w.driver.close(socket)
+	}
+}
+
+// end ends an allocation.
+func (w *worker) end(a *allocation, why string) {
+	a.dead.Store(true)
+	for f := range families {
+		w.closeRelay(a, f)
+	}
+	if st := a.client.stream; st != nil {
+		st.allocation = nil
+		w.server.streams.allocated(st, false)
+	} else {
+		delete(w.clients, a.client.key())
+	}
+	delete(w.owned, a)
+	w.server.quota.give(a.session, tenantOf(a.session), sourceOf(a.client.remote.addr()))
+	w.server.stats.live.Add(-1)
+	w.server.ended(a, w.now, why)
+}

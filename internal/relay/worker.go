@@ -1,0 +1,322 @@
+package relay
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"time"
+
+	"github.com/pion/stun/v4"
+)
+
+// worker serves some of the clients: those whose packets the kernel gives to its sockets, and some of the streams. It has one
+// goroutine, which alone makes, changes and ends its allocations, so that nothing here needs a lock.
+type worker struct {
+	server *Server
+	index  int
+	driver driver
+	inbox  inbox
+
+	// What its clients sent and got, over all allocations.
+	up, down traffic
+
+	// Owned by the goroutine.
+	now     time.Duration // on the server's clock, read once for each batch
+	clients map[key]*allocation
+	owned   map[*allocation]struct{} // of UDP clients and of streams
+	nonces  *nonces
+	limiter limiter
+	request stun.Message
+	reply   stun.Message
+	scratch []byte
+	swept   time.Duration
+	asked   time.Duration
+}
+
+// driver moves a worker's packets. It counts what it sends, before it does so: whoever has received a packet finds it counted.
+type driver interface {
+	// run serves until the server is done.
+	run()
+	// wake makes run look at the inbox. Any goroutine may call it.
+	wake()
+	// open binds a relay socket; it is read from when watch is called.
+	open(r *relayAddress, port uint16) (*relaySocket, error)
+	watch(s *relaySocket) error
+	close(s *relaySocket)
+	// reply sends one message to a client at once.
+	reply(p *path, message []byte)
+	// toChannel sends a payload to the peer of a channel. The payload must not change before the batch is flushed.
+	toChannel(a *allocation, c *channel, payload []byte)
+	// toPeer sends a payload to a peer at once.
+	toPeer(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool)
+	// toClient sends a ChannelData message to an allocation's UDP client. up is counted along when the sender is a client of ours as
+	// well, and out tells one sender's messages from another's.
+	toClient(a *allocation, message []byte, head *[channelHeader]byte, out *openRun, up *allocation)
+	// fragments tells whether DONT-FRAGMENT can be honoured.
+	fragments() bool
+	shut()
+}
+
+// packet is what is relayed. With room, the four bytes before the payload may be written.
+type packet struct {
+	payload []byte
+	room    []byte // the same with four bytes in front, or nil
+}
+
+func newWorker(s *Server, index int, seed uint64) *worker {
+	w := &worker{
+		server: s, index: index, clients: map[key]*allocation{}, owned: map[*allocation]struct{}{}, nonces: newNonces(s.nonceKey),
+		reply: stun.Message{Raw: make([]byte, 0, 512)},
+	}
+	w.limiter.seed = seed
+	w.inbox.init()
+	return w
+}
+
+// lookup finds the allocation of a UDP client.
+func (w *worker) lookup(p *path) *allocation {
+	if p.stream != nil {
+		return p.stream.allocation
+	}
+	return w.clients[p.key()]
+}
+
+// fromClient serves one message from a client. The bytes must stay until the batch is flushed.
+func (w *worker) fromClient(p *path, a *allocation, b []byte) {
+	if len(b) < channelHeader || b[0]&0xf0 != minChannel>>8 {
+		w.control(p, a, b)
+		return
+	}
+	if a == nil {
+		w.server.stats.refuse(noAllocation)
+		return
+	}
+	size := int(binary.BigEndian.Uint16(b[2:]))
+	if size > len(b)-channelHeader {
+		a.drop(malformed)
+		return
+	}
+	number := binary.BigEndian.Uint16(b)
+	c := a.lastUp
+	if c == nil || c.number != number || !c.live(w.now) {
+		if c = a.peers.Load().channel(number, w.now); c == nil {
+			a.drop(noPermission)
+			return
+		}
+		a.lastUp = c
+	}
+	if c.route.kind == wire {
+		if w.admit(a, &a.up, size) {
+			w.driver.toChannel(a, c, b[channelHeader:channelHeader+size])
+		}
+		return
+	}
+	far := w.far(a, c.route, c.peer.port)
+	if far == nil || !w.admit(a, &a.up, size) {
+		return
+	}
+	// The other end's channel for us is kept with ours, until its table changes.
+	table := far.allocation.peers.Load()
+	if c.far.socket != far || c.far.table != table {
+		c.far.socket, c.far.table, c.far.channel = far, table, table.channelTo(c.socket.public, w.now)
+	}
+	pkt := packet{b[channelHeader : channelHeader+size], b[:channelHeader+size]}
+	if back := c.far.channel; back != nil && back.live(w.now) {
+		w.toChannelOf(far.allocation, back, pkt, &c.out, a)
+		return
+	}
+	w.toAllocation(far, c.socket.public, pkt, a)
+}
+
+// far finds the relay socket at an address of ours, the end of whose client is reached without a socket. There is nothing else to be
+// reached at our own addresses.
+func (w *worker) far(a *allocation, r route, port uint16) *relaySocket {
+	if r.kind == own {
+		if s := r.relay.at(port); s != nil && !s.allocation.dead.Load() {
+			return s
+		}
+	}
+	a.drop(ownPort)
+	return nil
+}
+
+// admit keeps a direction of an allocation within its bandwidth.
+func (w *worker) admit(a *allocation, m *meter, size int) bool {
+	if per := w.server.cfg.Bandwidth; per > 0 {
+		cost := time.Duration(size+overhead) * time.Second / time.Duration(per)
+		if !m.bucket.take(w.now, cost, burstTime) {
+			a.drop(overBandwidth)
+			return false
+		}
+	}
+	return true
+}
+
+// overhead is what is counted against the bandwidth for the headers of IP and UDP.
+const overhead = 28
+
+// fromPeer serves a packet that a relay socket has received.
+func (w *worker) fromPeer(s *relaySocket, from endpoint, pkt packet) {
+	a := s.allocation
+	if c := a.lastDown; c != nil && c.peer == from && c.live(w.now) && c.permission.live(w.now) {
+		w.toChannelOf(a, c, pkt, &s.out, nil)
+		return
+	}
+	// What comes over the wire from an address of ours is no relayed client, and the permission is for those.
+	if w.server.route(from).kind != wire {
+		a.drop(ownSource)
+		return
+	}
+	w.toAllocation(s, from, pkt, nil)
+}
+
+// toAllocation relays to a client: by a channel when one is bound to the sender, else by a Data indication. up is the sender when it is a
+// client of ours too: then it is not this worker that the socket belongs to.
+func (w *worker) toAllocation(s *relaySocket, from endpoint, pkt packet, up *allocation) {
+	a := s.allocation
+	t := a.peers.Load()
+	if t.permission(from.ip, w.now) == nil {
+		a.drop(noPermission)
+		return
+	}
+	if c := t.channelTo(from, w.now); c != nil {
+		if up == nil {
+			a.lastDown = c
+			w.toChannelOf(a, c, pkt, &s.out, nil)
+		} else {
+			w.toChannelOf(a, c, pkt, nil, up)
+		}
+		return
+	}
+	if !w.admit(a, &a.down, len(pkt.payload)) {
+		return
+	}
+	var tid [12]byte
+	_, _ = rand.Read(tid[:]) // never fails
+	w.scratch = appendData(w.scratch[:0], from, pkt.payload, tid)
+	count(a, up, len(pkt.payload))
+	w.deliver(a, w.scratch)
+}
+
+// toChannelOf sends a packet to an allocation's client as ChannelData.
+func (w *worker) toChannelOf(a *allocation, c *channel, pkt packet, out *openRun, up *allocation) {
+	if up != nil && !c.permission.live(w.now) {
+		a.drop(noPermission)
+		return
+	}
+	size := len(pkt.payload)
+	if !w.admit(a, &a.down, size) {
+		return
+	}
+	if st := a.client.stream; st != nil {
+		count(a, up, size)
+		st.channelData(a, c.number, pkt.payload)
+		return
+	}
+	var head [channelHeader]byte
+	binary.BigEndian.PutUint16(head[:], c.number)
+	binary.BigEndian.PutUint16(head[2:], uint16(size))
+	if pkt.room != nil {
+		copy(pkt.room, head[:])
+		w.driver.toClient(a, pkt.room, nil, out, up)
+		return
+	}
+	w.driver.toClient(a, pkt.payload, &head, out, up)
+}
+
+// deliver sends one message to an allocation's client at once.
+func (w *worker) deliver(a *allocation, message []byte) {
+	if st := a.client.stream; st != nil {
+		st.push(a, message)
+		return
+	}
+	w.driver.reply(&a.client, message)
+}
+
+// count counts a packet that goes down to a client, and up from another one.
+func count(down, up *allocation, size int) {
+	down.count(&down.down, 1, size)
+	if up != nil {
+		up.count(&up.up, 1, size)
+	}
+}
+
+// count adds packets to an allocation's direction and to that of its worker.
+func (a *allocation) count(m *meter, packets, bytes int) {
+	m.add(packets, bytes)
+	if m == &a.up {
+		a.worker.up.add(packets, bytes)
+	} else {
+		a.worker.down.add(packets, bytes)
+	}
+}
+
+const (
+	sweepEvery = time.Second
+	// askEvery is how often sessions are asked for whether they are in a room still.
+	askEvery = 2 * time.Second
+)
+
+// idle tells that there is nothing whose time could run out.
+func (w *worker) idle() bool { return len(w.owned) == 0 && w.server.reserved.empty() }
+
+// sweep ends what is over. It is called often and looks once a second.
+func (w *worker) sweep() {
+	if w.now-w.swept < sweepEvery {
+		return
+	}
+	w.swept = w.now
+	w.server.reserved.sweep(w, w.now)
+	ask := w.server.cfg.Holder != nil && w.now-w.asked >= askEvery
+	var held map[string]bool
+	if ask {
+		w.asked, held = w.now, map[string]bool{}
+	}
+	for a := range w.owned {
+		if w.now >= a.expires {
+			w.end(a, endExpired)
+			continue
+		}
+		if !ask {
+			continue
+		}
+		in, known := held[a.session]
+		if !known {
+			_, in = w.server.holder(a.session)
+			held[a.session] = in
+		}
+		if !in {
+			w.end(a, endSession)
+		}
+	}
+}
+
+// event is something for a worker to do, from another goroutine.
+type event struct {
+	frame  *frame // a message of a stream or, with the driver for all systems, a packet; nil: the stream has ended
+	stream *stream
+	via    *listener
+	socket *relaySocket
+	from   endpoint
+	to     endpoint
+}
+
+// handle does what an event says. The frame stays until the batch is flushed.
+func (w *worker) handle(e *event) {
+	switch {
+	case e.stream != nil && e.frame == nil:
+		if a := e.stream.allocation; a != nil {
+			w.end(a, endStream)
+		}
+		close(e.stream.drained)
+	case e.stream != nil:
+		w.fromClient(&e.stream.path, e.stream.allocation, e.frame.bytes())
+	case e.socket != nil:
+		if !e.socket.allocation.dead.Load() {
+			b := e.frame.room()
+			w.fromPeer(e.socket, e.from, packet{b[channelHeader:], b})
+		}
+	default:
+		p := path{remote: e.from, local: e.to, via: e.via}
+		w.fromClient(&p, w.lookup(&p), e.frame.bytes())
+	}
+}
