@@ -13,7 +13,7 @@ import (
 
 // epollDriver moves packets in batches, on a thread of its own. What is received stays in the receive buffers until it has been sent.
 //
-// The system calls in the loop do not wait and so go past Go's scheduler; only the wait for events tells it.
+// The system calls in the loop go past Go's scheduler, since they do not wait, or for a millisecond at most; only a longer wait tells it.
 type epollDriver struct {
 	worker *worker
 	epoll  int
@@ -211,8 +211,8 @@ func (d *epollDriver) run() {
 		n := 0
 		if linger {
 			t := unix.NsecToTimespec(int64(d.lingerer.most))
-			_ = unix.Nanosleep(&t, nil)
-			n = d.poll()
+			_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
+			n = d.poll(0)
 		} else {
 			n = d.wait()
 		}
@@ -239,20 +239,27 @@ func (d *epollDriver) wait() int {
 	if len(w.inbox.events) > 0 {
 		timeout = 0
 	}
-	var n int
-	var err error
 	if timeout == 0 {
-		n = d.poll()
-	} else if n, err = unix.EpollWait(d.epoll, d.events, timeout); err != nil {
-		n = 0
+		w.inbox.asleep.Store(false)
+		return d.poll(0)
+	}
+	// While packets come fast the wait is short and not worth telling the scheduler, which would look after this thread each time. A
+	// collection of garbage does not wait for it: its signal ends the call.
+	const brief = 1
+	n := d.poll(brief)
+	if n == 0 {
+		var err error
+		if n, err = unix.EpollWait(d.epoll, d.events, timeout); err != nil {
+			n = 0
+		}
 	}
 	w.inbox.asleep.Store(false)
 	return n
 }
 
-// poll looks for events without waiting.
-func (d *epollDriver) poll() int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epoll), uintptr(unsafe.Pointer(&d.events[0])), uintptr(len(d.events)), 0, 0, 0)
+// poll looks for events for some milliseconds.
+func (d *epollDriver) poll(timeout int) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epoll), uintptr(unsafe.Pointer(&d.events[0])), uintptr(len(d.events)), uintptr(timeout), 0, 0)
 	if errno != 0 {
 		return 0
 	}
