@@ -145,6 +145,24 @@ func (h *Hub) Stats() Stats {
 	}
 }
 
+// Membership is where a session is: which user of which license, in which room.
+type Membership struct{ Tenant, User, Room string }
+
+// InRoom tells where a session of this node is; ok is false when there is no such session, when it is in no room, and from the moment
+// its license ends. A session that waits for its lost connection is still where it was. It takes two locks for a moment each, neither
+// of which is held while anything waits.
+func (h *Hub) InRoom(session string) (m Membership, ok bool) {
+	s := h.session(session)
+	if s == nil {
+		return Membership{}, false
+	}
+	key, in := s.roomKey()
+	if !in || !time.Now().Before(s.grant.End) {
+		return Membership{}, false
+	}
+	return Membership{Tenant: s.tenant, User: s.user, Room: key.Room}, true
+}
+
 // Close forgets all sessions without telling anyone: their clients are told by the connections' own end, and come back.
 // Connections must have been closed before.
 func (h *Hub) Close() {
