@@ -16,7 +16,7 @@ import { folder } from './lib/work.mjs';
 const missing = labMissing();
 if (missing) console.log(`SKIPPED: the network matrix, ${missing}`);
 
-// Pages on port 80, the server on 443 (plain HTTP here), the relay on 3478: what a network without UDP leaves open.
+// Pages on port 80, the server with its relay on 443 (plain HTTP here): what a network without UDP leaves open.
 const PAGES = 80;
 const LISTEN = 443;
 // The laboratory's addresses are of the documentation ranges, which the relay refuses unless told otherwise.
@@ -70,7 +70,7 @@ async function inCall({ a, b, firefox }, body) {
     ends.push(() => lab.down());
     const host = a === 'v6' ? `[${lab.server.v6}]` : lab.server.v4;
     const server = await Server.start({
-      dir, ns: lab.server.ns, listen: `:${LISTEN}`, relay: ':3478',
+      dir, ns: lab.server.ns, listen: `:${LISTEN}`,
       args: ['--relay-ip', lab.server.v4, '--relay-ip', lab.server.v6, ...ALLOW],
     });
     ends.push(() => server.stop());

@@ -15,7 +15,7 @@ import (
 // target is a whole server in this process, on free ports.
 func target(t *testing.T, c node.Config) (host string) {
 	t.Helper()
-	c.Listen, c.RelayListen, c.RelayIPs = "127.0.0.1:0", "127.0.0.1:0", []string{"127.0.0.1"}
+	c.Listen, c.Relay = "127.0.0.1:0", node.RelaySettings{STUNListen: "off", IPs: []string{"127.0.0.1"}}
 	n, err := node.Start(c)
 	if err != nil {
 		t.Fatal(err)

@@ -155,7 +155,7 @@ func started(t *testing.T, args ...string) (url string, stop func() int) {
 	done := make(chan int, 1)
 	var errs bytes.Buffer
 	go func() {
-		done <- run(ctx, append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--relay-listen", "127.0.0.1:0", "--log-level", "error"}, args...), &lines{w: w}, &errs)
+		done <- run(ctx, append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--log-level", "error"}, args...), &lines{w: w}, &errs)
 		_ = w.Close()
 	}()
 	var all []byte

@@ -20,24 +20,50 @@ import (
 type serverFlags struct {
 	ConfigFile kong.ConfigFlag `name:"config" help:"Read flags from this YAML or JSON file." placeholder:"FILE"`
 
-	Listen          string        `help:"TCP address of pages and signaling (default :7102; with --dev 127.0.0.1:7102)." placeholder:"HOST:PORT"`
-	RelayListen     string        `help:"UDP and TCP address of STUN and TURN (default :3478; with --dev 127.0.0.1:3478)." placeholder:"HOST:PORT"`
-	RelayIP         []string      `help:"Address that the relay hands out; behind 1:1 NAT public/private (default: found)." placeholder:"IP[/IP]"`
-	RelayPorts      string        `help:"Ports for relayed traffic (default 49152-65535)." placeholder:"FROM-TO"`
-	RelayAllowPeer  []string      `help:"Private network that the relay may reach all the same; repeatable." placeholder:"CIDR"`
-	RelayQuota      int           `help:"Relay allocations a session may hold (default 64)." placeholder:"N"`
-	RelaySecretFile string        `help:"File with the secret of relay credentials; or IEUM_RELAY_SECRET (default: derived from the license key)." placeholder:"FILE"`
-	LicenseKeyFile  string        `help:"File with the secret that signs licenses, 32 bytes at least, a second line for rotation; or IEUM_LICENSE_KEY." placeholder:"FILE"`
-	Licenses        string        `help:"YAML or JSON file that lists licenses issued elsewhere, and limits beside licenses." placeholder:"FILE"`
-	TLSCert         string        `name:"tls-cert" help:"Certificate chain, PEM." placeholder:"FILE"`
-	TLSKey          string        `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
-	TLSSelfSigned   bool          `name:"tls-self-signed" help:"Serve HTTPS with a certificate made here; browsers will warn."`
-	Data            string        `help:"Folder for what outlasts a restart." placeholder:"FOLDER"`
-	ResumeWindow    time.Duration `help:"How long a session waits for its lost connection (default 20s)." placeholder:"TIME"`
-	SessionRate     float64       `help:"Messages a second that a session may send on average (default 30)." placeholder:"N"`
-	SessionBurst    float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N"`
-	LogLevel        string        `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
-	Dev             bool          `help:"For trying: loopback only unless told otherwise, a license of its own."`
+	Listen      string `help:"Address of the one port: TCP for pages, signaling and TURN, UDP for STUN and TURN (default :7102; with --dev 127.0.0.1:7102)." placeholder:"HOST:PORT"`
+	PublicHost  string `help:"Name or address by which clients reach STUN and TURN (default: the one by which they reached the server)." placeholder:"HOST"`
+	RelayListen string `help:"Address of a port for STUN and TURN alone, UDP and TCP, which clients are told instead." placeholder:"HOST:PORT"`
+	relayFlags
+	LicenseKeyFile string        `help:"File with the secret that signs licenses, 32 bytes at least, a second line for rotation; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	Licenses       string        `help:"YAML or JSON file that lists licenses issued elsewhere, and limits beside licenses." placeholder:"FILE"`
+	TLSCert        string        `name:"tls-cert" help:"Certificate chain, PEM." placeholder:"FILE"`
+	TLSKey         string        `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
+	TLSSelfSigned  bool          `name:"tls-self-signed" help:"Serve HTTPS with a certificate made here; browsers will warn."`
+	Data           string        `help:"Folder for what outlasts a restart." placeholder:"FOLDER"`
+	ResumeWindow   time.Duration `help:"How long a session waits for its lost connection (default 20s)." placeholder:"TIME"`
+	SessionRate    float64       `help:"Messages a second that a session may send on average (default 30)." placeholder:"N"`
+	SessionBurst   float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N"`
+	LogLevel       string        `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
+	Dev            bool          `help:"For trying: loopback only unless told otherwise, a license of its own."`
+}
+
+// relayFlags are those of every relay, in a server or alone.
+type relayFlags struct {
+	STUNListen        string        `name:"stun-listen" help:"UDP address of a second STUN port, or off (default: port 3478, if it is free)." placeholder:"HOST:PORT"`
+	RelayIP           []string      `name:"relay-ip" help:"Address that the relay hands out; behind 1:1 NAT public/private (default: found)." placeholder:"IP[/IP]"`
+	RelayPorts        string        `help:"Ports for relayed traffic (default 49152-65535)." placeholder:"FROM-TO"`
+	RelayAllowPeer    []string      `help:"Private network that the relay may reach all the same; repeatable." placeholder:"CIDR"`
+	RelayQuota        int           `help:"Relay allocations a session may hold (default 64)." placeholder:"N"`
+	RelayQuotaLicense int           `help:"Relay allocations all sessions of a license may hold (default: no limit of their own)." placeholder:"N"`
+	RelayQuotaAddress int           `help:"Relay allocations that clients of one address may hold (default 1000)." placeholder:"N"`
+	RelayQuotaTotal   int           `help:"Relay allocations in all (default 10000)." placeholder:"N"`
+	RelayBandwidth    int           `help:"Bytes a second that an allocation may relay each way; -1 no limit." placeholder:"N"`
+	RelayLinger       time.Duration `help:"How long the relay waits for more to send at once; 0 sends each packet at once." default:"300us" placeholder:"TIME"`
+	RelayWorkers      int           `help:"Threads of the relay (default: one a core)." placeholder:"N"`
+	RelaySecretFile   string        `help:"File with the secret of relay credentials; or IEUM_RELAY_SECRET (default of a server: derived from the license key)." placeholder:"FILE"`
+}
+
+func (f relayFlags) settings() node.RelaySettings {
+	linger := f.RelayLinger
+	if linger == 0 {
+		linger = -1
+	}
+	return node.RelaySettings{
+		STUNListen: f.STUNListen, IPs: f.RelayIP, Ports: f.RelayPorts, AllowPeers: f.RelayAllowPeer,
+		Quota:     node.RelayQuota{Session: f.RelayQuota, License: f.RelayQuotaLicense, Address: f.RelayQuotaAddress, Total: f.RelayQuotaTotal},
+		Bandwidth: f.RelayBandwidth, Linger: linger, Workers: workers(f.RelayWorkers),
+		Secret: os.Getenv("IEUM_RELAY_SECRET"), SecretFile: f.RelaySecretFile,
+	}
 }
 
 type serveCmd struct{ serverFlags }
@@ -52,9 +78,7 @@ func (f serverFlags) config(log io.Writer) node.Config {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(f.LogLevel)) // one of four, the parser saw to it
 	return node.Config{
-		Listen: f.Listen, RelayListen: f.RelayListen, RelayIPs: f.RelayIP, RelayPorts: f.RelayPorts,
-		RelayAllowPeers: f.RelayAllowPeer, RelayQuota: f.RelayQuota,
-		RelaySecret: os.Getenv("IEUM_RELAY_SECRET"), RelaySecretFile: f.RelaySecretFile,
+		Listen: f.Listen, PublicHost: f.PublicHost, RelayListen: f.RelayListen, Relay: f.settings(),
 		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile, Licenses: f.Licenses,
 		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
 		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst, Version: version(),
@@ -95,6 +119,7 @@ func (f *serveCmd) Run(c *console) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	defer makeRoomFor(cfg.Relay.Workers)()
 	n, err := node.Start(cfg)
 	if err != nil {
 		return err
@@ -121,7 +146,11 @@ func (f *serveCmd) greet(w io.Writer, n *node.Node) {
 	for _, a := range addrs {
 		relays = append(relays, a.Public.String())
 	}
-	fmt.Fprintf(w, "Relay: UDP and TCP port %d, relaying from %s\n", n.RelayPort(), strings.Join(relays, ", "))
+	stun := ""
+	if p := n.STUNPort(); p != 0 {
+		stun = fmt.Sprintf(", STUN on UDP port %d too", p)
+	}
+	fmt.Fprintf(w, "Relay: UDP and TCP port %d%s, relaying from %s\n", n.RelayPort(), stun, strings.Join(relays, ", "))
 	if private && !f.Dev {
 		fmt.Fprintln(w, "Note: the relay has private addresses only, which nobody outside this network reaches. Behind NAT give --relay-ip PUBLIC/PRIVATE.")
 	}

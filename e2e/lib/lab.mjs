@@ -26,7 +26,7 @@ export function labMissing() {
 
 export class Lab {
   /** @param {{a?: string, b?: string, rtt?: string, tcpPorts?: string, dir: string}} o as netlab's flags */
-  static async up({ a = 'cone', b = 'cone', rtt = '20ms', tcpPorts = '80,443,3478', dir }) {
+  static async up({ a = 'cone', b = 'cone', rtt = '20ms', tcpPorts = '80,443', dir }) {
     const lab = new Lab();
     const argv = [NETLAB, 'up', '--a', a, '--b', b, '--rtt', rtt, '--tcp-ports', tcpPorts];
     // Its standard input is this process's: if the tests die, the laboratory goes with them.

@@ -7,14 +7,16 @@ import { IEUM } from './work.mjs';
 
 export class Server {
   /**
-   * @param {{dir: string, ns?: string, listen?: string, relay?: string, args?: string[], name?: string, data?: string}} o
+   * @param {{dir: string, ns?: string, listen?: string, args?: string[], name?: string, data?: string}} o
    *   data: a folder that outlasts a restart, so that license and resume secrets do
    */
-  static async start({ dir, ns, listen = '127.0.0.1:0', relay = '127.0.0.1:0', args = [], name = 'ieum', data }) {
+  static async start({ dir, ns, listen = '127.0.0.1:0', args = [], name = 'ieum', data }) {
     if (!fs.existsSync(IEUM)) throw new Error(`${IEUM} is missing; run make first`);
     const s = new Server();
     s.ns = ns;
-    const argv = [IEUM, 'serve', '--dev', '--listen', listen, '--relay-listen', relay, ...(data ? ['--data', data] : []), ...args];
+    // Of one machine's namespace servers must not share a fixed port; in one of their own they have it.
+    const stun = ns ? [] : ['--stun-listen', '127.0.0.1:0'];
+    const argv = [IEUM, 'serve', '--dev', '--listen', listen, ...stun, ...(data ? ['--data', data] : []), ...args];
     s.process = new Process(argv, { dir, name, ns });
     // The first address is the one to open.
     const [origin] = await s.process.said(/https?:\/\/[^\s"/]+/);

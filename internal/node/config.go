@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -19,15 +18,15 @@ import (
 
 // Config says how one server runs. Only a license key (or Dev) is required.
 type Config struct {
-	Listen string // TCP, pages and signaling; default ":7102", with Dev "127.0.0.1:7102"
+	// Listen is the one port: TCP for pages, signaling and TURN, UDP for STUN and TURN; default ":7102", with Dev "127.0.0.1:7102".
+	Listen string
+	// PublicHost is the name or address by which clients reach STUN and TURN; default: the one by which they reached us.
+	PublicHost string
 
-	RelayListen     string   // UDP and TCP, STUN and TURN; default ":3478", with Dev "127.0.0.1:3478"
-	RelayIPs        []string // "203.0.113.7" or "203.0.113.7/10.0.0.7" behind 1:1 NAT; default: found
-	RelayPorts      string   // "49152-65535", for relayed traffic
-	RelayAllowPeers []string // CIDRs that the relay may reach though they are private
-	RelayQuota      int      // allocations a session, default 64
-	RelaySecret     string   // default: derived from the license key
-	RelaySecretFile string
+	// RelayListen is a port for STUN and TURN alone, UDP and TCP, which clients are then told instead; default: none.
+	RelayListen string
+	// Relay says how the relay works; its secret is derived from the license key unless one is given.
+	Relay RelaySettings
 
 	LicenseKey     string // one key a line, at most two; each at least 32 bytes
 	LicenseKeyFile string
@@ -73,7 +72,10 @@ func (c Config) plan(write bool) (*plan, error) {
 		}
 	}
 	fault(checkListen("--listen", c.Listen))
-	fault(checkListen("--relay-listen", c.RelayListen))
+	if c.RelayListen != "" {
+		fault(checkListen("--relay-listen", c.RelayListen))
+	}
+	fault(checkHost("--public-host", c.PublicHost))
 	if c.Data != "" && write {
 		fault(prefix("--data", os.MkdirAll(c.Data, 0o700)))
 	}
@@ -97,19 +99,10 @@ func (c *Config) defaults() {
 	if c.Listen == "" {
 		c.Listen = host + ":7102"
 	}
-	if c.RelayListen == "" {
-		// whoever opens the pages to the network wants calls there too
-		if h, _, err := net.SplitHostPort(c.Listen); err == nil && !isLoopback(h) {
-			host = h
-		}
-		c.RelayListen = net.JoinHostPort(host, "3478")
+	for _, addr := range []*string{&c.Listen, &c.RelayListen, &c.Relay.STUNListen} {
+		*addr = literal(*addr)
 	}
-	if c.RelayPorts == "" {
-		c.RelayPorts = "49152-65535"
-	}
-	if c.RelayQuota == 0 {
-		c.RelayQuota = 64
-	}
+	c.Relay.defaults()
 	if c.ResumeWindow == 0 {
 		c.ResumeWindow = 20 * time.Second
 	}
@@ -169,69 +162,33 @@ func (p *plan) planKeys(pinned []license.Pinned, write bool) error {
 }
 
 func (p *plan) planTLS(write bool) (err error) {
-	switch {
-	case p.TLSSelfSigned && (p.TLSCert != "" || p.TLSKey != ""):
-		return errors.New("--tls-self-signed and --tls-cert exclude each other")
-	case (p.TLSCert == "") != (p.TLSKey == ""):
-		return errors.New("--tls-cert and --tls-key go together")
-	case p.TLSCert != "":
-		cert, err := tls.LoadX509KeyPair(p.TLSCert, p.TLSKey)
-		if err != nil {
-			return prefix("--tls-cert", err)
+	if p.TLSSelfSigned {
+		if p.TLSCert != "" || p.TLSKey != "" {
+			return errors.New("--tls-self-signed and --tls-cert exclude each other")
 		}
-		p.cert = &cert
-	case p.TLSSelfSigned:
 		p.cert, err = selfSigned(p.Data, write)
 		return prefix("--tls-self-signed", err)
 	}
-	return nil
+	p.cert, err = loadCert(p.TLSCert, p.TLSKey)
+	return err
 }
 
 func (p *plan) planRelay() error {
-	var faults []error
-	p.relay = relay.Config{Listen: p.RelayListen, Realm: "ieum", Quota: relay.Quota{Session: p.RelayQuota}, Log: p.Log}
-	lo, hi, ok := strings.Cut(p.RelayPorts, "-")
-	minPort, err1 := strconv.ParseUint(lo, 10, 16)
-	maxPort, err2 := strconv.ParseUint(hi, 10, 16)
-	if !ok || err1 != nil || err2 != nil {
-		faults = append(faults, fmt.Errorf("--relay-ports: %q is not of the form 49152-65535", p.RelayPorts))
+	listen := p.RelayListen
+	if listen == "" {
+		listen = p.Listen
 	}
-	p.relay.MinPort, p.relay.MaxPort = uint16(minPort), uint16(maxPort)
-	for _, s := range p.RelayIPs {
-		a, err := relay.ParseAddress(s)
-		if err != nil {
-			faults = append(faults, prefix("--relay-ip", err))
-			continue
-		}
-		p.relay.Addresses = append(p.relay.Addresses, a)
+	var err error
+	if p.relay, err = p.Relay.plan(listen, p.Dev, p.Log); err != nil {
+		return err
 	}
-	for _, s := range p.RelayAllowPeers {
-		prefixed, err := netip.ParsePrefix(s)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("--relay-allow-peer: %q is not a network like 192.0.2.0/24", s))
-			continue
-		}
-		p.relay.AllowPeers = append(p.relay.AllowPeers, prefixed)
+	if p.licenses == nil {
+		return nil // without a license key there may be no secret, and that has been said
 	}
-	if p.Dev {
-		p.relay.AllowPeers = append(p.relay.AllowPeers, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
-		if h, _, err := net.SplitHostPort(p.RelayListen); err == nil && isLoopback(h) && len(p.relay.Addresses) == 0 {
-			ip := netip.MustParseAddr("127.0.0.1")
-			p.relay.Addresses = []relay.Address{{Public: ip, Private: ip}}
-		}
-	}
-	text, err := secret("--relay-secret-file", p.RelaySecretFile, "IEUM_RELAY_SECRET", p.RelaySecret)
-	if err != nil {
-		faults = append(faults, err)
-	}
-	p.relay.Secret = bytes.TrimSpace(text)
-	if len(p.relay.Secret) == 0 && p.licenses != nil {
+	if len(p.relay.Secret) == 0 {
 		p.relay.Secret = p.licenses.Derive("relay secret", 32)
 	}
-	if len(faults) == 0 && p.licenses != nil {
-		faults = append(faults, prefix("relay", p.relay.Validate()))
-	}
-	return errors.Join(faults...)
+	return prefix("relay", p.relay.Validate())
 }
 
 // secret reads a secret from a file or takes it from the environment; both at once is a mistake somebody should know of.
@@ -254,12 +211,37 @@ func checkListen(flag, addr string) error {
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Errorf("%s: %q is not a port", flag, port)
 	}
-	if host != "" && host != "localhost" {
+	if host != "" {
 		if _, err := netip.ParseAddr(host); err != nil {
 			return fmt.Errorf("%s: %q is not an IP address", flag, host)
 		}
 	}
 	return nil
+}
+
+// checkHost takes a host name or an address without a port.
+func checkHost(flag, host string) error {
+	if host == "" {
+		return nil
+	}
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return nil
+	}
+	bad := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
+	}
+	if strings.ContainsFunc(host, bad) || len(host) > 253 || strings.Trim(host, ".-") != host {
+		return fmt.Errorf("%s: %q is neither a host name nor an address", flag, host)
+	}
+	return nil
+}
+
+// literal makes an address of "localhost", which a socket of one family is bound to.
+func literal(listen string) string {
+	if port, ok := strings.CutPrefix(listen, "localhost:"); ok {
+		return "127.0.0.1:" + port
+	}
+	return listen
 }
 
 func isLoopback(host string) bool {

@@ -4,8 +4,6 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -14,11 +12,8 @@ import (
 	"net/netip"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
-	"time"
 
-	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/transport"
@@ -28,15 +23,17 @@ import (
 
 // Node is a server that runs until Close.
 type Node struct {
-	plan   *plan
-	log    *slog.Logger
-	listen net.Listener
-	relay  *relay.Server
-	data   *data // nil without a data folder
-	hub    *signaling.Hub
-	ws     *transport.WebSocket
-	sio    *socketio.Server
-	http   *http.Server
+	plan  *plan
+	log   *slog.Logger
+	relay *relay.Server
+	ice   iceIssuer
+	door  *transport.Switch // the one port
+	turn  *turnPort         // nil without a port for STUN and TURN alone
+	data  *data             // nil without a data folder
+	hub   *signaling.Hub
+	ws    *transport.WebSocket
+	sio   *socketio.Server
+	http  *http.Server
 
 	serving sync.WaitGroup
 	failed  chan error // at most one: the HTTP server ended by itself
@@ -54,27 +51,10 @@ func Start(c Config) (_ *Node, err error) {
 			err = errors.Join(err, n.Close(context.Background()))
 		}
 	}()
-	if n.listen, err = net.Listen("tcp", p.Listen); err != nil {
-		return nil, prefix("--listen", err)
+	if err = n.openHub(); err != nil {
+		return nil, err
 	}
-	if n.relay, err = relay.Start(p.relay); err != nil {
-		return nil, prefix("relay", err)
-	}
-	local := signaling.NewLocal()
-	cfg := signaling.Config{
-		Node: newNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: iceIssuer{n.relay, p.RelayListen},
-		ResumeKeys: p.licenses.DeriveAll("resume secret", 32), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst, Log: p.Log,
-	}
-	if p.Data != "" {
-		if n.data, err = openData(p.Data, p.Log); err != nil {
-			return nil, prefix("--data", err)
-		}
-		if cfg.Node, err = n.data.nodeID(); err != nil {
-			return nil, prefix("--data", err)
-		}
-		cfg.Keeper = n.data
-	}
-	if n.hub, err = signaling.New(cfg); err != nil {
+	if err = n.openPorts(); err != nil {
 		return nil, err
 	}
 	conns := transport.Config{AnyOrigin: p.Dev, Log: p.Log}
@@ -84,23 +64,66 @@ func Start(c Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.http = &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 60 * time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(p.Log.Handler(), slog.LevelDebug),
-	}
+	n.http = newHTTP(handler, p.Log)
 	n.serving.Go(func() {
-		var err error
-		if p.cert != nil {
-			n.http.TLSConfig = tlsConfig(p.cert)
-			err = n.http.ServeTLS(n.listen, "", "")
-		} else {
-			err = n.http.Serve(n.listen)
-		}
-		if !errors.Is(err, http.ErrServerClosed) {
+		if err := n.door.Serve(n.http); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			n.failed <- err
 		}
 	})
 	return n, nil
+}
+
+// openHub makes the signaling, which until the ports are open nobody reaches.
+func (n *Node) openHub() (err error) {
+	p, local := n.plan, signaling.NewLocal()
+	cfg := signaling.Config{
+		Node: newNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: &n.ice,
+		ResumeKeys: p.licenses.DeriveAll("resume secret", 32), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst, Log: p.Log,
+	}
+	if p.Data != "" {
+		if n.data, err = openData(p.Data, p.Log); err != nil {
+			return prefix("--data", err)
+		}
+		if cfg.Node, err = n.data.nodeID(); err != nil {
+			return prefix("--data", err)
+		}
+		cfg.Keeper = n.data
+	}
+	n.hub, err = signaling.New(cfg)
+	return err
+}
+
+// openPorts opens the one port, or the two, and starts the relay. Nothing is accepted for pages and signaling yet.
+func (n *Node) openPorts() error {
+	p := n.plan
+	p.relay.Holder = n.holder
+	stunWanted := p.Relay.STUNListen != ""
+	listener, server, err := openRelay(p.relay, stunWanted, p.Log)
+	if err != nil {
+		if p.RelayListen == "" {
+			return prefix("--listen", err)
+		}
+		return prefix("--relay-listen", err)
+	}
+	n.relay = server
+	n.ice = iceIssuer{relay: server, public: p.PublicHost, listen: p.relay.Listen, stun: p.relay.STUN, cert: p.cert}
+	if p.RelayListen != "" {
+		n.turn = openTURNPort(listener, p.cert, server.ServeConn, p.Log)
+		if listener, err = listenTCP(p.Listen); err != nil {
+			return prefix("--listen", err)
+		}
+	}
+	n.door = transport.NewSwitch(listener, switchConfig(p.cert, server.ServeConn, p.Log))
+	return nil
+}
+
+// holder tells the relay who holds a session that is in a room.
+func (n *Node) holder(tenant, session string) (relay.Holder, bool) {
+	m, ok := n.hub.InRoom(session)
+	if !ok || tenantHash(m.Tenant) != tenant {
+		return relay.Holder{}, false
+	}
+	return relay.Holder{License: m.Tenant, User: m.User, Room: m.Room}, true
 }
 
 func (n *Node) routes() (http.Handler, error) {
@@ -131,8 +154,11 @@ func (n *Node) Failed() <-chan error { return n.failed }
 // had to be cut off by then are no error: it is theirs.
 func (n *Node) Close(ctx context.Context) error {
 	var faults []error
-	if n.listen != nil {
-		_ = n.listen.Close()
+	if n.door != nil {
+		_ = n.door.Close()
+	}
+	if n.turn != nil {
+		faults = append(faults, prefix("close the relay's port", n.turn.close()))
 	}
 	closed := func(what string, err error) {
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
@@ -166,11 +192,11 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.data != nil { // before the hub: sessions and rooms are to be found again
 		faults = append(faults, prefix("close data", n.data.close()))
 	}
+	if n.relay != nil { // it asks the hub
+		faults = append(faults, prefix("close relay", n.relay.Close()))
+	}
 	if n.hub != nil {
 		n.hub.Close()
-	}
-	if n.relay != nil {
-		faults = append(faults, prefix("close relay", n.relay.Close()))
 	}
 	n.serving.Wait()
 	return errors.Join(faults...)
@@ -178,12 +204,15 @@ func (n *Node) Close(ctx context.Context) error {
 
 // Addr is where pages and signaling are served.
 func (n *Node) Addr() netip.AddrPort {
-	a, _ := netip.ParseAddrPort(n.listen.Addr().String())
+	a, _ := netip.ParseAddrPort(n.door.Addr().String())
 	return a
 }
 
-// RelayPort is where STUN and TURN are served, UDP and TCP.
+// RelayPort is where STUN and TURN are served, UDP and TCP; STUNPort answers Binding requests too, and is 0 where there is none.
 func (n *Node) RelayPort() int { return n.relay.Port() }
+
+// STUNPort is the number of the second STUN port.
+func (n *Node) STUNPort() int { return n.relay.STUNPort() }
 
 // RelayAddresses are what the relay hands out; onlyPrivate warns that nobody outside this network can reach them.
 func (n *Node) RelayAddresses() (addrs []relay.Address, onlyPrivate bool) {
@@ -229,46 +258,4 @@ func (n *Node) serveStats(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	_ = json.NewEncoder(w).Encode(stats{n.hub.Stats(), n.relay.Stats(), n.ws.Count() + n.sio.Count(), runtime.NumGoroutine()})
-}
-
-// iceIssuer turns the relay's address and credentials into what a browser wants.
-type iceIssuer struct {
-	relay  *relay.Server
-	listen string
-}
-
-// ICEServers implements signaling.ICEIssuer. The relay is reached by the name by which the client reached us, unless it was
-// bound to an address of its own.
-func (i iceIssuer) ICEServers(host, tenant, session string, allowed bool) []protocol.ICEServer {
-	at := net.JoinHostPort(i.host(host), strconv.Itoa(i.relay.Port()))
-	servers := []protocol.ICEServer{{URLs: []string{"stun:" + at}}}
-	if allowed {
-		user, password := i.relay.Credentials(tenantHash(tenant), session)
-		servers = append(servers, protocol.ICEServer{
-			URLs: []string{"turn:" + at + "?transport=udp", "turn:" + at + "?transport=tcp"}, Username: user, Credential: password,
-		})
-	}
-	return servers
-}
-
-func (i iceIssuer) host(reached string) string {
-	bound, _, _ := net.SplitHostPort(i.listen)
-	if ip, err := netip.ParseAddr(bound); err == nil && !ip.IsUnspecified() {
-		for _, a := range i.relay.Addresses() {
-			if a.Private == ip {
-				return a.Public.String()
-			}
-		}
-		return bound
-	}
-	if h, _, err := net.SplitHostPort(reached); err == nil {
-		return h
-	}
-	return strings.Trim(reached, "[]")
-}
-
-// tenantHash stands for the tenant in relay user names, which travel in clear.
-func tenantHash(tenant string) string {
-	sum := sha256.Sum256([]byte(tenant))
-	return hex.EncodeToString(sum[:8])
 }

@@ -71,6 +71,21 @@ func selfSigned(dir string, write bool) (*tls.Certificate, error) {
 	return &cert, errors.Join(err)
 }
 
+// loadCert reads a certificate from its two files; nil without files.
+func loadCert(cert, key string) (*tls.Certificate, error) {
+	if (cert == "") != (key == "") {
+		return nil, errors.New("--tls-cert and --tls-key go together")
+	}
+	if cert == "" {
+		return nil, nil
+	}
+	c, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, prefix("--tls-cert", err)
+	}
+	return &c, nil
+}
+
 // tlsConfig allows TLS 1.2 with AEAD suites and TLS 1.3.
 func tlsConfig(cert *tls.Certificate) *tls.Config {
 	return &tls.Config{
