@@ -17,6 +17,7 @@ import (
 // commands is the command line. Every flag of serve can also stand in the environment as IEUM_… and in the file of --config.
 type commands struct {
 	Serve   serveCmd   `cmd:"" help:"Run the server."`
+	Relay   relayCmd   `cmd:"" help:"Run the relay alone, for servers on other machines."`
 	Config  configCmd  `cmd:"" help:"Look at a configuration."`
 	License licenseCmd `cmd:"" help:"Make and read licenses."`
 	Bench   benchCmd   `cmd:"" help:"Make load on a server and measure what it costs."`

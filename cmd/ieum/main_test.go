@@ -60,6 +60,15 @@ func TestCommandLine(t *testing.T) {
 		"fault in the file":      {[]string{"config", "check", "--config", file(t, "f.yaml", "license-key-file: "+keys+"\nrelay-ports: x\n")}, exitUsage, []string{"--relay-ports"}},
 		"unknown keys":           {[]string{"config", "check", "--config", file(t, "u.yaml", "listen: ':1'\nextra: 1\n")}, exitUsage, []string{"unknown keys: extra"}},
 		"file that is not YAML":  {[]string{"config", "check", "--config", file(t, "b.yaml", "{")}, exitUsage, []string{"--config"}},
+		"help of relay":          {[]string{"relay", "--help"}, exitOK, []string{"--relay-secret-file", "$IEUM_RELAY_IP", ":3478)"}},
+		"relay without secret":   {[]string{"relay", "--listen", "127.0.0.1:0"}, exitUsage, []string{"a relay secret is required"}},
+		"relay's faults":         {[]string{"relay", "--listen", "x", "--relay-ports", "9", "--tls-key", "k"}, exitUsage, []string{"--listen", "--relay-ports", "--tls-cert"}},
+		"relay from a file":      {[]string{"relay", "--config", file(t, "r.yaml", "relay-secret-file: /nonexistent/secret\nrelay-quota-total: 5\n")}, exitUsage, []string{"/nonexistent/secret"}},
+		"relays elsewhere":       {[]string{"config", "check", "--license-key-file", keys, "--relay-external", "turn:r.example", "--relay-external", "turns:r.example", "--relay-secret-file", keys}, exitOK, []string{"good"}},
+		"without their secret":   {[]string{"config", "check", "--license-key-file", keys, "--relay-external", "turn:r.example"}, exitUsage, []string{"--relay-secret-file"}},
+		"relays' URLs":           {[]string{"config", "check", "--license-key-file", keys, "--relay-external", "r.example", "--relay-secret-file", keys}, exitUsage, []string{"--relay-external", "turns:host"}},
+		"all of the network":     {[]string{"config", "check", "--license-key-file", keys, "--public-host", "calls.example", "--stun-listen", "off", "--relay-listen", ":3478", "--relay-linger", "0", "--relay-bandwidth=-1"}, exitOK, []string{"good"}},
+		"network faults":         {[]string{"config", "check", "--license-key-file", keys, "--public-host", "x:1", "--stun-listen", "y", "--relay-listen", "z"}, exitUsage, []string{"--public-host", "--stun-listen", "--relay-listen"}},
 		"issue without key":      {[]string{"license", "issue", "--cp-code", "C"}, exitUsage, []string{"license key is required"}},
 		"issue with a bad day":   {[]string{"license", "issue", "--cp-code", "C", "--end", "tomorrow", "--license-key-file", keys}, exitUsage, []string{"YYYY-MM-DD"}},
 		"issue that ended":       {[]string{"license", "issue", "--cp-code", "C", "--start", "2020-01-01", "--end", "2020-02-01", "--license-key-file", keys}, exitUsage, []string{"past"}},
@@ -150,28 +159,34 @@ func (l *lines) Write(p []byte) (int, error) { return l.w.Write(p) }
 // started runs serve until stop is called, and returns the address it printed.
 func started(t *testing.T, args ...string) (url string, stop func() int) {
 	t.Helper()
+	args = append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--log-level", "error"}, args...)
+	return running(t, regexp.MustCompile(`https?://\S+/`), args...)
+}
+
+// running runs a command until stop is called, and returns what it printed of the form of said.
+func running(t *testing.T, said *regexp.Regexp, args ...string) (found string, stop func() int) {
+	t.Helper()
 	r, w := io.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int, 1)
 	var errs bytes.Buffer
 	go func() {
-		done <- run(ctx, append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--log-level", "error"}, args...), &lines{w: w}, &errs)
+		done <- run(ctx, args, &lines{w: w}, &errs)
 		_ = w.Close()
 	}()
 	var all []byte
 	buf := make([]byte, 1024)
-	address := regexp.MustCompile(`https?://\S+/`)
-	for url == "" {
+	for found == "" {
 		n, err := r.Read(buf)
 		all = append(all, buf[:n]...)
-		url = string(address.Find(all))
+		found = string(said.Find(all))
 		if err != nil {
 			t.Fatalf("ended: %v\n%s%s", err, all, errs.String())
 		}
 	}
 	rest := make(chan struct{})
 	go func() { _, _ = io.Copy(io.Discard, r); close(rest) }()
-	return url, func() int {
+	return found, func() int {
 		cancel()
 		code := <-done
 		<-rest
@@ -203,6 +218,19 @@ func TestServeServesAndStops(t *testing.T) {
 	}
 	if code, _ := get(t, url+"nonsense"); code != 404 {
 		t.Errorf("/nonsense: %d", code)
+	}
+	if code := stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestRelayRunsAloneAndStops(t *testing.T) {
+	secret := file(t, "secret", "a secret that two machines have\n")
+	args := []string{"relay", "--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0", "--relay-secret-file", secret, "--log-level", "error"}
+	port, stop := running(t, regexp.MustCompile(`Relay: UDP and TCP port \d+, STUN on UDP port \d+ too, relaying from 127\.0\.0\.1`), args...)
+	port, _, _ = strings.Cut(strings.TrimPrefix(port, "Relay: UDP and TCP port "), ",")
+	if code, body := get(t, "http://127.0.0.1:"+port+"/sample"); code != 404 || !strings.Contains(body, "STUN and TURN") {
+		t.Errorf("%d %s", code, body)
 	}
 	if code := stop(); code != exitOK {
 		t.Errorf("exit code %d", code)

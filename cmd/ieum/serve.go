@@ -14,15 +14,17 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/ieum-rtc/ieum/internal/node"
+	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
 // serverFlags are shared by `serve` and `config check`.
 type serverFlags struct {
 	ConfigFile kong.ConfigFlag `name:"config" help:"Read flags from this YAML or JSON file." placeholder:"FILE"`
 
-	Listen      string `help:"Address of the one port: TCP for pages, signaling and TURN, UDP for STUN and TURN (default :7102; with --dev 127.0.0.1:7102)." placeholder:"HOST:PORT"`
-	PublicHost  string `help:"Name or address by which clients reach STUN and TURN (default: the one by which they reached the server)." placeholder:"HOST"`
-	RelayListen string `help:"Address of a port for STUN and TURN alone, UDP and TCP, which clients are told instead." placeholder:"HOST:PORT"`
+	Listen        string   `help:"Address of the one port: TCP for pages, signaling and TURN, UDP for STUN and TURN (default :7102; with --dev 127.0.0.1:7102)." placeholder:"HOST:PORT"`
+	PublicHost    string   `help:"Name or address by which clients reach STUN and TURN (default: the one by which they reached the server)." placeholder:"HOST"`
+	RelayExternal []string `help:"STUN or TURN URL of a relay elsewhere that has the same secret; repeatable; then none runs here." placeholder:"URL"`
+	RelayListen   string   `help:"Address of a port for STUN and TURN alone, UDP and TCP, which clients are told instead." placeholder:"HOST:PORT"`
 	relayFlags
 	LicenseKeyFile string        `help:"File with the secret that signs licenses, 32 bytes at least, a second line for rotation; or IEUM_LICENSE_KEY." placeholder:"FILE"`
 	Licenses       string        `help:"YAML or JSON file that lists licenses issued elsewhere, and limits beside licenses." placeholder:"FILE"`
@@ -75,15 +77,19 @@ type configCmd struct {
 type checkCmd struct{ serverFlags }
 
 func (f serverFlags) config(log io.Writer) node.Config {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(f.LogLevel)) // one of four, the parser saw to it
 	return node.Config{
-		Listen: f.Listen, PublicHost: f.PublicHost, RelayListen: f.RelayListen, Relay: f.settings(),
+		Listen: f.Listen, PublicHost: f.PublicHost, RelayListen: f.RelayListen, RelayExternal: f.RelayExternal, Relay: f.settings(),
 		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile, Licenses: f.Licenses,
 		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
 		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst, Version: version(),
-		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
+		Log: logTo(log, f.LogLevel),
 	}
+}
+
+func logTo(w io.Writer, name string) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(name)) // one of four, the parser saw to it
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
 // usage reports configuration faults, one a line.
@@ -141,23 +147,38 @@ func (f *serveCmd) greet(w io.Writer, n *node.Node) {
 	for _, u := range n.URLs() {
 		fmt.Fprintln(w, "  "+u)
 	}
-	addrs, private := n.RelayAddresses()
-	var relays []string
-	for _, a := range addrs {
-		relays = append(relays, a.Public.String())
-	}
-	stun := ""
-	if p := n.STUNPort(); p != 0 {
-		stun = fmt.Sprintf(", STUN on UDP port %d too", p)
-	}
-	fmt.Fprintf(w, "Relay: UDP and TCP port %d%s, relaying from %s\n", n.RelayPort(), stun, strings.Join(relays, ", "))
-	if private && !f.Dev {
-		fmt.Fprintln(w, "Note: the relay has private addresses only, which nobody outside this network reaches. Behind NAT give --relay-ip PUBLIC/PRIVATE.")
+	if len(f.RelayExternal) > 0 {
+		fmt.Fprintf(w, "Relay: elsewhere, %s\n", strings.Join(f.RelayExternal, ", "))
+	} else {
+		greetRelay(w, n, f.Dev)
 	}
 	if f.Dev {
 		fmt.Fprintln(w, "Note: --dev is for trying. Everyone who reaches this address may call with its license.")
 	}
 	if f.TLSSelfSigned {
 		fmt.Fprintln(w, "Note: the certificate is self-signed. Browsers warn once; a phone needs https to give the camera.")
+	}
+}
+
+// relaying is a server with a relay, or a relay alone.
+type relaying interface {
+	RelayPort() int
+	STUNPort() int
+	RelayAddresses() (addrs []relay.Address, onlyPrivate bool)
+}
+
+func greetRelay(w io.Writer, r relaying, dev bool) {
+	addrs, private := r.RelayAddresses()
+	var from []string
+	for _, a := range addrs {
+		from = append(from, a.Public.String())
+	}
+	stun := ""
+	if p := r.STUNPort(); p != 0 {
+		stun = fmt.Sprintf(", STUN on UDP port %d too", p)
+	}
+	fmt.Fprintf(w, "Relay: UDP and TCP port %d%s, relaying from %s\n", r.RelayPort(), stun, strings.Join(from, ", "))
+	if private && !dev {
+		fmt.Fprintln(w, "Note: the relay has private addresses only, which nobody outside this network reaches. Behind NAT give --relay-ip PUBLIC/PRIVATE.")
 	}
 }

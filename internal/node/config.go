@@ -23,6 +23,9 @@ type Config struct {
 	// PublicHost is the name or address by which clients reach STUN and TURN; default: the one by which they reached us.
 	PublicHost string
 
+	// RelayExternal are STUN and TURN URLs of relays elsewhere that have the same secret, which then is required. Clients are sent to
+	// them, and no relay runs here.
+	RelayExternal []string
 	// RelayListen is a port for STUN and TURN alone, UDP and TCP, which clients are then told instead; default: none.
 	RelayListen string
 	// Relay says how the relay works; its secret is derived from the license key unless one is given.
@@ -51,6 +54,7 @@ type plan struct {
 	licenses  *license.Verifier
 	dev       *devLicense
 	relay     relay.Config
+	external  *external // nil: a relay of our own
 	cert      *tls.Certificate
 	ephemeral bool // the license key dies with this process
 }
@@ -173,17 +177,29 @@ func (p *plan) planTLS(write bool) (err error) {
 	return err
 }
 
-func (p *plan) planRelay() error {
+func (p *plan) planRelay() (err error) {
+	if p.external, err = parseExternal(p.RelayExternal); err != nil {
+		return err
+	}
 	listen := p.RelayListen
 	if listen == "" {
 		listen = p.Listen
 	}
-	var err error
 	if p.relay, err = p.Relay.plan(listen, p.Dev, p.Log); err != nil {
 		return err
 	}
-	if p.licenses == nil {
-		return nil // without a license key there may be no secret, and that has been said
+	if p.external != nil {
+		p.external.secret = p.relay.Secret
+		switch {
+		case p.RelayListen != "":
+			return errors.New("--relay-external and --relay-listen exclude each other")
+		case len(p.relay.Secret) == 0:
+			return errors.New("--relay-external: needs --relay-secret-file or IEUM_RELAY_SECRET, the secret of those relays")
+		}
+		return nil
+	}
+	if p.licenses == nil || checkListen("", listen) != nil {
+		return nil // without a license key there may be no secret; both have been said
 	}
 	if len(p.relay.Secret) == 0 {
 		p.relay.Secret = p.licenses.Derive("relay secret", 32)

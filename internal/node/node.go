@@ -25,7 +25,7 @@ import (
 type Node struct {
 	plan  *plan
 	log   *slog.Logger
-	relay *relay.Server
+	relay *relay.Server // nil: relays elsewhere
 	ice   iceIssuer
 	door  *transport.Switch // the one port
 	turn  *turnPort         // nil without a port for STUN and TURN alone
@@ -77,7 +77,7 @@ func Start(c Config) (_ *Node, err error) {
 func (n *Node) openHub() (err error) {
 	p, local := n.plan, signaling.NewLocal()
 	cfg := signaling.Config{
-		Node: newNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: &n.ice,
+		Node: newNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: n.issuer(),
 		ResumeKeys: p.licenses.DeriveAll("resume secret", 32), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst, Log: p.Log,
 	}
 	if p.Data != "" {
@@ -93,9 +93,24 @@ func (n *Node) openHub() (err error) {
 	return err
 }
 
+// issuer is asked when somebody registers, which is after the ports were opened.
+func (n *Node) issuer() signaling.ICEIssuer {
+	if n.plan.external != nil {
+		return n.plan.external
+	}
+	return &n.ice
+}
+
 // openPorts opens the one port, or the two, and starts the relay. Nothing is accepted for pages and signaling yet.
 func (n *Node) openPorts() error {
 	p := n.plan
+	if p.external != nil {
+		listener, err := listenTCP(p.Listen)
+		if err == nil {
+			n.door = transport.NewSwitch(listener, switchConfig(p.cert, nil, p.Log))
+		}
+		return prefix("--listen", err)
+	}
 	p.relay.Holder = n.holder
 	stunWanted := p.Relay.STUNListen != ""
 	listener, server, err := openRelay(p.relay, stunWanted, p.Log)
@@ -208,14 +223,27 @@ func (n *Node) Addr() netip.AddrPort {
 	return a
 }
 
-// RelayPort is where STUN and TURN are served, UDP and TCP; STUNPort answers Binding requests too, and is 0 where there is none.
-func (n *Node) RelayPort() int { return n.relay.Port() }
+// RelayPort is where STUN and TURN are served, UDP and TCP; 0 where the relays are elsewhere.
+func (n *Node) RelayPort() int {
+	if n.relay == nil {
+		return 0
+	}
+	return n.relay.Port()
+}
 
-// STUNPort is the number of the second STUN port.
-func (n *Node) STUNPort() int { return n.relay.STUNPort() }
+// STUNPort answers Binding requests too; 0: there is none.
+func (n *Node) STUNPort() int {
+	if n.relay == nil {
+		return 0
+	}
+	return n.relay.STUNPort()
+}
 
 // RelayAddresses are what the relay hands out; onlyPrivate warns that nobody outside this network can reach them.
 func (n *Node) RelayAddresses() (addrs []relay.Address, onlyPrivate bool) {
+	if n.relay == nil {
+		return nil, false
+	}
 	return n.relay.Addresses(), n.relay.OnlyPrivate()
 }
 
@@ -257,5 +285,9 @@ type stats struct {
 func (n *Node) serveStats(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(stats{n.hub.Stats(), n.relay.Stats(), n.ws.Count() + n.sio.Count(), runtime.NumGoroutine()})
+	var relayed relay.Stats
+	if n.relay != nil {
+		relayed = n.relay.Stats()
+	}
+	_ = json.NewEncoder(w).Encode(stats{n.hub.Stats(), relayed, n.ws.Count() + n.sio.Count(), runtime.NumGoroutine()})
 }

@@ -93,16 +93,16 @@ func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (relay.Co
 func (r RelaySettings) secondPort(listen string) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	switch {
-	case r.STUNListen == "off" || err != nil:
+	case r.STUNListen == "off":
 		return "", nil
-	case r.STUNListen == "" && port == stunPort:
-		return "", nil
-	case r.STUNListen == "":
-		return net.JoinHostPort(host, stunPort), nil
-	case r.STUNListen == listen && port != "0":
+	case r.STUNListen != "" && r.STUNListen == listen && port != "0":
 		return "", errors.New("--stun-listen: that is the relay's own port, which answers already; give another, or off")
+	case r.STUNListen != "":
+		return r.STUNListen, checkListen("--stun-listen", r.STUNListen)
+	case err != nil || port == stunPort: // a fault of listen has been said
+		return "", nil
 	}
-	return r.STUNListen, checkListen("--stun-listen", r.STUNListen)
+	return net.JoinHostPort(host, stunPort), nil
 }
 
 func portRange(s string) (low, high uint16, err error) {

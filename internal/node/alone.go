@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/relay"
+)
+
+// allocationAge bounds what nobody ends otherwise: alone, a relay does not hear of rooms.
+const allocationAge = 12 * time.Hour
+
+// RelayConfig says how a relay runs that stands alone, on another machine than the servers that send clients to it. A secret is
+// required, the one that those servers have.
+type RelayConfig struct {
+	Listen string // UDP and TCP; default ":3478"
+	Relay  RelaySettings
+
+	TLSCert, TLSKey string // files, PEM: for turns:
+	Log             *slog.Logger
+}
+
+type relayPlan struct {
+	RelayConfig
+	relay relay.Config
+	cert  *tls.Certificate
+}
+
+// Validate reports every fault at once, without opening a socket.
+func (c RelayConfig) Validate() error {
+	_, err := c.plan()
+	return err
+}
+
+func (c RelayConfig) plan() (*relayPlan, error) {
+	if c.Listen == "" {
+		c.Listen = ":" + stunPort
+	}
+	c.Listen, c.Relay.STUNListen = literal(c.Listen), literal(c.Relay.STUNListen)
+	c.Relay.defaults()
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	p := &relayPlan{RelayConfig: c}
+	var err1, err2, err3 error
+	p.relay, err1 = c.Relay.plan(c.Listen, false, c.Log)
+	p.relay.MaxAge = allocationAge
+	p.cert, err2 = loadCert(c.TLSCert, c.TLSKey)
+	if len(p.relay.Secret) == 0 && err1 == nil {
+		err3 = errors.New("a relay secret is required: --relay-secret-file or IEUM_RELAY_SECRET, the same as the servers have")
+	}
+	listen := checkListen("--listen", c.Listen)
+	if err := errors.Join(listen, err1, err2, err3); err != nil {
+		return nil, err
+	}
+	return p, prefix("relay", p.relay.Validate())
+}
+
+// Relay is a relay alone that runs until Close.
+type Relay struct {
+	relay *relay.Server
+	port  *turnPort
+}
+
+// StartRelay checks the configuration, opens the sockets and serves. When it fails, nothing stays open.
+func StartRelay(c RelayConfig) (_ *Relay, err error) {
+	p, err := c.plan()
+	if err != nil {
+		return nil, err
+	}
+	n := &Relay{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close(context.Background()))
+		}
+	}()
+	listener, server, err := openRelay(p.relay, p.Relay.STUNListen != "", p.Log)
+	if err != nil {
+		return nil, prefix("--listen", err)
+	}
+	n.relay = server
+	n.port = openTURNPort(listener, p.cert, server.ServeConn, p.Log)
+	return n, nil
+}
+
+// Close ends all allocations and returns when all is quiet.
+func (n *Relay) Close(context.Context) error {
+	var faults []error
+	if n.port != nil {
+		faults = append(faults, n.port.close())
+	}
+	if n.relay != nil {
+		faults = append(faults, prefix("close relay", n.relay.Close()))
+	}
+	return errors.Join(faults...)
+}
+
+// RelayPort is where STUN and TURN are served, UDP and TCP.
+func (n *Relay) RelayPort() int { return n.relay.Port() }
+
+// STUNPort answers Binding requests too; 0: there is none.
+func (n *Relay) STUNPort() int { return n.relay.STUNPort() }
+
+// RelayAddresses are what the relay hands out; onlyPrivate warns that nobody outside this network can reach them.
+func (n *Relay) RelayAddresses() (addrs []relay.Address, onlyPrivate bool) {
+	return n.relay.Addresses(), n.relay.OnlyPrivate()
+}
