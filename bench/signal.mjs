@@ -36,7 +36,7 @@ const servers = [
     name: "Ieum",
     protocol: "ieum",
     // a million, so that no session is closed for sending too much
-    command: [ieum, "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--relay-ip", "127.0.0.1",
+    command: [ieum, "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off", "--relay-ip", "127.0.0.1",
       "--session-rate", "1000000", "--session-burst", "1000000"],
     url: (line) => /http:\/\/([\d.:]+)\//.exec(line)?.[1].replace(/^/, "ws://").concat("/signal"),
   },

@@ -19,7 +19,8 @@ const module = "github.com/ieum-rtc/ieum/"
 // what they mean, whoever decides about rooms does not know sockets. A new package needs a row here, and a reason.
 var layers = map[string][]string{
 	"cmd/ieum":                    {"internal/node", "internal/license", "internal/relay", "internal/load"},
-	"internal/node":               {"internal/transport", "internal/transport/socketio", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "web"},
+	"internal/node":               {"internal/transport", "internal/transport/socketio", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "internal/admin", "web"},
+	"internal/admin":              {"internal/signaling"},
 	"internal/signaling":          {"internal/protocol", "internal/license", "internal/room", "internal/transport"},
 	"internal/transport":          {},
 	"internal/transport/socketio": {"internal/transport"},

@@ -16,6 +16,7 @@ import (
 func target(t *testing.T, c node.Config) (host string) {
 	t.Helper()
 	c.Listen, c.Relay = "127.0.0.1:0", node.RelaySettings{STUNListen: "off", IPs: []string{"127.0.0.1"}}
+	c.Admin.Listen = "off"
 	n, err := node.Start(c)
 	if err != nil {
 		t.Fatal(err)

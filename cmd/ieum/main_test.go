@@ -159,7 +159,7 @@ func (l *lines) Write(p []byte) (int, error) { return l.w.Write(p) }
 // started runs serve until stop is called, and returns the address it printed.
 func started(t *testing.T, args ...string) (url string, stop func() int) {
 	t.Helper()
-	args = append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--log-level", "error"}, args...)
+	args = append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off", "--log-level", "error"}, args...)
 	return running(t, regexp.MustCompile(`https?://\S+/`), args...)
 }
 
@@ -226,7 +226,7 @@ func TestServeServesAndStops(t *testing.T) {
 
 func TestRelayRunsAloneAndStops(t *testing.T) {
 	secret := file(t, "secret", "a secret that two machines have\n")
-	args := []string{"relay", "--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0", "--relay-secret-file", secret, "--log-level", "error"}
+	args := []string{"relay", "--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0", "--admin-listen", "off", "--relay-secret-file", secret, "--log-level", "error"}
 	port, stop := running(t, regexp.MustCompile(`Relay: UDP and TCP port \d+, STUN on UDP port \d+ too, relaying from 127\.0\.0\.1`), args...)
 	port, _, _ = strings.Cut(strings.TrimPrefix(port, "Relay: UDP and TCP port "), ",")
 	if code, body := get(t, "http://127.0.0.1:"+port+"/sample"); code != 404 || !strings.Contains(body, "STUN and TURN") {

@@ -16,14 +16,16 @@ type relayCmd struct {
 
 	Listen string `help:"UDP and TCP address of STUN and TURN (default :3478)." placeholder:"HOST:PORT"`
 	relayFlags
-	TLSCert  string `name:"tls-cert" help:"Certificate chain for turns:, PEM." placeholder:"FILE"`
-	TLSKey   string `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
+	TLSCert string `name:"tls-cert" help:"Certificate chain for turns:, PEM." placeholder:"FILE"`
+	TLSKey  string `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
+	adminFlags
 	LogLevel string `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
 }
 
 func (f relayCmd) config(log io.Writer) node.RelayConfig {
 	return node.RelayConfig{
-		Listen: f.Listen, Relay: f.settings(), TLSCert: f.TLSCert, TLSKey: f.TLSKey, Log: logTo(log, f.LogLevel),
+		Listen: f.Listen, Relay: f.relayFlags.settings(), TLSCert: f.TLSCert, TLSKey: f.TLSKey,
+		Admin: f.adminFlags.settings(), Version: version(), Log: logTo(log, f.LogLevel),
 	}
 }
 

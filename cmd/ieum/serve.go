@@ -26,17 +26,28 @@ type serverFlags struct {
 	RelayExternal []string `help:"STUN or TURN URL of a relay elsewhere that has the same secret; repeatable; then none runs here." placeholder:"URL"`
 	RelayListen   string   `help:"Address of a port for STUN and TURN alone, UDP and TCP, which clients are told instead." placeholder:"HOST:PORT"`
 	relayFlags
-	LicenseKeyFile string        `help:"File with the secret that signs licenses, 32 bytes at least, a second line for rotation; or IEUM_LICENSE_KEY." placeholder:"FILE"`
-	Licenses       string        `help:"YAML or JSON file that lists licenses issued elsewhere, and limits beside licenses." placeholder:"FILE"`
-	TLSCert        string        `name:"tls-cert" help:"Certificate chain, PEM." placeholder:"FILE"`
-	TLSKey         string        `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
-	TLSSelfSigned  bool          `name:"tls-self-signed" help:"Serve HTTPS with a certificate made here; browsers will warn."`
-	Data           string        `help:"Folder for what outlasts a restart." placeholder:"FOLDER"`
-	ResumeWindow   time.Duration `help:"How long a session waits for its lost connection (default 20s)." placeholder:"TIME"`
-	SessionRate    float64       `help:"Messages a second that a session may send on average (default 30)." placeholder:"N"`
-	SessionBurst   float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N"`
-	LogLevel       string        `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
-	Dev            bool          `help:"For trying: loopback only unless told otherwise, a license of its own."`
+	LicenseKeyFile string `help:"File with the secret that signs licenses, 32 bytes at least, a second line for rotation; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	Licenses       string `help:"YAML or JSON file that lists licenses issued elsewhere, and limits beside licenses." placeholder:"FILE"`
+	TLSCert        string `name:"tls-cert" help:"Certificate chain, PEM." placeholder:"FILE"`
+	TLSKey         string `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
+	TLSSelfSigned  bool   `name:"tls-self-signed" help:"Serve HTTPS with a certificate made here; browsers will warn."`
+	adminFlags
+	Data         string        `help:"Folder for what outlasts a restart." placeholder:"FOLDER"`
+	ResumeWindow time.Duration `help:"How long a session waits for its lost connection (default 20s)." placeholder:"TIME"`
+	SessionRate  float64       `help:"Messages a second that a session may send on average (default 30)." placeholder:"N"`
+	SessionBurst float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N"`
+	LogLevel     string        `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
+	Dev          bool          `help:"For trying: loopback only unless told otherwise, a license of its own."`
+}
+
+// adminFlags say where metrics are served.
+type adminFlags struct {
+	AdminListen  string `help:"TCP address of metrics, for operators, or off (default 127.0.0.1:7103, if it is free)." placeholder:"HOST:PORT"`
+	AdminKeyFile string `help:"File with the key that whoever asks for metrics must show; or IEUM_ADMIN_KEY. Required unless they are served on loopback." placeholder:"FILE"`
+}
+
+func (f adminFlags) settings() node.AdminSettings {
+	return node.AdminSettings{Listen: f.AdminListen, Key: os.Getenv("IEUM_ADMIN_KEY"), KeyFile: f.AdminKeyFile}
 }
 
 // relayFlags are those of every relay, in a server or alone.
@@ -78,7 +89,7 @@ type checkCmd struct{ serverFlags }
 
 func (f serverFlags) config(log io.Writer) node.Config {
 	return node.Config{
-		Listen: f.Listen, PublicHost: f.PublicHost, RelayListen: f.RelayListen, RelayExternal: f.RelayExternal, Relay: f.settings(),
+		Listen: f.Listen, PublicHost: f.PublicHost, RelayListen: f.RelayListen, RelayExternal: f.RelayExternal, Relay: f.relayFlags.settings(), Admin: f.adminFlags.settings(),
 		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile, Licenses: f.Licenses,
 		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
 		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst, Version: version(),

@@ -15,8 +15,8 @@ export class Server {
     const s = new Server();
     s.ns = ns;
     // Of one machine's namespace servers must not share a fixed port; in one of their own they have it.
-    const stun = ns ? [] : ['--stun-listen', '127.0.0.1:0'];
-    const argv = [IEUM, 'serve', '--dev', '--listen', listen, ...stun, ...(data ? ['--data', data] : []), ...args];
+    const ports = ns ? [] : ['--stun-listen', '127.0.0.1:0', '--admin-listen', 'off'];
+    const argv = [IEUM, 'serve', '--dev', '--listen', listen, ...ports, ...(data ? ['--data', data] : []), ...args];
     s.process = new Process(argv, { dir, name, ns });
     // The first address is the one to open.
     const [origin] = await s.process.said(/https?:\/\/[^\s"/]+/);

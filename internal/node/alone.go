@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
@@ -20,6 +21,8 @@ type RelayConfig struct {
 	Relay  RelaySettings
 
 	TLSCert, TLSKey string // files, PEM: for turns:
+	Admin           AdminSettings
+	Version         string
 	Log             *slog.Logger
 }
 
@@ -27,6 +30,7 @@ type relayPlan struct {
 	RelayConfig
 	relay relay.Config
 	cert  *tls.Certificate
+	admin *admin.Config // nil: no metrics
 }
 
 // Validate reports every fault at once, without opening a socket.
@@ -45,15 +49,16 @@ func (c RelayConfig) plan() (*relayPlan, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &relayPlan{RelayConfig: c}
-	var err1, err2, err3 error
+	var err1, err2, err3, err4 error
 	p.relay, err1 = c.Relay.plan(c.Listen, false, c.Log)
 	p.relay.MaxAge = allocationAge
 	p.cert, err2 = loadCert(c.TLSCert, c.TLSKey)
 	if len(p.relay.Secret) == 0 && err1 == nil {
 		err3 = errors.New("a relay secret is required: --relay-secret-file or IEUM_RELAY_SECRET, the same as the servers have")
 	}
+	p.admin, err4 = c.Admin.plan(c.Log)
 	listen := checkListen("--listen", c.Listen)
-	if err := errors.Join(listen, err1, err2, err3); err != nil {
+	if err := errors.Join(listen, err1, err2, err3, err4); err != nil {
 		return nil, err
 	}
 	return p, prefix("relay", p.relay.Validate())
@@ -61,8 +66,10 @@ func (c RelayConfig) plan() (*relayPlan, error) {
 
 // Relay is a relay alone that runs until Close.
 type Relay struct {
-	relay *relay.Server
-	port  *turnPort
+	relay    *relay.Server
+	port     *turnPort
+	admin    *admin.Server // nil: no metrics
+	accounts *accounts
 }
 
 // StartRelay checks the configuration, opens the sockets and serves. When it fails, nothing stays open.
@@ -71,29 +78,44 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Relay{}
+	n := &Relay{accounts: newAccounts(p.Log)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close(context.Background()))
 		}
 	}()
+	p.relay.Ended = n.accounts.take
 	listener, server, err := openRelay(p.relay, p.Relay.STUNListen != "", p.Log)
 	if err != nil {
 		return nil, prefix("--listen", err)
 	}
 	n.relay = server
 	n.port = openTURNPort(listener, p.cert, server.ServeConn, p.Log)
+	r, err := newRegistry(p.Version, server.Collector(), portCollector{"relay": n.port.door})
+	if err != nil {
+		return nil, err
+	}
+	if err = n.accounts.register(r); err != nil {
+		return nil, prefix("metrics", err)
+	}
+	if n.admin, err = startAdmin(p.admin, p.Admin.Listen != "", r); err != nil {
+		return nil, err
+	}
 	return n, nil
 }
 
-// Close ends all allocations and returns when all is quiet.
-func (n *Relay) Close(context.Context) error {
+// Close ends all allocations and returns when all is quiet; who asks for metrics is cut off when ctx is done.
+func (n *Relay) Close(ctx context.Context) error {
 	var faults []error
 	if n.port != nil {
 		faults = append(faults, n.port.close())
 	}
 	if n.relay != nil {
 		faults = append(faults, prefix("close relay", n.relay.Close()))
+	}
+	n.accounts.close()
+	if n.admin != nil {
+		faults = append(faults, prefix("close metrics", n.admin.Close(ctx)))
 	}
 	return errors.Join(faults...)
 }

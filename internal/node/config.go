@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
@@ -38,6 +39,8 @@ type Config struct {
 	TLSCert, TLSKey string // files, PEM
 	TLSSelfSigned   bool
 
+	Admin AdminSettings
+
 	Data string // folder for what must outlast a restart; empty: nothing does
 	Dev  bool   // for trying: loopback, a license of its own, pages that know it
 
@@ -56,7 +59,8 @@ type plan struct {
 	relay     relay.Config
 	external  *external // nil: a relay of our own
 	cert      *tls.Certificate
-	ephemeral bool // the license key dies with this process
+	admin     *admin.Config // nil: no metrics
+	ephemeral bool          // the license key dies with this process
 }
 
 // Validate reports every fault at once, without opening a socket or writing a file.
@@ -86,6 +90,9 @@ func (c Config) plan(write bool) (*plan, error) {
 	fault(p.planLicense(write))
 	fault(p.planTLS(write))
 	fault(p.planRelay())
+	var err error
+	p.admin, err = p.Admin.plan(p.Log)
+	fault(err)
 	if c.ResumeWindow < 0 || c.ResumeWindow > time.Hour {
 		fault(errors.New("--resume-window: must be between 0 and 1h"))
 	}

@@ -24,6 +24,9 @@ func startRelayAlone(t *testing.T, c RelayConfig) *Relay {
 	if c.Relay.STUNListen == "" {
 		c.Relay.STUNListen = "127.0.0.1:0"
 	}
+	if c.Admin.Listen == "" {
+		c.Admin = noAdmin
+	}
 	r, err := StartRelay(c)
 	if err != nil {
 		t.Fatal(err)

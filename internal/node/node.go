@@ -14,6 +14,9 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/transport"
@@ -34,6 +37,9 @@ type Node struct {
 	ws    *transport.WebSocket
 	sio   *socketio.Server
 	http  *http.Server
+	admin *admin.Server // nil: no metrics
+
+	accounts *accounts
 
 	serving sync.WaitGroup
 	failed  chan error // at most one: the HTTP server ended by itself
@@ -45,7 +51,7 @@ func Start(c Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{plan: p, log: p.Log, failed: make(chan error, 1)}
+	n := &Node{plan: p, log: p.Log, accounts: newAccounts(p.Log), failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close(context.Background()))
@@ -62,6 +68,9 @@ func Start(c Config) (_ *Node, err error) {
 	n.sio = socketio.New(socketio.Config{Conn: conns}, n.hub.Accept)
 	handler, err := n.routes()
 	if err != nil {
+		return nil, err
+	}
+	if err = n.openAdmin(); err != nil {
 		return nil, err
 	}
 	n.http = newHTTP(handler, p.Log)
@@ -111,7 +120,7 @@ func (n *Node) openPorts() error {
 		}
 		return prefix("--listen", err)
 	}
-	p.relay.Holder = n.holder
+	p.relay.Holder, p.relay.Ended = n.holder, n.accounts.take
 	stunWanted := p.Relay.STUNListen != ""
 	listener, server, err := openRelay(p.relay, stunWanted, p.Log)
 	if err != nil {
@@ -130,6 +139,30 @@ func (n *Node) openPorts() error {
 	}
 	n.door = transport.NewSwitch(listener, switchConfig(p.cert, server.ServeConn, p.Log))
 	return nil
+}
+
+func (n *Node) openAdmin() error {
+	ports := portCollector{"all": n.door}
+	more := []prometheus.Collector{admin.Signaling(n.hub.Stats), ports, prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Name: "ieum_signaling_connections", Help: "Open connections of clients, of all carriers."},
+		func() float64 { return float64(n.ws.Count() + n.sio.Count()) })}
+	if n.turn != nil {
+		ports["relay"] = n.turn.door
+	}
+	if n.relay != nil {
+		more = append(more, n.relay.Collector())
+	}
+	r, err := newRegistry(n.plan.Version, more...)
+	if err != nil {
+		return err
+	}
+	if n.relay != nil {
+		if err := n.accounts.register(r); err != nil {
+			return prefix("metrics", err)
+		}
+	}
+	n.admin, err = startAdmin(n.plan.admin, n.plan.Admin.Listen != "", r)
+	return err
 }
 
 // holder tells the relay who holds a session that is in a room.
@@ -213,8 +246,20 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.hub != nil {
 		n.hub.Close()
 	}
+	n.accounts.close()
+	if n.admin != nil { // last, so that the end can be watched
+		faults = append(faults, prefix("close metrics", n.admin.Close(ctx)))
+	}
 	n.serving.Wait()
 	return errors.Join(faults...)
+}
+
+// AdminAddr is where metrics are served; nil: nowhere.
+func (n *Node) AdminAddr() net.Addr {
+	if n.admin == nil {
+		return nil
+	}
+	return n.admin.Addr()
 }
 
 // Addr is where pages and signaling are served.

@@ -21,7 +21,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var anyPorts = RelaySettings{STUNListen: "127.0.0.1:0"}
+var (
+	anyPorts = RelaySettings{STUNListen: "127.0.0.1:0"}
+	noAdmin  = AdminSettings{Listen: "off"}
+)
 
 func start(t *testing.T, c Config) *Node {
 	t.Helper()
@@ -30,6 +33,9 @@ func start(t *testing.T, c Config) *Node {
 	}
 	if c.Relay.STUNListen == "" {
 		c.Relay.STUNListen = "127.0.0.1:0"
+	}
+	if c.Admin.Listen == "" {
+		c.Admin.Listen = "off"
 	}
 	n, err := Start(c)
 	if err != nil {
@@ -129,7 +135,7 @@ func TestTwoNodesInOneProcess(t *testing.T) {
 
 // What internal/signaling tests in virtual time, once over real sockets and a real file.
 func TestSessionOutlastsARestartWithData(t *testing.T) {
-	c := Config{Dev: true, Data: t.TempDir(), Listen: "127.0.0.1:0", Relay: anyPorts}
+	c := Config{Dev: true, Data: t.TempDir(), Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin}
 	first, err := Start(c)
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +206,7 @@ func TestWithoutDevThereIsNoDevRoute(t *testing.T) {
 
 func TestStartThatFailsLeavesNothingOpen(t *testing.T) {
 	n := start(t, Config{Dev: true})
-	if _, err := Start(Config{Dev: true, Listen: n.Addr().String(), Relay: anyPorts}); err == nil {
+	if _, err := Start(Config{Dev: true, Listen: n.Addr().String(), Relay: anyPorts, Admin: noAdmin}); err == nil {
 		t.Fatal("started on a port that is taken")
 	}
 	if _, err := Start(Config{Listen: "127.0.0.1:0"}); err == nil {
@@ -220,7 +226,7 @@ func TestValidateWritesNothing(t *testing.T) {
 
 // Browsers connect ahead of time, and a request may be on its way for ever: neither makes a stop a failure.
 func TestClientsThatSayNothingDoNotMakeAStopFail(t *testing.T) {
-	n, err := Start(Config{Dev: true, Listen: "127.0.0.1:0", Relay: anyPorts})
+	n, err := Start(Config{Dev: true, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin})
 	if err != nil {
 		t.Fatal(err)
 	}

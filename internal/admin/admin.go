@@ -1,0 +1,137 @@
+// Package admin serves what operators and their monitoring ask: /metrics in the form of Prometheus, and /healthz. It has a listener of
+// its own, by default on loopback: figures say who uses the server and how much.
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// minKey keeps keys from being guessed.
+const minKey = 16
+
+// Config of a listener for operators.
+type Config struct {
+	// Listen is "host:port", TCP.
+	Listen string
+	// Key, when given, is asked for as "Authorization: Bearer KEY"; /healthz needs none. A listener that is not on loopback must have
+	// one, of 16 bytes at least.
+	Key []byte
+	// Metrics are what /metrics shows.
+	Metrics prometheus.Gatherer
+	Log     *slog.Logger
+}
+
+// Validate tells everything that is wrong. It opens nothing.
+func (c Config) Validate() error {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return fmt.Errorf("%q is not of the form host:port", c.Listen)
+	}
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case len(c.Key) > 0 && len(c.Key) < minKey:
+		return fmt.Errorf("the key has %d bytes, at least %d are needed", len(c.Key), minKey)
+	case len(c.Key) == 0 && (err != nil || !ip.IsLoopback()):
+		return errors.New("other machines can reach it: give a key, or an address of loopback")
+	}
+	return nil
+}
+
+// Server is a listener that serves until Close.
+type Server struct {
+	listen  net.Listener
+	http    *http.Server
+	serving sync.WaitGroup
+}
+
+// Start opens the listener and serves.
+func Start(c Config) (*Server, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{listen: l}
+	s.http = &http.Server{
+		Handler: c.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
+	}
+	s.serving.Go(func() {
+		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			c.Log.Error("metrics are served no longer", "error", err)
+		}
+	})
+	return s, nil
+}
+
+// Addr is where it listens.
+func (s *Server) Addr() net.Addr { return s.listen.Addr() }
+
+// Close returns when nothing is served any more, or soon after ctx is done.
+func (s *Server) Close(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = s.http.Close() // who asks for figures comes again
+	}
+	s.serving.Wait()
+	return err
+}
+
+func (c Config) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.Handle("GET /metrics", c.guard(promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{
+		MaxRequestsInFlight: 4, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelWarn),
+	})))
+	return mux
+}
+
+// guard lets in whoever has the key. Without one it is the address that protects, and a page in a browser of this machine must not get
+// round it by a name of its own that points to loopback.
+func (c Config) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		switch {
+		case len(c.Key) == 0 && !isLiteral(r.Host):
+			http.Error(w, "Ask by address: this name is not known here.", http.StatusForbidden)
+		case len(c.Key) > 0 && !c.knows(r.Header.Get("Authorization")):
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "A key is required.", http.StatusUnauthorized)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (c Config) knows(authorization string) bool {
+	scheme, key, _ := strings.Cut(authorization, " ")
+	got, want := sha256.Sum256([]byte(key)), sha256.Sum256(c.Key)
+	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
+}
+
+func isLiteral(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	_, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil || name == "localhost"
+}

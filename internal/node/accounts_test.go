@@ -1,0 +1,196 @@
+package node
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/ieum-rtc/ieum/internal/relay"
+)
+
+// lockedText is a log that can be read while it is written.
+type lockedText struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestARecordIsCountedAndLogged(t *testing.T) {
+	log := &lockedText{}
+	a := newAccounts(slog.New(slog.NewTextHandler(log, nil)))
+	a.take(relay.Record{
+		Holder: relay.Holder{License: "KP-1", User: "kim", Room: "K1"}, Transport: "tls", Duration: 90 * time.Second,
+		Up: relay.Traffic{Packets: 2, Bytes: 30}, Down: relay.Traffic{Packets: 4, Bytes: 50}, Dropped: map[string]uint64{"own-port": 1, "bandwidth": 2}, Why: "left",
+	})
+	a.take(relay.Record{Transport: "udp", Duration: time.Second, Why: "closed"})
+	a.close()
+	for _, want := range []string{
+		`msg="relay allocation ended" why=left transport=tls seconds=90 upBytes=30 downBytes=50 upPackets=2 downPackets=4 license=KP-1 user=kim room=K1 dropped=3`,
+		`why=closed transport=udp seconds=1 upBytes=0 downBytes=0 upPackets=0 downPackets=0` + "\n",
+	} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("%s\nis not in\n%s", want, log)
+		}
+	}
+	for want, got := range map[float64]float64{
+		1:  testutil.ToFloat64(a.ended.WithLabelValues("tls", "left")),
+		90: testutil.ToFloat64(a.seconds.WithLabelValues("tls")),
+		30: testutil.ToFloat64(a.bytes.WithLabelValues("up")),
+		50: testutil.ToFloat64(a.bytes.WithLabelValues("down")),
+		0:  testutil.ToFloat64(a.unlogged),
+	} {
+		if got != want {
+			t.Errorf("counted %v, want %v", got, want)
+		}
+	}
+}
+
+// stuck is a log that takes nothing until it is let go.
+type stuck chan struct{}
+
+func (s stuck) Write(p []byte) (int, error) { <-s; return len(p), nil }
+
+func TestASlowLogHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(stuck)
+		a := newAccounts(slog.New(slog.NewTextHandler(release, nil)))
+		a.take(relay.Record{Transport: "udp"})
+		synctest.Wait() // it is being written
+		for range maxRecords + 7 {
+			a.take(relay.Record{Transport: "udp"})
+		}
+		if got := testutil.ToFloat64(a.unlogged); got != 7 {
+			t.Errorf("%v not logged, want 7", got)
+		}
+		if got := testutil.ToFloat64(a.ended.WithLabelValues("udp", "")); got != maxRecords+8 {
+			t.Errorf("%v counted", got)
+		}
+		close(release)
+		a.close()
+	})
+}
+
+func TestLabelsAreBounded(t *testing.T) {
+	a := newAccounts(slog.New(slog.DiscardHandler))
+	for i := range 1000 {
+		a.take(relay.Record{Transport: fmt.Sprint(i), Why: fmt.Sprint(i)})
+	}
+	a.close()
+	r := prometheus.NewRegistry()
+	if err := a.register(r); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := testutil.GatherAndCount(r, "ieum_relay_ended_total"); err != nil || n != maxReasons+1 {
+		t.Errorf("%d series, %v", n, err)
+	}
+}
+
+// A relayed call leaves a line and figures that can be asked for.
+func TestMetricsOfARunningServer(t *testing.T) {
+	log := &lockedText{}
+	n := start(t, Config{Dev: true, Version: "v1", Admin: AdminSettings{Listen: "127.0.0.1:0"}, RelayListen: "127.0.0.1:0",
+		Log: slog.New(slog.NewTextHandler(log, nil))})
+	c := call(t, n, map[string]any{"userId": "kim"})
+	c.join()
+	if err := c.allocate(c.urls()[len(c.urls())-1], nil); err != nil {
+		t.Fatal(err)
+	}
+	metrics := "http://" + n.AdminAddr().String() + "/metrics"
+	for _, want := range []string{
+		`ieum_build_info{goversion="go`, `version="v1"} 1`, "ieum_signaling_sessions 1", "ieum_signaling_rooms 1", "ieum_signaling_connections 1",
+		`ieum_port_connections_total{as="turn",port="relay"} 1`, `ieum_port_connections_total{as="shed",port="all"} 0`,
+		"ieum_relay_allocations 0", `ieum_relay_ended_total{transport="tcp",why=`, "go_goroutines ",
+	} {
+		has(t, metrics, want)
+	}
+	if res, body := get(t, "http://"+n.AdminAddr().String()+"/healthz"); res.StatusCode != http.StatusOK || body != "ok\n" {
+		t.Errorf("%d %q", res.StatusCode, body)
+	}
+	if err := n.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text := log.String()
+	if !strings.Contains(text, `msg="relay allocation ended"`) || !strings.Contains(text, "license=DEV-LOCAL-01 user=kim room=K") {
+		t.Errorf("no record in\n%s", text)
+	}
+	for _, line := range strings.Split(text, "\n") {
+		if strings.Contains(line, "allocation ended") && strings.Contains(line, "127.0.0.1") {
+			t.Errorf("an address is logged: %s", line)
+		}
+	}
+}
+
+// has asks until the metrics have a text: an allocation's end is known to the client first.
+func has(t *testing.T, metrics, want string) {
+	t.Helper()
+	for end := time.Now().Add(failSafe); ; {
+		_, body := get(t, metrics)
+		if strings.Contains(body, want) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no %s in\n%s", want, body)
+		}
+	}
+}
+
+func TestMetricsOfARelayAlone(t *testing.T) {
+	r := startRelayAlone(t, RelayConfig{Admin: AdminSettings{Listen: "127.0.0.1:0"}})
+	_, body := get(t, "http://"+r.admin.Addr().String()+"/metrics")
+	for _, want := range []string{"ieum_relay_allocations 0", `ieum_port_deciding{port="relay"} 0`, "ieum_build_info"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s in\n%s", want, body)
+		}
+	}
+	if strings.Contains(body, "ieum_signaling") {
+		t.Error("a relay has no sessions")
+	}
+}
+
+func TestMetricsNeedAKeyBeyondLoopback(t *testing.T) {
+	for listen, want := range map[string]string{":7103": "--admin-listen", "x": "--admin-listen", "off": "", "": "", "localhost:0": ""} {
+		err := Config{Dev: true, Admin: AdminSettings{Listen: listen}}.Validate()
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v", listen, err)
+		}
+	}
+	c := Config{Dev: true, Admin: AdminSettings{Listen: ":0", Key: "0123456789abcdef"}}
+	n := start(t, c)
+	_, port, _ := strings.Cut(n.AdminAddr().String(), "]:")
+	if res, _ := get(t, "http://127.0.0.1:"+port+"/metrics"); res.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without the key: %d", res.StatusCode)
+	}
+	// the default is given up when it is taken; what was asked for is not
+	taken := n.AdminAddr().String()
+	p, err := c.plan(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.admin.Listen = taken
+	if s, err := startAdmin(p.admin, false, prometheus.NewRegistry()); s != nil || err != nil {
+		t.Errorf("%v, %v", s, err)
+	}
+	if _, err := startAdmin(p.admin, true, prometheus.NewRegistry()); err == nil {
+		t.Error("started where another server is")
+	}
+}

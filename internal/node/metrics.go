@@ -1,0 +1,97 @@
+package node
+
+import (
+	"bytes"
+	"log/slog"
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/ieum-rtc/ieum/internal/admin"
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// AdminSettings say where metrics are served.
+type AdminSettings struct {
+	// Listen is a TCP address; "off": nowhere; default "127.0.0.1:7103", if it is free.
+	Listen string
+	// Key must be shown by whoever asks; required when Listen is not on loopback.
+	Key, KeyFile string
+}
+
+const adminListen = "127.0.0.1:7103"
+
+// plan returns what to start, without metrics yet; nil: nothing.
+func (s AdminSettings) plan(log *slog.Logger) (*admin.Config, error) {
+	if s.Listen == "off" {
+		return nil, nil
+	}
+	text, err := secret("--admin-key-file", s.KeyFile, "IEUM_ADMIN_KEY", s.Key)
+	if err != nil {
+		return nil, err
+	}
+	c := &admin.Config{Listen: literal(s.Listen), Key: bytes.TrimSpace(text), Log: log}
+	if s.Listen == "" {
+		c.Listen = adminListen
+	}
+	return c, prefix("--admin-listen", c.Validate())
+}
+
+// startAdmin serves metrics. An address that nobody asked for may be taken, by another server of this machine most likely.
+func startAdmin(c *admin.Config, wanted bool, metrics prometheus.Gatherer) (*admin.Server, error) {
+	if c == nil {
+		return nil, nil
+	}
+	cfg := *c
+	cfg.Metrics = metrics
+	s, err := admin.Start(cfg)
+	if err != nil && !wanted {
+		c.Log.Warn("metrics are not served", "listen", c.Listen, "error", err)
+		return nil, nil
+	}
+	return s, prefix("--admin-listen", err)
+}
+
+// newRegistry has what every program of ours shows.
+func newRegistry(version string, more ...prometheus.Collector) (*prometheus.Registry, error) {
+	r := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "ieum_build_info", Help: "1, with the version.", ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	all := append([]prometheus.Collector{build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}, more...)
+	for _, c := range all {
+		if err := r.Register(c); err != nil {
+			return nil, prefix("metrics", err)
+		}
+	}
+	return r, nil
+}
+
+// ports shows what came through the switches of TCP ports.
+type portCollector map[string]*transport.Switch // by what is served there: "all" or "relay"
+
+var (
+	portDeciding = prometheus.NewDesc("ieum_port_deciding", "Connections of which it is not known yet what they speak.", []string{"port"}, nil)
+	portTaken    = prometheus.NewDesc("ieum_port_connections_total",
+		"Connections by what became of them: http, turn, failed before it was known, slow, or shed because there were too many.",
+		[]string{"port", "as"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c portCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- portDeciding
+	ch <- portTaken
+}
+
+// Collect implements prometheus.Collector.
+func (c portCollector) Collect(ch chan<- prometheus.Metric) {
+	for port, door := range c {
+		s := door.Stats()
+		ch <- prometheus.MustNewConstMetric(portDeciding, prometheus.GaugeValue, float64(s.Deciding), port)
+		for as, n := range map[string]uint64{"http": s.HTTP, "turn": s.TURN, "failed": s.Failed, "slow": s.Slow, "shed": s.Shed} {
+			ch <- prometheus.MustNewConstMetric(portTaken, prometheus.CounterValue, float64(n), port, as)
+		}
+	}
+}
