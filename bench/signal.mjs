@@ -1,7 +1,7 @@
-// Measures our signaling server against two npm servers on the same work, each in turn, and prints medians and ratios as Markdown.
-// Progress goes to standard error; nothing is written.
+// Measures our signaling server, over both its carriers, against two npm servers on the same work, each in turn, and prints medians
+// and ratios as Markdown. Progress goes to standard error; nothing is written.
 //
-//   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000]
+//   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000] [--only ieum,ieum-socketio,peerjs,socketio]
 
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -20,6 +20,7 @@ const { values: flags } = parseArgs({
     rounds: { type: "string", default: "3" },
     conns: { type: "string", default: "1000,10000" },
     messages: { type: "string", default: "100000" },
+    only: { type: "string", default: "ieum,ieum-socketio,peerjs,socketio" },
   },
 });
 const rounds = Number(flags.rounds);
@@ -31,18 +32,19 @@ const env = { ...process.env, NODE_ENV: "production", IEUM_LICENSE_KEY: randomBy
 delete env.NODE_OPTIONS;
 const version = (name) => JSON.parse(readFileSync(join(here, "node_modules", name, "package.json"), "utf8")).version;
 
+// session limits of a million, so that no session is closed for sending too much
+const own = [ieum, "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off", "--relay-ip", "127.0.0.1",
+  "--session-rate", "1000000", "--session-burst", "1000000"];
+const at = (path) => (line) => /http:\/\/([\d.:]+)\//.exec(line)?.[1].replace(/^/, "ws://").concat(path);
+const only = flags.only.split(",");
+
 const servers = [
-  {
-    name: "Ieum",
-    protocol: "ieum",
-    // a million, so that no session is closed for sending too much
-    command: [ieum, "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off", "--relay-ip", "127.0.0.1",
-      "--session-rate", "1000000", "--session-burst", "1000000"],
-    url: (line) => /http:\/\/([\d.:]+)\//.exec(line)?.[1].replace(/^/, "ws://").concat("/signal"),
-  },
+  { name: "Ieum", protocol: "ieum", command: own, url: at("/signal") },
+  { name: "Ieum over Socket.IO", protocol: "ieum-socketio", command: own, url: at("/socket.io/") },
   { name: `peer ${version("peer")} (PeerJS)`, protocol: "peerjs", command: ["node", join(here, "peerjs.mjs")], url: address },
   { name: `socket.io ${version("socket.io")}`, protocol: "socketio", command: ["node", join(here, "socketio.mjs")], url: address },
-];
+].filter((s) => only.includes(s.protocol));
+if (servers.length !== only.length) throw new Error("--only takes ieum, ieum-socketio, peerjs and socketio");
 
 function address(line) {
   return /^ws:\/\/\S+$/.exec(line)?.[0];
@@ -117,19 +119,27 @@ const columns = [
 
 console.log(`${cpus().length} × ${cpus()[0].model}, Node ${process.version}; medians of ${rounds} alternating rounds (lowest to highest),`);
 console.log(`${Number(flags.messages).toLocaleString("en")} messages of 1,500 bytes each time. ×: how much of ours a peer needs.\n`);
-console.log(`| server | ${columns.map(([name]) => name).join(" | ")} |`);
-console.log(`|---|${columns.map(() => "---|").join("")}`);
-for (const conns of sizes) {
-  for (const server of servers) {
-    const cells = columns.map(([, get, digits, compared], i) => {
-      const values = reports(server, conns).map(get);
-      const show = (n) => n.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-      const m = median(values);
-      if (i === 0) return show(m);
-      const spread = compared && rounds > 1 ? ` (${show(Math.min(...values))}–${show(Math.max(...values))})` : "";
-      const ratio = compared && server !== servers[0] ? `, ${(m / median(reports(servers[0], conns).map(get))).toFixed(2)}×` : "";
-      return `${show(m)}${spread}${ratio}`;
-    });
-    console.log(`| ${server.name} | ${cells.join(" | ")} |`);
-  }
+// the carrier of Socket.IO is compared with the server of that protocol alone
+table(servers.filter((s) => s.protocol !== "ieum-socketio"));
+table(servers.filter((s) => s.protocol.endsWith("socketio")));
+
+/** Prints the rows of some servers; the first is what the others are compared with. */
+function table(rows) {
+  if (rows.length === 0) return;
+  console.log(`| server | ${columns.map(([name]) => name).join(" | ")} |`);
+  console.log(`|---|${columns.map(() => "---|").join("")}`);
+  for (const conns of sizes) for (const server of rows) console.log(`| ${server.name} | ${cells(server, rows[0], conns).join(" | ")} |`);
+  console.log();
+}
+
+function cells(server, first, conns) {
+  return columns.map(([, get, digits, compared], i) => {
+    const values = reports(server, conns).map(get);
+    const show = (n) => n.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    const m = median(values);
+    if (i === 0) return show(m);
+    const spread = compared && rounds > 1 ? ` (${show(Math.min(...values))}–${show(Math.max(...values))})` : "";
+    const ratio = compared && server !== first ? `, ${(m / median(reports(first, conns).map(get))).toFixed(2)}×` : "";
+    return `${show(m)}${spread}${ratio}`;
+  });
 }

@@ -18,7 +18,7 @@ type benchCmd struct {
 
 type benchSignalCmd struct {
 	URL            string `default:"ws://127.0.0.1:7102/signal" help:"Where the server takes WebSockets (default ${default})." placeholder:"WS-URL"`
-	Protocol       string `default:"ieum" enum:"ieum,peerjs,socketio" help:"What the server speaks: ieum, peerjs or socketio."`
+	Protocol       string `default:"ieum" enum:"ieum,ieum-socketio,peerjs,socketio" help:"What the server speaks: ieum, ieum-socketio (the same over Socket.IO), peerjs or socketio."`
 	LicenseKeyFile string `help:"File with the server's license key, to make a license for the users; or IEUM_LICENSE_KEY." placeholder:"FILE"`
 	DevLicense     string `help:"Take the license of a server started with --dev: http://HOST:PORT/dev/license; it allows 1,000 users." placeholder:"URL"`
 	Conns          int    `default:"1000" help:"Connections, in rooms of two (default ${default})." placeholder:"N"`
@@ -36,7 +36,7 @@ func (b *benchSignalCmd) Run(c *console) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
-	if cfg.Protocol == "ieum" {
+	if cfg.NeedsLicense() {
 		var err error
 		if cfg.CpCode, cfg.AuthKey, err = b.license(c.ctx); err != nil {
 			return err
@@ -51,7 +51,7 @@ func (b *benchSignalCmd) Run(c *console) error {
 	}
 	if report.Errors+report.Lost > 0 {
 		hint := ""
-		if cfg.Protocol == "ieum" {
+		if cfg.NeedsLicense() {
 			hint = " (a session may send 30 messages a second: start the server with --session-rate and --session-burst of a million)"
 		}
 		return fmt.Errorf("%d errors, %d messages lost: %s%s", report.Errors, report.Lost, report.Fault, hint)

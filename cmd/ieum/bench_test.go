@@ -48,14 +48,16 @@ func TestBenchSignalAgainstTheServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host := target(t, c.server)
-			args := []string{"bench", "signal", "--url", fmt.Sprintf("ws://%s/signal", host), "--conns", "8", "--pairs", "2", "--messages", "1500"}
-			code, out, errs := ieum(t, append(args, c.license(host)...)...)
-			var r load.SignalReport
-			if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
-				t.Fatalf("%d, %v: %s%s", code, err, out, errs)
-			}
-			if r.Messages != 1500 || r.Errors+r.Lost != 0 || r.Conns != 8 || r.Pairs != 2 {
-				t.Errorf("report %+v", r)
+			for protocol, path := range map[string]string{"ieum": "/signal", "ieum-socketio": "/socket.io/"} {
+				args := []string{"bench", "signal", "--protocol", protocol, "--url", "ws://" + host + path, "--conns", "8", "--pairs", "2", "--messages", "1500"}
+				code, out, errs := ieum(t, append(args, c.license(host)...)...)
+				var r load.SignalReport
+				if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
+					t.Fatalf("%s: %d, %v: %s%s", protocol, code, err, out, errs)
+				}
+				if r.Protocol != protocol || r.Messages != 1500 || r.Errors+r.Lost != 0 || r.Conns != 8 || r.Pairs != 2 {
+					t.Errorf("report %+v", r)
+				}
 			}
 		})
 	}

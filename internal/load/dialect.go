@@ -23,7 +23,7 @@ type dialect interface {
 	beat(text []byte) (reply string, is bool)
 }
 
-var dialects = map[string]dialect{"ieum": ieum{}, "peerjs": peerjs{}, "socketio": socketio{}}
+var dialects = map[string]dialect{"ieum": ieum{}, "ieum-socketio": ieumSocketIO{}, "peerjs": peerjs{}, "socketio": socketio{}}
 
 // ieum is our own protocol; docs/protocol.md.
 type ieum struct{}
@@ -31,7 +31,22 @@ type ieum struct{}
 func (ieum) address(base url.URL, _ *member) url.URL { return base }
 func (ieum) beat([]byte) (string, bool)              { return "", false }
 
-func (ieum) enter(ctx context.Context, m *member) error {
+func (ieum) enter(ctx context.Context, m *member) error { return enterRoom(ctx, m, bare{}) }
+
+// envelope is what a carrier puts around each message of our protocol.
+type envelope interface {
+	wrap(message []byte) []byte
+	unwrap(text []byte) ([]byte, error)
+}
+
+// bare is a WebSocket, which adds nothing.
+type bare struct{}
+
+func (bare) wrap(message []byte) []byte         { return message }
+func (bare) unwrap(text []byte) ([]byte, error) { return text, nil }
+
+// enterRoom registers m and brings it into the room of its pair.
+func enterRoom(ctx context.Context, m *member, e envelope) error {
 	cfg := &m.pair.run.cfg
 	steps := []request{
 		{"eventOp": "register", "cpCode": cfg.CpCode, "authKey": cfg.AuthKey, "userId": m.id},
@@ -47,7 +62,7 @@ func (ieum) enter(ctx context.Context, m *member) error {
 		if err != nil {
 			return err
 		}
-		if err := m.ask(ctx, string(text), answerTo(i+1)); err != nil {
+		if err := m.ask(ctx, string(e.wrap(text)), within(e, answerTo(i+1))); err != nil {
 			return fmt.Errorf("%s: %w", step["eventOp"], err)
 		}
 	}
@@ -55,11 +70,22 @@ func (ieum) enter(ctx context.Context, m *member) error {
 		return nil
 	}
 	// the first member hears of the second: what comes later would be taken for a message of play
-	return m.other().ask(ctx, "", func(text []byte) (bool, error) {
+	return m.other().ask(ctx, "", within(e, func(text []byte) (bool, error) {
 		var p protocol.Presence
 		err := json.Unmarshal(text, &p)
 		return p.Type == "join" && p.Sender == m.id, err
-	})
+	}))
+}
+
+// within lets answers judge what stands in the envelope.
+func within(e envelope, answers func([]byte) (bool, error)) func([]byte) (bool, error) {
+	return func(text []byte) (bool, error) {
+		message, err := e.unwrap(text)
+		if err != nil {
+			return false, err
+		}
+		return answers(message)
+	}
 }
 
 type request map[string]any
@@ -138,7 +164,15 @@ func (socketio) beat(text []byte) (string, bool) { return "3", len(text) == 1 &&
 
 // Engine.IO: 0 opens, 4 is a message; in it Socket.IO: 0 connects, 2 is an event (here with acknowledgement 0), 3 acknowledges.
 func (socketio) enter(ctx context.Context, m *member) error {
-	steps := []struct{ send, want string }{{"", "0{"}, {"40", "40{"}, {fmt.Sprintf(`420["join",%q]`, m.pair.room), "430["}}
+	return converse(ctx, m, append(connectSocketIO, step{fmt.Sprintf(`420["join",%q]`, m.pair.room), "430["}))
+}
+
+// step is what a member says, and how the answer begins.
+type step struct{ send, want string }
+
+var connectSocketIO = []step{{"", "0{"}, {"40", "40{"}}
+
+func converse(ctx context.Context, m *member, steps []step) error {
 	for _, s := range steps {
 		err := m.ask(ctx, s.send, func(text []byte) (bool, error) {
 			if !bytes.HasPrefix(text, []byte(s.want)) {
@@ -154,7 +188,34 @@ func (socketio) enter(ctx context.Context, m *member) error {
 }
 
 func (socketio) message(m *member, size int) (text, body, mark []byte) {
-	const frame = `42["knowledgetalk",`
-	text, body, mark = ieum{}.message(m, size-len(frame)-1)
-	return append(append([]byte(frame), text...), ']'), body, mark
+	text, body, mark = ieum{}.message(m, size-len(eventHead)-len(eventTail))
+	return event{}.wrap(text), body, mark
+}
+
+// event is the envelope of a message that Socket.IO carries.
+type event struct{}
+
+const eventHead, eventTail = `42["knowledgetalk",`, `]`
+
+func (event) wrap(message []byte) []byte {
+	return append(append([]byte(eventHead), message...), eventTail...)
+}
+
+func (event) unwrap(text []byte) ([]byte, error) {
+	message, isEvent := bytes.CutPrefix(text, []byte(eventHead))
+	message, ends := bytes.CutSuffix(message, []byte(eventTail))
+	if !isEvent || !ends {
+		return nil, fmt.Errorf("expected an event, got %.200q", text)
+	}
+	return message, nil
+}
+
+// ieumSocketIO is our own protocol, carried by Socket.IO: on the wire what socketio sends, so that the two can be compared.
+type ieumSocketIO struct{ socketio }
+
+func (ieumSocketIO) enter(ctx context.Context, m *member) error {
+	if err := converse(ctx, m, connectSocketIO); err != nil {
+		return err
+	}
+	return enterRoom(ctx, m, event{})
 }

@@ -36,7 +36,7 @@ type fakeWire interface {
 	message(s *fakeServer, c *gws.Conn, text string)
 }
 
-var fakeWires = map[string]fakeWire{"ieum": fakeIeum{}, "peerjs": fakePeerJS{}, "socketio": fakeSocketIO{}}
+var fakeWires = map[string]fakeWire{"ieum": fakeIeum{}, "ieum-socketio": fakeIeumSocketIO{}, "peerjs": fakePeerJS{}, "socketio": fakeSocketIO{}}
 
 func startFake(t *testing.T, protocol string) *fakeServer {
 	s := &fakeServer{T: t, wire: fakeWires[protocol], users: map[string]*gws.Conn{}, rooms: map[string][]*gws.Conn{}, sizes: map[int]bool{}}
@@ -112,11 +112,19 @@ func attribute(c *gws.Conn, name string) string {
 	return text
 }
 
-type fakeIeum struct{}
+// fakeIeum puts into its envelope what it sends; nil: it sends it as it is.
+type fakeIeum struct{ envelope envelope }
+
+func (f fakeIeum) wrap(text string) string {
+	if f.envelope == nil {
+		return text
+	}
+	return string(f.envelope.wrap([]byte(text)))
+}
 
 func (fakeIeum) opened(*fakeServer, *gws.Conn, *http.Request) {}
 
-func (fakeIeum) message(s *fakeServer, c *gws.Conn, text string) {
+func (f fakeIeum) message(s *fakeServer, c *gws.Conn, text string) {
 	var m struct {
 		EventOp, CpCode, AuthKey, UserID, RoomID, Target string
 		ReqID                                            int
@@ -125,7 +133,7 @@ func (fakeIeum) message(s *fakeServer, c *gws.Conn, text string) {
 		s.Errorf("%v: %.200q", err, text)
 	}
 	answer := func(code string) {
-		s.send(c, fmt.Sprintf(`{"eventOp":%q,"reqId":%d,"code":%q,"message":"from the test"}`, m.EventOp, m.ReqID, code))
+		s.send(c, f.wrap(fmt.Sprintf(`{"eventOp":%q,"reqId":%d,"code":%q,"message":"from the test"}`, m.EventOp, m.ReqID, code)))
 	}
 	switch m.EventOp {
 	case "register":
@@ -149,11 +157,12 @@ func (fakeIeum) message(s *fakeServer, c *gws.Conn, text string) {
 		user := attribute(c, "user")
 		answer("200")
 		for _, o := range s.rooms[m.RoomID] {
-			s.send(o, fmt.Sprintf(`{"eventOp":"presence","type":"join","roomId":%q,"seq":2,"user":{"id":%q},"sender":%q}`, m.RoomID, user, user))
+			s.send(o, f.wrap(fmt.Sprintf(`{"eventOp":"presence","type":"join","roomId":%q,"seq":2,"user":{"id":%q},"sender":%q}`, m.RoomID, user, user)))
 		}
 		s.rooms[m.RoomID] = append(s.rooms[m.RoomID], c)
 	case "sdp":
-		s.pass(c, s.users[m.Target], len(text), text)
+		whole := f.wrap(text)
+		s.pass(c, s.users[m.Target], len(whole), whole)
 	default:
 		s.Errorf("unexpected %.200q", text)
 	}
@@ -215,4 +224,24 @@ func (fakeSocketIO) message(s *fakeServer, c *gws.Conn, text string) {
 	default:
 		s.Errorf("unexpected %.200q", text)
 	}
+}
+
+// fakeIeumSocketIO opens as Socket.IO does, and then speaks our protocol in events.
+type fakeIeumSocketIO struct{ fakeSocketIO }
+
+func (f fakeIeumSocketIO) message(s *fakeServer, c *gws.Conn, text string) {
+	if text == "3" {
+		return
+	}
+	if text == "40" {
+		f.fakeSocketIO.message(s, c, text)
+		s.send(c, `2`)
+		return
+	}
+	message, err := event{}.unwrap([]byte(text))
+	if err != nil {
+		s.Error(err)
+		return
+	}
+	fakeIeum{event{}}.message(s, c, string(message))
 }

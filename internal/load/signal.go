@@ -17,9 +17,9 @@ import (
 
 // SignalConfig says what load Signal makes. Fields with a default take it when zero.
 type SignalConfig struct {
-	Protocol        string // ieum (default), peerjs or socketio
+	Protocol        string // ieum (default), ieum-socketio, peerjs or socketio
 	URL             string // ws://host:port/path
-	CpCode, AuthKey string // the license; ieum only
+	CpCode, AuthKey string // the license; ieum and ieum-socketio only
 	Conns           int    // connections: even, in rooms of two
 	Pairs           int    // rooms whose members pass messages, at most Conns/2
 	Messages        int    // deliveries to measure, after a fifth as many to warm up; 0: connections only
@@ -39,6 +39,11 @@ const (
 	maxSize     = 60_000
 )
 
+// NeedsLicense tells whether the protocol wants CpCode and AuthKey.
+func (c SignalConfig) NeedsLicense() bool {
+	return c.Protocol == "" || c.Protocol == "ieum" || c.Protocol == "ieum-socketio"
+}
+
 // Validate reports every fault.
 func (c SignalConfig) Validate() error {
 	var faults []error
@@ -48,7 +53,7 @@ func (c SignalConfig) Validate() error {
 		}
 	}
 	_, known := dialects[c.Protocol]
-	need(known || c.Protocol == "", "protocol: %q is none of ieum, peerjs, socketio", c.Protocol)
+	need(known || c.Protocol == "", "protocol: %q is none of ieum, ieum-socketio, peerjs, socketio", c.Protocol)
 	u, err := url.Parse(c.URL)
 	need(err == nil && u.Scheme == "ws" && u.Host != "", "url: %q is not of the form ws://host:port/path", c.URL)
 	need(c.Conns >= 2 && c.Conns <= maxConns && c.Conns%2 == 0, "conns: must be even, 2 to %d", maxConns)

@@ -134,11 +134,13 @@ func TestMessageTwiceIsAnError(t *testing.T) {
 }
 
 func TestRefusedLoginEndsTheRun(t *testing.T) {
-	s := startFake(t, "ieum")
-	cfg := config(s, "ieum")
-	cfg.AuthKey = "another"
-	if _, err := Signal(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "register: 401 from the test") {
-		t.Errorf("error %v", err)
+	for _, protocol := range []string{"ieum", "ieum-socketio"} {
+		s := startFake(t, protocol)
+		cfg := config(s, protocol)
+		cfg.AuthKey = "another"
+		if _, err := Signal(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "register: 401 from the test") {
+			t.Errorf("%s: error %v", protocol, err)
+		}
 	}
 }
 
