@@ -2,22 +2,55 @@ package transport
 
 import "sync"
 
-// outbox is the bounded queue before a connection's writer. The writer is a goroutine that exists only while there is
-// something to write: thousands of silent connections need none.
+// outbox is the bounded queue before a connection's writer. Whoever sends while nobody writes, writes as much as the socket takes at
+// once; for the rest there is a goroutine, which exists only while there is something to write: thousands of silent connections
+// need none, and most messages neither.
 type outbox struct {
 	maxCount, maxBytes int
-	write              func(m *Message) error        // writes one message, with a deadline
-	finish             func(code int, reason string) // writes the close frame and ends the connection
+	try                func(b []byte) (int, error)   // writes without waiting; nil: not possible
+	write              func(b []byte) error          // writes all, with a deadline
+	finish             func(code int, reason string) // ends the connection: writes the close frame, or for 1006 none
 	hurry              func()                        // cuts short a write that blocks
 
 	mu      sync.Mutex
 	queue   []*Message
-	bytes   int  // of queue, and of what the writer is writing
-	writing bool // the writer runs
+	count   int    // messages of queue, and of what is being written
+	bytes   int    // theirs
+	control []byte // frames that go before the queue: a ping, an answer to one
+	writing bool   // somebody writes
 	closing bool
 	code    int
 	reason  string
 	writers sync.WaitGroup
+}
+
+// chunk is frames on their way into the socket: several small messages become one write.
+type chunk struct {
+	b     []byte
+	count int
+	bytes int
+}
+
+// beyond it no further message is added to a chunk
+const chunkSize = 16 << 10
+
+// frames that may wait to go before the queue: more than the answer to one ping and one of ours are dropped (RFC 6455, section 5.5.3)
+const maxWaitingControl = 2 * (maxControl + 2)
+
+var chunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, 0, 2048)} }}
+
+func (k *chunk) add(m *Message) {
+	k.b = appendFrame(k.b, opText, m.B)
+	k.count++
+	k.bytes += len(m.B)
+	m.Release()
+}
+
+func (k *chunk) free() {
+	if cap(k.b) <= 2*chunkSize {
+		k.b, k.count, k.bytes = k.b[:0], 0, 0
+		chunks.Put(k)
+	}
 }
 
 // send takes over one reference to m.
@@ -28,9 +61,9 @@ func (o *outbox) send(m *Message) bool {
 		m.Release()
 		return false
 	}
-	if len(o.queue) >= o.maxCount || o.bytes+len(m.B) > o.maxBytes {
+	if o.count >= o.maxCount || o.bytes+len(m.B) > o.maxBytes {
 		dropped := o.queue
-		o.queue = nil
+		o.forget(dropped)
 		o.close(1013, "outbox full: reconnect and resume")
 		o.mu.Unlock()
 		o.hurry()
@@ -39,11 +72,51 @@ func (o *outbox) send(m *Message) bool {
 		}
 		return false
 	}
-	o.queue = append(o.queue, m)
+	o.count++
 	o.bytes += len(m.B)
-	o.start()
+	if o.try == nil || o.writing {
+		o.queue = append(o.queue, m)
+		o.start()
+		o.mu.Unlock()
+		return true
+	}
+	o.writing = true
+	o.writers.Add(1)
 	o.mu.Unlock()
+	o.now(m)
 	return true
+}
+
+// now writes m without waiting, and leaves to a goroutine what the socket does not take or what has come meanwhile.
+func (o *outbox) now(m *Message) {
+	k := chunks.Get().(*chunk)
+	k.add(m)
+	n, err := o.try(k.b)
+	o.mu.Lock()
+	if err == nil && n == len(k.b) && len(o.queue) == 0 && len(o.control) == 0 && !o.closing {
+		o.written(k)
+		o.writing = false
+		o.mu.Unlock()
+		o.writers.Done()
+		k.free()
+		return
+	}
+	if err != nil {
+		o.broken() // before others can fill the queue
+	}
+	o.mu.Unlock()
+	go o.run(k, n, err)
+}
+
+// say lets a ping or pong go before what is queued, unless enough of them wait.
+func (o *outbox) say(op byte, payload []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing || len(o.control)+len(payload)+2 > maxWaitingControl {
+		return
+	}
+	o.control = appendFrame(o.control, op, payload)
+	o.start()
 }
 
 // end lets the writer send what is queued and then close with code.
@@ -55,7 +128,18 @@ func (o *outbox) end(code int, reason string) {
 	}
 }
 
-// close and start are called with mu held.
+// answer is end for a client that has closed: what is queued is not sent any more.
+func (o *outbox) answer(code int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.closing {
+		o.drop()
+		o.close(code, "")
+	}
+}
+
+// What follows up to run is called with mu held.
+
 func (o *outbox) close(code int, reason string) {
 	o.closing, o.code, o.reason = true, code, reason
 	o.start()
@@ -65,61 +149,92 @@ func (o *outbox) start() {
 	if !o.writing {
 		o.writing = true
 		o.writers.Add(1)
-		go o.run()
+		go o.run(chunks.Get().(*chunk), 0, nil)
 	}
 }
 
-func (o *outbox) run() {
+func (o *outbox) written(k *chunk) {
+	o.count -= k.count
+	o.bytes -= k.bytes
+}
+
+// forget takes messages off the queue.
+func (o *outbox) forget(queue []*Message) {
+	for _, m := range queue {
+		o.count--
+		o.bytes -= len(m.B)
+	}
+	o.queue = nil
+}
+
+func (o *outbox) drop() {
+	dropped := o.queue
+	o.forget(dropped)
+	o.control = nil
+	for _, m := range dropped {
+		m.Release()
+	}
+}
+
+// broken says that a write has failed.
+func (o *outbox) broken() {
+	o.drop()
+	o.closing, o.code, o.reason = true, 1006, ""
+}
+
+// fill moves what waits into k.
+func (o *outbox) fill(k *chunk) {
+	k.b = append(k.b[:0], o.control...)
+	k.count, k.bytes = 0, 0
+	o.control = nil
+	n := 0
+	for n < len(o.queue) && (n == 0 || len(k.b)+len(o.queue[n].B) <= chunkSize) {
+		k.add(o.queue[n])
+		n++
+	}
+	rest := copy(o.queue, o.queue[n:])
+	clear(o.queue[rest:])
+	o.queue = o.queue[:rest]
+	if rest == 0 && cap(o.queue) > 8 {
+		o.queue = nil
+	}
+}
+
+// run writes what is left of k, of which n bytes were written before err, and then everything that waits.
+func (o *outbox) run(k *chunk, n int, err error) {
 	defer o.writers.Done()
+	defer k.free()
 	for {
+		if err == nil && n < len(k.b) {
+			err = o.write(k.b[n:])
+		}
 		o.mu.Lock()
-		if len(o.queue) == 0 {
+		o.written(k)
+		if err != nil {
+			o.broken()
+		}
+		o.fill(k)
+		if len(k.b) == 0 {
 			o.writing = o.closing // a closing outbox needs no further writer
 			closing, code, reason := o.closing, o.code, o.reason
-			if cap(o.queue) > 8 {
-				o.queue = nil
-			}
 			o.mu.Unlock()
 			if closing {
 				o.finish(code, reason)
 			}
 			return
 		}
-		m := o.queue[0]
-		n := copy(o.queue, o.queue[1:])
-		o.queue[n] = nil
-		o.queue = o.queue[:n]
-		o.mu.Unlock()
-
-		size := len(m.B)
-		err := o.write(m)
-		m.Release()
-
-		o.mu.Lock()
-		o.bytes -= size
-		if err != nil {
-			o.drop()
-		}
+		n, err = 0, nil
 		o.mu.Unlock()
 	}
 }
 
-// drop empties the queue; mu is held.
-func (o *outbox) drop() {
-	for _, m := range o.queue {
-		o.bytes -= len(m.B)
-		m.Release()
-	}
-	o.queue = nil
-	if !o.closing {
-		o.closing, o.code, o.reason = true, 1006, ""
-	}
-}
-
-// wait returns when the writer has ended. Nothing may be sent afterwards but what send refuses.
+// wait returns when the last writer has ended. Nothing may be sent afterwards but what send refuses.
 func (o *outbox) wait() {
 	o.mu.Lock()
 	o.drop()
+	if !o.closing {
+		o.closing, o.code, o.reason = true, 1006, ""
+	}
 	o.mu.Unlock()
 	o.writers.Wait()
 }

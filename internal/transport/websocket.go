@@ -1,7 +1,7 @@
 package transport
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
-
-	"github.com/lxzan/gws"
 )
 
 // Config bounds what a connection may cost. The zero value of each field means its default.
@@ -64,12 +62,13 @@ const lingerAfterClose = time.Second
 
 // WebSocket is an http.Handler that upgrades requests (RFC 6455) and serves the connections.
 type WebSocket struct {
-	cfg      Config
-	accept   func(Conn) Receiver
-	upgrader *gws.Upgrader
+	cfg    Config
+	accept func(Conn) Receiver
+	clock  atomic.Int64 // nanoseconds, of the sweeper's last round: asking for the time at each message would cost more than it tells
 
 	mu      sync.Mutex
 	conns   map[*wsConn]struct{}
+	doubts  []*wsConn // see socket
 	closed  bool
 	running sync.WaitGroup // a reader for each connection, and the sweeper
 	stop    chan struct{}
@@ -79,23 +78,10 @@ type WebSocket struct {
 func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 	cfg.defaults()
 	s := &WebSocket{cfg: cfg, accept: accept, conns: map[*wsConn]struct{}{}, stop: make(chan struct{})}
-	s.upgrader = gws.NewUpgrader(&events{}, &gws.ServerOption{
-		ReadMaxPayloadSize: cfg.MaxMessage,
-		ReadBufferSize:     readBuffer,
-		HandshakeTimeout:   10 * time.Second,
-		NewSession:         func() gws.SessionStorage { return &owner{} },
-		Logger:             gwsLog{cfg.Log},
-	})
+	s.clock.Store(time.Now().UnixNano())
 	s.running.Go(s.sweep)
 	return s
 }
-
-// A connection is silent most of its life, and larger messages are read past the buffer. Where a pending reader has read ahead
-// already, the buffer needs to hold no more than a frame's header.
-const (
-	readBuffer   = 512
-	headerBuffer = 16
-)
 
 // ServeHTTP refuses foreign pages with 403, upgrades, and returns at once: the handler's stack and request are then freed.
 func (s *WebSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.Upgrade(w, r, s.accept) }
@@ -113,9 +99,11 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 		http.Error(w, "The server is stopping.", http.StatusServiceUnavailable)
 		return false
 	}
-	if !wantsUpgrade(r) {
+	accepted, refusal := handshake(r)
+	if refusal != 0 {
 		w.Header().Set("Upgrade", "websocket")
-		http.Error(w, "This address speaks WebSocket.", http.StatusUpgradeRequired)
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		http.Error(w, "This address speaks WebSocket.", refusal)
 		return false
 	}
 	hj, ok := w.(http.Hijacker)
@@ -127,25 +115,17 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 	if err != nil {
 		return false
 	}
-	c := &wsConn{srv: s, net: &lingerConn{Conn: nc}, peer: PeerOf(r, origin)}
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered()) // of a client that did not wait for our answer
-	c.ws, err = s.upgrader.UpgradeFromConn(c.net, c.net.reader(early), r)
-	if err != nil {
-		_ = nc.Close()
-		return false
+	_ = nc.SetDeadline(time.Now().Add(s.cfg.WriteTimeout))
+	_, err = nc.Write(accepted)
+	if err == nil {
+		err = nc.SetDeadline(time.Time{})
 	}
-	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, finish: c.finish, hurry: c.hurry}
-	c.ws.Session().(*owner).conn = c
-	c.heard.Store(time.Now().UnixNano())
-	if !s.add(c, accept) {
+	if err != nil || !s.add(newConn(s, nc, PeerOf(r, origin), bytes.Clone(early)), accept) {
 		_ = nc.Close()
 		return false
 	}
 	return true
-}
-
-func wantsUpgrade(r *http.Request) bool {
-	return r.Method == http.MethodGet && r.Header.Get("Upgrade") != "" && r.Header.Get("Sec-WebSocket-Key") != ""
 }
 
 func (s *WebSocket) stopped() bool {
@@ -162,13 +142,7 @@ func (s *WebSocket) add(c *wsConn, accept func(Conn) Receiver) bool {
 	}
 	s.conns[c] = struct{}{}
 	s.running.Add(1)
-	go func() { // the reader; not by s.running.Go, since every frame below a silent connection counts: see pending
-		defer c.ended()
-		c.handling = true
-		c.receiver = accept(c)
-		c.handling = false
-		c.ws.ReadLoop()
-	}()
+	go c.serve(accept) // not by s.running.Go, since every frame below a silent connection counts: see socket
 	return true
 }
 
@@ -217,30 +191,57 @@ func (s *WebSocket) Close(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		for _, c := range s.snapshot() {
-			_ = c.net.Conn.Close()
+			_ = c.net.Close()
 		}
 		<-quiet
 		return ctx.Err()
 	}
 }
 
-// sweep pings silent connections and ends those that stay silent: one goroutine for all, no timer each.
+// how long an end may go unseen that came right behind a message
+const doubtFor = time.Second
+
+// sweep pings silent connections, ends those that stay silent, and settles doubts: one goroutine for all, no timer each.
 func (s *WebSocket) sweep() {
-	every := time.NewTicker(s.cfg.PingAfter / 5)
-	defer every.Stop()
+	second := time.NewTicker(min(doubtFor, s.cfg.PingAfter/5))
+	defer second.Stop()
+	silence := time.NewTicker(s.cfg.PingAfter / 5)
+	defer silence.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
-		case now := <-every.C:
+		case now := <-second.C:
+			s.clock.Store(now.UnixNano())
+			s.settle()
+		case now := <-silence.C:
 			for _, c := range s.snapshot() {
 				switch silent := now.Sub(time.Unix(0, c.heard.Load())); {
 				case silent >= s.cfg.SilenceEnds:
-					_ = c.net.Conn.Close()
+					_ = c.net.Close()
 				case silent >= s.cfg.PingAfter:
-					c.ping()
+					c.out.say(opPing, nil)
 				}
 			}
+		}
+	}
+}
+
+func (s *WebSocket) doubt(c *wsConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doubts = append(s.doubts, c)
+}
+
+// settle closes the connections in doubt whose clients have closed: their readers then see it.
+func (s *WebSocket) settle() {
+	s.mu.Lock()
+	doubts := s.doubts
+	s.doubts = nil
+	s.mu.Unlock()
+	for _, c := range doubts {
+		if c.sock.ended() {
+			_ = c.net.Close()
 		}
 	}
 }
@@ -249,15 +250,26 @@ func (s *WebSocket) sweep() {
 type wsConn struct {
 	srv  *WebSocket
 	peer Peer
-	ws   *gws.Conn
-	net  *lingerConn
+	net  net.Conn
+	sock *socket // of net; nil: net is read and written as it is
 
-	receiver Receiver // owned by the reader
-	handling bool     // owned by the reader: it is inside the receiver
-	heard    atomic.Int64
-	closing  atomic.Bool // we closed: what still comes in is not read as messages
-	pinging  atomic.Bool
+	receiver Receiver // owned by the reader, as are early, in and over
+	early    []byte   // read by the HTTP server before the upgrade
+	in       frames
+	over     int          // code of the client's close frame
+	heard    atomic.Int64 // nanoseconds
+	closing  atomic.Bool  // we closed: what still comes in is not read as messages
 	out      outbox
+}
+
+func newConn(s *WebSocket, nc net.Conn, p Peer, early []byte) *wsConn {
+	c := &wsConn{srv: s, net: nc, peer: p, early: early, in: frames{limit: s.cfg.MaxMessage}}
+	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, finish: c.finish, hurry: c.hurry}
+	if c.sock = newSocket(c, nc); c.sock != nil {
+		c.out.try = c.sock.try
+	}
+	c.heard.Store(s.clock.Load())
+	return c
 }
 
 func (c *wsConn) Peer() Peer           { return c.peer }
@@ -268,39 +280,138 @@ func (c *wsConn) Close(code int, reason string) {
 	c.out.end(code, reason)
 }
 
-// ended follows the reader, which has returned or panicked. A frame that claims a length of 2^63 or more makes gws (v1.8.9) slice
-// out of bounds, which would end the whole server: here it ends the connection. A panic in a handler of ours goes on its way.
-func (c *wsConn) ended() {
-	if c.handling {
-		return
+// serve is the reader's life. A panic in a handler goes on its way.
+func (c *wsConn) serve(accept func(Conn) Receiver) {
+	c.receiver = accept(c)
+	var err error
+	switch {
+	case len(c.early) > 0:
+		err = c.readEarly()
+	case c.sock != nil:
+		err = c.sock.run()
+	default:
+		err = c.readStream()
 	}
-	if r := recover(); r != nil {
-		c.srv.cfg.Log.Debug("websocket frame not readable", "detail", r)
-		c.Close(1009, "message too long")
-		c.receiver.Closed(End{Code: 1009})
-	}
-	c.net.drain()
-	_ = c.net.Conn.Close()
+	c.receiver.Closed(c.end(err))
+	c.in.drop()
+	c.drain()
+	_ = c.net.Close()
 	c.out.wait()
 	c.srv.remove(c)
 	c.srv.running.Done()
 }
 
-func (c *wsConn) write(m *Message) error {
-	if err := c.ws.SetWriteDeadline(time.Now().Add(c.srv.cfg.WriteTimeout)); err != nil {
+// readEarly begins with what came with the request, for a client that did not wait for the answer to it.
+func (c *wsConn) readEarly() error {
+	early := c.early
+	c.early = nil
+	if err := c.in.feed(early, c); err != nil {
 		return err
 	}
-	return c.ws.WriteMessage(gws.OpcodeText, m.B)
+	if c.sock != nil {
+		return c.sock.run()
+	}
+	return c.readStream()
 }
 
-func (c *wsConn) finish(code int, reason string) {
+// readStream reads what is no plain socket: while it waits for a new message, by a small buffer.
+func (c *wsConn) readStream() error {
+	small := make([]byte, 512)
+	for {
+		b := small
+		var m *Message
+		if c.in.waiting() {
+			m = NewMessage()
+			b = m.B[:cap(m.B)]
+		}
+		n, err := c.net.Read(b)
+		if n > 0 {
+			if fault := c.in.feed(b[:n], c); fault != nil {
+				err = fault
+			}
+		}
+		if m != nil {
+			m.Release()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// end tells how the connection ended, and closes it when the client has broken the protocol.
+func (c *wsConn) end(err error) End {
+	var fault *frameFault
+	switch {
+	case errors.Is(err, errOver):
+		gone := !c.closing.Swap(true) && (c.over == 1000 || c.over == 1001 || c.over == 1005)
+		c.out.answer(c.over)
+		return End{Gone: gone, Code: c.over}
+	case errors.As(err, &fault):
+		c.Close(fault.code, fault.reason)
+	}
 	c.closing.Store(true)
-	if code == 1006 {
-		_ = c.net.Conn.Close()
+	return End{Code: 1006}
+}
+
+// message implements sink.
+func (c *wsConn) message(op byte, payload []byte) {
+	c.heard.Store(c.srv.clock.Load())
+	switch {
+	case c.closing.Load():
+	case op != opText:
+		c.Close(1003, "text only")
+	case !utf8.Valid(payload):
+		c.Close(errEncoding.code, errEncoding.reason)
+	default:
+		c.receiver.Message(payload, c)
+	}
+}
+
+// control implements sink.
+func (c *wsConn) control(op byte, payload []byte) error {
+	c.heard.Store(c.srv.clock.Load())
+	switch op {
+	case opPing:
+		c.out.say(opPong, payload)
+	case opClose:
+		code, err := parseClose(payload)
+		if err != nil {
+			return err
+		}
+		c.over = code
+		return errOver
+	}
+	return nil
+}
+
+// write writes what the socket did not take at once.
+func (c *wsConn) write(b []byte) error {
+	if err := c.net.SetWriteDeadline(time.Now().Add(c.srv.cfg.WriteTimeout)); err != nil {
+		return err
+	}
+	_, err := c.net.Write(b)
+	if err == nil && c.sock != nil && !c.closing.Load() {
+		err = c.net.SetWriteDeadline(time.Time{}) // later writes that do not wait must not find it past
+	}
+	return err
+}
+
+// finish closes in two steps: after our close frame only our side is closed, and what the client still sends is read for a moment,
+// so that it gets to see the close code instead of a reset. After a failed write too: the client's own close frame may have come.
+func (c *wsConn) finish(code int, reason string) {
+	if code != 1006 {
+		c.closing.Store(true)
+		_ = c.net.SetWriteDeadline(time.Now().Add(lingerAfterClose))
+		_, _ = c.net.Write(appendClose(nil, code, reason))
+	}
+	half, ok := c.net.(interface{ CloseWrite() error })
+	if !ok {
+		_ = c.net.Close()
 		return
 	}
-	_ = c.net.SetWriteDeadline(time.Now().Add(lingerAfterClose))
-	_ = c.ws.WriteClose(uint16(code), []byte(reason))
+	_ = c.net.SetReadDeadline(time.Now().Add(lingerAfterClose))
+	_ = half.CloseWrite()
 }
 
 func (c *wsConn) hurry() {
@@ -308,127 +419,8 @@ func (c *wsConn) hurry() {
 	_ = c.net.SetWriteDeadline(time.Now().Add(lingerAfterClose))
 }
 
-// ping must not wait behind a blocked write, and there must be only one at a time.
-func (c *wsConn) ping() {
-	if c.closing.Load() || !c.pinging.CompareAndSwap(false, true) {
-		return
-	}
-	c.srv.running.Go(func() {
-		defer c.pinging.Store(false)
-		_ = c.net.SetWriteDeadline(time.Now().Add(c.srv.cfg.WriteTimeout))
-		_ = c.ws.WritePing(nil)
-	})
-}
-
-// events connects gws to the wsConn. All methods run on the reader's goroutine. They have a pointer receiver because a call through
-// an interface would otherwise cost a frame of its own.
-type events struct{}
-
-func of(ws *gws.Conn) *wsConn { return ws.Session().(*owner).conn }
-
-// owner leads from gws's connection to ours; the library's own storage is a map with a lock.
-type owner struct {
-	gws.SessionStorage
-	conn *wsConn
-}
-
-func (*events) OnOpen(*gws.Conn)              {}
-func (*events) OnPong(ws *gws.Conn, _ []byte) { of(ws).heard.Store(time.Now().UnixNano()) }
-
-func (*events) OnPing(ws *gws.Conn, p []byte) {
-	c := of(ws)
-	c.heard.Store(time.Now().UnixNano())
-	_ = c.net.SetWriteDeadline(time.Now().Add(c.srv.cfg.WriteTimeout))
-	_ = ws.WritePong(p)
-}
-
-func (*events) OnMessage(ws *gws.Conn, m *gws.Message) {
-	c := of(ws)
-	c.heard.Store(time.Now().UnixNano())
-	switch {
-	case c.closing.Load():
-	case m.Opcode != gws.OpcodeText:
-		c.Close(1003, "text only")
-	case !utf8.Valid(m.Bytes()):
-		c.Close(1007, "not UTF-8")
-	default:
-		c.handling = true
-		c.receiver.Message(m.Bytes(), c)
-		c.handling = false
-	}
-	_ = m.Close() // not deferred: after a panic in our handler nothing goes on
-}
-
-func (*events) OnClose(ws *gws.Conn, err error) {
-	c := of(ws)
-	e := End{Code: 1006}
-	var ce *gws.CloseError
-	if errors.As(err, &ce) {
-		e.Code = int(ce.Code)
-		if e.Code == 0 {
-			e.Code = 1005
-		}
-		e.Gone = !c.closing.Load() && (e.Code == 1000 || e.Code == 1001 || e.Code == 1005)
-	}
-	c.closing.Store(true)
-	c.handling = true
-	c.receiver.Closed(e)
-	c.handling = false
-}
-
-// gwsLog keeps the library's messages: they speak of panics in our own handlers.
-type gwsLog struct{ log *slog.Logger }
-
-func (l gwsLog) Error(v ...any) { l.log.Error("websocket", "detail", v) }
-
-// lingerConn closes in two steps: after our close frame only our side is closed, and what the client still sends is read for a
-// moment, so that it gets to see the close code instead of a reset.
-type lingerConn struct {
-	net.Conn
-	early   []byte   // read by the HTTP server before the upgrade
-	pending *pending // reads for Conn, early included; nil: Conn reads itself
-	once    sync.Once
-}
-
-// reader makes what gws reads from.
-func (c *lingerConn) reader(early []byte) *bufio.Reader {
-	if c.pending = newPending(c.Conn, early); c.pending != nil {
-		return bufio.NewReaderSize(c.pending, headerBuffer)
-	}
-	c.early = early
-	return bufio.NewReaderSize(c, readBuffer)
-}
-
-func (c *lingerConn) Read(p []byte) (int, error) {
-	if c.pending != nil {
-		return c.pending.Read(p)
-	}
-	if len(c.early) > 0 {
-		n := copy(p, c.early)
-		if c.early = c.early[n:]; len(c.early) == 0 {
-			c.early = nil // and with it the HTTP server's buffer
-		}
-		return n, nil
-	}
-	return c.Conn.Read(p)
-}
-
-// Close is called by gws after a close frame was written.
-func (c *lingerConn) Close() (err error) {
-	c.once.Do(func() {
-		half, ok := c.Conn.(interface{ CloseWrite() error })
-		if !ok {
-			err = c.Conn.Close()
-			return
-		}
-		_ = c.Conn.SetReadDeadline(time.Now().Add(lingerAfterClose))
-		err = half.CloseWrite()
-	})
-	return err
-}
-
 // drain reads what the client sent before it learned of the end; how much and how long is bounded.
-func (c *lingerConn) drain() {
-	_ = c.Conn.SetReadDeadline(time.Now().Add(lingerAfterClose))
-	_, _ = io.CopyN(io.Discard, c, 4<<20)
+func (c *wsConn) drain() {
+	_ = c.net.SetReadDeadline(time.Now().Add(lingerAfterClose))
+	_, _ = io.CopyN(io.Discard, c.net, 4<<20)
 }

@@ -277,21 +277,20 @@ func (s *session) packet(p []byte) error {
 	if len(p) == 0 {
 		return errProtocol
 	}
-	now := time.Now()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return nil // what still comes in is not read
 	}
 	if s.version == 3 {
-		s.since = now
+		s.since = time.Now()
 	}
 	if p[0] == engineMessage {
 		s.mu.Unlock()
 		return s.message(p[1:])
 	}
 	defer s.mu.Unlock()
-	if !s.noise.take(now) {
+	if !s.noise.take(time.Now()) {
 		return errNoise
 	}
 	switch {
