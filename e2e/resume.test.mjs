@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { call, flowing, meet, seen, together } from './lib/call.mjs';
 import { Server } from './lib/server.mjs';
 import { Stage } from './lib/stage.mjs';
+import { RawSocket } from './lib/ws.mjs';
 
 let stage;
 beforeEach(async () => (stage = await Stage.up('resume', { proxy: true, keepData: true })));
@@ -69,6 +70,45 @@ test('a message sent while the other is away reaches it after its return', async
   assert.equal(await sent, true);
   await b.until('subscribed', (id) => app.count('subscribed', id) === 1, a.id);
   await flowing(b, a);
+});
+
+test('what is said to the room while the network is gone is heard once, in order, behind what it has become', async () => {
+  // The writer reaches the server past the proxy: it alone stays.
+  const { cpCode, authKey } = await stage.server.license();
+  const writer = await RawSocket.open(`ws://${stage.server.host}/signal`);
+  const ask = async (message) => assert.equal((await writer.ask(message)).code, '200');
+  await ask({ eventOp: 'register', cpCode, authKey, userId: 'writer' });
+  await ask({ eventOp: 'createRoom', roomId: 'R', title: 'Weekly' });
+  await ask({ eventOp: 'joinRoom', roomId: 'R' });
+  const reader = await stage.open('app.html', { name: 'reader' });
+  await reader.evaluate(() => app.init('reader'));
+  await reader.evaluate(() => app.join('R'));
+  const say = (message) => ask({ eventOp: 'chat', roomId: 'R', message });
+  const heard = (n) => reader.until(`hearing ${n} messages`, (x) => app.count('chat', 'writer') >= x, n);
+  await say('before');
+  await heard(1);
+
+  stage.proxy.hold(); // the server sends into a connection that nobody reads any more
+  await say('one');
+  await ask({ eventOp: 'editRoomInfo', roomId: 'R', title: 'Monthly', capacity: 5 });
+  await say('two');
+  await heard(3);
+  stage.proxy.cut(); // the server knows that the reader is away
+  await say('three');
+  await ask({ eventOp: 'permit', target: 'reader', chat: false });
+  await say('four');
+  stage.proxy.pass();
+  await heard(5);
+  await say('after');
+  await heard(6);
+
+  const told = await reader.evaluate(() => app.events.filter((e) => ['chat', 'editRoomInfo', 'permit'].includes(e.type)));
+  assert.deepEqual(told.filter((e) => e.type === 'chat').map((e) => e.message), ['before', 'one', 'two', 'three', 'four', 'after']);
+  assert.deepEqual(told.filter((e) => e.type === 'editRoomInfo').map((e) => [e.user, e.title, e.capacity]), [['writer', 'Monthly', 5]]);
+  assert.deepEqual(told.filter((e) => e.type === 'permit').map((e) => [e.user, e.permit.chat]), [['reader', false]]);
+  assert.equal((await reader.evaluate(() => k.chat('not me', 'R'))).code, '413');
+  assert.deepEqual(reader.errors, []);
+  writer.destroy();
 });
 
 test('the server is killed and started again: nobody sees leave or join, the call goes on without it and after it', async () => {

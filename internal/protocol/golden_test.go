@@ -108,7 +108,7 @@ func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
 	}
 	lee := Member{ID: "guest-2", UserID: "guest-2", Name: "Lee", UserType: "guest", Device: "mobile", Video: true, Audio: true, Permit: all}
 	state := RoomState{
-		RoomID: "K4325403300AB", Title: "Weekly", CreatedAt: "2026/11/22 09:30:00", Host: &kim, Members: Members{kim, lee}, Seq: 2,
+		RoomID: "K4325403300AB", Title: "Weekly", Capacity: 16, CreatedAt: "2026/11/22 09:30:00", Host: &kim, Members: Members{kim, lee}, Seq: 2,
 	}
 	host := kim
 	host.Publishing, host.Pulishing = true, true

@@ -145,6 +145,7 @@ type Members []Member
 type RoomState struct {
 	RoomID        string  `json:"roomId"`
 	Title         string  `json:"title"`
+	Capacity      int     `json:"capacity"`
 	CreatedAt     string  `json:"createdAt"` // YYYY/MM/DD HH:MM:SS, UTC
 	Host          *Member `json:"host"`
 	Members       Members `json:"members"`

@@ -35,6 +35,7 @@ type Register struct {
 	Device   string    `json:"device"`
 	Forced   Bool      `json:"forced"`
 	Resume   string    `json:"resume"`
+	Seq      *Int      `json:"seq"` // with Resume: of the last event of the room that the client knows of
 	Features []Feature `json:"features"`
 }
 
@@ -77,6 +78,9 @@ func (r *Register) Validate() error {
 	}
 	if len(r.Resume) > 1024 {
 		return invalid("resume", "is too long")
+	}
+	if r.Seq != nil && *r.Seq < 0 {
+		return invalid("seq", "must not be negative")
 	}
 	if len(r.Features) > maxFeatures {
 		return invalid("features", fmt.Sprintf("has more than %d entries", maxFeatures))

@@ -313,8 +313,40 @@ func (r *room) say(c Say, sink Sink) error {
 	if c.Word == "talking" && !r.talking {
 		return nil
 	}
-	r.tell(sink, r.others(m.ID), r.next(Event{Kind: Said, Member: *m, Word: c.Word, Body: c.Body}))
+	e := r.next(Event{Kind: Said, Member: *m, Word: c.Word, Body: c.Body})
+	if c.Word != "talking" { // which is over by the time
+		r.remember(e)
+	}
+	r.tell(sink, r.others(m.ID), e)
 	return nil
+}
+
+// Bounds of what a room remembers for members who are away: state can be compared, words cannot.
+const (
+	maxSaid      = 64
+	maxSaidBytes = 64 << 10
+)
+
+func (r *room) remember(e Event) {
+	r.said = append(r.said, e)
+	bytes := 0
+	for _, s := range r.said {
+		bytes += len(s.Body)
+	}
+	old := 0
+	for ; len(r.said)-old > maxSaid || bytes > maxSaidBytes; old++ {
+		bytes -= len(r.said[old].Body)
+	}
+	r.said = slices.Delete(r.said, 0, old)
+}
+
+// tellSaid tells a member that came back what it has missed. Nobody is told what was said before he came.
+func (r *room) tellSaid(m Member, seen uint64, sink Sink) {
+	for _, e := range r.said {
+		if e.Seq > max(seen, m.Since) && e.Member.ID != m.ID {
+			r.tell(sink, []Address{m.Address}, e)
+		}
+	}
 }
 
 func (r *room) announce(c Announce, sink Sink) error {

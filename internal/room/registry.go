@@ -87,6 +87,7 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
 			err = nil
 			g.sink.Deliver([]Address{c.Address}, Event{Kind: Synced, Key: r.key, Seq: r.seq, Member: r.members[i], State: r.state()})
+			r.tellSaid(r.members[i], c.Seen, g.sink)
 			// The state says who publishes, not what: feeds may have been announced while the member was away.
 			r.tellFeeds(c.User, c.Address, g.sink)
 		}

@@ -153,10 +153,12 @@ type (
 		User    string
 		Address Address
 	}
-	// Sync sends the room's state to a member whose session came back, if it is there with this session.
+	// Sync sends the room's state to a member whose session came back, if it is there with this session, and then what others
+	// said after Seen, which is the Seq of the last event that the member knows of.
 	Sync struct {
 		User    string
 		Address Address
+		Seen    uint64
 	}
 	// Get returns the room's state.
 	Get struct{}
@@ -183,6 +185,7 @@ type room struct {
 	members  []Member
 	share    *Share
 	groups   map[string]string       // group id to the user who made it
+	said     []Event                 // the last ones that are no state, see remember
 	kicks    map[Address]*time.Timer // members who were asked to go
 	seq      uint64
 	reaper   *time.Timer // runs while the room is empty

@@ -2,8 +2,11 @@ package room
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -183,7 +186,7 @@ func TestRefusals(t *testing.T) {
 	f.do(ErrFull, Join{Member: member("b")})
 	f.do(ErrNotIn, Leave{"b", at("s-b")})
 	f.do(ErrNotIn, Leave{"a", at("another session")})
-	f.do(ErrNotIn, Sync{"a", at("another session")})
+	f.do(ErrNotIn, Sync{User: "a", Address: at("another session")})
 	f.told("s-a", "1:entered:a ")
 	f.do(nil, Leave{"a", at("s-a")})
 	f.do(ErrNoRoom, Join{Member: member("a")}) // ended with its last member
@@ -215,9 +218,52 @@ func TestSyncSendsTheStateAndTellsNobodyElse(t *testing.T) {
 	defer f.reg.Close()
 	f.do(nil, Join{Member: member("a")})
 	f.do(nil, Join{Member: member("b")})
-	f.do(nil, Sync{"a", at("s-a")})
+	f.do(nil, Sync{User: "a", Address: at("s-a")})
 	f.told("s-a", "1:entered:a 2:joined:b 2:synced:a ")
 	f.told("s-b", "2:entered:b ")
+}
+
+func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
+	f := open(t, 3)
+	defer f.reg.Close()
+	say := func(user, word, text string) {
+		f.do(nil, Say{By: Actor{user, at("s-" + user)}, Word: word, Body: json.RawMessage(strconv.Quote(text))})
+	}
+	f.do(nil, Join{Member: member("a")})
+	say("a", "chat", "before b came")
+	f.do(nil, Join{Member: member("b")})
+	f.do(nil, Join{Member: member("c")})
+	say("a", "chat", "one")
+	say("b", "inform", "my own")
+	say("c", "inform", "two")
+	for _, seen := range []uint64{0, 5, 7} { // 0 claims not to know even what was said before
+		f.do(nil, Sync{User: "b", Address: at("s-b"), Seen: seen})
+	}
+	f.told("s-b", "3:entered:b 4:joined:c 5:said:a 7:said:c 7:synced:b 5:said:a 7:said:c 7:synced:b 7:said:c 7:synced:b ")
+
+	remembered := func() int {
+		f.rec.mu.Lock()
+		f.rec.got = nil
+		f.rec.mu.Unlock()
+		f.do(nil, Sync{User: "c", Address: at("s-c"), Seen: 7})
+		return strings.Count(f.rec.told("s-c"), ":said:a")
+	}
+	for range 2 * maxSaid {
+		say("a", "chat", "much")
+	}
+	if got := remembered(); got != maxSaid {
+		t.Errorf("%d messages of %d are remembered, want %d", got, 2*maxSaid, maxSaid)
+	}
+	for range 3 {
+		say("a", "chat", strings.Repeat("x", maxSaidBytes/2-2))
+	}
+	if got := remembered(); got != 2 {
+		t.Errorf("%d long messages are remembered, want 2", got)
+	}
+	say("a", "chat", strings.Repeat("x", maxSaidBytes)) // too long by its quotes: it drives out all others and is not kept
+	if got := remembered(); got != 0 {
+		t.Errorf("%d messages are remembered, want none", got)
+	}
 }
 
 func TestEmptyRoomsEnd(t *testing.T) {

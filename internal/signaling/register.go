@@ -52,7 +52,7 @@ func (r *request) register() error {
 	case p == nil:
 		return errGone
 	}
-	return r.resume(p)
+	return r.resume(p, q.Seq)
 }
 
 // proofOf reads the resume secret; nil when there is none, or none that is good for this tenant and user.
@@ -162,8 +162,9 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error
 	return ErrTaken
 }
 
-// resume gives a session that is waiting, or whose old connection has not noticed its death yet, a new connection.
-func (r *request) resume(p *proof) error {
+// resume gives a session that is waiting, or whose old connection has not noticed its death yet, a new connection. seq is the
+// last event of the room that the client knows of; a client that does not say is taken to know what it was sent.
+func (r *request) resume(p *proof, seq *protocol.Int) error {
 	s := r.c.hub.session(p.ID)
 	if s == nil || s.seat != p.seat {
 		return errGone
@@ -188,7 +189,11 @@ func (r *request) resume(p *proof) error {
 		ctx, cancel := r.ctx()
 		defer cancel()
 		err = s.await(func(e room.Event) { take(roomState(e.State)) }, func() error {
-			return s.hub.do(ctx, key, room.Sync{User: s.user, Address: s.address()})
+			seen := s.seen.Load()
+			if seq != nil {
+				seen = uint64(*seq)
+			}
+			return s.hub.do(ctx, key, room.Sync{User: s.user, Address: s.address(), Seen: seen})
 		})
 	}
 	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) { // in no room, or it ended meanwhile

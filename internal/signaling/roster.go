@@ -170,9 +170,14 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 	}
 	m := transport.NewMessage()
 	m.B = append(m.B, body...)
+	// To one member alone: that is in no state. What a room says to all need not wait, since it sends a resumed session its state, and
+	// what is no state again.
+	keep := e.Kind == room.Grouped || e.Kind == room.Kicked
 	m.Retain(len(to))
 	for _, s := range to {
-		s.send(m, false)
+		if s.send(m, keep) && e.Seq > 0 {
+			s.seen.Store(e.Seq)
+		}
 	}
 	m.Release()
 }
@@ -183,6 +188,7 @@ func (s *session) entered(e room.Event) {
 	s.mu.Lock()
 	s.roster = ro
 	s.mu.Unlock()
+	s.seen.Store(e.Seq)
 	s.welcomed(e)
 }
 
@@ -283,7 +289,7 @@ func wireMember(m room.Member) protocol.Member {
 
 func roomState(st *room.State) *protocol.RoomState {
 	w := &protocol.RoomState{
-		RoomID: st.Key.Room, Title: st.Title, CreatedAt: protocol.FormatTime(st.CreatedAt),
+		RoomID: st.Key.Room, Title: st.Title, Capacity: st.Capacity, CreatedAt: protocol.FormatTime(st.CreatedAt),
 		Members: make(protocol.Members, len(st.Members)), Media: st.Group, TalkingNoty: st.Talking, Seq: st.Seq,
 	}
 	if st.Share != nil {

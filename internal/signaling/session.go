@@ -31,6 +31,7 @@ type session struct {
 
 	// client changes with mu held, and is read without it to fence off connections that lost the session.
 	client atomic.Pointer[client]
+	seen   atomic.Uint64 // Seq of the room's last event that the client was sent
 
 	mu      sync.Mutex // guards what follows; only an outbox's lock is taken inside
 	away    *time.Timer
@@ -59,35 +60,34 @@ func (s *session) roomKey() (room.Key, bool) {
 	return s.roster.key, true
 }
 
-// send passes a message on to the client. While the client is away it waits if keep is set and is dropped otherwise: what a
-// room says need not wait, since a resumed session gets the room's state. A connection that takes no more is closing, and its
-// client is as good as away. It takes over one reference.
-func (s *session) send(m *transport.Message, keep bool) {
+// send passes a message on to the client. While the client is away it waits if keep is set and is dropped otherwise. A connection
+// that takes no more is closing, and its client is as good as away. It takes over one reference, and tells whether a client has it.
+func (s *session) send(m *transport.Message, keep bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.client.Load()
 	if c != nil {
 		if !keep {
-			c.conn.Send(m)
-			return
+			return c.conn.Send(m)
 		}
 		m.Retain(1)
 		if c.conn.Send(m) {
 			m.Release()
-			return
+			return true
 		}
 	}
 	if !keep || (c == nil && s.away == nil) {
 		m.Release()
-		return
+		return false
 	}
 	if len(s.waiting) >= maxWaiting || s.waited+len(m.B) > maxWaitingBytes {
 		s.waited = maxWaitingBytes // nothing later either: who gets a description must have got those before it
 		m.Release()
-		return
+		return false
 	}
 	s.waiting = append(s.waiting, m)
 	s.waited += len(m.B)
+	return false
 }
 
 // park makes the session away when its present connection c was lost; nil after a restart, when it has none yet.

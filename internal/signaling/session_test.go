@@ -227,6 +227,80 @@ func TestAResumedClientCanTellOneStayFromTheNext(t *testing.T) {
 	})
 }
 
+// said is what came of chat, inform, groups and kicks.
+func (p *peer) said() (all string) {
+	for _, m := range p.take() {
+		switch m.str("type") {
+		case "chat", "inform", "talking":
+			all += fmt.Sprintf("%s %v:%v ", m.str("type"), m["seq"], m["message"])
+		case "createGroup", "kickOut":
+			all += m.str("type") + " "
+		}
+	}
+	return all
+}
+
+func TestWhatWasSaidWhileAwayComesAfterTheResume(t *testing.T) {
+	for name, n := range map[string]int{"on one node": 1, "on two": 2} {
+		t.Run(name, func(t *testing.T) {
+			in(t, n, nil, func(w *world) {
+				kim, lee := w.user(0, "kim"), w.user(n-1, "lee")
+				kim.want("200", msg{"eventOp": "createVideoRoom", "roomId": "K1", "talkingNoty": true})
+				kim.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+				lee.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+				kim.want("200", msg{"eventOp": "chat", "roomId": "K1", "message": "here"})
+				if got := lee.said(); got != "chat 3:here " {
+					w.Fatalf("lee saw %q", got)
+				}
+				lee.lose()
+				kim.want("200", msg{"eventOp": "chat", "roomId": "K1", "message": "one"})
+				kim.want("200", msg{"eventOp": "talking", "message": true})
+				kim.want("200", msg{"eventOp": "inform", "message": "two"})
+				kim.want("200", msg{"eventOp": "chat", "target": "lee", "message": "to you"})
+				kim.want("200", msg{"eventOp": "createGroup", "list": []string{"lee"}})
+				kim.want("200", msg{"eventOp": "kickOut", "target": "lee"})
+				time.Sleep(2 * time.Second)
+				back := w.connect(n - 1)
+				a := back.register("lee", "resume", lee.secret)
+				if r, _ := a["room"].(map[string]any); r["seq"] != 6.0 {
+					w.Errorf("the state is %v", r["seq"])
+				}
+				if got := back.said(); got != "chat <nil>:to you createGroup kickOut chat 4:one inform 6:two " {
+					w.Errorf("lee saw %q", got)
+				}
+				again := w.connect(n - 1) // it knows all of it by now
+				again.register("lee", "resume", back.secret)
+				if got := again.said(); got != "" {
+					w.Errorf("lee saw %q twice", got)
+				}
+			})
+		})
+	}
+}
+
+// A connection that is dead and has not been noticed yet takes messages with it. Only the client knows which.
+func TestWhatADeadConnectionTookIsSaidAgain(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("K1", kim, lee)
+		for _, text := range []string{"came", "lost", "lost too"} {
+			kim.want("200", msg{"eventOp": "chat", "roomId": "K1", "message": text})
+		}
+		lee.take()
+		back := w.connect(0)
+		back.register("lee", "resume", lee.secret, "seq", 3)
+		if got := back.said(); got != "chat 4:lost chat 5:lost too " {
+			w.Errorf("lee saw %q", got)
+		}
+		stranger := w.connect(0)
+		stranger.register("lee", "resume", back.secret, "seq", 0)
+		if got := stranger.said(); got != "chat 3:came chat 4:lost chat 5:lost too " {
+			w.Errorf("lee saw %q", got)
+		}
+		w.connect(0).want("422", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": stranger.secret, "seq": -1})
+	})
+}
+
 func TestResumeTakesOverFromAConnectionThatHasNotDiedYet(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim, lee := w.user(0, "kim"), w.user(0, "lee")

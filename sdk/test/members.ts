@@ -7,6 +7,6 @@ export const member = (id: string, features?: string[]): Member => ({
   permit: { screen: true, chat: true, whiteboard: true, draw: true, document: true }, ...(features ? { features } : {}),
 });
 export const info = (seq: number, ...ids: string[]): RoomInfo => ({
-  roomId: 'R', title: '', createdAt: '', host: member(ids[0] ?? 'x'), members: Object.fromEntries(ids.map((id) => [id, member(id, ['pair', 'candidates'])])),
+  roomId: 'R', title: '', capacity: 16, createdAt: '', host: member(ids[0] ?? 'x'), members: Object.fromEntries(ids.map((id) => [id, member(id, ['pair', 'candidates'])])),
   media: false, isRecording: false, talkingNoty: false, fileServerUrl: '', seq,
 });

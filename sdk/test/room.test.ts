@@ -51,6 +51,41 @@ describe('a room', () => {
     expect(brief(room.update({ ...info(1), members: {} }, 'me'))).toEqual(['leave b', 'leave c']);
   });
 
+  it('hears once, in order, what was said while it was away, behind the state that is ahead of it', () => {
+    const room = new Room(info(1, 'me', 'a'));
+    const seqs = (events: { seq?: number }[]) => events.map(({ seq }) => seq);
+    expect(seqs(room.apply(push('chat', 2, 'a')))).toEqual([2]);
+    expect(room.seen).toBe(2);
+    expect(room.update(info(9, 'me', 'a'), 'me')).toEqual([]);
+    expect(room.seen).toBe(2);
+    expect(seqs(room.apply(push('chat', 2, 'a')))).toEqual([]);
+    expect(seqs(room.apply(push('chat', 4, 'a')))).toEqual([4]);
+    expect(room.seen).toBe(4); // a connection lost now asks for the rest
+    expect(seqs(room.apply(push('inform', 7, 'a')))).toEqual([7]);
+    expect(seqs(room.apply(push('chat', 4, 'a')))).toEqual([]);
+    expect(seqs(room.apply(push('talking', 8, 'a')))).toEqual([]); // over by now
+    expect(brief(room.apply(push('join', 9, 'b')))).toEqual([]);
+    expect(brief(room.apply(push('join', 10, 'b')))).toEqual(['join b']);
+    expect(seqs(room.apply(push('chat', 9, 'a')))).toEqual([]);
+    expect(room.seen).toBe(10);
+    room.update({ ...info(3, 'me', 'a'), createdAt: 'after a restart' }, 'me');
+    expect(seqs(room.apply(push('chat', 3, 'a')))).toEqual([]);
+    expect(seqs(room.apply(push('chat', 4, 'a')))).toEqual([4]);
+  });
+
+  it('makes up for what the host changed of the room unseen', () => {
+    const room = new Room(info(1, 'me', 'a'));
+    room.apply({ ...push('editRoomInfo', 2, 'a'), title: 'T', capacity: 4, host: 'me' });
+    const edited = (seq: number, title: string, capacity: number) => ({ ...info(seq, 'me', 'a'), title, capacity, host: member('a') });
+    expect(room.update(edited(3, 'T', 4), 'me')).toEqual([]);
+    expect(room.update(edited(4, 'U', 4), 'me')).toEqual([
+      { eventOp: 'presence', type: 'editRoomInfo', roomId: 'R', user: 'a', sender: 'a', title: 'U', capacity: 4, host: 'a' },
+    ]);
+    expect(brief(room.update(edited(5, 'U', 5), 'me'))).toEqual(['editRoomInfo a']);
+    expect(room.info).toMatchObject({ title: 'U', capacity: 5 });
+    expect(room.update({ ...edited(6, 'V', 5), createdAt: 'made anew' }, 'me')).toEqual([]);
+  });
+
   it('passes what goes to this user alone, in whatever order and from wherever', () => {
     const room = new Room(info(5, 'me', 'a'));
     const kick = { eventOp: 'presence', type: 'kickOut', roomId: 'R', user: 'me', sender: 'a' } as const;

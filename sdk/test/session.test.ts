@@ -258,7 +258,7 @@ describe('a room that is not left by the app', () => {
     await settled();
     socket.answer('joinRoom', { code: '441' });
     await settled();
-    expect(socket.sent.at(-1)).toMatchObject({ eventOp: 'createVideoRoom', roomId: 'R', title: 'T', talkingNoty: true });
+    expect(socket.sent.at(-1)).toMatchObject({ eventOp: 'createVideoRoom', roomId: 'R', title: 'T', capacity: 16, talkingNoty: true });
   });
 });
 
@@ -299,6 +299,20 @@ describe('the same page coming back', () => {
     expect(seen).toEqual(['leave a', 'join c', 'resumed']);
     await again(registered({ resumed: true, room: info(9, 'me', 'b', 'c') }));
     expect(FakeSocket.last.sent[0]).toMatchObject({ resume: 'secret 2' });
+  });
+
+  it('says what it has seen of the room, and hears what was said since', async () => {
+    await init();
+    await join('a');
+    const chat = (seq: number) => ({ eventOp: 'presence', type: 'chat', roomId: 'R', seq, user: 'a', sender: 'a', message: `${seq}` });
+    FakeSocket.last.receive(chat(6));
+    const socket = await again(registered({ resumed: true, room: info(9, 'me', 'a') }));
+    expect(socket.sent[0]).toMatchObject({ eventOp: 'register', resume: 'secret', seq: 6 });
+    for (const seq of [7, 9, 9]) socket.receive(chat(seq));
+    expect(seen.filter((s) => s.startsWith('chat'))).toEqual(['chat a', 'chat a', 'chat a']);
+    expect((await again(registered({ resumed: true, room: info(9, 'me', 'a') }))).sent[0]).toMatchObject({ seq: 9 });
+    await again(registered({ resumed: true }));
+    expect((await again(registered({ resumed: true }))).sent[0]).not.toHaveProperty('seq'); // in no room any more
   });
 
   it('gets the answer of a joinRoom that was lost with the socket', async () => {

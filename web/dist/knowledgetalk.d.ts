@@ -88,6 +88,8 @@ export interface JoinRoomResult extends Result {
   /** These fields exist when `code` is '200'. */
   roomId: string;
   title: string;
+  /** How many members the room takes. */
+  capacity: number;
   /** 'YYYY/MM/DD HH:MM:SS', UTC. */
   createdAt: string;
   host: Member;

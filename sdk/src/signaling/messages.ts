@@ -21,6 +21,7 @@ export interface Answer extends Json {
 export interface RoomInfo {
   roomId: string;
   title: string;
+  capacity: number;
   createdAt: string;
   host: Member;
   members: Members;

@@ -9,11 +9,13 @@ export class Room {
   /** Epochs of the feeds that the app has been told of, by user and type. */
   private readonly feeds = new Map<string, Map<unknown, unknown>>();
   private seq: number;
+  /** Up to this event nothing that was said is missing: after a resume the state is ahead of it, and what others said follows. */
+  seen: number;
 
   constructor(readonly info: RoomInfo) {
     for (const member of Object.values(info.members)) this.members.set(member.id, member);
     this.share = info.share;
-    this.seq = info.seq;
+    this.seq = this.seen = info.seq;
   }
 
   get id(): string {
@@ -29,8 +31,10 @@ export class Room {
       if (push.roomId === this.id && push.type === 'publish') return this.list(push);
       if (push.roomId === this.id) this.note(push);
     } else {
-      if (push.roomId !== this.id || push.seq <= this.seq) return [];
-      this.seq = push.seq;
+      const said = push.type === 'chat' || push.type === 'inform';
+      if (push.roomId !== this.id || push.seq <= (said ? this.seen : this.seq)) return [];
+      this.seen = push.seq;
+      this.seq = Math.max(this.seq, push.seq);
     }
     if (push.type === 'join' && isMember(push.user)) {
       const before = this.members.has(push.user.id) ? [this.made('leave', push.user.id)] : [];
@@ -72,12 +76,12 @@ export class Room {
   }
 
   /** What an event changes in what is known of the room, beside who is in it. */
-  private note({ type, user, permit, name, video, audio, title }: Push): void {
+  private note({ type, user, permit, name, video, audio, title, capacity }: Push): void {
     if (typeof user !== 'string') return;
     const member = this.members.get(user);
     if (type === 'screen' || type === 'whiteboard' || type === 'document') this.share = { type, user };
     else if (type === 'shareStop' && this.share?.user === user) this.share = undefined;
-    else if (type === 'editRoomInfo' && typeof title === 'string') this.info.title = title;
+    else if (type === 'editRoomInfo' && typeof title === 'string') Object.assign(this.info, { title, capacity });
     else if (type === 'hostChange') for (const m of this.members.values()) m.userType = m === member ? 'host' : 'guest';
     else if (member && type === 'permit' && permit) Object.assign(member.permit, permit);
     else if (member && type === 'editUserInfo') Object.assign(member, { name, video, audio });
@@ -109,7 +113,14 @@ export class Room {
     if (info.share && info.share.user !== self && (before?.user !== info.share.user || before.type !== info.share.type)) {
       events.push(this.made(info.share.type, info.share.user));
     }
+    const { title, capacity } = info;
+    const host = info.host?.id ?? '';
+    if (same && (title !== this.info.title || capacity !== this.info.capacity)) {
+      // Only the host may have done it, or who was host at the time.
+      events.push({ eventOp: 'presence', type: 'editRoomInfo', roomId: this.id, user: host, sender: host, title, capacity, host });
+    }
     this.seq = info.seq;
+    if (!same) this.seen = info.seq;
     Object.assign(this.info, info);
     return events;
   }

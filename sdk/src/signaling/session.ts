@@ -233,7 +233,7 @@ export class Session {
       }
     } else {
       const again = this.mode === 'again';
-      answer = await register({ userId: this.userId, resume: this.secret, ...(again ? { forced: true } : {}) });
+      answer = await register({ userId: this.userId, resume: this.secret, ...(again ? { forced: true } : { seq: this.room?.seen }) });
       lost = again;
       if (refused(answer)) {
         lost = true;
@@ -303,8 +303,8 @@ export class Session {
     const update = (joined: Room['info']) => (this.room === room ? room.update(joined, this.userId) : []);
     let answer = await this.enter(room.id, update);
     if (answer.code === '441') {
-      const { title, media, talkingNoty } = room.info;
-      await this.request(media ? 'createVideoRoom' : 'createRoom', { roomId: room.id, title, destroy: true, ...(media ? { talkingNoty } : {}) });
+      const { title, capacity, media, talkingNoty } = room.info;
+      await this.request(media ? 'createVideoRoom' : 'createRoom', { roomId: room.id, title, capacity, destroy: true, ...(media ? { talkingNoty } : {}) });
       answer = await this.enter(room.id, update);
     }
     if (answer.code === '504' && this.connection) return; // The next handshake tries again.
