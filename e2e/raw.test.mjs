@@ -131,6 +131,26 @@ test('a raw client that takes part in a group room is asked, and asks', async ()
   await Promise.all([p.close(), r.close()]);
 });
 
+test('a raw client that closes one connection only is not rung again, and what it sends goes on', async () => {
+  const { p, r } = await meet(['sdk-hangup', 'raw-hangup'], true);
+  await camera(r);
+  assert.equal(await p.evaluate((id) => app.publish(id), r.id), true);
+  assert.equal(await rings(r, p), '200');
+  await shows(p, r.id, 'cam');
+  await r.evaluate((key) => raw.in[key].close(), `cam ${p.id}`);
+  await p.until('closing what it sent by', () => e2e.open().length === 1);
+  await shows(p, r.id, 'cam');
+  assert.equal(await r.evaluate(() => raw.messages.filter((m) => m.sdp?.type === 'offer').length), 1);
+  // The other way round it has stopped publishing.
+  assert.equal(await p.evaluate((id) => app.publish(id), r.id), true);
+  await rawShows(r, p, 'cam');
+  await r.evaluate((key) => raw.out[key].close(), `cam ${p.id}`);
+  await p.until('without its stream', (id) => k.getStream(id) === undefined, r.id);
+  assert.equal(await p.evaluate(() => e2e.open().length), 1);
+  await rawShows(r, p, 'cam');
+  await Promise.all([p.close(), r.close()]);
+});
+
 test('publishP2P to a raw client that never answers is false, and leaves nothing', async () => {
   const { p, r } = await meet(['sdk-mute', 'raw-mute'], true);
   await r.evaluate(() => (raw.handle = () => {}));

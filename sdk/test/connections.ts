@@ -2,6 +2,7 @@
 
 export class FakeSender {
   track: MediaStreamTrack | null = null;
+  transport: { state: string; onstatechange: (() => void) | null } | null = null;
   async replaceTrack(track: MediaStreamTrack | null): Promise<void> {
     this.track = track;
   }
@@ -48,6 +49,7 @@ export class FakeConnection {
   /** What was done, in order. */
   log: string[] = [];
   candidates: unknown[] = [];
+  private readonly dtls = { state: 'connected', onstatechange: null as (() => void) | null };
   private readonly transceivers: FakeTransceiver[] = [];
   private offers = 0;
 
@@ -120,8 +122,15 @@ export class FakeConnection {
   }
 
   become(state: string): void {
+    if (state === 'connected') for (const s of this.getSenders()) s.transport ??= this.dtls;
     this.connectionState = state;
     this.onconnectionstatechange?.();
+  }
+
+  /** The other side closes its connection: its DTLS alert comes long before the connection's own state changes. */
+  hangUp(): void {
+    this.dtls.state = 'closed';
+    this.dtls.onstatechange?.();
   }
 
   find(...candidates: string[]): void {

@@ -147,6 +147,18 @@ describe('what we send', () => {
     await vi.advanceTimersByTimeAsync(600_000);
     expect([FakeConnection.made.length, FakeConnection.open, pair.sending('cam')]).toEqual([4, 0, null]);
   });
+
+  it.each<[string, (c: FakeConnection) => void]>([
+    ['says so by DTLS', (c) => c.hangUp()], ['is seen late', (c) => c.become('closed')],
+  ])('is not tried again when they close their connection, which %s', async (_, happen) => {
+    happen(await sending());
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect([FakeConnection.made.length, FakeConnection.open, pair.sending('cam'), log]).toEqual([1, 0, null, ['connecting', 'connected']]);
+    const c = await sending(); // the app may
+    pair.unpublish('cam');
+    c.hangUp();
+    expect([FakeConnection.made.length, FakeConnection.open]).toEqual([2, 0]);
+  });
 });
 
 describe('what they send', () => {
@@ -171,6 +183,11 @@ describe('what they send', () => {
     expect([c.connectionState, shown.has('cam')]).toEqual(['closed', false]);
     last().become('connected');
     expect(log.filter((x) => x.startsWith('subscribed'))).toEqual(['subscribed cam audio,video', 'subscribed cam video']);
+  });
+
+  it('ends as soon as they close', async () => {
+    (await receiving()).hangUp();
+    expect([shown.has('cam'), FakeConnection.open, log.at(-1)]).toEqual([false, 0, 'connected']);
   });
 
   it('ends when they close, which is no failure', async () => {

@@ -114,9 +114,16 @@ abstract class Way {
     this.fail('ice-failed');
   }
 
+  /** The other side has closed its connection. */
+  protected abstract hungUp(): void;
+
   private changed(state: RTCPeerConnectionState): void {
-    if (state === 'connected') this.ready();
-    if (state === 'failed' || state === 'closed') this.ended();
+    if (state === 'connected') {
+      this.link?.watch(() => this.hungUp());
+      this.ready();
+    }
+    if (state === 'closed') this.hungUp();
+    else if (state === 'failed') this.ended();
     else if (state === 'connected' || state === 'disconnected') this.hooks.state(state, state === 'connected' ? '' : 'interrupted');
   }
 
@@ -175,10 +182,15 @@ class Outgoing extends Way {
     this.settle(true);
   }
 
+  /** Who does not want to receive any more is not rung again. */
+  protected hungUp(): void {
+    this.unpublish();
+  }
+
   protected override fail(reason: Reason): void {
     super.fail(reason);
     // A first attempt that fails is the app's to repeat. What stood once comes back when the network does, but a raw client may as well
-    // have hung up without a word: it is not rung for ever.
+    // have hung up in a way that its browser did not tell, or be gone: it is not rung for ever.
     if (this.waiter || this.failures >= TRIES || reason === 'not-in-room') return this.unpublish();
     if (this.stream) this.again = setTimeout(() => this.offer(), LIMIT.again * 2 ** this.failures++);
   }
@@ -242,6 +254,10 @@ class Incoming extends Way {
   protected override ended(): void {
     if (this.told) this.close();
     else super.ended();
+  }
+
+  protected hungUp(): void {
+    this.ended();
   }
 
   protected ready(): void {

@@ -46,6 +46,19 @@ class Link {
 
 /** One way of one type to or from a raw client. */
 export class OneWay extends Link {
+  private dtls: RTCDtlsTransport | null = null;
+
+  /** Once connected: tells when the other side closes its connection. The connection itself takes 15 s to say so, and calls it lost before. */
+  watch(closed: () => void): void {
+    this.dtls = this.pc.getSenders()[0]?.transport ?? null;
+    if (this.dtls) this.dtls.onstatechange = () => this.dtls?.state === 'closed' && closed();
+  }
+
+  override close(): void {
+    if (this.dtls) this.dtls.onstatechange = null;
+    super.close();
+  }
+
   /** Offers to send a stream. Resolves with the SDP. */
   async offer(stream: MediaStream): Promise<string> {
     for (const track of live(stream)) this.pc.addTransceiver(track, { direction: 'sendonly', streams: [stream] });
