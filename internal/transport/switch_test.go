@@ -279,7 +279,7 @@ func TestWebSocketsComeThroughTheSwitch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := openPort(t, c.cfg)
 			got := make(chan string, 1)
-			ws, _, err := gws.NewClient(&heard{got: got}, &gws.ClientOption{
+			ws, _, err := gws.NewClient(&hearing{got: got}, &gws.ClientOption{
 				Addr: c.url + p.addr + "/signal", TlsConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: c.alpn},
 			})
 			if err != nil {
@@ -304,12 +304,12 @@ func TestWebSocketsComeThroughTheSwitch(t *testing.T) {
 	}
 }
 
-type heard struct {
+type hearing struct {
 	gws.BuiltinEventHandler
 	got chan string
 }
 
-func (h *heard) OnMessage(_ *gws.Conn, m *gws.Message) {
+func (h *hearing) OnMessage(_ *gws.Conn, m *gws.Message) {
 	h.got <- m.Data.String()
 	_ = m.Close()
 }
