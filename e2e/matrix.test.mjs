@@ -4,6 +4,8 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import path from 'node:path';
+import { authority } from './lib/ca.mjs';
 import { Chromium } from './lib/chromium.mjs';
 import { Firefox } from './lib/firefox.mjs';
 import { flowing, seen, send, together } from './lib/call.mjs';
@@ -11,7 +13,7 @@ import { Lab, labMissing } from './lib/lab.mjs';
 import { Server } from './lib/server.mjs';
 import { leaks, servePages } from './lib/stage.mjs';
 import { until } from './lib/wait.mjs';
-import { folder } from './lib/work.mjs';
+import { ROOT, folder } from './lib/work.mjs';
 
 const missing = labMissing();
 if (missing) console.log(`SKIPPED: the network matrix, ${missing}`);
@@ -19,6 +21,8 @@ if (missing) console.log(`SKIPPED: the network matrix, ${missing}`);
 // Pages on port 80, the server with its relay on 443 (plain HTTP here): what a network without UDP leaves open.
 const PAGES = 80;
 const LISTEN = 443;
+// Browsers connect TURN over TLS to a name.
+const NAME = 'calls.example';
 // The laboratory's addresses are of the documentation ranges, which the relay refuses unless told otherwise.
 const ALLOW = ['198.51.100.0/24', '203.0.113.0/24', '2001:db8::/32'].flatMap((net) => ['--relay-allow-peer', net]);
 
@@ -32,12 +36,14 @@ const ROWS = [
   { a: 'sym', b: 'sym', want: { relayed: 1 } },
   { a: 'udpblock', b: 'cone', want: { relayed: 1, tcp: true } },
   { a: 'udpblock', b: 'udpblock', want: { relayed: 2, tcp: true } },
+  { a: 'only443', b: 'cone', tls: true, want: { relayed: 1, tls: true } },
+  { a: 'cone', b: 'only443', tls: true, firefox: true, want: { relayed: 1, tls: true } },
   { a: 'cone', b: 'cone', firefox: true, want: direct('srflx', 'prflx') },
 ];
 
 for (const row of ROWS) {
   const way = ['direct', 'relayed on one side', 'relayed on both sides'][row.want.relayed];
-  const name = `${row.a} – ${row.b}${row.firefox ? ' (Firefox)' : ''} is ${way}${row.want.tcp ? ', over TCP' : ''}`;
+  const name = `${row.a} – ${row.b}${row.firefox ? ' (Firefox)' : ''} is ${way}${row.want.tcp ? ', over TCP' : ''}${row.want.tls ? ', over TLS' : ''}`;
   test(name, { skip: missing ?? false }, () =>
     inCall(row, async ({ server, p, q }) => {
       await settled(p, q, row.want);
@@ -61,33 +67,40 @@ test("the server's cable is pulled: a direct call goes on, and afterwards nobody
   }));
 
 /** Builds the laboratory, makes a call through it (video both ways) and runs body with it; all is taken down afterwards. */
-async function inCall({ a, b, firefox }, body) {
-  const dir = folder(`matrix-${a}-${b}`);
+async function inCall({ a, b, firefox, tls }, body) {
+  const dir = folder(`matrix-${a}-${b}${firefox ? '-firefox' : ''}`);
   const ends = [];
   const browsers = [];
   let passed = false;
   try {
     const lab = await Lab.up({ a, b, dir });
     ends.push(() => lab.down());
-    const host = a === 'v6' ? `[${lab.server.v6}]` : lab.server.v4;
+    const host = tls ? NAME : a === 'v6' ? `[${lab.server.v6}]` : lab.server.v4;
+    // With TLS the pages are the server's own, over the one port: nothing else is let through.
+    const certs = tls ? authority(dir, ['localhost', NAME]) : {};
     const server = await Server.start({
       dir, ns: lab.server.ns, listen: `:${LISTEN}`,
-      args: ['--relay-ip', lab.server.v4, '--relay-ip', lab.server.v6, ...ALLOW],
+      args: ['--relay-ip', lab.server.v4, '--relay-ip', lab.server.v6, ...ALLOW,
+        ...(tls ? ['--tls-cert', certs.cert, '--tls-key', certs.key] : [])],
+      ca: certs.ca,
     });
     ends.push(() => server.stop());
-    const origin = `http://${host}:${LISTEN}`;
     const license = await server.license();
-    const pages = await servePages({ dir, origin, license, ns: lab.server.ns, host: '::', port: PAGES });
-    ends.push(() => pages.process.stop());
-
-    const page = `http://${host}`;
-    browsers.push(await Chromium.start({ dir, ns: lab.a.ns, secure: [page] }));
+    const page = `${tls ? 'https' : 'http'}://${host}`;
+    if (!tls) {
+      const pages = await servePages({ dir, origin: `http://${host}:${LISTEN}`, license, ns: lab.server.ns, host: '::', port: PAGES });
+      ends.push(() => pages.process.stop());
+    }
+    const trust = tls ? { ca: certs.ca, names: [NAME, lab.server.v4] } : {};
+    const plain = (origin) => (tls ? [] : [origin]);
+    browsers.push(await Chromium.start({ dir, ns: lab.a.ns, secure: plain(page), ...trust }));
     ends.push(() => browsers[0].close());
-    const second = { dir, ns: lab.b.ns };
-    browsers.push(await (firefox ? Firefox.start({ ...second, secure: [host] }) : Chromium.start({ ...second, secure: [page] })));
+    const second = { dir, ns: lab.b.ns, ...trust };
+    browsers.push(await (firefox ? Firefox.start({ ...second, secure: plain(host) }) : Chromium.start({ ...second, secure: plain(page) })));
     ends.push(() => browsers[1].close());
 
-    const [p, q] = await Promise.all(browsers.map((browser, i) => browser.open(`${page}/app.html`, { name: 'ab'[i] })));
+    const [p, q] = await Promise.all(browsers.map((browser, i) => browser.open(`${page}/${tls ? '' : 'app.html'}`, { name: 'ab'[i] })));
+    if (tls) for (const x of [p, q]) await onOwnPage(x, license);
     for (const x of [p, q]) x.id = await x.evaluate((id) => app.init(id), x.name);
     const { roomId } = await p.evaluate(() => k.createRoom());
     await together(p, q, roomId);
@@ -108,6 +121,13 @@ async function inCall({ a, b, firefox }, body) {
   }
 }
 
+/** Makes a page of the server's own one like app.html: evaluating is not bound by its policy. */
+async function onOwnPage(p, { cpCode, authKey }) {
+  await p.evaluate(() => import('/knowledgetalk.mjs').then((m) => void (window.Knowledgetalk = m.Knowledgetalk ?? m.default)));
+  const text = fs.readFileSync(path.join(ROOT, 'e2e/pages/app.js'), 'utf8').replaceAll('{{CPCODE}}', cpCode).replaceAll('{{AUTHKEY}}', authKey);
+  await p.evaluate(new Function(text));
+}
+
 /** ICE may pass through worse pairs on its way: waits for the one it ends on. */
 async function settled(p, q, want) {
   let last;
@@ -117,6 +137,7 @@ async function settled(p, q, want) {
     const relayed = [x, y].filter((r) => r.local.type === 'relay');
     if (relayed.length !== want.relayed) return false;
     if (want.tcp && relayed[0].local.relayProtocol !== 'tcp') return false;
+    if (want.tls && relayed[0].local.relayProtocol !== 'tls') return false;
     return !want.types || [x, y].every((r) => want.types.includes(r.local.type) && [...want.types, 'prflx'].includes(r.remote.type));
   });
 }

@@ -3,6 +3,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { chromium } from 'playwright-core';
+import { chromiumHome } from './ca.mjs';
 import { PATH } from './process.mjs';
 import { LIMIT, until } from './wait.mjs';
 import { ROOT } from './work.mjs';
@@ -12,9 +13,11 @@ const BINARY = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 export class Chromium {
   /**
-   * @param {{dir: string, ns?: string, secure?: string[]}} o secure: plain http origins where the camera is allowed all the same
+   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string]}} o secure: plain http origins
+   *   where the camera is allowed all the same; ca: the one authority whose certificates are taken, else all are; names: a host name
+   *   and its address
    */
-  static async start({ dir, ns, secure = [] }) {
+  static async start({ dir, ns, secure = [], ca, names }) {
     let executablePath = BINARY;
     if (ns) {
       // Playwright talks through a pipe on descriptors 3 and 4, which `ip netns exec` hands on: no debugging port, no control network.
@@ -27,19 +30,23 @@ export class Chromium {
       '--autoplay-policy=no-user-gesture-required',
       // The calls of one machine must not depend on its having a network.
       '--allow-loopback-in-peer-connection',
+      // STUN and TURN servers are looked up with a dot at the end, and pages without.
+      ...(names ? [`--host-resolver-rules=MAP ${names.join(' ')},MAP ${names.join('. ')}`] : []),
       ...(secure.length ? [`--unsafely-treat-insecure-origin-as-secure=${secure.join(',')}`] : []),
     ];
     const b = new Chromium();
     b.dir = dir;
     b.ns = ns;
     b.pages = [];
-    b.browser = await chromium.launch({ executablePath, headless: true, args: flags, env: { ...process.env, PATH } });
+    b.strict = Boolean(ca);
+    const home = ca ? { HOME: chromiumHome(dir, ns, ca) } : {};
+    b.browser = await chromium.launch({ executablePath, headless: true, args: flags, env: { ...process.env, PATH, ...home } });
     return b;
   }
 
   /** A page in a profile of its own (another user), or beside `sibling` (the same user's next tab). */
   async open(url, { sibling, name = `page${this.pages.length}` } = {}) {
-    const context = sibling?.page.context() ?? (await this.browser.newContext({ ignoreHTTPSErrors: true }));
+    const context = sibling?.page.context() ?? (await this.browser.newContext({ ignoreHTTPSErrors: !this.strict }));
     if (!sibling) await context.addInitScript({ path: INJECT });
     const p = new ChromiumPage(this, await context.newPage(), name);
     await p.goto(url);

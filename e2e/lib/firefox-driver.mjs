@@ -8,7 +8,9 @@ const browser = await puppeteer.launch({
   browser: 'firefox',
   executablePath: process.env.FIREFOX ?? '/usr/bin/firefox-esr',
   headless: true,
-  acceptInsecureCerts: true,
+  // With a profile of its own it takes what the profile trusts, and nothing else.
+  acceptInsecureCerts: !process.env.FIREFOX_PROFILE,
+  ...(process.env.FIREFOX_PROFILE ? { userDataDir: process.env.FIREFOX_PROFILE } : {}),
   env: { ...process.env, MOZ_DISABLE_CONTENT_SANDBOX: '1' },
   extraPrefsFirefox: {
     'media.navigator.streams.fake': true,
@@ -17,6 +19,7 @@ const browser = await puppeteer.launch({
     'media.getusermedia.insecure.enabled': true,
     'dom.securecontext.allowlist': process.env.FIREFOX_SECURE ?? '',
     'media.autoplay.default': 0,
+    'network.dns.forceResolve': process.env.FIREFOX_RESOLVE ?? '',
     'network.connectivity-service.enabled': false,
     'network.captive-portal-service.enabled': false,
   },

@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import readline from 'node:readline';
 import { spawn } from 'node:child_process';
+import { firefoxProfile } from './ca.mjs';
 import { PATH } from './process.mjs';
 import { LIMIT, until, within } from './wait.mjs';
 import { ROOT } from './work.mjs';
@@ -13,8 +14,12 @@ export class Firefox {
   #next = 0;
   #asked = new Map();
 
-  /** @param {{dir: string, ns?: string, secure?: string[]}} o secure: host names where the camera is allowed over plain http */
-  static async start({ dir, ns, secure = [] }) {
+  /**
+   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string]}} o secure: host names where the
+   *   camera is allowed over plain http; ca: the one authority whose certificates are taken, else all are; names: a host name and its
+   *   address, which in Firefox all names then have
+   */
+  static async start({ dir, ns, secure = [], ca, names }) {
     const f = new Firefox();
     f.dir = dir;
     f.pages = [];
@@ -23,7 +28,8 @@ export class Firefox {
     const argv = ns ? ['ip', 'netns', 'exec', ns, ...driver] : driver;
     f.child = spawn(argv[0], argv.slice(1), {
       stdio: ['pipe', 'pipe', 'pipe'],
-      env: { ...process.env, PATH, FIREFOX_SECURE: secure.join(',') },
+      env: { ...process.env, PATH, FIREFOX_SECURE: secure.join(','), FIREFOX_PROFILE: ca ? firefoxProfile(dir, ca) : '',
+        FIREFOX_RESOLVE: names?.[1] ?? '' },
     });
     f.child.stderr.pipe(f.log, { end: false });
     f.gone = new Promise((resolve) => f.child.on('close', resolve));

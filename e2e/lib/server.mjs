@@ -7,13 +7,14 @@ import { IEUM } from './work.mjs';
 
 export class Server {
   /**
-   * @param {{dir: string, ns?: string, listen?: string, args?: string[], name?: string, data?: string}} o
-   *   data: a folder that outlasts a restart, so that license and resume secrets do
+   * @param {{dir: string, ns?: string, listen?: string, args?: string[], name?: string, data?: string, ca?: string}} o
+   *   ca: the authority of its certificate (see ca.mjs); data: a folder that outlasts a restart, so that license and resume secrets do
    */
-  static async start({ dir, ns, listen = '127.0.0.1:0', args = [], name = 'ieum', data }) {
+  static async start({ dir, ns, listen = '127.0.0.1:0', args = [], name = 'ieum', data, ca }) {
     if (!fs.existsSync(IEUM)) throw new Error(`${IEUM} is missing; run make first`);
     const s = new Server();
     s.ns = ns;
+    s.ca = ca;
     // Of one machine's namespace servers must not share a fixed port; in one of their own they have it.
     const ports = ns ? [] : ['--stun-listen', '127.0.0.1:0', '--admin-listen', 'off'];
     const argv = [IEUM, 'serve', '--dev', '--listen', listen, ...ports, ...(data ? ['--data', data] : []), ...args];
@@ -34,7 +35,7 @@ export class Server {
     }
     const code = 'fetch(process.argv[1]).then(async r => { if (!r.ok) throw new Error(r.status); process.stdout.write(await r.text()) })';
     return execFileSync('ip', ['netns', 'exec', this.ns, process.execPath, '-e', code, this.origin + route], {
-      encoding: 'utf8', env: { ...process.env, PATH },
+      encoding: 'utf8', env: { ...process.env, PATH, ...(this.ca ? { NODE_EXTRA_CA_CERTS: this.ca } : {}) },
     });
   }
 

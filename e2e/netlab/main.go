@@ -69,7 +69,7 @@ func run(args []string) error {
 // parse reads the flags of up; the prefix is not among them.
 func parse(args []string) (topo.Spec, error) {
 	fs := flag.NewFlagSet("netlab up", flag.ContinueOnError)
-	a := fs.String("a", "cone", "NAT of client a: none, cone, full, sym, udpblock, v6")
+	a := fs.String("a", "cone", "NAT of client a: none, cone, full, sym, udpblock, only443, v6")
 	b := fs.String("b", "cone", "NAT of client b: as a, or same (a's own)")
 	rtt := fs.Duration("rtt", 20*time.Millisecond, "round trip between any two of a, b and the server")
 	ports := fs.String("tcp-ports", "80,443,3478", "TCP ports open to a client behind udpblock")

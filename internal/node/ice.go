@@ -71,8 +71,12 @@ func (i *iceIssuer) host(listen, reached string) string {
 }
 
 // trusted tells whether a browser may take the certificate for that host's. Where it does not, TURN over TLS fails without a word,
-// and nobody is asked: such clients get TURN over TCP.
+// and nobody is asked: such clients get TURN over TCP. An address is not enough, whatever the certificate says: Firefox connects TURN
+// over TLS to names only.
 func trusted(cert *tls.Certificate, host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return false
+	}
 	if cert == nil || cert.Leaf == nil || bytes.Equal(cert.Leaf.RawIssuer, cert.Leaf.RawSubject) {
 		return false
 	}

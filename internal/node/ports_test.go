@@ -234,8 +234,8 @@ func binding(t *testing.T, url string) {
 }
 
 func TestOnePortServesPagesSignalingAndRelay(t *testing.T) {
-	cert, key, roots := certFor(t, "127.0.0.1")
-	n := start(t, Config{Dev: true, TLSCert: cert, TLSKey: key})
+	cert, key, roots := certFor(t, "localhost")
+	n := start(t, Config{Dev: true, TLSCert: cert, TLSKey: key, PublicHost: "localhost"})
 	if n.RelayPort() != int(n.Addr().Port()) || n.STUNPort() == 0 || n.STUNPort() == n.RelayPort() {
 		t.Errorf("ports: %v, %d, %d", n.Addr(), n.RelayPort(), n.STUNPort())
 	}
@@ -243,9 +243,9 @@ func TestOnePortServesPagesSignalingAndRelay(t *testing.T) {
 		t.Errorf("pages by %s", res.Proto)
 	}
 	c := call(t, n, nil)
-	at := n.Addr().String()
+	at := fmt.Sprintf("localhost:%d", n.RelayPort())
 	want := []string{
-		"stun:" + at, fmt.Sprintf("stun:127.0.0.1:%d", n.STUNPort()), "turn:" + at + "?transport=udp", "turns:" + at + "?transport=tcp",
+		"stun:" + at, fmt.Sprintf("stun:localhost:%d", n.STUNPort()), "turn:" + at + "?transport=udp", "turns:" + at + "?transport=tcp",
 	}
 	if got := c.urls(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("ICE servers %v, want %v", got, want)
@@ -274,19 +274,19 @@ func TestOnePortServesPagesSignalingAndRelay(t *testing.T) {
 }
 
 func TestPortForTheRelayAlone(t *testing.T) {
-	cert, key, roots := certFor(t, "127.0.0.1")
-	n := start(t, Config{Dev: true, RelayListen: "127.0.0.1:0", TLSCert: cert, TLSKey: key, Relay: RelaySettings{STUNListen: "off"}})
+	cert, key, roots := certFor(t, "localhost")
+	n := start(t, Config{Dev: true, PublicHost: "localhost", RelayListen: "127.0.0.1:0", TLSCert: cert, TLSKey: key, Relay: RelaySettings{STUNListen: "off"}})
 	if n.RelayPort() == int(n.Addr().Port()) || n.STUNPort() != 0 {
 		t.Errorf("ports: %v, %d, %d", n.Addr(), n.RelayPort(), n.STUNPort())
 	}
 	c := call(t, n, nil)
 	c.join()
-	at := fmt.Sprintf("127.0.0.1:%d", n.RelayPort())
+	at := fmt.Sprintf("localhost:%d", n.RelayPort())
 	if got, want := fmt.Sprint(c.urls()), fmt.Sprintf("[stun:%s turn:%[1]s?transport=udp turns:%[1]s?transport=tcp]", at); got != want {
 		t.Errorf("ICE servers %s, want %s", got, want)
 	}
 	binding(t, c.urls()[0])
-	for _, url := range append(c.urls()[1:], "turn:"+at+"?transport=tcp", "turns:"+n.Addr().String()+"?transport=tcp") {
+	for _, url := range append(c.urls()[1:], "turn:"+at+"?transport=tcp", fmt.Sprintf("turns:localhost:%d?transport=tcp", n.Addr().Port())) {
 		if err := c.allocate(url, roots); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
@@ -317,11 +317,11 @@ func TestStreamFormGoesByTheCertificate(t *testing.T) {
 		"no certificate":                {iceIssuer{}, "calls.example:7102", "turn:calls.example"},
 		"covers the name":               {iceIssuer{cert: signed}, "calls.example:7102", "turns:calls.example"},
 		"covers the name, 443":          {iceIssuer{cert: signed}, "calls.example", "turns:calls.example"},
-		"covers the address":            {iceIssuer{cert: signed}, "[2001:db8::7]:7102", "turns:[2001:db8::7]"},
+		"covers the address only":       {iceIssuer{cert: signed}, "[2001:db8::7]:7102", "turn:[2001:db8::7]"},
 		"covers another name":           {iceIssuer{cert: signed}, "other.example:7102", "turn:other.example"},
 		"self-signed":                   {iceIssuer{cert: self}, "localhost:7102", "turn:localhost"},
 		"covers the public name":        {iceIssuer{cert: signed, public: "calls.example"}, "10.0.0.1:7102", "turns:calls.example"},
-		"public address, in brackets":   {iceIssuer{cert: signed, public: "[2001:db8::7]"}, "x:1", "turns:[2001:db8::7]"},
+		"public address, in brackets":   {iceIssuer{cert: signed, public: "[2001:db8::7]"}, "x:1", "turn:[2001:db8::7]"},
 		"covers not the public name":    {iceIssuer{cert: signed, public: "relay.example"}, "calls.example:7102", "turn:relay.example"},
 		"bound, reached by its name":    {iceIssuer{cert: signed, listen: "10.0.0.9:7102"}, "calls.example:7102", "turns:calls.example"},
 		"bound, reached by another one": {iceIssuer{cert: signed, listen: "10.0.0.9:7102"}, "proxy.example:443", "turn:10.0.0.9"},

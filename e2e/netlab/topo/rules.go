@@ -26,7 +26,10 @@ func natRules(kind NAT, lan, client string, tcpPorts []int) string {
 		masquerade = "masquerade fully-random"
 	case Full:
 		before = "iifname \"wan\" udp dport 1024-65535 dnat to " + client
-	case UDPBlock:
+	case UDPBlock, Only443:
+		if kind == Only443 {
+			tcpPorts = []int{443}
+		}
 		ports := make([]string, len(tcpPorts))
 		for i, p := range tcpPorts {
 			ports[i] = strconv.Itoa(p)

@@ -25,6 +25,7 @@ const (
 	Full     NAT = "full"     // full cone: one mapping, anybody may answer
 	Sym      NAT = "sym"      // symmetric: another random port for each peer
 	UDPBlock NAT = "udpblock" // no UDP at all, TCP only to Spec.TCPPorts
+	Only443  NAT = "only443"  // no UDP at all, TCP only to port 443
 	Same     NAT = "same"     // only for b: a second client of a's NAT
 	V6       NAT = "v6"       // a public IPv6 address and nothing else
 )
@@ -89,12 +90,12 @@ func (s Spec) Validate() error {
 	if s.Prefix == "" || strings.ContainsAny(s.Prefix, "/ \n*?[") {
 		errs = append(errs, fmt.Errorf("prefix %q cannot begin a namespace's name", s.Prefix))
 	}
-	natted := []NAT{Cone, Full, Sym, UDPBlock}
+	natted := []NAT{Cone, Full, Sym, UDPBlock, Only443}
 	if !slices.Contains(append(natted, None, V6), s.A) {
-		errs = append(errs, fmt.Errorf("a: no NAT %q: want none, cone, full, sym, udpblock or v6", s.A))
+		errs = append(errs, fmt.Errorf("a: no NAT %q: want none, cone, full, sym, udpblock, only443 or v6", s.A))
 	}
 	if !slices.Contains(append(natted, None, V6, Same), s.B) {
-		errs = append(errs, fmt.Errorf("b: no NAT %q: want none, cone, full, sym, udpblock, same or v6", s.B))
+		errs = append(errs, fmt.Errorf("b: no NAT %q: want none, cone, full, sym, udpblock, only443, same or v6", s.B))
 	}
 	if s.B == Same && !slices.Contains(natted, s.A) {
 		errs = append(errs, fmt.Errorf("b cannot share a's NAT: %q is none", s.A))

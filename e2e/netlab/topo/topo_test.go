@@ -45,7 +45,7 @@ func TestAllFaultsAreReportedTogether(t *testing.T) {
 	}
 }
 
-var kinds = []NAT{None, Cone, Full, Sym, UDPBlock, V6}
+var kinds = []NAT{None, Cone, Full, Sym, UDPBlock, Only443, V6}
 
 // Two laboratories on one machine must not fight: whatever a step touches lies inside a namespace of the prefix.
 func TestEveryStepStaysInsideItsPrefix(t *testing.T) {
@@ -104,6 +104,7 @@ func TestRulesOfEachNAT(t *testing.T) {
 		{kind: Cone, with: []string{" masquerade\n"}, without: []string{"fully-random", "dnat to", "udp drop"}},
 		{kind: Full, with: []string{" masquerade\n", "udp dport 1024-65535 dnat to 192.168.1.10"}, without: []string{"fully-random", "udp drop"}},
 		{kind: Sym, with: []string{"masquerade fully-random"}, without: []string{"dnat to", "udp drop"}},
+		{kind: Only443, with: []string{"meta l4proto udp drop", "tcp dport != { 443 }"}, without: []string{"fully-random", "dnat to"}},
 		{kind: UDPBlock, with: []string{"meta l4proto udp drop", "tcp dport != { 80, 3478 }"}, without: []string{"fully-random", "dnat to"}},
 	} {
 		t.Run(string(c.kind), func(t *testing.T) {
