@@ -92,7 +92,7 @@ func (c *earlyConn) CloseWrite() error {
 	return c.Conn.Close()
 }
 
-// SyscallConn lets others wait on the socket itself (see pending), once nothing is left that it would not bring.
+// SyscallConn lets others wait on the socket itself (see socket), once nothing is left that it would not bring.
 func (c *earlyConn) SyscallConn() (syscall.RawConn, error) {
 	s, ok := c.Conn.(syscall.Conn)
 	if !ok || len(c.early) > 0 {
