@@ -47,7 +47,7 @@ for (const row of ROWS) {
   test(name, { skip: missing ?? false }, () =>
     inCall(row, async ({ server, p, q }) => {
       await settled(p, q, row.want);
-      await measured(server, p, q, row.want);
+      await measured(server, p, q, row);
       await settled(p, q, row.want);
     }));
 }
@@ -143,7 +143,7 @@ async function settled(p, q, want) {
 }
 
 /** What the relay itself has counted, against what the browsers have received meanwhile. */
-async function measured(server, p, q, want) {
+async function measured(server, p, q, { want, firefox }) {
   const counted = async () => {
     const { ClientToPeer, PeerToClient } = JSON.parse(await server.get('/dev/stats')).relay;
     const [x, y] = [await p.evaluate((id) => app.report(id), q.id), await q.evaluate((id) => app.report(id), p.id)];
@@ -160,7 +160,8 @@ async function measured(server, p, q, want) {
     // Between two relayed ends a packet goes up by one allocation and down by the other, inside the relay; else one allocation carries
     // both directions. Browsers do not count what ICE itself sends, and something is on its way at either reading.
     const relayed = want.relayed === 2 ? [d.up, d.down] : [d.up + d.down];
-    for (const bytes of relayed) assert.ok(bytes > 0.95 * d.sent && bytes < 1.15 * d.sent, text);
+    // Firefox says a tenth too much of what its pairs sent.
+    for (const bytes of relayed) assert.ok(bytes > (firefox ? 0.8 : 0.95) * d.sent && bytes < 1.15 * d.sent, text);
     assert.ok(Math.min(d.up, d.down) > 0.9 * Math.min(d.x, d.y), text);
   } else {
     assert.ok(d.up + d.down < 0.1 * (d.x + d.y), `the relay carried media: ${text}`);
