@@ -14,6 +14,7 @@ import (
 
 type benchCmd struct {
 	Signal benchSignalCmd `cmd:"" help:"Relay messages between pairs of users and measure what that costs the server."`
+	Relay  benchRelayCmd  `cmd:"" help:"Send packets through a TURN server, ours or another, and measure what that costs it."`
 }
 
 type benchSignalCmd struct {

@@ -81,30 +81,7 @@ const enterWithin = 30 * time.Second
 
 // connect brings every pair into its room, some at a time. The first failure ends it.
 func (r *run) connect(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	jobs := make(chan *pair)
-	var workers sync.WaitGroup
-	for range min(r.cfg.Dials, len(r.pairs)) {
-		workers.Go(func() {
-			for p := range jobs {
-				if err := r.open(ctx, p); err != nil {
-					cancel(err)
-				}
-			}
-		})
-	}
-feed:
-	for _, p := range r.pairs {
-		select {
-		case jobs <- p:
-		case <-ctx.Done():
-			break feed
-		}
-	}
-	close(jobs)
-	workers.Wait()
-	return context.Cause(ctx)
+	return each(ctx, r.cfg.Dials, len(r.pairs), func(ctx context.Context, i int) error { return r.open(ctx, r.pairs[i]) })
 }
 
 func (r *run) open(ctx context.Context, p *pair) error {
