@@ -187,7 +187,7 @@ func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
 		"presence.publish":       event(Published("K4325403300AB", 12, "guest-2", feeds)),
 		"presence.publish.late":  event(Published("K4325403300AB", 0, "", feeds)),
 		"presence.createGroup":   event(Grouped("K4325403300AB", "kpoint123", "G4325403300AB")),
-		"presence.destroy":       event(Destroy("K4325403300AB", 13)),
+		"presence.destroy":       event(Event("destroy", "K4325403300AB", 13, "kpoint123")),
 	}
 	files, _ := filepath.Glob("testdata/*.json")
 	for _, f := range files {

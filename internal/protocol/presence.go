@@ -58,11 +58,6 @@ func HostChange(roomID string, seq uint64, user string) Presence {
 	return Event("hostChange", roomID, seq, user)
 }
 
-// Destroy is the presence event of a room that ended; it is about nobody.
-func Destroy(roomID string, seq uint64) Presence {
-	return Presence{EventOp: "presence", Type: "destroy", RoomID: roomID, Seq: seq}
-}
-
 // Chat is the presence event of a message; inform and talking have the same shape.
 func Chat(kind, roomID string, seq uint64, user string, message json.RawMessage) Presence {
 	p := Event(kind, roomID, seq, user)

@@ -400,7 +400,7 @@ func (r *room) destroy(c Destroy, sink Sink) error {
 	for _, m := range r.members {
 		r.tell(sink, everyone, r.next(Event{Kind: Left, Member: m}))
 	}
-	r.tell(sink, everyone, r.next(Event{Kind: Destroyed}))
+	r.tell(sink, everyone, r.next(Event{Kind: Destroyed, Member: Member{ID: c.By.User}}))
 	for _, m := range r.members {
 		r.tell(sink, []Address{m.Address}, Event{Kind: Removed, Key: r.key, Member: m})
 	}

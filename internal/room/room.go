@@ -98,7 +98,7 @@ const (
 	HostChanged                  // to everyone: Member is host now
 	Synced                       // to the one who asked with Sync: the room's State, before any later event
 	Removed                      // to Member, who was put out of the room, and when the room is destroyed to every member
-	Destroyed                    // to everyone who was in: the room has ended
+	Destroyed                    // to everyone who was in: Member, of whom only the ID is known, has ended the room
 	Shared                       // Member shows something: Share; to the others, or to one of them
 	Unshared                     // Member stopped
 	Said                         // Member said Body; Word tells what it is

@@ -138,7 +138,7 @@ func TestDestroyRoom(t *testing.T) {
 		out.want("421", msg{"eventOp": "destroyRoom"})
 		host.want("200", msg{"eventOp": "destroyRoom", "roomId": "K1"})
 		for _, p := range []*peer{host, lee, pak} {
-			p.saw("leave:host:4 leave:lee:5 leave:pak:6 destroy::7 ")
+			p.saw("leave:host:4 leave:lee:5 leave:pak:6 destroy:host:7 ")
 			p.want("410", msg{"eventOp": "leaveRoom"})
 			p.want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		}

@@ -231,7 +231,7 @@ func presence(e room.Event) (p protocol.Presence, ok bool) {
 	case room.HostChanged:
 		p = protocol.HostChange(id, e.Seq, user)
 	case room.Destroyed:
-		p = protocol.Destroy(id, e.Seq)
+		p = protocol.Event("destroy", id, e.Seq, user)
 	case room.Shared:
 		p = protocol.Event(e.Share.Type, id, e.Seq, user)
 	case room.Unshared:

@@ -167,7 +167,7 @@ export interface PermitEvent extends PresenceBase { type: 'permit'; user: string
 export interface EditRoomInfoEvent extends PresenceBase { type: 'editRoomInfo'; user: string; title: string; capacity: number; host: string }
 /** `user` is the host now (additive). */
 export interface HostChangeEvent extends PresenceBase { type: 'hostChange'; user: string }
-/** The room has ended (additive); the `leave` of every member has come before. It is about nobody: `user` and `sender` are ''. */
+/** The room has ended (additive): `user` has ended it. The `leave` of every member has come before. */
 export interface DestroyEvent extends PresenceBase { type: 'destroy'; user: string }
 
 /** How the connection with `user` does (additive). */
