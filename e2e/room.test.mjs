@@ -115,7 +115,7 @@ test('a destroyed room is over for everyone', async () => {
   assert.equal(await code(host, 'destroyRoom', roomId), '200');
   for (const p of [host, guest]) {
     await seen(p, 'destroy');
-    const order = await p.evaluate(() => app.events.filter((e) => ['leave', 'destroy'].includes(e.type)).map((e) => e.user || e.type));
+    const order = await p.evaluate(() => app.events.filter((e) => ['leave', 'destroy'].includes(e.type)).map((e) => (e.type === 'leave' ? e.user : e.type)));
     assert.deepEqual([...order.slice(0, 2).sort(), order[2]], ['end-guest', 'end-host', 'destroy']);
     assert.deepEqual(await p.evaluate(() => [k.getRoomId(), e2e.open().length]), ['', 0]);
   }
