@@ -341,10 +341,10 @@ func (d *epollDriver) fromClients(l *listening, first int) int {
 		if d.in.headers[i].Namelen < unix.SizeofSockaddrInet6 {
 			clear(from[unix.SizeofSockaddrInet4:])
 		}
-		if !last.valid || (last.allocation != nil && last.allocation.dead.Load()) || last.from != *from || last.path.local.ip != local || last.path.via != l.listener {
+		if (last.allocation != nil && last.allocation.dead.Load()) || last.from != *from || last.path.local.ip != local || last.path.via != l.listener {
 			last.from = *from
 			last.path = path{remote: readSockaddr(from), local: endpoint{local, l.addr.Port()}, via: l.listener}
-			last.allocation, last.valid = w.clients[last.path.key()], true
+			last.valid = false
 		}
 		room := d.in.room(i)
 		size := d.in.segment(i)
@@ -363,15 +363,15 @@ func (d *epollDriver) fromClients(l *listening, first int) int {
 	return n
 }
 
-// fromClient serves one packet of the last client. A request may give it an allocation, or end it.
+// fromClient serves one packet of the last client. A request may give it an allocation, or end it: then the next packet, which may have
+// come merged with this one, must look again.
 func (d *epollDriver) fromClient(b []byte) {
 	last := &d.last
-	if len(b) > 0 && b[0]&0xf0 == minChannel>>8 {
-		d.worker.fromClient(&last.path, last.allocation, b)
-		return
+	if !last.valid {
+		last.allocation, last.valid = d.worker.lookup(&last.path), true
 	}
 	d.worker.fromClient(&last.path, last.allocation, b)
-	last.valid = false
+	last.valid = isChannelData(b)
 }
 
 // fromPeers serves a batch of packets at a relay socket.
