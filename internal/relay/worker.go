@@ -72,10 +72,10 @@ func newWorker(s *Server, index int, seed uint64) *worker {
 	return w
 }
 
-// lookup finds the allocation of a UDP client.
+// lookup finds the allocation of a UDP client. At the port for Binding requests there is none.
 func (w *worker) lookup(p *path) *allocation {
-	if p.stream != nil {
-		return p.stream.allocation
+	if p.via.binding {
+		return nil
 	}
 	return w.clients[p.key()]
 }
