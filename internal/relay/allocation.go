@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/pion/stun/v4"
 )
 
 // Lifetimes of RFC 8656 sections 3.2, 9 and 12.
@@ -27,9 +29,10 @@ type allocation struct {
 	holder   Holder
 	tid      [12]byte // of the Allocate request, to know its repetition
 	made     time.Duration
-	relays   [families]*relaySocket // but for the one that a Refresh takes away
-	reserved []byte                 // RESERVATION-TOKEN handed out
-	to       sockaddr               // of the client, for UDP
+	relays   [families]*relaySocket   // but for the one that a Refresh takes away
+	absent   [families]stun.ErrorCode // why one of two families asked for is missing
+	reserved []byte                   // RESERVATION-TOKEN handed out
+	to       sockaddr                 // of the client, for UDP
 
 	// Owned by the worker.
 	credential

@@ -181,6 +181,14 @@ func (c *rawClient) tryRead() ([]byte, error) {
 // ask sends a request with credentials, once they are known, and returns the answer.
 func (c *rawClient) ask(method stun.Method, attrs ...stun.Setter) *stun.Message {
 	c.t.Helper()
+	m := c.signed(method, attrs...)
+	c.send(m.Raw)
+	return c.answerTo(m)
+}
+
+// signed builds a request with credentials, once they are known.
+func (c *rawClient) signed(method stun.Method, attrs ...stun.Setter) *stun.Message {
+	c.t.Helper()
 	setters := append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)
 	if c.nonce != "" {
 		key := stun.NewLongTermIntegrity(c.user, c.realm, c.pass)
@@ -190,8 +198,7 @@ func (c *rawClient) ask(method stun.Method, attrs ...stun.Setter) *stun.Message 
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.send(m.Raw)
-	return c.answerTo(m)
+	return m
 }
 
 func (c *rawClient) answerTo(m *stun.Message) *stun.Message {

@@ -9,18 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// signed builds a request with the client's credentials.
-func (c *rawClient) signed(method stun.Method, attrs ...stun.Setter) *stun.Message {
-	c.t.Helper()
-	setters := append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)
-	m, err := stun.Build(append(setters, stun.NewUsername(c.user), stun.NewRealm(c.realm), stun.NewNonce(c.nonce),
-		stun.NewLongTermIntegrity(c.user, c.realm, c.pass))...)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return m
-}
-
 // sendMerged sends messages of one size in one go. Over loopback they stay together and reach a socket with UDP_GRO as one.
 func (c *rawClient) sendMerged(messages ...[]byte) {
 	c.t.Helper()

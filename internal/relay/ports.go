@@ -168,6 +168,23 @@ func (w *worker) openEven(r *relayAddress, pair bool) (even, odd *relaySocket, e
 	return nil, nil, errNoPort
 }
 
+// openOne opens a socket as it is asked for, at one address; a pair is asked for at one address only. The code is why there is none.
+func (w *worker) openOne(r *relayAddress, d demand) (socket, odd *relaySocket, code stun.ErrorCode) {
+	if r == nil {
+		return nil, nil, stun.CodeAddrFamilyNotSupported
+	}
+	var err error
+	if d.even {
+		socket, odd, err = w.openEven(r, d.reserve)
+	} else {
+		socket, err = w.openAny(r)
+	}
+	if err != nil {
+		return nil, nil, stun.CodeInsufficientCapacity
+	}
+	return socket, odd, 0
+}
+
 // reservation is the odd port of a pair, bound and waiting.
 type reservation struct {
 	token   [tokenLength]byte
@@ -247,15 +264,15 @@ func (r *reservations) remove(i int) {
 	r.n.Store(int32(len(r.list)))
 }
 
-// open makes an allocation. absent is why a family of a dual one is missing.
-func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *allocation, absent [families]stun.ErrorCode, why reason, code stun.ErrorCode) {
+// open makes an allocation.
+func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *allocation, why reason, code stun.ErrorCode) {
 	s := w.server
 	holder, in := s.holder(c.session)
 	if !in {
-		return nil, absent, notInRoom, stun.CodeForbidden
+		return nil, notInRoom, stun.CodeForbidden
 	}
 	if !s.quota.take(c.session, c.tenant, sourceOf(p.remote.addr())) {
-		return nil, absent, overQuota, stun.CodeAllocQuotaReached
+		return nil, overQuota, stun.CodeAllocQuotaReached
 	}
 	a = &allocation{
 		worker: w, client: *p, session: c.session, holder: holder, tid: m.TransactionID, made: w.now, credential: *c,
@@ -263,28 +280,14 @@ func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *all
 	}
 	a.peers.Store(noPeers)
 	var odd *relaySocket
-	var err error
-	switch {
-	case d.token != nil:
+	if d.token != nil {
 		if socket := s.reserved.take(d.token, c.session, w.now); socket != nil {
 			a.relays[socket.public.family()] = socket
 		}
-	case d.even:
-		f := v4
-		if d.want[v6] {
-			f = v6
-		}
-		a.relays[f], odd, _ = w.openEven(s.relayFor(f), d.reserve)
-	default:
+	} else {
 		for f, want := range d.want {
-			if !want {
-				continue
-			}
-			r := s.relayFor(family(f))
-			if r == nil {
-				absent[f] = stun.CodeAddrFamilyNotSupported
-			} else if a.relays[f], err = w.openAny(r); err != nil {
-				a.relays[f], absent[f] = nil, stun.CodeInsufficientCapacity
+			if want {
+				a.relays[f], odd, a.absent[f] = w.openOne(s.relayFor(family(f)), d)
 			}
 		}
 	}
@@ -303,7 +306,7 @@ func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *all
 		socket.allocation, socket.worker = a, w
 		if w.driver.watch(socket) != nil {
 			w.driver.close(socket)
-			a.relays[f] = nil
+			a.relays[f], a.absent[f] = nil, stun.CodeInsufficientCapacity
 			continue
 		}
 		socket.relay.sockets[socket.port-socket.relay.min].Store(socket)
@@ -311,7 +314,7 @@ func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *all
 	}
 	if !ok {
 		s.quota.give(c.session, c.tenant, sourceOf(p.remote.addr()))
-		return nil, absent, noPort, stun.CodeInsufficientCapacity
+		return nil, noPort, stun.CodeInsufficientCapacity
 	}
 	if p.stream != nil {
 		p.stream.allocation = a
@@ -322,7 +325,7 @@ func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *all
 	w.owned[a] = struct{}{}
 	s.stats.live.Add(1)
 	s.stats.allocated.Add(1)
-	return a, absent, fine, 0
+	return a, fine, 0
 }
 
 // closeRelay closes one relayed address of an allocation.

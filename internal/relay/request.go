@@ -133,8 +133,7 @@ func (w *worker) succeed(p *path, m *stun.Message, c *credential, add func(a *st
 
 // demand is what an Allocate request asks for.
 type demand struct {
-	want    [families]bool
-	either  bool // IPv6 as well when there is one: ADDITIONAL-ADDRESS-FAMILY
+	want    [families]bool // both: ADDITIONAL-ADDRESS-FAMILY, what there is of them
 	even    bool
 	reserve bool
 	token   []byte
@@ -168,7 +167,7 @@ func (s *Server) demandOf(m *stun.Message) (d demand, why reason, code stun.Erro
 	case oneFamily:
 		d.want[single[0]-1] = true
 	case twoFamilies:
-		d.want[v4], d.want[v6], d.either = true, true, true
+		d.want[v4], d.want[v6] = true, true
 	default:
 		// Without the attribute the relay is IPv4, whatever the client came by: then any two relayed clients can reach each other.
 		// A relay that has no IPv4 gives what it has.
@@ -194,9 +193,8 @@ func lifetimeOf(m *stun.Message) (time.Duration, bool) {
 func (w *worker) allocate(p *path, a *allocation, m *stun.Message, c *credential) {
 	s := w.server
 	d, why, code := s.demandOf(m)
-	var absent [families]stun.ErrorCode
 	if code == 0 && a == nil {
-		a, absent, why, code = w.open(p, m, c, d)
+		a, why, code = w.open(p, m, c, d)
 	}
 	if code != 0 {
 		s.stats.refuse(why)
@@ -207,8 +205,8 @@ func (w *worker) allocate(p *path, a *allocation, m *stun.Message, c *credential
 		for f, relay := range a.relays {
 			if relay != nil {
 				addAddress(r, stun.AttrXORRelayedAddress, relay.public)
-			} else if absent[f] != 0 {
-				r.Add(attrAddressErrorCode, []byte{byte(f + 1), 0, byte(absent[f] / 100), byte(absent[f] % 100)})
+			} else if code := a.absent[f]; code != 0 {
+				r.Add(attrAddressErrorCode, []byte{byte(f + 1), 0, byte(code / 100), byte(code % 100)})
 			}
 		}
 		addLifetime(r, a.expires-w.now)
