@@ -2,6 +2,7 @@ package relay
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,15 @@ import (
 type sockaddr struct {
 	raw  [unix.SizeofSockaddrInet6]byte
 	size uint32
+	// refused is the smallest packet size of which the kernel did not take several at once for this place; 0: it has taken all. The
+	// way there decides that, and so whoever is there: it must not slow down what goes elsewhere. Any worker may use it.
+	refused uint32
+}
+
+// takes tells whether several packets of a size may go there at once.
+func (s *sockaddr) takes(size int) bool {
+	refused := atomic.LoadUint32(&s.refused)
+	return refused == 0 || size < int(refused)
 }
 
 func sockaddrOf(e endpoint) (s sockaddr) {
@@ -219,8 +229,9 @@ func (t *sender) add(r run, bytes []byte, head *[channelHeader]byte, open *openR
 	}
 	if open != nil && open.epoch == t.epoch {
 		last := &t.runs[open.run]
-		if last.to == r.to && !last.short && r.size <= last.size && last.packets < segmentsAtOne && last.total+r.size <= segmentBytes && !t.noGSO &&
-			last.up == r.up {
+		// An empty packet would vanish among others.
+		if last.to == r.to && !last.short && r.size <= last.size && r.size > 0 && last.packets < segmentsAtOne &&
+			last.total+r.size <= segmentBytes && !t.noGSO && r.to.takes(last.size) && last.up == r.up {
 			t.packets[last.last].next = i
 			last.last = i
 			last.packets++
@@ -368,10 +379,8 @@ func (t *sender) send(first, end int) {
 	}
 }
 
-// safeSegment is what passes every link of IPv6, so that a refusal is not for the size.
-const safeSegment = 1232
-
-// refused sends the packets of a run one by one. A system that cannot send several at once is not asked again.
+// refused sends the packets of a run one by one. A system that cannot send several at once is not asked again, nor is a place to which
+// packets of this size do not go.
 func (t *sender) refused(i int, errno unix.Errno) {
 	r := &t.runs[i]
 	if r.packets == 1 {
@@ -381,18 +390,15 @@ func (t *sender) refused(i int, errno unix.Errno) {
 	t.server.stats.segmented.Add(^uint64(r.packets - 1))
 	switch errno {
 	case unix.EINVAL, unix.EMSGSIZE:
-		t.noGSO = t.noGSO || r.size <= safeSegment
+		if r.to.takes(r.size) {
+			atomic.StoreUint32(&r.to.refused, uint32(r.size))
+		}
 	case unix.EIO, unix.EOPNOTSUPP, unix.ENOPROTOOPT:
 		t.noGSO = true
+		t.server.noSegments(errno)
 	default: // the socket's buffer is full, or there is no way to that place
 		t.lose(r, r.packets, r.payload)
 		return
-	}
-	if t.noGSO {
-		t.server.stats.faulty.Add(1)
-		t.server.gsoFault.Do(func() {
-			t.server.cfg.Log.Warn("relay sends packets one by one: the system refuses to segment", "error", errno)
-		})
 	}
 	h := &t.headers[i]
 	iov := h.Iov
@@ -402,11 +408,11 @@ func (t *sender) refused(i int, errno unix.Errno) {
 		h.Control = &t.control[i][0]
 	}
 	h.SetControllen(size)
-	per := r.payload / max(1, r.packets)
+	header := (r.total - r.payload) / r.packets
 	for p := r.first; p >= 0; p = t.packets[p].next {
-		n := 1
+		n, size := 1, len(t.packets[p].bytes)
 		if t.packets[p].headed {
-			n = 2
+			n, size = 2, size+channelHeader
 		}
 		h.Iov = iov
 		h.SetIovlen(n)
@@ -417,7 +423,7 @@ func (t *sender) refused(i int, errno unix.Errno) {
 				continue
 			}
 			if errno != 0 {
-				t.lose(r, 1, per)
+				t.lose(r, 1, size-header)
 			}
 			break
 		}
@@ -426,11 +432,15 @@ func (t *sender) refused(i int, errno unix.Errno) {
 
 // lose takes back what was counted and counts it as lost.
 func (t *sender) lose(r *run, packets, payload int) {
+	whose := r.up
 	if r.down != nil {
 		r.down.count(&r.down.down, -packets, -payload)
+		whose = r.down
 	}
 	if r.up != nil {
 		r.up.count(&r.up.up, -packets, -payload)
 	}
-	t.server.stats.refused[unsent].Add(uint64(packets))
+	for range packets {
+		whose.drop(unsent)
+	}
 }

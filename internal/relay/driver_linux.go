@@ -51,11 +51,16 @@ func (s *Server) newDrivers() (func(host netip.Addr, port uint16, binding bool) 
 	if s.cfg.plain {
 		return s.newNetDrivers()
 	}
+	noGSO := probeSegments()
+	if noGSO != nil {
+		s.noSegments(noGSO)
+	}
 	for _, w := range s.workers {
 		d := &epollDriver{
 			worker: w, epoll: -1, event: -1, events: make([]unix.EpollEvent, eventBatch),
 			in: newReceiver(receiveBatch), clients: newSender(s), peers: newSender(s),
 		}
+		d.clients.noGSO, d.peers.noGSO = noGSO != nil, noGSO != nil
 		d.lingerer.most = s.cfg.Linger
 		w.driver = d
 		var err error
@@ -70,6 +75,22 @@ func (s *Server) newDrivers() (func(host netip.Addr, port uint16, binding bool) 
 		}
 	}
 	return s.openListeners, nil
+}
+
+// probeSegments asks whether the system knows how to send several packets at once: one that does not would send them as one.
+func probeSegments() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0)
+}
+
+// noSegments notes that the system refuses to send several packets at once.
+func (s *Server) noSegments(err error) {
+	s.stats.faulty.Add(1)
+	s.gsoFault.Do(func() { s.cfg.Log.Warn("relay sends packets one by one: the system refuses to segment", "error", err) })
 }
 
 // openListeners opens a port for each family at every worker.

@@ -279,7 +279,8 @@ func (w *worker) channelBind(p *path, a *allocation, m *stun.Message, c *credent
 	peer, f, ok := peerOf(m)
 	number, err := m.Get(stun.AttrChannelNumber)
 	why, code := badChannel, stun.CodeBadRequest
-	if err == nil && len(number) == 4 && ok {
+	// Nothing can be sent to port 0.
+	if err == nil && len(number) == 4 && ok && peer.port != 0 {
 		n := binary.BigEndian.Uint16(number)
 		switch {
 		case n < minChannel || n > maxChannel:
@@ -320,7 +321,7 @@ func (w *worker) judge(a *allocation, peer endpoint, f family, ok bool) (reason,
 func (w *worker) send(a *allocation, m *stun.Message) {
 	data, err := m.Get(stun.AttrData)
 	peer, f, ok := peerOf(m)
-	if err != nil || !ok || f != peer.family() || w.unknown(m) != nil {
+	if err != nil || !ok || f != peer.family() || peer.port == 0 || w.unknown(m) != nil {
 		a.drop(malformed)
 		return
 	}
