@@ -74,12 +74,15 @@ type channel struct {
 
 	// Owned by the allocation's worker.
 	out openRun
-	// far is the other end when the peer is relayed by us too.
-	far struct {
-		socket  *relaySocket
-		table   *peers
-		channel *channel
-	}
+	far farEnd
+}
+
+// farEnd is the other end of a channel when the peer is relayed by us too. A channel that is over must not keep it: allocations would
+// keep each other in memory, one that is gone the next one that is gone.
+type farEnd struct {
+	socket  *relaySocket
+	table   *peers
+	channel *channel
 }
 
 func (c *channel) live(now time.Duration) bool { return c.expires.Load() > int64(now) }
@@ -129,6 +132,8 @@ func (t *peers) with(now time.Duration, more []*permission, bound *channel) *pee
 	for _, c := range t.byNumber {
 		if c.live(now) {
 			n.byNumber = append(n.byNumber, c)
+		} else {
+			c.far = farEnd{}
 		}
 	}
 	if bound != nil {
@@ -146,6 +151,22 @@ func (t *peers) with(now time.Duration, more []*permission, bound *channel) *pee
 	slices.SortFunc(n.byNumber, func(a, b *channel) int { return cmp.Compare(a.number, b.number) })
 	slices.SortFunc(n.byPeer, func(a, b *channel) int { return compareEndpoint(a.peer, b.peer) })
 	return n
+}
+
+// forget takes the peers of a family away, whose relayed address is closed: another client may get its port.
+func (a *allocation) forget(f family) {
+	t, n := a.peers.Load(), &peers{}
+	of := func(c *channel) bool { return c.peer.family() == f }
+	for _, c := range t.byNumber {
+		if of(c) {
+			c.far = farEnd{}
+		}
+	}
+	n.byNumber = slices.DeleteFunc(slices.Clone(t.byNumber), of)
+	n.byPeer = slices.DeleteFunc(slices.Clone(t.byPeer), of)
+	n.permissions = slices.DeleteFunc(slices.Clone(t.permissions), func(p *permission) bool { return familyOf(p.ip) == f })
+	a.peers.Store(n)
+	a.lastUp, a.lastDown = nil, nil
 }
 
 // find is permission without the question whether it is over: then it is renewed in place.

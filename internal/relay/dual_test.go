@@ -109,3 +109,50 @@ func TestDualAllocationSaysWhichFamilyIsMissing(t *testing.T) {
 		t.Errorf("the quota counts %d, stats are %+v", s.quota.total, s.Stats())
 	}
 }
+
+// With one half of a dual allocation go its channels and permissions: its port may be another client's by now, whose packets would
+// seem to come from there.
+func TestRefreshEndsOneHalf(t *testing.T) {
+	s := startBothFamilies(t)
+	four := udpPeer(t, peerHost(t))
+	far := dialTo(t, s, "udp", netip.AddrPortFrom(netip.MustParseAddr("::1"), uint16(s.Port())), "t", "far")
+	farAt := far.allocate(inFamily(2))
+	c := dial(t, s, "udp", "t", "s")
+	c.challenge()
+	at := relayedOf(t, c.ask(stun.MethodAllocate, transport(17), additionally(2)))
+	if one, two, back := c.bind(0x4000, farAt), c.bind(0x4001, localOf(four)), far.permit(at[v6].Addr()); one != 0 || two != 0 || back != 0 {
+		t.Fatalf("channels: %d, %d, permission: %d", one, two, back)
+	}
+	c.channelData(0x4000, "before")
+	if data, from := far.receive(); data != "before" || from != at[v6] {
+		t.Errorf("far client got %q from %v", data, from)
+	}
+	if got := code(c.ask(stun.MethodRefresh, life(0), inFamily(2))); got != 0 {
+		t.Fatalf("refresh: %d", got)
+	}
+	if s.relays[1].at(at[v6].Port()) != nil || s.relays[0].at(at[v4].Port()) == nil || s.Stats().Allocations != 2 {
+		t.Error("not the one half is closed")
+	}
+	c.channelData(0x4000, "after")
+	c.indicate(farAt, "after")
+	c.channelData(0x4001, "the other half")
+	if data, from := receiveAt(t, four); data != "the other half" || from != at[v4] {
+		t.Errorf("peer got %q from %v", data, from)
+	}
+	if far.ask(stun.MethodBinding); len(far.data) != 0 {
+		t.Errorf("far client got %q by an address that is closed", far.data)
+	}
+	if got := refusedBy(s, noPermission); got != 2 {
+		t.Errorf("%d packets dropped, want 2", got)
+	}
+	for name, got := range map[string]int{
+		"refresh again": code(c.ask(stun.MethodRefresh, life(0), inFamily(2))), "permission": c.permit(farAt.Addr()), "channel": c.bind(0x4002, farAt),
+	} {
+		if got != 443 {
+			t.Errorf("%s: %d", name, got)
+		}
+	}
+	if got := code(c.ask(stun.MethodRefresh, life(0), inFamily(1))); got != 0 || s.Stats().Allocations != 1 {
+		t.Errorf("the other half: %d, %d allocations", got, s.Stats().Allocations)
+	}
+}

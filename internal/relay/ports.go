@@ -328,10 +328,11 @@ func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *all
 	return a, fine, 0
 }
 
-// closeRelay closes one relayed address of an allocation.
+// closeRelay closes one relayed address of an allocation and forgets the peers that it reached.
 func (w *worker) closeRelay(a *allocation, f family) {
 	if socket := a.relays[f]; socket != nil {
 		a.relays[f] = nil
+		a.forget(f)
 		socket.relay.sockets[socket.port-socket.relay.min].CompareAndSwap(socket, nil)
 		w.driver.close(socket)
 	}
