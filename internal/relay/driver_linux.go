@@ -143,12 +143,15 @@ func (s *Server) openAt(addrs []netip.Addr, port uint16, binding bool) (uint16, 
 		}
 	}
 	for j, w := range s.workers {
-		d := w.driver.(*epollDriver)
 		for _, l := range sockets[j] {
-			if err := d.register(l.fd); err != nil {
+			if err := w.driver.(*epollDriver).register(l.fd); err != nil {
 				return fail(err)
 			}
 		}
+	}
+	// From here on the drivers close them.
+	for j, w := range s.workers {
+		d := w.driver.(*epollDriver)
 		d.socks = append(d.socks, sockets[j]...)
 	}
 	return port, nil

@@ -285,7 +285,6 @@ func Start(c Config) (_ *Server, err error) {
 			for a := range w.owned {
 				w.end(a, endClosed)
 			}
-			w.driver.shut()
 		})
 	}
 	c.Log.Info("relay listening", "port", s.port, "stun", s.stunPort, "workers", len(s.workers), "relayFrom", fmt.Sprint(addresses))
@@ -294,10 +293,6 @@ func Start(c Config) (_ *Server, err error) {
 
 // listen opens the listeners, all of them at each worker.
 func (s *Server) listen(host netip.Addr, port uint16) error {
-	open, err := s.newDrivers()
-	if err != nil {
-		return err
-	}
 	fail := func(err error) error {
 		for _, w := range s.workers {
 			if w.driver != nil {
@@ -305,6 +300,10 @@ func (s *Server) listen(host netip.Addr, port uint16) error {
 			}
 		}
 		return fmt.Errorf("relay: %w", err)
+	}
+	open, err := s.newDrivers()
+	if err != nil {
+		return fail(err)
 	}
 	if s.port, err = open(host, port, false); err != nil {
 		return fail(err)
@@ -342,15 +341,24 @@ func (s *Server) Close() error {
 			w.driver.wake()
 		}
 		s.quiet.Wait()
-		s.reserved.mu.Lock()
-		defer s.reserved.mu.Unlock()
-		for len(s.reserved.list) > 0 {
-			socket := s.reserved.list[0].socket
-			s.reserved.remove(0)
-			socket.worker.driver.close(socket)
-		}
+		s.release()
 	})
 	return nil
+}
+
+// release closes sockets once all is quiet: until then a stream may wake a worker that has stopped already, and must not write to a
+// descriptor that something else has got.
+func (s *Server) release() {
+	s.reserved.mu.Lock()
+	defer s.reserved.mu.Unlock()
+	for len(s.reserved.list) > 0 {
+		socket := s.reserved.list[0].socket
+		s.reserved.remove(0)
+		socket.worker.driver.close(socket)
+	}
+	for _, w := range s.workers {
+		w.driver.shut()
+	}
 }
 
 // Port is the number of the UDP port.

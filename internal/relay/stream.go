@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -42,8 +44,8 @@ func (t *streamSet) init() {
 	t.open, t.idle = map[*stream]struct{}{}, map[netip.Prefix]int{}
 }
 
-// add takes a connection in unless there are too many.
-func (t *streamSet) add(c *stream) bool {
+// add takes a connection in unless there are too many, and begins to serve it.
+func (t *streamSet) add(c *stream, begin func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed || len(t.open) >= maxStreams || t.idle[c.source] >= maxIdleStreams {
@@ -51,6 +53,8 @@ func (t *streamSet) add(c *stream) bool {
 	}
 	t.open[c] = struct{}{}
 	t.idle[c.source]++
+	// Here, or Close could have finished waiting.
+	begin()
 	return true
 }
 
@@ -83,14 +87,17 @@ func (t *streamSet) isBusy(c *stream) bool {
 	return c.busy
 }
 
-// close ends all connections.
+// close ends all connections, all at once: TLS says goodbye, for which a client that does not read makes it wait.
 func (t *streamSet) close() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.closed = true
-	for c := range t.open {
-		_ = c.conn.Close()
+	open := slices.Collect(maps.Keys(t.open))
+	t.mu.Unlock()
+	var closing sync.WaitGroup
+	for _, c := range open {
+		closing.Go(func() { _ = c.conn.Close() })
 	}
+	closing.Wait()
 }
 
 // stream is a client that came over TCP or TLS. A reader cuts the bytes into messages for its worker, and a writer takes what the
@@ -133,12 +140,10 @@ func newStream(s *Server, w *worker, conn net.Conn) *stream {
 // the client ends it, when its bytes are no TURN, when a message takes longer than 30 s, and when the server closes.
 func (s *Server) ServeConn(conn net.Conn) {
 	c := newStream(s, s.workers[s.nextWorker.Add(1)%uint32(len(s.workers))], conn)
-	if !s.streams.add(c) {
+	if !s.streams.add(c, func() { s.quiet.Go(c.run) }) {
 		s.stats.refuse(manyStreams)
 		_ = conn.Close()
-		return
 	}
-	s.quiet.Go(c.run)
 }
 
 // run reads until the connection ends, and waits for the writer and the worker.

@@ -23,7 +23,7 @@ func pipe(t *testing.T) (*Server, *stream, net.Conn) {
 	s.streams.init()
 	near, far := net.Pipe()
 	c := newStream(s, nil, near)
-	if !s.streams.add(c) {
+	if !s.streams.add(c, func() {}) {
 		t.Fatal("refused")
 	}
 	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
@@ -212,30 +212,31 @@ func TestClientThatDoesNotReadIsClosed(t *testing.T) {
 func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	set := &streamSet{}
 	set.init()
+	add := func(c *stream) bool { return set.add(c, func() {}) }
 	from := func(addr string) *stream { return &stream{source: sourceOf(netip.MustParseAddr(addr))} }
 	var first *stream
 	for range maxIdleStreams {
 		first = from("2001:db8::1")
-		if !set.add(first) {
+		if !add(first) {
 			t.Fatal("refused too early")
 		}
 	}
-	if set.add(from("2001:db8::2")) {
+	if add(from("2001:db8::2")) {
 		t.Error("one too many from one /64")
 	}
-	if !set.add(from("2001:db8:0:1::1")) || !set.add(from("192.0.2.1")) {
+	if !add(from("2001:db8:0:1::1")) || !add(from("192.0.2.1")) {
 		t.Error("another source pays for it")
 	}
 	// Whoever allocates is no longer idle, so that an office behind one address is not limited by this.
 	set.allocated(first, true)
 	last := from("2001:db8::3")
-	if !set.add(last) || set.add(from("2001:db8::3")) {
+	if !add(last) || add(from("2001:db8::3")) {
 		t.Error("an allocation must free one place")
 	}
 	set.allocated(first, false)
 	set.remove(first)
 	set.remove(last)
-	if !set.add(first) || set.idle[first.source] != maxIdleStreams {
+	if !add(first) || set.idle[first.source] != maxIdleStreams {
 		t.Errorf("%d idle", set.idle[first.source])
 	}
 }
