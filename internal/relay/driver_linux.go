@@ -462,14 +462,10 @@ func (d *epollDriver) close(s *relaySocket) {
 	s.fd = -1
 }
 
-func (d *epollDriver) reply(p *path, message []byte) {
-	if p.stream != nil {
-		p.stream.push(nil, message)
-		return
-	}
+func (d *epollDriver) reply(p *path, message []byte) bool {
 	to := sockaddrOf(p.remote)
 	l := &d.socks[p.via.index]
-	_ = sendOne(l.fd, &to, l.source(&p.local.ip), message)
+	return sendOne(l.fd, &to, l.source(&p.local.ip), message) == nil
 }
 
 // source is the address to name as the source of a packet, if one must be named.

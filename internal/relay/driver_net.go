@@ -139,12 +139,9 @@ func (d *netDriver) watch(s *relaySocket) error {
 
 func (d *netDriver) close(s *relaySocket) { _ = s.conn.Close() }
 
-func (d *netDriver) reply(p *path, message []byte) {
-	if p.stream != nil {
-		p.stream.push(nil, message)
-		return
-	}
-	_, _ = d.conn(p).WriteToUDPAddrPort(message, p.remote.addrPort())
+func (d *netDriver) reply(p *path, message []byte) bool {
+	_, err := d.conn(p).WriteToUDPAddrPort(message, p.remote.addrPort())
+	return err == nil
 }
 
 // conn is the listener's socket, which the first worker has.
@@ -171,13 +168,9 @@ func (d *netDriver) toClient(a *allocation, message []byte, head *[channelHeader
 		d.worker.scratch = append(append(d.worker.scratch[:0], head[:]...), message...)
 		message = d.worker.scratch
 	}
-	count(a, up, size)
-	if _, err := d.conn(&a.client).WriteToUDPAddrPort(message, a.client.remote.addrPort()); err != nil {
-		a.count(&a.down, -1, -size)
-		if up != nil {
-			up.count(&up.up, -1, -size)
-		}
-		a.drop(unsent)
+	count(a, up, 1, size)
+	if !d.reply(&a.client, message) {
+		lost(a, up, size)
 	}
 }
 

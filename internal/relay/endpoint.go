@@ -53,6 +53,14 @@ type path struct {
 	stream *stream   // nil for UDP
 }
 
+// lost is why a message to the client is lost.
+func (p *path) lost() reason {
+	if p.stream != nil {
+		return slowStream
+	}
+	return unsent
+}
+
 // key finds the allocation of a UDP client. A stream knows its own.
 type key struct {
 	remote endpoint

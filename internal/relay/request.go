@@ -63,7 +63,7 @@ func (w *worker) binding(p *path, m *stun.Message) {
 	}
 	a := w.answer(m, stun.ClassSuccessResponse)
 	addAddress(a, stun.AttrXORMappedAddress, p.remote)
-	w.driver.reply(p, finish(m, a, nil))
+	w.answerTo(p, finish(m, a, nil))
 }
 
 // authorized serves the requests that need credentials.
@@ -120,7 +120,7 @@ func (w *worker) refuse(p *path, m *stun.Message, code stun.ErrorCode, c *creden
 	case stun.CodeUnknownAttribute:
 		a.Add(stun.AttrUnknownAttributes, unknown)
 	}
-	w.driver.reply(p, finish(m, a, c))
+	w.answerTo(p, finish(m, a, c))
 }
 
 func (w *worker) succeed(p *path, m *stun.Message, c *credential, add func(a *stun.Message)) {
@@ -128,7 +128,7 @@ func (w *worker) succeed(p *path, m *stun.Message, c *credential, add func(a *st
 	if add != nil {
 		add(a)
 	}
-	w.driver.reply(p, finish(m, a, c))
+	w.answerTo(p, finish(m, a, c))
 }
 
 // demand is what an Allocate request asks for.

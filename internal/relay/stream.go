@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,8 +25,9 @@ const (
 	maxStreams     = 8192
 	maxIdleStreams = 64
 	streamBuffer   = 4096
-	// outLength bounds what waits to be written to one client, in messages; what is more is lost, as it would be over UDP.
+	// outLength and outBytes bound what waits to be written to one client; what is more is lost, as it would be over UDP.
 	outLength = 256
+	outBytes  = 512 << 10
 	// writeBuffer joins messages that wait into one write, and so into one TLS record.
 	writeBuffer = 16 << 10
 )
@@ -111,6 +113,8 @@ type stream struct {
 	source netip.Prefix
 	kind   string      // "tcp" or "tls"
 	out    chan *frame // to the writer
+	// waiting is how many bytes are in out; shared.
+	waiting atomic.Int64
 	// drained is closed by the worker when it has seen the end of the stream.
 	drained chan struct{}
 
@@ -211,6 +215,10 @@ func (c *stream) readFrame() (*frame, error) {
 	default:
 		return nil, errFraming
 	}
+	// Who has no allocation has no use for a large message, and could make us keep memory for it with its first bytes.
+	if size > frameSize && !c.server.streams.isBusy(c) {
+		return nil, errFraming
+	}
 	f := newFrame(size)
 	if _, err = io.ReadFull(c.in, f.bytes()); err != nil {
 		return nil, err
@@ -239,30 +247,34 @@ func (c *stream) await() error {
 	return nil
 }
 
-// channelData leaves a ChannelData message for the writer. Any worker may call it.
-func (c *stream) channelData(a *allocation, number uint16, payload []byte) {
-	c.leave(a, channelFrame(number, payload))
+// channelData leaves a ChannelData message for the writer; false: it is lost. Any worker may call it.
+func (c *stream) channelData(number uint16, payload []byte) bool {
+	return c.leave(channelFrame(number, payload))
 }
 
-// push leaves a STUN message for the writer.
-func (c *stream) push(a *allocation, message []byte) {
+// push leaves a STUN message for the writer; false: it is lost.
+func (c *stream) push(message []byte) bool {
 	f := newFrame(len(message))
 	copy(f.bytes(), message)
-	c.leave(a, f)
+	return c.leave(f)
 }
 
-func (c *stream) leave(a *allocation, f *frame) {
-	select {
-	case c.out <- f:
-	default:
-		f.free()
-		if a != nil {
-			a.drop(slowStream)
-		} else {
-			c.server.stats.refuse(slowStream)
+func (c *stream) leave(f *frame) bool {
+	size := int64(f.n)
+	if c.waiting.Add(size) <= outBytes {
+		select {
+		case c.out <- f:
+			return true
+		default:
 		}
 	}
+	c.waiting.Add(-size)
+	f.free()
+	return false
 }
+
+// taken notes that a message no longer waits.
+func (c *stream) taken(f *frame) { c.waiting.Add(-int64(f.n)) }
 
 // write writes what is left for it. A write that fails ends the connection, since a message may be out in part.
 func (c *stream) write(stop <-chan struct{}) {
@@ -274,6 +286,7 @@ func (c *stream) write(stop <-chan struct{}) {
 		case <-stop:
 			return
 		}
+		c.taken(f)
 		b := f.bytes()
 		if len(c.out) > 0 {
 			joined = append(joined[:0], b...)
@@ -297,6 +310,7 @@ func (c *stream) join(b []byte) []byte {
 	for len(b) < writeBuffer-frameSize {
 		select {
 		case f := <-c.out:
+			c.taken(f)
 			b = append(b, f.bytes()...)
 			f.free()
 		default:

@@ -51,7 +51,8 @@ func TestStreamIsCutIntoMessages(t *testing.T) {
 	stream := bytes.Join([][]byte{bindingRequest, channel, empty, large, bindingRequest, channel}, nil)
 	for _, piece := range []int{1, 3, 7, 1000, len(stream)} {
 		synctest.Test(t, func(t *testing.T) {
-			_, c, far := pipe(t)
+			s, c, far := pipe(t)
+			s.streams.allocated(c, true) // or it may send nothing large
 			go func() {
 				defer func() { _ = far.Close() }()
 				for rest := stream; len(rest) > 0; {
@@ -192,11 +193,13 @@ func TestSilentStreamLivesAsLongAsItsAllocation(t *testing.T) {
 
 func TestClientThatDoesNotReadIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c, far := pipe(t)
-		for range outLength + 1 {
-			c.push(nil, bindingRequest)
+		_, c, far := pipe(t)
+		for range outLength {
+			if !c.push(bindingRequest) {
+				t.Fatal("lost too early")
+			}
 		}
-		if refusedBy(s, slowStream) != 1 {
+		if c.push(bindingRequest) {
 			t.Error("more than the bound is kept")
 		}
 		begin := time.Now()
@@ -207,6 +210,60 @@ func TestClientThatDoesNotReadIsClosed(t *testing.T) {
 			t.Errorf("still open: %v", err)
 		}
 	})
+}
+
+// Nor is it in bytes: large packets for clients that do not read would fill the memory.
+func TestWhatWaitsForAClientIsBoundedInBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c, far := pipe(t)
+		large := make([]byte, 60000)
+		fits := 0
+		for c.channelData(0x4000, large) {
+			fits++
+		}
+		if want := outBytes / (len(large) + channelHeader); fits != want || len(c.out) != want {
+			t.Errorf("%d messages wait, want %d", len(c.out), want)
+		}
+		// What has been written makes room again.
+		stop := make(chan struct{})
+		var writer sync.WaitGroup
+		writer.Go(func() { c.write(stop) })
+		if _, err := io.ReadFull(far, make([]byte, fits*(len(large)+channelHeader))); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if got := c.waiting.Load(); got != 0 || !c.push(bindingRequest) {
+			t.Errorf("%d bytes wait", got)
+		}
+		_, err := io.ReadFull(far, make([]byte, len(bindingRequest)))
+		if err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		close(stop)
+		writer.Wait()
+	})
+}
+
+// A client without allocation says in its first bytes how much memory we shall keep for it: no more than for a request.
+func TestLargeMessagesNeedAnAllocation(t *testing.T) {
+	large := func(size int) []byte {
+		return append(binary.BigEndian.AppendUint16([]byte{0, 1}, uint16(size-stunHeader)), bindingRequest[4:]...)
+	}
+	for size, want := range map[int]error{frameSize: io.ErrUnexpectedEOF, frameSize + 4: errFraming, 65532: errFraming} {
+		for _, before := range [][]byte{nil, bindingRequest} {
+			synctest.Test(t, func(t *testing.T) {
+				_, c, far := pipe(t)
+				go func() {
+					_, _ = far.Write(append(bytes.Clone(before), large(size)...))
+					_ = far.Close()
+				}()
+				if _, err := readAll(c); !errors.Is(err, want) {
+					t.Errorf("%d bytes after %d: %v", size, len(before), err)
+				}
+			})
+		}
+	}
 }
 
 func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {

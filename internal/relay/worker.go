@@ -42,8 +42,8 @@ type driver interface {
 	open(r *relayAddress, port uint16) (*relaySocket, error)
 	watch(s *relaySocket) error
 	close(s *relaySocket)
-	// reply sends one message to a client at once.
-	reply(p *path, message []byte)
+	// reply sends one message to a UDP client at once; false: it is lost.
+	reply(p *path, message []byte) bool
 	// toChannel sends a payload to the peer of a channel. The payload must not change before the batch is flushed.
 	toChannel(a *allocation, c *channel, payload []byte)
 	// toPeer sends a payload to a peer at once.
@@ -193,8 +193,10 @@ func (w *worker) toAllocation(s *relaySocket, from endpoint, pkt packet, up *all
 	var tid [12]byte
 	_, _ = rand.Read(tid[:]) // never fails
 	w.scratch = appendData(w.scratch[:0], from, pkt.payload, tid)
-	count(a, up, len(pkt.payload))
-	w.deliver(a, w.scratch)
+	count(a, up, 1, len(pkt.payload))
+	if !w.deliver(&a.client, w.scratch) {
+		lost(a, up, len(pkt.payload))
+	}
 }
 
 // toChannelOf sends a packet to an allocation's client as ChannelData.
@@ -208,8 +210,10 @@ func (w *worker) toChannelOf(a *allocation, c *channel, pkt packet, out *openRun
 		return
 	}
 	if st := a.client.stream; st != nil {
-		count(a, up, size)
-		st.channelData(a, c.number, pkt.payload)
+		count(a, up, 1, size)
+		if !st.channelData(c.number, pkt.payload) {
+			lost(a, up, size)
+		}
 		return
 	}
 	var head [channelHeader]byte
@@ -223,21 +227,33 @@ func (w *worker) toChannelOf(a *allocation, c *channel, pkt packet, out *openRun
 	w.driver.toClient(a, pkt.payload, &head, out, up)
 }
 
-// deliver sends one message to an allocation's client at once.
-func (w *worker) deliver(a *allocation, message []byte) {
-	if st := a.client.stream; st != nil {
-		st.push(a, message)
-		return
+// deliver sends one message to a client at once; false: it is lost.
+func (w *worker) deliver(p *path, message []byte) bool {
+	if p.stream != nil {
+		return p.stream.push(message)
 	}
-	w.driver.reply(&a.client, message)
+	return w.driver.reply(p, message)
 }
 
-// count counts a packet that goes down to a client, and up from another one.
-func count(down, up *allocation, size int) {
-	down.count(&down.down, 1, size)
-	if up != nil {
-		up.count(&up.up, 1, size)
+// answerTo delivers an answer.
+func (w *worker) answerTo(p *path, message []byte) {
+	if !w.deliver(p, message) {
+		w.server.stats.refuse(p.lost())
 	}
+}
+
+// count counts packets that go down to a client, and up from another one.
+func count(down, up *allocation, packets, bytes int) {
+	down.count(&down.down, packets, bytes)
+	if up != nil {
+		up.count(&up.up, packets, bytes)
+	}
+}
+
+// lost takes back a packet that was counted and not sent.
+func lost(down, up *allocation, size int) {
+	count(down, up, -1, -size)
+	down.drop(down.client.lost())
 }
 
 // count adds packets to an allocation's direction and to that of its worker.
