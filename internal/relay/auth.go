@@ -81,8 +81,8 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 		c.key = longTermKey(c.algorithm, c.username, w.server.cfg.Realm, passwordOf(w.server.cfg.Secret, c.username))
 	}
 	if c.sha256 = mi256 != nil; c.sha256 {
-		// At least 16 bytes, a multiple of 4 (RFC 8489 section 14.6).
-		if len(mi256) < 16 || len(mi256) > sha256.Size || len(mi256)%4 != 0 ||
+		// Not truncated, which a usage would have to allow (RFC 8489 section 14.6).
+		if len(mi256) != sha256.Size ||
 			!signedBy(m.Raw, uint16(stun.AttrMessageIntegritySHA256), hmac.New(sha256.New, c.key), mi256) {
 			return c, badCredentials, stun.CodeUnauthorized
 		}

@@ -13,7 +13,7 @@ import (
 func gathering(t *testing.T) (*sender, *allocation, int) {
 	t.Helper()
 	s := &Server{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
-	a := &allocation{worker: newWorker(s, 0, 0)}
+	a := &allocation{worker: newWorker(s, 0)}
 	fd, err := openSocket(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0), relayBuffer, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 func quietServer() *Server {
 	s := &Server{done: make(chan struct{})}
 	s.streams.init()
-	w := newWorker(s, 0, 0)
+	w := newWorker(s, 0)
 	w.driver = &netDriver{worker: w, woken: make(chan struct{}, 1)}
 	s.workers = []*worker{w}
 	return s

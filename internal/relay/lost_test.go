@@ -43,7 +43,7 @@ func TestWhatIsNotSentIsCountedAsLost(t *testing.T) {
 // The same over a stream whose client does not read, from a peer and from another client of ours.
 func TestWhatASlowStreamLosesIsNotCountedAsRelayed(t *testing.T) {
 	s, st, _ := pipe(t)
-	w := newWorker(s, 0, 0)
+	w := newWorker(s, 0)
 	a, up := &allocation{worker: w, client: path{stream: st}}, &allocation{worker: w}
 	peer := endpointOf(localOf(udpPeer(t, "127.0.0.1")))
 	a.peers.Store(noPeers)

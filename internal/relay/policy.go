@@ -111,7 +111,7 @@ type policy struct {
 	local []netip.Addr
 }
 
-func newPolicy(allow []netip.Prefix, relays []Address, listening []netip.Addr) policy {
+func newPolicy(allow []netip.Prefix, relays []Address, local []netip.Addr) policy {
 	var p policy
 	for _, prefix := range allow {
 		if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 {
@@ -125,7 +125,7 @@ func newPolicy(allow []netip.Prefix, relays []Address, listening []netip.Addr) p
 			p.local = append(p.local, r.Private)
 		}
 	}
-	for _, a := range listening {
+	for _, a := range local {
 		if !slices.Contains(p.relays, a) {
 			p.local = append(p.local, a)
 		}
@@ -140,8 +140,8 @@ func (p policy) allowed(a netip.Addr) bool {
 		return false
 	}
 	for _, inner := range embedded(a) {
-		// Our own address in another dress would pass by the port check at the write.
-		if !p.single(inner) || slices.Contains(p.relays, inner) {
+		// An address of ours in another dress would pass by the port check at the write.
+		if !p.single(inner) || slices.Contains(p.relays, inner) || slices.Contains(p.local, inner) {
 			return false
 		}
 	}

@@ -23,7 +23,9 @@ const (
 	// reserveTime is how long the odd port of a pair waits for the holder of its token (RFC 8656 section 7.2 asks for at least 30 s).
 	reserveTime = 30 * time.Second
 	maxReserved = 128
-	tokenLength = 8
+	// maxReservedEach bounds what one session reserves: it costs no quota.
+	maxReservedEach = 16
+	tokenLength     = 8
 )
 
 var errNoPort = errors.New("no relay port free")
@@ -90,8 +92,11 @@ func (s *Server) route(e endpoint) route {
 			return route{own, r}
 		}
 	}
-	if _, ok := s.local[a]; ok && (e.port == s.port || e.port == s.stunPort) {
-		return route{closed, nil}
+	if e.port == s.port || e.port == s.stunPort {
+		// All of 127.0.0.0/8 is this machine.
+		if _, ok := s.local[a]; ok || a.IsLoopback() {
+			return route{closed, nil}
+		}
 	}
 	return route{}
 }
@@ -206,7 +211,13 @@ func (r *reservations) empty() bool { return r.n.Load() == 0 }
 func (r *reservations) add(s *relaySocket, session string, now time.Duration) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.list) >= maxReserved {
+	held := 0
+	for _, v := range r.list {
+		if v.session == session {
+			held++
+		}
+	}
+	if len(r.list) >= maxReserved || held >= maxReservedEach {
 		return nil
 	}
 	v := reservation{session: session, until: now + reserveTime, socket: s}

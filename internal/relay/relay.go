@@ -19,10 +19,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	mrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +42,7 @@ const (
 	maxLinger        = 10 * time.Millisecond
 	minSecret        = 16
 	maxWorkers       = 256
+	maxRealm         = 32
 )
 
 // Config of a relay. Zero values mean the defaults named.
@@ -58,7 +61,7 @@ type Config struct {
 	AllowPeers []netip.Prefix
 	// Secret is the HMAC key of the credentials, at least 16 bytes.
 	Secret []byte
-	// Realm of the long-term credentials ("ieum").
+	// Realm of the long-term credentials ("ieum"), at most 32 characters.
 	Realm string
 	Quota Quota
 	// Bandwidth is what an allocation may relay each way, in bytes a second with headers (16 MiB); -1 for no limit.
@@ -155,9 +158,9 @@ func (c Config) Validate() error {
 	if len(c.Secret) < minSecret {
 		fault("secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	}
-	// RFC 8489 section 14.9 limits the realm, which is in every 401.
-	if len(c.Realm) > 127 || strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r == '"' || r > '~' }) {
-		fault("realm must be at most 127 printable ASCII characters")
+	// The realm is in every 401, which must not be large: strangers can have it sent to others.
+	if len(c.Realm) > maxRealm || strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r == '"' || r > '~' }) {
+		fault("realm must be at most %d printable ASCII characters", maxRealm)
 	}
 	if q := c.Quota; q.Session < -1 || q.Tenant < -1 || q.Source < -1 || q.Total < -1 {
 		fault("a quota is a number, or -1 for no limit")
@@ -215,6 +218,7 @@ type Server struct {
 	begin     time.Time
 
 	stats      counters
+	limiter    limiter
 	quota      *quota
 	reserved   reservations
 	streams    streamSet
@@ -249,6 +253,7 @@ func Start(c Config) (_ *Server, err error) {
 	}
 	s := &Server{cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), begin: time.Now(), local: map[netip.Addr]struct{}{}}
 	_, _ = rand.Read(s.nonceKey) // never fails
+	s.limiter.seed = mrand.Uint64()
 	s.streams.init()
 	for _, a := range addresses {
 		if err := a.probe(); err != nil {
@@ -262,6 +267,7 @@ func Start(c Config) (_ *Server, err error) {
 	}
 	if host.IsValid() && !host.IsUnspecified() {
 		s.listening = []netip.Addr{host}
+		s.local[host] = struct{}{}
 	} else {
 		for _, a := range all {
 			if a.Is4() || !host.IsValid() {
@@ -272,9 +278,9 @@ func Start(c Config) (_ *Server, err error) {
 	for _, a := range all {
 		s.local[a] = struct{}{}
 	}
-	s.policy = newPolicy(c.AllowPeers, addresses, s.listening)
+	s.policy = newPolicy(c.AllowPeers, addresses, slices.Collect(maps.Keys(s.local)))
 	for i := range c.Workers {
-		s.workers = append(s.workers, newWorker(s, i, mrand.Uint64()))
+		s.workers = append(s.workers, newWorker(s, i))
 	}
 	if err := s.listen(host, port); err != nil {
 		return nil, err

@@ -494,8 +494,8 @@ func TestReservationsEndAndAreBounded(t *testing.T) {
 		return socket
 	}
 	var first []byte
-	for range maxReserved {
-		got := r.add(open(), "t.s", 0)
+	for i := range maxReserved {
+		got := r.add(open(), fmt.Sprint("t.s", i/maxReservedEach), 0)
 		if got == nil {
 			t.Fatal("refused too early")
 		}
@@ -505,17 +505,21 @@ func TestReservationsEndAndAreBounded(t *testing.T) {
 	}
 	extra := open()
 	defer w.driver.close(extra)
-	if r.add(extra, "t.s", 0) != nil {
+	if r.add(extra, "t.other", 0) != nil {
 		t.Error("not bounded")
 	}
-	socket := r.take(first, "t.s", reserveTime-1)
-	if socket == nil || r.take(first, "t.s", 0) != nil {
+	socket := r.take(first, "t.s0", reserveTime-1)
+	if socket == nil || r.take(first, "t.s0", 0) != nil {
 		t.Error("a token is good once")
 	} else {
 		w.driver.close(socket)
 	}
+	// One place is free, but not for a session that has its share.
+	if r.add(extra, "t.s1", 0) != nil {
+		t.Error("not bounded for each session")
+	}
 	last := r.list[0]
-	if r.take(last.token[:], "t.s", reserveTime) != nil {
+	if r.take(last.token[:], "t.s0", reserveTime) != nil {
 		t.Error("a token is good after its time")
 	}
 	r.sweep(w, reserveTime-1)

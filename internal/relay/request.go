@@ -45,7 +45,7 @@ func (w *worker) control(p *path, a *allocation, raw []byte) {
 
 // stranger tells whether a client that has proved nothing gets an answer. Over a stream it has proved its address.
 func (w *worker) stranger(p *path, a *allocation) bool {
-	if a != nil || p.stream != nil || w.limiter.allow(p.remote.ip, w.now) {
+	if a != nil || p.stream != nil || w.server.limiter.allow(p.remote.ip, w.now) {
 		return true
 	}
 	w.server.stats.refuse(unanswered)

@@ -24,7 +24,6 @@ type worker struct {
 	clients map[key]*allocation
 	owned   map[*allocation]struct{} // of UDP clients and of streams
 	nonces  *nonces
-	limiter limiter
 	request stun.Message
 	reply   stun.Message
 	scratch []byte
@@ -62,12 +61,11 @@ type packet struct {
 	room    []byte // the same with four bytes in front, or nil
 }
 
-func newWorker(s *Server, index int, seed uint64) *worker {
+func newWorker(s *Server, index int) *worker {
 	w := &worker{
 		server: s, index: index, clients: map[key]*allocation{}, owned: map[*allocation]struct{}{}, nonces: newNonces(s.nonceKey),
 		reply: stun.Message{Raw: make([]byte, 0, 512)},
 	}
-	w.limiter.seed = seed
 	w.inbox.init()
 	return w
 }
