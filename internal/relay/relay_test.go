@@ -458,6 +458,28 @@ func TestEvenPortAndTheOneReserved(t *testing.T) {
 	}
 }
 
+func TestEvenPortsOfBothFamilies(t *testing.T) {
+	s := start(t, func(c *Config) { c.Addresses = []Address{loopback("127.0.0.1"), loopback("::1")} })
+	for range 20 {
+		c := dial(t, s, "udp", "t", "s")
+		c.challenge()
+		answer := c.ask(stun.MethodAllocate, transport(17), additionally(2), stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0}})
+		var got [families]endpoint
+		for _, a := range answer.Attributes {
+			if a.Type == stun.AttrXORRelayedAddress {
+				e, f, _ := readAddress(a.Value, answer.Raw[4:stunHeader])
+				got[f] = e
+			}
+		}
+		if code(answer) != 0 || got[v4].port == 0 || got[v6].port == 0 || got[v4].port%2 != 0 || got[v6].port%2 != 0 {
+			t.Fatalf("code %d, ports %d and %d", code(answer), got[v4].port, got[v6].port)
+		}
+		if answer.Contains(stun.AttrReservationToken) {
+			t.Error("something is reserved")
+		}
+	}
+}
+
 func TestReservedPortIsNotGivenToOthers(t *testing.T) {
 	s := start(t, func(c *Config) { c.MinPort, c.MaxPort = freeRange(t) })
 	first := dial(t, s, "udp", "t", "s")
