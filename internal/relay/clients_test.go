@@ -2,7 +2,13 @@ package relay
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"math/big"
 	"net"
 	"net/netip"
 	"os"
@@ -111,6 +117,11 @@ func TestCoturnClientRelays(t *testing.T) {
 		channels bool
 		args     []string
 	}{
+		"TLS, indications, a peer":       {"127.0.0.1:0", 4, false, []string{"-c", "-s", "-t", "-S"}},
+		"TLS, indications, both relayed": {"127.0.0.1:0", 4, false, []string{"-c", "-s", "-y", "-t", "-S"}},
+		"IPv6, TLS, both relayed":        {"[::1]:0", 4, false, []string{"-c", "-s", "-y", "-x", "-t", "-S"}},
+		"TLS, channels, a peer":          {"127.0.0.1:0", 1, true, []string{"-c", "-t", "-S"}},
+		"TLS, channels, both relayed":    {"127.0.0.1:0", 2, true, []string{"-c", "-y", "-t", "-S"}},
 		"UDP, indications, a peer":       {"127.0.0.1:0", 4, false, []string{"-c", "-s"}},
 		"TCP, indications, a peer":       {"127.0.0.1:0", 4, false, []string{"-c", "-s", "-t"}},
 		"UDP, indications, both relayed": {"127.0.0.1:0", 4, false, []string{"-c", "-s", "-y"}},
@@ -123,10 +134,19 @@ func TestCoturnClientRelays(t *testing.T) {
 		"UDP, channels, both relayed":    {"127.0.0.1:0", 2, true, []string{"-c", "-y"}},
 		"TCP, channels, both relayed":    {"127.0.0.1:0", 2, true, []string{"-c", "-y", "-t"}},
 	} {
-		s := start(t, func(cfg *Config) { cfg.Listen, cfg.MinPort, cfg.MaxPort = c.listen, low, low+share-1 })
+		var ends records
+		s := start(t, func(cfg *Config) {
+			cfg.Listen, cfg.MinPort, cfg.MaxPort, cfg.Ended = c.listen, low, low+share-1, ends.add
+		})
 		low += share
+		port, transport := s.Port(), "udp"
+		if slices.Contains(c.args, "-S") {
+			port, transport = acceptTLS(t, s), "tls"
+		} else if slices.Contains(c.args, "-t") {
+			transport = "tcp"
+		}
 		far := echo(t)
-		args := append(c.args, "-p", fmt.Sprint(s.Port()), "-e", far.Addr().String(), "-r", fmt.Sprint(far.Port()),
+		args := append(c.args, "-p", fmt.Sprint(port), "-e", far.Addr().String(), "-r", fmt.Sprint(far.Port()),
 			"-m", fmt.Sprint(c.clients), "-n", "10", "-l", "500")
 		tries := 1
 		if c.channels {
@@ -151,11 +171,86 @@ func TestCoturnClientRelays(t *testing.T) {
 				if st.ClientToPeer.Packets < want || st.PeerToClient.Packets < want || st.ClientToPeer.Bytes < want*500 {
 					t.Errorf("%s: counted %+v", name, st)
 				}
+				if by := ends.transports(); len(by) != 1 || by[transport] < c.clients {
+					t.Errorf("%s: clients came by %v", name, by)
+				}
 				return
 			}
 			t.Errorf("%s: no run in %d tries had a channel number in range", name, tries)
 		})
 	}
+}
+
+// records keeps how allocations ended.
+type records struct {
+	mu   sync.Mutex
+	list []Record
+}
+
+func (r *records) add(one Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = append(r.list, one)
+}
+
+// transports counts the allocations by how their clients came.
+func (r *records) transports() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	by := map[string]int{}
+	for _, one := range r.list {
+		by[one.Transport]++
+	}
+	return by
+}
+
+// acceptTLS hands TLS connections to the relay once they have shaken hands, as the node does. It returns the port.
+func acceptTLS(t *testing.T, s *Server) int {
+	t.Helper()
+	tcp, err := net.Listen("tcp", net.JoinHostPort(s.listening[0].String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}, MinVersion: tls.VersionTLS12}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			conn, err := tcp.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() {
+				secure := tls.Server(conn, config)
+				_ = secure.SetDeadline(time.Now().Add(failSafe))
+				if secure.Handshake() != nil {
+					_ = secure.Close()
+					return
+				}
+				_ = secure.SetDeadline(time.Time{})
+				s.ServeConn(secure)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = tcp.Close()
+		group.Wait()
+	})
+	return int(addrPort(tcp.Addr()).Port())
+}
+
+// certificate makes one for this test, signed by itself.
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // echo is a peer that sends back what it gets, at the port returned and the next one.

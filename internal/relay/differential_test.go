@@ -39,7 +39,7 @@ func TestDifferential(t *testing.T) {
 			t.Run(d.name+"/"+network, func(t *testing.T) {
 				for _, server := range servers {
 					// A source of its own, since we answer only so many strangers of one network.
-					c := dialFrom(t, netip.AddrFrom4([4]byte{127, 1, byte(i), 1}), network, server.at)
+					c := clientFrom(t, netip.AddrFrom4([4]byte{127, 1, byte(i), 1}), network, server.at)
 					c.user, c.pass = s.Credentials("t", fmt.Sprint("s", i))
 					if d.before != nil {
 						d.before(c)
@@ -103,8 +103,8 @@ func asPion(ours string, method stun.Method) string {
 
 func drop(answer, attribute string) string { return strings.Replace(answer, " "+attribute, "", 1) }
 
-// dialFrom connects from an address.
-func dialFrom(t testing.TB, from netip.Addr, network string, to netip.AddrPort) *rawClient {
+// clientFrom connects from an address.
+func clientFrom(t testing.TB, from netip.Addr, network string, to netip.AddrPort) *rawClient {
 	t.Helper()
 	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
 	if network == "tcp" {
@@ -124,7 +124,7 @@ func dialFrom(t testing.TB, from netip.Addr, network string, to netip.AddrPort) 
 // another is a second client of the same host and session.
 func (c *rawClient) another() *rawClient {
 	network := c.conn.RemoteAddr().Network()
-	other := dialFrom(c.t, addrPort(c.conn.LocalAddr()).Addr(), network, addrPort(c.conn.RemoteAddr()))
+	other := clientFrom(c.t, addrPort(c.conn.LocalAddr()).Addr(), network, addrPort(c.conn.RemoteAddr()))
 	other.user, other.pass = c.user, c.pass
 	return other
 }

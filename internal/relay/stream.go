@@ -276,7 +276,9 @@ func (c *stream) leave(f *frame) bool {
 // taken notes that a message no longer waits.
 func (c *stream) taken(f *frame) { c.waiting.Add(-int64(f.n)) }
 
-// write writes what is left for it. A write that fails ends the connection, since a message may be out in part.
+// write writes what is left for it. A write that fails ends the connection, since a message may be out in part. Over TCP messages that
+// wait leave together. Over TLS each is a record of its own: a client sees nothing of a record before it has all of it, and there are
+// clients, coturn's among them, that take a record for a message.
 func (c *stream) write(stop <-chan struct{}) {
 	var joined []byte
 	for {
@@ -288,7 +290,7 @@ func (c *stream) write(stop <-chan struct{}) {
 		}
 		c.taken(f)
 		b := f.bytes()
-		if len(c.out) > 0 {
+		if len(c.out) > 0 && c.kind == "tcp" {
 			joined = append(joined[:0], b...)
 			joined = c.join(joined)
 			b = joined

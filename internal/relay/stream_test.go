@@ -2,12 +2,14 @@ package relay
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -265,6 +267,52 @@ func TestLargeMessagesNeedAnAllocation(t *testing.T) {
 		}
 	}
 }
+
+// What waits leaves together over TCP, and one by one over TLS.
+func TestWaitingMessagesShareAWriteButNotARecord(t *testing.T) {
+	const messages = 5
+	all := bytes.Repeat(bindingRequest, messages)
+	for name, c := range map[string]struct {
+		conn func(*recorded) net.Conn
+		want [][]byte
+	}{
+		"tcp": {func(r *recorded) net.Conn { return r }, [][]byte{all}},
+		"tls": {func(r *recorded) net.Conn { return secured{r} }, slices.Collect(slices.Chunk(all, len(bindingRequest)))},
+	} {
+		s := &Server{}
+		s.streams.init()
+		out := &recorded{full: make(chan struct{}), size: len(all)}
+		st := newStream(s, nil, c.conn(out))
+		for range messages {
+			st.push(bindingRequest)
+		}
+		st.write(out.full)
+		if st.kind != name || !slices.EqualFunc(out.writes, c.want, bytes.Equal) {
+			t.Errorf("%s, taken for %s: %d writes, want %d", name, st.kind, len(out.writes), len(c.want))
+		}
+	}
+}
+
+// recorded keeps what is written to it, until it has size bytes.
+type recorded struct {
+	scripted
+	writes [][]byte
+	size   int
+	full   chan struct{}
+}
+
+func (r *recorded) Write(p []byte) (int, error) {
+	r.writes = append(r.writes, bytes.Clone(p))
+	if r.size -= len(p); r.size == 0 {
+		close(r.full)
+	}
+	return len(p), nil
+}
+
+// secured passes for a TLS connection.
+type secured struct{ *recorded }
+
+func (secured) ConnectionState() tls.ConnectionState { return tls.ConnectionState{} }
 
 func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	set := &streamSet{}
