@@ -11,6 +11,9 @@ import (
 	"go.uber.org/goleak"
 )
 
+// underRace is true with the race detector.
+var underRace bool
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(bothDrivers{m}) }
 
 // bothDrivers runs all tests with the driver of this system, and again with the one for all systems.

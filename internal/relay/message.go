@@ -144,7 +144,7 @@ func peerOf(m *stun.Message) (endpoint, family, bool) {
 }
 
 // appendData writes a Data indication (RFC 8656 section 11.4).
-func appendData(b []byte, from endpoint, payload []byte, tid [12]byte) []byte {
+func appendData(b []byte, from endpoint, payload []byte, tid *[12]byte) []byte {
 	start := len(b)
 	b = append(b, 0, 0x17, 0, 0, 0x21, 0x12, 0xa4, 0x42)
 	b = append(b, tid[:]...)

@@ -27,8 +27,12 @@ type worker struct {
 	request stun.Message
 	reply   stun.Message
 	scratch []byte
-	swept   time.Duration
-	asked   time.Duration
+	// Of the packet at hand: on the stack they would not stay, since the driver is an interface.
+	from  path
+	head  [channelHeader]byte
+	tid   [12]byte
+	swept time.Duration
+	asked time.Duration
 }
 
 // driver moves a worker's packets. It counts what it sends, before it does so: whoever has received a packet finds it counted.
@@ -47,7 +51,7 @@ type driver interface {
 	toChannel(a *allocation, c *channel, payload []byte)
 	// toPeer sends a payload to a peer at once.
 	toPeer(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool)
-	// toClient sends a ChannelData message to an allocation's UDP client. up is counted along when the sender is a client of ours as
+	// toClient sends a ChannelData message to an allocation's UDP client; head, if any, goes in front and is copied. up is counted along when the sender is a client of ours as
 	// well, and out tells one sender's messages from another's.
 	toClient(a *allocation, message []byte, head *[channelHeader]byte, out *openRun, up *allocation)
 	// fragments tells whether DONT-FRAGMENT can be honoured.
@@ -188,9 +192,8 @@ func (w *worker) toAllocation(s *relaySocket, from endpoint, pkt packet, up *all
 	if !w.admit(a, &a.down, len(pkt.payload)) {
 		return
 	}
-	var tid [12]byte
-	_, _ = rand.Read(tid[:]) // never fails
-	w.scratch = appendData(w.scratch[:0], from, pkt.payload, tid)
+	_, _ = rand.Read(w.tid[:]) // never fails
+	w.scratch = appendData(w.scratch[:0], from, pkt.payload, &w.tid)
 	count(a, up, 1, len(pkt.payload))
 	if !w.deliver(&a.client, w.scratch) {
 		lost(a, up, len(pkt.payload))
@@ -214,7 +217,7 @@ func (w *worker) toChannelOf(a *allocation, c *channel, pkt packet, out *openRun
 		}
 		return
 	}
-	var head [channelHeader]byte
+	head := &w.head
 	binary.BigEndian.PutUint16(head[:], c.number)
 	binary.BigEndian.PutUint16(head[2:], uint16(size))
 	if pkt.room != nil {
@@ -222,7 +225,7 @@ func (w *worker) toChannelOf(a *allocation, c *channel, pkt packet, out *openRun
 		w.driver.toClient(a, pkt.room, nil, out, up)
 		return
 	}
-	w.driver.toClient(a, pkt.payload, &head, out, up)
+	w.driver.toClient(a, pkt.payload, head, out, up)
 }
 
 // deliver sends one message to a client at once; false: it is lost.
@@ -330,7 +333,7 @@ func (w *worker) handle(e *event) {
 			w.fromPeer(e.socket, e.from, packet{b[channelHeader:], b})
 		}
 	default:
-		p := path{remote: e.from, local: e.to, via: e.via}
-		w.fromClient(&p, w.lookup(&p), e.frame.bytes())
+		w.from = path{remote: e.from, local: e.to, via: e.via}
+		w.fromClient(&w.from, w.lookup(&w.from), e.frame.bytes())
 	}
 }
