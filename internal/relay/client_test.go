@@ -18,6 +18,9 @@ import (
 // failSafe ends a test that would hang; no test depends on its length.
 const failSafe = 20 * time.Second
 
+// maxTest is more than any packet of the tests that arrives.
+const maxTest = 16 << 10
+
 var secret = []byte("0123456789abcdef")
 
 // plainDriver is true in the second run of all tests.
@@ -160,7 +163,7 @@ func (c *rawClient) read() []byte {
 }
 
 func (c *rawClient) tryRead() ([]byte, error) {
-	buf := make([]byte, 2048)
+	buf := make([]byte, maxTest)
 	if !c.stream {
 		n, err := c.conn.Read(buf)
 		return buf[:n], err
@@ -224,6 +227,13 @@ func (c *rawClient) challenge() {
 		c.t.Fatalf("no challenge but %v", answer)
 	}
 	c.realm, c.nonce = realm.String(), nonce.String()
+}
+
+// renew gets a new nonce.
+func (c *rawClient) renew() {
+	c.t.Helper()
+	c.nonce = ""
+	c.challenge()
 }
 
 // allocate returns the relayed address.
@@ -354,7 +364,7 @@ func code(m *stun.Message) int {
 // receiveAt reads one packet at a plain peer.
 func receiveAt(t testing.TB, conn *net.UDPConn) (string, netip.AddrPort) {
 	t.Helper()
-	buf := make([]byte, 2048)
+	buf := make([]byte, maxTest)
 	n, from, err := conn.ReadFromUDPAddrPort(buf)
 	if err != nil {
 		t.Fatal(err)

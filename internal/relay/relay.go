@@ -86,6 +86,8 @@ type Config struct {
 
 	// plain takes the driver for all systems.
 	plain bool
+	// clock is what everything but credentials is timed by; nil: the time since Start.
+	clock func() time.Duration
 }
 
 // Holder is whom an allocation is for.
@@ -116,6 +118,10 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.clock == nil {
+		begin := time.Now()
+		c.clock = func() time.Duration { return time.Since(begin) }
 	}
 	return c
 }
@@ -215,7 +221,6 @@ type Server struct {
 	local     map[netip.Addr]struct{}
 	workers   []*worker
 	nonceKey  []byte
-	begin     time.Time
 
 	stats      counters
 	limiter    limiter
@@ -251,7 +256,7 @@ func Start(c Config) (_ *Server, err error) {
 			return nil, err
 		}
 	}
-	s := &Server{cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), begin: time.Now(), local: map[netip.Addr]struct{}{}}
+	s := &Server{cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), local: map[netip.Addr]struct{}{}}
 	_, _ = rand.Read(s.nonceKey) // never fails
 	s.limiter.seed = mrand.Uint64()
 	s.streams.init()
@@ -327,7 +332,7 @@ func (s *Server) listen(host netip.Addr, port uint16) error {
 }
 
 // now is the server's clock: times on it are only compared with each other.
-func (s *Server) now() time.Duration { return time.Since(s.begin) }
+func (s *Server) now() time.Duration { return s.cfg.clock() }
 
 // holder asks who holds a session.
 func (s *Server) holder(session string) (Holder, bool) {
