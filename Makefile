@@ -9,7 +9,7 @@ ARGS     ?=
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz sdk-check fresh e2e soak bench bench-signal clean
+.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz sdk-check fresh e2e soak bench bench-signal bench-relay clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
@@ -71,11 +71,14 @@ soak: ## long runs: an hour of fuzzing, the long browser tests
 	$(MAKE) fuzz FUZZTIME=5m
 	IEUM_SOAK=1 sh e2e/run.sh
 
-bench: bench-signal ## all benchmarks
+bench: bench-signal bench-relay ## all benchmarks
 
 bench-signal: build ## our signaling server and two npm servers in turn, as a table; BENCH="--rounds 5 --conns 1000"
 	cd bench && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@node bench/signal.mjs $(BENCH)
+
+bench-relay: build ## our relay and coturn in turn, as a table (Linux, root, coturn); BENCH="--rounds 5 --duration 2s --shapes up,idle"
+	@node bench/relay.mjs $(BENCH)
 
 clean:
 	rm -rf bin e2e/.work

@@ -37,6 +37,10 @@ func startTURN(t *testing.T, events turn.EventHandler) *turnServer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// a busy machine may let the server wait while packets come
+	if err := packets.(*net.UDPConn).SetReadBuffer(1 << 20); err != nil {
+		t.Fatal(err)
+	}
 	streams, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +88,7 @@ func (s *turnServer) gone(t *testing.T) {
 // gentle is a load that no server on loopback loses anything of.
 func gentle(s *turnServer, transport string) RelayConfig {
 	return RelayConfig{
-		Server: s.addresses[transport], Transport: transport, Insecure: true, Secret: relaySecret, Allocations: 4, Burst: 3, Rate: 3000,
+		Server: s.addresses[transport], Transport: transport, Insecure: true, Secret: relaySecret, Allocations: 4, Burst: 3, Rate: 1000,
 		Duration: 150 * time.Millisecond, WarmUp: 30 * time.Millisecond,
 	}
 }
@@ -107,7 +111,7 @@ func TestEveryShapeOnEveryTransportLosesNothing(t *testing.T) {
 				if r.Sent == 0 || r.Received != r.Sent || r.Lost+r.Reordered+r.Strange != 0 || r.LossPercent != 0 || r.Fault != "" {
 					t.Errorf("report %+v", r)
 				}
-				if r.P50us <= 0 || r.P99us < r.P50us || r.PerSecond <= 0 || r.Rate != 3000 || r.Window != 0 || r.Size != 1101 {
+				if r.P50us <= 0 || r.P99us < r.P50us || r.PerSecond <= 0 || r.Rate != 1000 || r.Window != 0 || r.Size != 1101 {
 					t.Errorf("report %+v", r)
 				}
 				if r.CPUPerMillion != nil || r.RSSKB != nil || r.Cores != nil {
