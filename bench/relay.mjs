@@ -21,8 +21,8 @@ const ieum = join(here, "../bin/ieum");
 const ip = "10.88.0.1"; // of the server
 const peer = "10.88.0.2";
 const port = 3478;
-// A relay limits what clients of one address may hold, so they have some.
-const clients = Array.from({ length: 20 }, (_, i) => `10.88.1.${i + 1}`);
+// A relay limits what clients of one address may hold, and how many strangers of one network it answers in a second, so they have some.
+const clients = Array.from({ length: 20 }, (_, i) => `10.88.${i + 1}.1`);
 
 const { values: flags } = parseArgs({
   options: {

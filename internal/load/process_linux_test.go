@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"testing"
+	"time"
 )
 
 func TestFiguresOfALivingProcess(t *testing.T) {
@@ -28,5 +29,28 @@ func TestProcessThatIsNotThere(t *testing.T) {
 	cfg.PID = math.MaxInt32 // beyond what Linux gives out
 	if _, err := Signal(t.Context(), cfg); err == nil {
 		t.Error("no error")
+	}
+	if _, err := process(math.MaxInt32).scheduled(); err == nil {
+		t.Error("no error of scheduled")
+	}
+}
+
+// The scheduler counts at least as finely as the clock of the process itself.
+func TestScheduledTimeGrowsWithWork(t *testing.T) {
+	self := process(os.Getpid())
+	before, err := self.scheduled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := ownCPU()
+	for sink := uint64(1); ownCPU()-start < 20*time.Millisecond; sink *= 3 {
+	}
+	after, err := self.scheduled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// threads of this process may have ended meanwhile, and take their time with them; what was just used is of one that lives
+	if after-before < 10*time.Millisecond {
+		t.Errorf("20 ms of work are %v", after-before)
 	}
 }

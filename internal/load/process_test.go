@@ -64,10 +64,29 @@ func TestMemoryIsStableWhenAWindowOfSamplesAgrees(t *testing.T) {
 	}
 }
 
+func TestScheduledTimeOfSchedstat(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"2000000000 17 3\n": 2 * time.Second,
+		"0 0 0\n":           0,
+		"":                  -1,
+		"1 2":               -1,
+		"x 2 3":             -1,
+	} {
+		d, err := parseScheduled(text)
+		if err != nil {
+			d = -1
+		}
+		if d != want {
+			t.Errorf("%q: %v, want %v", text, d, want)
+		}
+	}
+}
+
 func TestNobodyUsesNothing(t *testing.T) {
 	cpu, err1 := process(0).cpu()
 	rss, err2 := process(0).rss()
-	if cpu != 0 || rss != 0 || err1 != nil || err2 != nil {
-		t.Error(cpu, rss, err1, err2)
+	scheduled, err3 := process(0).scheduled()
+	if cpu != 0 || rss != 0 || scheduled != 0 || err1 != nil || err2 != nil || err3 != nil {
+		t.Error(cpu, rss, scheduled, err1, err2, err3)
 	}
 }

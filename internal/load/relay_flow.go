@@ -25,8 +25,9 @@ const payloadHeader = 32
 const (
 	burstsAtOnce = 8
 	lookEvery    = 50 * time.Microsecond
-	// after this long without any arrival what is in flight is lost, and the window is free again
-	stall = 50 * time.Millisecond
+	// After this long without any arrival what is in flight is lost, and the window is free again. A server that merely has to wait for
+	// its core must not be buried meanwhile.
+	stall = 250 * time.Millisecond
 )
 
 // The fixed rate: a generator that was kept from running makes up for this much, and for no more.
