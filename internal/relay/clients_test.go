@@ -134,16 +134,26 @@ func TestCoturnClientRelays(t *testing.T) {
 		"UDP, channels, both relayed":    {"127.0.0.1:0", 2, true, []string{"-c", "-y"}},
 		"TCP, channels, both relayed":    {"127.0.0.1:0", 2, true, []string{"-c", "-y", "-t"}},
 	} {
-		var ends records
+		ends := &records{}
+		transport := "udp"
+		if slices.Contains(c.args, "-S") {
+			transport = "tls"
+		} else if slices.Contains(c.args, "-t") {
+			transport = "tcp"
+		}
+		// It runs when the relay is closed, and so everything has ended.
+		t.Cleanup(func() {
+			if by := ends.transports(); len(by) != 1 || by[transport] < c.clients {
+				t.Errorf("%s: clients came by %v", name, by)
+			}
+		})
 		s := start(t, func(cfg *Config) {
 			cfg.Listen, cfg.MinPort, cfg.MaxPort, cfg.Ended = c.listen, low, low+share-1, ends.add
 		})
 		low += share
-		port, transport := s.Port(), "udp"
-		if slices.Contains(c.args, "-S") {
-			port, transport = acceptTLS(t, s), "tls"
-		} else if slices.Contains(c.args, "-t") {
-			transport = "tcp"
+		port := s.Port()
+		if transport == "tls" {
+			port = acceptTLS(t, s)
 		}
 		far := echo(t)
 		args := append(c.args, "-p", fmt.Sprint(port), "-e", far.Addr().String(), "-r", fmt.Sprint(far.Port()),
@@ -170,9 +180,6 @@ func TestCoturnClientRelays(t *testing.T) {
 				st, want := s.Stats(), uint64(c.clients*10)
 				if st.ClientToPeer.Packets < want || st.PeerToClient.Packets < want || st.ClientToPeer.Bytes < want*500 {
 					t.Errorf("%s: counted %+v", name, st)
-				}
-				if by := ends.transports(); len(by) != 1 || by[transport] < c.clients {
-					t.Errorf("%s: clients came by %v", name, by)
 				}
 				return
 			}
