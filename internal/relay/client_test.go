@@ -34,22 +34,29 @@ func start(t testing.TB, change func(*Config)) *Server {
 		change(&c)
 	}
 	c.plain = c.plain || plainDriver
+	s, stop := startHere(t, c)
+	t.Cleanup(func() {
+		stop()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// startHere runs a relay for whoever closes it, and stop.
+func startHere(t testing.TB, c Config) (s *Server, stop func()) {
+	t.Helper()
 	for try := 1; ; try++ {
 		s, err := Start(c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		stop, err := acceptStreams(s)
-		t.Cleanup(func() {
-			stop()
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		if err == nil {
-			return s
+		if stop, err = acceptStreams(s); err == nil {
+			return s, stop
 		}
 		// The number is free for UDP and not for TCP.
+		_ = s.Close()
 		if try == 16 {
 			t.Fatal(err)
 		}

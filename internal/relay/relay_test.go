@@ -784,14 +784,7 @@ func TestPermissionsAreBounded(t *testing.T) {
 
 func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
 	before := goleak.IgnoreCurrent()
-	s, err := Start(Config{Listen: "127.0.0.1:0", AllowPeers: nets("127.0.0.0/8"), Secret: secret})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop, err := acceptStreams(s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, stop := startHere(t, Config{Listen: "127.0.0.1:0", AllowPeers: nets("127.0.0.0/8"), Secret: secret, plain: plainDriver})
 	far := udpPeer(t, peerHost(t))
 	var ports []netip.AddrPort
 	for i := range 20 {
