@@ -5,11 +5,12 @@
 
 GO       ?= go
 FUZZTIME ?= 10s
+CHURN    ?= 30s
 ARGS     ?=
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz sdk-check fresh e2e soak bench bench-signal bench-relay clean
+.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz churn sdk-check fresh e2e soak bench bench-signal bench-relay clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
@@ -26,7 +27,7 @@ sdk: ## rebuild the SDK into web/dist
 setup: ## install Debian packages and npm packages that tests need, as far as this user may
 	sh e2e/setup.sh
 
-test: setup check fuzz e2e ## everything
+test: setup check fuzz churn e2e ## everything
 
 check: fmt vet lint race sdk-check fresh ## what a change must pass
 
@@ -57,6 +58,10 @@ fuzz: ## FUZZTIME=10s of each fuzz target
 			echo "$$out" | tail -1; \
 		done; done
 
+# with each of the relay's two drivers
+churn: ## CHURN=30s of a thousand clients that come to the relay and go
+	IEUM_CHURN=$(CHURN) $(GO) test -timeout 30m -run '^TestClientsComeAndGo$$' ./internal/relay
+
 sdk-check:
 	@if command -v npm >/dev/null; then cd sdk && npm run --silent check; else echo "SKIPPED: SDK types and tests (no Node)"; fi
 
@@ -67,7 +72,8 @@ e2e: build ## whole-system tests in real browsers, and with npm's Socket.IO clie
 	sh e2e/run.sh
 	sh e2e/socketio/run.sh
 
-soak: ## long runs: an hour of fuzzing, the long browser tests
+soak: ## long runs: an hour of fuzzing, ten minutes of clients, the long browser tests
+	$(MAKE) churn CHURN=5m
 	$(MAKE) fuzz FUZZTIME=5m
 	IEUM_SOAK=1 sh e2e/run.sh
 

@@ -1,0 +1,250 @@
+package relay
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// IEUM_CHURN says how long TestClientsComeAndGo lets them, with each driver; without it each place is taken a few times.
+var churnTime, _ = time.ParseDuration(os.Getenv("IEUM_CHURN"))
+
+const (
+	churnPlaces = 1000
+	// churnAtOnce bounds what is in flight: kernel buffers drop what is more, and a test client does not repeat itself.
+	churnAtOnce = 64
+	// churnStep passes with each life, so a place is held for 100 s, and an allocation whose client vanished for 6,000 lives.
+	churnStep = 100 * time.Millisecond
+)
+
+// A thousand clients at a time, over UDP, TCP and TLS: each allocates, sends and gets its packets back, refreshes, and goes with a goodbye or
+// without one. When all have gone, so has what they took: ports, goroutines, descriptors and memory.
+func TestClientsComeAndGo(t *testing.T) {
+	c := newChurn(t)
+	c.run(2*churnPlaces, 0) // what grows once has grown
+	c.rest()
+	before := c.holds()
+	if churnTime > 0 {
+		c.run(0, churnTime)
+	} else {
+		c.run(2*churnPlaces, 0)
+	}
+	c.rest()
+	after := c.holds()
+	t.Logf("%d lives; %+v, then %+v", c.lives.Load(), before, after)
+	if after.files != before.files {
+		t.Errorf("%d descriptors, %d before", after.files, before.files)
+	}
+	if grown := int64(after.heap) - int64(before.heap); grown > 2<<20 {
+		t.Errorf("the heap has grown by %d KB", grown>>10)
+	}
+	if got, want := c.ended.Load(), int64(c.s.Stats().Allocated); got != want || got != c.lives.Load() {
+		t.Errorf("%d allocations have ended of %d that were made in %d lives", got, want, c.lives.Load())
+	}
+}
+
+type churn struct {
+	t            *testing.T
+	s            *Server
+	clock        *clock
+	overTLS      string
+	secure       *tls.Config
+	far          *net.UDPConn
+	turn         chan struct{} // who holds one may send
+	lives, ended atomic.Int64
+	goroutines   int // without clients
+}
+
+func newChurn(t *testing.T) *churn {
+	c := &churn{t: t, turn: make(chan struct{}, churnAtOnce), far: udpPeer(t, peerHost(t))}
+	c.s, c.clock = startWithClock(t, func(cfg *Config) {
+		cfg.Ended = func(Record) { c.ended.Add(1) }
+	})
+	if err := c.far.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	var quiet sync.WaitGroup
+	t.Cleanup(func() {
+		_ = c.far.Close()
+		quiet.Wait()
+	})
+	quiet.Go(c.echo)
+
+	web := httptest.NewTLSServer(nil)
+	c.secure = web.TLS
+	web.Close()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: c.secure.Certificates, MinVersion: tls.VersionTLS12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	c.overTLS = listener.Addr().String()
+	quiet.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			quiet.Go(func() {
+				if conn.(*tls.Conn).Handshake() == nil {
+					c.s.ServeConn(conn)
+				} else {
+					_ = conn.Close()
+				}
+			})
+		}
+	})
+	c.goroutines = runtime.NumGoroutine()
+	return c
+}
+
+func (c *churn) echo() {
+	buf := make([]byte, maxTest)
+	for {
+		n, from, err := c.far.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		_, _ = c.far.WriteToUDPAddrPort(buf[:n], from)
+	}
+}
+
+// run takes each place again and again, until there have been so many lives, or for so long.
+func (c *churn) run(lives int, long time.Duration) {
+	var group sync.WaitGroup
+	end := time.Now().Add(long)
+	for place := range churnPlaces {
+		group.Go(func() {
+			for n := 0; (n+1)*churnPlaces <= lives || (long > 0 && time.Now().Before(end)); n++ {
+				if !c.live(place, n) {
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	if c.t.Failed() {
+		c.t.FailNow()
+	}
+}
+
+// live is one client's life; false when it failed.
+func (c *churn) live(place, n int) (good bool) {
+	network := []string{"udp", "udp", "tcp", "tls"}[(place+n)%4]
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	client, err := c.connect(network, place, n)
+	if err != nil {
+		c.t.Error(err)
+		return false
+	}
+	defer func() { _ = client.conn.Close() }()
+	client.allocate()
+	if got := client.bind(0x4000, localOf(c.far)); got != 0 {
+		c.t.Errorf("%s: channel: %d", network, got)
+		return false
+	}
+	talk := func(what string) bool {
+		client.channelData(0x4000, what)
+		got, _ := client.receive()
+		if got != what {
+			c.t.Errorf("%s: got %q for %q", network, got, what)
+		}
+		return got == what
+	}
+	if !talk(fmt.Sprintf("%d of %d", n, place)) {
+		return false
+	}
+	<-c.turn // stay, while the others come and go
+	c.clock.pass(churnStep)
+	c.turn <- struct{}{}
+	if got := client.refresh(600); got != 0 {
+		c.t.Errorf("%s: refresh: %d", network, got)
+		return false
+	}
+	if !talk("goodbye") {
+		return false
+	}
+	if (place+n)%3 != 0 {
+		if got := client.refresh(0); got != 0 {
+			c.t.Errorf("%s: the end: %d", network, got)
+			return false
+		}
+	}
+	c.lives.Add(1)
+	return true
+}
+
+// connect comes from a network of the place's own, since it is limited how many strangers of one network are answered, and from an address
+// other than that of the lives before: a port that comes again may still have the allocation of one that vanished.
+func (c *churn) connect(network string, place, n int) (*rawClient, error) {
+	from := netip.AddrFrom4([4]byte{127, byte(1 + place/250), byte(1 + place%250), byte(1 + n%250)})
+	to := netip.AddrPortFrom(c.s.listening[0], c.s.port).String()
+	client := &rawClient{t: c.t, stream: network != "udp"}
+	client.user, client.pass = c.s.Credentials("t", fmt.Sprint(place))
+	var err error
+	switch network {
+	case "udp":
+		client.conn, err = (&net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}).Dial("udp", to)
+	case "tcp":
+		client.conn, err = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}).Dial("tcp", to)
+	default:
+		client.conn, err = tls.DialWithDialer(&net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}, "tcp", c.overTLS,
+			&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return client, client.conn.SetDeadline(time.Now().Add(failSafe))
+}
+
+// rest lets what vanished expire, and returns when nothing is left.
+func (c *churn) rest() {
+	c.t.Helper()
+	c.clock.pass(time.Hour)
+	s := c.s
+	eventually(c.t, func() bool {
+		s.streams.mu.Lock()
+		defer s.streams.mu.Unlock()
+		return s.Stats().Allocations == 0 && len(s.streams.open) == 0 && len(s.streams.idle) == 0 && c.ended.Load() == int64(s.Stats().Allocated) &&
+			runtime.NumGoroutine() == c.goroutines
+	})
+	s.quota.mu.Lock()
+	defer s.quota.mu.Unlock()
+	if s.quota.total != 0 || len(s.quota.sessions)+len(s.quota.tenants)+len(s.quota.sources) != 0 {
+		c.t.Errorf("quota: %d in all, sessions %v", s.quota.total, s.quota.sessions)
+	}
+	for _, r := range s.relays {
+		for i := range r.sockets {
+			if r.sockets[i].Load() != nil {
+				c.t.Errorf("port %d is held", int(r.min)+i)
+			}
+		}
+	}
+}
+
+type held struct {
+	files int
+	heap  uint64
+}
+
+func (c *churn) holds() (h held) {
+	c.t.Helper()
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return held{len(open), m.HeapAlloc}
+}
