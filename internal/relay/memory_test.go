@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"time"
 	"weak"
 
 	"github.com/pion/stun/v4"
@@ -33,6 +34,11 @@ func TestAllocationsThatAreGoneKeepNothing(t *testing.T) {
 	// What the driver remembers of its last batch is of others by now.
 	talk(d, 0x4002, a, atD, atA)
 	a.ask(stun.MethodBinding)
+	// With the driver for all systems the goroutine that reads from a socket of C has it until it sees that it is closed, which nobody
+	// waits for: one collection may be too early. What is kept for good outlasts them all.
+	for end := time.Now().Add(failSafe); gone.Value() != nil && time.Now().Before(end); {
+		runtime.GC()
+	}
 	runtime.GC()
 	if kept.Value() == nil {
 		t.Fatal("a live allocation is gone")
