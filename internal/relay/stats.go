@@ -151,7 +151,7 @@ type Record struct {
 
 // ended makes the record of an allocation.
 func (s *Server) ended(a *allocation, now time.Duration, why string) {
-	if s.cfg.Ended == nil {
+	if s.cfg.Ended == nil || a.session == s.self.session {
 		return
 	}
 	r := Record{Holder: a.holder, Transport: "udp", Duration: now - a.made, Up: a.up.load(), Down: a.down.load(), Why: why}
