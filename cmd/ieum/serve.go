@@ -40,14 +40,15 @@ type serverFlags struct {
 	Dev          bool          `help:"For trying: loopback only unless told otherwise, a license of its own."`
 }
 
-// adminFlags say where metrics are served.
+// adminFlags say where metrics and health are served.
 type adminFlags struct {
-	AdminListen  string `help:"TCP address of metrics, for operators, or off (default 127.0.0.1:7103, if it is free)." placeholder:"HOST:PORT"`
+	AdminListen  string `help:"TCP address of metrics and health, for operators, or off (default 127.0.0.1:7103, if it is free)." placeholder:"HOST:PORT"`
 	AdminKeyFile string `help:"File with the key that whoever asks for metrics must show; or IEUM_ADMIN_KEY. Required unless they are served on loopback." placeholder:"FILE"`
+	AdminPprof   bool   `help:"Serve profiles of the Go runtime, /debug/pprof/, beside the metrics."`
 }
 
 func (f adminFlags) settings() node.AdminSettings {
-	return node.AdminSettings{Listen: f.AdminListen, Key: os.Getenv("IEUM_ADMIN_KEY"), KeyFile: f.AdminKeyFile}
+	return node.AdminSettings{Listen: f.AdminListen, Key: os.Getenv("IEUM_ADMIN_KEY"), KeyFile: f.AdminKeyFile, Profile: f.AdminPprof}
 }
 
 // relayFlags are those of every relay, in a server or alone.

@@ -1,5 +1,5 @@
-// Package admin serves what operators and their monitoring ask: /metrics in the form of Prometheus, and /healthz. It has a listener of
-// its own, by default on loopback: figures say who uses the server and how much.
+// Package admin serves what operators and their monitoring ask: /metrics in the form of Prometheus, /healthz and /readyz, and profiles
+// where they are wanted. It has a listener of its own, by default on loopback: figures say who uses the server and how much.
 package admin
 
 import (
@@ -28,11 +28,15 @@ const minKey = 16
 type Config struct {
 	// Listen is "host:port", TCP.
 	Listen string
-	// Key, when given, is asked for as "Authorization: Bearer KEY"; /healthz needs none. A listener that is not on loopback must have
+	// Key, when given, is asked for as "Authorization: Bearer KEY"; /healthz and /readyz need none. A listener that is not on loopback must have
 	// one, of 16 bytes at least.
 	Key []byte
 	// Metrics are what /metrics shows.
 	Metrics prometheus.Gatherer
+	// Ready tells why the server cannot serve calls; nil: it can. It is given two seconds, and its answer is kept for five.
+	Ready func(context.Context) error
+	// Profile serves /debug/pprof/.
+	Profile bool
 	Log     *slog.Logger
 }
 
@@ -56,6 +60,7 @@ func (c Config) Validate() error {
 type Server struct {
 	listen  net.Listener
 	http    *http.Server
+	ready   *readiness
 	serving sync.WaitGroup
 }
 
@@ -68,9 +73,9 @@ func Start(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{listen: l}
+	s := &Server{listen: l, ready: newReadiness(c)}
 	s.http = &http.Server{
-		Handler: c.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: c.handler(s.ready), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: c.longest(),
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
 	s.serving.Go(func() {
@@ -84,6 +89,9 @@ func Start(c Config) (*Server, error) {
 // Addr is where it listens.
 func (s *Server) Addr() net.Addr { return s.listen.Addr() }
 
+// Stops says that the server is ready no longer, while it ends what it has.
+func (s *Server) Stops() { s.ready.stops.Store(true) }
+
 // Close returns when nothing is served any more, or soon after ctx is done.
 func (s *Server) Close(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
@@ -94,8 +102,20 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-func (c Config) handler() http.Handler {
+// longest is how long an answer may take: a profile is measured for half a minute when nobody says how long.
+func (c Config) longest() time.Duration {
+	if c.Profile {
+		return 2 * time.Minute
+	}
+	return 30 * time.Second
+}
+
+func (c Config) handler(ready http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET /readyz", ready)
+	if c.Profile {
+		profiles(func(path string, h http.HandlerFunc) { mux.Handle("GET "+path, c.guard(h)) })
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.Handle("GET /metrics", c.guard(promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{
 		MaxRequestsInFlight: 4, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelWarn),

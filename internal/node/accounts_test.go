@@ -126,10 +126,16 @@ func TestMetricsOfARunningServer(t *testing.T) {
 	if res, body := get(t, "http://"+n.AdminAddr().String()+"/healthz"); res.StatusCode != http.StatusOK || body != "ok\n" {
 		t.Errorf("%d %q", res.StatusCode, body)
 	}
+	if res, body := get(t, "http://"+n.AdminAddr().String()+"/readyz"); res.StatusCode != http.StatusOK || body != "ok\n" {
+		t.Errorf("%d %q, with a relay that works", res.StatusCode, body)
+	}
 	if err := n.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	text := log.String()
+	if n := strings.Count(text, `msg="relay allocation ended"`); n != 1 {
+		t.Errorf("%d records, want that of the call and none of a test", n)
+	}
 	if !strings.Contains(text, `msg="relay allocation ended"`) || !strings.Contains(text, "license=DEV-LOCAL-01 user=kim room=K") {
 		t.Errorf("no record in\n%s", text)
 	}
@@ -187,10 +193,10 @@ func TestMetricsNeedAKeyBeyondLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.admin.Listen = taken
-	if s, err := startAdmin(p.admin, false, prometheus.NewRegistry()); s != nil || err != nil {
+	if s, err := startAdmin(p.admin, false, prometheus.NewRegistry(), nil); s != nil || err != nil {
 		t.Errorf("%v, %v", s, err)
 	}
-	if _, err := startAdmin(p.admin, true, prometheus.NewRegistry()); err == nil {
+	if _, err := startAdmin(p.admin, true, prometheus.NewRegistry(), nil); err == nil {
 		t.Error("started where another server is")
 	}
 }

@@ -98,7 +98,7 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 	if err = n.accounts.register(r); err != nil {
 		return nil, prefix("metrics", err)
 	}
-	if n.admin, err = startAdmin(p.admin, p.Admin.Listen != "", r); err != nil {
+	if n.admin, err = startAdmin(p.admin, p.Admin.Listen != "", r, server.SelfTest); err != nil {
 		return nil, err
 	}
 	return n, nil

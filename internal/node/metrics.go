@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"runtime"
 
@@ -18,6 +19,8 @@ type AdminSettings struct {
 	Listen string
 	// Key must be shown by whoever asks; required when Listen is not on loopback.
 	Key, KeyFile string
+	// Profile serves profiles of the Go runtime there too.
+	Profile bool
 }
 
 const adminListen = "127.0.0.1:7103"
@@ -31,20 +34,20 @@ func (s AdminSettings) plan(log *slog.Logger) (*admin.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &admin.Config{Listen: literal(s.Listen), Key: bytes.TrimSpace(text), Log: log}
+	c := &admin.Config{Listen: literal(s.Listen), Key: bytes.TrimSpace(text), Profile: s.Profile, Log: log}
 	if s.Listen == "" {
 		c.Listen = adminListen
 	}
 	return c, prefix("--admin-listen", c.Validate())
 }
 
-// startAdmin serves metrics. An address that nobody asked for may be taken, by another server of this machine most likely.
-func startAdmin(c *admin.Config, wanted bool, metrics prometheus.Gatherer) (*admin.Server, error) {
+// startAdmin serves metrics and health. An address that nobody asked for may be taken, by another server of this machine most likely.
+func startAdmin(c *admin.Config, wanted bool, metrics prometheus.Gatherer, ready func(context.Context) error) (*admin.Server, error) {
 	if c == nil {
 		return nil, nil
 	}
 	cfg := *c
-	cfg.Metrics = metrics
+	cfg.Metrics, cfg.Ready = metrics, ready
 	s, err := admin.Start(cfg)
 	if err != nil && !wanted {
 		c.Log.Warn("metrics are not served", "listen", c.Listen, "error", err)

@@ -161,8 +161,16 @@ func (n *Node) openAdmin() error {
 			return prefix("metrics", err)
 		}
 	}
-	n.admin, err = startAdmin(n.plan.admin, n.plan.Admin.Listen != "", r)
+	n.admin, err = startAdmin(n.plan.admin, n.plan.Admin.Listen != "", r, n.ready)
 	return err
+}
+
+// ready tells why calls are not served well, if so.
+func (n *Node) ready(ctx context.Context) error {
+	if n.relay == nil { // it is elsewhere, and says there how it is
+		return nil
+	}
+	return n.relay.SelfTest(ctx)
 }
 
 // holder tells the relay who holds a session that is in a room.
@@ -201,6 +209,9 @@ func (n *Node) Failed() <-chan error { return n.failed }
 // Close stops accepting, tells clients to come back later, and returns when all is quiet or soon after ctx is done. Clients that
 // had to be cut off by then are no error: it is theirs.
 func (n *Node) Close(ctx context.Context) error {
+	if n.admin != nil {
+		n.admin.Stops()
+	}
 	var faults []error
 	if n.door != nil {
 		_ = n.door.Close()
