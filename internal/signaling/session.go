@@ -122,6 +122,7 @@ func (s *session) attach(c *client, first *transport.Message, reply transport.Re
 	c.session.Store(s)
 	c.login.Stop() // attach runs in c's own handler
 	c.login = nil
+	transport.Admitted(c.conn)
 	reply.Send(first)
 	for _, m := range s.waiting {
 		c.conn.Send(m)

@@ -6,10 +6,9 @@ import (
 	"net/url"
 )
 
-// PeerOf reads from a connection's first request who is at the other end.
-func PeerOf(r *http.Request, origin string) Peer {
-	addr, _ := netip.ParseAddrPort(r.RemoteAddr)
-	return Peer{Addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), Origin: origin, Host: r.Host, TLS: r.TLS != nil}
+// PeerOf reads from a connection's first request who is at the other end; trusted are the proxies whose word counts.
+func PeerOf(r *http.Request, origin string, trusted []netip.Prefix) Peer {
+	return Peer{Addr: clientAddr(r, trusted), Origin: origin, Host: r.Host, TLS: r.TLS != nil}
 }
 
 // CheckOrigin judges a request's Origin header. Which origins a license allows is decided at register; here only what no page of

@@ -77,7 +77,7 @@ func openPort(t *testing.T, cfg SwitchConfig) *port {
 	mux := http.NewServeMux()
 	mux.Handle("/signal", p.ws)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%s, TLS %v", r.Proto, PeerOf(r, "").TLS)
+		fmt.Fprintf(w, "%s, TLS %v", r.Proto, PeerOf(r, "", nil).TLS)
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: failSafe}
 	serving.Go(func() {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,11 @@ type Config struct {
 	SilenceEnds    time.Duration // default 60 s
 	// AnyOrigin lets pages with a null or malformed origin connect: for development.
 	AnyOrigin bool
-	Log       *slog.Logger
+	// Gate counts connections, and refuses those that are too many; nil: there is no limit.
+	Gate *Gate
+	// TrustedProxies are those whose X-Forwarded-For says who the client is.
+	TrustedProxies []netip.Prefix
+	Log            *slog.Logger
 }
 
 // WithDefaults returns c with every unset field set, for carriers that stand on this package.
@@ -83,7 +88,7 @@ func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 	return s
 }
 
-// ServeHTTP refuses foreign pages with 403, upgrades, and returns at once: the handler's stack and request are then freed.
+// ServeHTTP refuses foreign pages with 403 and what is too many with 429 and 503, upgrades, and returns at once: the handler's stack and request are then freed.
 func (s *WebSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.Upgrade(w, r, s.accept) }
 
 // Upgrade is ServeHTTP with an accept of its own for this one connection. It returns false when it has refused the request:
@@ -111,6 +116,20 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 		http.Error(w, "WebSocket needs HTTP/1.1.", http.StatusHTTPVersionNotSupported)
 		return false
 	}
+	peer := PeerOf(r, origin, s.cfg.TrustedProxies)
+	if status := s.cfg.Gate.Enter(peer.Addr.Addr(), Resumes(r)); status != 0 {
+		refuse(w, status)
+		return false
+	}
+	if !s.hijack(hj, peer, accepted, accept) {
+		s.cfg.Gate.Leave(peer.Addr.Addr(), true)
+		return false
+	}
+	return true
+}
+
+// hijack takes the connection from the HTTP server and answers the request. From then on the connection leaves the gate by itself.
+func (s *WebSocket) hijack(hj http.Hijacker, peer Peer, accepted []byte, accept func(Conn) Receiver) bool {
 	nc, rw, err := hj.Hijack()
 	if err != nil {
 		return false
@@ -121,7 +140,7 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
-	if err != nil || !s.add(newConn(s, nc, PeerOf(r, origin), bytes.Clone(early)), accept) {
+	if err != nil || !s.add(newConn(s, nc, peer, bytes.Clone(early)), accept) {
 		_ = nc.Close()
 		return false
 	}
@@ -259,6 +278,7 @@ type wsConn struct {
 	over     int          // code of the client's close frame
 	heard    atomic.Int64 // nanoseconds
 	closing  atomic.Bool  // we closed: what still comes in is not read as messages
+	known    atomic.Bool  // its user is, see Gate
 	out      outbox
 }
 
@@ -280,6 +300,13 @@ func (c *wsConn) Close(code int, reason string) {
 	c.out.end(code, reason)
 }
 
+// Admitted implements admitted.
+func (c *wsConn) Admitted() {
+	if !c.known.Swap(true) {
+		c.srv.cfg.Gate.Know(c.peer.Addr.Addr())
+	}
+}
+
 // serve is the reader's life. A panic in a handler goes on its way.
 func (c *wsConn) serve(accept func(Conn) Receiver) {
 	c.receiver = accept(c)
@@ -297,6 +324,7 @@ func (c *wsConn) serve(accept func(Conn) Receiver) {
 	c.drain()
 	_ = c.net.Close()
 	c.out.wait()
+	c.srv.cfg.Gate.Leave(c.peer.Addr.Addr(), !c.known.Swap(true))
 	c.srv.remove(c)
 	c.srv.running.Done()
 }

@@ -20,7 +20,8 @@ type session struct {
 	// recv is held while the receiver is called: one call at a time, whichever request or socket brings it.
 	recv     sync.Mutex
 	receiver transport.Receiver
-	over     bool // the receiver knows of the end
+	over     bool        // the receiver knows of the end
+	known    atomic.Bool // its user is, see transport.Gate
 
 	turn chan struct{} // held by the poll that writes its answer, for the next one to wait
 	wake chan struct{} // tells the waiting poll to look again
@@ -86,6 +87,13 @@ func (s *session) Peer() transport.Peer { return s.peer }
 
 // Send implements transport.Conn: m becomes an event.
 func (s *session) Send(m *transport.Message) bool { return s.send(wrap(m, nil)) }
+
+// Admitted says that the user is known, see transport.Admitted.
+func (s *session) Admitted() {
+	if !s.known.Swap(true) {
+		s.srv.cfg.Conn.Gate.Know(s.peer.Addr.Addr())
+	}
+}
 
 // Close implements transport.Conn.
 func (s *session) Close(code int, reason string) {
@@ -205,6 +213,7 @@ func (s *session) gone() {
 func (s *session) report(e transport.End) {
 	go func() {
 		defer s.srv.running.Done()
+		s.srv.cfg.Conn.Gate.Leave(s.peer.Addr.Addr(), !s.known.Swap(true))
 		s.recv.Lock()
 		defer s.recv.Unlock()
 		s.over = true

@@ -73,6 +73,7 @@ func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 	cfg.defaults()
 	s := &Server{cfg: cfg, accept: accept, sessions: map[string]*session{}, stop: make(chan struct{})}
 	ws := cfg.Conn
+	ws.Gate = nil // a session is counted once, whatever carries it
 	ws.MaxMessage += envelope
 	// Engine.IO has pings of its own: those of WebSocket are for what they cannot see.
 	ws.PingAfter = cfg.PingInterval + 2*cfg.PingTimeout
@@ -98,13 +99,17 @@ var (
 	faultVersion   = fault{http.StatusBadRequest, 5, "Unsupported protocol version"}
 	faultTooLarge  = fault{http.StatusRequestEntityTooLarge, 3, "Bad request"}
 	faultBusy      = fault{http.StatusServiceUnavailable, 3, "Bad request"}
+	faultCrowded   = fault{http.StatusTooManyRequests, 3, "Bad request"}
 )
 
 func (f fault) serve(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
-	if f.status == http.StatusServiceUnavailable {
+	switch f.status {
+	case http.StatusServiceUnavailable:
 		h.Set("Retry-After", "5")
+	case http.StatusTooManyRequests:
+		h.Set("Retry-After", "10")
 	}
 	w.WriteHeader(f.status)
 	_, _ = w.Write([]byte(`{"code":` + strconv.Itoa(f.code) + `,"message":"` + f.message + `"}`))
@@ -181,8 +186,16 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (f
 	if origin == "" && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
 		origin = ownOrigin(r) // browsers name the origin in a same-origin GET only this way
 	}
-	c := s.open(version, transport.PeerOf(r, origin))
+	peer := transport.PeerOf(r, origin, s.cfg.Conn.TrustedProxies)
+	switch s.cfg.Conn.Gate.Enter(peer.Addr.Addr(), transport.Resumes(r)) {
+	case http.StatusTooManyRequests:
+		return faultCrowded, false
+	case http.StatusServiceUnavailable:
+		return faultBusy, false
+	}
+	c := s.open(version, peer)
 	if c == nil {
+		s.cfg.Conn.Gate.Leave(peer.Addr.Addr(), true)
 		return faultBusy, false
 	}
 	if polling {

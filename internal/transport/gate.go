@@ -1,0 +1,189 @@
+package transport
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// GateConfig bounds what may be connected. The zero value of a number means its default, a negative one no limit.
+type GateConfig struct {
+	// Strangers are connections of one address (IPv6: one /64) whose user is not known yet, default 50. Loopback has no limit: it
+	// is where a proxy is that nobody told us of, with everybody behind it.
+	Strangers int
+	// Connections are all of them, default 50,000. Clients that say that they resume find room for an eighth more: what is shed under
+	// load is new, never a session that goes on.
+	Connections int
+}
+
+// Gate counts connections, of all carriers together. Its table has one entry for each address with a stranger, which the number of
+// connections bounds, and a stranger is known or gone when the login's time is up.
+type Gate struct {
+	strangers, connections int
+
+	mu        sync.Mutex // guards what follows
+	open      int
+	byAddress map[netip.Addr]int
+
+	crowded, full atomic.Uint64
+}
+
+// GateStats count what was refused.
+type GateStats struct {
+	Strangers   uint64 // an address had too many
+	Connections uint64 // there were too many in all
+}
+
+// NewGate makes a gate.
+func NewGate(c GateConfig) *Gate {
+	if c.Strangers == 0 {
+		c.Strangers = 50
+	}
+	if c.Connections == 0 {
+		c.Connections = 50_000
+	}
+	return &Gate{strangers: c.Strangers, connections: c.Connections, byAddress: map[netip.Addr]int{}}
+}
+
+// Enter counts a connection of a stranger. A status other than 0 is the HTTP answer that refuses it: it is not counted then.
+func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int) {
+	if g == nil {
+		return 0
+	}
+	source := Source(addr)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	room := g.connections
+	if resumes {
+		room += room/8 + 1
+	}
+	if g.connections > 0 && g.open >= room {
+		g.full.Add(1)
+		return http.StatusServiceUnavailable
+	}
+	if g.strangers > 0 && g.byAddress[source] >= g.strangers && !addr.IsLoopback() {
+		g.crowded.Add(1)
+		return http.StatusTooManyRequests
+	}
+	g.open++
+	g.byAddress[source]++
+	return 0
+}
+
+// Know says that one stranger of the address is a user now.
+func (g *Gate) Know(addr netip.Addr) {
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.know(Source(addr))
+}
+
+func (g *Gate) know(source netip.Addr) {
+	if g.byAddress[source]--; g.byAddress[source] <= 0 {
+		delete(g.byAddress, source)
+	}
+}
+
+// Leave says that a connection has ended; stranger: its user never became known.
+func (g *Gate) Leave(addr netip.Addr, stranger bool) {
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open--
+	if stranger {
+		g.know(Source(addr))
+	}
+}
+
+// Stats counts.
+func (g *Gate) Stats() GateStats {
+	return GateStats{Strangers: g.crowded.Load(), Connections: g.full.Load()}
+}
+
+// Resumes tells whether an upgrade announces that a session goes on: /signal?resume. Nobody gains anything by a lie but a place in
+// an overload, and the login's limits are the same.
+func Resumes(r *http.Request) bool { return r.URL.Query().Has("resume") }
+
+// refuse is the answer to whom the gate does not let in.
+func refuse(w http.ResponseWriter, status int) {
+	why, after := "Too many connections of your address wait for their login: try again in a moment.", "10"
+	if status == http.StatusServiceUnavailable {
+		why, after = "The server is full: try again later.", "30"
+	}
+	w.Header().Set("Retry-After", after)
+	http.Error(w, why, status)
+}
+
+// Source is the address by which limits count: of IPv6 the /64, since whoever has one address of it has all.
+func Source(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if !a.Is6() {
+		return a
+	}
+	p, err := a.Prefix(64)
+	if err != nil {
+		return a
+	}
+	return p.Addr()
+}
+
+// admitted is what a Conn has that counts as a stranger's until its user is known.
+type admitted interface{ Admitted() }
+
+// Admitted says that the connection's user is known.
+func Admitted(c Conn) {
+	if a, ok := c.(admitted); ok {
+		a.Admitted()
+	}
+}
+
+// clientAddr is the address of whoever sent the request. What proxies say counts only as far as they are trusted: the header is read
+// from its end, where the nearest proxy wrote, up to the first address that is no trusted proxy. Whatever stands before that, the
+// client may have written itself.
+func clientAddr(r *http.Request, trusted []netip.Prefix) netip.AddrPort {
+	direct, _ := netip.ParseAddrPort(r.RemoteAddr)
+	direct = netip.AddrPortFrom(direct.Addr().Unmap(), direct.Port())
+	if len(trusted) == 0 || !within(direct.Addr(), trusted) {
+		return direct
+	}
+	addr := direct
+	lines := r.Header.Values("X-Forwarded-For")
+	for i := len(lines) - 1; i >= 0; i-- {
+		hops := strings.Split(lines[i], ",")
+		for j := len(hops) - 1; j >= 0; j-- {
+			hop, err := parseHop(strings.TrimSpace(hops[j]))
+			if err != nil {
+				return addr
+			}
+			addr = netip.AddrPortFrom(hop, 0)
+			if !within(hop, trusted) {
+				return addr
+			}
+		}
+	}
+	return addr
+}
+
+// parseHop reads an address; some proxies write the port too.
+func parseHop(text string) (netip.Addr, error) {
+	if ap, err := netip.ParseAddrPort(text); err == nil {
+		return ap.Addr().Unmap().WithZone(""), nil
+	}
+	a, err := netip.ParseAddr(strings.Trim(text, "[]"))
+	return a.Unmap().WithZone(""), err
+}
+
+func within(a netip.Addr, list []netip.Prefix) bool {
+	for _, p := range list {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

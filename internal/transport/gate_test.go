@@ -1,0 +1,139 @@
+package transport
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+)
+
+func TestStrangersOfOneAddressAreFew(t *testing.T) {
+	g := NewGate(GateConfig{Strangers: 3, Connections: -1})
+	enter := func(addr string, want int) {
+		t.Helper()
+		if got := g.Enter(netip.MustParseAddr(addr), false); got != want {
+			t.Errorf("%s: %d, want %d", addr, got, want)
+		}
+	}
+	for range 3 {
+		enter("192.0.2.1", 0)
+		enter("2001:db8::1", 0)
+		enter("127.0.0.1", 0)
+	}
+	enter("192.0.2.1", 429)
+	enter("::ffff:192.0.2.1", 429)
+	enter("2001:db8:0:0:ffff::2", 429) // the same /64
+	enter("2001:db8:0:1::1", 0)        // another
+	enter("192.0.2.2", 0)
+	enter("127.0.0.1", 0)
+	g.Know(netip.MustParseAddr("192.0.2.1"))
+	enter("192.0.2.1", 0)
+	g.Leave(netip.MustParseAddr("2001:db8::1"), true)
+	enter("2001:db8::7", 0)
+	if s := g.Stats(); s != (GateStats{Strangers: 3}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestGateForgetsWhoIsKnownOrGone(t *testing.T) {
+	g := NewGate(GateConfig{})
+	for i := range 1000 {
+		a := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
+		g.Enter(a, false)
+		if i%2 == 0 {
+			g.Know(a)
+		}
+		g.Leave(a, i%2 == 1)
+	}
+	if len(g.byAddress) != 0 || g.open != 0 {
+		t.Errorf("%d addresses, %d connections are left", len(g.byAddress), g.open)
+	}
+}
+
+func TestAFullGateLetsInWhoResumes(t *testing.T) {
+	g := NewGate(GateConfig{Connections: 16, Strangers: -1})
+	a := netip.MustParseAddr("192.0.2.1")
+	for range 16 {
+		g.Enter(a, false)
+	}
+	if got := g.Enter(a, false); got != 503 {
+		t.Errorf("a new one: %d", got)
+	}
+	for range 3 {
+		if got := g.Enter(a, true); got != 0 {
+			t.Errorf("one that resumes: %d", got)
+		}
+	}
+	if got := g.Enter(a, true); got != 503 {
+		t.Errorf("without any end: %d", got)
+	}
+	if s := g.Stats(); s.Connections != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestProxiesAreBelievedAsFarAsTheyAreTrusted(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	for _, c := range []struct {
+		remote    string
+		forwarded []string
+		want      string
+	}{
+		{"192.0.2.1:5", []string{"203.0.113.9"}, "192.0.2.1:5"}, // no proxy of ours
+		{"10.0.0.1:5", nil, "10.0.0.1:5"},
+		{"10.0.0.1:5", []string{"203.0.113.9"}, "203.0.113.9:0"},
+		{"10.0.0.1:5", []string{"127.0.0.1, 203.0.113.9, 10.2.2.2"}, "203.0.113.9:0"}, // the first was made up by the client
+		{"10.0.0.1:5", []string{"198.51.100.1", "203.0.113.9"}, "203.0.113.9:0"},
+		{"10.0.0.1:5", []string{"203.0.113.9:1234"}, "203.0.113.9:0"},
+		{"10.0.0.1:5", []string{"::ffff:203.0.113.9"}, "203.0.113.9:0"},
+		{"[::1]:5", []string{"[2001:db8::1]:443"}, "[2001:db8::1]:0"},
+		{"10.0.0.1:5", []string{"203.0.113.9, unknown"}, "10.0.0.1:5"},
+		{"10.0.0.1:5", []string{""}, "10.0.0.1:5"},
+	} {
+		r := httptest.NewRequest("GET", "/signal", nil)
+		r.RemoteAddr = c.remote
+		for _, f := range c.forwarded {
+			r.Header.Add("X-Forwarded-For", f)
+		}
+		if got := PeerOf(r, "", trusted).Addr.String(); got != c.want {
+			t.Errorf("%s %q: %s, want %s", c.remote, c.forwarded, got, c.want)
+		}
+	}
+}
+
+func TestTooManyStrangersAreRefusedAtTheUpgrade(t *testing.T) {
+	g := NewGate(GateConfig{Strangers: 2, Connections: 5})
+	s := serve(t, Config{Gate: g, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	first, known := s.dial("X-Forwarded-For", "203.0.113.9")
+	if got := known.conn.Peer().Addr.Addr(); got != netip.MustParseAddr("203.0.113.9") {
+		t.Errorf("the peer is %s", got)
+	}
+	second, _ := s.dial("X-Forwarded-For", "203.0.113.9")
+	refused := func(addr string, status int) {
+		t.Helper()
+		_, res, err := s.try("X-Forwarded-For", addr)
+		if err == nil || res.StatusCode != status || res.Header.Get("Retry-After") == "" {
+			t.Errorf("%v %v, want %d and when to come again", res, err, status)
+		}
+	}
+	refused("203.0.113.9", http.StatusTooManyRequests)
+	Admitted(known.conn)
+	Admitted(known.conn) // counts once
+	s.dial("X-Forwarded-For", "203.0.113.9")
+	refused("203.0.113.9", http.StatusTooManyRequests)
+	for i := range 2 {
+		s.dial("X-Forwarded-For", fmt.Sprintf("203.0.113.%d", 20+i))
+	}
+	refused("203.0.113.30", http.StatusServiceUnavailable)
+	if first.ws.WriteString("live") != nil || <-first.got != "live" {
+		t.Error("a live connection suffered")
+	}
+	_ = second.ws.NetConn().Close()
+	if err := s.ws.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(g.byAddress) != 0 || g.open != 0 {
+		t.Errorf("%d addresses, %d connections are left", len(g.byAddress), g.open)
+	}
+}
