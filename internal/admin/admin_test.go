@@ -21,7 +21,11 @@ func serve(t *testing.T, key string) (base string) {
 	t.Helper()
 	r := prometheus.NewRegistry()
 	r.MustRegister(Signaling(func() signaling.Stats {
-		return signaling.Stats{Sessions: 3, Rooms: 2, Relayed: 9, Spoofed: 4, Flooded: 5}
+		return signaling.Stats{
+			Sessions: 3, Rooms: 2, Relayed: 9, Spoofed: 4, Flooded: 5, Overflowed: 6, Resumed: 7,
+			Handled: []signaling.Handled{{Op: "joinRoom", Code: "444", Count: 8}}, Refused: map[string]uint64{"expired": 10},
+			Joins: signaling.Joins{Count: 11, Sum: 3 * time.Second, Within: map[time.Duration]uint64{time.Millisecond: 2}},
+		}
 	}))
 	s, err := Start(Config{Listen: "127.0.0.1:0", Key: []byte(key), Metrics: r, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -67,6 +71,9 @@ func TestMetricsOfSignaling(t *testing.T) {
 	for _, line := range []string{
 		"ieum_signaling_sessions 3", "ieum_signaling_rooms 2", "ieum_signaling_relayed_messages_total 9",
 		`ieum_signaling_refused_total{reason="spoofed"} 4`, `ieum_signaling_refused_total{reason="flooded"} 5`,
+		"ieum_signaling_overflows_total 6", "ieum_signaling_resumed_total 7", `ieum_signaling_messages_total{code="444",op="joinRoom"} 8`,
+		`ieum_signaling_logins_refused_total{reason="expired"} 10`, `ieum_signaling_join_seconds_bucket{le="0.001"} 2`,
+		"ieum_signaling_join_seconds_sum 3", "ieum_signaling_join_seconds_count 11",
 	} {
 		if code != 200 || !strings.Contains(text, line+"\n") {
 			t.Errorf("%d, no %s in\n%s", code, line, text)

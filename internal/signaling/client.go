@@ -116,7 +116,14 @@ func (r *request) elsewhere(fault error, done chan<- struct{}) {
 func (r *request) unregistered() {
 	switch string(r.env.Op) {
 	case "register":
-		r.done(r.register())
+		err := r.register()
+		switch {
+		case err == nil: // the answer went out with the session
+			r.c.hub.counters.answer(r.env.Op, protocol.OK)
+		case !errors.Is(err, errAnswered):
+			r.c.hub.counters.login(err)
+		}
+		r.done(err)
 	case "keepAlive":
 		r.ok(nil)
 	default:
@@ -185,6 +192,7 @@ func (r *request) fail(err error) {
 func (r *request) ok(body any) { r.answer(protocol.Answer{Code: protocol.OK, Body: body}) }
 
 func (r *request) answer(a protocol.Answer) {
+	r.c.hub.counters.answer(r.env.Op, a.Code)
 	m := transport.NewMessage()
 	var err error
 	if m.B, err = protocol.AppendAnswer(m.B, string(r.env.Op), r.env.ReqID, a); err != nil {
@@ -199,6 +207,9 @@ func (r *request) answer(a protocol.Answer) {
 func (c *client) Closed(e transport.End) {
 	if c.login != nil {
 		c.login.Stop()
+	}
+	if e.Full {
+		c.hub.counters.overflowed.Add(1)
 	}
 	s := c.session.Load()
 	if s == nil || !c.hub.enter() {

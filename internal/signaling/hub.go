@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
@@ -93,11 +92,7 @@ type Hub struct {
 	quit    chan struct{} // closed with the hub
 	checks  sync.WaitGroup
 
-	counters counters
-}
-
-type counters struct {
-	relayed, spoofed, flooded atomic.Uint64
+	counters figures
 }
 
 // Stats are figures of the moment.
@@ -108,6 +103,12 @@ type Stats struct {
 	Relayed  uint64 // messages passed from one member to another
 	Spoofed  uint64 // messages refused because they named another sender
 	Flooded  uint64 // connections closed because they sent too much
+
+	Overflowed uint64            // connections closed because their clients read too slowly
+	Resumed    uint64            // sessions that got another connection
+	Handled    []Handled         // messages, those that are passed on too
+	Refused    map[string]uint64 // registers by why they were refused
+	Joins      Joins
 }
 
 // New makes a hub and joins the bus.
@@ -117,6 +118,7 @@ func New(cfg Config) (*Hub, error) {
 	}
 	cfg.defaults()
 	h := &Hub{cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{})}
+	h.counters.init()
 	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
 	h.stop = cfg.Bus.Serve(cfg.Node, h.fromBus)
 	if err := h.restore(); err != nil {
@@ -142,6 +144,8 @@ func (h *Hub) Stats() Stats {
 	return Stats{
 		Sessions: len(h.sessions), Rooms: rooms, Rosters: len(h.rosters),
 		Relayed: h.counters.relayed.Load(), Spoofed: h.counters.spoofed.Load(), Flooded: h.counters.flooded.Load(),
+		Overflowed: h.counters.overflowed.Load(), Resumed: h.counters.resumed.Load(),
+		Handled: h.counters.handled(), Refused: h.counters.logins(), Joins: h.counters.joined(),
 	}
 }
 

@@ -30,6 +30,7 @@ func (r *request) register() error {
 		return err
 	}
 	if o := r.c.conn.Peer().Origin; grant.Origins != nil && o != "" && !slices.Contains(grant.Origins, o) && !slices.Contains(grant.Origins, "*") {
+		h.counters.login(errOrigin)
 		r.fail(errOrigin)
 		r.c.conn.Close(protocol.ClosePolicy, "origin not allowed")
 		return errAnswered
@@ -206,6 +207,7 @@ func (r *request) resume(p *proof, seq *protocol.Int) error {
 	if old != nil && old != r.c {
 		old.conn.Close(protocol.CloseResumed, "resumed elsewhere")
 	}
+	s.hub.counters.resumed.Add(1)
 	s.hub.log(s).Debug("session resumed")
 	return nil
 }

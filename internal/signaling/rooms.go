@@ -2,6 +2,7 @@ package signaling
 
 import (
 	"errors"
+	"time"
 
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
@@ -76,6 +77,7 @@ func (r *request) roomRef(check func(*protocol.RoomRef) error) (string, error) {
 
 // joinRoom answers from inside the room's lock (see await): no event can reach the client before the answer.
 func (r *request) joinRoom() error {
+	began := time.Now()
 	id, err := r.roomRef((*protocol.RoomRef).Require)
 	if err != nil {
 		return err
@@ -101,7 +103,10 @@ func (r *request) joinRoom() error {
 	member := room.Member{
 		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.seat.Epoch,
 	}
-	return s.await(func(e room.Event) { r.ok(roomState(e.State)) }, func() error {
+	return s.await(func(e room.Event) {
+		r.ok(roomState(e.State))
+		s.hub.counters.join(time.Since(began))
+	}, func() error {
 		join := room.Join{Member: member, Host: s.grant.User != nil && s.grant.User.Host}
 		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, join)
 	})
@@ -178,5 +183,7 @@ func (r *request) relay() {
 	r.c.hub.counters.relayed.Add(1)
 	if r.env.ReqID != nil || transport.Wanted(r.reply) {
 		r.ok(nil)
+		return
 	}
+	r.c.hub.counters.answer(r.env.Op, protocol.OK)
 }

@@ -12,16 +12,17 @@ type outbox struct {
 	finish             func(code int, reason string) // ends the connection: writes the close frame, or for 1006 none
 	hurry              func()                        // cuts short a write that blocks
 
-	mu      sync.Mutex
-	queue   []*Message
-	count   int    // messages of queue, and of what is being written
-	bytes   int    // theirs
-	control []byte // frames that go before the queue: a ping, an answer to one
-	writing bool   // somebody writes
-	closing bool
-	code    int
-	reason  string
-	writers sync.WaitGroup
+	mu         sync.Mutex
+	queue      []*Message
+	count      int    // messages of queue, and of what is being written
+	bytes      int    // theirs
+	control    []byte // frames that go before the queue: a ping, an answer to one
+	writing    bool   // somebody writes
+	closing    bool
+	overflowed bool
+	code       int
+	reason     string
+	writers    sync.WaitGroup
 }
 
 // chunk is frames on their way into the socket: several small messages become one write.
@@ -64,6 +65,7 @@ func (o *outbox) send(m *Message) bool {
 	if o.count >= o.maxCount || o.bytes+len(m.B) > o.maxBytes {
 		dropped := o.queue
 		o.forget(dropped)
+		o.overflowed = true
 		o.close(1013, "outbox full: reconnect and resume")
 		o.mu.Unlock()
 		o.hurry()
@@ -117,6 +119,13 @@ func (o *outbox) say(op byte, payload []byte) {
 	}
 	o.control = appendFrame(o.control, op, payload)
 	o.start()
+}
+
+// full tells whether it was closed because it was.
+func (o *outbox) full() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.overflowed
 }
 
 // end lets the writer send what is queued and then close with code.

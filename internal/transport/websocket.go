@@ -374,12 +374,12 @@ func (c *wsConn) end(err error) End {
 	case errors.Is(err, errOver):
 		gone := !c.closing.Swap(true) && (c.over == 1000 || c.over == 1001 || c.over == 1005)
 		c.out.answer(c.over)
-		return End{Gone: gone, Code: c.over}
+		return End{Gone: gone, Code: c.over, Full: c.out.full()}
 	case errors.As(err, &fault):
 		c.Close(fault.code, fault.reason)
 	}
 	c.closing.Store(true)
-	return End{Code: 1006}
+	return End{Code: 1006, Full: c.out.full()}
 }
 
 // message implements sink.

@@ -459,7 +459,7 @@ func TestAPollingClientsOutboxIsBounded(t *testing.T) {
 			if want := map[int]int{10: 256, 100_000: 10}[size]; sent != want {
 				t.Errorf("%d messages of %d bytes were taken, want %d", sent, size, want)
 			}
-			p.wantEnd(transport.End{Code: 1013})
+			p.wantEnd(transport.End{Code: 1013, Full: true})
 			if got := p.poll(); got != "1" {
 				t.Errorf("polled %q", got[:min(len(got), 100)])
 			}

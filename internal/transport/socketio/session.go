@@ -138,7 +138,7 @@ func (s *session) push(m *transport.Message) bool {
 	if len(s.queue) >= s.srv.cfg.Conn.OutboxMessages || s.bytes+len(m.B) > s.srv.cfg.Conn.OutboxBytes {
 		m.Release()
 		s.drop()
-		s.end(1013, "outbox full: reconnect and resume", transport.End{Code: 1013})
+		s.end(1013, "outbox full: reconnect and resume", transport.End{Code: 1013, Full: true})
 		return false
 	}
 	s.enqueue(m)

@@ -1,0 +1,164 @@
+package signaling
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/protocol"
+)
+
+// figures are counted where every message passes: each has a place of its own, found without allocating, whatever a client sends.
+type figures struct {
+	relayed, spoofed, flooded atomic.Uint64
+	resumed, overflowed       atomic.Uint64
+	answered                  [][]atomic.Uint64                  // by place in opNames and codeNames
+	refused                   []atomic.Uint64                    // by place in loginReasons
+	joins                     [len(joinBounds) + 1]atomic.Uint64 // by place in joinBounds, and beyond
+	joinTime                  atomic.Int64                       // all joins together
+}
+
+var codeNames = []protocol.Code{
+	protocol.OK, protocol.BadRequest, protocol.Unauthorized, protocol.NoData, protocol.UnknownOp, protocol.NotOffered, protocol.InUse,
+	protocol.NotRegistered, protocol.NoPermission, protocol.Missing, protocol.Invalid, protocol.TooMany, protocol.Sharing, protocol.NoRoom,
+	protocol.AlreadyIn, protocol.RoomExists, protocol.RoomFull, protocol.OverLimit, protocol.Internal,
+}
+
+// what has no place of its own counts here
+const other = "other"
+
+var (
+	opNames    []string // filled by init: the handlers refer to what counts
+	opPlaces   map[string]int
+	codePlaces = places(codeNames)
+)
+
+func init() {
+	opNames = slices.Sorted(maps.Keys(handlers))
+	opPlaces = places(opNames)
+}
+
+func places[T comparable](names []T) map[T]int {
+	m := make(map[T]int, len(names))
+	for i, n := range names {
+		m[n] = i
+	}
+	return m
+}
+
+// joinBounds are those of the histogram of joins.
+var joinBounds = [...]time.Duration{
+	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, time.Second, 5 * time.Second,
+}
+
+type loginReason struct {
+	name string
+	err  error
+}
+
+// loginReasons say why a register was refused; the last is for all else.
+var loginReasons = []loginReason{
+	{"swapped", license.ErrSwapped},
+	{"expired", license.ErrExpired},
+	{"not_yet", license.ErrNotYet},
+	{"token_expired", license.ErrTokenExpired},
+	{"token_needed", license.ErrUserTokenNeeded},
+	{"no_license", license.ErrNoLicense},
+	{"license", license.ErrRefused},
+	{"origin", errOrigin},
+	{"token_user", errTokenUser},
+	{"takeovers", errTakeovers},
+	{"gone", errGone},
+	{"in_use", ErrTaken},
+	{"full", ErrSeats},
+	{other, nil},
+}
+
+func (f *figures) init() {
+	f.answered = make([][]atomic.Uint64, len(opNames)+1)
+	for i := range f.answered {
+		f.answered[i] = make([]atomic.Uint64, len(codeNames)+1)
+	}
+	f.refused = make([]atomic.Uint64, len(loginReasons))
+}
+
+// answer counts a message by what became of it.
+func (f *figures) answer(op []byte, code protocol.Code) {
+	o, ok := opPlaces[string(op)]
+	if !ok {
+		o = len(opNames)
+	}
+	c, ok := codePlaces[code]
+	if !ok {
+		c = len(codeNames)
+	}
+	f.answered[o][c].Add(1)
+}
+
+// login counts a register that was refused.
+func (f *figures) login(err error) {
+	i := slices.IndexFunc(loginReasons, func(r loginReason) bool { return r.err == nil || errors.Is(err, r.err) })
+	f.refused[i].Add(1)
+}
+
+func (f *figures) join(took time.Duration) {
+	i, _ := slices.BinarySearch(joinBounds[:], took)
+	f.joins[i].Add(1)
+	f.joinTime.Add(int64(took))
+}
+
+// Handled counts the messages with an eventOp by the code of their answer, given or not.
+type Handled struct {
+	Op, Code string
+	Count    uint64
+}
+
+// Joins is a histogram: Within has, for each time, the number of joins that took no longer.
+type Joins struct {
+	Count  uint64
+	Sum    time.Duration
+	Within map[time.Duration]uint64
+}
+
+func (f *figures) handled() []Handled {
+	var all []Handled
+	for o := range f.answered {
+		op := other
+		if o < len(opNames) {
+			op = opNames[o]
+		}
+		for c := range f.answered[o] {
+			code := other
+			if c < len(codeNames) {
+				code = string(codeNames[c])
+			}
+			if n := f.answered[o][c].Load(); n > 0 {
+				all = append(all, Handled{op, code, n})
+			}
+		}
+	}
+	return all
+}
+
+func (f *figures) logins() map[string]uint64 {
+	m := make(map[string]uint64, len(loginReasons))
+	for i, r := range loginReasons {
+		m[r.name] = f.refused[i].Load()
+	}
+	return m
+}
+
+func (f *figures) joined() Joins {
+	j := Joins{Sum: time.Duration(f.joinTime.Load()), Within: make(map[time.Duration]uint64, len(joinBounds))}
+	for i := range f.joins {
+		j.Count += f.joins[i].Load()
+		if i < len(joinBounds) {
+			j.Within[joinBounds[i]] = j.Count
+		}
+	}
+	return j
+}
