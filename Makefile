@@ -71,6 +71,7 @@ fresh: ## the committed web/dist must equal a fresh build
 e2e: build ## whole-system tests in real browsers, and with npm's Socket.IO clients
 	sh e2e/run.sh
 	sh e2e/socketio/run.sh
+	sh e2e/turn/run.sh
 
 soak: ## long runs: an hour of fuzzing, ten minutes of clients, the long browser tests
 	$(MAKE) churn CHURN=5m

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: the Debian packages of packages.txt (package and the command it brings; as root, on Debian) and the npm
+# Installs what the tests need and this machine lacks: the Debian packages of packages.txt (package and the command or file it brings; as root, on Debian) and the npm
 # packages of sdk/ and e2e/. What it may not install it names; the tests then say what they skip. As root on Linux nothing may
 # be missing, so a failed installation ends the run.
 set -eu
@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 
 missing=""
 while read -r package command; do
-    command -v "$command" >/dev/null 2>&1 || missing="$missing $package"
+    command -v "$command" >/dev/null 2>&1 || [ -e "$command" ] || missing="$missing $package"
 done <packages.txt
 
 if [ -n "$missing" ]; then
@@ -22,7 +22,7 @@ if [ -n "$missing" ]; then
 fi
 
 if command -v npm >/dev/null; then
-    for dir in ../sdk . apps/vue socketio; do
+    for dir in ../sdk . apps/vue socketio turn; do
         if [ ! "$dir/node_modules/.package-lock.json" -nt "$dir/package-lock.json" ]; then
             (cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund --silent)
         fi
