@@ -66,9 +66,27 @@ test("the server's cable is pulled: a direct call goes on, and afterwards nobody
     await flowing(p, q);
   }));
 
+for (const { b, want, restarts } of [
+  // Behind one NAT the hidden names are enough to find each other.
+  { b: 'same', want: direct('host', 'prflx'), restarts: false },
+  { b: 'cone', want: direct('srflx', 'prflx'), restarts: true },
+]) {
+  test(`cone – ${b}, joined before the camera was allowed, is direct, ${restarts ? 'with a look at the addresses that were hidden' : 'at once'}`,
+    { skip: missing ?? false }, () => inCall({ a: 'cone', b, ask: true }, async ({ p, q, before }) => {
+      await settled(p, q, want);
+      const sessions = [await session(p), await session(q)];
+      for (const i of [0, 1]) assert.equal(sessions[i] !== before[i], restarts, 'a restart of ICE');
+      for (const x of [p, q]) assert.equal(await x.evaluate(() => e2e.made.length), 1);
+      await Promise.all([flowing(p, q), flowing(q, p)]);
+    }));
+}
+
+/** Names the ICE session of a page's one connection. */
+const session = (p) => p.evaluate(() => /a=ice-ufrag:.*/.exec(e2e.open()[0].localDescription.sdp)[0]);
+
 /** Builds the laboratory, makes a call through it (video both ways) and runs body with it; all is taken down afterwards. */
-async function inCall({ a, b, firefox, tls }, body) {
-  const dir = folder(`matrix-${a}-${b}${firefox ? '-firefox' : ''}`);
+async function inCall({ a, b, firefox, tls, ask }, body) {
+  const dir = folder(`matrix-${a}-${b}${firefox ? '-firefox' : ''}${ask ? '-ask' : ''}`);
   const ends = [];
   const browsers = [];
   let passed = false;
@@ -93,9 +111,9 @@ async function inCall({ a, b, firefox, tls }, body) {
     }
     const trust = tls ? { ca: certs.ca, names: [NAME, lab.server.v4] } : {};
     const plain = (origin) => (tls ? [] : [origin]);
-    browsers.push(await Chromium.start({ dir, ns: lab.a.ns, secure: plain(page), ...trust }));
+    browsers.push(await Chromium.start({ dir, ns: lab.a.ns, secure: plain(page), ask, ...trust }));
     ends.push(() => browsers[0].close());
-    const second = { dir, ns: lab.b.ns, ...trust };
+    const second = { dir, ns: lab.b.ns, ask, ...trust };
     browsers.push(await (firefox ? Firefox.start({ ...second, secure: plain(host) }) : Chromium.start({ ...second, secure: plain(page) })));
     ends.push(() => browsers[1].close());
 
@@ -104,9 +122,17 @@ async function inCall({ a, b, firefox, tls }, body) {
     for (const x of [p, q]) x.id = await x.evaluate((id) => app.init(id), x.name);
     const { roomId } = await p.evaluate(() => k.createRoom());
     await together(p, q, roomId);
+    const before = [];
+    if (ask) {
+      for (const x of [p, q]) {
+        await x.until('ready', () => e2e.open()[0]?.connectionState === 'connected');
+        before.push(await session(x));
+        await x.allow();
+      }
+    }
     await Promise.all([send(p, q), send(q, p)]);
 
-    await body({ lab, server, p, q });
+    await body({ lab, server, p, q, before });
     assert.deepEqual(leaks(server.log, [/198\.51\.100\./, /192\.168\./, /2001:db8:[ab]:/]), [], 'secrets or addresses in the log');
     passed = true;
   } catch (e) {

@@ -13,11 +13,11 @@ const BINARY = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 export class Chromium {
   /**
-   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string]}} o secure: plain http origins
+   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string], ask?: boolean}} o secure: plain http origins
    *   where the camera is allowed all the same; ca: the one authority whose certificates are taken, else all are; names: a host name
-   *   and its address
+   *   and its address; ask: the camera is not allowed before ChromiumPage.allow(), and until then the browser hides its addresses
    */
-  static async start({ dir, ns, secure = [], ca, names }) {
+  static async start({ dir, ns, secure = [], ca, names, ask }) {
     let executablePath = BINARY;
     if (ns) {
       // Playwright talks through a pipe on descriptors 3 and 4, which `ip netns exec` hands on: no debugging port, no control network.
@@ -26,7 +26,7 @@ export class Chromium {
     }
     const flags = [
       '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
-      '--disable-quic', '--use-fake-device-for-media-stream=fps=15', '--use-fake-ui-for-media-stream',
+      '--disable-quic', '--use-fake-device-for-media-stream=fps=15', ...(ask ? [] : ['--use-fake-ui-for-media-stream']),
       '--autoplay-policy=no-user-gesture-required',
       // The calls of one machine must not depend on its having a network.
       '--allow-loopback-in-peer-connection',
@@ -114,6 +114,11 @@ export class ChromiumPage {
     };
     const tail = () => `${this.name}: ${what}; console:\n${this.console.slice(-15).join('\n')}\n`;
     return until(tail, tried, limit, 50);
+  }
+
+  /** The user says yes to the camera. */
+  allow() {
+    return this.page.context().grantPermissions(['camera', 'microphone']);
   }
 
   close() {

@@ -5,8 +5,8 @@ const AUTHKEY = '{{AUTHKEY}}';
 const app = {
   events: [], // every presence event since the page was loaded
 
-  async init(id) {
-    const k = new Knowledgetalk();
+  async init(id, options) {
+    const k = new Knowledgetalk(options);
     window.k = k;
     k.addEventListener('presence', (e) => app.events.push(JSON.parse(JSON.stringify(e.detail))));
     const result = await k.init(CPCODE, AUTHKEY, id, 'Tester');

@@ -6,7 +6,9 @@ import { Feeds } from './media/feeds';
 import { Sharing } from './media/sharing';
 import { Streams } from './media/streams';
 import { Talking } from './media/talking';
-import { Peers } from './negotiation/peers';
+import { Peers, WARM_PEERS } from './negotiation/peers';
+import { wholeNumber } from './signaling/arguments';
+import { FEATURES, WARM } from './signaling/messages';
 import { Operations } from './signaling/operations';
 import { Session } from './signaling/session';
 
@@ -24,6 +26,7 @@ export class Knowledgetalk extends EventTarget {
 
   constructor(options: api.Options = {}) {
     super();
+    const warmPeers = wholeNumber(options?.warmPeers) ?? WARM_PEERS;
     const session = new Session(serverOrigin(options?.server), {
       presence: (event) => this.presence(event),
       signal: (from, signal) => peers.handleSignal(from, signal),
@@ -35,17 +38,18 @@ export class Knowledgetalk extends EventTarget {
       entered: (members) => this.entered([...members]),
       restored: () => (peers.handleRestored(), operations.restored(), feeds.restored(), void sharing.restored()),
       left: (reason) => (peers.handleLeft(reason), operations.left(), feeds.left(), sharing.left(), talking.stop()),
-    });
+    }, warmPeers ? [...FEATURES, WARM] : FEATURES);
     const request = (eventOp: string, fields?: Record<string, unknown>) => session.request(eventOp, fields);
     const me = () => session.userId;
     const peers = new Peers({
       me,
       roomId: () => this.getRoomId(),
       member: (id) => session.room?.members.get(id),
+      members: () => [...session.room?.members.keys() ?? []],
       relay: (message) => session.relay(message),
       iceServers: () => session.freshIce(),
       presence: (event) => this.media(event),
-    }, this.streams);
+    }, this.streams, warmPeers);
     const feeds = new Feeds({
       me,
       isMember: (id) => session.room?.members.has(id) ?? false,

@@ -49,6 +49,8 @@ export class FakeConnection {
   /** What was done, in order. */
   log: string[] = [];
   candidates: unknown[] = [];
+  /** Types of the candidates in use. */
+  selected: { local: string; remote: string } | null = null;
   private readonly dtls = { state: 'connected', onstatechange: null as (() => void) | null };
   private readonly transceivers: FakeTransceiver[] = [];
   private offers = 0;
@@ -80,6 +82,16 @@ export class FakeConnection {
 
   getConfiguration(): RTCConfiguration {
     return this.config;
+  }
+
+  async getStats(): Promise<Map<string, object>> {
+    if (!this.selected) return new Map();
+    return new Map<string, object>([
+      ['T', { type: 'transport', selectedCandidatePairId: 'P' }],
+      ['P', { type: 'candidate-pair', localCandidateId: 'L', remoteCandidateId: 'R' }],
+      ['L', { candidateType: this.selected.local }],
+      ['R', { candidateType: this.selected.remote }],
+    ]);
   }
 
   setConfiguration(config: RTCConfiguration): void {

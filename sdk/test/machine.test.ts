@@ -335,6 +335,47 @@ describe('after the socket was away', () => {
   it('a call that stands is left alone', () => expect(connectedCreator().take({ kind: 'resumed' }).did).toEqual([]));
 });
 
+describe('a connection that is kept ready', () => {
+  const warm: Event = { kind: 'warm' };
+  const standing = () => {
+    const a = new Bench('a').take(warm);
+    return a.signal(sdp('answer', a.effect('offer').n)).take(tracks, link('connected'), channel);
+  };
+
+  it('is made by the creator, once, and the other side waits for it', () => {
+    const a = new Bench('a').take(warm);
+    expect(a.names).toEqual(['open', 'offer']);
+    expect(a.take(warm).did).toEqual([]);
+    expect(new Bench('b').take(warm).did).toEqual([]);
+    expect(new Bench('b').take(warm).signal(sdp('offer', 5)).names).toEqual(['open', 'accept']);
+  });
+
+  it('says how it does from the first publication on', () => {
+    expect(standing().take(publish()).names).toEqual(['attach', 'publish by channel', 'connected', 'settle']);
+    expect(new Bench('a').take(warm, publish()).names).toEqual(['open', 'offer', 'attach', 'publish', 'connecting']);
+    expect(standing().signal(published(7), true).names).toEqual(['connected', 'stream', 'subscribed']);
+    expect(standing().take(publish(), link('disconnected')).names).toContain('interrupted interrupted');
+  });
+
+  it('outlasts what was published, also half made', () => {
+    expect(new Bench('a').take(warm, publish(), { kind: 'unpublish', type: 'cam' }).names).not.toContain('close');
+    expect(standing().take(publish(), { kind: 'unpublish', type: 'cam' }).state.open).toBe(true);
+  });
+
+  it('that fails is made again later, and not said to have failed', () => {
+    const a = standing().take(link('failed'));
+    a.signal(sdp('answer', a.effect('offer').n)).take(link('failed'));
+    expect(a.names).toEqual(['close']);
+    expect(a.take({ kind: 'timer', name: 'again' }).names).toEqual(['open', 'offer']);
+  });
+
+  it('gathers anew while it stands: the creator offers, the other side asks it to', () => {
+    expect(standing().take({ kind: 'regather' }).effect('offer')).toMatchObject({ restart: true });
+    expect(connectedOther().take({ kind: 'regather' }).effect('send').signal).toEqual({ eventOp: 'candidate', gen: GEN, candidates: [] });
+    expect(new Bench('a').take(warm, { kind: 'regather' }).names).toEqual(['open', 'offer']);
+  });
+});
+
 describe('receiving no more', () => {
   it('drops the stream and tells the sender, again if that was lost', () => {
     const b = connectedOther().signal(published(7)).take({ kind: 'refuse', type: 'cam' });

@@ -55,6 +55,7 @@ beforeEach(() => {
     me: () => me,
     roomId: () => 'R',
     member: (id) => members.get(id),
+    members: () => [...members.keys()],
     relay: async (message) => {
       sent.push(message);
       return code;
@@ -192,6 +193,96 @@ describe('a connection', () => {
 
   it.each([['nobody', 'cam'], ['b', 'file'], [7, 'cam']])('is not touched by wrong arguments: %s %s', (target, type) => {
     expect([peers.unpublish(target, type), peers.refuse(target, type)]).toEqual([false, false]);
+  });
+});
+
+describe('a pair that is kept ready', () => {
+  /** 'a' and 'b' alone in a room; their connection stands and nobody has published. */
+  async function warmed(): Promise<FakeConnection> {
+    members = new Map(['a', 'b'].map((id) => [id, member(id, ['pair', 'publish', 'candidates', 'warm'])]));
+    peers.handleMembers(['a', 'b']);
+    await settled();
+    const { gen, n } = lastSdp();
+    from('b', { eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' } });
+    await settled();
+    FakeConnection.last.become('connected');
+    FakeConnection.last.openChannel();
+    await settled();
+    return FakeConnection.last;
+  }
+
+  it('is connected on joining, and the app sees nothing of it', async () => {
+    const c = await warmed();
+    expect(c.getTransceivers().map((t) => t.sender.track)).toEqual([null, null, null, null]);
+    expect([events, peers.connections(), peers.connection('b'), streams.all()]).toEqual([[], {}, undefined, {}]);
+  });
+
+  it('publishes without another description, and shows itself then', async () => {
+    const c = await warmed();
+    sent = [];
+    expect(await peers.publish('b', 'cam', stream())).toBe(true);
+    expect([sent, c.log]).toEqual([[], ['offer', 'remote answer']]);
+    expect(c.channel.sent.at(-1)).toMatchObject({ eventOp: 'publish', type: 'cam' });
+    expect([states(), peers.connection('b')]).toEqual([['connected'], c]);
+  });
+
+  it('shows what the other side publishes', async () => {
+    const c = await warmed();
+    c.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'publish', type: 'cam', epoch: 9, rev: 0, audio: true, video: true, gen: lastSdp().gen }) });
+    await settled();
+    expect(events.map((e) => e.type)).toEqual(['peerState', 'subscribed']);
+    expect(peers.connection('b')).toBe(c);
+  });
+
+  it('fails in silence, and is tried again', async () => {
+    const c = await warmed();
+    c.become('failed');
+    await vi.advanceTimersByTimeAsync(7 * LIMIT.repeat);
+    expect([FakeConnection.open, events]).toEqual([0, []]);
+    await vi.advanceTimersByTimeAsync(LIMIT.again);
+    expect(FakeConnection.open).toBe(1);
+  });
+
+  it('gathers anew behind what was found without the camera, once, if that is not direct', async () => {
+    const c = await warmed();
+    c.find('candidate:1 1 udp 1 0a1b.local 50000 typ host');
+    c.selected = { local: 'srflx', remote: 'prflx' };
+    await peers.publish('b', 'cam', stream());
+    await settled();
+    expect(c.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
+    const log = [...c.log];
+    await peers.publish('b', 'cam', stream());
+    await settled();
+    expect(c.log).toEqual(log);
+  });
+
+  it.each([['host', 'host', '0a1b.local'], ['srflx', 'srflx', '192.168.0.2']])('leaves %s–%s found with %s alone', async (local, remote, address) => {
+    const c = await warmed();
+    c.find(`candidate:1 1 udp 1 ${address} 50000 typ host`);
+    c.selected = { local, remote };
+    await peers.publish('b', 'cam', stream());
+    await settled();
+    expect(c.log).toEqual(['offer', 'remote answer']);
+  });
+
+  it.each<[string, () => Map<string, Member>, number]>([
+    ['nobody in a larger room', () => new Map('abcde'.split('').map((id) => [id, member(id, ['pair', 'warm'])])), 0],
+    ['nobody with other software', () => new Map([['a', member('a')], ['b', member('b')], ['c', member('c', ['pair'])]]), 0],
+    ['those with larger ids', () => new Map('abc'.split('').map((id) => [id, member(id, ['pair', 'warm'])])), 2],
+  ])('is one with %s', async (_, room, made) => {
+    members = room();
+    peers.handleMembers([...members.keys()]);
+    await settled();
+    expect(FakeConnection.made).toHaveLength(made);
+  });
+
+  it('comes when a room becomes small enough', async () => {
+    members = new Map('abcde'.split('').map((id) => [id, member(id, ['pair', 'warm'])]));
+    peers.handleMembers([...members.keys()]);
+    members.delete('e');
+    peers.handleLeave('e');
+    await settled();
+    expect(FakeConnection.made).toHaveLength(3);
   });
 });
 

@@ -80,6 +80,7 @@ export class Side {
     this.subscribed = [];
     this.streams = { cam: null, screen: null };
     this.want = { cam: null, screen: null };
+    if (this.world.warm) this.feed({ kind: 'warm' });
   }
 
   publish(type: MediaType, audio: boolean, video: boolean): void {
@@ -220,8 +221,10 @@ export class World {
   private readonly socket: [Packet[], Packet[]] = [[], []];
   private readonly channel: [{ gen: number; signal: Signal }[], { gen: number; signal: Signal }[]] = [[], []];
 
-  constructor(readonly next: () => number) {
+  /** @param warm both have their connection ready */
+  constructor(readonly next: () => number, readonly warm = false) {
     this.sides = [new Side(this, 'a', 'b'), new Side(this, 'b', 'a')];
+    if (warm) for (const side of this.sides) side.feed({ kind: 'warm' });
   }
 
   fresh(): number {
@@ -305,8 +308,10 @@ export class World {
       this.link(side, 'failed');
     } else if (dice < 0.9) {
       for (const name of side.timers) return this.fire(side, name);
-    } else if (dice < 0.94) {
+    } else if (dice < 0.92) {
       side.feed({ kind: 'giveUp', type });
+    } else if (dice < 0.94) {
+      side.feed({ kind: 'regather' });
     } else {
       this.rejoin(side);
     }

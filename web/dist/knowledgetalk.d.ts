@@ -203,6 +203,11 @@ export interface Socket {
 export interface Options {
   /** Origin of the server, such as 'https://host:7102'. Default: the origin of the script's own address. */
   server?: string;
+  /**
+   * In rooms of at most so many members (4 when not given) connections are made on joining, before anybody publishes: pictures then come
+   * several round trips earlier. Nothing is sent on them, and the app does not see them, until somebody publishes. 0: not at all.
+   */
+  warmPeers?: number;
 }
 
 export class Knowledgetalk extends EventTarget {

@@ -70,6 +70,12 @@ export interface State {
   readonly repeats: number;
   /** Connections that failed since the last one that stood. */
   readonly failures: number;
+  /** The connection is made and kept without anybody publishing. */
+  readonly warm: boolean;
+  /** Somebody has published here: from then on the app hears how the connection does. */
+  readonly used: boolean;
+  /** What the app would have heard last. */
+  readonly unsaid: { readonly state: PeerStateEvent['state']; readonly reason: Reason | '' } | null;
   readonly early: readonly { gen: number; candidates: RTCIceCandidateInit[] }[];
   readonly local: Readonly<Record<MediaType, Readonly<Local>>>;
   readonly remote: Readonly<Record<MediaType, Readonly<Remote>>>;
@@ -97,6 +103,10 @@ export type Event =
   | { kind: 'delivered'; type: MediaType; epoch: number; rev: number }
   | { kind: 'unreachable' }
   | { kind: 'timer'; name: TimerName }
+  /** Have a connection ready. */
+  | { kind: 'warm' }
+  /** The candidates of this side are worth gathering anew: go on as things are until better ones are found. */
+  | { kind: 'regather' }
   /** The signaling session goes on after an interruption. */
   | { kind: 'resumed' };
 
@@ -140,7 +150,8 @@ export function initial(me: string, peer: string, seed: number): State {
   const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, gen: 0, shown: '', told: 0 };
   return {
     me, peer, creator, gen: creator ? seed : 0, open: false, neg: 'new', described: false, offered: seed, answered: 0, link: 'new', tracks: false,
-    channel: false, stood: false, restarts: 0, asking: false, repeats: 0, failures: 0, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
+    channel: false, stood: false, restarts: 0, asking: false, repeats: 0, failures: 0, warm: false,
+    used: false, unsaid: null, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
   };
 }
 
@@ -170,6 +181,8 @@ class Turn {
       case 'delivered': return this.delivered(e.type, e.epoch, e.rev);
       case 'unreachable': return this.unreachable();
       case 'timer': return this.timer(e.name);
+      case 'warm': return this.warm();
+      case 'regather': return this.regather();
       case 'resumed': return this.resumed();
       default:
         // What a connection reports counts only while it is the present one.
@@ -183,7 +196,11 @@ class Turn {
 
   /** What follows from the state as it is now. */
   finish(): void {
-    const { gen, tracks, link } = this.s;
+    const { gen, tracks, link, used, unsaid } = this.s;
+    if (!used && this.wanted()) {
+      this.set({ used: true, unsaid: null });
+      if (unsaid) this.out.push({ do: 'report', ...unsaid });
+    }
     for (const type of TYPES) {
       const l = this.s.local[type];
       if (link === 'connected' && l.on && l.waiting && l.delivered) {
@@ -222,6 +239,28 @@ class Turn {
     }
   }
 
+  private warm(): void {
+    if (this.s.warm) return;
+    this.set({ warm: true });
+    if (!this.s.open && this.s.creator) this.connect();
+  }
+
+  /** Both sides gather anew in an ICE restart. The pair of candidates in use carries on until another one is there. */
+  private regather(): void {
+    if (this.s.open && this.s.link === 'connected') this.restart();
+  }
+
+  /** Whether a connection should stand, for what is published or for what may be. The other side waits for the creator to warm one. */
+  private needed(): boolean {
+    return this.wanted() || (this.s.warm && this.s.creator);
+  }
+
+  /** Of a connection that nobody has asked for the app hears nothing. */
+  private report(state: PeerStateEvent['state'], reason: Reason | ''): void {
+    if (!this.s.warm || this.s.used) this.out.push({ do: 'report', state, reason });
+    else this.set({ unsaid: state === 'failed' ? null : { state, reason } });
+  }
+
   /** Gets a connection going where there is none: the creator offers, the other side asks for the offer by saying what it publishes. */
   private connect(): void {
     this.timerOff('again');
@@ -229,7 +268,7 @@ class Turn {
     this.set({ repeats: 0, restarts: 0 });
     for (const type of TYPES) this.announce(type);
     this.timerOn('repeat');
-    this.out.push({ do: 'report', state: 'connecting', reason: '' });
+    this.report('connecting', '');
   }
 
   /** A new generation, made by the creator. */
@@ -241,7 +280,7 @@ class Turn {
     for (const type of TYPES) this.announce(type);
     this.timerOn('repeat');
     this.timerOn('connect');
-    this.out.push({ do: 'report', state: 'connecting', reason: '' });
+    this.report('connecting', '');
   }
 
   private reset(gen: number, more: Partial<State>): void {
@@ -283,13 +322,13 @@ class Turn {
     if (tell) this.unannounce(type);
     if (waiting) this.out.push({ do: 'settle', type, ok: false, reason });
     // Nothing is under way for anybody: a half-made connection need not be kept.
-    if (!this.wanted() && this.s.link !== 'connected') this.close();
+    if (!this.wanted() && !this.s.warm && this.s.link !== 'connected') this.close();
   }
 
   private giveUp(type: MediaType): void {
     if (!this.s.local[type].waiting) return;
     const reason = this.s.described && this.s.link !== 'connected' ? 'ice-failed' : 'no-answer';
-    this.out.push({ do: 'report', state: 'failed', reason });
+    this.report('failed', reason);
     this.withdraw(type, reason);
   }
 
@@ -353,7 +392,7 @@ class Turn {
       this.reset(gen, { restarts: s.stood ? 0 : s.restarts });
       this.out.push({ do: 'open', gen, creator: false });
       this.timerOn('connect');
-      this.out.push({ do: 'report', state: 'connecting', reason: '' });
+      this.report('connecting', '');
     } else if (n <= s.answered) {
       if (n === s.answered && s.neg === 'stable') this.out.push({ do: 'resend', gen, what: 'answer', n });
       return;
@@ -405,13 +444,13 @@ class Turn {
       this.set({ link: 'connected', stood: true, restarts: 0, asking: false, failures: 0 });
       this.timerOff('restart');
       this.timerOff('connect');
-      if (link !== 'connected') this.out.push({ do: 'report', state: 'connected', reason: '' });
+      if (link !== 'connected') this.report('connected', '');
     } else if (state === 'disconnected') {
-      if (link === 'connected') this.out.push({ do: 'report', state: 'interrupted', reason: 'interrupted' });
+      if (link === 'connected') this.report('interrupted', 'interrupted');
       this.set({ link: 'disconnected' });
       this.timerOn('restart');
     } else if (state === 'failed') {
-      if (link === 'connected') this.out.push({ do: 'report', state: 'interrupted', reason: 'interrupted' });
+      if (link === 'connected') this.report('interrupted', 'interrupted');
       if (link !== 'new') this.set({ link: 'disconnected' });
       // What was tried has not even been answered: the timer 'repeat' decides.
       if (this.s.neg === 'offering' || this.s.asking) return;
@@ -469,7 +508,7 @@ class Turn {
   private timer(name: TimerName): void {
     const { open, neg, link, creator, gen, offered, repeats } = this.s;
     if (name === 'again') {
-      if (!open && TYPES.some((t) => this.s.local[t].on)) this.connect();
+      if (!open && (TYPES.some((t) => this.s.local[t].on) || (this.s.warm && creator))) this.connect();
     } else if (name === 'restart') {
       if (this.s.stood && link === 'disconnected') this.restart();
     } else if (name === 'connect') {
@@ -494,7 +533,7 @@ class Turn {
     // What was said last may have been lost with the socket.
     if (!channel) for (const type of TYPES) this.sync(type);
     if (!open) {
-      if (this.wanted()) this.connect();
+      if (this.needed()) this.connect();
       return;
     }
     if (neg === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
@@ -503,11 +542,11 @@ class Turn {
 
   private fail(reason: Reason): void {
     this.set({ link: 'failed', failures: this.s.failures + 1 });
-    this.out.push({ do: 'report', state: 'failed', reason });
+    this.report('failed', reason);
     for (const type of TYPES) if (this.s.local[type].waiting) this.withdraw(type, reason);
     this.close();
     // What stood once comes back by itself when the network does.
-    if (TYPES.some((type) => this.s.local[type].on)) this.timerOn('again');
+    if (TYPES.some((type) => this.s.local[type].on) || (this.s.warm && this.s.creator)) this.timerOn('again');
   }
 
   private close(): void {

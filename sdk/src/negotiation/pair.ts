@@ -46,6 +46,9 @@ export class Pair {
   private running = false;
   private disposed = false;
   private reported: PeerStateEvent['state'] | '' = '';
+  /** The browser hid this side's addresses when it gathered them: no camera was allowed then. */
+  private hidden = false;
+  private regathered = false;
   private readonly outgoing: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
   private readonly waiters = new Map<MediaType, Waiter>();
   private readonly timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
@@ -54,8 +57,14 @@ export class Pair {
     this.state = initial(me, other, Date.now());
   }
 
+  /** None while it is only kept ready. */
   get connection(): RTCPeerConnection | undefined {
-    return this.peer?.pc;
+    return this.state.warm && !this.state.used ? undefined : this.peer?.pc;
+  }
+
+  /** Makes the connection before anybody publishes. */
+  warm(): void {
+    this.feed({ kind: 'warm' });
   }
 
   /** A publishP2P is waiting for its outcome. */
@@ -85,6 +94,7 @@ export class Pair {
       this.waiters.set(type, waiter);
     }
     this.feed({ kind: 'publish', type, audio: stream.getAudioTracks().length > 0, video: stream.getVideoTracks().length > 0 });
+    this.improve();
     return waiter.promise;
   }
 
@@ -171,13 +181,34 @@ export class Pair {
     if (this.disposed) return;
     const trickle = new Trickle((list) => void this.hooks.send({ eventOp: 'candidate', gen, candidates: list }));
     this.trickle = trickle;
+    this.hidden = this.regathered = false;
     this.peer = new Peer(servers, creator, {
-      link: (state) => this.feed({ kind: 'link', gen, state }),
+      link: (state) => {
+        this.feed({ kind: 'link', gen, state });
+        this.improve();
+      },
       channel: (open) => this.feed({ kind: 'channel', gen, open }),
       message: (text) => this.heard(text),
-      candidate: (candidate) => trickle.add(candidate),
+      candidate: (candidate) => {
+        this.hidden ||= /\.local /.test(candidate.candidate ?? '');
+        trickle.add(candidate);
+      },
     });
     await this.attachAll(this.peer);
+  }
+
+  /**
+   * A connection made before the camera was allowed knows only hidden addresses, and gathers nothing new by itself. With the camera on, a
+   * way that is not direct within one network may have a better one: ICE is restarted behind it, once.
+   */
+  private improve(): void {
+    const { peer } = this;
+    if (!peer || !this.hidden || this.regathered || this.state.link !== 'connected' || !TYPES.some((type) => this.sending(type))) return;
+    this.regathered = true;
+    void peer.path().then((path) => {
+      if (this.peer !== peer || !path || (path.local === 'host' && path.remote !== 'srflx' && path.remote !== 'relay')) return;
+      this.feed({ kind: 'regather' });
+    });
   }
 
   private async offer({ gen, n, restart }: Extract<Effect, { do: 'offer' }>): Promise<void> {

@@ -160,6 +160,20 @@ export class Peer extends Link {
     return this.pc.localDescription?.type === type ? this.sdp() : null;
   }
 
+  /** Types of the two candidates in use. Null: none are, or the browser does not say. */
+  async path(): Promise<{ local: string; remote: string } | null> {
+    const stats = new Map<string, Record<string, unknown>>();
+    (await this.pc.getStats().catch(() => new Map())).forEach((entry: Record<string, unknown>, id: string) => stats.set(id, entry));
+    const all = [...stats.values()];
+    const selected = all.find(({ type, selectedCandidatePairId }) => type === 'transport' && selectedCandidatePairId)?.selectedCandidatePairId;
+    // Firefox has no statistics of transports: there the pair says so itself.
+    const pair = selected ? stats.get(selected as string) : all.find(({ type, selected: it }) => type === 'candidate-pair' && it);
+    const end = (id: unknown) => stats.get(id as string)?.candidateType as string | undefined;
+    const local = end(pair?.localCandidateId);
+    const remote = end(pair?.remoteCandidateId);
+    return local && remote ? { local, remote } : null;
+  }
+
   /** Over the data channel. False when it is not open. */
   send(text: string): boolean {
     if (this.channel.readyState !== 'open') return false;

@@ -1,7 +1,7 @@
 import type { MediaType, Member, PeerStateEvent, Presence } from '../../types/knowledgetalk';
 import { explain, type Reason } from '../errors';
 import { isLive, type Streams } from '../media/streams';
-import { encodeSignal, type Request, type Signal } from '../signaling/messages';
+import { encodeSignal, WARM, type Request, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
 import { RawPair } from './legacy';
 import { Pair } from './pair';
@@ -11,6 +11,8 @@ export interface PeersHooks {
   me(): string;
   roomId(): string;
   member(id: string): Member | undefined;
+  /** Everybody in the room, this user included. */
+  members(): string[];
   /** To one user, over the server. Resolves with the server's code. */
   relay(message: Request): Promise<string>;
   iceServers(): Promise<RTCIceServer[]>;
@@ -21,6 +23,8 @@ export interface PeersHooks {
 const EARLY = { users: 64, signals: 64 };
 /** Milliseconds in which the others of a room that was lost are expected back, to be sent again what they were sent. */
 const RETURN = 60_000;
+/** Default of the option. */
+export const WARM_PEERS = 4;
 
 /** All pairs of this user, and who is sent what. */
 export class Peers {
@@ -30,7 +34,8 @@ export class Peers {
   private owed = new Map<string, Map<MediaType, MediaStream>>();
   private owedTimer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(private readonly hooks: PeersHooks, private readonly streams: Streams) {}
+  /** @param warmPeers members of a room, at most, in which connections are made before anybody publishes */
+  constructor(private readonly hooks: PeersHooks, private readonly streams: Streams, private readonly warmPeers = WARM_PEERS) {}
 
   async publish(target: unknown, type: unknown, stream: unknown): Promise<boolean> {
     const wrong = this.wrongPublish(target, type, stream);
@@ -89,6 +94,7 @@ export class Peers {
 
   /** These users are members now, and the app knows it. */
   handleMembers(ids: Iterable<string>): void {
+    this.warm();
     for (const id of ids) {
       const signals = this.early.get(id) ?? [];
       this.early.delete(id);
@@ -102,6 +108,7 @@ export class Peers {
   handleLeave(id: string): void {
     if (this.pairs.get(id)?.waiting) this.report(id, 'failed', 'left');
     this.close(id);
+    this.warm();
   }
 
   handleResumed(): void {
@@ -134,6 +141,17 @@ export class Peers {
     this.owed.clear();
     if (reason !== 'left') for (const id of this.pairs.keys()) this.report(id, 'failed', reason);
     this.closeAll();
+  }
+
+  /** Who has other software, or does not want it, is not warmed; what is warm stays so when the room grows. */
+  private warm(): void {
+    const members = this.hooks.members();
+    if (members.length > this.warmPeers) return;
+    for (const id of members) {
+      if (id === this.hooks.me() || !this.hooks.member(id)?.features?.includes(WARM)) continue;
+      const pair = this.pair(id);
+      if (pair instanceof Pair) pair.warm();
+    }
   }
 
   private close(id: string): void {

@@ -38,6 +38,9 @@ export function optionalCapacity(x: unknown): number | undefined | Failure {
   return typeof count === 'number' && Number.isInteger(count) && count >= 1 && count <= 1000 ? count : invalid('capacity', 'a whole number from 1 to 1000');
 }
 
+/** A setting that is a count; anything else is as good as none. */
+export const wholeNumber = (x: unknown): number | undefined => (Number.isInteger(x) && (x as number) >= 0 ? x as number : undefined);
+
 /** Yes or no, also as text, since form fields bring it that way. */
 export function optionalBoolean(x: unknown, name: string): boolean | undefined | Failure {
   if (absent(x)) return undefined;

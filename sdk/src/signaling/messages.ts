@@ -2,7 +2,9 @@
 import type { MediaType, Member, Members, Result, Share } from '../../types/knowledgetalk';
 
 /** What this client announces at register. */
-export const FEATURES = ['pair', 'publish', 'candidates'];
+export const FEATURES: readonly string[] = ['pair', 'publish', 'candidates'];
+/** Announced besides, unless the app does without: others may have a connection ready for it. */
+export const WARM = 'warm';
 
 /** The server closes a socket that sends more. */
 export const MAX_MESSAGE = 64 * 1024;

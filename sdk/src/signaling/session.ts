@@ -74,6 +74,7 @@ export class Session {
   constructor(
     private readonly origin: string,
     private readonly hooks: SessionHooks,
+    private readonly features: readonly string[] = FEATURES,
     private readonly create?: (url: string) => WebSocketLike,
   ) {}
 
@@ -219,7 +220,7 @@ export class Session {
     const c = this.credentials;
     if (!c) return 'stop';
     const register = (fields: Json) => ask({
-      eventOp: 'register', ...defined({ cpCode: c.cpCode, authKey: c.authKey, name: this.name || c.name, device: c.device, features: FEATURES, ...fields }),
+      eventOp: 'register', ...defined({ cpCode: c.cpCode, authKey: c.authKey, name: this.name || c.name, device: c.device, features: this.features, ...fields }),
     });
     const anew = { userId: c.wished, ...(c.forced ? { forced: true } : {}) };
     let answer: Answer;
