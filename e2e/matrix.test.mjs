@@ -3,6 +3,7 @@
 
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { authority } from './lib/ca.mjs';
@@ -10,6 +11,7 @@ import { Chromium } from './lib/chromium.mjs';
 import { Firefox } from './lib/firefox.mjs';
 import { flowing, seen, send, together } from './lib/call.mjs';
 import { Lab, labMissing } from './lib/lab.mjs';
+import { PATH } from './lib/process.mjs';
 import { Server } from './lib/server.mjs';
 import { leaks, servePages } from './lib/stage.mjs';
 import { until } from './lib/wait.mjs';
@@ -65,6 +67,63 @@ test("the server's cable is pulled: a direct call goes on, and afterwards nobody
     assert.deepEqual([await seen(p, q), await seen(q, p)], before);
     await flowing(p, q);
   }));
+
+test('the path between the homes dies: media goes over the relay, then back, in the same streams', { skip: missing ?? false }, (t) =>
+  inCall({ a: 'cone', b: 'cone' }, async ({ lab, p, q }) => {
+    await settled(p, q, direct('srflx', 'prflx'));
+    const both = [[p, q], [q, p]];
+    for (const [x, y] of both) {
+      await x.until('having a second connection', () => e2e.spare.some((pc) => pc.connectionState === 'connected'));
+      await x.evaluate(watch, y.id);
+    }
+    await Promise.all([watched(p), watched(q)]);
+    const before = [await seen(p, q), await seen(q, p)];
+
+    await cut(lab.a, lab.b);
+    for (const [x, y] of both) await x.until('sending over the second', (id) => e2e.spare.includes(k.getPeer(id)), y.id);
+    await Promise.all([watched(p), watched(q)]);
+    for (const [x, y] of both) t.diagnostic(`${x.name} saw ${y.name} stand still for ${await x.evaluate(() => Math.round(gap))} ms`);
+
+    await mend(lab.a, lab.b);
+    for (const [x, y] of both) {
+      await x.until('sending over the first again', (id) => e2e.made[0] === k.getPeer(id), y.id);
+      await x.until('the second silent', () => e2e.spare.every((pc) => pc.getSenders().every((s) => !s.track)));
+    }
+    await Promise.all([watched(p), watched(q)]);
+    for (const [x, y] of both) {
+      assert.equal(await x.evaluate((id) => k.getStream(id) === shown.srcObject, y.id), true, 'the same stream');
+      assert.deepEqual(await x.evaluate((id) => app.events.filter((e) => e.type === 'peerState' && e.user === id).map((e) => e.state).slice(-2), y.id),
+        ['recovering', 'connected']);
+      assert.ok(await x.evaluate(() => e2e.spare.length === 1));
+    }
+    assert.deepEqual([await seen(p, q), await seen(q, p)], before);
+  }));
+
+/** In the page: shows a user's camera and keeps the longest time between two pictures in `gap`. */
+function watch(user) {
+  window.shown = document.body.appendChild(Object.assign(document.createElement('video'), { muted: true, autoplay: true, srcObject: k.getStream(user) }));
+  window.gap = 0;
+  let last = performance.now();
+  const next = (now) => {
+    window.gap = Math.max(window.gap, now - last);
+    last = now;
+    window.pictures = (window.pictures ?? 0) + 1;
+    shown.requestVideoFrameCallback(next);
+  };
+  shown.requestVideoFrameCallback(next);
+}
+
+/** Resolves when the page has shown some more pictures in that element. */
+async function watched(p, more = 20) {
+  const now = await p.evaluate(() => window.pictures ?? 0);
+  await p.until('showing pictures', (n) => (window.pictures ?? 0) >= n, now + more);
+}
+
+const nft = (ns, rules) => execFileSync('ip', ['netns', 'exec', ns, 'nft', '-f', '-'], { input: rules, env: { ...process.env, PATH } });
+/** Nothing passes between two homes any more; what comes from the server does. */
+const cut = (a, b) => [[a, b], [b, a]].forEach(([x, y]) => nft(x.ns,
+  `table ip cut { chain arriving { type filter hook input priority 0; ip saddr ${y.public} drop; }\n}`));
+const mend = (...ends) => ends.forEach(({ ns }) => nft(ns, 'delete table ip cut'));
 
 for (const { b, want, restarts } of [
   // Behind one NAT the hidden names are enough to find each other.

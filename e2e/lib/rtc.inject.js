@@ -2,12 +2,13 @@
 (() => {
   const Native = window.RTCPeerConnection;
   if (!Native || window.e2e) return;
-  const e2e = { made: [] };
+  // spare: those that can only be relayed, which the SDK keeps beside the one that it has made for a pair.
+  const e2e = { made: [], spare: [] };
   Object.defineProperty(window, 'e2e', { value: e2e });
   window.RTCPeerConnection = class RTCPeerConnection extends Native {
     constructor(...args) {
       super(...args);
-      e2e.made.push(this);
+      (args[0]?.iceTransportPolicy === 'relay' ? e2e.spare : e2e.made).push(this);
     }
   };
 

@@ -62,6 +62,7 @@ const reasons = {
   'session-ended': ['The session ended.', 'Call init() again.'],
   left: ['The target left the room.', 'Publish again when it comes back.'],
   removed: ['The publication was taken back before it was connected.', ''],
+  'path-dead': ['No packets pass any more; another path is being taken.', ''],
   interrupted: ['The connection is interrupted; it is being restored.', ''],
 } as const;
 

@@ -8,7 +8,7 @@ import { Streams } from './media/streams';
 import { Talking } from './media/talking';
 import { Peers, WARM_PEERS } from './negotiation/peers';
 import { wholeNumber } from './signaling/arguments';
-import { FEATURES, WARM } from './signaling/messages';
+import { FEATURES, STANDBY, WARM } from './signaling/messages';
 import { Operations } from './signaling/operations';
 import { Session } from './signaling/session';
 
@@ -26,6 +26,7 @@ export class Knowledgetalk extends EventTarget {
 
   constructor(options: api.Options = {}) {
     super();
+    const standby = options?.standby !== false;
     const warmPeers = wholeNumber(options?.warmPeers) ?? WARM_PEERS;
     const session = new Session(serverOrigin(options?.server), {
       presence: (event) => this.presence(event),
@@ -38,7 +39,7 @@ export class Knowledgetalk extends EventTarget {
       entered: (members) => this.entered([...members]),
       restored: () => (peers.handleRestored(), operations.restored(), feeds.restored(), void sharing.restored()),
       left: (reason) => (peers.handleLeft(reason), operations.left(), feeds.left(), sharing.left(), talking.stop()),
-    }, warmPeers ? [...FEATURES, WARM] : FEATURES);
+    }, warmPeers ? [...FEATURES, WARM, ...(standby ? [STANDBY] : [])] : FEATURES);
     const request = (eventOp: string, fields?: Record<string, unknown>) => session.request(eventOp, fields);
     const me = () => session.userId;
     const peers = new Peers({

@@ -22,9 +22,10 @@ class FakeChannel {
   onopen: (() => void) | null = null;
   onclose: (() => void) | null = null;
   onmessage: ((event: { data: unknown }) => void) | null = null;
+  bufferedAmount = 0;
   sent: unknown[] = [];
   send(text: string): void {
-    this.sent.push(JSON.parse(text));
+    this.sent.push(text.startsWith('{') ? JSON.parse(text) : text);
   }
 }
 
@@ -46,6 +47,7 @@ export class FakeConnection {
   onicecandidate: ((event: { candidate: unknown }) => void) | null = null;
   channel!: FakeChannel;
   channelOptions: unknown;
+  readonly beats = new FakeChannel();
   /** What was done, in order. */
   log: string[] = [];
   candidates: unknown[] = [];
@@ -59,7 +61,8 @@ export class FakeConnection {
     FakeConnection.made.push(this);
   }
 
-  createDataChannel(_: string, options: unknown): FakeChannel {
+  createDataChannel(_: string, options: { id: number }): FakeChannel {
+    if (options.id === 1) return this.beats;
     this.channelOptions = options;
     this.channel = new FakeChannel();
     return this.channel;

@@ -174,7 +174,7 @@ export interface DestroyEvent extends PresenceBase { type: 'destroy'; user: stri
 export interface PeerStateEvent extends PresenceBase {
   type: 'peerState';
   user: string;
-  state: 'connecting' | 'connected' | 'interrupted' | 'failed';
+  state: 'connecting' | 'connected' | 'interrupted' | 'recovering' | 'failed';
   /** For programs: a short constant such as 'no-answer', 'ice-failed', 'not-in-room'. '' when there is nothing to explain. */
   reason: string;
   /** One sentence for people. */
@@ -208,6 +208,11 @@ export interface Options {
    * several round trips earlier. Nothing is sent on them, and the app does not see them, until somebody publishes. 0: not at all.
    */
   warmPeers?: number;
+  /**
+   * In such rooms, and where the server has a relay, a second connection over the relay stands beside one that carries media, and takes
+   * over within a second when nothing passes there any more. It sends nothing until then. false: not at all.
+   */
+  standby?: boolean;
 }
 
 export class Knowledgetalk extends EventTarget {

@@ -2,6 +2,7 @@ import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
 import { readSignal, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
+import { Liveness } from './liveness';
 import { initial, step, type Effect, type Event, type State, type TimerName } from './machine';
 import { Peer } from './peer';
 import { Trickle } from './trickle';
@@ -29,6 +30,9 @@ export interface PairHooks {
   stream(type: MediaType, tracks: MediaStreamTrack[] | null): void;
   subscribed(type: MediaType): void;
   report(state: PeerStateEvent['state'], reason: Reason | ''): void;
+  /** Nothing comes through any more, in one direction at least; and again. */
+  dead(): void;
+  alive(): void;
 }
 
 interface Waiter {
@@ -53,7 +57,18 @@ export class Pair {
   private readonly waiters = new Map<MediaType, Waiter>();
   private readonly timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
 
-  constructor(me: string, other: string, private readonly hooks: PairHooks) {
+  /** Nothing is sent here although it is published: it goes another way. */
+  private held = false;
+  private readonly liveness: Liveness;
+
+  constructor(me: string, other: string, private readonly hooks: PairHooks, private readonly relayOnly = false) {
+    this.liveness = new Liveness({
+      send: (text) => this.peer?.beat(text),
+      now: () => performance.now(),
+      hidden: () => globalThis.document?.hidden ?? false,
+      dead: () => this.hooks.dead(),
+      alive: () => this.hooks.alive(),
+    }, relayOnly ? 10 : 1);
     this.state = initial(me, other, Date.now());
   }
 
@@ -65,6 +80,36 @@ export class Pair {
   /** Makes the connection before anybody publishes. */
   warm(): void {
     this.feed({ kind: 'warm' });
+  }
+
+  get dead(): boolean {
+    return this.liveness.dead;
+  }
+
+  get creator(): boolean {
+    return this.state.creator;
+  }
+
+  /** Takes media at once. */
+  get ready(): boolean {
+    return this.state.link === 'connected' && this.state.channel && this.state.tracks && !this.dead;
+  }
+
+  /** Sends nothing here, or again all that is published. */
+  hold(on: boolean): void {
+    if (this.held === on) return;
+    this.held = on;
+    for (const type of TYPES) this.queue.push({ do: 'attach', type });
+    void this.run();
+  }
+
+  /** Looks for another path behind the present one. */
+  regather(): void {
+    this.feed({ kind: 'regather' });
+  }
+
+  refresh(): void {
+    this.peer?.refresh().catch(() => undefined);
   }
 
   /** A publishP2P is waiting for its outcome. */
@@ -164,7 +209,7 @@ export class Pair {
         return;
       }
       case 'recandidate': return this.trickle?.again();
-      case 'attach': return peer?.attach(effect.type, this.sending(effect.type));
+      case 'attach': return peer?.attach(effect.type, this.held ? null : this.sending(effect.type));
       case 'send': return this.send(effect.signal, effect.byChannel);
       case 'timer': return this.setTimer(effect.name, effect.on);
       case 'stream': return this.hooks.stream(effect.type, peer?.tracks(effect.type, effect) ?? []);
@@ -193,7 +238,9 @@ export class Pair {
         this.hidden ||= /\.local /.test(candidate.candidate ?? '');
         trickle.add(candidate);
       },
-    });
+      beating: (open) => (open ? this.liveness.start() : this.liveness.stop()),
+      beat: (text) => this.liveness.heard(text),
+    }, this.relayOnly);
     await this.attachAll(this.peer);
   }
 
@@ -228,7 +275,7 @@ export class Pair {
   }
 
   private async attachAll(peer: Peer): Promise<void> {
-    await Promise.all(TYPES.map((type) => peer.attach(type, this.sending(type))));
+    await Promise.all(TYPES.map((type) => peer.attach(type, this.held ? null : this.sending(type))));
   }
 
   private describe(gen: number, n: number, type: 'offer' | 'answer', sdp: string): void {
@@ -298,6 +345,7 @@ export class Pair {
   }
 
   private closePeer(): void {
+    this.liveness.stop();
     this.trickle?.stop();
     this.peer?.close();
     this.trickle = this.peer = null;

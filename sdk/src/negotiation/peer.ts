@@ -1,5 +1,5 @@
 import type { MediaType } from '../../types/knowledgetalk';
-import { CHANNEL, LAYOUT } from './layout';
+import { BEATS, CHANNEL, LAYOUT } from './layout';
 
 export interface LinkHooks {
   link(state: RTCPeerConnectionState): void;
@@ -10,14 +10,18 @@ export interface LinkHooks {
 export interface PeerHooks extends LinkHooks {
   channel(open: boolean): void;
   message(text: string): void;
+  beating(open: boolean): void;
+  beat(text: string): void;
 }
 
 /** A connection as both kinds of clients have it. This file is the only place that names RTCPeerConnection. */
 class Link {
   readonly pc: RTCPeerConnection;
 
-  constructor(iceServers: RTCIceServer[], hooks: LinkHooks) {
-    this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require' });
+  constructor(iceServers: RTCIceServer[], hooks: LinkHooks, relayOnly = false) {
+    this.pc = new RTCPeerConnection({
+      iceServers, bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require', ...(relayOnly ? { iceTransportPolicy: 'relay' } : {}),
+    });
     this.pc.onconnectionstatechange = () => hooks.link(this.pc.connectionState);
     this.pc.onicecandidate = ({ candidate }) => {
       // An empty candidate marks the end of a list; trickling has no use for it.
@@ -95,14 +99,19 @@ function live(stream: MediaStream): MediaStreamTrack[] {
 /** One generation of a pair's connection. */
 export class Peer extends Link {
   private readonly channel: RTCDataChannel;
+  private readonly beats: RTCDataChannel;
   private adopted = false;
 
-  constructor(iceServers: RTCIceServer[], creator: boolean, hooks: PeerHooks) {
-    super(iceServers, hooks);
+  constructor(iceServers: RTCIceServer[], creator: boolean, hooks: PeerHooks, relayOnly: boolean) {
+    super(iceServers, hooks, relayOnly);
     this.channel = this.pc.createDataChannel(CHANNEL.label, { negotiated: true, id: CHANNEL.id });
     this.channel.onopen = () => hooks.channel(true);
     this.channel.onclose = () => hooks.channel(false);
     this.channel.onmessage = ({ data }) => typeof data === 'string' && hooks.message(data);
+    this.beats = this.pc.createDataChannel(BEATS.label, { negotiated: true, id: BEATS.id, ordered: false, maxRetransmits: 0 });
+    this.beats.onopen = () => hooks.beating(true);
+    this.beats.onclose = () => hooks.beating(false);
+    this.beats.onmessage = ({ data }) => typeof data === 'string' && hooks.beat(data);
     if (creator) {
       for (const { kind } of LAYOUT) this.pc.addTransceiver(kind, { direction: 'sendrecv' });
       this.adopted = true;
@@ -181,7 +190,32 @@ export class Peer extends Link {
     return true;
   }
 
+  /** Lost when it cannot go out at once. */
+  beat(text: string): void {
+    if (this.beats.readyState === 'open' && this.beats.bufferedAmount === 0) this.beats.send(text);
+  }
+
+  /** Makes every picture being sent start anew with a key frame: the other side's request for one may have been lost with the path. */
+  async refresh(): Promise<void> {
+    const senders = this.pc.getSenders().filter(({ track }) => track?.kind === 'video');
+    await Promise.all(senders.map(async (sender) => {
+      const parameters = sender.getParameters();
+      if (!parameters.encodings?.length) return;
+      if (!/Firefox/.test(navigator.userAgent)) {
+        const options = { encodingOptions: parameters.encodings.map(() => ({ keyFrame: true })) };
+        return (sender.setParameters as (p: RTCRtpSendParameters, o: object) => Promise<void>).call(sender, parameters, options);
+      }
+      // Firefox knows no such option, and begins with a key frame after a pause.
+      for (const active of [false, true]) {
+        const now = sender.getParameters();
+        for (const encoding of now.encodings) encoding.active = active;
+        await sender.setParameters(now);
+      }
+    }));
+  }
+
   override close(): void {
+    this.beats.onopen = this.beats.onclose = this.beats.onmessage = null;
     this.channel.onopen = this.channel.onclose = this.channel.onmessage = null;
     super.close();
   }

@@ -1,10 +1,10 @@
 import type { MediaType, Member, PeerStateEvent, Presence } from '../../types/knowledgetalk';
 import { explain, type Reason } from '../errors';
 import { isLive, type Streams } from '../media/streams';
-import { encodeSignal, WARM, type Request, type Signal } from '../signaling/messages';
+import { encodeSignal, STANDBY, WARM, type Request, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
 import { RawPair } from './legacy';
-import { Pair } from './pair';
+import { Paths } from './paths';
 
 /** What the pairs need to know and to reach, as facts and ways. */
 export interface PeersHooks {
@@ -28,7 +28,7 @@ export const WARM_PEERS = 4;
 
 /** All pairs of this user, and who is sent what. */
 export class Peers {
-  private readonly pairs = new Map<string, Pair | RawPair>();
+  private readonly pairs = new Map<string, Paths | RawPair>();
   private readonly early = new Map<string, Signal[]>();
   /** What was being sent when the session was lost, until it is sent again or the time for it is over. */
   private owed = new Map<string, Map<MediaType, MediaStream>>();
@@ -150,7 +150,7 @@ export class Peers {
     for (const id of members) {
       if (id === this.hooks.me() || !this.hooks.member(id)?.features?.includes(WARM)) continue;
       const pair = this.pair(id);
-      if (pair instanceof Pair) pair.warm();
+      if (pair instanceof Paths) pair.warm();
     }
   }
 
@@ -166,7 +166,7 @@ export class Peers {
     this.early.clear();
   }
 
-  private pair(id: string): Pair | RawPair {
+  private pair(id: string): Paths | RawPair {
     const known = this.pairs.get(id);
     if (known) return known;
     const hooks = {
@@ -178,8 +178,9 @@ export class Peers {
         eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
       }),
       report: (state: PeerStateEvent['state'], reason: Reason | '') => this.report(id, state, reason),
+      standby: () => this.hooks.members().length <= this.warmPeers && (this.hooks.member(id)?.features?.includes(STANDBY) ?? false),
     };
-    const pair = this.hooks.member(id)?.features?.includes('pair') ? new Pair(this.hooks.me(), id, hooks) : new RawPair(hooks);
+    const pair = this.hooks.member(id)?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks) : new RawPair(hooks);
     this.pairs.set(id, pair);
     return pair;
   }

@@ -5,6 +5,8 @@ import type { MediaType, Member, Members, Result, Share } from '../../types/know
 export const FEATURES: readonly string[] = ['pair', 'publish', 'candidates'];
 /** Announced besides, unless the app does without: others may have a connection ready for it. */
 export const WARM = 'warm';
+/** Announced where a second connection of a pair may be kept for the time when the first one fails. */
+export const STANDBY = 'standby';
 
 /** The server closes a socket that sends more. */
 export const MAX_MESSAGE = 64 * 1024;
@@ -59,8 +61,8 @@ export interface Push extends Json {
  * Descriptions and candidates of raw clients belong to a `type` instead.
  */
 export type Signal =
-  | { eventOp: 'sdp'; gen: number; n: number; type?: MediaType; sdp: { type: 'offer' | 'answer'; sdp: string } }
-  | { eventOp: 'candidate'; gen: number; type?: MediaType; candidates: RTCIceCandidateInit[] }
+  | { eventOp: 'sdp'; gen: number; n: number; type?: MediaType; sdp: { type: 'offer' | 'answer'; sdp: string }; link?: 'standby' }
+  | { eventOp: 'candidate'; gen: number; type?: MediaType; candidates: RTCIceCandidateInit[]; link?: 'standby' }
   | { eventOp: 'publish'; type: MediaType; epoch: number; rev: number; audio: boolean; video: boolean; gen: number }
   | { eventOp: 'unpublish'; type: MediaType; epoch: number; owner?: string };
 
@@ -113,17 +115,18 @@ function isPush(m: Json): m is Push {
 /** Reads a message of a peer, whichever way it came. Undefined when it is not understood. */
 export function readSignal(m: Json): Signal | undefined {
   const gen = isCount(m.gen) ? m.gen : 0;
+  const link = m.link === 'standby' ? { link: m.link } as const : {};
   switch (m.eventOp) {
     case 'sdp': {
       const sdp = m.sdp;
       if (!isObject(sdp) || typeof sdp.sdp !== 'string' || (sdp.type !== 'offer' && sdp.type !== 'answer')) return undefined;
-      return { eventOp: 'sdp', gen, n: isCount(m.n) ? m.n : 0, type: mediaType(m.type) ?? 'cam', sdp: { type: sdp.type, sdp: sdp.sdp } };
+      return { eventOp: 'sdp', gen, n: isCount(m.n) ? m.n : 0, type: mediaType(m.type) ?? 'cam', sdp: { type: sdp.type, sdp: sdp.sdp }, ...link };
     }
     case 'candidate': {
       const list = Array.isArray(m.candidates) ? m.candidates : [m.candidate];
       if (!list.every(isObject)) return undefined;
       const type = mediaType(m.type) ?? (truth(m.cam ?? true) ? 'cam' : 'screen');
-      return { eventOp: 'candidate', gen, type, candidates: list as RTCIceCandidateInit[] };
+      return { eventOp: 'candidate', gen, type, candidates: list as RTCIceCandidateInit[], ...link };
     }
     case 'publish':
     case 'unpublish': {
@@ -142,7 +145,7 @@ export function readSignal(m: Json): Signal | undefined {
 export function encodeSignal(signal: Signal, target: string, several: boolean): Request[] {
   if (signal.eventOp === 'publish' || signal.eventOp === 'unpublish') return [{ ...signal, target }];
   const type = signal.type ?? 'cam';
-  const common = { target, type, gen: signal.gen, link: 'main' };
+  const common = { target, type, gen: signal.gen, link: signal.link ?? 'main' };
   if (signal.eventOp === 'candidate' && !several) {
     return signal.candidates.map((candidate) => ({ eventOp: 'candidate', candidate, cam: type === 'cam', ...common }));
   }

@@ -1,0 +1,106 @@
+/** Milliseconds. */
+export const BEAT = {
+  every: 100,
+  /** A path without an answer for so long, or for three round trips, is dead; a hidden page's timers are throttled, so that it gets more. */
+  limit: 500,
+  hidden: 3_000,
+};
+/** Beats whose answers are still waited for. */
+const KEPT = 64;
+/** Answers in a row after which a dead path lives again. */
+const SURE = 5;
+
+export interface LivenessHooks {
+  /** Best effort: a beat that cannot go out now is lost. */
+  send(text: string): void;
+  now(): number;
+  hidden(): boolean;
+  dead(): void;
+  alive(): void;
+}
+
+/**
+ * Whether packets pass both ways, known long before the browser says so: beats on an unreliable channel, answered as they arrive. Nothing
+ * is concluded before the other side has answered once.
+ */
+export class Liveness {
+  private timer: ReturnType<typeof setInterval> | undefined;
+  private readonly sent = new Map<number, number>();
+  private number = 0;
+  private tickedAt = 0;
+  private heardAt = 0;
+  private rtt = 0;
+  private known = false;
+  private isDead = false;
+  private answers = 0;
+  private otherHidden = false;
+
+  /** @param pace how many times slower than usual: for a path that nothing depends on yet */
+  constructor(private readonly hooks: LivenessHooks, private readonly pace = 1) {}
+
+  get dead(): boolean {
+    return this.isDead;
+  }
+
+  /** The channel is open: of the first connection, or of one in place of another. */
+  start(): void {
+    this.stop();
+    this.known = false;
+    this.otherHidden = false;
+    this.tickedAt = this.heardAt = this.hooks.now();
+    this.timer = setInterval(() => this.tick(), BEAT.every * this.pace);
+    this.beat();
+  }
+
+  stop(): void {
+    clearInterval(this.timer);
+    this.timer = undefined;
+    this.sent.clear();
+  }
+
+  heard(text: string): void {
+    const [what, number, hidden] = text.split(' ');
+    const n = Number(number);
+    if (this.timer === undefined || !Number.isSafeInteger(n)) return;
+    if (what === 'beat') {
+      this.otherHidden = hidden === '1';
+      this.hooks.send(`echo ${n}`);
+    } else if (what === 'echo') {
+      const at = this.sent.get(n);
+      if (at !== undefined) this.answered(n, at);
+    }
+  }
+
+  private answered(n: number, at: number): void {
+    const now = this.hooks.now();
+    for (const key of this.sent.keys()) if (key <= n) this.sent.delete(key);
+    this.heardAt = now;
+    this.rtt = this.known ? this.rtt * 0.8 + (now - at) * 0.2 : now - at;
+    this.known = true;
+    if (!this.isDead || ++this.answers < SURE) return;
+    this.isDead = false;
+    this.hooks.alive();
+  }
+
+  private tick(): void {
+    const now = this.hooks.now();
+    // A page that stood still, or whose timers are throttled, has had no chance to hear.
+    const late = now - this.tickedAt - BEAT.every * this.pace;
+    this.tickedAt = now;
+    if (late > BEAT.limit / 2) this.heardAt = now;
+    this.beat();
+    const limit = Math.max(this.hooks.hidden() || this.otherHidden ? BEAT.hidden : BEAT.limit * this.pace, 3 * this.rtt);
+    if (!this.known || now - this.heardAt <= limit) return;
+    this.answers = 0;
+    if (this.isDead) return;
+    this.isDead = true;
+    this.hooks.dead();
+  }
+
+  private beat(): void {
+    const n = ++this.number;
+    this.sent.set(n, this.hooks.now());
+    for (const key of this.sent.keys()) if (key <= n - KEPT) this.sent.delete(key);
+    this.hooks.send(`beat ${n} ${this.hooks.hidden() ? 1 : 0}`);
+  }
+}

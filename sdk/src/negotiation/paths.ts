@@ -1,0 +1,192 @@
+import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
+import type { Reason } from '../errors';
+import type { Signal } from '../signaling/messages';
+import { TYPES } from './layout';
+import { Pair, type PairHooks } from './pair';
+
+export interface PathsHooks extends Omit<PairHooks, 'dead' | 'alive'> {
+  /** A second connection may be kept with this user. */
+  standby(): boolean;
+}
+
+/** Milliseconds. */
+export const PATHS = {
+  /** Between attempts to find another path for the first connection: the first wait, doubled each time, and the longest. */
+  retry: 2_000,
+  retryMost: 16_000,
+  /** Media goes both ways for so long before the second connection stops, so that the first one's picture is there when it is needed. */
+  overlap: 700,
+};
+
+const hasRelay = (servers: RTCIceServer[]) => servers.some(({ urls }) => [urls].flat().some((url) => /^turns?:/.test(url)));
+
+/**
+ * The ways to one user: the connection of the pair, and a second one over the relay, ready and empty. When nothing passes on the first, what
+ * is published is published on the second, which takes a replaceTrack and one message; the first is mended behind it and takes the media
+ * back. Each side decides for what it sends; what it receives is shown from the second as long as something is published there.
+ */
+export class Paths {
+  private readonly main: Pair;
+  private spare: Pair | null = null;
+  /** What we send goes over the second one. */
+  private away = false;
+  private tried = 0;
+  private retry: ReturnType<typeof setTimeout> | undefined;
+  private back: ReturnType<typeof setTimeout> | undefined;
+  private preparing = false;
+  private disposed = false;
+  private reported: PeerStateEvent['state'] | '' = '';
+  private readonly tracks: Record<'main' | 'spare', Record<MediaType, MediaStreamTrack[] | null>> = {
+    main: { cam: null, screen: null }, spare: { cam: null, screen: null },
+  };
+
+  constructor(private readonly me: string, private readonly other: string, private readonly hooks: PathsHooks) {
+    this.main = new Pair(me, other, {
+      send: (signal) => hooks.send(signal),
+      iceServers: () => hooks.iceServers(),
+      stream: (type, tracks) => this.show('main', type, tracks),
+      subscribed: (type) => {
+        hooks.subscribed(type);
+        this.prepare();
+      },
+      // While media goes another way, how the first one does is no concern of the app.
+      report: (state, reason) => (this.away ? undefined : this.report(state, reason)),
+      dead: () => this.dead(),
+      alive: () => this.alive(),
+    });
+  }
+
+  /** The one that carries what we send. */
+  get connection(): RTCPeerConnection | undefined {
+    return (this.away ? this.spare?.connection : undefined) ?? this.main.connection;
+  }
+
+  get waiting(): boolean {
+    return this.main.waiting;
+  }
+
+  sending(type: MediaType): MediaStream | null {
+    return this.main.sending(type);
+  }
+
+  warm(): void {
+    this.main.warm();
+  }
+
+  async publish(type: MediaType, stream: MediaStream): Promise<boolean> {
+    const outcome = this.main.publish(type, stream);
+    if (this.away) void this.spare?.publish(type, stream);
+    const ok = await outcome;
+    if (ok) this.prepare();
+    return ok;
+  }
+
+  unpublish(type: MediaType): void {
+    this.main.unpublish(type);
+    this.spare?.unpublish(type);
+  }
+
+  refuse(type: MediaType): void {
+    this.main.refuse(type);
+    this.spare?.refuse(type);
+  }
+
+  signal(signal: Signal): void {
+    if (!('link' in signal) || signal.link !== 'standby') this.main.signal(signal);
+    else if (this.spare || this.hooks.standby()) (this.spare ??= this.make()).signal(signal);
+  }
+
+  resumed(): void {
+    this.main.resumed();
+    this.spare?.resumed();
+  }
+
+  dispose(): void {
+    this.disposed = true;
+    clearTimeout(this.retry);
+    clearTimeout(this.back);
+    this.main.dispose();
+    this.spare?.dispose();
+  }
+
+  /** Makes the second connection once media flows on the first. The same side makes both. */
+  private prepare(): void {
+    if (this.spare || this.preparing || !this.main.creator || !this.hooks.standby()) return;
+    this.preparing = true;
+    void this.hooks.iceServers().then((servers) => {
+      this.preparing = false;
+      if (this.disposed || this.spare || !hasRelay(servers)) return;
+      this.spare = this.make();
+    });
+  }
+
+  private make(): Pair {
+    const spare = new Pair(this.me, this.other, {
+      // Publications go over its own data channel alone: over the server they would be taken for those of the first one.
+      send: async (signal) => (signal.eventOp === 'sdp' || signal.eventOp === 'candidate' ? this.hooks.send({ ...signal, link: 'standby' }) : '200'),
+      iceServers: () => this.hooks.iceServers(),
+      stream: (type, tracks) => this.show('spare', type, tracks),
+      subscribed: () => undefined,
+      report: (state) => state === 'failed' && this.away && this.home(),
+      dead: () => undefined,
+      alive: () => this.main.dead && this.leave(),
+    }, true);
+    spare.warm();
+    return spare;
+  }
+
+  private show(way: 'main' | 'spare', type: MediaType, tracks: MediaStreamTrack[] | null): void {
+    this.tracks[way][type] = tracks;
+    const { main, spare } = this.tracks;
+    if (way === 'main' || main[type]) this.hooks.stream(type, main[type] && (spare[type] ?? main[type]));
+  }
+
+  private dead(): void {
+    clearTimeout(this.back);
+    this.report('recovering', 'path-dead');
+    this.tried = 0;
+    this.mend();
+  }
+
+  /** Again and again until it lives. */
+  private mend(): void {
+    if (this.away) this.main.hold(true);
+    else this.leave();
+    this.main.regather();
+    clearTimeout(this.retry);
+    this.retry = setTimeout(() => this.mend(), Math.min(PATHS.retryMost, PATHS.retry * 2 ** this.tried++));
+  }
+
+  private leave(): void {
+    if (!this.spare?.ready) return;
+    this.away = true;
+    for (const type of TYPES) {
+      const stream = this.main.sending(type);
+      if (stream) void this.spare.publish(type, stream);
+    }
+    this.main.hold(true);
+  }
+
+  private alive(): void {
+    clearTimeout(this.retry);
+    this.main.hold(false);
+    this.main.refresh();
+    if (this.connection) this.report('connected', '');
+    if (!this.away) return;
+    clearTimeout(this.back);
+    this.back = setTimeout(() => this.home(), PATHS.overlap);
+  }
+
+  /** Once for each change, and nothing of a connection that is only kept ready. */
+  private report(state: PeerStateEvent['state'], reason: Reason | ''): void {
+    if ((this.reported === state && state !== 'failed') || (state === 'recovering' && !this.connection)) return;
+    this.reported = state;
+    this.hooks.report(state, reason);
+  }
+
+  private home(): void {
+    this.away = false;
+    this.main.hold(false);
+    for (const type of TYPES) this.spare?.unpublish(type);
+  }
+}

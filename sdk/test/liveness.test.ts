@@ -1,0 +1,121 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { BEAT, Liveness } from '../src/negotiation/liveness';
+
+let said: string[];
+/** Ways that let nothing through. */
+let cut: { ab: boolean; ba: boolean };
+let hidden: { a: boolean; b: boolean };
+let delay: number;
+let a: Liveness;
+let b: Liveness;
+
+const make = (name: 'a' | 'b', other: () => Liveness, open: () => boolean) => new Liveness({
+  send: (text) => {
+    if (open()) setTimeout(() => open() && other().heard(text), delay);
+  },
+  now: () => performance.now(),
+  hidden: () => hidden[name],
+  dead: () => said.push(`${name} dead`),
+  alive: () => said.push(`${name} alive`),
+});
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  said = [];
+  cut = { ab: false, ba: false };
+  hidden = { a: false, b: false };
+  delay = 25;
+  a = make('a', () => b, () => !cut.ab);
+  b = make('b', () => a, () => !cut.ba);
+  a.start();
+  b.start();
+});
+
+afterEach(async () => {
+  a.stop();
+  b.stop();
+  await vi.advanceTimersByTimeAsync(5_000);
+  expect(vi.getTimerCount()).toBe(0);
+  vi.useRealTimers();
+});
+
+const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms);
+
+describe('a path', () => {
+  it('that carries is never called dead', async () => {
+    await pass(60_000);
+    expect(said).toEqual([]);
+  });
+
+  it.each([['both ways', true, true], ['one way', true, false], ['the other way', false, true]])('cut %s is dead for both at once', async (_, ab, ba) => {
+    await pass(2_000);
+    cut = { ab, ba };
+    await pass(BEAT.limit - BEAT.every);
+    expect(said).toEqual([]);
+    await pass(3 * BEAT.every);
+    expect(said.sort()).toEqual(['a dead', 'b dead']);
+    await pass(60_000);
+    expect(said).toHaveLength(2);
+  });
+
+  it('lives again when several beats in a row are answered', async () => {
+    await pass(2_000);
+    cut = { ab: true, ba: true };
+    await pass(5_000);
+    cut = { ab: false, ba: false };
+    await pass(BEAT.every);
+    expect([a.dead, b.dead]).toEqual([true, true]);
+    await pass(10 * BEAT.every);
+    expect([said.slice(2).sort(), a.dead]).toEqual([['a alive', 'b alive'], false]);
+  });
+
+  it('of a long round trip gets three of them', async () => {
+    a.stop();
+    b.stop();
+    delay = 400;
+    a.start();
+    b.start();
+    await pass(10_000);
+    cut = { ab: true, ba: true };
+    await pass(2_000);
+    expect(said).toEqual([]);
+    await pass(1_500);
+    expect(said.sort()).toEqual(['a dead', 'b dead']);
+  });
+
+  it('to one who never answers is not judged', async () => {
+    cut = { ab: true, ba: true };
+    a.start();
+    await pass(60_000);
+    expect(said).toEqual([]);
+  });
+});
+
+describe('a hidden page', () => {
+  it('gets three seconds, by its own clock and by the other side’s', async () => {
+    await pass(2_000);
+    hidden.a = true;
+    await pass(2 * BEAT.every);
+    cut = { ab: true, ba: true };
+    await pass(BEAT.hidden - 2 * BEAT.every);
+    expect(said).toEqual([]);
+    await pass(500);
+    expect(said.sort()).toEqual(['a dead', 'b dead']);
+  });
+});
+
+it('a page that stood still does not call its path dead for that', async () => {
+  await pass(2_000);
+  const real = performance.now.bind(performance);
+  vi.spyOn(performance, 'now').mockImplementation(() => real() + 10_000);
+  await pass(BEAT.every);
+  expect(said).not.toContain('a dead');
+  vi.restoreAllMocks();
+});
+
+it.each(['', 'beat', 'echo x', 'echo 99999', 'nonsense 1'])('%j changes nothing', async (text) => {
+  await pass(1_000);
+  a.heard(text);
+  await pass(1_000);
+  expect(said).toEqual([]);
+});

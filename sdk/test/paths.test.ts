@@ -1,0 +1,205 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { MediaType } from '../types/knowledgetalk';
+import { Paths, PATHS } from '../src/negotiation/paths';
+import { readSignal, type Signal } from '../src/signaling/messages';
+import { FakeStream, settled, track } from './browser';
+import { FakeConnection } from './connections';
+
+let sent: Signal[];
+let states: string[];
+let shown: Record<MediaType, unknown[] | null>;
+let subscribed: number;
+let allowed: boolean;
+let servers: RTCIceServer[];
+let paths: Paths;
+
+const RELAY = [{ urls: ['turn:relay:3478?transport=udp'], username: 'u', credential: 'c' }];
+const stream = () => new FakeStream([track('audio'), track('video')]) as unknown as MediaStream;
+const tracks = (c: FakeConnection) => c.getTransceivers().map((t) => t.sender.track?.kind ?? null);
+const SENDING = ['audio', 'video', null, null];
+const SILENT = [null, null, null, null];
+
+/** The other side answers beats. */
+function answering(c: FakeConnection): { cut(): void; mend(): void } {
+  let through = true;
+  c.beats.readyState = 'open';
+  c.beats.send = (text) => {
+    if (through && text.startsWith('beat')) c.beats.onmessage?.({ data: text.replace('beat', 'echo') });
+  };
+  c.beats.onopen?.();
+  return { cut: () => (through = false), mend: () => (through = true) };
+}
+
+/** Answers the newest offer; that connection stands then. */
+async function stand(c: FakeConnection, link?: 'standby'): Promise<ReturnType<typeof answering>> {
+  await settled();
+  const { gen, n } = sent.filter((m) => m.eventOp === 'sdp').at(-1) as Extract<Signal, { eventOp: 'sdp' }>;
+  paths.signal({ eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' }, ...(link ? { link } : {}) });
+  await settled();
+  c.become('connected');
+  c.openChannel();
+  await settled();
+  return answering(c);
+}
+
+/** A call that sends the camera, with its second connection. */
+async function call() {
+  void paths.publish('cam', stream());
+  await settled();
+  const first = FakeConnection.made[0]!;
+  const way = await stand(first);
+  await settled();
+  const second = FakeConnection.made[1]!;
+  await stand(second, 'standby');
+  await vi.advanceTimersByTimeAsync(1_000);
+  return { first, second, ...way };
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.stubGlobal('MediaStream', FakeStream);
+  vi.stubGlobal('RTCPeerConnection', FakeConnection);
+  FakeConnection.made = [];
+  sent = [];
+  states = [];
+  shown = { cam: null, screen: null };
+  subscribed = 0;
+  allowed = true;
+  servers = RELAY;
+  paths = new Paths('a', 'b', {
+    send: async (signal) => (sent.push(signal), '200'),
+    iceServers: async () => servers,
+    stream: (type, list) => (shown[type] = list),
+    subscribed: () => subscribed++,
+    report: (state, reason) => states.push(`${state}${reason && ` ${reason}`}`),
+    standby: () => allowed,
+  });
+});
+
+afterEach(() => {
+  paths.dispose();
+  expect([FakeConnection.open, vi.getTimerCount()]).toEqual([0, 0]);
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+describe('a second connection', () => {
+  it('is made when the first carries media, over the relay only, and sends nothing', async () => {
+    const { first, second } = await call();
+    expect(FakeConnection.made).toHaveLength(2);
+    expect(first.getConfiguration().iceTransportPolicy).toBeUndefined();
+    expect(second.getConfiguration()).toMatchObject({ iceServers: RELAY, iceTransportPolicy: 'relay' });
+    expect([tracks(first), tracks(second)]).toEqual([SENDING, SILENT]);
+    expect(sent.filter((m) => 'link' in m).map((m) => m.eventOp)).toEqual(['sdp']);
+    expect([states, paths.connection]).toEqual([['connecting', 'connected'], first]);
+  });
+
+  it.each<[string, () => void]>([
+    ['without a relay', () => (servers = [{ urls: 'stun:x' }])],
+    ['where it is not allowed', () => (allowed = false)],
+  ])('is not made %s', async (_, change) => {
+    change();
+    void paths.publish('cam', stream());
+    await settled();
+    await stand(FakeConnection.made[0]!);
+    await vi.advanceTimersByTimeAsync(5_000);
+    paths.signal({ eventOp: 'sdp', gen: 9, n: 9, sdp: { type: 'answer', sdp: 'x' }, link: 'standby' });
+    expect(FakeConnection.made).toHaveLength(1);
+  });
+});
+
+describe('a path that dies', () => {
+  it('loses what is sent to the second one within a second, and is looked for anew', async () => {
+    const { first, second, cut } = await call();
+    cut();
+    await vi.advanceTimersByTimeAsync(700);
+    expect([tracks(first), tracks(second)]).toEqual([SILENT, SENDING]);
+    expect(second.channel.sent.at(-1)).toMatchObject({ eventOp: 'publish', type: 'cam' });
+    expect(first.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
+    expect([states.at(-1), paths.connection]).toEqual(['recovering path-dead', second]);
+  });
+
+  it('takes it back when it lives again, both carrying it for a moment', async () => {
+    const { first, second, cut, mend } = await call();
+    cut();
+    await vi.advanceTimersByTimeAsync(3_000);
+    mend();
+    await vi.advanceTimersByTimeAsync(600);
+    expect([tracks(first), tracks(second)]).toEqual([SENDING, SENDING]);
+    await vi.advanceTimersByTimeAsync(PATHS.overlap);
+    expect([tracks(first), tracks(second)]).toEqual([SENDING, SILENT]);
+    expect(second.channel.sent.at(-1)).toMatchObject({ eventOp: 'unpublish', type: 'cam' });
+    expect([states.slice(-2), paths.connection]).toEqual([['recovering path-dead', 'connected'], first]);
+  });
+
+  it('that dies again meanwhile leaves the media where it is', async () => {
+    const { first, second, cut, mend } = await call();
+    cut();
+    await vi.advanceTimersByTimeAsync(3_000);
+    mend();
+    await vi.advanceTimersByTimeAsync(600);
+    cut();
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect([tracks(first), tracks(second)]).toEqual([SILENT, SENDING]);
+  });
+
+  it('has what is published and withdrawn meanwhile sent, and not sent, over the second one', async () => {
+    const { first, second, cut } = await call();
+    cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    void paths.publish('screen', new FakeStream([track('video')]) as unknown as MediaStream);
+    await settled();
+    expect([tracks(first), tracks(second)]).toEqual([SILENT, ['audio', 'video', null, 'video']]);
+    paths.unpublish('cam');
+    await settled();
+    expect(tracks(second)).toEqual([null, null, null, 'video']);
+  });
+
+  it('without a second one is looked for anew all the same', async () => {
+    allowed = false;
+    void paths.publish('cam', stream());
+    await settled();
+    const c = FakeConnection.made[0]!;
+    const { cut } = await stand(c);
+    await vi.advanceTimersByTimeAsync(1_000);
+    cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(c.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
+    expect([tracks(c), states.at(-1)]).toEqual([SENDING, 'recovering path-dead']);
+  });
+
+  it('and that nobody has used is not spoken of', async () => {
+    paths.warm();
+    await settled();
+    const { cut } = await stand(FakeConnection.made[0]!);
+    await vi.advanceTimersByTimeAsync(1_000);
+    cut();
+    await vi.advanceTimersByTimeAsync(3_000);
+    expect(states).toEqual([]);
+  });
+});
+
+it('what the other side sends is shown from the second one as long as it sends there, without another subscribed', async () => {
+  const { first, second } = await call();
+  const says = (c: FakeConnection, more: object) => {
+    const { gen } = sent.filter((m) => m.eventOp === 'sdp')[c === first ? 0 : 1] as Extract<Signal, { eventOp: 'sdp' }>;
+    c.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'publish', type: 'cam', rev: 0, audio: false, video: true, gen, ...more }) });
+    return settled();
+  };
+  const from = (c: FakeConnection) => [c.getTransceivers()[1]?.receiver.track];
+  await says(first, { epoch: 7 });
+  expect([shown.cam, subscribed]).toEqual([from(first), 1]);
+  await says(second, { epoch: 7 });
+  expect([shown.cam, subscribed]).toEqual([from(second), 1]);
+  await says(second, { eventOp: 'unpublish', epoch: 7 });
+  expect([shown.cam, subscribed]).toEqual([from(first), 1]);
+  await says(second, { epoch: 8 });
+  await says(first, { eventOp: 'unpublish', epoch: 7 });
+  expect(shown.cam).toBeNull();
+});
+
+it('signals name the connection that they are for', () => {
+  const wire = { eventOp: 'candidate', gen: 3, candidates: [{ candidate: 'c' }], type: 'cam' };
+  expect(readSignal({ ...wire, link: 'standby' })).toMatchObject({ link: 'standby' });
+  expect(readSignal({ ...wire, link: 'main' })).not.toHaveProperty('link');
+});
