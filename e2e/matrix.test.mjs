@@ -68,36 +68,63 @@ test("the server's cable is pulled: a direct call goes on, and afterwards nobody
     await flowing(p, q);
   }));
 
-test('the path between the homes dies: media goes over the relay, then back, in the same streams', { skip: missing ?? false }, (t) =>
+for (const oneWay of [false, true]) {
+  test(`the path between the homes dies${oneWay ? ' in one direction' : ''}: media goes over the relay, then back, in the same streams`,
+    { skip: missing ?? false }, (t) => inCall({ a: 'cone', b: 'cone' }, ({ lab, p, q }) => overAndBack(t, lab, p, q, oneWay)));
+}
+
+async function overAndBack(t, lab, p, q, oneWay) {
+  await settled(p, q, direct('srflx', 'prflx'));
+  const both = [[p, q], [q, p]];
+  for (const [x, y] of both) {
+    await x.until('having a second connection', () => e2e.spare.some((pc) => pc.connectionState === 'connected'));
+    await x.evaluate(watch, y.id);
+  }
+  await Promise.all([watched(p), watched(q)]);
+  const before = [await seen(p, q), await seen(q, p)];
+
+  cut(lab.a, lab.b, oneWay);
+  for (const [x, y] of both) await x.until('sending over the second', (id) => e2e.spare.includes(k.getPeer(id)), y.id);
+  await Promise.all([watched(p), watched(q)]);
+  for (const [x, y] of both) t.diagnostic(`${x.name} saw ${y.name} stand still for ${await x.evaluate(() => Math.round(gap))} ms`);
+
+  mend(...(oneWay ? [lab.a] : [lab.a, lab.b]));
+  for (const [x, y] of both) {
+    await x.until('sending over the first again', (id) => e2e.made[0] === k.getPeer(id), y.id);
+    await x.until('the second silent', () => e2e.spare.every((pc) => pc.getSenders().every((s) => !s.track)));
+  }
+  await Promise.all([watched(p), watched(q)]);
+  for (const [x, y] of both) {
+    assert.equal(await x.evaluate((id) => k.getStream(id) === shown.srcObject, y.id), true, 'the same stream');
+    assert.deepEqual(await x.evaluate((id) => app.events.filter((e) => e.type === 'peerState' && e.user === id).map((e) => e.state).slice(-2), y.id),
+      ['recovering', 'connected']);
+    assert.ok(await x.evaluate(() => e2e.spare.length === 1));
+  }
+  assert.deepEqual([await seen(p, q), await seen(q, p)], before);
+}
+
+test('a client gets another address: the call comes back by itself, and nobody has left', { skip: missing ?? false }, (t) =>
   inCall({ a: 'cone', b: 'cone' }, async ({ lab, p, q }) => {
     await settled(p, q, direct('srflx', 'prflx'));
-    const both = [[p, q], [q, p]];
-    for (const [x, y] of both) {
-      await x.until('having a second connection', () => e2e.spare.some((pc) => pc.connectionState === 'connected'));
-      await x.evaluate(watch, y.id);
-    }
+    for (const [x, y] of [[p, q], [q, p]]) await x.evaluate(watch, y.id);
     await Promise.all([watched(p), watched(q)]);
     const before = [await seen(p, q), await seen(q, p)];
-
-    await cut(lab.a, lab.b);
-    for (const [x, y] of both) await x.until('sending over the second', (id) => e2e.spare.includes(k.getPeer(id)), y.id);
-    await Promise.all([watched(p), watched(q)]);
-    for (const [x, y] of both) t.diagnostic(`${x.name} saw ${y.name} stand still for ${await x.evaluate(() => Math.round(gap))} ms`);
-
-    await mend(lab.a, lab.b);
-    for (const [x, y] of both) {
-      await x.until('sending over the first again', (id) => e2e.made[0] === k.getPeer(id), y.id);
-      await x.until('the second silent', () => e2e.spare.every((pc) => pc.getSenders().every((s) => !s.track)));
-    }
-    await Promise.all([watched(p), watched(q)]);
-    for (const [x, y] of both) {
-      assert.equal(await x.evaluate((id) => k.getStream(id) === shown.srcObject, y.id), true, 'the same stream');
-      assert.deepEqual(await x.evaluate((id) => app.events.filter((e) => e.type === 'peerState' && e.user === id).map((e) => e.state).slice(-2), y.id),
-        ['recovering', 'connected']);
-      assert.ok(await x.evaluate(() => e2e.spare.length === 1));
-    }
+    readdress(lab.a.ns);
+    for (const x of [p, q]) await x.until('aware of it', () => app.events.some((e) => e.type === 'peerState' && e.state === 'recovering'));
+    await Promise.all([watched(p, 60), watched(q, 60)]);
+    for (const x of [p, q]) t.diagnostic(`${x.name} saw the other stand still for ${await x.evaluate(() => Math.round(gap))} ms`);
     assert.deepEqual([await seen(p, q), await seen(q, p)], before);
   }));
+
+/** Gives a client another address of its network, as a new lease would. */
+function readdress(ns) {
+  const ip = (...args) => execFileSync('ip', ['-n', ns, ...args], { env: { ...process.env, PATH }, encoding: 'utf8' });
+  const [, dev, address] = /^\d+: (\S+) +inet (\S+) /m.exec(ip('-o', '-4', 'addr', 'show', 'scope', 'global'));
+  const [, gateway] = /^default via (\S+)/m.exec(ip('-4', 'route'));
+  ip('addr', 'del', address, 'dev', dev);
+  ip('addr', 'add', address.replace(/\d+\//, '77/'), 'dev', dev);
+  ip('route', 'replace', 'default', 'via', gateway);
+}
 
 /** In the page: shows a user's camera and keeps the longest time between two pictures in `gap`. */
 function watch(user) {
@@ -121,7 +148,7 @@ async function watched(p, more = 20) {
 
 const nft = (ns, rules) => execFileSync('ip', ['netns', 'exec', ns, 'nft', '-f', '-'], { input: rules, env: { ...process.env, PATH } });
 /** Nothing passes between two homes any more; what comes from the server does. */
-const cut = (a, b) => [[a, b], [b, a]].forEach(([x, y]) => nft(x.ns,
+const cut = (a, b, oneWay) => (oneWay ? [[a, b]] : [[a, b], [b, a]]).forEach(([x, y]) => nft(x.ns,
   `table ip cut { chain arriving { type filter hook input priority 0; ip saddr ${y.public} drop; }\n}`));
 const mend = (...ends) => ends.forEach(({ ns }) => nft(ns, 'delete table ip cut'));
 

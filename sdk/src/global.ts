@@ -82,6 +82,8 @@ export interface PageEvents {
   back(): void;
   /** Something suggests that the network or the timers work again. */
   wake(): void;
+  /** The device uses another network, or its network is back. */
+  network(): void;
 }
 
 /** Listens to the life of the page. Returns the way out. */
@@ -91,14 +93,22 @@ export function watchPage(events: PageEvents): () => void {
   const gone = () => events.gone();
   const back = (event: PageTransitionEvent) => event.persisted && events.back();
   const wake = () => isHidden() || events.wake();
+  const network = () => {
+    wake();
+    events.network();
+  };
+  // Not everywhere, and not in TypeScript's own library.
+  const connection = (target.navigator as Navigator & { connection?: EventTarget } | undefined)?.connection;
+  connection?.addEventListener('change', network);
   target.addEventListener('pagehide', gone);
   target.addEventListener('pageshow', back);
-  target.addEventListener('online', wake);
+  target.addEventListener('online', network);
   target.document.addEventListener('visibilitychange', wake);
   return () => {
     target.removeEventListener('pagehide', gone);
     target.removeEventListener('pageshow', back);
-    target.removeEventListener('online', wake);
+    target.removeEventListener('online', network);
+    connection?.removeEventListener('change', network);
     target.document.removeEventListener('visibilitychange', wake);
   };
 }

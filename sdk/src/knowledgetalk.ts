@@ -38,6 +38,7 @@ export class Knowledgetalk extends EventTarget {
       lost: () => (peers.handleLost(), feeds.handleLost()),
       entered: (members) => this.entered([...members]),
       restored: () => (peers.handleRestored(), operations.restored(), feeds.restored(), void sharing.restored()),
+      network: () => (session.doubt(), peers.handleNetwork()),
       left: (reason) => (peers.handleLeft(reason), operations.left(), feeds.left(), sharing.left(), talking.stop()),
     }, warmPeers ? [...FEATURES, WARM, ...(standby ? [STANDBY] : [])] : FEATURES);
     const request = (eventOp: string, fields?: Record<string, unknown>) => session.request(eventOp, fields);
@@ -49,6 +50,7 @@ export class Knowledgetalk extends EventTarget {
       members: () => [...session.room?.members.keys() ?? []],
       relay: (message) => session.relay(message),
       iceServers: () => session.freshIce(),
+      doubt: () => session.doubt(),
       presence: (event) => this.media(event),
     }, this.streams, warmPeers);
     const feeds = new Feeds({

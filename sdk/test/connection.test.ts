@@ -212,6 +212,19 @@ describe('a lost socket', () => {
 });
 
 describe('a dead socket', () => {
+  it('is found sooner when the network is in doubt, and one that lives is kept', async () => {
+    connection.start();
+    const socket = await shake();
+    connection.doubt();
+    socket.answer('keepAlive');
+    await vi.advanceTimersByTimeAsync(LIMIT.doubt);
+    expect(socket.closed).toBeUndefined();
+    connection.doubt();
+    connection.doubt();
+    await vi.advanceTimersByTimeAsync(LIMIT.doubt);
+    expect(socket.closed).toBe(4000);
+  });
+
   it('is found 5 s after something was asked', async () => {
     connection.start();
     const socket = await shake();

@@ -33,7 +33,22 @@ describe('the server', () => {
 it('does without a browser', () => {
   expect(isSecure()).toBe(true);
   expect(tabStorage.take('x')).toBeNull();
-  watchPage({ gone: () => undefined, back: () => undefined, wake: () => undefined })();
+  watchPage({ gone: () => undefined, back: () => undefined, wake: () => undefined, network: () => undefined })();
+});
+
+it('tells of another network, and listens no more when it is told so', () => {
+  const [online, connection] = [new EventTarget(), new EventTarget()];
+  const target = Object.assign(online, { navigator: { connection }, document: Object.assign(new EventTarget(), { visibilityState: 'visible' }) });
+  vi.stubGlobal('window', target);
+  const told: string[] = [];
+  const unwatch = watchPage({ gone: () => undefined, back: () => undefined, wake: () => told.push('wake'), network: () => told.push('network') });
+  online.dispatchEvent(new Event('online'));
+  connection.dispatchEvent(new Event('change'));
+  expect(told).toEqual(['wake', 'network', 'wake', 'network']);
+  unwatch();
+  online.dispatchEvent(new Event('online'));
+  connection.dispatchEvent(new Event('change'));
+  expect(told).toHaveLength(4);
 });
 
 it('does without storage where a page may not have it', () => {

@@ -10,6 +10,7 @@ let states: string[];
 let shown: Record<MediaType, unknown[] | null>;
 let subscribed: number;
 let allowed: boolean;
+let doubts: number;
 let servers: RTCIceServer[];
 let paths: Paths;
 
@@ -65,6 +66,7 @@ beforeEach(() => {
   shown = { cam: null, screen: null };
   subscribed = 0;
   allowed = true;
+  doubts = 0;
   servers = RELAY;
   paths = new Paths('a', 'b', {
     send: async (signal) => (sent.push(signal), '200'),
@@ -73,6 +75,7 @@ beforeEach(() => {
     subscribed: () => subscribed++,
     report: (state, reason) => states.push(`${state}${reason && ` ${reason}`}`),
     standby: () => allowed,
+    doubt: () => doubts++,
   });
 });
 
@@ -116,7 +119,7 @@ describe('a path that dies', () => {
     expect([tracks(first), tracks(second)]).toEqual([SILENT, SENDING]);
     expect(second.channel.sent.at(-1)).toMatchObject({ eventOp: 'publish', type: 'cam' });
     expect(first.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
-    expect([states.at(-1), paths.connection]).toEqual(['recovering path-dead', second]);
+    expect([states.at(-1), paths.connection, doubts]).toEqual(['recovering path-dead', second, 1]);
   });
 
   it('takes it back when it lives again, both carrying it for a moment', async () => {
@@ -196,6 +199,14 @@ it('what the other side sends is shown from the second one as long as it sends t
   await says(second, { epoch: 8 });
   await says(first, { eventOp: 'unpublish', epoch: 7 });
   expect(shown.cam).toBeNull();
+});
+
+it('another network has both connections look for better paths, once for each', async () => {
+  const { first, second } = await call();
+  for (let i = 0; i < 3; i++) paths.network();
+  await settled();
+  for (const c of [first, second]) expect(c.log.filter((entry) => entry === 'restart')).toHaveLength(1);
+  expect([tracks(first), tracks(second)]).toEqual([SENDING, SILENT]);
 });
 
 it('signals name the connection that they are for', () => {

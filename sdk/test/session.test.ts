@@ -18,6 +18,7 @@ const hooks: SessionHooks = {
   lost: () => seen.push('lost'),
   entered: () => seen.push('entered'),
   restored: () => seen.push('restored'),
+  network: () => seen.push('network'),
   left: (reason) => seen.push(`left: ${reason}`),
 };
 

@@ -7,6 +7,7 @@ import { Pair, type PairHooks } from './pair';
 export interface PathsHooks extends Omit<PairHooks, 'dead' | 'alive'> {
   /** A second connection may be kept with this user. */
   standby(): boolean;
+  doubt(): void;
 }
 
 /** Milliseconds. */
@@ -101,6 +102,12 @@ export class Paths {
     this.spare?.resumed();
   }
 
+  /** Another network is in use: what was found in the old one may still work, but something better is looked for at once. */
+  network(): void {
+    this.main.regather();
+    this.spare?.regather();
+  }
+
   dispose(): void {
     this.disposed = true;
     clearTimeout(this.retry);
@@ -144,6 +151,7 @@ export class Paths {
   private dead(): void {
     clearTimeout(this.back);
     this.report('recovering', 'path-dead');
+    this.hooks.doubt();
     this.tried = 0;
     this.mend();
   }

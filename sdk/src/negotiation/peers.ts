@@ -16,6 +16,8 @@ export interface PeersHooks {
   /** To one user, over the server. Resolves with the server's code. */
   relay(message: Request): Promise<string>;
   iceServers(): Promise<RTCIceServer[]>;
+  /** Nothing passes to some user any more: is the server still there? */
+  doubt(): void;
   presence(event: Presence): void;
 }
 
@@ -115,6 +117,10 @@ export class Peers {
     for (const pair of this.pairs.values()) pair.resumed();
   }
 
+  handleNetwork(): void {
+    for (const pair of this.pairs.values()) if (pair instanceof Paths) pair.network();
+  }
+
   /** The session is gone: to the others we left. Remembers what was sent to whom. */
   handleLost(): void {
     for (const [id, pair] of this.pairs) {
@@ -178,6 +184,7 @@ export class Peers {
         eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
       }),
       report: (state: PeerStateEvent['state'], reason: Reason | '') => this.report(id, state, reason),
+      doubt: () => this.hooks.doubt(),
       standby: () => this.hooks.members().length <= this.warmPeers && (this.hooks.member(id)?.features?.includes(STANDBY) ?? false),
     };
     const pair = this.hooks.member(id)?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks) : new RawPair(hooks);

@@ -37,6 +37,8 @@ export const LIMIT = {
   silence: 5_000,
   /** Silence after which a keepAlive asks. */
   idle: 10_000,
+  /** Silence after a question that was asked because the network is in doubt. */
+  doubt: 1_500,
   /** Back-off: first step and cap. The first try is made at once. */
   step: 250,
   cap: 5_000,
@@ -155,6 +157,15 @@ export class Connection {
     } else if (this.state === 'up') {
       this.keepAlive();
     }
+  }
+
+  /** Something suggests that the network has broken: asks, and waits less long than usual. */
+  doubt(): void {
+    if (this.state !== 'up') return this.wake();
+    this.keepAlive();
+    clearTimeout(this.silenceTimer);
+    this.silenceTimer = undefined;
+    this.expect(LIMIT.doubt);
   }
 
   private connect(): void {

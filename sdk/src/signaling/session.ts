@@ -26,6 +26,8 @@ export interface SessionHooks {
   entered(members: Iterable<string>): void;
   /** The new session is in the old room: publish again. */
   restored(): void;
+  /** The device's network has changed: connections may be dead. */
+  network(): void;
   /** The room is left for good. */
   left(reason: Reason): void;
 }
@@ -80,6 +82,11 @@ export class Session {
 
   get connected(): boolean {
     return this.connection?.up ?? false;
+  }
+
+  /** A connection to another user has died: that to the server may have, too. */
+  doubt(): void {
+    this.connection?.doubt();
   }
 
   emit(message: unknown): boolean {
@@ -211,7 +218,7 @@ export class Session {
       };
     });
     const { starting } = this;
-    this.unwatch = watchPage({ gone: () => this.pageGone(), back: () => this.pageBack(), wake: () => this.connection?.wake() });
+    this.unwatch = watchPage({ gone: () => this.pageGone(), back: () => this.pageBack(), wake: () => this.connection?.wake(), network: () => this.hooks.network() });
     this.connection.start();
     return starting;
   }
