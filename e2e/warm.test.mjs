@@ -39,6 +39,7 @@ test('a pair in a small room is connected before anybody publishes; nothing is s
   assert.deepEqual(await visible(b), { events: ['peerState', 'subscribed'], peers: ['alice'], streams: ['alice'] });
   assert.equal((await media(b))[0], 0, 'one who does not publish sends nothing');
   await send(b, a);
+  for (const p of [a, b]) assert.equal(await p.evaluate(() => app.stream.getVideoTracks()[0].contentHint), 'motion');
 
   // The recipe of the original: all is taken back, and published again.
   for (const [p, q] of [[a, b], [b, a]]) {

@@ -176,6 +176,17 @@ describe('a connection', () => {
     expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual([undefined, 'video', undefined, 'video']);
   });
 
+  it('has cameras keep moving and screens stay sharp, unless the app has said what it wants', async () => {
+    const [cam, screen, chosen] = ['', '', 'text'].map((contentHint) => Object.assign(track('video'), { contentHint }));
+    const of = (...tracks: unknown[]) => new FakeStream(tracks as MediaStreamTrack[]) as unknown as MediaStream;
+    await connected();
+    await peers.publish('b', 'cam', of(cam));
+    await peers.publish('b', 'screen', of(screen));
+    await peers.publish('b', 'screen', of(chosen));
+    await settled();
+    expect([cam, screen, chosen].map((t) => t?.contentHint)).toEqual(['motion', 'detail', 'text']);
+  });
+
   it('sends nothing any more after removeLocalPeer, and is kept', async () => {
     const c = await connected();
     expect(peers.unpublish('b', 'cam')).toBe(true);

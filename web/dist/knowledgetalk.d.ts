@@ -267,7 +267,8 @@ export class Knowledgetalk extends EventTarget {
   memberList(roomId?: string): Promise<MemberList>;
 
   /**
-   * Sends a stream to one member. The same target and type again swaps the tracks on the same connection.
+   * Sends a stream to one member. The same target and type again swaps the tracks on the same connection. A video track without a
+   * contentHint gets one: 'motion' for a camera, 'detail' for a screen.
    * @returns true once media is connected to the target; false on failure or after 30 s (a `peerState` event says why).
    */
   publishP2P(target: string, type: MediaType, stream: MediaStream): Promise<boolean>;

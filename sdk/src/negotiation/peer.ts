@@ -151,7 +151,10 @@ export class Peer extends Link {
       if (line.type !== type) return;
       const track = stream?.getTracks().find(({ kind, readyState }) => kind === line.kind && readyState === 'live') ?? null;
       const sender = lines[i]?.sender;
-      if (sender && sender.track !== track) await sender.replaceTrack(track);
+      if (!sender || sender.track === track) return;
+      // Where there is too little room a face may lose sharpness, and a screen pictures. An app that knows better has said so.
+      if (track?.kind === 'video' && track.contentHint === '') track.contentHint = type === 'screen' ? 'detail' : 'motion';
+      await sender.replaceTrack(track);
     }));
   }
 
