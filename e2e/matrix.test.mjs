@@ -116,6 +116,24 @@ test('a client gets another address: the call comes back by itself, and nobody h
     assert.deepEqual([await seen(p, q), await seen(q, p)], before);
   }));
 
+test("a client's cable is pulled and put back: video again both ways, and nobody has left", { skip: missing ?? false }, (t) =>
+  inCall({ a: 'cone', b: 'cone' }, async ({ lab, p, q }) => {
+    await settled(p, q, direct('srflx', 'prflx'));
+    for (const [x, y] of [[p, q], [q, p]]) await x.evaluate(watch, y.id);
+    await Promise.all([watched(p), watched(q)]);
+    const before = [await seen(p, q), await seen(q, p)];
+    await lab.set({ link: 'a', set: { down: 'true' } });
+    await p.until('aware that the server is away', () => !k.getSocket().connected);
+    const cable = Date.now();
+    await q.until('aware of it', () => app.events.some((e) => e.type === 'peerState' && e.state === 'recovering'));
+    await lab.set({ link: 'a', set: { down: 'false' } });
+    await Promise.all([watched(p, 40), watched(q, 40)]);
+    t.diagnostic(`pictures again, forty each, ${Date.now() - cable} ms after the cable`);
+    for (const x of [p, q]) await x.until('told so', () => app.events.filter((e) => e.type === 'peerState').at(-1).state === 'connected');
+    assert.deepEqual([await seen(p, q), await seen(q, p)], before);
+    for (const x of [p, q]) assert.ok(await x.evaluate(() => e2e.spare.filter((pc) => pc.connectionState !== 'closed').length <= 1));
+  }));
+
 /** Gives a client another address of its network, as a new lease would. */
 function readdress(ns) {
   const ip = (...args) => execFileSync('ip', ['-n', ns, ...args], { env: { ...process.env, PATH }, encoding: 'utf8' });
