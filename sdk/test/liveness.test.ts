@@ -6,15 +6,19 @@ let said: string[];
 let cut: { ab: boolean; ba: boolean };
 let hidden: { a: boolean; b: boolean };
 let delay: number;
+let idle: boolean;
+let beats: number;
 let a: Liveness;
 let b: Liveness;
 
 const make = (name: 'a' | 'b', other: () => Liveness, open: () => boolean) => new Liveness({
   send: (text) => {
+    beats++;
     if (open()) setTimeout(() => open() && other().heard(text), delay);
   },
   now: () => performance.now(),
   hidden: () => hidden[name],
+  idle: () => idle,
   dead: () => said.push(`${name} dead`),
   alive: () => said.push(`${name} alive`),
 });
@@ -25,6 +29,8 @@ beforeEach(() => {
   cut = { ab: false, ba: false };
   hidden = { a: false, b: false };
   delay = 25;
+  idle = false;
+  beats = 0;
   a = make('a', () => b, () => !cut.ab);
   b = make('b', () => a, () => !cut.ba);
   a.start();
@@ -102,6 +108,20 @@ describe('a hidden page', () => {
     await pass(500);
     expect(said.sort()).toEqual(['a dead', 'b dead']);
   });
+});
+
+it('a path that carries nothing costs a tenth, and is judged by that; once it carries, as quickly as any', async () => {
+  idle = true;
+  await pass(2_000);
+  beats = 0;
+  await pass(10_000);
+  expect(beats).toBeLessThanOrEqual(40);
+  idle = false;
+  await pass(2_000);
+  expect(said).toEqual([]);
+  cut = { ab: true, ba: true };
+  await pass(BEAT.limit + 2 * BEAT.every);
+  expect(said.sort()).toEqual(['a dead', 'b dead']);
 });
 
 it('a page that stood still does not call its path dead for that', async () => {

@@ -177,8 +177,8 @@ describe('a path that dies', () => {
     const { cut } = await stand(FakeConnection.made[0]!);
     await vi.advanceTimersByTimeAsync(1_000);
     cut();
-    await vi.advanceTimersByTimeAsync(3_000);
-    expect(states).toEqual([]);
+    await vi.advanceTimersByTimeAsync(8_000);
+    expect([states, doubts]).toEqual([[], 1]);
   });
 });
 

@@ -9,12 +9,16 @@ export const BEAT = {
 const KEPT = 64;
 /** Answers in a row after which a dead path lives again. */
 const SURE = 5;
+/** How many times slower a path is watched that carries nothing. */
+const SLOWER = 10;
 
 export interface LivenessHooks {
   /** Best effort: a beat that cannot go out now is lost. */
   send(text: string): void;
   now(): number;
   hidden(): boolean;
+  /** Nothing depends on the path now. */
+  idle(): boolean;
   dead(): void;
   alive(): void;
 }
@@ -35,8 +39,10 @@ export class Liveness {
   private answers = 0;
   private otherHidden = false;
 
-  /** @param pace how many times slower than usual: for a path that nothing depends on yet */
-  constructor(private readonly hooks: LivenessHooks, private readonly pace = 1) {}
+  private idle = false;
+  private ticks = 0;
+
+  constructor(private readonly hooks: LivenessHooks) {}
 
   get dead(): boolean {
     return this.isDead;
@@ -48,7 +54,7 @@ export class Liveness {
     this.known = false;
     this.otherHidden = false;
     this.tickedAt = this.heardAt = this.hooks.now();
-    this.timer = setInterval(() => this.tick(), BEAT.every * this.pace);
+    this.timer = setInterval(() => this.tick(), BEAT.every);
     this.beat();
   }
 
@@ -85,11 +91,15 @@ export class Liveness {
   private tick(): void {
     const now = this.hooks.now();
     // A page that stood still, or whose timers are throttled, has had no chance to hear.
-    const late = now - this.tickedAt - BEAT.every * this.pace;
+    const late = now - this.tickedAt - BEAT.every;
     this.tickedAt = now;
     if (late > BEAT.limit / 2) this.heardAt = now;
+    // From slow to fast: the last answer may be older than it may be from now on.
+    if (this.idle && !this.hooks.idle()) this.heardAt = now;
+    this.idle = this.hooks.idle();
+    if (this.idle && ++this.ticks % SLOWER) return;
     this.beat();
-    const limit = Math.max(this.hooks.hidden() || this.otherHidden ? BEAT.hidden : BEAT.limit * this.pace, 3 * this.rtt);
+    const limit = Math.max(this.hooks.hidden() || this.otherHidden ? BEAT.hidden : BEAT.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
     if (!this.known || now - this.heardAt <= limit) return;
     this.answers = 0;
     if (this.isDead) return;

@@ -66,9 +66,10 @@ export class Pair {
       send: (text) => this.peer?.beat(text),
       now: () => performance.now(),
       hidden: () => globalThis.document?.hidden ?? false,
+      idle: () => !TYPES.some((type) => this.state.local[type].on || this.state.remote[type].on),
       dead: () => this.hooks.dead(),
       alive: () => this.hooks.alive(),
-    }, relayOnly ? 10 : 1);
+    });
     this.state = initial(me, other, Date.now());
   }
 
