@@ -38,7 +38,7 @@ export const LIMIT = {
   /** Silence after which a keepAlive asks. */
   idle: 10_000,
   /** Silence after a question that was asked because the network is in doubt. */
-  doubt: 1_500,
+  doubt: 1_000,
   /** Back-off: first step and cap. The first try is made at once. */
   step: 250,
   cap: 5_000,
