@@ -218,3 +218,20 @@ func same(t *testing.T, got, want []byte) {
 		t.Errorf("members are not in order of joining: %s", got)
 	}
 }
+
+func TestGoldenRoster(t *testing.T) {
+	var events []byte
+	for i, user := range []string{"guest-2", "guest-3"} {
+		b, err := json.Marshal(Left("K4325403300AB", uint64(3+i), user))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 {
+			events = append(events, ',')
+		}
+		events = append(events, b...)
+	}
+	if got, want := AppendRoster(nil, "K4325403300AB", 4, events), golden(t, "roster"); !bytes.Equal(got, want) {
+		t.Errorf("%s, want\n%s", got, want)
+	}
+}

@@ -1,6 +1,9 @@
 package protocol
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strconv"
+)
 
 // Presence is a push to members of a room. Which fields beyond the first six an event has depends on its type; see the
 // constructors.
@@ -52,6 +55,18 @@ func Join(roomID string, seq uint64, m Member) Presence {
 
 // Left is the presence event of a member that went.
 func Left(roomID string, seq uint64, user string) Presence { return Event("leave", roomID, seq, user) }
+
+// AppendRoster appends the event of several members that came and went. events are joins and leaves, encoded, in order and with commas
+// between; seq is that of the last.
+func AppendRoster(dst []byte, roomID string, seq uint64, events []byte) []byte {
+	dst = append(dst, `{"eventOp":"presence","type":"roster","roomId":`...)
+	dst = AppendString(dst, roomID)
+	dst = append(dst, `,"seq":`...)
+	dst = strconv.AppendUint(dst, seq, 10)
+	dst = append(dst, `,"events":[`...)
+	dst = append(dst, events...)
+	return append(dst, `]}`...)
+}
 
 // HostChange is the presence event of a new host.
 func HostChange(roomID string, seq uint64, user string) Presence {

@@ -59,6 +59,7 @@ const (
 	FeaturePair       Feature = "pair"       // one bidirectional connection per pair of users, fixed layout
 	FeaturePublish    Feature = "publish"    // says what it publishes
 	FeatureCandidates Feature = "candidates" // understands several candidates in one message
+	FeatureRoster     Feature = "roster"     // understands several joins and leaves in one message
 )
 
 // Bounds on what a client may choose freely, in bytes unless said otherwise.

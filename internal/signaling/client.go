@@ -193,6 +193,9 @@ func (r *request) ok(body any) { r.answer(protocol.Answer{Code: protocol.OK, Bod
 
 func (r *request) answer(a protocol.Answer) {
 	r.c.hub.counters.answer(r.env.Op, a.Code)
+	if r.s != nil {
+		r.s.catchUp() // an answer may know of them
+	}
 	m := transport.NewMessage()
 	var err error
 	if m.B, err = protocol.AppendAnswer(m.B, string(r.env.Op), r.env.ReqID, a); err != nil {

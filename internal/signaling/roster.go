@@ -174,7 +174,12 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 	// what is no state again.
 	keep := e.Kind == room.Grouped || e.Kind == room.Kicked
 	m.Retain(len(to))
+	moves := e.Kind == room.Joined || e.Kind == room.Left
 	for _, s := range to {
+		if moves && s.takesLists() {
+			s.tell(m, e)
+			continue
+		}
 		if s.send(m, keep) && e.Seq > 0 {
 			s.seen.Store(e.Seq)
 		}
@@ -201,6 +206,7 @@ func (s *session) putOut(key room.Key) {
 		return
 	}
 	s.roster = nil
+	s.forgetPace()
 	s.mu.Unlock()
 	s.hub.releaseRoster(ro)
 }

@@ -38,6 +38,7 @@ type session struct {
 	absence int                  // counts the times it was away
 	waiting []*transport.Message // for a client that is away: messages of other members
 	waited  int                  // bytes of waiting
+	pace    *pace                // of joins and leaves; nil until there is one
 	roster  *roster              // of the room the session is in, or nil
 	welcome func(room.Event)     // takes Entered or Synced while one is expected
 }
@@ -65,6 +66,14 @@ func (s *session) roomKey() (room.Key, bool) {
 func (s *session) send(m *transport.Message, keep bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.pace != nil && s.pace.count > 0 && s.roster != nil {
+		s.tellAll(s.roster.key.Room)
+	}
+	return s.sendNow(m, keep)
+}
+
+// sendNow is send with mu held.
+func (s *session) sendNow(m *transport.Message, keep bool) bool {
 	c := s.client.Load()
 	if c != nil {
 		if !keep {
@@ -98,6 +107,7 @@ func (s *session) park(c *client) {
 		return
 	}
 	s.client.Store(nil)
+	s.forgetPace()
 	s.absence++
 	n := s.absence
 	s.away = time.AfterFunc(s.hub.cfg.ResumeWindow, func() {
@@ -115,6 +125,7 @@ func (s *session) attach(c *client, first *transport.Message, reply transport.Re
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old = s.client.Swap(c)
+	s.forgetPace() // first has it
 	if s.away != nil {
 		s.away.Stop()
 		s.away = nil
@@ -181,6 +192,7 @@ func (s *session) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.client.Store(nil)
+	s.forgetPace()
 	if s.away != nil {
 		s.away.Stop()
 		s.away = nil
