@@ -1,6 +1,6 @@
 /// <reference types="vite/client" />
 import { describe, expect, it } from 'vitest';
-import { classify, encodeSignal, isRoom, parse, readRegister, readSignal, type Answer, type Json, type Push } from '../src/signaling/messages';
+import { classify, encodeSignal, isRoom, parse, readRegister, readSignal, spread, type Answer, type Json, type Push } from '../src/signaling/messages';
 import { Operations } from '../src/signaling/operations';
 import { Room } from '../src/signaling/room';
 
@@ -20,6 +20,14 @@ describe('golden messages', () => {
 
   it.each(golden.filter(([n]) => n.startsWith('presence.')))('%s is a push', (_, frame) => {
     expect(parse(frame)).toMatchObject({ kind: 'push', message: { type: expect.any(String) } });
+  });
+
+  it('a roster is the events in it', () => {
+    const events = spread(parse(text('roster'))!);
+    expect(events).toMatchObject([3, 4].map((seq) => ({ kind: 'push', message: { type: 'leave', seq } })));
+    expect(spread(parse(text('presence.join'))!)).toHaveLength(1);
+    expect(spread(classify({ eventOp: 'presence', type: 'roster', events: 'none' }))).toHaveLength(1);
+    expect(spread(classify({ eventOp: 'presence', type: 'roster', events: [null, 1, []] }))).toEqual([]);
   });
 
   it.each(golden.filter(([n]) => n.startsWith('presence.') && n !== 'presence.leave'))('%s reaches the app whole', (_, frame) => {

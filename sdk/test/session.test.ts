@@ -2,7 +2,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { InitResult } from '../types/knowledgetalk';
 import { Session, type SessionHooks } from '../src/signaling/session';
 import { FakeSocket, settled } from './browser';
-import { info } from './members';
+import type { Json } from '../src/signaling/messages';
+import { info, member } from './members';
 
 const LICENSE = 'eyJhbGciOiJIUzI1NiJ9.e30.c2ln';
 let session: Session;
@@ -95,7 +96,7 @@ describe('init', () => {
     expect(await init({}, 'me')).toEqual({ code: '200', userId: 'me' });
     expect(FakeSocket.last.url).toBe('wss://server:7102/signal');
     expect(FakeSocket.last.sent[0]).toEqual({
-      eventOp: 'register', reqId: '1', cpCode: 'KP-1', authKey: LICENSE, userId: 'me', name: 'Kim', device: 'pc', features: ['pair', 'publish', 'candidates'],
+      eventOp: 'register', reqId: '1', cpCode: 'KP-1', authKey: LICENSE, userId: 'me', name: 'Kim', device: 'pc', features: ['pair', 'publish', 'candidates', 'roster'],
     });
     expect([session.userId, session.name]).toEqual(['me', 'Kim']);
   });
@@ -219,6 +220,23 @@ describe('rooms', () => {
     FakeSocket.last.answer('leaveRoom');
     expect(await left).toMatchObject({ code: '200' });
     expect([session.room, seen]).toEqual([null, ['left: left']]);
+  });
+});
+
+describe('members who come and go together', () => {
+  it('are seen one by one, in order, while joining and afterwards', async () => {
+    await init();
+    const move = (seq: number, type: 'join' | 'leave', user: string) => ({ eventOp: 'presence', type, roomId: 'R', seq, user: type === 'join' ? member(user) : user, sender: user });
+    const roster = (...events: Json[]) => ({ eventOp: 'presence', type: 'roster', roomId: 'R', seq: events.at(-1)?.seq, events });
+    const joined = session.joinRoom('R');
+    await settled();
+    FakeSocket.last.receive(roster(move(6, 'join', 'a'), move(7, 'join', 'b')));
+    FakeSocket.last.answer('joinRoom', info(5, 'me'));
+    await joined;
+    expect(seen.splice(0)).toEqual(['left: left', 'entered', 'join a', 'join b']);
+    FakeSocket.last.receive(roster(move(8, 'leave', 'a'), move(9, 'join', 'a'), move(10, 'leave', 'b')));
+    FakeSocket.last.receive(roster(move(10, 'leave', 'b'), move(11, 'leave', 'a')));
+    expect(seen).toEqual(['leave a', 'join a', 'leave b', 'leave a']);
   });
 });
 

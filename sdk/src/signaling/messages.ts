@@ -2,7 +2,7 @@
 import type { MediaType, Member, Members, Result, Share } from '../../types/knowledgetalk';
 
 /** What this client announces at register. */
-export const FEATURES: readonly string[] = ['pair', 'publish', 'candidates'];
+export const FEATURES: readonly string[] = ['pair', 'publish', 'candidates', 'roster'];
 /** Announced besides, unless the app does without: others may have a connection ready for it. */
 export const WARM = 'warm';
 /** Announced where a second connection of a pair may be kept for the time when the first one fails. */
@@ -103,6 +103,13 @@ export function classify(message: Json): Incoming {
   if (type) return { kind: 'subscribe', from, type, message };
   const signal = readSignal(message);
   return signal ? { kind: 'signal', from, signal, message } : { kind: 'other', message };
+}
+
+/** The messages in one: joins and leaves of a busy room come together. Everybody else sees them one by one. */
+export function spread(incoming: Incoming): Incoming[] {
+  const { eventOp, type, events } = incoming.message as Json;
+  if (eventOp !== 'presence' || type !== 'roster' || !Array.isArray(events)) return [incoming];
+  return events.filter(isObject).map(classify);
 }
 
 /** Any type passes: the server may have some that this SDK does not know. Those that change the roster must be whole. */

@@ -5,7 +5,7 @@ import { firstFailure, id, isFailure, key, optionalCapacity, optionalId, optiona
 import { Connection, LIMIT, type Ask, type Verdict, type WebSocketLike } from './connection';
 import { leaveHandoff, takeHandoff, type Handoff } from './handoff';
 import {
-  defined, FEATURES, isRoom, readRegister, result, type Answer, type Incoming, type Json, type Push, type RegisterAnswer, type Signal,
+  defined, FEATURES, isRoom, readRegister, result, spread, type Answer, type Incoming, type Json, type Push, type RegisterAnswer, type Signal,
 } from './messages';
 import { Room, whole } from './room';
 
@@ -341,7 +341,11 @@ export class Session {
     return answer as Answer;
   }
 
-  private receive(incoming: Incoming): void {
+  private receive(message: Incoming): void {
+    for (const incoming of spread(message)) this.receiveOne(incoming);
+  }
+
+  private receiveOne(incoming: Incoming): void {
     this.hooks.wire(incoming.message);
     if (incoming.kind === 'signal') this.hooks.signal(incoming.from, incoming.signal);
     else if (incoming.kind === 'subscribe') this.hooks.subscribe(incoming.from, incoming.type);
