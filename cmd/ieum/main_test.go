@@ -16,7 +16,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	runInstead()
+	goleak.VerifyTestMain(m)
+}
 
 // ieum runs a command and returns its exit code and what it printed.
 func ieum(t *testing.T, args ...string) (code int, out, err string) {
