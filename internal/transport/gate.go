@@ -23,9 +23,9 @@ type GateConfig struct {
 type Gate struct {
 	strangers, connections int
 
-	mu        sync.Mutex // guards what follows
-	open      int
-	byAddress map[netip.Addr]int
+	mu       sync.Mutex // guards what follows
+	open     int
+	bySource map[netip.Prefix]int
 
 	crowded, full atomic.Uint64
 }
@@ -44,7 +44,7 @@ func NewGate(c GateConfig) *Gate {
 	if c.Connections == 0 {
 		c.Connections = 50_000
 	}
-	return &Gate{strangers: c.Strangers, connections: c.Connections, byAddress: map[netip.Addr]int{}}
+	return &Gate{strangers: c.Strangers, connections: c.Connections, bySource: map[netip.Prefix]int{}}
 }
 
 // Enter counts a connection of a stranger. A status other than 0 is the HTTP answer that refuses it: it is not counted then.
@@ -52,7 +52,7 @@ func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int) {
 	if g == nil {
 		return 0
 	}
-	source := Source(addr)
+	source := sourceOf(addr)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	room := g.connections
@@ -63,12 +63,12 @@ func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int) {
 		g.full.Add(1)
 		return http.StatusServiceUnavailable
 	}
-	if g.strangers > 0 && g.byAddress[source] >= g.strangers && !addr.IsLoopback() {
+	if g.strangers > 0 && g.bySource[source] >= g.strangers && !addr.IsLoopback() {
 		g.crowded.Add(1)
 		return http.StatusTooManyRequests
 	}
 	g.open++
-	g.byAddress[source]++
+	g.bySource[source]++
 	return 0
 }
 
@@ -79,12 +79,12 @@ func (g *Gate) Know(addr netip.Addr) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.know(Source(addr))
+	g.know(sourceOf(addr))
 }
 
-func (g *Gate) know(source netip.Addr) {
-	if g.byAddress[source]--; g.byAddress[source] <= 0 {
-		delete(g.byAddress, source)
+func (g *Gate) know(source netip.Prefix) {
+	if g.bySource[source]--; g.bySource[source] <= 0 {
+		delete(g.bySource, source)
 	}
 }
 
@@ -97,7 +97,7 @@ func (g *Gate) Leave(addr netip.Addr, stranger bool) {
 	defer g.mu.Unlock()
 	g.open--
 	if stranger {
-		g.know(Source(addr))
+		g.know(sourceOf(addr))
 	}
 }
 
@@ -118,19 +118,6 @@ func refuse(w http.ResponseWriter, status int) {
 	}
 	w.Header().Set("Retry-After", after)
 	http.Error(w, why, status)
-}
-
-// Source is the address by which limits count: of IPv6 the /64, since whoever has one address of it has all.
-func Source(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if !a.Is6() {
-		return a
-	}
-	p, err := a.Prefix(64)
-	if err != nil {
-		return a
-	}
-	return p.Addr()
 }
 
 // admitted is what a Conn has that counts as a stranger's until its user is known.

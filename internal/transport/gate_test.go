@@ -46,8 +46,8 @@ func TestGateForgetsWhoIsKnownOrGone(t *testing.T) {
 		}
 		g.Leave(a, i%2 == 1)
 	}
-	if len(g.byAddress) != 0 || g.open != 0 {
-		t.Errorf("%d addresses, %d connections are left", len(g.byAddress), g.open)
+	if len(g.bySource) != 0 || g.open != 0 {
+		t.Errorf("%d addresses, %d connections are left", len(g.bySource), g.open)
 	}
 }
 
@@ -133,7 +133,7 @@ func TestTooManyStrangersAreRefusedAtTheUpgrade(t *testing.T) {
 	if err := s.ws.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if len(g.byAddress) != 0 || g.open != 0 {
-		t.Errorf("%d addresses, %d connections are left", len(g.byAddress), g.open)
+	if len(g.bySource) != 0 || g.open != 0 {
+		t.Errorf("%d addresses, %d connections are left", len(g.bySource), g.open)
 	}
 }

@@ -165,7 +165,7 @@ func (s *Switch) accept() {
 
 // take begins to decide on a connection, or closes it when there are too many.
 func (s *Switch) take(conn net.Conn) {
-	u := &undecided{conn: conn, source: sourceOf(conn.RemoteAddr()), since: time.Now()}
+	u := &undecided{conn: conn, source: limited(conn.RemoteAddr()), since: time.Now()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || !s.makeRoom(u) {
@@ -218,21 +218,23 @@ func (s *Switch) forget(u *undecided) {
 	}
 }
 
-// sourceOf is whom a limit by address counts: an IPv4 address, or the /64 of an IPv6 address; invalid: nobody.
-func sourceOf(a net.Addr) netip.Prefix {
+// limited is the source of a connection that MaxOfAddress concerns; invalid: it does not.
+func limited(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
+	if !ok || tcp.IP.IsLoopback() {
 		return netip.Prefix{}
 	}
-	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
-	if addr.IsLoopback() {
-		return netip.Prefix{}
-	}
+	return sourceOf(tcp.AddrPort().Addr())
+}
+
+// sourceOf is whom a limit by address counts: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address of it has all.
+func sourceOf(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
 	bits := 64
-	if addr.Is4() {
+	if a.Is4() {
 		bits = 32
 	}
-	p, _ := addr.Prefix(bits)
+	p, _ := a.Prefix(bits)
 	return p
 }
 
