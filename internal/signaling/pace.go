@@ -76,6 +76,11 @@ func (s *session) timeToTell() {
 func (s *session) catchUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.flush()
+}
+
+// flush is catchUp with mu held.
+func (s *session) flush() {
 	if s.pace != nil && s.pace.count > 0 && s.roster != nil {
 		s.tellAll(s.roster.key.Room)
 	}

@@ -66,9 +66,7 @@ func (s *session) roomKey() (room.Key, bool) {
 func (s *session) send(m *transport.Message, keep bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pace != nil && s.pace.count > 0 && s.roster != nil {
-		s.tellAll(s.roster.key.Room)
-	}
+	s.flush()
 	return s.sendNow(m, keep)
 }
 
