@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"runtime"
@@ -56,65 +55,21 @@ type churn struct {
 	s            *Server
 	clock        *clock
 	overTLS      string
-	secure       *tls.Config
-	far          *net.UDPConn
-	turn         chan struct{} // who holds one may send
+	far          netip.AddrPort // sends everything back
+	turn         chan struct{}  // who holds one may send
 	lives, ended atomic.Int64
 	goroutines   int // without clients, at most
 }
 
 func newChurn(t *testing.T) *churn {
-	c := &churn{t: t, turn: make(chan struct{}, churnAtOnce), far: udpPeer(t, peerHost(t))}
+	c := &churn{t: t, turn: make(chan struct{}, churnAtOnce)}
 	c.s, c.clock = startWithClock(t, func(cfg *Config) {
 		cfg.Ended = func(Record) { c.ended.Add(1) }
 	})
-	if err := c.far.SetDeadline(time.Time{}); err != nil {
-		t.Fatal(err)
-	}
-	var quiet sync.WaitGroup
-	t.Cleanup(func() {
-		_ = c.far.Close()
-		quiet.Wait()
-	})
-	quiet.Go(c.echo)
-
-	web := httptest.NewTLSServer(nil)
-	c.secure = web.TLS
-	web.Close()
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: c.secure.Certificates, MinVersion: tls.VersionTLS12})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	c.overTLS = listener.Addr().String()
-	quiet.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			quiet.Go(func() {
-				if conn.(*tls.Conn).Handshake() == nil {
-					c.s.ServeConn(conn)
-				} else {
-					_ = conn.Close()
-				}
-			})
-		}
-	})
+	c.far = echo(t)
+	c.overTLS = fmt.Sprintf("%s:%d", c.s.listening[0], acceptTLS(t, c.s))
 	c.goroutines = runtime.NumGoroutine()
 	return c
-}
-
-func (c *churn) echo() {
-	buf := make([]byte, maxTest)
-	for {
-		n, from, err := c.far.ReadFromUDPAddrPort(buf)
-		if err != nil {
-			return
-		}
-		_, _ = c.far.WriteToUDPAddrPort(buf[:n], from)
-	}
 }
 
 // run takes each place again and again, until there have been so many lives, or for so long.
@@ -148,7 +103,7 @@ func (c *churn) live(place, n int) (good bool) {
 	}
 	defer func() { _ = client.conn.Close() }()
 	client.allocate()
-	if got := client.bind(0x4000, localOf(c.far)); got != 0 {
+	if got := client.bind(0x4000, c.far); got != 0 {
 		c.t.Errorf("%s: channel: %d", network, got)
 		return false
 	}
