@@ -250,9 +250,9 @@ class Turn {
     if (this.s.open && this.s.link === 'connected') this.restart();
   }
 
-  /** Whether a connection should stand, for what is published or for what may be. The other side waits for the creator to warm one. */
-  private needed(): boolean {
-    return this.wanted() || (this.s.warm && this.s.creator);
+  /** Whether this side sees to it that a connection stands: for what it publishes, or may. The other side waits for the creator to warm one. */
+  private kept(): boolean {
+    return TYPES.some((type) => this.s.local[type].on) || (this.s.warm && this.s.creator);
   }
 
   /** Of a connection that nobody has asked for the app hears nothing. */
@@ -508,7 +508,7 @@ class Turn {
   private timer(name: TimerName): void {
     const { open, neg, link, creator, gen, offered, repeats } = this.s;
     if (name === 'again') {
-      if (!open && (TYPES.some((t) => this.s.local[t].on) || (this.s.warm && creator))) this.connect();
+      if (!open && this.kept()) this.connect();
     } else if (name === 'restart') {
       if (this.s.stood && link === 'disconnected') this.restart();
     } else if (name === 'connect') {
@@ -533,7 +533,7 @@ class Turn {
     // What was said last may have been lost with the socket.
     if (!channel) for (const type of TYPES) this.sync(type);
     if (!open) {
-      if (this.needed()) this.connect();
+      if (this.wanted() || this.kept()) this.connect();
       return;
     }
     if (neg === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
@@ -546,7 +546,7 @@ class Turn {
     for (const type of TYPES) if (this.s.local[type].waiting) this.withdraw(type, reason);
     this.close();
     // What stood once comes back by itself when the network does.
-    if (TYPES.some((type) => this.s.local[type].on) || (this.s.warm && this.s.creator)) this.timerOn('again');
+    if (this.kept()) this.timerOn('again');
   }
 
   private close(): void {

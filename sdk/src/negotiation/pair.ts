@@ -1,5 +1,6 @@
 import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
+import { isHidden } from '../global';
 import { readSignal, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
 import { Liveness } from './liveness';
@@ -53,19 +54,18 @@ export class Pair {
   /** The browser hid this side's addresses when it gathered them: no camera was allowed then. */
   private hidden = false;
   private regathered = false;
-  private readonly outgoing: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
-  private readonly waiters = new Map<MediaType, Waiter>();
-  private readonly timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
-
   /** Nothing is sent here although it is published: it goes another way. */
   private held = false;
   private readonly liveness: Liveness;
+  private readonly outgoing: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
+  private readonly waiters = new Map<MediaType, Waiter>();
+  private readonly timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
 
   constructor(me: string, other: string, private readonly hooks: PairHooks, private readonly relayOnly = false) {
     this.liveness = new Liveness({
       send: (text) => this.peer?.beat(text),
       now: () => performance.now(),
-      hidden: () => globalThis.document?.hidden ?? false,
+      hidden: isHidden,
       idle: () => !TYPES.some((type) => this.state.local[type].on || this.state.remote[type].on),
       dead: () => this.hooks.dead(),
       alive: () => this.hooks.alive(),
@@ -121,6 +121,11 @@ export class Pair {
   /** What is being sent to this user now. */
   sending(type: MediaType): MediaStream | null {
     return this.state.local[type].on ? this.outgoing[type] : null;
+  }
+
+  /** The part of it that goes over this connection. */
+  private carried(type: MediaType): MediaStream | null {
+    return this.held ? null : this.sending(type);
   }
 
   /** True once media is connected, false on failure or after 30 s. Calls that overlap share their outcome. */
@@ -210,7 +215,7 @@ export class Pair {
         return;
       }
       case 'recandidate': return this.trickle?.again();
-      case 'attach': return peer?.attach(effect.type, this.held ? null : this.sending(effect.type));
+      case 'attach': return peer?.attach(effect.type, this.carried(effect.type));
       case 'send': return this.send(effect.signal, effect.byChannel);
       case 'timer': return this.setTimer(effect.name, effect.on);
       case 'stream': return this.hooks.stream(effect.type, peer?.tracks(effect.type, effect) ?? []);
@@ -276,7 +281,7 @@ export class Pair {
   }
 
   private async attachAll(peer: Peer): Promise<void> {
-    await Promise.all(TYPES.map((type) => peer.attach(type, this.held ? null : this.sending(type))));
+    await Promise.all(TYPES.map((type) => peer.attach(type, this.carried(type))));
   }
 
   private describe(gen: number, n: number, type: 'offer' | 'answer', sdp: string): void {
