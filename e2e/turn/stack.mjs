@@ -1,10 +1,10 @@
 // One end of a call of a foreign stack, in a process of its own. It is told what to do in lines of JSON, and answers likewise:
 //
 //   node stack.mjs node-datachannel|werift
-//   {do: 'offer', servers} → {sdp} · {do: 'answer', servers, sdp} → {sdp} · {do: 'accept', sdp} · {do: 'close'}
+//   {do: 'offer', servers} → {sdp} · {do: 'answer', servers, sdp} → {sdp} · {do: 'accept', sdp} · {do: 'pair'} → {local, remote} · {do: 'close'}
 //
-// Who offers sends messages over a data channel once it is open and says {echoed, pair} when each has come back; who answers sends
-// everything back. Descriptions contain all candidates.
+// Who offers sends messages over a data channel once it is open and says {echoed} when each has come back; who answers sends everything
+// back. Descriptions contain all candidates. A pair is the types of the two candidates in use.
 
 import { createInterface } from 'node:readline';
 
@@ -13,12 +13,12 @@ const message = (i) => `${i} ${'x'.repeat(1000)}`;
 const say = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 
 /** Sends one message after the other; take(text) is to be called with what comes back. */
-function sender(send, pair) {
+function sender(send) {
   let i = 0;
   send(message(i));
   return (text) => {
     if (text !== message(i)) throw new Error(`got ${text.slice(0, 20)} for message ${i}`);
-    if (++i === MESSAGES) say({ echoed: i, pair: pair() });
+    if (++i === MESSAGES) say({ echoed: i });
     else send(message(i));
   };
 }
@@ -38,15 +38,11 @@ const stacks = {
       await gathered;
       return pc.localDescription().sdp;
     };
-    const pair = () => {
-      const { local, remote } = pc.getSelectedCandidatePair();
-      return { local: local.type, remote: remote.type };
-    };
     let channel;
     return {
       offer() {
         channel = pc.createDataChannel('test');
-        channel.onOpen(() => channel.onMessage(sender((text) => channel.sendMessage(text), pair)));
+        channel.onOpen(() => channel.onMessage(sender((text) => channel.sendMessage(text))));
         return described();
       },
       answer(sdp) {
@@ -58,6 +54,10 @@ const stacks = {
         return described();
       },
       accept: (sdp) => pc.setRemoteDescription(sdp, 'answer'),
+      pair() {
+        const { local, remote } = pc.getSelectedCandidatePair();
+        return { local: local.type, remote: remote.type };
+      },
       close() {
         pc.close();
         rtc.cleanup();
@@ -78,10 +78,7 @@ const stacks = {
         const channel = pc.createDataChannel('test');
         channel.stateChanged.subscribe((state) => {
           if (state !== 'open') return;
-          const take = sender((t) => channel.send(t), () => {
-            const { localCandidate, remoteCandidate } = pc.iceTransports[0].connection.nominated;
-            return { local: localCandidate.type, remote: remoteCandidate.type };
-          });
+          const take = sender((t) => channel.send(t));
           channel.onMessage.subscribe((data) => take(text(data)));
         });
         return describe(await pc.createOffer());
@@ -92,6 +89,10 @@ const stacks = {
         return describe(await pc.createAnswer());
       },
       accept: (sdp) => pc.setRemoteDescription({ type: 'answer', sdp }),
+      pair() {
+        const { localCandidate, remoteCandidate } = pc.iceTransports[0].connection.nominated;
+        return { local: localCandidate.type, remote: remoteCandidate.type };
+      },
       close: () => pc.close(),
     };
   },
@@ -103,6 +104,6 @@ for await (const line of createInterface({ input: process.stdin })) {
   end ??= await stacks[process.argv[2]](servers);
   const answer = await end[what](sdp);
   if (what === 'close') break;
-  if (what !== 'accept') say({ sdp: answer });
+  if (what !== 'accept') say(what === 'pair' ? answer : { sdp: answer });
 }
 process.exit(0);
