@@ -78,10 +78,8 @@ async function overAndBack(t, lab, p, q, oneWay) {
   const both = [[p, q], [q, p]];
   for (const [x, y] of both) {
     await x.until('having a second connection', () => e2e.spare.some((pc) => pc.connectionState === 'connected'));
-    await x.evaluate(watch, y.id);
   }
-  await Promise.all([watched(p), watched(q)]);
-  const before = [await seen(p, q), await seen(q, p)];
+  const before = await watching(p, q);
 
   cut(lab.a, lab.b, oneWay);
   for (const [x, y] of both) await x.until('sending over the second', (id) => e2e.spare.includes(k.getPeer(id)), y.id);
@@ -106,9 +104,7 @@ async function overAndBack(t, lab, p, q, oneWay) {
 test('a client gets another address: the call comes back by itself, and nobody has left', { skip: missing ?? false }, (t) =>
   inCall({ a: 'cone', b: 'cone' }, async ({ lab, p, q }) => {
     await settled(p, q, direct('srflx', 'prflx'));
-    for (const [x, y] of [[p, q], [q, p]]) await x.evaluate(watch, y.id);
-    await Promise.all([watched(p), watched(q)]);
-    const before = [await seen(p, q), await seen(q, p)];
+    const before = await watching(p, q);
     readdress(lab.a.ns);
     for (const x of [p, q]) await x.until('aware of it', () => app.events.some((e) => e.type === 'peerState' && e.state === 'recovering'));
     await Promise.all([watched(p, 60), watched(q, 60)]);
@@ -119,9 +115,7 @@ test('a client gets another address: the call comes back by itself, and nobody h
 test("a client's cable is pulled and put back: video again both ways, and nobody has left", { skip: missing ?? false }, (t) =>
   inCall({ a: 'cone', b: 'cone' }, async ({ lab, p, q }) => {
     await settled(p, q, direct('srflx', 'prflx'));
-    for (const [x, y] of [[p, q], [q, p]]) await x.evaluate(watch, y.id);
-    await Promise.all([watched(p), watched(q)]);
-    const before = [await seen(p, q), await seen(q, p)];
+    const before = await watching(p, q);
     await lab.set({ link: 'a', set: { down: 'true' } });
     await p.until('aware that the server is away', () => !k.getSocket().connected);
     const cable = Date.now();
@@ -156,6 +150,13 @@ function watch(user) {
     shown.requestVideoFrameCallback(next);
   };
   shown.requestVideoFrameCallback(next);
+}
+
+/** Has each page watch the other's camera; what each has seen of the other by then. */
+async function watching(p, q) {
+  for (const [x, y] of [[p, q], [q, p]]) await x.evaluate(watch, y.id);
+  await Promise.all([watched(p), watched(q)]);
+  return [await seen(p, q), await seen(q, p)];
 }
 
 /** Resolves when the page has shown some more pictures in that element. */

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: the Debian packages of packages.txt (package and the command or file it brings; as root, on Debian) and the npm
-# packages of sdk/ and e2e/. What it may not install it names; the tests then say what they skip. As root on Linux nothing may
-# be missing, so a failed installation ends the run.
+# Installs what the tests need and this machine lacks: the Debian packages of packages.txt (package and the command or file it brings; as
+# root, on Debian) and the npm packages of sdk/ and e2e/. What it may not install it names; the tests then say what they skip. As root on
+# Linux nothing may be missing, so a failed installation ends the run.
 set -eu
 cd "$(dirname "$0")"
 
