@@ -388,3 +388,15 @@ func sendFrom(t testing.TB, conn *net.UDPConn, to netip.AddrPort, data string) {
 
 // refusedBy is how often the relay refused for a reason.
 func refusedBy(s *Server, r reason) uint64 { return s.Stats().Refused[names[r]] }
+
+// eventually waits for another goroutine's work; it looks again as fast as it can and fails only when the work is never done.
+func eventually(t *testing.T, done func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(failSafe); !done(); {
+		if time.Now().After(limit) {
+			t.Fatal("never happened")
+		}
+		tick := time.NewTimer(time.Millisecond)
+		<-tick.C
+	}
+}

@@ -1,10 +1,15 @@
 package relay
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"strings"
 	"sync"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // quietServer has a worker that does not run: only streams matter.
@@ -73,4 +78,61 @@ func TestSlowConnectionsAreClosedTogether(t *testing.T) {
 		}
 	}
 	set.close()
+}
+
+func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	s, stop := startHere(t, Config{Listen: "127.0.0.1:0", AllowPeers: nets("127.0.0.0/8"), Secret: secret, plain: plainDriver})
+	far := udpPeer(t, peerHost(t))
+	var ports []netip.AddrPort
+	for i := range 20 {
+		c := dial(t, s, transports[i%2], "t", "s")
+		relayed := c.allocate()
+		c.bind(0x4000, localOf(far))
+		ports = append(ports, relayed)
+	}
+	silent, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	if st := s.Stats(); st.Allocations != 20 {
+		t.Errorf("%d allocations", st.Allocations)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	goleak.VerifyNone(t, before)
+	if st := s.Stats(); st.Allocations != 0 || s.quota.total != 0 || len(s.quota.sessions)+len(s.quota.tenants)+len(s.quota.sources) != 0 || len(s.streams.open) != 0 || len(s.streams.idle) != 0 {
+		t.Errorf("left: %+v, %v, %v, %v", st, s.quota.sessions, s.streams.open, s.streams.idle)
+	}
+	for _, at := range append(ports, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port()))) {
+		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			t.Errorf("%v is still open: %v", at, err)
+			continue
+		}
+		_ = conn.Close()
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("closing again: %v", err)
+	}
+}
+
+func TestPortInUseIsAnErrorThatLeavesNothingOpen(t *testing.T) {
+	taken := udpPeer(t, "127.0.0.77") // an address of this test alone: on 127.0.0.1 a stranger's TCP connection may have the number
+	listen := localOf(taken).String()
+	if s, err := Start(Config{Listen: listen, Secret: secret}); err == nil {
+		t.Errorf("started: %v", s.Close())
+	}
+	// Nor do two relays share a port, as their sockets could.
+	first := start(t, nil)
+	if s, err := Start(Config{Listen: fmt.Sprintf("127.0.0.1:%d", first.Port()), Secret: secret}); err == nil {
+		t.Errorf("a second one started: %v", s.Close())
+	}
+	if _, err := Start(Config{Listen: "127.0.0.1:0", Addresses: []Address{loopback("203.0.113.9")}, Secret: secret}); err == nil ||
+		!strings.Contains(err.Error(), "public/private") {
+		t.Errorf("an address that is not ours: %v", err)
+	}
 }

@@ -1,0 +1,118 @@
+package relay
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pion/stun/v4"
+)
+
+func TestExpiredCredentialsDoNotAllocate(t *testing.T) {
+	var now atomic.Int64
+	now.Store(1_700_000_000)
+	s := start(t, func(c *Config) { c.Now = func() time.Time { return time.Unix(now.Load(), 0) } })
+	c := dial(t, s, "udp", "t", "s")
+	c.challenge()
+	now.Add(int64(defaultLife / time.Second))
+	if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 401 {
+		t.Errorf("got %d", got)
+	}
+	if refusedBy(s, expired) != 1 || s.Stats().Allocated != 0 {
+		t.Errorf("stats are %+v", s.Stats())
+	}
+	now.Add(-1)
+	c.allocate()
+}
+
+func TestCallOutlastsItsCredentials(t *testing.T) {
+	for _, network := range transports {
+		t.Run(network, func(t *testing.T) {
+			var now atomic.Int64
+			now.Store(1_700_000_000)
+			s := start(t, func(c *Config) { c.Now = func() time.Time { return time.Unix(now.Load(), 0) } })
+			one, two := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
+			c := dial(t, s, network, "t", "s")
+			relayed := c.allocate()
+			if got := c.bind(0x4000, localOf(one)); got != 0 {
+				t.Fatalf("channel: %d", got)
+			}
+			for range 3 {
+				now.Add(int64(defaultLife / time.Second))
+				if got := c.refresh(600); got != 0 {
+					t.Errorf("refresh: %d", got)
+				}
+				if got := c.permit(localOf(two).Addr()); got != 0 {
+					t.Errorf("permission: %d", got)
+				}
+				if got := c.bind(0x4000, localOf(one)); got != 0 {
+					t.Errorf("channel again: %d", got)
+				}
+				c.channelData(0x4000, "still here")
+				if data, from := receiveAt(t, one); data != "still here" || from != relayed {
+					t.Errorf("peer got %q from %v", data, from)
+				}
+				sendFrom(t, two, relayed, "you too")
+				if data, _ := c.receive(); data != "you too" {
+					t.Errorf("client got %q", data)
+				}
+			}
+			if got := c.bind(0x4001, localOf(two)); got != 0 {
+				t.Errorf("a new channel: %d", got)
+			}
+		})
+	}
+}
+
+func TestWrongCredentials(t *testing.T) {
+	s := start(t, nil)
+	for name, change := range map[string]func(*rawClient){
+		"password": func(c *rawClient) { c.pass = "wrong" },
+		"form":     func(c *rawClient) { c.user = "alice"; c.pass = passwordOf(secret, c.user) },
+		"expiry":   func(c *rawClient) { c.user = "9" + c.user },
+		"session":  func(c *rawClient) { c.user += "x" },
+	} {
+		before := refusedBy(s, badCredentials)
+		c := dial(t, s, "udp", "t", "s")
+		c.challenge()
+		change(c)
+		if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 401 {
+			t.Errorf("%s: %d", name, got)
+		}
+		if got := refusedBy(s, badCredentials) - before; got != 1 {
+			t.Errorf("%s: counted %d times", name, got)
+		}
+	}
+	if s.Stats().Allocated != 0 {
+		t.Error("allocated")
+	}
+}
+
+func TestAnotherSessionCannotUseAnAllocation(t *testing.T) {
+	s := start(t, nil)
+	far := udpPeer(t, peerHost(t))
+	c := dial(t, s, "udp", "t", "s")
+	c.allocate()
+	user, pass := c.user, c.pass
+	c.user, c.pass = s.Credentials("t", "other")
+	if got := c.refresh(0); got != 441 {
+		t.Errorf("refresh: %d", got)
+	}
+	if got := c.permit(localOf(far).Addr()); got != 441 {
+		t.Errorf("permission: %d", got)
+	}
+	if got := c.bind(0x4000, localOf(far)); got != 441 {
+		t.Errorf("channel: %d", got)
+	}
+	if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 437 {
+		t.Errorf("allocate: %d", got)
+	}
+	c.user, c.pass = user, pass
+	c.indicate(localOf(far), "without permission")
+	if got := c.refresh(600); got != 0 {
+		t.Errorf("the owner's refresh: %d", got)
+	}
+	if got := waiting(t, far); got != "" {
+		t.Errorf("peer got %s", got)
+	}
+}
