@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { Talking, type Meter } from '../src/media/talking';
+import { Meter, Talking } from '../src/media/talking';
 import { track } from './browser';
 
 let level: number;
@@ -81,4 +81,26 @@ it('gives up, without noise, where the browser has no audio context', () => {
   run(5000, 0.5);
   expect(warn).toHaveBeenCalledOnce();
   expect(vi.getTimerCount()).toBe(0);
+});
+
+it.each([44_100, 48_000, 96_000])('hears a beat that keeps step with the looks, at %i samples a second', (sampleRate) => {
+  vi.stubGlobal('MediaStream', class {});
+  let ago = 0;
+  class Analyser {
+    fftSize = 2048;
+    /** 20 ms of sound that ended some ms ago, the newest sample last. */
+    getFloatTimeDomainData(samples: Float32Array) {
+      const end = samples.length - (ago * sampleRate) / 1000;
+      samples.forEach((_, i) => (samples[i] = i < end && i >= end - sampleRate / 50 ? 0.5 : 0));
+    }
+  }
+  vi.stubGlobal('AudioContext', class {
+    sampleRate = sampleRate;
+    state = 'running';
+    createAnalyser = () => new Analyser();
+    createMediaStreamSource = () => ({ connect: () => undefined });
+  });
+  const meter = new Meter(microphone!);
+  for (ago = 0; ago <= 80; ago += 5) expect(meter.level(), `${ago} ms ago`).toBeGreaterThan(0.1);
+  vi.unstubAllGlobals();
 });

@@ -1,5 +1,10 @@
 import { hasUserActed } from '../global';
 
+/** Milliseconds between two looks, looks without voice until it counts as ended, and between two messages. */
+const LOOK = 100;
+const SILENT = 8;
+const GAP = 500;
+
 /** The level of a microphone: the only place that names AudioContext. */
 export class Meter {
   private readonly context: AudioContext;
@@ -9,12 +14,13 @@ export class Meter {
   constructor(readonly track: MediaStreamTrack) {
     this.context = new AudioContext();
     this.analyser = this.context.createAnalyser();
-    this.analyser.fftSize = 1024;
+    // All that was heard since the last look: a beat that keeps step with the looks would else fall between them for ever.
+    this.analyser.fftSize = 2 ** Math.ceil(Math.log2((this.context.sampleRate * LOOK) / 1000));
     this.samples = new Float32Array(this.analyser.fftSize);
     this.context.createMediaStreamSource(new MediaStream([track])).connect(this.analyser);
   }
 
-  /** Root mean square of the last samples, 0 to 1; 0 while the browser waits for the user's first click. */
+  /** Root mean square of the samples since the last look or a little more, 0 to 1; 0 while the browser waits for the user's first click. */
   level(): number {
     if (this.context.state !== 'running') {
       if (hasUserActed()) void this.context.resume();
@@ -35,10 +41,6 @@ export interface TalkingHooks {
   say(talking: boolean): void;
 }
 
-/** Milliseconds between two looks, looks without voice until it counts as ended, and between two messages. */
-const LOOK = 100;
-const SILENT = 8;
-const GAP = 500;
 /** Louder begins, softer ends. Speech is some ten times louder than the first, a quiet room softer than the second. */
 const LEVEL = { on: 0.02, off: 0.01 };
 
