@@ -85,43 +85,58 @@ describe('who creates', () => {
   });
 });
 
-describe('offers that cross', () => {
+describe('a restart', () => {
   const restarting = (bench: Bench) => bench.take(link('failed'));
-  /** The other side has asked for a restart, and was not heard. */
-  const insisting = () => restarting(connectedOther()).take({ kind: 'timer', name: 'repeat' });
+  const repeat: Event = { kind: 'timer', name: 'repeat' };
+  const ask: Signal = { eventOp: 'candidate', gen: GEN, candidates: [] };
 
-  it('hardly ever do: the other side asks first', () => {
+  it('is offered by the creator alone: the other side asks for it', () => {
     const b = restarting(connectedOther());
     expect(b.names).toEqual(['interrupted interrupted', 'candidate']);
-    expect(b.effect('send')).toMatchObject({ byChannel: false, signal: { gen: GEN, candidates: [] } });
-    const a = connectedCreator().signal({ eventOp: 'candidate', gen: GEN, candidates: [] });
+    expect(b.effect('send')).toMatchObject({ byChannel: false, signal: ask });
+    const a = connectedCreator().signal(ask);
     expect(a.effect('offer')).toMatchObject({ restart: true });
-    expect(a.signal({ eventOp: 'candidate', gen: GEN, candidates: [] }).did).toEqual([]);
+    expect(a.signal(ask).did).toEqual([]);
     expect(b.signal(sdp('offer', 6)).names).toEqual(['accept']);
-    expect(b.take({ kind: 'timer', name: 'repeat' }).did).toEqual([]);
+    expect(b.take(repeat).did).toEqual([]);
   });
 
-  it('and offers no more when the connection comes back by itself', () => {
-    expect(restarting(connectedOther()).take(link('connected'), { kind: 'timer', name: 'repeat' }).names).toEqual(['connected']);
+  it('is asked for again, also after a resume, and never offered by who asks', () => {
+    const b = restarting(connectedOther());
+    for (let i = 0; i < 6; i++) expect(b.take(repeat).effect('send').signal).toEqual(ask);
+    expect(b.take({ kind: 'resumed' }).effect('send').signal).toEqual(ask);
+    expect(b.take(repeat).names).toContain('failed no-answer');
   });
 
-  it('the creator ignores the other one', () => {
-    const a = restarting(connectedCreator());
-    expect(a.names).toContain('offer');
-    expect(a.signal(sdp('offer', 9)).names).toEqual([]);
+  it('is asked for no more when the connection comes back by itself', () => {
+    expect(restarting(connectedOther()).take(link('connected'), repeat).names).toEqual(['connected']);
   });
 
-  it('the other side takes its own back and answers', () => {
-    const b = insisting();
-    expect(b.effect('offer')).toMatchObject({ restart: true });
-    expect(b.signal(sdp('offer', 6)).names).toEqual(['accept']);
-    expect(b.state.neg).toBe('stable');
+  it('that nobody answers leaves alone what stands, and is offered again when there is a reason', () => {
+    const b = connectedOther().take({ kind: 'regather' });
+    for (let i = 0; i < 6; i++) b.take(repeat);
+    expect(b.take(repeat).did).toEqual([]);
+    expect(b.take({ kind: 'regather' }).effect('send').signal).toEqual(ask);
+    const a = connectedCreator().take({ kind: 'regather' });
+    const { n } = a.effect('offer');
+    for (let i = 0; i < 6; i++) expect(a.take(repeat).effect('resend')).toMatchObject({ n });
+    expect(a.take(repeat).did).toEqual([]);
+    expect(a.take({ kind: 'regather' }).effect('resend')).toMatchObject({ n });
+    expect(a.take(repeat).effect('resend')).toMatchObject({ n });
+    expect(a.signal(sdp('answer', n)).names).toEqual(['answered']);
   });
 
-  it('an answer to the one taken back counts for nothing', () => {
-    const b = insisting();
-    const { n } = b.effect('offer');
-    expect(b.signal(sdp('offer', 6)).signal(sdp('answer', n)).names).toEqual([]);
+  it.each(['disconnected', 'failed'] as const)('that nobody has answered is offered again when the connection is %s, and then given up', (state) => {
+    const a = connectedCreator().take({ kind: 'regather' });
+    for (let i = 0; i < 7; i++) a.take(repeat);
+    a.take(link(state));
+    for (let i = 0; i < 6; i++) expect(a.take(repeat).names).toEqual(['resend']);
+    expect(a.take(repeat).names).toContain('failed no-answer');
+  });
+
+  it('offered by the other side is ignored', () => {
+    expect(connectedCreator().signal(sdp('offer', 9)).did).toEqual([]);
+    expect(restarting(connectedCreator()).signal(sdp('offer', 9)).names).not.toContain('accept');
   });
 });
 

@@ -140,7 +140,7 @@ export class Side {
       case 'accept': {
         const c = this.current(e.gen);
         return this.later(() => {
-          c.signaling = 'stable'; // Setting an offer takes an own one back.
+          expect(c.signaling, 'an offer that crosses another').toBe('stable');
           c.theirs = Number(e.sdp.split(' ')[0]);
           c.mine = this.world.fresh();
           c.last = 'answer';

@@ -1,11 +1,10 @@
 /**
  * The negotiation of one pair of users as a pure function: step(state, event) → [state, effects]. No clock, no browser, no randomness.
  *
- * - The side with the smaller id ("creator") alone makes connections and numbers their generations (`gen`); the other one answers the
- *   first offer of a generation. After that each side may offer (ICE restarts). When offers cross, the creator ignores the other's and the
- *   other one takes its own back: perfect negotiation with politeness by id. They rarely cross: the other side asks the creator for a
- *   restart first (a candidate message without candidates: those there are do not work), and offers only when that is not heard.
- *   Firefox, after crossed restarts, now and then goes on without any pair of candidates, and without saying so.
+ * - The side with the smaller id ("creator") alone makes connections, numbers their generations (`gen`) and offers; the other one answers,
+ *   and asks the creator for an ICE restart (a candidate message without candidates: those there are do not work). So offers never cross.
+ *   They must not: Chromium shows no more pictures of a stream after an offer of an ICE restart was rolled back, and Firefox, after
+ *   crossed restarts, now and then goes on without any pair of candidates, and without saying so.
  * - The state runs ahead of the browser: effects are performed one at a time in order, so `neg` tells what the connection will be when all
  *   effects given out so far are done.
  * - Anything may be lost with a dying socket, and is sent again then; so everything may come twice. Offers are numbered (`n`), answers
@@ -115,7 +114,7 @@ export type Effect =
   | { do: 'open'; gen: number; creator: boolean }
   | { do: 'close' }
   | { do: 'offer'; gen: number; n: number; restart: boolean }
-  /** Set the remote offer (taking an own one back), adopt the layout, answer. */
+  /** Set the remote offer, adopt the layout, answer. */
   | { do: 'accept'; gen: number; n: number; sdp: string }
   | { do: 'answered'; gen: number; sdp: string }
   | { do: 'candidates'; gen: number; list: RTCIceCandidateInit[] }
@@ -247,7 +246,11 @@ class Turn {
 
   /** Both sides gather anew in an ICE restart. The pair of candidates in use carries on until another one is there. */
   private regather(): void {
-    if (this.s.open && this.s.link === 'connected') this.restart();
+    const { open, link, neg, gen, offered } = this.s;
+    if (!open || link !== 'connected') return;
+    if (neg !== 'offering') return this.restart();
+    this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
+    this.again();
   }
 
   /** Whether this side sees to it that a connection stands: for what it publishes, or may. The other side waits for the creator to warm one. */
@@ -386,9 +389,9 @@ class Turn {
 
   private offer(gen: number, n: number, sdp: string): void {
     const s = this.s;
+    if (s.creator) return; // Only we offer.
     if (gen < s.gen || (gen === s.gen && !s.open)) return; // Of a generation that is gone.
     if (gen > s.gen) {
-      if (s.creator) return; // Only we number generations: of an earlier session of ours.
       this.reset(gen, { restarts: s.stood ? 0 : s.restarts });
       this.out.push({ do: 'open', gen, creator: false });
       this.timerOn('connect');
@@ -396,8 +399,6 @@ class Turn {
     } else if (n <= s.answered) {
       if (n === s.answered && s.neg === 'stable') this.out.push({ do: 'resend', gen, what: 'answer', n });
       return;
-    } else if (s.neg === 'offering' && s.creator) {
-      return; // Crossed: ours stands, the other side takes its own back.
     }
     // A later offer is an ICE restart. Where the connection is down here too it is this side's as well.
     if (gen === s.gen && s.link !== 'connected') this.set({ restarts: Math.max(1, s.restarts) });
@@ -448,12 +449,14 @@ class Turn {
     } else if (state === 'disconnected') {
       if (link === 'connected') this.report('interrupted', 'interrupted');
       this.set({ link: 'disconnected' });
+      if (this.s.neg === 'offering') this.again();
       this.timerOn('restart');
     } else if (state === 'failed') {
       if (link === 'connected') this.report('interrupted', 'interrupted');
       if (link !== 'new') this.set({ link: 'disconnected' });
       // What was tried has not even been answered: the timer 'repeat' decides.
-      if (this.s.neg === 'offering' || this.s.asking) return;
+      if (this.s.asking) return;
+      if (this.s.neg === 'offering') return this.s.repeats >= REPEATS ? this.again() : undefined;
       if (restarts > 0) this.fail('ice-failed');
       else this.restart();
     }
@@ -470,9 +473,11 @@ class Turn {
     const count = link === 'connected' ? 0 : restarts + 1;
     if (!creator) {
       this.set({ restarts: count, asking: true, repeats: 0 });
-      this.out.push({ do: 'send', byChannel: false, signal: { eventOp: 'candidate', gen, candidates: [] } });
+      this.ask();
     } else if (stood) {
-      this.offerRestart(count);
+      const n = this.s.offered + 1;
+      this.set({ neg: 'offering', offered: n, restarts: count, repeats: 0 });
+      this.out.push({ do: 'offer', gen, n, restart: true });
     } else {
       if (restarts === 0) this.generation(1);
       return;
@@ -481,10 +486,14 @@ class Turn {
     this.timerOn('connect');
   }
 
-  private offerRestart(restarts: number): void {
-    const n = this.s.offered + 1;
-    this.set({ neg: 'offering', offered: n, restarts, asking: false, repeats: 0 });
-    this.out.push({ do: 'offer', gen: this.s.gen, n, restart: true });
+  /** Repeating begins anew. */
+  private again(): void {
+    this.set({ repeats: 0 });
+    this.timerOn('repeat');
+  }
+
+  private ask(): void {
+    this.out.push({ do: 'send', byChannel: false, signal: { eventOp: 'candidate', gen: this.s.gen, candidates: [] } });
   }
 
   private channel(open: boolean): void {
@@ -506,7 +515,7 @@ class Turn {
   }
 
   private timer(name: TimerName): void {
-    const { open, neg, link, creator, gen, offered, repeats } = this.s;
+    const { open, neg, link, creator, gen, offered, repeats, asking } = this.s;
     if (name === 'again') {
       if (!open && this.kept()) this.connect();
     } else if (name === 'restart') {
@@ -514,22 +523,23 @@ class Turn {
     } else if (name === 'connect') {
       if (open && link !== 'connected') this.link('failed');
     } else {
-      if (open && this.s.asking) {
-        this.offerRestart(this.s.restarts);
-        return this.timerOn('repeat');
-      }
-      const waiting = open ? neg === 'offering' : !creator && TYPES.some((t) => this.s.local[t].on);
+      const waiting = open ? asking || neg === 'offering' : !creator && TYPES.some((t) => this.s.local[t].on);
       if (!waiting) return;
-      if (repeats >= REPEATS) return this.fail('no-answer');
+      if (repeats >= REPEATS) {
+        if (link !== 'connected') return this.fail('no-answer');
+        // What stands goes on as it is. An offer cannot be taken back: it is sent again when there is a reason.
+        return this.set({ asking: false });
+      }
       this.set({ repeats: repeats + 1 });
-      if (open) this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
+      if (asking) this.ask();
+      else if (open) this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
       else for (const type of TYPES) this.announce(type);
       this.timerOn('repeat');
     }
   }
 
   private resumed(): void {
-    const { open, neg, link, gen, offered, channel } = this.s;
+    const { open, neg, link, gen, offered, channel, asking } = this.s;
     // What was said last may have been lost with the socket.
     if (!channel) for (const type of TYPES) this.sync(type);
     if (!open) {
@@ -537,6 +547,7 @@ class Turn {
       return;
     }
     if (neg === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
+    else if (asking) this.ask();
     else if (link === 'new') this.out.push({ do: 'recandidate', gen });
   }
 

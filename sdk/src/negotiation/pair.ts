@@ -286,10 +286,7 @@ export class Pair {
 
   private describe(gen: number, n: number, type: 'offer' | 'answer', sdp: string): void {
     if (this.disposed) return;
-    // The side that answered first is the DTLS client, and stays it. Firefox, asked by an offer that leaves it open ('actpass', as all
-    // browsers write it), wants to become the client on an ICE restart, which Chromium then refuses. So it is not left open.
-    const fixed = type === 'offer' && !this.state.creator ? sdp.replace(/a=setup:actpass/g, 'a=setup:active') : sdp;
-    void this.post({ eventOp: 'sdp', gen, n, sdp: { type, sdp: fixed } });
+    void this.post({ eventOp: 'sdp', gen, n, sdp: { type, sdp } });
     this.trickle?.release();
   }
 

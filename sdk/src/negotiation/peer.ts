@@ -128,7 +128,7 @@ export class Peer extends Link {
     return this.sdp();
   }
 
-  /** Sets a remote offer, an own one being rolled back, and answers. `attach` runs once the senders exist. */
+  /** Sets a remote offer and answers. `attach` runs once the senders exist. */
   async accept(sdp: string, attach: () => Promise<void>): Promise<string> {
     await this.pc.setRemoteDescription({ type: 'offer', sdp });
     if (!this.adopted) {

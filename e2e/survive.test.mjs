@@ -1,0 +1,230 @@
+// What a call survives: each thing that networks, servers and laptops do to one, in the laboratory. After each: video both ways in the same
+// streams, nobody has left or joined, one connection and at most one beside it, and no allocation outlives the call.
+// How long the picture stood still is told and judged by make bench-call; here nothing looks at a clock.
+//
+//     IEUM_SOAK=1 sh e2e/run.sh survive.test.mjs       # longer outages, two minutes in the background
+
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { direct, inCall, settled } from './lib/homes.mjs';
+import { labMissing } from './lib/lab.mjs';
+import { PATH } from './lib/process.mjs';
+import { until } from './lib/wait.mjs';
+import { SOAK } from './lib/work.mjs';
+
+const missing = labMissing();
+if (missing) console.log(`SKIPPED: what a call survives, ${missing}`);
+
+const FPS = 15;
+const DIRECT = direct('srflx', 'prflx');
+
+/** A test with a call that is watched from both sides; `returns`: a is away for so long that it leaves and joins again. */
+function survives(name, { a = 'cone', b = 'cone', want = DIRECT, returns = false, ...more }, body) {
+  test(name, { skip: missing ?? false }, (t) => inCall({ a, b, ...more }, async (call) => {
+    const { p, q } = call;
+    await settled(p, q, want);
+    const both = [[p, q], [q, p]];
+    if (!call.firefox) {
+      for (const [x] of both) await x.until('having a second connection', () => e2e.spare.some((pc) => pc.connectionState === 'connected'));
+    }
+    for (const [x, y] of both) await x.evaluate(watch, y.id);
+    await Promise.all([watched(p), watched(q)]);
+    const before = await told(both);
+    try {
+      await body({ ...call, both });
+      await Promise.all([watched(p, 40), watched(q, 40)]);
+    } catch (e) {
+      for (const [x, y] of both) e.message += `\n${x.name}: ${JSON.stringify(await x.evaluate(state, y.id))}`;
+      throw e;
+    }
+    for (const [x, y] of both) {
+      await x.until('told that it is connected', (id) => app.events.filter((e) => e.type === 'peerState' && e.user === id).at(-1).state === 'connected', y.id);
+      await x.until('left with one connection, and one beside it at most', () =>
+        e2e.open().length === 1 && e2e.spare.filter((pc) => pc.connectionState !== 'closed').length <= 1);
+      assert.equal(await x.evaluate((id) => k.getStream(id) === shown.srcObject, y.id), true, 'the same stream');
+      t.diagnostic(`${x.name} saw ${y.name} stand still for ${await x.evaluate(() => Math.round(gap))} ms at most`);
+    }
+    // Who was away for too long has left to the others, who have stayed to it.
+    if (returns) for (const event of ['join', 'leave']) before[1][event]++;
+    assert.deepEqual(await told(both), before);
+    await noAllocationStays(call);
+  }));
+}
+
+/** When both have left the room, the relay has nothing of them. */
+async function noAllocationStays({ server, p, q }) {
+  for (const x of [p, q]) assert.equal((await x.evaluate(() => k.leaveRoom())).code, '200');
+  let stats;
+  await until(() => `without an allocation: ${JSON.stringify(stats)}`, async () => {
+    stats = JSON.parse(await server().get('/dev/stats')).relay;
+    return stats.Allocations === 0;
+  });
+}
+
+for (const oneWay of [false, true]) {
+  survives(`the path between the homes dies${oneWay ? ' in one direction' : ''}: media goes over the relay, then back`, {}, async ({ lab, p, q, both }) => {
+    cut(lab.a, lab.b, oneWay);
+    await overRelay(both);
+    const seconds = SOAK ? 30 : 5;
+    await Promise.all([watched(p, seconds * FPS), watched(q, seconds * FPS)]);
+    mend(...(oneWay ? [lab.a] : [lab.a, lab.b]));
+    await home(both);
+    for (const [x, y] of both) {
+      assert.deepEqual(await x.evaluate((id) => app.events.filter((e) => e.type === 'peerState' && e.user === id).map((e) => e.state).slice(-2), y.id),
+        ['recovering', 'connected']);
+      assert.equal(await x.evaluate(() => e2e.spare.length), 1);
+    }
+  });
+}
+
+survives('a client gets another address', {}, async ({ lab, both }) => {
+  readdress(lab.a.ns);
+  await aware(both);
+});
+
+survives('a NAT gives a client other ports', {}, async ({ lab, both }) => {
+  rebind(lab.a.ns.replace(/a$/, 'nata'));
+  await aware(both);
+});
+
+survives('a network begins to block UDP', {}, async ({ lab, p, both }) => {
+  nft(lab.a.ns, 'table ip cut { chain arriving { type filter hook input priority 0; meta l4proto udp drop; }\n'
+    + 'chain leaving { type filter hook output priority 0; meta l4proto udp drop; }\n}');
+  await aware(both);
+  await p.until('sending over TCP', async () =>
+    (await Promise.all([...e2e.open(), ...e2e.spare].map(e2e.report))).some((r) => r.state === 'connected' && r.local?.relayProtocol === 'tcp'));
+});
+
+for (const [seconds, returns] of [[5, false], [30, true]]) {
+  survives(`a client's cable is pulled for ${seconds} seconds`, { returns }, async ({ lab, p, q, both }) => {
+    const times = await told(both);
+    await lab.set({ link: 'a', set: { down: 'true' } });
+    await p.until('aware that the server is away', () => !k.getSocket().connected);
+    if (returns) await q.until('told that the other has left', (x) => app.count('leave', x.id) > x.leave, { id: p.id, leave: times[1].leave }, 60_000);
+    await lasting(seconds * 1000);
+    await lab.set({ link: 'a', set: { down: 'false' } });
+    await p.until('answered again', async () => (await k.memberList()).code === '200');
+    if (returns) await q.until('told that the other is here again', (x) => app.count('join', x.id) > x.join, { id: p.id, join: times[1].join });
+  });
+}
+
+survives("the server's cable is pulled: a direct call goes on", {}, async ({ lab, p, q }) => {
+  await lab.set({ link: 'srv', set: { down: 'true' } });
+  // Nothing closes these sockets; the SDK has to find out by itself, while the picture goes on.
+  for (const x of [p, q]) await x.until('aware that the server is away', () => !k.getSocket().connected);
+  await Promise.all([watched(p, 30), watched(q, 30)]);
+  await lab.set({ link: 'srv', set: { down: 'false' } });
+  for (const x of [p, q]) await x.until('answered again', async () => (await k.memberList()).code === '200');
+});
+
+survives('the server is killed and starts again: a direct call goes on', { keepData: true }, async ({ server, again, p, q }) => {
+  await server().kill();
+  for (const x of [p, q]) await x.until('aware that the server is away', () => !k.getSocket().connected);
+  await Promise.all([watched(p, 20 * FPS), watched(q, 20 * FPS)]);
+  await again();
+  for (const x of [p, q]) await x.until('answered again', async () => (await k.memberList()).code === '200');
+});
+
+survives('the server is killed and starts again: a relayed call comes back with it', { a: 'sym', b: 'sym', want: { relayed: 1 }, keepData: true },
+  async ({ server, again, p, q, both }) => {
+    await server().kill();
+    await aware(both);
+    await lasting(SOAK ? 20_000 : 5_000);
+    await again();
+    for (const x of [p, q]) await x.until('answered again', async () => (await k.memberList()).code === '200');
+  });
+
+survives('a laptop sleeps for ten seconds', {}, async ({ lab, q }) => {
+  const pids = execFileSync('ip', ['netns', 'pids', lab.a.ns], { env: { ...process.env, PATH }, encoding: 'utf8' }).trim().split(/\s+/).map(Number);
+  assert.ok(pids.length > 1);
+  for (const pid of pids) process.kill(pid, 'SIGSTOP');
+  try {
+    await q.until('aware of it', () => app.events.filter((e) => e.type === 'peerState').at(-1).state === 'recovering');
+    await lasting(10_000);
+  } finally {
+    for (const pid of pids) process.kill(pid, 'SIGCONT');
+  }
+});
+
+/** A wait whose length is the thing that is tested: an outage of so long. */
+const lasting = (ms) => new Promise((over) => setTimeout(over, ms));
+
+/** In the page: what there is with a user, for understanding a failure. */
+async function state(user) {
+  const connections = [];
+  for (const pc of [...e2e.made, ...e2e.spare]) {
+    const { local, remote, video, pairBytes } = await e2e.report(pc);
+    const sends = pc.getSenders().map(({ track }) => track?.kind ?? '-').join();
+    connections.push({ spare: e2e.spare.includes(pc), used: k.getPeer(user) === pc, state: pc.connectionState, ice: pc.iceConnectionState,
+      signaling: pc.signalingState, local, remote, video, pairBytes, sends });
+  }
+  return {
+    socket: k.getSocket().connected, events: app.events.filter((e) => e.user === user).map((e) => `${e.type} ${e.state ?? ''} ${e.reason ?? ''}`), connections,
+    shown: shown.srcObject?.getTracks().map((track) => `${track.kind} ${track.readyState} ${track.muted ? 'muted' : ''}`),
+    element: { paused: shown.paused, ended: shown.ended, readyState: shown.readyState, frames: e2e.frames(shown), pictures },
+  };
+}
+
+/** How often each has been told of the other's coming and going. */
+const told = (both) => Promise.all(both.map(([x, y]) => x.evaluate((id) => ({ join: app.count('join', id), leave: app.count('leave', id) }), y.id)));
+
+/** Both know that nothing passes. */
+async function aware(both) {
+  for (const [x, y] of both) {
+    await x.until('aware of it', (id) => app.events.some((e) => e.type === 'peerState' && e.user === id && e.state === 'recovering'), y.id);
+  }
+}
+
+async function overRelay(both) {
+  for (const [x, y] of both) await x.until('sending over the second connection', (id) => e2e.spare.includes(k.getPeer(id)), y.id);
+}
+
+async function home(both) {
+  for (const [x, y] of both) {
+    await x.until('sending over the first again', (id) => e2e.made[0] === k.getPeer(id), y.id);
+    await x.until('the second silent', () => e2e.spare.every((pc) => pc.getSenders().every((s) => !s.track)));
+  }
+}
+
+/** Gives a client another address of its network, as a new lease would. */
+function readdress(ns) {
+  const ip = (...args) => execFileSync('ip', ['-n', ns, ...args], { env: { ...process.env, PATH }, encoding: 'utf8' });
+  const [, dev, address] = /^\d+: (\S+) +inet (\S+) /m.exec(ip('-o', '-4', 'addr', 'show', 'scope', 'global'));
+  const [, gateway] = /^default via (\S+)/m.exec(ip('-4', 'route'));
+  ip('addr', 'del', address, 'dev', dev);
+  ip('addr', 'add', address.replace(/\d+\//, '77/'), 'dev', dev);
+  ip('route', 'replace', 'default', 'via', gateway);
+}
+
+/** Forgets a NAT's mappings and makes new ones at other ports. */
+function rebind(ns) {
+  nft(ns, 'table ip ports { chain after { type nat hook postrouting priority srcnat - 1; oifname "wan" meta l4proto { tcp, udp } masquerade to :50000-59999; }\n}');
+  execFileSync('ip', ['netns', 'exec', ns, 'conntrack', '-F'], { env: { ...process.env, PATH }, stdio: 'ignore' });
+}
+
+/** In the page: shows a user's camera and keeps the longest time between two pictures in `gap`. */
+function watch(user) {
+  window.shown = document.body.appendChild(Object.assign(document.createElement('video'), { muted: true, autoplay: true, srcObject: k.getStream(user) }));
+  window.gap = 0;
+  let last = performance.now();
+  const next = (now) => {
+    window.gap = Math.max(window.gap, now - last);
+    last = now;
+    window.pictures = (window.pictures ?? 0) + 1;
+    shown.requestVideoFrameCallback(next);
+  };
+  shown.requestVideoFrameCallback(next);
+}
+
+/** Resolves when the page has shown some more pictures in that element. */
+async function watched(p, more = 20) {
+  const now = await p.evaluate(() => window.pictures ?? 0);
+  await p.until('showing pictures', (n) => (window.pictures ?? 0) >= n, now + more);
+}
+
+const nft = (ns, rules) => execFileSync('ip', ['netns', 'exec', ns, 'nft', '-f', '-'], { input: rules, env: { ...process.env, PATH } });
+/** Nothing passes between two homes any more; what comes from the server does. */
+const cut = (a, b, oneWay) => (oneWay ? [[a, b]] : [[a, b], [b, a]]).forEach(([x, y]) => nft(x.ns,
+  `table ip cut { chain arriving { type filter hook input priority 0; ip saddr ${y.public} drop; }\n}`));
+const mend = (...ends) => ends.forEach(({ ns }) => nft(ns, 'delete table ip cut'));
