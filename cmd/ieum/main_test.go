@@ -72,6 +72,8 @@ func TestCommandLine(t *testing.T) {
 		"relays' URLs":           {[]string{"config", "check", "--license-key-file", keys, "--relay-external", "r.example", "--relay-secret-file", keys}, exitUsage, []string{"--relay-external", "turns:host"}},
 		"all of the network":     {[]string{"config", "check", "--license-key-file", keys, "--public-host", "calls.example", "--stun-listen", "off", "--relay-listen", ":3478", "--relay-linger", "0", "--relay-bandwidth=-1"}, exitOK, []string{"good"}},
 		"network faults":         {[]string{"config", "check", "--license-key-file", keys, "--public-host", "x:1", "--stun-listen", "y", "--relay-listen", "z"}, exitUsage, []string{"--public-host", "--stun-listen", "--relay-listen"}},
+		"limits":                 {[]string{"config", "check", "--config", file(t, "m.yaml", "license-key-file: "+keys+"\nmax-connections: -1\nmax-strangers: 8\ntrusted-proxy: ['10.0.0.0/8', '::1']\n")}, exitOK, []string{"good"}},
+		"limits of nobody":       {[]string{"config", "check", "--license-key-file", keys, "--max-connections", "0", "--max-strangers=-2", "--trusted-proxy", "0.0.0.0/0"}, exitUsage, []string{"--max-connections", "--max-strangers", "--trusted-proxy"}},
 		"issue without key":      {[]string{"license", "issue", "--cp-code", "C"}, exitUsage, []string{"license key is required"}},
 		"issue with a bad day":   {[]string{"license", "issue", "--cp-code", "C", "--end", "tomorrow", "--license-key-file", keys}, exitUsage, []string{"YYYY-MM-DD"}},
 		"issue that ended":       {[]string{"license", "issue", "--cp-code", "C", "--start", "2020-01-01", "--end", "2020-02-01", "--license-key-file", keys}, exitUsage, []string{"past"}},

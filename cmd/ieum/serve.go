@@ -36,8 +36,9 @@ type serverFlags struct {
 	ResumeWindow time.Duration `help:"How long a session waits for its lost connection (default 20s)." placeholder:"TIME"`
 	SessionRate  float64       `help:"Messages a second that a session may send on average (default 30)." placeholder:"N"`
 	SessionBurst float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N"`
-	LogLevel     string        `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
-	Dev          bool          `help:"For trying: loopback only unless told otherwise, a license of its own."`
+	limitFlags
+	LogLevel string `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
+	Dev      bool   `help:"For trying: loopback only unless told otherwise, a license of its own."`
 }
 
 // adminFlags say where metrics and health are served.
@@ -93,8 +94,9 @@ func (f serverFlags) config(log io.Writer) node.Config {
 		Listen: f.Listen, PublicHost: f.PublicHost, RelayListen: f.RelayListen, RelayExternal: f.RelayExternal, Relay: f.relayFlags.settings(), Admin: f.adminFlags.settings(),
 		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile, Licenses: f.Licenses,
 		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
-		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst, Version: version(),
-		Log: logTo(log, f.LogLevel),
+		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst,
+		Limits: f.limitFlags.settings(), TrustedProxies: f.TrustedProxy,
+		Version: version(), Log: logTo(log, f.LogLevel),
 	}
 }
 

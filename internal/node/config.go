@@ -15,6 +15,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/relay"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // Config says how one server runs. Only a license key (or Dev) is required.
@@ -47,8 +48,12 @@ type Config struct {
 	ResumeWindow time.Duration // default 20 s
 	SessionRate  float64       // messages a second a session may send on average, default 30
 	SessionBurst float64       // and at once, default 300
-	Version      string
-	Log          *slog.Logger
+	Limits       LimitSettings
+	// TrustedProxies are addresses and networks of proxies whose X-Forwarded-For says who the client is.
+	TrustedProxies []string
+
+	Version string
+	Log     *slog.Logger
 }
 
 // plan is a Config that has been checked, with everything read that has to be read.
@@ -60,7 +65,9 @@ type plan struct {
 	external  *external // nil: a relay of our own
 	cert      *tls.Certificate
 	admin     *admin.Config // nil: no metrics
-	ephemeral bool          // the license key dies with this process
+	gate      transport.GateConfig
+	proxies   []netip.Prefix
+	ephemeral bool // the license key dies with this process
 }
 
 // Validate reports every fault at once, without opening a socket or writing a file.
@@ -92,6 +99,10 @@ func (c Config) plan(write bool) (*plan, error) {
 	fault(p.planRelay())
 	var err error
 	p.admin, err = p.Admin.plan(p.Log)
+	fault(err)
+	p.gate, err = p.Limits.plan()
+	fault(err)
+	p.proxies, err = parseProxies(p.TrustedProxies)
 	fault(err)
 	if c.ResumeWindow < 0 || c.ResumeWindow > time.Hour {
 		fault(errors.New("--resume-window: must be between 0 and 1h"))

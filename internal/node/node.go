@@ -34,6 +34,7 @@ type Node struct {
 	turn  *turnPort         // nil without a port for STUN and TURN alone
 	data  *data             // nil without a data folder
 	hub   *signaling.Hub
+	gate  *transport.Gate
 	ws    *transport.WebSocket
 	sio   *socketio.Server
 	http  *http.Server
@@ -63,9 +64,10 @@ func Start(c Config) (_ *Node, err error) {
 	if err = n.openPorts(); err != nil {
 		return nil, err
 	}
-	conns := transport.Config{AnyOrigin: p.Dev, Log: p.Log}
+	n.gate = transport.NewGate(p.gate)
+	conns := transport.Config{AnyOrigin: p.Dev, Gate: n.gate, TrustedProxies: p.proxies, Log: p.Log}
 	n.ws = transport.NewWebSocket(conns, n.hub.Accept)
-	n.sio = socketio.New(socketio.Config{Conn: conns}, n.hub.Accept)
+	n.sio = socketio.New(socketio.Config{Conn: conns, MaxSessions: sessions(n.gate.Connections())}, n.hub.Accept)
 	handler, err := n.routes()
 	if err != nil {
 		return nil, err
@@ -143,7 +145,7 @@ func (n *Node) openPorts() error {
 
 func (n *Node) openAdmin() error {
 	ports := portCollector{"all": n.door}
-	more := []prometheus.Collector{admin.Signaling(n.hub.Stats), ports, prometheus.NewGaugeFunc(
+	more := []prometheus.Collector{admin.Signaling(n.hub.Stats), admin.Limits(n.limitsHit), ports, prometheus.NewGaugeFunc(
 		prometheus.GaugeOpts{Name: "ieum_signaling_connections", Help: "Open connections of clients, of all carriers."},
 		func() float64 { return float64(n.ws.Count() + n.sio.Count()) })}
 	if n.turn != nil {
@@ -163,6 +165,12 @@ func (n *Node) openAdmin() error {
 	}
 	n.admin, err = startAdmin(n.plan.admin, n.plan.Admin.Listen != "", r, n.ready)
 	return err
+}
+
+// limitsHit counts what was refused, by the names that docs/operating.md lists.
+func (n *Node) limitsHit() map[string]uint64 {
+	door := n.gate.Stats()
+	return map[string]uint64{"connections": door.Connections, "strangers": door.Strangers}
 }
 
 // ready tells why calls are not served well, if so.

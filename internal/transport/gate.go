@@ -47,6 +47,9 @@ func NewGate(c GateConfig) *Gate {
 	return &Gate{strangers: c.Strangers, connections: c.Connections, bySource: map[netip.Prefix]int{}}
 }
 
+// Connections is the most that may be connected, but for those that resume; negative: there is no limit.
+func (g *Gate) Connections() int { return g.connections }
+
 // Enter counts a connection of a stranger. A status other than 0 is the HTTP answer that refuses it: it is not counted then.
 func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int) {
 	if g == nil {

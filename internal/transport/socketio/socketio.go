@@ -34,7 +34,7 @@ type Config struct {
 	PingInterval   time.Duration // from one ping to the next, default 25 s
 	PingTimeout    time.Duration // how long an answer may take, default 20 s
 	UpgradeTimeout time.Duration // from a WebSocket that takes over to the client's word that it does, default 10 s
-	MaxSessions    int           // default 20,000; more are told to come back later
+	MaxSessions    int           // default 20,000, negative: no limit; more are told to come back later
 }
 
 func (c *Config) defaults() {
@@ -228,7 +228,7 @@ func (s *Server) open(version int, peer transport.Peer) *session {
 	c.since = time.Now()
 	c.joined = version == 3 // there the server connects its client to "/" unasked
 	s.mu.Lock()
-	if s.closed || len(s.sessions) >= s.cfg.MaxSessions {
+	if s.closed || (s.cfg.MaxSessions >= 0 && len(s.sessions) >= s.cfg.MaxSessions) {
 		s.mu.Unlock()
 		return nil
 	}

@@ -1,0 +1,14 @@
+package main
+
+import "github.com/ieum-rtc/ieum/internal/node"
+
+// limitFlags bound what clients may cost. They are pointers: 0 would let nobody in, and is a fault.
+type limitFlags struct {
+	MaxConnections *int     `help:"Connections of clients at a time; those that resume find room for an eighth more (default 50000; -1 no limit)." placeholder:"N"`
+	MaxStrangers   *int     `help:"Connections of one address whose users have not registered yet (default 50; -1 no limit)." placeholder:"N"`
+	TrustedProxy   []string `help:"Address or network of a proxy whose X-Forwarded-For says who the client is; repeatable." placeholder:"CIDR"`
+}
+
+func (f limitFlags) settings() node.LimitSettings {
+	return node.LimitSettings{Connections: f.MaxConnections, Strangers: f.MaxStrangers}
+}

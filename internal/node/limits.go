@@ -1,0 +1,67 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// LimitSettings bound what clients may cost. nil is the default, -1 no limit.
+type LimitSettings struct {
+	Connections *int // open at a time, of both carriers; see transport.GateConfig, as for Strangers
+	Strangers   *int // of one address, whose users are not known yet
+}
+
+// plan returns the limits of the carriers, and every fault.
+func (l LimitSettings) plan() (transport.GateConfig, error) {
+	var gate transport.GateConfig
+	var faults []error
+	for _, of := range []struct {
+		flag string
+		n    *int
+		into *int
+	}{
+		{"--max-connections", l.Connections, &gate.Connections},
+		{"--max-strangers", l.Strangers, &gate.Strangers},
+	} {
+		switch {
+		case of.n == nil:
+		case *of.n == 0 || *of.n < -1:
+			faults = append(faults, fmt.Errorf("%s: must be at least 1, or -1 for no limit", of.flag))
+		default:
+			*of.into = *of.n
+		}
+	}
+	return gate, errors.Join(faults...)
+}
+
+// sessions is the bound of the carrier for Socket.IO: those that have just ended, which the gate has let go, need a place too.
+func sessions(connections int) int {
+	if connections < 0 {
+		return -1
+	}
+	return connections + connections/4
+}
+
+// parseProxies reads networks or single addresses.
+func parseProxies(list []string) ([]netip.Prefix, error) {
+	var networks []netip.Prefix
+	var faults []error
+	for _, s := range list {
+		n, err := netip.ParsePrefix(s)
+		if a, alone := netip.ParseAddr(s); alone == nil && a.Zone() == "" {
+			n, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		switch {
+		case err != nil || n.Addr().Is4In6():
+			faults = append(faults, fmt.Errorf("--trusted-proxy: %q is neither an address nor a network like 192.0.2.0/24", s))
+		case n.Bits() == 0:
+			faults = append(faults, fmt.Errorf("--trusted-proxy: %q is everybody, and everybody could then come from any address: name the proxies", s))
+		default:
+			networks = append(networks, n.Masked())
+		}
+	}
+	return networks, errors.Join(faults...)
+}

@@ -1,0 +1,127 @@
+package node
+
+import (
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/lxzan/gws"
+)
+
+// knock asks for a connection as a client behind a proxy of this machine, and returns the status. One that was let in stays.
+func knock(t *testing.T, n *Node, path, from string) int {
+	t.Helper()
+	url := strings.TrimPrefix(n.URLs()[0], "http") + path
+	if strings.HasPrefix(path, "socket.io") {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", "http"+url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Forwarded-For", from)
+		res, err := insecure.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	h := &answers{got: make(chan []byte, 1), done: make(chan struct{})}
+	ws, res, err := gws.NewClient(h, &gws.ClientOption{Addr: "ws" + url, RequestHeader: http.Header{"X-Forwarded-For": {from}}})
+	if err != nil {
+		if res == nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode
+	}
+	go ws.ReadLoop()
+	t.Cleanup(func() {
+		_ = ws.NetConn().Close()
+		<-h.done
+	})
+	return res.StatusCode
+}
+
+func TestBothCarriersCountTheSameStrangers(t *testing.T) {
+	n := start(t, Config{
+		Dev: true, Admin: AdminSettings{Listen: "127.0.0.1:0"}, TrustedProxies: []string{"127.0.0.0/8"},
+		Limits: LimitSettings{Strangers: new(2), Connections: new(3)},
+	})
+	const polling = "socket.io/?EIO=4&transport=polling"
+	for i, k := range []struct {
+		path, from string
+		want       int
+	}{
+		{"signal", "203.0.113.1", 101},
+		{polling, "203.0.113.1", 200},
+		{"signal", "203.0.113.1", 429},
+		{polling, "203.0.113.1", 429},
+		{"signal", "203.0.113.2", 101},
+		{"signal", "203.0.113.3", 503},
+		{polling, "203.0.113.3", 503},
+		{"signal?resume", "203.0.113.3", 101},
+		{polling + "&resume", "203.0.113.3", 503}, // an eighth of three and one is full too
+	} {
+		if got := knock(t, n, k.path, k.from); got != k.want {
+			t.Errorf("%d: %s from %s: %d, want %d", i, k.path, k.from, got, k.want)
+		}
+	}
+	_, text := get(t, "http://"+n.AdminAddr().String()+"/metrics")
+	for _, line := range []string{`ieum_limits_total{limit="strangers"} 2`, `ieum_limits_total{limit="connections"} 3`} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("no %s in the metrics", line)
+		}
+	}
+}
+
+func TestWithoutATrustedProxyNobodySaysWhereItComesFrom(t *testing.T) {
+	n := start(t, Config{Dev: true, Limits: LimitSettings{Strangers: new(1)}})
+	for range 3 { // all on loopback, which has no limit of its own
+		if got := knock(t, n, "signal", "203.0.113.1"); got != 101 {
+			t.Errorf("%d, want 101", got)
+		}
+	}
+}
+
+func TestLimitsThatLetNobodyInAreFaults(t *testing.T) {
+	c := Config{
+		Dev: true, TrustedProxies: []string{"0.0.0.0/0", "::/0", "proxy.example", "::ffff:10.0.0.1", "fe80::1%eth0"},
+		Limits: LimitSettings{Strangers: new(0), Connections: new(-2)},
+	}
+	err := c.Validate()
+	if err == nil {
+		t.Fatal("no fault")
+	}
+	for _, want := range []string{
+		"--max-strangers: must be at least 1", "--max-connections: must be at least 1", `"0.0.0.0/0" is everybody`, `"::/0" is everybody`,
+		`"proxy.example" is neither`, `"::ffff:10.0.0.1" is neither`, `"fe80::1%eth0" is neither`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not said in %v", want, err)
+		}
+	}
+	c.TrustedProxies = []string{"10.0.0.7", "10.1.2.3/16", "2001:db8::/32", "::1"}
+	c.Limits = LimitSettings{Strangers: new(-1), Connections: new(-1)}
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who reads a metric or a refusal must find it in the table.
+func TestLimitsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(text), "\n## Limits\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	if !found {
+		t.Fatal("docs/operating.md has no section about limits")
+	}
+	n := start(t, Config{Dev: true})
+	for name := range n.limitsHit() {
+		if !strings.Contains(table, "| `"+name+"` |") {
+			t.Errorf("%s is not in the table of limits", name)
+		}
+	}
+}
