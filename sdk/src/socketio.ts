@@ -71,6 +71,8 @@ export class Socket {
   private wanted = false;
   private lastAck = 0;
   private attempts = 0;
+  /** It was connected before: a full server has a place for who comes back, but must be told when the socket opens. */
+  private known = false;
   private patience = 0;
   private opening: Timer;
   private silence: Timer;
@@ -100,6 +102,7 @@ export class Socket {
   connect(): this {
     if (this.wanted) return this;
     this.wanted = true;
+    this.known = false;
     this.attempts = 0;
     this.open();
     return this;
@@ -177,7 +180,7 @@ export class Socket {
   private open(): void {
     let socket: WebSocketLike;
     try {
-      socket = this.create(this.url);
+      socket = this.create(this.known ? `${this.url}&resume` : this.url);
     } catch (error) {
       this.failed(error instanceof Error ? error : new Error('websocket error'));
       return;
@@ -269,7 +272,7 @@ export class Socket {
     clearTimeout(this.opening);
     this.attempts = 0;
     this.id = id;
-    this.connected = true;
+    this.connected = this.known = true;
     const waiting = this.waiting;
     this.waiting = [];
     // Before the listeners, whose own events are newer.

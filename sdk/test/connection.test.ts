@@ -8,6 +8,7 @@ let connection: Connection;
 
 function make(hooks: Partial<Hooks> = {}): Connection {
   return new Connection('ws://server/signal', {
+    resumes: () => false,
     handshake: async (ask) => {
       const answer = await ask({ eventOp: 'register' });
       return answer.code === '200' ? verdict : 'retry';

@@ -114,7 +114,7 @@ describe('init', () => {
     expect(await session.init(LICENSE, 'KP-1', undefined, undefined, undefined, false)).toMatchObject({ code: '401', hint: expect.stringContaining('swapped') });
   });
 
-  it.each([['401'], ['409'], ['413'], ['445']])('passes %s on with sentence and hint, closes, and can be called again', async (code) => {
+  it.each([['401'], ['409'], ['413'], ['429'], ['445']])('passes %s on with sentence and hint, closes, and can be called again', async (code) => {
     const result = session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
     FakeSocket.last.open();
     FakeSocket.last.answer('register', { code, message: 'Because.', hint: 'Do this.' });
@@ -315,9 +315,19 @@ describe('the same page coming back', () => {
     const socket = await again(registered({ resumed: true, resume: 'secret 2', room: info(9, 'me', 'b', 'c') }));
     expect(socket.sent[0]).toMatchObject({ eventOp: 'register', userId: 'me', resume: 'secret' });
     expect(socket.sent[0]).not.toHaveProperty('forced');
+    expect(socket.url).toBe('wss://server:7102/signal?resume');
     expect(seen).toEqual(['leave a', 'join c', 'resumed']);
     await again(registered({ resumed: true, room: info(9, 'me', 'b', 'c') }));
     expect(FakeSocket.last.sent[0]).toMatchObject({ resume: 'secret 2' });
+  });
+
+  it('waits for a server that has had too much of it', async () => {
+    await init();
+    await join('a');
+    await again({ code: '429', message: 'Because.' });
+    expect(seen).toEqual([]);
+    await again(registered({ resumed: true, room: info(5, 'me', 'a') }));
+    expect(seen).toEqual(['resumed']);
   });
 
   it('says what it has seen of the room, and hears what was said since', async () => {

@@ -311,6 +311,20 @@ describe('coming back', () => {
     expect(pause()).toBe(1000);
   });
 
+  it('says that it comes back, until it has been ended', () => {
+    const first = connected();
+    expect(first.url).not.toContain('resume');
+    first.cut();
+    pause();
+    expect(Wire.last.url).toBe(`${first.url}&resume`);
+    Wire.last.cut();
+    pause();
+    expect(Wire.last.url).toBe(`${first.url}&resume`);
+    Wire.last.accept();
+    socket.disconnect().connect();
+    expect(Wire.last.url).toBe(first.url);
+  });
+
   it('is spread by chance', () => {
     for (const [random, want] of [[0, 500], [0.999999, 1500]] as const) {
       vi.spyOn(Math, 'random').mockReturnValue(random);

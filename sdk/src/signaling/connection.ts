@@ -16,6 +16,8 @@ export type Verdict = 'up' | 'retry' | 'stop';
 export type Ask = (message: Request) => Promise<Answer>;
 
 export interface Hooks {
+  /** The handshake will go on with a session. A full server has a place for it, but must be told before the socket opens. */
+  resumes(): boolean;
   /** Registers or resumes on a fresh socket. Requests of the app wait until it says 'up'. */
   handshake(ask: Ask): Promise<Verdict>;
   message(incoming: Incoming): void;
@@ -172,7 +174,7 @@ export class Connection {
     this.state = 'opening';
     let socket: WebSocketLike;
     try {
-      socket = this.create(this.url);
+      socket = this.create(this.hooks.resumes() ? `${this.url}?resume` : this.url);
     } catch {
       return this.lost(0);
     }

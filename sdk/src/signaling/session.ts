@@ -200,6 +200,7 @@ export class Session {
     this.credentials = credentials;
     this.handoff = takeHandoff(credentials.cpCode, credentials.wished ?? '');
     this.connection = new Connection(`${this.origin.replace(/^http/, 'ws')}/signal`, {
+      resumes: () => this.mode === 'resume',
       handshake: (ask) => this.handshake(ask),
       message: (incoming) => this.receive(incoming),
       up: () => this.up(),
@@ -253,7 +254,8 @@ export class Session {
       this.accept(registered, lost || (this.mode !== 'fresh' && !registered.resumed));
       return 'up';
     }
-    if (['429', '500', '504'].includes(answer.code)) return 'retry';
+    // 429 takes up to a minute: a session waits for that, who calls init() is told.
+    if (['500', '504'].includes(answer.code) || (answer.code === '429' && !this.starting)) return 'retry';
     const failed = answer.code === '200' ? failure('500') : failure(answer.code, answer.message, answer.hint);
     if (this.starting) this.started(failed);
     else this.end(answer.code === '409' ? taken() : failed, answer.code === '409' ? 'replaced' : 'session-ended');
