@@ -10,8 +10,7 @@ import (
 
 // GateConfig bounds what may be connected. The zero value of a number means its default, a negative one no limit.
 type GateConfig struct {
-	// Strangers are connections of one address (IPv6: one /64) whose user is not known yet, default 50. Loopback has no limit: it
-	// is where a proxy is that nobody told us of, with everybody behind it.
+	// Strangers are connections of one Source whose user is not known yet, default 50.
 	Strangers int
 	// Connections are all of them, default 50,000. Clients that say that they resume find room for an eighth more: what is shed under
 	// load is new, never a session that goes on.
@@ -55,7 +54,7 @@ func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int) {
 	if g == nil {
 		return 0
 	}
-	source := sourceOf(addr)
+	source := Source(addr)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	room := g.connections
@@ -66,12 +65,14 @@ func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int) {
 		g.full.Add(1)
 		return http.StatusServiceUnavailable
 	}
-	if g.strangers > 0 && g.bySource[source] >= g.strangers && !addr.IsLoopback() {
+	if g.strangers > 0 && source.IsValid() && g.bySource[source] >= g.strangers {
 		g.crowded.Add(1)
 		return http.StatusTooManyRequests
 	}
 	g.open++
-	g.bySource[source]++
+	if source.IsValid() {
+		g.bySource[source]++
+	}
 	return 0
 }
 
@@ -82,7 +83,7 @@ func (g *Gate) Know(addr netip.Addr) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.know(sourceOf(addr))
+	g.know(Source(addr))
 }
 
 func (g *Gate) know(source netip.Prefix) {
@@ -100,8 +101,22 @@ func (g *Gate) Leave(addr netip.Addr, stranger bool) {
 	defer g.mu.Unlock()
 	g.open--
 	if stranger {
-		g.know(sourceOf(addr))
+		g.know(Source(addr))
 	}
+}
+
+// Source is whom a limit by address counts: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address of it has
+// all. It is invalid, and there is no limit, for loopback: that is where a proxy is that nobody told us of, with everybody behind it.
+func Source(a netip.Addr) netip.Prefix {
+	if a = a.Unmap().WithZone(""); a.IsLoopback() {
+		return netip.Prefix{}
+	}
+	bits := 64
+	if a.Is4() {
+		bits = 32
+	}
+	p, _ := a.Prefix(bits)
+	return p
 }
 
 // Stats counts.

@@ -221,21 +221,10 @@ func (s *Switch) forget(u *undecided) {
 // limited is the source of a connection that MaxOfAddress concerns; invalid: it does not.
 func limited(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
-	if !ok || tcp.IP.IsLoopback() {
+	if !ok {
 		return netip.Prefix{}
 	}
-	return sourceOf(tcp.AddrPort().Addr())
-}
-
-// sourceOf is whom a limit by address counts: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address of it has all.
-func sourceOf(a netip.Addr) netip.Prefix {
-	a = a.Unmap().WithZone("")
-	bits := 64
-	if a.Is4() {
-		bits = 32
-	}
-	p, _ := a.Prefix(bits)
-	return p
+	return Source(tcp.AddrPort().Addr())
 }
 
 // decide reads the first bytes and hands the connection to whom it belongs.
