@@ -15,6 +15,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/relay"
+	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -66,6 +67,7 @@ type plan struct {
 	cert      *tls.Certificate
 	admin     *admin.Config // nil: no metrics
 	gate      transport.GateConfig
+	limits    signaling.Limits
 	proxies   []netip.Prefix
 	ephemeral bool // the license key dies with this process
 }
@@ -100,7 +102,7 @@ func (c Config) plan(write bool) (*plan, error) {
 	var err error
 	p.admin, err = p.Admin.plan(p.Log)
 	fault(err)
-	p.gate, err = p.Limits.plan()
+	p.gate, p.limits, err = p.Limits.plan()
 	fault(err)
 	p.proxies, err = parseProxies(p.TrustedProxies)
 	fault(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -12,11 +13,12 @@ import (
 type LimitSettings struct {
 	Connections *int // open at a time, of both carriers; see transport.GateConfig, as for Strangers
 	Strangers   *int // of one address, whose users are not known yet
+
+	Takeovers *int // a minute; see signaling.Limits
 }
 
-// plan returns the limits of the carriers, and every fault.
-func (l LimitSettings) plan() (transport.GateConfig, error) {
-	var gate transport.GateConfig
+// plan returns the limits of the carriers and of signaling, and every fault.
+func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limits, _ error) {
 	var faults []error
 	for _, of := range []struct {
 		flag string
@@ -25,6 +27,7 @@ func (l LimitSettings) plan() (transport.GateConfig, error) {
 	}{
 		{"--max-connections", l.Connections, &gate.Connections},
 		{"--max-strangers", l.Strangers, &gate.Strangers},
+		{"--max-takeovers", l.Takeovers, &limits.Takeovers},
 	} {
 		switch {
 		case of.n == nil:
@@ -34,7 +37,7 @@ func (l LimitSettings) plan() (transport.GateConfig, error) {
 			*of.into = *of.n
 		}
 	}
-	return gate, errors.Join(faults...)
+	return gate, limits, errors.Join(faults...)
 }
 
 // sessions is the bound of the carrier for Socket.IO: those that have just ended, which the gate has let go, need a place too.

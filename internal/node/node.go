@@ -89,7 +89,8 @@ func (n *Node) openHub() (err error) {
 	p, local := n.plan, signaling.NewLocal()
 	cfg := signaling.Config{
 		Node: newNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: n.issuer(),
-		ResumeKeys: p.licenses.DeriveAll("resume secret", 32), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst, Log: p.Log,
+		ResumeKeys: p.licenses.DeriveAll("resume secret", 32), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst,
+		Limits: p.limits, Log: p.Log,
 	}
 	if p.Data != "" {
 		if n.data, err = openData(p.Data, p.Log); err != nil {
@@ -169,8 +170,9 @@ func (n *Node) openAdmin() error {
 
 // limitsHit counts what was refused, by the names that docs/operating.md lists.
 func (n *Node) limitsHit() map[string]uint64 {
-	door := n.gate.Stats()
-	return map[string]uint64{"connections": door.Connections, "strangers": door.Strangers}
+	hits, door := n.hub.LimitsHit(), n.gate.Stats()
+	hits["connections"], hits["strangers"] = door.Connections, door.Strangers
+	return hits
 }
 
 // ready tells why calls are not served well, if so.

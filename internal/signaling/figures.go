@@ -14,7 +14,7 @@ import (
 // figures are counted where every message passes: each has a place of its own, found without allocating, whatever a client sends.
 type figures struct {
 	relayed, spoofed, flooded atomic.Uint64
-	resumed, overflowed       atomic.Uint64
+	resumed, overflowed, late atomic.Uint64
 	answered                  [][]atomic.Uint64                  // by place in opNames and codeNames
 	refused                   []atomic.Uint64                    // by place in loginReasons
 	joins                     [len(joinBounds) + 1]atomic.Uint64 // by place in joinBounds, and beyond

@@ -37,6 +37,7 @@ type Config struct {
 	LoginTimeout time.Duration // from connecting to a successful register, default 10 s
 	Rate         float64       // messages a second a session may send on average, default 30
 	Burst        float64       // and at once, default 300
+	Limits       Limits
 	Rooms        room.Limits
 	Log          *slog.Logger
 }
@@ -68,6 +69,7 @@ func (c *Config) defaults() {
 	if c.Burst == 0 {
 		c.Burst = 300
 	}
+	c.Limits.defaults()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,7 +87,7 @@ type Hub struct {
 
 	ownership sync.Mutex // see createHere
 
-	takeovers takeovers
+	tallies
 
 	life    sync.RWMutex // read-held by whatever runs outside a connection's reader, see enter
 	closing bool
@@ -117,7 +119,7 @@ func New(cfg Config) (*Hub, error) {
 		return nil, err
 	}
 	cfg.defaults()
-	h := &Hub{cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{})}
+	h := &Hub{cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{}), tallies: newTallies(cfg.Limits)}
 	h.counters.init()
 	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
 	h.stop = cfg.Bus.Serve(cfg.Node, h.fromBus)
@@ -132,7 +134,10 @@ func New(cfg Config) (*Hub, error) {
 // Accept takes a new connection; see transport.
 func (h *Hub) Accept(conn transport.Conn) transport.Receiver {
 	c := &client{hub: h, conn: conn}
-	c.login = time.AfterFunc(h.cfg.LoginTimeout, func() { conn.Close(protocol.ClosePolicy, "no register in time") })
+	c.login = time.AfterFunc(h.cfg.LoginTimeout, func() {
+		h.counters.late.Add(1)
+		conn.Close(protocol.ClosePolicy, "no register in time")
+	})
 	return c
 }
 

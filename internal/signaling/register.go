@@ -153,7 +153,7 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error
 		if !forced || (!mine && s.grant.User == nil && !s.grant.LegacyForced) {
 			return ErrTaken
 		}
-		if !mine && !h.takeovers.allow(userKey{s.tenant, s.user}, time.Now()) {
+		if !mine && !h.takeovers.take(userKey{s.tenant, s.user}) {
 			return errTakeovers
 		}
 		if err := h.evict(ctx, seat); err != nil {
