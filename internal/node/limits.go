@@ -14,7 +14,7 @@ type LimitSettings struct {
 	Connections *int // open at a time, of both carriers; see transport.GateConfig, as for Strangers
 	Strangers   *int // of one address, whose users are not known yet
 
-	Takeovers *int // a minute; see signaling.Limits
+	FailedLogins, Takeovers *int // a minute; see signaling.Limits
 }
 
 // plan returns the limits of the carriers and of signaling, and every fault.
@@ -27,6 +27,7 @@ func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limit
 	}{
 		{"--max-connections", l.Connections, &gate.Connections},
 		{"--max-strangers", l.Strangers, &gate.Strangers},
+		{"--max-failed-logins", l.FailedLogins, &limits.FailedLogins},
 		{"--max-takeovers", l.Takeovers, &limits.Takeovers},
 	} {
 		switch {

@@ -17,6 +17,7 @@ var (
 	errOrigin        = errors.New("origin not allowed")
 	errTokenUser     = errors.New("user token of another user")
 	errTokenRoom     = errors.New("room not in the user token")
+	errLogins        = errors.New("too many failed logins of the address")
 	errTakeovers     = errors.New("user id taken over too often")
 	errGone          = errors.New("session is gone")
 	errInRoom        = errors.New("in another room")
@@ -52,6 +53,7 @@ var outcomes = []struct {
 	{errOrigin, protocol.NoPermission, "Pages of this origin may not use the license.", "Ask the operator to add the page's origin to the license."},
 	{errTokenUser, protocol.NoPermission, "The user token is for another user id.", "Leave the user id out, or get a token for this one."},
 	{errTokenRoom, protocol.NoPermission, "The user token does not admit to this room.", "Ask your backend for a token whose rooms contain it."},
+	{errLogins, protocol.TooMany, "Too many logins from your address have failed.", "Wait a minute; then use the cpCode and authKey as issued."},
 	{errTakeovers, protocol.TooMany, "The user id was taken over too often.", "Wait a minute; another page may be doing the same."},
 	{errNoTarget, protocol.NoData, "No such user in this room.", "Both users must have joined the same room."},
 	{errGone, protocol.NotRegistered, "The session is gone.", "Register again."},

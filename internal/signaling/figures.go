@@ -71,6 +71,7 @@ var loginReasons = []loginReason{
 	{"license", license.ErrRefused},
 	{"origin", errOrigin},
 	{"token_user", errTokenUser},
+	{"failed_logins", errLogins},
 	{"takeovers", errTakeovers},
 	{"gone", errGone},
 	{"in_use", ErrTaken},

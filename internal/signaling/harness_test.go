@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -159,12 +160,26 @@ func (l *pipeListener) Close() error {
 
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7102} }
 
-// dial opens a plain connection to the node.
+// dial opens a plain connection to the node, from nowhere.
 func (n *testNode) dial() net.Conn {
 	ours, theirs := net.Pipe()
 	n.pipes.conns <- theirs
 	return ours
 }
+
+// dialFrom is dial from an address.
+func (n *testNode) dialFrom(addr string) net.Conn {
+	ours, theirs := net.Pipe()
+	n.pipes.conns <- addressed{theirs, net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 50000))}
+	return ours
+}
+
+type addressed struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (a addressed) RemoteAddr() net.Addr { return a.remote }
 
 // peer is a test client. What it gets is kept; expect methods wait, in virtual time, until everything has settled.
 type peer struct {
@@ -225,7 +240,18 @@ func (p *peer) OnClose(_ *gws.Conn, err error) {
 
 func (w *world) connect(node int, headers ...string) *peer {
 	w.Helper()
-	p := &peer{w: w, nc: w.nodes[node].dial(), ended: make(chan struct{})}
+	return w.over(w.nodes[node].dial(), headers...)
+}
+
+// from is connect from an address, to the first node.
+func (w *world) from(addr string) *peer {
+	w.Helper()
+	return w.over(w.nodes[0].dialFrom(addr))
+}
+
+func (w *world) over(nc net.Conn, headers ...string) *peer {
+	w.Helper()
+	p := &peer{w: w, nc: nc, ended: make(chan struct{})}
 	h := http.Header{}
 	for i := 0; i < len(headers); i += 2 {
 		h.Set(headers[i], headers[i+1])

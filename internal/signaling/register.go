@@ -24,8 +24,16 @@ func (r *request) register() error {
 	}
 	h := r.c.hub
 	p := h.proofOf(q)
+	source := transport.Source(r.c.conn.Peer().Addr.Addr())
+	limited := p == nil && source.IsValid()
+	if limited && h.failedLogins.spent(source) {
+		return errLogins // not logged: whoever has come so far could fill the log
+	}
 	grant, err := h.admit(q, p)
 	if err != nil {
+		if limited && guessed(err) {
+			h.failedLogins.add(source)
+		}
 		h.cfg.Log.Info("login refused", "node", h.cfg.Node, "reason", err)
 		return err
 	}

@@ -1,0 +1,118 @@
+package signaling
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+)
+
+func (w *world) hits(limit string, want uint64) {
+	w.Helper()
+	if got := w.nodes[0].hub.LimitsHit()[limit]; got != want {
+		w.Errorf("%d refusals by the limit %s, want %d", got, limit, want)
+	}
+}
+
+// guesses registers with the world's license but for its last signs.
+func (p *peer) guesses(want string) {
+	p.w.Helper()
+	p.want(want, msg{"eventOp": "register", "cpCode": p.w.cpCode, "authKey": p.w.authKey[:len(p.w.authKey)-4] + "AAAA"})
+}
+
+func TestFailedLoginsCloseTheAddress(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		for range 12 { // an office: who gets in does not count
+			w.from("192.0.2.1").register("")
+		}
+		live := w.from("192.0.2.1")
+		live.register("live")
+		lost := w.from("192.0.2.1")
+		lost.register("lost")
+		lost.lose()
+
+		one, two := w.from("192.0.2.1"), w.from("192.0.2.1")
+		for range 5 {
+			one.guesses("401")
+			two.guesses("401")
+			time.Sleep(time.Second)
+		}
+		good := msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey}
+		w.says(one.want("429", good), "from your address", "Wait a minute")
+		one.guesses("429")
+		w.from("192.0.2.1").want("429", good)
+		w.hits("failed_logins", 3)
+		if n := w.nodes[0].hub.Stats().Refused["failed_logins"]; n != 3 {
+			w.Errorf("%d refused logins have it as their reason, want 3", n)
+		}
+
+		// nobody else is concerned: not who is in, not who goes on, not other addresses
+		live.want("200", msg{"eventOp": "keepAlive"})
+		if a := w.from("192.0.2.1").register("lost", "resume", lost.secret); a["resumed"] != true {
+			w.Errorf("resumed: %v", a)
+		}
+		w.from("192.0.2.2").register("")
+
+		time.Sleep(55*time.Second - time.Nanosecond)
+		synctest.Wait()
+		w.from("192.0.2.1").want("429", good)
+		time.Sleep(time.Nanosecond) // a minute since the first
+		w.from("192.0.2.1").register("")
+	})
+}
+
+func TestFailedLoginsCountByPrefixAndNotOnLoopback(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		for range 11 {
+			p := w.from("127.0.0.1")
+			p.guesses("401")
+			p.lose()
+			p = w.connect(0) // of an address that is not known
+			p.guesses("401")
+			p.lose()
+		}
+		p := w.from("2001:db8::1")
+		for range 10 {
+			p.guesses("401")
+		}
+		w.from("2001:db8::ffff:2").guesses("429")
+		w.from("2001:db8:0:1::1").guesses("401")
+		w.hits("failed_logins", 1)
+	})
+}
+
+// Tokens of a whole office run out together, and it comes with new ones.
+func TestWhatIsGenuineIsNoGuess(t *testing.T) {
+	in(t, 1, requireToken, func(w *world) {
+		p := w.from("192.0.2.1")
+		old := w.token("kim", func(u *license.UserParams) { u.Expires = time.Now().Add(time.Second) })
+		time.Sleep(2 * time.Second)
+		for range 11 {
+			p.want("401", w.login(old))
+			p.want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey}) // the license alone admits nobody
+			p.want("413", w.login(w.token("kim", nil), "userId", "lee"))
+			p.want("421", msg{"eventOp": "register", "cpCode": w.cpCode})
+		}
+		p.want("200", w.login(w.token("kim", nil)))
+		p = w.from("192.0.2.1")
+		forged := old[:len(old)-4] + "AAAA"
+		for range 10 {
+			p.want("401", w.login(forged))
+		}
+		p.want("429", w.login(w.token("lee", nil)))
+	})
+}
+
+func TestFailedLoginsHaveTheLimitThatIsSet(t *testing.T) {
+	in(t, 1, func(c *Config, _ *license.Params) { c.Limits.FailedLogins = 2 }, func(w *world) {
+		for _, want := range []string{"401", "401", "429"} {
+			w.from("192.0.2.1").guesses(want)
+		}
+	})
+	in(t, 1, func(c *Config, _ *license.Params) { c.Limits.FailedLogins = -1 }, func(w *world) {
+		for range 30 {
+			w.from("192.0.2.1").guesses("401")
+		}
+	})
+}
