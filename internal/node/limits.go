@@ -14,7 +14,8 @@ type LimitSettings struct {
 	Connections *int // open at a time, of both carriers; see transport.GateConfig, as for Strangers
 	Strangers   *int // of one address, whose users are not known yet
 
-	FailedLogins, Takeovers *int // a minute; see signaling.Limits
+	// A minute; see signaling.Limits.
+	FailedLogins, Joins, FailedJoins, FailedJoinsOfAddress, Takeovers *int
 }
 
 // plan returns the limits of the carriers and of signaling, and every fault.
@@ -28,6 +29,9 @@ func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limit
 		{"--max-connections", l.Connections, &gate.Connections},
 		{"--max-strangers", l.Strangers, &gate.Strangers},
 		{"--max-failed-logins", l.FailedLogins, &limits.FailedLogins},
+		{"--max-joins", l.Joins, &limits.Joins},
+		{"--max-failed-joins", l.FailedJoins, &limits.FailedJoins},
+		{"--max-failed-joins-address", l.FailedJoinsOfAddress, &limits.FailedJoinsOfAddress},
 		{"--max-takeovers", l.Takeovers, &limits.Takeovers},
 	} {
 		switch {

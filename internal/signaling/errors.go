@@ -18,6 +18,9 @@ var (
 	errTokenUser     = errors.New("user token of another user")
 	errTokenRoom     = errors.New("room not in the user token")
 	errLogins        = errors.New("too many failed logins of the address")
+	errJoins         = errors.New("too many joins of the user")
+	errNamed         = errors.New("too many rooms named in vain")
+	errNamedHere     = errors.New("too many rooms named in vain from the address")
 	errTakeovers     = errors.New("user id taken over too often")
 	errGone          = errors.New("session is gone")
 	errInRoom        = errors.New("in another room")
@@ -54,6 +57,9 @@ var outcomes = []struct {
 	{errTokenUser, protocol.NoPermission, "The user token is for another user id.", "Leave the user id out, or get a token for this one."},
 	{errTokenRoom, protocol.NoPermission, "The user token does not admit to this room.", "Ask your backend for a token whose rooms contain it."},
 	{errLogins, protocol.TooMany, "Too many logins from your address have failed.", "Wait a minute; then use the cpCode and authKey as issued."},
+	{errJoins, protocol.TooMany, "You have joined rooms too often.", "Wait a minute."},
+	{errNamed, protocol.TooMany, "Too many rooms that you named are not there, full, or closed to you.", "Wait a minute, and check the room id."},
+	{errNamedHere, protocol.TooMany, "Too many rooms that were named from your address are not there.", "Wait a minute, and check the room id."},
 	{errTakeovers, protocol.TooMany, "The user id was taken over too often.", "Wait a minute; another page may be doing the same."},
 	{errNoTarget, protocol.NoData, "No such user in this room.", "Both users must have joined the same room."},
 	{errGone, protocol.NotRegistered, "The session is gone.", "Register again."},

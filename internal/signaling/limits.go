@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // Limits bound what users may do in a minute, which begins with the first that they do. The zero value of a number means its default,
@@ -13,6 +15,11 @@ type Limits struct {
 	// FailedLogins are registers from one address (see transport.Source) with a license or user token that is none, default 10. Then
 	// every register from there is refused, whatever it shows, but for those of sessions that go on.
 	FailedLogins int
+	// Joins are those of one user that succeed, default 20: each of them is told to everybody in the room.
+	Joins int
+	// FailedJoins are those of one user that do not, default 20, and rooms that it names in vain in other operations. Then it can name
+	// no room that it is not in. FailedJoinsOfAddress, default 200, are rooms that users of one address named and that there are none of.
+	FailedJoins, FailedJoinsOfAddress int
 	// Takeovers are those of one user id without its session's own secret, default 3: two pages could throw each other out for ever.
 	Takeovers int
 }
@@ -23,6 +30,9 @@ func (l *Limits) defaults() {
 		value int
 	}{
 		{&l.FailedLogins, 10},
+		{&l.Joins, 20},
+		{&l.FailedJoins, 20},
+		{&l.FailedJoinsOfAddress, 200},
 		{&l.Takeovers, 3},
 	} {
 		if *of.n == 0 {
@@ -33,14 +43,19 @@ func (l *Limits) defaults() {
 
 // tallies count for one node what the limits bound.
 type tallies struct {
-	failedLogins *tally[netip.Prefix]
-	takeovers    *tally[userKey]
+	failedLogins       *tally[netip.Prefix]
+	joins, failedJoins *tally[userKey]
+	failedJoinsOf      *tally[netip.Prefix]
+	takeovers          *tally[userKey]
 }
 
 func newTallies(l Limits) tallies {
 	return tallies{
-		failedLogins: newTally[netip.Prefix](l.FailedLogins),
-		takeovers:    newTally[userKey](l.Takeovers),
+		failedLogins:  newTally[netip.Prefix](l.FailedLogins),
+		joins:         newTally[userKey](l.Joins),
+		failedJoins:   newTally[userKey](l.FailedJoins),
+		failedJoinsOf: newTally[netip.Prefix](l.FailedJoinsOfAddress),
+		takeovers:     newTally[userKey](l.Takeovers),
 	}
 }
 
@@ -50,13 +65,53 @@ func guessed(err error) bool {
 	return errors.Is(err, license.ErrRefused) || errors.Is(err, license.ErrSwapped)
 }
 
+// mayName tells whether the user may name a room that it is not in: whether there is one is what guessers want to know.
+func (r *request) mayName() error {
+	if r.c.hub.failedJoins.spent(r.s.key()) {
+		return errNamed
+	}
+	if source := r.c.source(); source.IsValid() && r.c.hub.failedJoinsOf.spent(source) {
+		return errNamedHere
+	}
+	return nil
+}
+
+// named counts a room that was named in vain, and hands on why. For the address only guesses count: others there may find a room full.
+func (r *request) named(err error) error {
+	none := errors.Is(err, room.ErrNoRoom)
+	if none || errors.Is(err, room.ErrFull) || errors.Is(err, errTokenRoom) {
+		r.c.hub.failedJoins.add(r.s.key())
+	}
+	if source := r.c.source(); none && source.IsValid() {
+		r.c.hub.failedJoinsOf.add(source)
+	}
+	return err
+}
+
+// lookUp gets a room that the user is not in.
+func (r *request) lookUp(id string) (*room.State, error) {
+	if err := r.mayName(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	state, err := r.c.hub.get(ctx, room.Key{Tenant: r.s.tenant, Room: id})
+	return state, r.named(err)
+}
+
+// source is whom limits by address count; invalid: none do.
+func (c *client) source() netip.Prefix { return transport.Source(c.conn.Peer().Addr.Addr()) }
+
 // LimitsHit counts refusals by the names that docs/operating.md lists.
 func (h *Hub) LimitsHit() map[string]uint64 {
 	return map[string]uint64{
-		"messages":      h.counters.flooded.Load(),
-		"login_time":    h.counters.late.Load(),
-		"outbox":        h.counters.overflowed.Load(),
-		"failed_logins": h.failedLogins.hits.Load(),
-		"takeovers":     h.takeovers.hits.Load(),
+		"messages":             h.counters.flooded.Load(),
+		"login_time":           h.counters.late.Load(),
+		"outbox":               h.counters.overflowed.Load(),
+		"failed_logins":        h.failedLogins.hits.Load(),
+		"joins":                h.joins.hits.Load(),
+		"failed_joins":         h.failedJoins.hits.Load(),
+		"failed_joins_address": h.failedJoinsOf.hits.Load(),
+		"takeovers":            h.takeovers.hits.Load(),
 	}
 }

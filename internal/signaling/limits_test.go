@@ -116,3 +116,122 @@ func TestFailedLoginsHaveTheLimitThatIsSet(t *testing.T) {
 		}
 	})
 }
+
+func TestJoinsOfAUserAreLimited(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		lee := w.user(0, "lee")
+		w.room("K1", lee)
+		kim := w.user(0, "kim")
+		for range 20 {
+			kim.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+			kim.want("200", msg{"eventOp": "leaveRoom"})
+		}
+		lee.take()
+		w.says(kim.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"}), "too often", "Wait a minute")
+		kim.want("429", msg{"eventOp": "joinRoom", "roomId": "K2"}) // whether or not there is such a room
+		kim.goAway(1000)
+		kim = w.user(0, "kim") // another session is no way round it
+		kim.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		lee.saw("")
+		w.user(0, "pak").want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		lee.saw("join:pak:42 ")
+		w.hits("joins", 3)
+		time.Sleep(time.Minute)
+		kim.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		lee.saw("join:kim:43 ")
+	})
+}
+
+func TestRoomsNamedInVainAreLimited(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		lee := w.user(0, "lee")
+		w.room("K1", lee)
+		kim := w.user(0, "kim")
+		w.room("K2", kim)
+		for range 4 { // each says whether there is such a room
+			kim.want("441", msg{"eventOp": "memberList", "roomId": "none"})
+			kim.want("441", msg{"eventOp": "leaveRoom", "roomId": "none"})
+			kim.want("441", msg{"eventOp": "destroyRoom", "roomId": "none"})
+			kim.want("441", msg{"eventOp": "chat", "message": "x", "roomId": "none"})
+		}
+		kim.want("200", msg{"eventOp": "leaveRoom"})
+		for range 4 {
+			kim.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
+		}
+		for _, id := range []string{"K1", "none"} { // one answer for both
+			w.says(kim.want("429", msg{"eventOp": "joinRoom", "roomId": id}), "rooms that you named", "Wait a minute")
+			kim.want("429", msg{"eventOp": "memberList", "roomId": id})
+			kim.want("429", msg{"eventOp": "leaveRoom", "roomId": id})
+			kim.want("429", msg{"eventOp": "destroyRoom", "roomId": id})
+			kim.want("429", msg{"eventOp": "chat", "message": "x", "roomId": id})
+		}
+		w.hits("failed_joins", 10)
+		lee.want("200", msg{"eventOp": "memberList", "roomId": "K1"})
+		lee.saw("")
+		time.Sleep(time.Minute)
+		kim.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+	})
+}
+
+func TestWhoIsInARoomMayNameItAlways(t *testing.T) {
+	in(t, 1, func(c *Config, _ *license.Params) { c.Limits.FailedJoins = 1 }, func(w *world) {
+		kim := w.user(0, "kim")
+		w.room("K1", kim)
+		kim.want("441", msg{"eventOp": "memberList", "roomId": "none"})
+		kim.want("429", msg{"eventOp": "memberList", "roomId": "none"})
+		kim.want("200", msg{"eventOp": "memberList", "roomId": "K1"})
+		kim.want("200", msg{"eventOp": "chat", "message": "x", "roomId": "K1"})
+		kim.want("200", msg{"eventOp": "leaveRoom", "roomId": "K1"})
+	})
+}
+
+func TestFailedJoinsOfAnAddressAreLimited(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		lee := w.from("192.0.2.1")
+		lee.register("lee")
+		w.room("K1", lee)
+		lee.want("200", msg{"eventOp": "editRoomInfo", "roomId": "K1", "capacity": 1})
+		pak := w.from("192.0.2.1")
+		pak.register("pak")
+		for range 20 { // a full room is no guess, but for the user it is enough
+			pak.want("444", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		}
+		pak.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		for range 10 {
+			p := w.from("192.0.2.1")
+			p.register("")
+			for range 20 {
+				p.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
+			}
+		}
+		kim := w.from("192.0.2.1")
+		kim.register("kim")
+		w.says(kim.want("429", msg{"eventOp": "joinRoom", "roomId": "none"}), "from your address")
+		lee.want("200", msg{"eventOp": "memberList"})
+		yun := w.from("192.0.2.2")
+		yun.register("yun")
+		yun.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
+		w.hits("failed_joins_address", 1)
+		w.hits("failed_joins", 1)
+		time.Sleep(time.Minute)
+		kim.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
+	})
+}
+
+func TestLimitsOfJoinsCanBeTurnedOff(t *testing.T) {
+	off := func(c *Config, _ *license.Params) {
+		c.Limits = Limits{Joins: -1, FailedJoins: -1, FailedJoinsOfAddress: -1}
+	}
+	in(t, 1, off, func(w *world) {
+		lee := w.user(0, "lee")
+		w.room("K1", lee)
+		kim := w.from("192.0.2.1")
+		kim.register("kim")
+		for range 30 {
+			kim.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
+			kim.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+			kim.want("200", msg{"eventOp": "leaveRoom"})
+			lee.take()
+		}
+	})
+}

@@ -16,9 +16,7 @@ func (s *session) actor() room.Actor { return room.Actor{User: s.user, Address: 
 func (r *request) inRoom(id string) (room.Key, error) {
 	key, in := r.s.roomKey()
 	if id != "" && (!in || key.Room != id) {
-		ctx, cancel := r.ctx()
-		defer cancel()
-		if _, err := r.c.hub.get(ctx, room.Key{Tenant: r.s.tenant, Room: id}); err != nil {
+		if _, err := r.lookUp(id); err != nil {
 			return key, err
 		}
 		return key, room.ErrNotIn
@@ -50,10 +48,16 @@ func (r *request) destroyRoom() error {
 	if err != nil {
 		return err
 	}
+	key := room.Key{Tenant: r.s.tenant, Room: id}
+	if here, in := r.s.roomKey(); !in || here != key {
+		if err := r.mayName(); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := r.ctx()
 	defer cancel()
-	if err := r.c.hub.do(ctx, room.Key{Tenant: r.s.tenant, Room: id}, room.Destroy{By: r.s.actor()}); err != nil {
-		return err
+	if err := r.c.hub.do(ctx, key, room.Destroy{By: r.s.actor()}); err != nil {
+		return r.named(err)
 	}
 	r.ok(nil)
 	return nil

@@ -84,7 +84,8 @@ func TestJoinsAndLeavesInABusyRoomComeAsLists(t *testing.T) {
 
 // Members who come and go cost each of the others 20 messages a second, however many they are.
 func TestComingAndGoingCostsABoundedNumberOfMessages(t *testing.T) {
-	in(t, 1, func(_ *Config, p *license.Params) { p.MaxUser = 200 }, func(w *world) {
+	many := func(c *Config, p *license.Params) { c.Limits.Joins, p.MaxUser = -1, 200 }
+	in(t, 1, many, func(w *world) {
 		host := lists(w, "host")
 		host.want("200", msg{"eventOp": "createRoom", "roomId": "R", "capacity": 120})
 		host.want("200", msg{"eventOp": "joinRoom", "roomId": "R"})

@@ -24,7 +24,7 @@ func (r *request) register() error {
 	}
 	h := r.c.hub
 	p := h.proofOf(q)
-	source := transport.Source(r.c.conn.Peer().Addr.Addr())
+	source := r.c.source()
 	limited := p == nil && source.IsValid()
 	if limited && h.failedLogins.spent(source) {
 		return errLogins // not logged: whoever has come so far could fill the log
@@ -161,7 +161,7 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error
 		if !forced || (!mine && s.grant.User == nil && !s.grant.LegacyForced) {
 			return ErrTaken
 		}
-		if !mine && !h.takeovers.take(userKey{s.tenant, s.user}) {
+		if !mine && !h.takeovers.take(s.key()) {
 			return errTakeovers
 		}
 		if err := h.evict(ctx, seat); err != nil {

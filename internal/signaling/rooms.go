@@ -94,8 +94,14 @@ func (r *request) joinRoom() error {
 		}
 		return errInRoom
 	}
+	if s.hub.joins.spent(s.key()) {
+		return errJoins
+	}
+	if err := r.mayName(); err != nil {
+		return err
+	}
 	if !s.grant.User.Admits(id) { // the same whether or not there is such a room
-		return errTokenRoom
+		return r.named(errTokenRoom)
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
@@ -103,13 +109,15 @@ func (r *request) joinRoom() error {
 	member := room.Member{
 		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.seat.Epoch,
 	}
-	return s.await(func(e room.Event) {
+	err = s.await(func(e room.Event) {
+		s.hub.joins.add(s.key())
 		r.ok(roomState(e.State))
 		s.hub.counters.join(time.Since(began))
 	}, func() error {
 		join := room.Join{Member: member, Host: s.grant.User != nil && s.grant.User.Host}
 		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, join)
 	})
+	return r.named(err)
 }
 
 func (r *request) leaveRoom() error {
@@ -122,9 +130,7 @@ func (r *request) leaveRoom() error {
 	defer s.op.Unlock()
 	key, in := s.roomKey()
 	if id != "" && (!in || key.Room != id) {
-		ctx, cancel := r.ctx()
-		defer cancel()
-		if _, err := s.hub.get(ctx, room.Key{Tenant: s.tenant, Room: id}); err != nil {
+		if _, err := r.lookUp(id); err != nil {
 			return err
 		}
 		return room.ErrNotIn
@@ -148,17 +154,17 @@ func (r *request) memberList() error {
 	if id == "" && !in {
 		return room.ErrNotIn
 	}
-	if id == "" {
-		id = key.Room
+	if id != "" && (!in || key.Room != id) {
+		if _, err := r.lookUp(id); err != nil {
+			return err
+		}
+		return errNoTarget
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
-	state, err := r.s.hub.get(ctx, room.Key{Tenant: r.s.tenant, Room: id})
+	state, err := r.s.hub.get(ctx, key)
 	if err != nil {
 		return err
-	}
-	if !in || key.Room != id {
-		return errNoTarget
 	}
 	r.ok(protocol.MemberListAnswer{Members: roomState(state).Members})
 	return nil

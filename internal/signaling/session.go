@@ -51,6 +51,9 @@ const (
 
 func (s *session) address() room.Address { return room.Address{Node: s.seat.Node, Session: s.id} }
 
+// key is whom limits by user count.
+func (s *session) key() userKey { return userKey{s.tenant, s.user} }
+
 // roomKey is the room the session is in; ok is false when it is in none.
 func (s *session) roomKey() (room.Key, bool) {
 	s.mu.Lock()
