@@ -15,26 +15,9 @@ import (
 type client struct {
 	hub     *Hub
 	conn    transport.Conn
-	login   *time.Timer // closes the connection unless register succeeds, which frees it
-	bucket  bucket
+	login   *time.Timer             // closes the connection unless register succeeds, which frees it
+	rate    meter                   // of what comes before register; then the session's counts
 	session atomic.Pointer[session] // set once, by register
-}
-
-// bucket is a token bucket: 16 bytes, filled when looked at.
-type bucket struct {
-	spent float64
-	last  int64 // nanoseconds
-}
-
-func (b *bucket) take(now time.Time, rate, burst float64) bool {
-	t := now.UnixNano()
-	b.spent = max(0, b.spent-rate*float64(max(0, t-b.last))/1e9) // a clock may be set back
-	b.last = t
-	if b.spent+1 > burst {
-		return false
-	}
-	b.spent++
-	return true
 }
 
 // request is one message on its way through a handler. It is pooled: nothing may keep it longer.
@@ -53,14 +36,19 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	if !c.hub.enter() {
 		return
 	}
-	if !c.bucket.take(time.Now(), c.hub.cfg.Rate, c.hub.cfg.Burst) {
+	s := c.session.Load()
+	rate := &c.rate
+	if s != nil {
+		rate = &s.rate
+	}
+	if !rate.take(time.Since(c.hub.began), c.hub.flood) {
 		c.hub.counters.flooded.Add(1)
 		c.conn.Close(protocol.ClosePolicy, "too many messages")
 		c.hub.leave()
 		return
 	}
 	r := requests.Get().(*request)
-	r.c, r.s, r.msg, r.reply = c, c.session.Load(), msg, reply
+	r.c, r.s, r.msg, r.reply = c, s, msg, reply
 	r.handle()
 	r.c, r.s, r.msg, r.reply = nil, nil, nil, nil
 	requests.Put(r)

@@ -88,6 +88,8 @@ type Hub struct {
 	ownership sync.Mutex // see createHere
 
 	tallies
+	flood flood
+	began time.Time
 
 	life    sync.RWMutex // read-held by whatever runs outside a connection's reader, see enter
 	closing bool
@@ -119,7 +121,10 @@ func New(cfg Config) (*Hub, error) {
 		return nil, err
 	}
 	cfg.defaults()
-	h := &Hub{cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{}), tallies: newTallies(cfg.Limits)}
+	h := &Hub{
+		cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{}),
+		tallies: newTallies(cfg.Limits), flood: newFlood(cfg.Rate, cfg.Burst), began: time.Now(),
+	}
 	h.counters.init()
 	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
 	h.stop = cfg.Bus.Serve(cfg.Node, h.fromBus)

@@ -32,6 +32,7 @@ type session struct {
 	// client changes with mu held, and is read without it to fence off connections that lost the session.
 	client atomic.Pointer[client]
 	seen   atomic.Uint64 // Seq of the room's last event that the client was sent
+	rate   meter         // of its messages, whichever connection brings them: coming back does not begin anew
 
 	mu      sync.Mutex // guards what follows; only an outbox's lock is taken inside
 	away    *time.Timer
