@@ -15,7 +15,7 @@ type LimitSettings struct {
 	Strangers   *int // of one address, whose users are not known yet
 
 	// A minute; see signaling.Limits.
-	FailedLogins, Joins, FailedJoins, FailedJoinsOfAddress, Takeovers *int
+	FailedLogins, Joins, FailedJoins, FailedJoinsOfAddress, Candidates, Takeovers *int
 }
 
 // plan returns the limits of the carriers and of signaling, and every fault.
@@ -32,6 +32,7 @@ func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limit
 		{"--max-joins", l.Joins, &limits.Joins},
 		{"--max-failed-joins", l.FailedJoins, &limits.FailedJoins},
 		{"--max-failed-joins-address", l.FailedJoinsOfAddress, &limits.FailedJoinsOfAddress},
+		{"--max-candidates", l.Candidates, &limits.Candidates},
 		{"--max-takeovers", l.Takeovers, &limits.Takeovers},
 	} {
 		switch {

@@ -21,6 +21,7 @@ var (
 	errJoins         = errors.New("too many joins of the user")
 	errNamed         = errors.New("too many rooms named in vain")
 	errNamedHere     = errors.New("too many rooms named in vain from the address")
+	errCandidates    = errors.New("too many candidates of the session")
 	errTakeovers     = errors.New("user id taken over too often")
 	errGone          = errors.New("session is gone")
 	errInRoom        = errors.New("in another room")
@@ -60,6 +61,7 @@ var outcomes = []struct {
 	{errJoins, protocol.TooMany, "You have joined rooms too often.", "Wait a minute."},
 	{errNamed, protocol.TooMany, "Too many rooms that you named are not there, full, or closed to you.", "Wait a minute, and check the room id."},
 	{errNamedHere, protocol.TooMany, "Too many rooms that were named from your address are not there.", "Wait a minute, and check the room id."},
+	{errCandidates, protocol.TooMany, "You have sent too many candidates.", "Wait a minute; send several in one message to who announces candidates."},
 	{errTakeovers, protocol.TooMany, "The user id was taken over too often.", "Wait a minute; another page may be doing the same."},
 	{errNoTarget, protocol.NoData, "No such user in this room.", "Both users must have joined the same room."},
 	{errGone, protocol.NotRegistered, "The session is gone.", "Register again."},

@@ -20,6 +20,8 @@ type Limits struct {
 	// FailedJoins are those of one user that do not, default 20, and rooms that it names in vain in other operations. Then it can name
 	// no room that it is not in. FailedJoinsOfAddress, default 200, are rooms that users of one address named and that there are none of.
 	FailedJoins, FailedJoinsOfAddress int
+	// Candidates are messages with candidates of one session, default 1000.
+	Candidates int
 	// Takeovers are those of one user id without its session's own secret, default 3: two pages could throw each other out for ever.
 	Takeovers int
 }
@@ -33,6 +35,7 @@ func (l *Limits) defaults() {
 		{&l.Joins, 20},
 		{&l.FailedJoins, 20},
 		{&l.FailedJoinsOfAddress, 200},
+		{&l.Candidates, 1000},
 		{&l.Takeovers, 3},
 	} {
 		if *of.n == 0 {
@@ -112,6 +115,7 @@ func (h *Hub) LimitsHit() map[string]uint64 {
 		"joins":                h.joins.hits.Load(),
 		"failed_joins":         h.failedJoins.hits.Load(),
 		"failed_joins_address": h.failedJoinsOf.hits.Load(),
+		"candidates":           h.counters.candidates.Load(),
 		"takeovers":            h.takeovers.hits.Load(),
 	}
 }

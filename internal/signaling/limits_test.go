@@ -235,3 +235,47 @@ func TestLimitsOfJoinsCanBeTurnedOff(t *testing.T) {
 		}
 	})
 }
+
+func TestCandidatesOfASessionAreLimited(t *testing.T) {
+	in(t, 1, func(c *Config, _ *license.Params) { c.Burst = 5000 }, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("K1", kim, lee)
+		secret := kim.secret
+		candidate := msg{"eventOp": "candidate", "target": "lee", "candidate": "x"}
+		for i := range 1000 {
+			if i == 500 { // coming back does not begin anew
+				kim.lose()
+				kim = w.connect(0)
+				kim.register("kim", "resume", secret)
+			}
+			kim.want("200", candidate)
+		}
+		if n := len(lee.take()); n != 1000 {
+			w.Errorf("%d came, want 1000", n)
+		}
+		w.says(kim.want("429", candidate), "too many candidates")
+		kim.raw(`{"eventOp":"candidate","target":"lee","candidate":"x"}`) // answered on failure, though nobody asked
+		if got := kim.told(); got != "answer:candidate:429 " {
+			w.Errorf("kim saw %q", got)
+		}
+		lee.saw("")
+		kim.want("200", msg{"eventOp": "sdp", "target": "lee", "sdp": "x"})
+		lee.saw("sdp<kim ")
+		lee.want("200", msg{"eventOp": "candidate", "target": "kim", "candidate": "x"})
+		w.hits("candidates", 2)
+		time.Sleep(time.Minute)
+		kim.want("200", candidate)
+		lee.saw("candidate<kim ")
+	})
+}
+
+func TestCandidatesWithoutALimit(t *testing.T) {
+	off := func(c *Config, _ *license.Params) { c.Burst, c.Limits.Candidates = 5000, -1 }
+	in(t, 1, off, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("K1", kim, lee)
+		for range 1100 {
+			kim.want("200", msg{"eventOp": "candidate", "target": "lee", "candidate": "x"})
+		}
+	})
+}

@@ -34,3 +34,24 @@ func (m *meter) take(now time.Duration, f flood) bool {
 		}
 	}
 }
+
+// minute counts within a minute that begins with the first, for one who guards it. The zero value has counted nothing.
+type minute struct {
+	began time.Duration // since the hub did
+	n     int
+}
+
+// take counts one; false: it is more than limit, which is no limit when negative.
+func (m *minute) take(now time.Duration, limit int) bool {
+	if limit < 0 {
+		return true
+	}
+	if m.n == 0 || now-m.began >= tallyWindow {
+		m.began, m.n = now, 0
+	}
+	if m.n >= limit {
+		return false
+	}
+	m.n++
+	return true
+}

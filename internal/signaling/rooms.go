@@ -172,9 +172,16 @@ func (r *request) memberList() error {
 
 // relay passes the message on to its target without parsing it.
 func (r *request) relay() {
+	h := r.c.hub
 	r.s.mu.Lock()
 	ro := r.s.roster
+	within := string(r.env.Op) != "candidate" || r.s.trickle.take(time.Since(h.began), h.cfg.Limits.Candidates)
 	r.s.mu.Unlock()
+	if !within {
+		h.counters.candidates.Add(1)
+		r.fail(errCandidates)
+		return
+	}
 	to, ok := ro.find(r.env.Target)
 	if !ok {
 		r.fail(errNoTarget)
@@ -182,14 +189,14 @@ func (r *request) relay() {
 	}
 	m := transport.NewMessage()
 	m.B = r.env.AppendRelayed(m.B, r.s.sender)
-	if err := r.s.hub.pass(ro.key, to, m); err != nil {
+	if err := h.pass(ro.key, to, m); err != nil {
 		r.fail(err)
 		return
 	}
-	r.c.hub.counters.relayed.Add(1)
+	h.counters.relayed.Add(1)
 	if r.env.ReqID != nil || transport.Wanted(r.reply) {
 		r.ok(nil)
 		return
 	}
-	r.c.hub.counters.answer(r.env.Op, protocol.OK)
+	h.counters.answer(r.env.Op, protocol.OK)
 }

@@ -42,6 +42,7 @@ type session struct {
 	pace    *pace                // of joins and leaves; nil until there is one
 	roster  *roster              // of the room the session is in, or nil
 	welcome func(room.Event)     // takes Entered or Synced while one is expected
+	trickle minute               // of candidates
 }
 
 // Bounds of waiting: three quarters of an outbox, into which all of it goes at once after the answer to the resume.
