@@ -11,6 +11,7 @@ type limitFlags struct {
 	MaxFailedJoins        *int     `help:"Rooms a minute that a user may name in vain; then it can name no other (default 20; -1 no limit)." placeholder:"N"`
 	MaxFailedJoinsAddress *int     `help:"Rooms a minute that there are none of and that users of one address may name (default 200; -1 no limit)." placeholder:"N"`
 	MaxCandidates         *int     `help:"Messages with candidates that a session may send a minute (default 1000; -1 no limit)." placeholder:"N"`
+	MaxUserRooms          *int     `help:"Rooms at a time that one user may have made (default 100; -1 no limit)." placeholder:"N"`
 	MaxTakeovers          *int     `help:"Times a minute that a user id may be taken over without its session's own secret (default 3; -1 no limit)." placeholder:"N"`
 	TrustedProxy          []string `help:"Address or network of a proxy whose X-Forwarded-For says who the client is; repeatable." placeholder:"CIDR"`
 }
@@ -18,7 +19,7 @@ type limitFlags struct {
 func (f limitFlags) settings() node.LimitSettings {
 	return node.LimitSettings{
 		Connections: f.MaxConnections, Strangers: f.MaxStrangers,
-		FailedLogins: f.MaxFailedLogins, Joins: f.MaxJoins, FailedJoins: f.MaxFailedJoins, FailedJoinsOfAddress: f.MaxFailedJoinsAddress,
+		UserRooms: f.MaxUserRooms, FailedLogins: f.MaxFailedLogins, Joins: f.MaxJoins, FailedJoins: f.MaxFailedJoins, FailedJoinsOfAddress: f.MaxFailedJoinsAddress,
 		Candidates: f.MaxCandidates, Takeovers: f.MaxTakeovers,
 	}
 }

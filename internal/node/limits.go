@@ -13,6 +13,7 @@ import (
 type LimitSettings struct {
 	Connections *int // open at a time, of both carriers; see transport.GateConfig, as for Strangers
 	Strangers   *int // of one address, whose users are not known yet
+	UserRooms   *int // at a time, made by one user
 
 	// A minute; see signaling.Limits.
 	FailedLogins, Joins, FailedJoins, FailedJoinsOfAddress, Candidates, Takeovers *int
@@ -28,6 +29,7 @@ func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limit
 	}{
 		{"--max-connections", l.Connections, &gate.Connections},
 		{"--max-strangers", l.Strangers, &gate.Strangers},
+		{"--max-user-rooms", l.UserRooms, &limits.Rooms},
 		{"--max-failed-logins", l.FailedLogins, &limits.FailedLogins},
 		{"--max-joins", l.Joins, &limits.Joins},
 		{"--max-failed-joins", l.FailedJoins, &limits.FailedJoins},

@@ -86,14 +86,14 @@ func TestWithoutATrustedProxyNobodySaysWhereItComesFrom(t *testing.T) {
 func TestLimitsThatLetNobodyInAreFaults(t *testing.T) {
 	c := Config{
 		Dev: true, TrustedProxies: []string{"0.0.0.0/0", "::/0", "proxy.example", "::ffff:10.0.0.1", "fe80::1%eth0"},
-		Limits: LimitSettings{Strangers: new(0), Connections: new(-2), FailedLogins: new(0), Takeovers: new(-3), Candidates: new(0), Joins: new(0), FailedJoins: new(0), FailedJoinsOfAddress: new(0)},
+		Limits: LimitSettings{Strangers: new(0), Connections: new(-2), FailedLogins: new(0), Takeovers: new(-3), UserRooms: new(0), Candidates: new(0), Joins: new(0), FailedJoins: new(0), FailedJoinsOfAddress: new(0)},
 	}
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("no fault")
 	}
 	for _, want := range []string{
-		"--max-strangers: must be at least 1", "--max-connections: must be at least 1", "--max-failed-logins: must", "--max-takeovers: must", "--max-candidates: must", "--max-joins: must", "--max-failed-joins: must", "--max-failed-joins-address: must", `"0.0.0.0/0" is everybody`, `"::/0" is everybody`,
+		"--max-strangers: must be at least 1", "--max-connections: must be at least 1", "--max-failed-logins: must", "--max-takeovers: must", "--max-user-rooms: must", "--max-candidates: must", "--max-joins: must", "--max-failed-joins: must", "--max-failed-joins-address: must", `"0.0.0.0/0" is everybody`, `"::/0" is everybody`,
 		`"proxy.example" is neither`, `"::ffff:10.0.0.1" is neither`, `"fe80::1%eth0" is neither`,
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -34,8 +34,11 @@ type Registry struct {
 	mu      sync.RWMutex // may be held while a room's mu is taken, never the other way round
 	rooms   map[Key]*room
 	tenants map[string]int // rooms of each tenant
+	owners  map[owner]int  // rooms that each user made
 	closed  bool
 }
+
+type owner struct{ tenant, user string }
 
 // Hooks are called without locks held; either may be nil.
 type Hooks struct {
@@ -52,7 +55,7 @@ func NewRegistry(sink Sink, l Limits, h Hooks) *Registry {
 	if h.Gone == nil {
 		h.Gone = func(Key) {}
 	}
-	return &Registry{sink: sink, limits: l, hooks: h, rooms: map[Key]*room{}, tenants: map[string]int{}}
+	return &Registry{sink: sink, limits: l, hooks: h, rooms: map[Key]*room{}, tenants: map[string]int{}, owners: map[owner]int{}}
 }
 
 // Do carries out one command on one room. The State is nil except for Get.
@@ -139,6 +142,7 @@ func (g *Registry) Close() {
 	}
 	clear(g.rooms)
 	clear(g.tenants)
+	clear(g.owners)
 }
 
 // locked finds a room and locks it. It looks again when the room ended in between.
@@ -167,9 +171,14 @@ func (g *Registry) create(key Key, c Create) error {
 	if n := g.tenants[key.Tenant]; g.closed || n >= g.limits.Rooms || (c.Limit > 0 && n >= c.Limit) {
 		return ErrTooMany
 	}
+	maker := owner{key.Tenant, c.Owner}
+	if c.Owned > 0 && g.owners[maker] >= c.Owned {
+		return ErrManyOwned
+	}
 	r := &room{key: key, created: time.Now(), keep: c.Keep, group: c.Group, talking: c.Talking, owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity)}
 	g.rooms[key] = r
 	g.tenants[key.Tenant]++
+	g.owners[maker]++
 	r.mu.Lock()
 	r.startReaper(g, g.limits.EmptyLife)
 	r.mu.Unlock()
@@ -196,6 +205,10 @@ func (g *Registry) end(r *room) {
 		delete(g.rooms, r.key)
 		if g.tenants[r.key.Tenant]--; g.tenants[r.key.Tenant] == 0 {
 			delete(g.tenants, r.key.Tenant)
+		}
+		maker := owner{r.key.Tenant, r.owner}
+		if g.owners[maker]--; g.owners[maker] == 0 {
+			delete(g.owners, maker)
 		}
 	}
 	r.mu.Unlock()

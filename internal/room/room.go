@@ -21,6 +21,7 @@ var (
 	ErrAlreadyIn = errors.New("already in the room")
 	ErrNotIn     = errors.New("not in the room")
 	ErrTooMany   = errors.New("too many rooms")
+	ErrManyOwned = errors.New("too many rooms of their maker")
 	ErrStale     = errors.New("a newer session of this user is in the room")
 	ErrDenied    = errors.New("not allowed in this room")
 	ErrSharing   = errors.New("someone else is sharing")
@@ -142,6 +143,7 @@ type (
 		Group    bool // for group calls
 		Talking  bool // tell members who talks
 		Limit    int  // refuse when the tenant has this many rooms; 0: only Limits.Rooms counts
+		Owned    int  // refuse when this many rooms were made by Owner; 0: there is no limit
 	}
 	// Join puts Member into the room. The first member is host, until the one who made the room comes, or one with Host set.
 	Join struct {

@@ -177,6 +177,34 @@ func TestATenantsOwnLimitOfRooms(t *testing.T) {
 	create("tenant", "K4", 3, nil)
 }
 
+func TestRoomsOfOneMaker(t *testing.T) {
+	f := open(t, 5)
+	create := func(f fixture, tenant, id, by string, want error) {
+		t.Helper()
+		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{Owner: by, Owned: 1}); !errors.Is(err, want) {
+			t.Errorf("%s/%s by %s: got %v, want %v", tenant, id, by, err, want)
+		}
+	}
+	create(f, "tenant", "K2", "owner", ErrManyOwned)
+	create(f, "tenant", "K1", "owner", ErrExists) // what is there is said first
+	create(f, "tenant", "K2", "another", nil)
+	create(f, "other", "K1", "owner", nil) // counted by tenant
+	before, _ := f.reg.Snapshot(key)
+	f.do(nil, Join{Member: member("a")})
+	f.do(nil, Leave{"a", at("s-a")})
+	create(f, "tenant", "K3", "owner", nil) // the first has ended
+	f.reg.Close()
+
+	f = restored(t, before) // what a restart brings back counts too
+	create(f, "tenant", "K2", "owner", ErrManyOwned)
+	f.do(nil, Join{Member: member("a")})
+	f.do(nil, Leave{"a", at("s-a")})
+	if len(f.reg.owners) != 0 {
+		t.Errorf("%d makers are remembered, and there are no rooms", len(f.reg.owners))
+	}
+	f.reg.Close()
+}
+
 func TestRefusals(t *testing.T) {
 	f := open(t, 1)
 	defer f.reg.Close()

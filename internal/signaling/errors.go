@@ -81,6 +81,7 @@ var outcomes = []struct {
 	{room.ErrCapacity, protocol.Invalid, "capacity is below the present number of members.", ""},
 	{room.ErrNoGroup, protocol.NoData, "No such group.", ""},
 	{room.ErrTooMany, protocol.OverLimit, "Too many rooms.", "Wait until rooms have ended, or raise the license's maxRooms."},
+	{room.ErrManyOwned, protocol.OverLimit, "You have made too many rooms.", "Wait until some have ended, or end them with destroyRoom."},
 	{protocol.ErrSyntax, protocol.BadRequest, "The message is not one JSON object.", ""},
 	{protocol.ErrDepth, protocol.BadRequest, "The message is nested deeper than 32.", ""},
 	{protocol.ErrDuplicate, protocol.BadRequest, "The message has a name twice at its top level.", ""},

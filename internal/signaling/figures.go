@@ -15,7 +15,7 @@ import (
 type figures struct {
 	relayed, spoofed, flooded atomic.Uint64
 	resumed, overflowed, late atomic.Uint64
-	candidates                atomic.Uint64                      // refused
+	candidates, manyRooms     atomic.Uint64                      // refused
 	answered                  [][]atomic.Uint64                  // by place in opNames and codeNames
 	refused                   []atomic.Uint64                    // by place in loginReasons
 	joins                     [len(joinBounds) + 1]atomic.Uint64 // by place in joinBounds, and beyond

@@ -9,7 +9,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// Limits bound what users may do in a minute, which begins with the first that they do. The zero value of a number means its default,
+// Limits bound what users may do, all but Rooms in a minute, which begins with the first that they do. The zero value of a number means its default,
 // a negative one no limit.
 type Limits struct {
 	// FailedLogins are registers from one address (see transport.Source) with a license or user token that is none, default 10. Then
@@ -22,6 +22,9 @@ type Limits struct {
 	FailedJoins, FailedJoinsOfAddress int
 	// Candidates are messages with candidates of one session, default 1000.
 	Candidates int
+	// Rooms are those at a time that one user made, default 100. A person is in one; what nobody enters stays ten minutes, so whoever is
+	// over it makes more than one every six seconds. Tenants whose backend makes the rooms of everybody need more.
+	Rooms int
 	// Takeovers are those of one user id without its session's own secret, default 3: two pages could throw each other out for ever.
 	Takeovers int
 }
@@ -36,6 +39,7 @@ func (l *Limits) defaults() {
 		{&l.FailedJoins, 20},
 		{&l.FailedJoinsOfAddress, 200},
 		{&l.Candidates, 1000},
+		{&l.Rooms, 100},
 		{&l.Takeovers, 3},
 	} {
 		if *of.n == 0 {
@@ -116,6 +120,7 @@ func (h *Hub) LimitsHit() map[string]uint64 {
 		"failed_joins":         h.failedJoins.hits.Load(),
 		"failed_joins_address": h.failedJoinsOf.hits.Load(),
 		"candidates":           h.counters.candidates.Load(),
+		"user_rooms":           h.counters.manyRooms.Load(),
 		"takeovers":            h.takeovers.hits.Load(),
 	}
 }

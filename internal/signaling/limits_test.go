@@ -279,3 +279,34 @@ func TestCandidatesWithoutALimit(t *testing.T) {
 		}
 	})
 }
+
+func TestRoomsOfAUserAreLimited(t *testing.T) {
+	in(t, 2, func(c *Config, _ *license.Params) { c.Limits.Rooms = 3 }, func(w *world) {
+		kim := w.user(0, "kim")
+		for _, id := range []string{"K1", "K2"} {
+			kim.want("200", msg{"eventOp": "createRoom", "roomId": id})
+		}
+		kim.want("443", msg{"eventOp": "createRoom", "roomId": "K2"})
+		kim.want("200", msg{"eventOp": "createVideoRoom"})
+		w.says(kim.want("445", msg{"eventOp": "createRoom", "roomId": "K4"}), "made too many rooms", "destroyRoom")
+		kim.want("443", msg{"eventOp": "createRoom", "roomId": "K2"})
+		w.hits("user_rooms", 1)
+		w.user(0, "lee").want("200", msg{"eventOp": "createRoom", "roomId": "K4"})
+		kim.want("200", msg{"eventOp": "destroyRoom", "roomId": "K1"})
+		kim.want("200", msg{"eventOp": "createRoom", "roomId": "K5"})
+		kim.goAway(1000)
+		kim = w.user(0, "kim") // another session is no way round it
+		kim.want("445", msg{"eventOp": "createRoom"})
+		time.Sleep(10*time.Minute + time.Second) // nobody has entered them
+		for range 3 {
+			kim.want("200", msg{"eventOp": "createRoom"})
+		}
+		kim.want("445", msg{"eventOp": "createRoom"})
+	})
+	in(t, 1, func(c *Config, _ *license.Params) { c.Limits.Rooms = -1 }, func(w *world) {
+		kim := w.user(0, "kim")
+		for range 150 {
+			kim.want("200", msg{"eventOp": "createRoom"})
+		}
+	})
+}

@@ -62,7 +62,7 @@ type doAnswer struct {
 
 // errors of rooms keep their identity on the way between nodes
 var roomErrors = []error{
-	room.ErrNoRoom, room.ErrExists, room.ErrFull, room.ErrAlreadyIn, room.ErrNotIn, room.ErrTooMany, room.ErrStale, room.ErrDenied,
+	room.ErrNoRoom, room.ErrExists, room.ErrFull, room.ErrAlreadyIn, room.ErrNotIn, room.ErrTooMany, room.ErrManyOwned, room.ErrStale, room.ErrDenied,
 	room.ErrSharing, room.ErrNoMember, room.ErrCapacity, room.ErrNoGroup,
 }
 

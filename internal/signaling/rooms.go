@@ -44,6 +44,7 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 		return errTokenRoom
 	}
 	cmd.Title, cmd.Owner, cmd.Keep, cmd.Limit = q.Title, r.s.user, q.Destroy != nil && !bool(*q.Destroy), r.s.grant.MaxRooms
+	cmd.Owned = max(0, r.c.hub.cfg.Limits.Rooms)
 	if q.Capacity != nil {
 		cmd.Capacity = int(*q.Capacity)
 	}
@@ -58,6 +59,9 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 		if err == nil {
 			r.ok(protocol.CreateRoomAnswer{RoomID: id})
 			return nil
+		}
+		if errors.Is(err, room.ErrManyOwned) {
+			r.c.hub.counters.manyRooms.Add(1)
 		}
 		if q.RoomID != "" || !errors.Is(err, room.ErrExists) {
 			return err
