@@ -202,6 +202,9 @@ func (c *client) Closed(e transport.End) {
 	if e.Full {
 		c.hub.counters.overflowed.Add(1)
 	}
+	if e.Long {
+		c.hub.counters.long.Add(1)
+	}
 	s := c.session.Load()
 	if s == nil || !c.hub.enter() {
 		return

@@ -16,6 +16,7 @@ type figures struct {
 	relayed, spoofed, flooded atomic.Uint64
 	resumed, overflowed, late atomic.Uint64
 	candidates, manyRooms     atomic.Uint64                      // refused
+	long                      atomic.Uint64                      // messages
 	answered                  [][]atomic.Uint64                  // by place in opNames and codeNames
 	refused                   []atomic.Uint64                    // by place in loginReasons
 	joins                     [len(joinBounds) + 1]atomic.Uint64 // by place in joinBounds, and beyond

@@ -113,6 +113,7 @@ func (c *client) source() netip.Prefix { return transport.Source(c.conn.Peer().A
 func (h *Hub) LimitsHit() map[string]uint64 {
 	return map[string]uint64{
 		"messages":             h.counters.flooded.Load(),
+		"message_size":         h.counters.long.Load(),
 		"login_time":           h.counters.late.Load(),
 		"outbox":               h.counters.overflowed.Load(),
 		"failed_logins":        h.failedLogins.hits.Load(),

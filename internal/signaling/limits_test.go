@@ -310,3 +310,26 @@ func TestRoomsOfAUserAreLimited(t *testing.T) {
 		}
 	})
 }
+
+func TestConnectionsEndedByALimitAreCounted(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		lee := w.user(0, "lee")
+		long, silent := w.user(0, "long"), w.connect(0)
+		silent.want("200", msg{"eventOp": "keepAlive"}) // is no login
+		_ = long.ws.WriteMessage(1, make([]byte, 64<<10+1))
+		if c := long.closeCode(); c != 1009 {
+			w.Errorf("closed with %d, want 1009", c)
+		}
+		time.Sleep(10*time.Second - time.Nanosecond)
+		if c := silent.closeCode(); c != 0 {
+			w.Errorf("closed with %d before the time was up", c)
+		}
+		time.Sleep(time.Nanosecond)
+		if c := silent.closeCode(); c != 1008 {
+			w.Errorf("closed with %d, want 1008", c)
+		}
+		w.hits("message_size", 1)
+		w.hits("login_time", 1)
+		lee.want("200", msg{"eventOp": "keepAlive"})
+	})
+}

@@ -57,8 +57,8 @@ type End struct {
 	// we closed it.
 	Gone bool
 	Code int // 1006 when there was no close frame
-	// Full is true when we closed because the outbox was full.
-	Full bool
+	// Full is true when we closed because the outbox was full, Long when it was because a message was too long.
+	Full, Long bool
 }
 
 // Message is an encoded message on its way to one or more outboxes. It is pooled: who holds a reference may read B, must not

@@ -379,7 +379,7 @@ func (c *wsConn) end(err error) End {
 		c.Close(fault.code, fault.reason)
 	}
 	c.closing.Store(true)
-	return End{Code: 1006, Full: c.out.full()}
+	return End{Code: 1006, Full: c.out.full(), Long: fault == errTooLong}
 }
 
 // message implements sink.

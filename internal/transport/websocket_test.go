@@ -174,8 +174,8 @@ func TestWhatTheServerClosesWith(t *testing.T) {
 			if got := code(<-cl.done); got != c.want {
 				t.Errorf("closed with %d, want %d", got, c.want)
 			}
-			if end := <-e.end; end.Gone {
-				t.Error("a connection that we closed counts as gone")
+			if end := <-e.end; end.Gone || end.Long != (c.want == 1009) {
+				t.Errorf("ended as %+v", end)
 			}
 			_ = bystander.ws.WriteMessage(gws.OpcodeText, []byte("still here"))
 			if got := <-bystander.got; got != "still here" {

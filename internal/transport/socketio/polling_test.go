@@ -180,7 +180,7 @@ func TestViolationsEndThePollingSession(t *testing.T) {
 			if status != want || body != `{"code":3,"message":"Bad request"}` {
 				t.Errorf("%d %s", status, body)
 			}
-			p.wantEnd(transport.End{Code: c.code})
+			p.wantEnd(transport.End{Code: c.code, Long: c.code == 1009})
 			if got := p.poll(); got != p.frame("1") {
 				t.Errorf("then polled %q", got)
 			}
@@ -224,7 +224,7 @@ func TestPayloadsThatAreNone(t *testing.T) {
 			if status, body := p.raw(c.payload, c.header...); status != c.status {
 				t.Errorf("%d %s, want %d", status, body, c.status)
 			}
-			p.wantEnd(transport.End{Code: c.code})
+			p.wantEnd(transport.End{Code: c.code, Long: c.code == 1009})
 		})
 	}
 }

@@ -223,7 +223,10 @@ func (s *session) report(e transport.End) {
 
 // fail closes the session because of what its client sent.
 func (s *session) fail(err error) {
-	s.Close(closeCode(err), err.Error())
+	code := closeCode(err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end(code, err.Error(), transport.End{Code: code, Long: errors.Is(err, errTooLong)})
 }
 
 // abandon forgets a session whose client never learned of it.
