@@ -261,6 +261,21 @@ describe('a dead socket', () => {
     expect(socket.closed).toBeUndefined();
   });
 
+  it('is not one that has answered everything and then is silent', async () => {
+    connection.start();
+    const socket = await shake();
+    const asked = connection.request({ eventOp: 'memberList' });
+    socket.answer('memberList');
+    await asked;
+    for (let i = 0; i < 3; i++) { // a quiet room: nothing comes but what is asked for
+      await vi.advanceTimersByTimeAsync(LIMIT.idle);
+      expect(socket.ops().at(-1)).toBe('keepAlive');
+      socket.answer('keepAlive');
+    }
+    expect(FakeSocket.made).toHaveLength(1);
+    expect(connection.up).toBe(true);
+  });
+
   it('is not one whose timers fired late: the answer may lie unread after a sleep', async () => {
     connection.start();
     const socket = await shake();

@@ -247,16 +247,14 @@ export class Connection {
   }
 
   private receive(data: unknown): void {
-    this.heard();
     const incoming = parse(data);
-    if (!incoming) return;
-    if (incoming.kind === 'answer') {
-      const id = `${incoming.message.reqId}`;
-      const asked = this.asked.get(id);
-      if (asked) return asked(incoming.message);
-      this.settle(id, incoming.message);
-    }
-    this.hooks.message(incoming);
+    const id = incoming?.kind === 'answer' ? `${incoming.message.reqId}` : '';
+    const asked = this.asked.get(id);
+    // Before the limit for what is still awaited is set: this is not any more.
+    if (incoming?.kind === 'answer' && !asked) this.settle(id, incoming.message);
+    this.heard();
+    if (incoming?.kind === 'answer' && asked) asked(incoming.message);
+    else if (incoming) this.hooks.message(incoming);
   }
 
   private settle(id: string, answer: Answer): void {
