@@ -75,6 +75,14 @@ async function again(answer: object): Promise<FakeSocket> {
   return FakeSocket.last;
 }
 
+/** Time in which the server answers when it is asked whether it lives. */
+async function passes(socket: FakeSocket, seconds: number): Promise<void> {
+  for (; seconds > 0; seconds--) {
+    await vi.advanceTimersByTimeAsync(1_000);
+    if (socket.ops().at(-1) === 'keepAlive') socket.answer('keepAlive');
+  }
+}
+
 beforeEach(() => {
   vi.useFakeTimers();
   vi.spyOn(console, 'warn').mockImplementation(() => undefined);
@@ -405,6 +413,41 @@ describe('the same page coming back', () => {
     socket.answer('joinRoom', info(1, 'me'));
     await settled();
     expect(seen).toEqual(['lost', 'leave a', 'entered', 'restored']);
+  });
+
+  it('waits when too many have asked for their rooms, unless the app does something else', async () => {
+    await init();
+    await join('a');
+    const socket = await again({ code: '410' });
+    const joins = () => socket.ops().filter((op) => op === 'joinRoom').length;
+    socket.answer('register', registered());
+    await settled();
+    socket.answer('joinRoom', { code: '429' });
+    await settled();
+    expect([seen, joins()]).toEqual([['lost'], 1]);
+    await passes(socket, 16);
+    expect(joins()).toBe(2);
+    socket.answer('joinRoom', info(1, 'me'));
+    await settled();
+    expect(seen).toEqual(['lost', 'leave a', 'entered', 'restored']);
+
+    const next = await again({ code: '410' });
+    next.answer('register', registered());
+    await settled();
+    next.answer('joinRoom', { code: '429' });
+    await settled();
+    const left = session.leaveRoom('R');
+    await settled();
+    next.answer('leaveRoom', { code: '429' });
+    expect((await left).code).toBe('429');
+    expect(session.room).toBeNull();
+    const other = session.joinRoom('Q');
+    await settled();
+    next.answer('joinRoom', { ...info(1, 'me'), roomId: 'Q' });
+    expect((await other).code).toBe('200');
+    await passes(next, 20);
+    expect(next.ops().filter((op) => op === 'joinRoom')).toHaveLength(2);
+    expect(session.room?.id).toBe('Q');
   });
 
   it('tells the app when the room is closed to it', async () => {

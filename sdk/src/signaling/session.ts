@@ -47,6 +47,9 @@ const EARLY = 256;
 /** Relay credentials live ten minutes: they are renewed from half of that on. Milliseconds. */
 const ICE_AGE = 5 * 60_000;
 
+/** A room that was not let in to for too many tries is tried again after this, up to half of it less by chance. Milliseconds. */
+const AGAIN = 15_000;
+
 /** One user's session with the server: register, resume, the room, and coming back when either is lost. */
 export class Session {
   userId = '';
@@ -64,6 +67,7 @@ export class Session {
   /** Ends the init that is under way. */
   private started: (result: InitResult | Failure) => void = () => undefined;
   private rejoining = false;
+  private again: ReturnType<typeof setTimeout> | undefined;
   /** Why this session ended, for every later call. */
   private over: Failure | null = null;
   private away = false;
@@ -154,6 +158,7 @@ export class Session {
     const room = id(roomId, 'roomId', 'joinRoom(roomId)');
     if (isFailure(room)) return room as unknown as JoinRoomResult;
     const answer = await this.enter(room, (joined) => {
+      this.stay();
       this.room = new Room(joined);
       this.last = null;
       return [];
@@ -169,7 +174,9 @@ export class Session {
     if (this.over || !this.userId) return result(await this.request('leaveRoom'));
     if (!room) return failure('410', 'Not in a room.', 'Call joinRoom(roomId) first.');
     const answer = await this.request('leaveRoom', { roomId: room });
-    if (room === this.room?.id && ['200', '410', '441'].includes(answer.code)) this.leave('left');
+    // 429 is not said of a room that one is in.
+    const out = ['200', '410', '441'].includes(answer.code) || (answer.code === '429' && this.rejoining);
+    if (room === this.room?.id && out) this.leave('left');
     return result(answer);
   }
 
@@ -308,6 +315,7 @@ export class Session {
 
   /** The new session enters the room of the old one. A room that ended with its server is made again, by whoever comes first. */
   private async rejoin(): Promise<void> {
+    clearTimeout(this.again);
     const room = this.room;
     if (!room) return;
     const update = (joined: Room['info']) => (this.room === room ? room.update(joined, this.userId) : []);
@@ -318,6 +326,11 @@ export class Session {
       answer = await this.enter(room.id, update);
     }
     if (answer.code === '504' && this.connection) return; // The next handshake tries again.
+    if (answer.code === '429' && this.room === room) {
+      // After a restart everybody behind one address may ask for rooms that are gone, and be too many. The next handshake may come first.
+      this.again = setTimeout(() => this.connected && void this.rejoin(), AGAIN * (0.5 + Math.random() / 2));
+      return;
+    }
     this.rejoining = false;
     if (this.room !== room) return;
     if (answer.code === '200') {
@@ -389,7 +402,14 @@ export class Session {
     this.connection?.start();
   }
 
+  /** The room of before is no longer asked for. */
+  private stay(): void {
+    clearTimeout(this.again);
+    this.rejoining = false;
+  }
+
   private leave(reason: Reason): void {
+    this.stay();
     this.room = this.last = null;
     this.hooks.left(reason);
   }
@@ -401,7 +421,7 @@ export class Session {
     this.connection = null;
     this.credentials = null;
     this.userId = this.name = this.secret = '';
-    this.rejoining = this.away = false;
+    this.away = false;
     this.early = [];
     this.unwatch();
     this.leave(over ? reason : 'left'); // Nobody needs to be told why, who asked for it.
