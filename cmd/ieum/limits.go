@@ -18,8 +18,8 @@ type limitFlags struct {
 
 func (f limitFlags) settings() node.LimitSettings {
 	return node.LimitSettings{
-		Connections: f.MaxConnections, Strangers: f.MaxStrangers,
-		UserRooms: f.MaxUserRooms, FailedLogins: f.MaxFailedLogins, Joins: f.MaxJoins, FailedJoins: f.MaxFailedJoins, FailedJoinsOfAddress: f.MaxFailedJoinsAddress,
+		Connections: f.MaxConnections, Strangers: f.MaxStrangers, UserRooms: f.MaxUserRooms,
+		FailedLogins: f.MaxFailedLogins, Joins: f.MaxJoins, FailedJoins: f.MaxFailedJoins, FailedJoinsOfAddress: f.MaxFailedJoinsAddress,
 		Candidates: f.MaxCandidates, Takeovers: f.MaxTakeovers,
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// Limits bound what users may do, all but Rooms in a minute, which begins with the first that they do. The zero value of a number means its default,
-// a negative one no limit.
+// Limits bound what users may do, all but Rooms in a minute, which begins with the first that they do. The zero value of a number
+// means its default, a negative one no limit.
 type Limits struct {
 	// FailedLogins are registers from one address (see transport.Source) with a license or user token that is none, default 10. Then
 	// every register from there is refused, whatever it shows, but for those of sessions that go on.

@@ -114,13 +114,15 @@ func (r *request) joinRoom() error {
 		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.seat.Epoch,
 	}
 	err = s.await(func(e room.Event) {
-		s.hub.joins.add(s.key())
 		r.ok(roomState(e.State))
 		s.hub.counters.join(time.Since(began))
 	}, func() error {
 		join := room.Join{Member: member, Host: s.grant.User != nil && s.grant.User.Host}
 		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, join)
 	})
+	if err == nil {
+		s.hub.joins.add(s.key())
+	}
 	return r.named(err)
 }
 
