@@ -1,12 +1,16 @@
 package node
 
 import (
+	"encoding/json"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/lxzan/gws"
+
+	"github.com/ieum-rtc/ieum/internal/signaling"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // knock asks for a connection as a client behind a proxy of this machine, and returns the status. One that was let in stays.
@@ -122,6 +126,56 @@ func TestLimitsAreDocumented(t *testing.T) {
 	for name := range n.limitsHit() {
 		if !strings.Contains(table, "| `"+name+"` |") {
 			t.Errorf("%s is not in the table of limits", name)
+		}
+	}
+}
+
+func TestEachLimitIsTheOneThatWasSet(t *testing.T) {
+	p, err := Config{Dev: true, Limits: LimitSettings{
+		Connections: new(1), Strangers: new(2), UserRooms: new(3), FailedLogins: new(4), Joins: new(5), FailedJoins: new(6),
+		FailedJoinsOfAddress: new(7), Candidates: new(8), Takeovers: new(-1),
+	}}.plan(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (transport.GateConfig{Connections: 1, Strangers: 2}); p.gate != want {
+		t.Errorf("%+v, want %+v", p.gate, want)
+	}
+	want := signaling.Limits{Rooms: 3, FailedLogins: 4, Joins: 5, FailedJoins: 6, FailedJoinsOfAddress: 7, Candidates: 8, Takeovers: -1}
+	if p.limits != want {
+		t.Errorf("%+v, want %+v", p.limits, want)
+	}
+}
+
+// Behind a proxy of this machine that is trusted, each client has its own address, and its own limit.
+func TestFailedLoginsCountByTheAddressThatTheProxySays(t *testing.T) {
+	n := start(t, Config{Dev: true, TrustedProxies: []string{"127.0.0.1"}, Limits: LimitSettings{FailedLogins: new(2)}})
+	login := func(from string) string {
+		t.Helper()
+		h := &answers{got: make(chan []byte, 1), done: make(chan struct{})}
+		ws, _, err := gws.NewClient(h, &gws.ClientOption{
+			Addr: "ws" + strings.TrimPrefix(n.URLs()[0], "http") + "signal", RequestHeader: http.Header{"X-Forwarded-For": {from}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go ws.ReadLoop()
+		if err := ws.WriteString(`{"eventOp":"register","reqId":1,"cpCode":"A","authKey":"B"}`); err != nil {
+			t.Fatal(err)
+		}
+		var a struct{ Code string }
+		if err := json.Unmarshal(<-h.got, &a); err != nil {
+			t.Fatal(err)
+		}
+		_ = ws.NetConn().Close()
+		<-h.done
+		return a.Code
+	}
+	for i, c := range []struct{ from, want string }{
+		{"203.0.113.1", "401"}, {"203.0.113.1", "401"}, {"203.0.113.1", "429"}, {"192.0.2.9, 203.0.113.1", "429"}, {"203.0.113.2", "401"},
+	} {
+		if got := login(c.from); got != c.want {
+			t.Errorf("%d: from %s: %s, want %s", i, c.from, got, c.want)
 		}
 	}
 }
