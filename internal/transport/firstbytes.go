@@ -76,6 +76,9 @@ func (c *earlyConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// NetConn is the connection below, as tls.Conn has it.
+func (c *earlyConn) NetConn() net.Conn { return c.Conn }
+
 func takeEarly(early *[]byte, p []byte) int {
 	n := copy(p, *early)
 	if *early = (*early)[n:]; len(*early) == 0 {

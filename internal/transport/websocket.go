@@ -23,6 +23,7 @@ type Config struct {
 	WriteTimeout   time.Duration // of one message, default 10 s
 	PingAfter      time.Duration // of silence, default 25 s
 	SilenceEnds    time.Duration // default 60 s
+	UnackedEnds    time.Duration // a client's system has not acknowledged what was sent (Linux), default 6 s
 	// AnyOrigin lets pages with a null or malformed origin connect: for development.
 	AnyOrigin bool
 	// Gate counts connections, and refuses those that are too many; nil: there is no limit.
@@ -56,6 +57,7 @@ func (c *Config) defaults() {
 	set(&c.WriteTimeout, 10*time.Second)
 	set(&c.PingAfter, 25*time.Second)
 	set(&c.SilenceEnds, 60*time.Second)
+	set(&c.UnackedEnds, 6*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -289,6 +291,7 @@ func newConn(s *WebSocket, nc net.Conn, p Peer, early []byte) *wsConn {
 		c.out.try = c.sock.try
 	}
 	c.heard.Store(s.clock.Load())
+	limitUnacked(nc, s.cfg.UnackedEnds)
 	return c
 }
 

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package transport
+
+import (
+	"net"
+	"time"
+)
+
+func limitUnacked(net.Conn, time.Duration) {}
