@@ -101,11 +101,15 @@ for (const [seconds, returns] of [[5, false], [30, true]]) {
     const times = await told(both);
     await lab.set({ link: 'a', set: { down: 'true' } });
     await p.until('aware that the server is away', () => !k.getSocket().connected);
-    if (returns) await q.until('told that the other has left', (x) => app.count('leave', x.id) > x.leave, { id: p.id, leave: times[1].leave }, 60_000);
-    await lasting(seconds * 1000);
+    const left = returns && q.until('told that the other has left', (x) => app.count('leave', x.id) > x.leave, { id: p.id, leave: times[1].leave }, 60_000);
+    await Promise.all([lasting(seconds * 1000), left]);
     await lab.set({ link: 'a', set: { down: 'false' } });
     await p.until('answered again', async () => (await k.memberList()).code === '200');
-    if (returns) await q.until('told that the other is here again', (x) => app.count('join', x.id) > x.join, { id: p.id, join: times[1].join });
+    if (returns) {
+      await q.until('told that the other is here again', (x) => app.count('join', x.id) > x.join, { id: p.id, join: times[1].join });
+      // What an app does with `subscribed`.
+      await q.until('shown the other again', (id) => (shown.srcObject = k.getStream(id) ?? null), p.id);
+    }
   });
 }
 

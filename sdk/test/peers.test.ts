@@ -417,6 +417,35 @@ describe('a session that was lost', () => {
   });
 });
 
+describe('a user who was given up', () => {
+  const gone = async (c: FakeConnection, ...lost: RTCPeerConnectionState[]) => {
+    for (const state of lost) c.become(state);
+    members.delete('b');
+    peers.handleLeave('b');
+    sent = [];
+    members.set('b', member('b', ['pair']));
+  };
+
+  it('is sent the same again when it is back in time', async () => {
+    await gone(await connected(), 'disconnected');
+    peers.handleMembers(['b']);
+    await settled();
+    expect(ops()).toEqual(['sdp', 'publish']);
+  });
+
+  it.each(['left by itself', 'is back too late', 'is sent something by the app first', 'is to get no more'])('but not one who %s', async (how) => {
+    const c = await connected();
+    await gone(c, ...(how === 'left by itself' ? [] : ['disconnected' as const]));
+    if (how === 'is back too late') await vi.advanceTimersByTimeAsync(60_000);
+    const other = stream();
+    if (how === 'is sent something by the app first') void peers.publish('b', 'cam', other);
+    if (how === 'is to get no more') peers.unpublish('b', 'cam');
+    peers.handleMembers(['b']);
+    await settled();
+    expect(peers.sent('cam').map(([, s]) => s)).toEqual(how === 'is sent something by the app first' ? [other] : []);
+  });
+});
+
 it('tries a call that broke again with growing waits, as long as it is wanted', async () => {
   const c = await connected();
   c.become('failed');

@@ -66,6 +66,11 @@ export class Paths {
     return this.main.waiting;
   }
 
+  /** Nothing has come through of late. */
+  get silent(): boolean {
+    return this.reported === 'interrupted' || this.reported === 'recovering' || this.reported === 'failed';
+  }
+
   sending(type: MediaType): MediaStream | null {
     return this.main.sending(type);
   }

@@ -23,8 +23,10 @@ export interface PeersHooks {
 
 /** Signals of users whose `join` has not come yet: so many users, so many signals each. */
 const EARLY = { users: 64, signals: 64 };
-/** Milliseconds in which the others of a room that was lost are expected back, to be sent again what they were sent. */
+/** Milliseconds in which those who were lost are expected back, to be sent again what they were sent. */
 const RETURN = 60_000;
+/** So many of them at most. */
+const OWED = 64;
 /** Default of the option. */
 export const WARM_PEERS = 4;
 
@@ -32,7 +34,7 @@ export const WARM_PEERS = 4;
 export class Peers {
   private readonly pairs = new Map<string, Paths | RawPair>();
   private readonly early = new Map<string, Signal[]>();
-  /** What was being sent when the session was lost, until it is sent again or the time for it is over. */
+  /** What was being sent when this session, or the other user's, was lost: until it is sent again or the time for it is over. */
   private owed = new Map<string, Map<MediaType, MediaStream>>();
   private owedTimer: ReturnType<typeof setTimeout> | undefined;
 
@@ -45,12 +47,13 @@ export class Peers {
       this.report(typeof target === 'string' ? target : `${target}`, 'failed', wrong);
       return false;
     }
+    this.owed.get(target as string)?.delete(type as MediaType);
     return this.pair(target as string).publish(type as MediaType, stream as MediaStream);
   }
 
   unpublish(target: unknown, type: unknown): boolean {
+    this.owed.get(target as string)?.delete(type as MediaType);
     if (!this.known(target, type)) return false;
-    this.owed.get(target)?.delete(type as MediaType);
     this.pairs.get(target)?.unpublish(type as MediaType);
     return true;
   }
@@ -108,7 +111,13 @@ export class Peers {
   }
 
   handleLeave(id: string): void {
-    if (this.pairs.get(id)?.waiting) this.report(id, 'failed', 'left');
+    const pair = this.pairs.get(id);
+    if (pair?.waiting) this.report(id, 'failed', 'left');
+    // Nobody who leaves falls silent before: this one was given up, and may be back when its network is.
+    if (pair instanceof Paths && pair.silent) {
+      this.owe(id, pair);
+      this.awaitReturn();
+    }
     this.close(id);
     this.warm();
   }
@@ -123,20 +132,31 @@ export class Peers {
 
   /** The session is gone: to the others we left. Remembers what was sent to whom. */
   handleLost(): void {
-    for (const [id, pair] of this.pairs) {
-      const sent = new Map<MediaType, MediaStream>();
-      for (const type of TYPES) {
-        const stream = pair.sending(type);
-        if (stream) sent.set(type, stream);
-      }
-      if (sent.size) this.owed.set(id, sent);
-    }
-    this.closeAll();
+    for (const [id, pair] of this.pairs) this.owe(id, pair);
+    // Nobody has left that the app knows of: those who are still there afterwards are seen in the same streams.
+    this.closeAll(false);
   }
 
   /** A new session is in the room: those who are here are sent everything again, the others when they come back soon. */
   handleRestored(): void {
     this.handleMembers([...this.owed.keys()].filter((id) => this.hooks.member(id)));
+    this.awaitReturn();
+  }
+
+  private owe(id: string, pair: Paths | RawPair): void {
+    const sent = new Map<MediaType, MediaStream>();
+    for (const type of TYPES) {
+      const stream = pair.sending(type);
+      if (stream) sent.set(type, stream);
+    }
+    if (!sent.size) return;
+    this.owed.delete(id);
+    this.owed.set(id, sent);
+    const [oldest] = this.owed.keys();
+    if (this.owed.size > OWED && oldest !== undefined) this.owed.delete(oldest);
+  }
+
+  private awaitReturn(): void {
     clearTimeout(this.owedTimer);
     if (this.owed.size) this.owedTimer = setTimeout(() => this.owed.clear(), RETURN);
   }
@@ -160,15 +180,16 @@ export class Peers {
     }
   }
 
-  private close(id: string): void {
+  private close(id: string, forGood = true): void {
     this.early.delete(id);
     this.pairs.get(id)?.dispose();
     this.pairs.delete(id);
-    this.streams.forget(id);
+    if (forGood) this.streams.forget(id);
+    else for (const type of TYPES) this.streams.drop(id, type);
   }
 
-  private closeAll(): void {
-    for (const id of [...this.pairs.keys()]) this.close(id);
+  private closeAll(forGood = true): void {
+    for (const id of [...this.pairs.keys()]) this.close(id, forGood);
     this.early.clear();
   }
 
