@@ -7,8 +7,9 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { direct, inCall, settled } from './lib/homes.mjs';
+import { direct, inCall, session, settled } from './lib/homes.mjs';
 import { labMissing } from './lib/lab.mjs';
+import { paint } from './lib/media.mjs';
 import { PATH } from './lib/process.mjs';
 import { until } from './lib/wait.mjs';
 import { SOAK } from './lib/work.mjs';
@@ -122,9 +123,21 @@ survives("the server's cable is pulled: a direct call goes on", {}, async ({ lab
   for (const x of [p, q]) await x.until('answered again', async () => (await k.memberList()).code === '200');
 });
 
-survives('the server is killed and starts again: a direct call goes on', { keepData: true }, async ({ server, again, p, q }) => {
+survives('the server is killed and starts again: a direct call goes on, looks for other paths and shows a screen', { keepData: true }, async ({ server, again, p, q }) => {
   await server().kill();
   for (const x of [p, q]) await x.until('aware that the server is away', () => !k.getSocket().connected);
+  const before = [await session(p), await session(q)];
+  await p.evaluate(() => window.dispatchEvent(new Event('online')));
+  for (const [i, x] of [p, q].entries()) {
+    await x.until('in another ICE session', (was) => !e2e.open()[0].localDescription.sdp.includes(was) && e2e.open()[0].signalingState === 'stable', before[i]);
+  }
+  await paint(p);
+  assert.equal(await p.evaluate((id) => k.publishP2P(id, 'screen', screenStream), q.id), true);
+  await q.until('shown the screen', (id) => {
+    const video = window.screenShown ??= document.body.appendChild(Object.assign(document.createElement('video'), { muted: true, autoplay: true }));
+    video.srcObject ??= k.getStream(id, 'screen') ?? null;
+    return e2e.frames(video) > 10;
+  }, p.id);
   await Promise.all([watched(p, 20 * FPS), watched(q, 20 * FPS)]);
   await again();
   for (const x of [p, q]) await x.until('answered again', async () => (await k.memberList()).code === '200');
@@ -149,6 +162,21 @@ survives('a laptop sleeps for ten seconds', {}, async ({ lab, q }) => {
   } finally {
     for (const pid of pids) process.kill(pid, 'SIGCONT');
   }
+});
+
+survives(`a tab is in the background for ${SOAK ? 'two minutes' : 'twenty seconds'}: nothing changes`, { firefox: true }, async ({ p, q, both }) => {
+  const paths = () => Promise.all(both.map(([x, y]) => x.evaluate((id) => ({
+    states: app.events.filter((e) => e.type === 'peerState' && e.user === id).map((e) => e.state), made: e2e.made.length, spare: e2e.spare.length,
+  }), y.id)));
+  const before = await paths();
+  // Chromium's pages stay visible in a test; Firefox hides a tab behind another one and slows its timers down.
+  const other = await q.browser.open('about:blank', { name: 'other' });
+  await q.until('hidden', () => document.visibilityState === 'hidden');
+  await watched(p, (SOAK ? 120 : 20) * FPS);
+  assert.equal(await q.evaluate(() => document.visibilityState), 'hidden');
+  await other.close();
+  await q.until('visible', () => document.visibilityState === 'visible');
+  assert.deepEqual(await paths(), before);
 });
 
 /** A wait whose length is the thing that is tested: an outage of so long. */

@@ -50,6 +50,7 @@ export class Knowledgetalk extends EventTarget {
       members: () => [...session.room?.members.keys() ?? []],
       relay: (message) => session.relay(message),
       iceServers: () => session.freshIce(),
+      online: () => session.connected,
       doubt: () => session.doubt(),
       presence: (event) => this.media(event),
     }, this.streams, warmPeers);

@@ -11,6 +11,9 @@ let shown: Record<MediaType, unknown[] | null>;
 let subscribed: number;
 let allowed: boolean;
 let doubts: number;
+let online: boolean;
+/** The socket goes down with what is sent next. */
+let lost: boolean;
 let servers: RTCIceServer[];
 let paths: Paths;
 
@@ -67,9 +70,16 @@ beforeEach(() => {
   subscribed = 0;
   allowed = true;
   doubts = 0;
+  online = true;
+  lost = false;
   servers = RELAY;
   paths = new Paths('a', 'b', {
-    send: async (signal) => (sent.push(signal), '200'),
+    send: async (signal) => {
+      sent.push(signal);
+      online &&= !lost;
+      return lost ? '504' : '200';
+    },
+    online: () => online,
     iceServers: async () => servers,
     stream: (type, list) => (shown[type] = list),
     subscribed: () => subscribed++,
@@ -108,6 +118,55 @@ describe('a second connection', () => {
     await vi.advanceTimersByTimeAsync(5_000);
     paths.signal({ eventOp: 'sdp', gen: 9, n: 9, sdp: { type: 'answer', sdp: 'x' }, link: 'standby' });
     expect(FakeConnection.made).toHaveLength(1);
+  });
+});
+
+describe('without the server', () => {
+  /** Descriptions of the first connection, or the second, that went over a connection's channel. */
+  const carried = (c: FakeConnection, link?: 'standby') =>
+    (c.channel.sent as Record<string, unknown>[]).filter((m) => m.eventOp === 'sdp' && m.link === link);
+
+  it('a restart is offered and answered over the data channel, and over the server when that is back', async () => {
+    const { first } = await call();
+    online = false;
+    sent = [];
+    paths.network();
+    await settled();
+    const [offer] = carried(first) as [{ gen: number; n: number }];
+    expect([sent, offer]).toEqual([[], expect.objectContaining({ eventOp: 'sdp', sdp: expect.objectContaining({ type: 'offer' }) })]);
+    const { gen, n } = offer;
+    first.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' } }) });
+    await settled();
+    expect(first.log.at(-1)).toBe('remote answer');
+    online = true;
+    paths.network();
+    await settled();
+    // The other side may still be without it.
+    expect([sent, carried(first)]).toEqual([[], [expect.anything(), expect.anything()]]);
+    paths.signal({ eventOp: 'candidate', gen, candidates: [] });
+    paths.network();
+    await vi.advanceTimersByTimeAsync(4_000);
+    expect(sent.map((m) => m.eventOp)).toContain('sdp');
+  });
+
+  it('what its socket took with it goes over the data channel', async () => {
+    const { first } = await call();
+    lost = true;
+    paths.network();
+    await settled();
+    expect(carried(first)).toHaveLength(1);
+  });
+
+  it('it takes the second connection where the first is dead, and waits for the server where both are', async () => {
+    const { first, second, cut } = await call();
+    online = false;
+    sent = [];
+    cut();
+    await vi.advanceTimersByTimeAsync(700);
+    expect([carried(first), carried(second).length, sent]).toEqual([[], 1, []]);
+    second.become('failed');
+    await vi.advanceTimersByTimeAsync(4_000);
+    expect(sent.map((m) => m.eventOp)).toContain('sdp');
   });
 });
 

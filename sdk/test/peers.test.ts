@@ -61,6 +61,7 @@ beforeEach(() => {
       return code;
     },
     iceServers: async () => [{ urls: 'stun:x' }],
+    online: () => true,
     doubt: () => undefined,
     presence: (event) => events.push(event),
   }, streams);

@@ -31,6 +31,8 @@ export interface PairHooks {
   stream(type: MediaType, tracks: MediaStreamTrack[] | null): void;
   subscribed(type: MediaType): void;
   report(state: PeerStateEvent['state'], reason: Reason | ''): void;
+  /** A description or candidates of the other side, of this connection or another, came over the data channel. */
+  carried(signal: Signal): void;
   /** Nothing comes through any more, in one direction at least; and again. */
   dead(): void;
   alive(): void;
@@ -123,8 +125,13 @@ export class Pair {
     return this.state.local[type].on ? this.outgoing[type] : null;
   }
 
+  /** Over the data channel, to the other side of it. False: nothing would get through. */
+  carry(signal: Signal): boolean {
+    return this.state.link === 'connected' && !this.dead && (this.peer?.send(JSON.stringify(signal)) ?? false);
+  }
+
   /** The part of it that goes over this connection. */
-  private carried(type: MediaType): MediaStream | null {
+  private attachable(type: MediaType): MediaStream | null {
     return this.held ? null : this.sending(type);
   }
 
@@ -215,7 +222,7 @@ export class Pair {
         return;
       }
       case 'recandidate': return this.trickle?.again();
-      case 'attach': return peer?.attach(effect.type, this.carried(effect.type));
+      case 'attach': return peer?.attach(effect.type, this.attachable(effect.type));
       case 'send': return this.send(effect.signal, effect.byChannel);
       case 'timer': return this.setTimer(effect.name, effect.on);
       case 'stream': return this.hooks.stream(effect.type, peer?.tracks(effect.type, effect) ?? []);
@@ -281,7 +288,7 @@ export class Pair {
   }
 
   private async attachAll(peer: Peer): Promise<void> {
-    await Promise.all(TYPES.map((type) => peer.attach(type, this.carried(type))));
+    await Promise.all(TYPES.map((type) => peer.attach(type, this.attachable(type))));
   }
 
   private describe(gen: number, n: number, type: 'offer' | 'answer', sdp: string): void {
@@ -313,8 +320,9 @@ export class Pair {
       return;
     }
     const signal = typeof message === 'object' && message !== null ? readSignal(message as Record<string, unknown>) : undefined;
-    // Descriptions keep to one way, the server's: the machine relies on their order.
-    if (signal && (signal.eventOp === 'publish' || signal.eventOp === 'unpublish')) this.feed({ kind: 'signal', signal, byChannel: true });
+    if (!signal) return;
+    if (signal.eventOp === 'sdp' || signal.eventOp === 'candidate') this.hooks.carried(signal);
+    else this.feed({ kind: 'signal', signal, byChannel: true });
   }
 
   private setTimer(name: TimerName, on: boolean): void {

@@ -4,7 +4,9 @@ import type { Signal } from '../signaling/messages';
 import { TYPES } from './layout';
 import { Pair, type PairHooks } from './pair';
 
-export interface PathsHooks extends Omit<PairHooks, 'dead' | 'alive'> {
+export interface PathsHooks extends Omit<PairHooks, 'dead' | 'alive' | 'carried'> {
+  /** The server can be reached. */
+  online(): boolean;
   /** A second connection may be kept with this user. */
   standby(): boolean;
   doubt(): void;
@@ -35,6 +37,8 @@ export class Paths {
   private retry: ReturnType<typeof setTimeout> | undefined;
   private back: ReturnType<typeof setTimeout> | undefined;
   private preparing = false;
+  /** What the other side said last came over a data channel: it may not reach the server. */
+  private serverless = false;
   private disposed = false;
   private reported: PeerStateEvent['state'] | '' = '';
   private readonly tracks: Record<'main' | 'spare', Record<MediaType, MediaStreamTrack[] | null>> = {
@@ -43,7 +47,7 @@ export class Paths {
 
   constructor(private readonly me: string, private readonly other: string, private readonly hooks: PathsHooks) {
     this.main = new Pair(me, other, {
-      send: (signal) => hooks.send(signal),
+      send: (signal) => this.send(signal),
       iceServers: () => hooks.iceServers(),
       stream: (type, tracks) => this.show('main', type, tracks),
       subscribed: (type) => {
@@ -52,6 +56,7 @@ export class Paths {
       },
       // While media goes another way, how the first one does is no concern of the app.
       report: (state, reason) => (this.away ? undefined : this.report(state, reason)),
+      carried: (signal) => this.carried(signal),
       dead: () => this.dead(),
       alive: () => this.alive(),
     });
@@ -98,6 +103,16 @@ export class Paths {
   }
 
   signal(signal: Signal): void {
+    this.serverless = false;
+    this.take(signal);
+  }
+
+  private carried(signal: Signal): void {
+    this.serverless = true;
+    this.take(signal);
+  }
+
+  private take(signal: Signal): void {
     if (!('link' in signal) || signal.link !== 'standby') this.main.signal(signal);
     else if (this.spare || this.hooks.standby()) (this.spare ??= this.make()).signal(signal);
   }
@@ -121,6 +136,18 @@ export class Paths {
     this.spare?.dispose();
   }
 
+  /**
+   * Over the server, as long as it is there: what it takes arrives, if in no haste. Without it descriptions and candidates go over a data
+   * channel on which something gets through. They may overtake others then; the machine tells them apart by their numbers, and repeats.
+   */
+  private async send(signal: Signal): Promise<string> {
+    if (signal.eventOp !== 'sdp' && signal.eventOp !== 'candidate') return this.hooks.send(signal);
+    const carry = () => this.main.carry(signal) || (this.spare?.carry(signal) ?? false);
+    if ((this.serverless || !this.hooks.online()) && carry()) return '200';
+    const code = await this.hooks.send(signal);
+    return code === '504' && !this.disposed && !this.hooks.online() && carry() ? '200' : code;
+  }
+
   /** Makes the second connection once media flows on the first. The same side makes both. */
   private prepare(): void {
     if (this.spare || this.preparing || !this.main.creator || !this.hooks.standby()) return;
@@ -135,11 +162,12 @@ export class Paths {
   private make(): Pair {
     const spare = new Pair(this.me, this.other, {
       // Publications go over its own data channel alone: over the server they would be taken for those of the first one.
-      send: async (signal) => (signal.eventOp === 'sdp' || signal.eventOp === 'candidate' ? this.hooks.send({ ...signal, link: 'standby' }) : '200'),
+      send: async (signal) => (signal.eventOp === 'sdp' || signal.eventOp === 'candidate' ? this.send({ ...signal, link: 'standby' }) : '200'),
       iceServers: () => this.hooks.iceServers(),
       stream: (type, tracks) => this.show('spare', type, tracks),
       subscribed: () => undefined,
       report: (state) => state === 'failed' && this.away && this.home(),
+      carried: (signal) => this.carried(signal),
       dead: () => undefined,
       alive: () => this.main.dead && this.leave(),
     }, true);

@@ -16,6 +16,8 @@ export interface PeersHooks {
   /** To one user, over the server. Resolves with the server's code. */
   relay(message: Request): Promise<string>;
   iceServers(): Promise<RTCIceServer[]>;
+  /** The server can be reached. */
+  online(): boolean;
   /** Nothing passes to some user any more: is the server still there? */
   doubt(): void;
   presence(event: Presence): void;
@@ -205,6 +207,7 @@ export class Peers {
         eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
       }),
       report: (state: PeerStateEvent['state'], reason: Reason | '') => this.report(id, state, reason),
+      online: () => this.hooks.online(),
       doubt: () => this.hooks.doubt(),
       standby: () => this.hooks.members().length <= this.warmPeers && (this.hooks.member(id)?.features?.includes(STANDBY) ?? false),
     };
