@@ -121,9 +121,12 @@ describe('a restart', () => {
     const { n } = a.effect('offer');
     for (let i = 0; i < 6; i++) expect(a.take(repeat).effect('resend')).toMatchObject({ n });
     expect(a.take(repeat).did).toEqual([]);
-    expect(a.take({ kind: 'regather' }).effect('resend')).toMatchObject({ n });
-    expect(a.take(repeat).effect('resend')).toMatchObject({ n });
-    expect(a.signal(sdp('answer', n)).names).toEqual(['answered']);
+    expect(a.take({ kind: 'regather' }).effect('offer')).toMatchObject({ n: n + 1, restart: true });
+    expect(a.take({ kind: 'regather' }).did).toEqual([]); // that one is new
+    expect(a.signal(sdp('answer', n)).names).toEqual([]);
+    expect(a.take({ kind: 'resumed' }).effect('offer')).toMatchObject({ n: n + 2, restart: true }); // knew of no relay, maybe
+    expect(a.take(repeat).effect('resend')).toMatchObject({ n: n + 2 });
+    expect(a.signal(sdp('answer', n + 2)).names).toEqual(['answered']);
   });
 
   it.each(['disconnected', 'failed'] as const)('that nobody has answered is offered again when the connection is %s, and then given up', (state) => {

@@ -246,11 +246,10 @@ class Turn {
 
   /** Both sides gather anew in an ICE restart. The pair of candidates in use carries on until another one is there. */
   private regather(): void {
-    const { open, link, neg, gen, offered } = this.s;
+    const { open, link, neg, stood, repeats } = this.s;
     if (!open || link !== 'connected') return;
-    if (neg !== 'offering') return this.restart();
-    this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
-    this.again();
+    if (neg === 'offering' && stood && repeats > 0) this.offerRestart(0);
+    else this.restart();
   }
 
   /** Whether this side sees to it that a connection stands: for what it publishes, or may. The other side waits for the creator to warm one. */
@@ -467,7 +466,7 @@ class Turn {
    * connection.
    */
   private restart(): void {
-    const { creator, gen, link, neg, restarts, stood } = this.s;
+    const { creator, link, neg, restarts, stood } = this.s;
     if (neg !== 'stable' || this.s.asking) return; // One is under way.
     // Where the connection is up, only the other side has lost it: that says nothing about the next time here.
     const count = link === 'connected' ? 0 : restarts + 1;
@@ -475,15 +474,21 @@ class Turn {
       this.set({ restarts: count, asking: true, repeats: 0 });
       this.ask();
     } else if (stood) {
-      const n = this.s.offered + 1;
-      this.set({ neg: 'offering', offered: n, restarts: count, repeats: 0 });
-      this.out.push({ do: 'offer', gen, n, restart: true });
+      this.offerRestart(count);
     } else {
       if (restarts === 0) this.generation(1);
       return;
     }
     this.timerOn('repeat');
     this.timerOn('connect');
+  }
+
+  /** An offer that is still unanswered may know of a network, or a relay, that is gone: it is replaced, which needs no rollback. */
+  private offerRestart(restarts: number): void {
+    const n = this.s.offered + 1;
+    this.set({ neg: 'offering', offered: n, restarts });
+    this.out.push({ do: 'offer', gen: this.s.gen, n, restart: true });
+    this.again();
   }
 
   /** Repeating begins anew. */
@@ -539,14 +544,15 @@ class Turn {
   }
 
   private resumed(): void {
-    const { open, neg, link, gen, offered, channel, asking } = this.s;
+    const { open, neg, link, gen, offered, channel, asking, stood } = this.s;
     // What was said last may have been lost with the socket.
     if (!channel) for (const type of TYPES) this.sync(type);
     if (!open) {
       if (this.wanted() || this.kept()) this.connect();
       return;
     }
-    if (neg === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
+    if (neg === 'offering' && stood) this.offerRestart(this.s.restarts);
+    else if (neg === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
     else if (asking) this.ask();
     else if (link === 'new') this.out.push({ do: 'recandidate', gen });
   }
