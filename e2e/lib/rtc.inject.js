@@ -34,6 +34,7 @@
       sent: sum('outbound-rtp', kind, 'packetsSent'),
       sentBytes: sum('outbound-rtp', kind, 'bytesSent'),
       decoded: sum('inbound-rtp', kind, 'framesDecoded'),
+      keys: sum('inbound-rtp', kind, 'keyFramesDecoded'),
       received: sum('inbound-rtp', kind, 'packetsReceived'),
       receivedBytes: sum('inbound-rtp', kind, 'bytesReceived'),
     });

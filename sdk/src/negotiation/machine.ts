@@ -554,6 +554,7 @@ class Turn {
     if (neg === 'offering' && stood) this.offerRestart(this.s.restarts);
     else if (neg === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
     else if (asking) this.ask();
+    else if (stood && link === 'disconnected') this.restart();
     else if (link === 'new') this.out.push({ do: 'recandidate', gen });
   }
 

@@ -58,6 +58,8 @@ export class Pair {
   private regathered = false;
   /** Nothing is sent here although it is published: it goes another way. */
   private held = false;
+  /** What is attached next begins with a key frame: its encoder may go on where it stopped. */
+  private renew = false;
   private readonly liveness: Liveness;
   private readonly outgoing: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
   private readonly waiters = new Map<MediaType, Waiter>();
@@ -102,6 +104,7 @@ export class Pair {
   hold(on: boolean): void {
     if (this.held === on) return;
     this.held = on;
+    this.renew = !on;
     for (const type of TYPES) this.queue.push({ do: 'attach', type });
     void this.run();
   }
@@ -222,7 +225,7 @@ export class Pair {
         return;
       }
       case 'recandidate': return this.trickle?.again();
-      case 'attach': return peer?.attach(effect.type, this.attachable(effect.type));
+      case 'attach': return peer ? this.attach(peer, effect.type) : undefined;
       case 'send': return this.send(effect.signal, effect.byChannel);
       case 'timer': return this.setTimer(effect.name, effect.on);
       case 'stream': return this.hooks.stream(effect.type, peer?.tracks(effect.type, effect) ?? []);
@@ -285,6 +288,14 @@ export class Pair {
     const answer = await peer.accept(sdp, () => this.attachAll(peer));
     this.describe(gen, n, 'answer', answer);
     this.feed({ kind: 'tracks', gen });
+  }
+
+  private async attach(peer: Peer, type: MediaType): Promise<void> {
+    const stream = this.attachable(type);
+    await peer.attach(type, stream);
+    if (!this.renew || !stream) return;
+    await peer.refresh().catch(() => undefined);
+    if (this.queue.length === 0) this.renew = false;
   }
 
   private async attachAll(peer: Peer): Promise<void> {

@@ -120,6 +120,10 @@ export class Paths {
   resumed(): void {
     this.main.resumed();
     this.spare?.resumed();
+    if (!this.main.dead) return;
+    // The server may have been all that was missing: back-off begins anew.
+    this.tried = 0;
+    this.mend();
   }
 
   /** Another network is in use: what was found in the old one may still work, but something better is looked for at once. */
@@ -201,6 +205,7 @@ export class Paths {
   private leave(): void {
     if (!this.spare?.ready) return;
     this.away = true;
+    this.spare.hold(false);
     for (const type of TYPES) {
       const stream = this.main.sending(type);
       if (stream) void this.spare.publish(type, stream);
@@ -229,5 +234,6 @@ export class Paths {
     this.away = false;
     this.main.hold(false);
     for (const type of TYPES) this.spare?.unpublish(type);
+    this.spare?.hold(true);
   }
 }

@@ -39,14 +39,19 @@ export const LIMIT = {
   silence: 5_000,
   /** Silence after which a keepAlive asks. */
   idle: 10_000,
-  /** Silence after a question that was asked because the network is in doubt. */
-  doubt: 1_000,
-  /** Back-off: first step and cap. The first try is made at once. */
+  /** Silence after a question that was asked because the network is in doubt, beside two round trips; and with them at most. */
+  doubt: 500,
+  doubtMost: 1_000,
+  /** Back-off: first step and cap, while a server may be starting anew, and later. The first try is made at once. */
   step: 250,
-  cap: 5_000,
+  cap: 2_000,
+  later: 10_000,
   /** After the server closed for policy (1008). */
   policy: 30_000,
 };
+
+/** Tries before the later cap: about a minute of them. */
+const SOON = 40;
 
 /** Requests and messages that may wait for the socket. */
 const WAITING = 256;
@@ -56,7 +61,8 @@ const FINAL = [4001, 4002, 4003];
 
 interface Pending {
   message: Request;
-  sent: boolean;
+  /** When it went out on the present socket; 0: it waits for one. */
+  sent: number;
   resolve(answer: Answer): void;
   timer: ReturnType<typeof setTimeout>;
 }
@@ -80,6 +86,8 @@ export class Connection {
   private lastId = 0;
   private attempts = 0;
   private upSince = 0;
+  /** Milliseconds of the shortest round trip on this socket. */
+  private rtt = Infinity;
   private retryTimer: Timer;
   private openTimer: Timer;
   private silenceTimer: Timer;
@@ -120,7 +128,7 @@ export class Connection {
     if (size(JSON.stringify(full)) > MAX_MESSAGE) return Promise.resolve({ eventOp, ...failure('445', 'The message is over 64 KiB.') });
     return new Promise((resolve) => {
       const timer = setTimeout(() => this.settle(reqId, { eventOp, ...failure('504') }), limit);
-      this.pending.set(reqId, { message: full, sent: false, resolve, timer });
+      this.pending.set(reqId, { message: full, sent: 0, resolve, timer });
       this.post(full);
     });
   }
@@ -167,11 +175,12 @@ export class Connection {
     this.keepAlive();
     clearTimeout(this.silenceTimer);
     this.silenceTimer = undefined;
-    this.expect(LIMIT.doubt);
+    this.expect(Math.min(LIMIT.doubtMost, LIMIT.doubt + 2 * this.rtt));
   }
 
   private connect(): void {
     this.state = 'opening';
+    this.rtt = Infinity;
     let socket: WebSocketLike;
     try {
       socket = this.create(this.hooks.resumes() ? `${this.url}?resume` : this.url);
@@ -226,7 +235,7 @@ export class Connection {
   private post(message: Request): void {
     const pending = this.pending.get(`${message.reqId}`);
     if (this.state === 'up') {
-      if (pending) pending.sent = true;
+      if (pending) pending.sent = Date.now();
       this.write(message);
       if (pending) this.expect(LIMIT.silence);
       return;
@@ -251,7 +260,11 @@ export class Connection {
     const id = incoming?.kind === 'answer' ? `${incoming.message.reqId}` : '';
     const asked = this.asked.get(id);
     // Before the limit for what is still awaited is set: this is not any more.
-    if (incoming?.kind === 'answer' && !asked) this.settle(id, incoming.message);
+    if (incoming?.kind === 'answer' && !asked) {
+      const sent = this.pending.get(id)?.sent;
+      if (sent) this.rtt = Math.min(this.rtt, Date.now() - sent);
+      this.settle(id, incoming.message);
+    }
     this.heard();
     if (incoming?.kind === 'answer' && asked) asked(incoming.message);
     else if (incoming) this.hooks.message(incoming);
@@ -320,14 +333,14 @@ export class Connection {
   private lost(code: number): void {
     const wasUp = this.state === 'up';
     this.detach(1000);
-    if (wasUp && Date.now() - this.upSince > LIMIT.cap) this.attempts = 0;
+    if (wasUp && Date.now() - this.upSince > LIMIT.later) this.attempts = 0;
     this.state = 'waiting';
     // Unanswered requests go out again after the resume, before anything newer. Not those to other users: they may have arrived, and what
     // was said before must not be heard after what was said since; a pair says again itself what still holds.
     const again: Request[] = [];
     for (const [id, pending] of [...this.pending]) {
       if (!pending.sent) continue;
-      pending.sent = false;
+      pending.sent = 0;
       if (pending.message.target !== undefined) this.settle(id, { eventOp: pending.message.eventOp, ...failure('504') });
       else if (pending.message.eventOp !== 'keepAlive') again.push(pending.message);
     }
@@ -337,7 +350,8 @@ export class Connection {
       this.stop();
       return this.hooks.ended(code);
     }
-    const base = code === 1008 ? LIMIT.policy : this.attempts ? Math.min(LIMIT.cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
+    const cap = this.attempts < SOON ? LIMIT.cap : LIMIT.later;
+    const base = code === 1008 ? LIMIT.policy : this.attempts ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
     this.attempts++;
     // Half of it at random, so that the clients of a restarted server do not come back as one.
     this.retryTimer = setTimeout(() => this.connect(), base * (0.5 + Math.random() / 2));
