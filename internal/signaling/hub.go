@@ -196,9 +196,12 @@ func (h *Hub) Close() {
 	h.rooms.Close()
 }
 
-// endWithLicenses ends each session within a minute of the end of its license.
+// licenseCheck is how often sessions are looked through for licenses that have ended.
+const licenseCheck = 30 * time.Second
+
+// endWithLicenses ends each session within half a minute of the end of its license.
 func (h *Hub) endWithLicenses() {
-	every := time.NewTicker(time.Minute)
+	every := time.NewTicker(licenseCheck)
 	defer every.Stop()
 	for {
 		select {

@@ -86,7 +86,7 @@ func TestInRoomEndsWithTheRoomAndWithTheTakeover(t *testing.T) {
 	})
 }
 
-// The session itself ends within a minute; what it may relay ends at once.
+// The session itself ends within half a minute; what it may relay ends at once.
 func TestInRoomEndsWithTheLicense(t *testing.T) {
 	in(t, 1, func(_ *Config, p *license.Params) { p.End = time.Now().Add(90 * time.Second) }, func(w *world) {
 		kim := w.user(0, "kim")
