@@ -41,6 +41,8 @@ const (
 var (
 	// ErrRefused is the one answer for an unknown tenant, a bad signature and a malformed license.
 	ErrRefused = errors.New("license refused")
+	// ErrRevoked is a kind of ErrRefused: the token is on the list of those revoked. It is for logs and figures, not for the client.
+	ErrRevoked = fmt.Errorf("%w: revoked", ErrRefused)
 	// ErrExpired says that a license with a good signature is past its end.
 	ErrExpired = errors.New("license expired")
 	// ErrNotYet says that a license with a good signature has not begun.
@@ -61,6 +63,8 @@ type Config struct {
 	Keys [][]byte
 	// Pinned are licenses that are accepted as they are listed.
 	Pinned []Pinned
+	// Revoked are tokens that are refused all the same; nil: none. It may change while the Verifier is in use.
+	Revoked *Revoked
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -85,13 +89,14 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Verifier checks and issues licenses. It is immutable and safe for concurrent use.
+// Verifier checks and issues licenses. It is immutable, all but what is revoked, and safe for concurrent use.
 type Verifier struct {
-	keys   [][]byte
-	now    func() time.Time
-	parser *jwt.Parser
-	byHash map[[sha256.Size]byte]listed
-	byCode map[string][]listed // in the order of the configuration
+	keys    [][]byte
+	now     func() time.Time
+	parser  *jwt.Parser
+	byHash  map[[sha256.Size]byte]listed
+	byCode  map[string][]listed // in the order of the configuration
+	revoked *Revoked
 }
 
 // New makes a Verifier; the keys are copied.
@@ -99,7 +104,7 @@ func New(c Config) (*Verifier, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	v := &Verifier{now: c.Now}
+	v := &Verifier{now: c.Now, revoked: c.Revoked}
 	if v.now == nil {
 		v.now = time.Now
 	}
@@ -159,6 +164,9 @@ func (v *Verifier) Check(cpCode, authKey string) (Grant, error) {
 func (v *Verifier) checkLicense(cpCode, authKey string) (Grant, error) {
 	hash := sha256.Sum256([]byte(authKey))
 	if l, ok := v.byHash[hash]; ok && subtle.ConstantTimeCompare([]byte(l.grant.CpCode), []byte(cpCode)) == 1 {
+		if v.revoked.has(hash) {
+			return Grant{}, ErrRevoked
+		}
 		if err := v.inTime(l); err != nil {
 			return Grant{}, err
 		}
@@ -171,6 +179,9 @@ func (v *Verifier) checkLicense(cpCode, authKey string) (Grant, error) {
 	code, err := raw.text("authCode", maxID)
 	if err != nil || subtle.ConstantTimeCompare([]byte(code), []byte(cpCode)) != 1 {
 		return Grant{}, ErrRefused
+	}
+	if v.revoked.has(hash) {
+		return Grant{}, ErrRevoked
 	}
 	// From here on the caller holds a license we signed: a reason helps, and tells a stranger nothing.
 	grant, issued, err := raw.grant()

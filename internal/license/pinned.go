@@ -166,16 +166,19 @@ func (v *Verifier) list(all []Pinned) error {
 	return nil
 }
 
-// listedFor is the license that the configuration has for a tenant: the first that is valid now. With several one can follow
-// another without a gap.
+// listedFor is the license that the configuration has for a tenant: the first that is valid now and not revoked. With several one can
+// follow another without a gap.
 func (v *Verifier) listedFor(cpCode string) (Grant, error) {
 	reason := error(ErrNoLicense)
-	for i, l := range v.byCode[cpCode] {
+	for _, l := range v.byCode[cpCode] {
+		if v.revoked.has(l.grant.Hash) {
+			continue
+		}
 		err := v.inTime(l)
 		if err == nil {
 			return l.grant, nil
 		}
-		if i == 0 {
+		if reason == ErrNoLicense {
 			reason = err
 		}
 	}

@@ -34,6 +34,8 @@ type User struct {
 	Host bool
 	// Expires is the first instant, UTC, at which nobody gets in with the token any more. Whoever is in stays.
 	Expires time.Time
+	// Hash is the SHA-256 of the user token: its name in deny lists.
+	Hash [sha256.Size]byte
 }
 
 // Admits tells whether the user may create and enter the room. A nil User, one that came with a license alone, may enter all.
@@ -99,10 +101,15 @@ func (v *Verifier) checkUser(cpCode, token string) (Grant, error) {
 	if err != nil || subtle.ConstantTimeCompare([]byte(code), []byte(cpCode)) != 1 {
 		return Grant{}, &TokenError{"authCode is not the cpCode"}
 	}
+	hash := sha256.Sum256([]byte(token))
+	if v.revoked.has(hash) {
+		return Grant{}, revokedToken(unsigned)
+	}
 	user, from, err := raw.user()
 	if err != nil {
 		return Grant{}, refuseToken(err)
 	}
+	user.Hash = hash
 	now := v.now()
 	switch {
 	case !now.Before(user.Expires):
@@ -128,11 +135,18 @@ func (v *Verifier) namedLicense(cpCode string, raw claimSet) (Grant, error) {
 		return Grant{}, refuseToken(err)
 	}
 	grant, err := v.checkLicense(cpCode, text)
-	if errors.Is(err, ErrRefused) {
-		return Grant{}, &TokenError{"its claim license holds no valid authKey of this cpCode"}
+	const invalid = "its claim license holds no valid authKey of this cpCode"
+	switch {
+	case errors.Is(err, ErrRevoked):
+		return Grant{}, revokedToken(invalid)
+	case errors.Is(err, ErrRefused):
+		return Grant{}, &TokenError{invalid}
 	}
 	return grant, err
 }
+
+// revokedToken answers the client as any other token would be that is bad in that way.
+func revokedToken(why string) error { return fmt.Errorf("%w: %w", ErrRevoked, &TokenError{why}) }
 
 // refuseToken turns faults of claims into one line.
 func refuseToken(faults error) error {
