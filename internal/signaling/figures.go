@@ -70,6 +70,7 @@ var loginReasons = []loginReason{
 	{"token_expired", license.ErrTokenExpired},
 	{"token_needed", license.ErrUserTokenNeeded},
 	{"no_license", license.ErrNoLicense},
+	{"revoked", license.ErrRevoked},
 	{"license", license.ErrRefused},
 	{"origin", errOrigin},
 	{"token_user", errTokenUser},

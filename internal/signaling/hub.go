@@ -163,7 +163,7 @@ func (h *Hub) Stats() Stats {
 type Membership struct{ Tenant, User, Room string }
 
 // InRoom tells where a session of this node is; ok is false when there is no such session, when it is in no room, and from the moment
-// its license ends. A session that waits for its lost connection is still where it was. It takes two locks for a moment each, neither
+// its license ends or is revoked. A session that waits for its lost connection is still where it was. It takes two locks for a moment each, neither
 // of which is held while anything waits.
 func (h *Hub) InRoom(session string) (m Membership, ok bool) {
 	s := h.session(session)
@@ -171,7 +171,7 @@ func (h *Hub) InRoom(session string) (m Membership, ok bool) {
 		return Membership{}, false
 	}
 	key, in := s.roomKey()
-	if !in || !time.Now().Before(s.grant.End) {
+	if !in || h.over(s.grant, time.Now()) != nil {
 		return Membership{}, false
 	}
 	return Membership{Tenant: s.tenant, User: s.user, Room: key.Room}, true
@@ -207,19 +207,37 @@ func (h *Hub) endWithLicenses() {
 		select {
 		case <-h.quit:
 			return
-		case now := <-every.C:
-			for _, s := range h.all() {
-				if now.Before(s.grant.End) {
-					continue
-				}
-				if !h.enter() {
-					return
-				}
-				s.end(nil, protocol.CloseLicenseEnd, "license ended")
-				h.leave()
-			}
+		case <-every.C:
+			h.EndWithLicenses()
 		}
 	}
+}
+
+// EndWithLicenses ends the sessions whose license has ended or is revoked. It is for whoever has revoked one; the hub itself looks
+// every half minute.
+func (h *Hub) EndWithLicenses() {
+	now := time.Now()
+	for _, s := range h.all() {
+		if h.over(s.grant, now) == nil {
+			continue
+		}
+		if !h.enter() {
+			return
+		}
+		s.end(nil, protocol.CloseLicenseEnd, "license ended")
+		h.leave()
+	}
+}
+
+// over tells why a grant is good no longer, if so.
+func (h *Hub) over(g license.Grant, now time.Time) error {
+	switch {
+	case h.cfg.Licenses.Revoked(g):
+		return license.ErrRevoked
+	case !now.Before(g.End):
+		return license.ErrExpired
+	}
+	return nil
 }
 
 // enter keeps Close waiting until leave; false: too late.

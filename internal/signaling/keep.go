@@ -122,8 +122,8 @@ func (h *Hub) restoreSession(id string, rec sessionRecord) error {
 	if rec.Seat.Node != h.cfg.Node || rec.Seat.Session != id || rec.User == "" {
 		return fmt.Errorf("record of another node")
 	}
-	if !time.Now().Before(rec.Grant.End) {
-		return license.ErrExpired
+	if err := h.over(rec.Grant, time.Now()); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

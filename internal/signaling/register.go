@@ -87,8 +87,8 @@ func (h *Hub) admit(q protocol.Register, p *proof) (license.Grant, error) {
 	if s == nil || s.seat != p.seat || s.grant.User == nil {
 		return grant, err
 	}
-	if !time.Now().Before(s.grant.End) {
-		return grant, license.ErrExpired
+	if err := h.over(s.grant, time.Now()); err != nil {
+		return grant, err
 	}
 	return s.grant, nil
 }
@@ -111,7 +111,7 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	}
 	s.name.Store(q.Name)
 	if err := r.begin(s); err != nil {
-		s.end(nil, protocol.ClosePolicy, "answer not encoded")
+		s.end(nil, protocol.ClosePolicy, "not begun")
 		return err
 	}
 	return nil
@@ -126,6 +126,10 @@ func (r *request) begin(s *session) error {
 	h.mu.Lock()
 	h.sessions[s.id] = s
 	h.mu.Unlock()
+	// Who revokes a license ends the sessions that are known by then. This one has become known after its license was found good.
+	if h.cfg.Licenses.Revoked(s.grant) {
+		return license.ErrRevoked
+	}
 	h.keepSession(s)
 	h.log(s).Info("session opened", "cpCode", s.tenant)
 	m, err := r.registered(s, false, nil)
