@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 type licenseCmd struct {
 	Issue     issueCmd     `cmd:"" help:"Make a license (authKey) for a tenant (cpCode)."`
 	UserToken userTokenCmd `cmd:"" help:"Make a user token, for trying: a tenant's backend makes its own."`
+	Hash      hashCmd      `cmd:"" help:"Print the line that revokes a license or a user token in the file of --license-revoked."`
 	Inspect   inspectCmd   `cmd:"" help:"Show what a license or a user token says, without checking its signature."`
 }
 
@@ -147,18 +149,52 @@ type inspectCmd struct {
 
 // Run prints the claims.
 func (i *inspectCmd) Run(c *console) error {
-	text := i.AuthKey
-	if text == "" || text == "-" {
-		var b bytes.Buffer
-		if _, err := b.ReadFrom(os.Stdin); err != nil {
-			return err
-		}
-		text = b.String()
+	token, err := tokenText(i.AuthKey)
+	if err != nil {
+		return err
 	}
-	claims, err := license.Inspect(strings.TrimSpace(text))
+	claims, err := license.Inspect(token)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(c.out, claims)
+	return nil
+}
+
+// tokenText takes a token from the command line or from standard input.
+func tokenText(text string) (string, error) {
+	if text == "" || text == "-" {
+		var b bytes.Buffer
+		if _, err := b.ReadFrom(os.Stdin); err != nil {
+			return "", err
+		}
+		text = b.String()
+	}
+	return strings.TrimSpace(text), nil
+}
+
+type hashCmd struct {
+	AuthKey string `arg:"" optional:"" help:"The license or user token; - or nothing reads it from standard input."`
+}
+
+// Run prints the hash of the token as it is written, and beside it whose it is. A token with faults has a hash, too: the server that
+// takes it may know better, since such licenses can be listed.
+func (h *hashCmd) Run(c *console) error {
+	token, err := tokenText(h.AuthKey)
+	if err != nil {
+		return err
+	}
+	claims, err := license.Inspect(token)
+	if err != nil {
+		return err
+	}
+	what := strconv.Quote(claims.Grant.CpCode)
+	switch {
+	case claims.User != nil:
+		what += ", a user token of " + strconv.Quote(claims.User.ID)
+	case !claims.Grant.End.IsZero():
+		what += ", ends " + claims.Grant.End.Format(time.RFC3339)
+	}
+	fmt.Fprintf(c.out, "%x # %s\n", claims.Grant.Hash, what)
 	return nil
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -80,6 +82,11 @@ func TestCommandLine(t *testing.T) {
 		"licenses missing":       {[]string{"config", "check", "--license-key-file", keys, "--licenses", "/nonexistent/list"}, exitUsage, []string{"--licenses"}},
 		"licenses with faults":   {[]string{"config", "check", "--licenses", file(t, "l.yaml", "- {cpCode: C, authkey: x}")}, exitUsage, []string{"--licenses", "authkey", "license key is required"}},
 		"licenses from a file":   {[]string{"config", "check", "--config", file(t, "d.yaml", "license-key-file: "+keys+"\nlicenses: "+file(t, "l.json", "[]")+"\n")}, exitOK, []string{"good"}},
+		"revoked missing":        {[]string{"config", "check", "--license-key-file", keys, "--license-revoked", "/nonexistent/list"}, exitUsage, []string{"--license-revoked"}},
+		"revoked with faults":    {[]string{"config", "check", "--license-revoked", file(t, "r.txt", "# x\nabc\n")}, exitUsage, []string{"--license-revoked: line 2", "license hash", "license key is required"}},
+		"revoked from a file":    {[]string{"config", "check", "--config", file(t, "e.yaml", "license-key-file: "+keys+"\nlicense-revoked: "+file(t, "e.txt", "")+"\n")}, exitOK, []string{"good"}},
+		"serve with a bad list":  {[]string{"serve", "--license-key-file", keys, "--license-revoked", file(t, "s.txt", "abc")}, exitUsage, []string{"--license-revoked: line 1"}},
+		"hash what is no JWT":    {[]string{"license", "hash", "hello"}, exitFailed, []string{"JWT"}},
 		"token without user":     {[]string{"license", "user-token", "--cp-code", "C", "--license-key-file", keys}, exitUsage, []string{"--user"}},
 		"token without key":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim"}, exitUsage, []string{"license key is required"}},
 		"token for no time":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--minutes", "0", "--license-key-file", keys}, exitUsage, []string{"--minutes"}},
@@ -124,6 +131,28 @@ func TestIssuedLicenseCanBeInspected(t *testing.T) {
 	code, out, _ = ieum(t, "license", "inspect", l.AuthKey)
 	if code != exitOK || !strings.Contains(out, "KP-1") || !strings.Contains(out, "https://app.example") {
 		t.Errorf("%d %s", code, out)
+	}
+}
+
+// The line that revokes a license is one that the server takes, and has the hash that other tools have.
+func TestAHashFromTheCommandLineRevokes(t *testing.T) {
+	keys := file(t, "keys", key)
+	_, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-#1", "--end", "2099-12-31", "--json", "--license-key-file", keys)
+	var l issued
+	if err := json.Unmarshal([]byte(out), &l); err != nil {
+		t.Fatal(err, errs)
+	}
+	code, line, errs := ieum(t, "license", "hash", l.AuthKey)
+	if want := fmt.Sprintf("%x # \"KP-#1\", ends 2100-01-01T00:00:00Z\n", sha256.Sum256([]byte(l.AuthKey))); code != exitOK || line != want {
+		t.Fatalf("%d %s\n%q, want\n%q", code, errs, line, want)
+	}
+	_, token, _ := ieum(t, "license", "user-token", "--cp-code", "KP-#1", "--user", "kim", "--auth-key", l.AuthKey, "--license-key-file", keys)
+	code, second, errs := ieum(t, "license", "hash", strings.TrimSpace(token))
+	if code != exitOK || !strings.HasSuffix(second, " # \"KP-#1\", a user token of \"kim\"\n") {
+		t.Fatalf("%d %s %q", code, errs, second)
+	}
+	if code, out, errs := ieum(t, "config", "check", "--license-key-file", keys, "--license-revoked", file(t, "revoked", line+second)); code != exitOK {
+		t.Errorf("%d %s%s", code, out, errs)
 	}
 }
 

@@ -28,6 +28,7 @@ type serverFlags struct {
 	relayFlags
 	LicenseKeyFile string `help:"File with the secret that signs licenses, 32 bytes at least, a second line for rotation; or IEUM_LICENSE_KEY." placeholder:"FILE"`
 	Licenses       string `help:"YAML or JSON file that lists licenses issued elsewhere, and limits beside licenses." placeholder:"FILE"`
+	LicenseRevoked string `help:"File with the hashes of licenses that are good no longer, one a line (ieum license hash); a change takes effect within 5 s." placeholder:"FILE"`
 	TLSCert        string `name:"tls-cert" help:"Certificate chain, PEM." placeholder:"FILE"`
 	TLSKey         string `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
 	TLSSelfSigned  bool   `name:"tls-self-signed" help:"Serve HTTPS with a certificate made here; browsers will warn."`
@@ -92,7 +93,7 @@ type checkCmd struct{ serverFlags }
 func (f serverFlags) config(log io.Writer) node.Config {
 	return node.Config{
 		Listen: f.Listen, PublicHost: f.PublicHost, RelayListen: f.RelayListen, RelayExternal: f.RelayExternal, Relay: f.relayFlags.settings(), Admin: f.adminFlags.settings(),
-		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile, Licenses: f.Licenses,
+		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile, Licenses: f.Licenses, LicenseRevoked: f.LicenseRevoked,
 		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
 		Data: f.Data, Dev: f.Dev, ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst,
 		Limits: f.limitFlags.settings(), TrustedProxies: f.TrustedProxy,

@@ -37,6 +37,7 @@ type Config struct {
 	LicenseKey     string // one key a line, at most two; each at least 32 bytes
 	LicenseKeyFile string
 	Licenses       string // file that lists licenses issued elsewhere, and limits beside licenses; YAML or JSON
+	LicenseRevoked string // file that lists hashes of licenses that are good no longer; it is looked at all the time
 
 	TLSCert, TLSKey string // files, PEM
 	TLSSelfSigned   bool
@@ -61,6 +62,8 @@ type Config struct {
 type plan struct {
 	Config
 	licenses  *license.Verifier
+	revoked   license.Revoked // what licenses asks
+	list      []byte          // the text of what is revoked
 	dev       *devLicense
 	relay     relay.Config
 	external  *external // nil: a relay of our own
@@ -137,7 +140,10 @@ func (c *Config) defaults() {
 
 func (p *plan) planLicense(write bool) error {
 	pinned, err := pinnedLicenses(p.Licenses)
-	return errors.Join(prefix("--licenses", err), p.planKeys(pinned, write))
+	list, text, revokedErr := readRevoked(p.LicenseRevoked)
+	p.list = text
+	p.revoked.Set(list)
+	return errors.Join(prefix("--licenses", err), prefix("--license-revoked", revokedErr), p.planKeys(pinned, write))
 }
 
 // pinnedLicenses reads the file of --licenses, if there is one.
@@ -173,7 +179,7 @@ func (p *plan) planKeys(pinned []license.Pinned, write bool) error {
 	if len(keys) == 0 {
 		return errors.New("a license key is required: --license-key-file or IEUM_LICENSE_KEY (or --dev, for trying)")
 	}
-	if p.licenses, err = license.New(license.Config{Keys: keys, Pinned: pinned}); err != nil {
+	if p.licenses, err = license.New(license.Config{Keys: keys, Pinned: pinned, Revoked: &p.revoked}); err != nil {
 		return prefix("license key", err)
 	}
 	if p.Dev && p.dev == nil {

@@ -41,6 +41,7 @@ type Node struct {
 	admin *admin.Server // nil: no metrics
 
 	accounts *accounts
+	revoked  *revocations
 
 	serving sync.WaitGroup
 	failed  chan error // at most one: the HTTP server ended by itself
@@ -101,8 +102,11 @@ func (n *Node) openHub() (err error) {
 		}
 		cfg.Keeper = n.data
 	}
-	n.hub, err = signaling.New(cfg)
-	return err
+	if n.hub, err = signaling.New(cfg); err != nil {
+		return err
+	}
+	n.revoked = watchRevoked(p.LicenseRevoked, p.list, &p.revoked, n.hub.EndWithLicenses, p.Log)
+	return nil
 }
 
 // issuer is asked when somebody registers, which is after the ports were opened.
@@ -157,6 +161,9 @@ func (n *Node) openAdmin() error {
 	}
 	r, err := newRegistry(n.plan.Version, more...)
 	if err != nil {
+		return err
+	}
+	if err := n.revoked.register(r); err != nil {
 		return err
 	}
 	if n.relay != nil {
@@ -263,6 +270,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.relay != nil { // it asks the hub
 		faults = append(faults, prefix("close relay", n.relay.Close()))
+	}
+	if n.revoked != nil {
+		n.revoked.close()
 	}
 	if n.hub != nil {
 		n.hub.Close()

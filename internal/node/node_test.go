@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"math"
@@ -110,6 +111,7 @@ type answers struct {
 	gws.BuiltinEventHandler
 	got  chan []byte
 	done chan struct{}
+	code int // with which the server closed; read it after done
 }
 
 func (h *answers) OnMessage(_ *gws.Conn, m *gws.Message) {
@@ -117,7 +119,13 @@ func (h *answers) OnMessage(_ *gws.Conn, m *gws.Message) {
 	_ = m.Close()
 }
 
-func (h *answers) OnClose(*gws.Conn, error) { close(h.done) }
+func (h *answers) OnClose(_ *gws.Conn, err error) {
+	var closed *gws.CloseError
+	if errors.As(err, &closed) {
+		h.code = int(closed.Code)
+	}
+	close(h.done)
+}
 
 func TestTwoNodesInOneProcess(t *testing.T) {
 	a, b := start(t, Config{Dev: true}), start(t, Config{Dev: true})

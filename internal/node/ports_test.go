@@ -157,6 +157,39 @@ func (c *caller) urls() (all []string) {
 // allocate makes an allocation at a URL as a browser does, with the caller's credentials, and ends it again.
 func (c *caller) allocate(url string, roots *x509.CertPool) error {
 	c.t.Helper()
+	client, end, err := c.turn(url, roots)
+	if err != nil {
+		return err
+	}
+	defer end()
+	relayed, err := client.Allocate()
+	if err != nil {
+		return err
+	}
+	return relayed.Close()
+}
+
+// hold makes an allocation over UDP that lives as long as the test. What it returns asks for a permission, which no allocation that has
+// ended grants.
+func (c *caller) hold() (permit func() error) {
+	c.t.Helper()
+	urls := c.urls()
+	client, end, err := c.turn(urls[len(urls)-2], nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(end)
+	relayed, err := client.Allocate()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = relayed.Close() }) // which may have ended
+	return func() error { return client.CreatePermission(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}) }
+}
+
+// turn is a TURN client with the caller's credentials, until end.
+func (c *caller) turn(url string, roots *x509.CertPool) (client *turn.Client, end func(), err error) {
+	c.t.Helper()
 	uri, err := stun.ParseURI(url)
 	if err != nil {
 		c.t.Fatal(err)
@@ -167,38 +200,36 @@ func (c *caller) allocate(url string, roots *x509.CertPool) error {
 	case uri.Scheme == stun.SchemeTypeTURNS:
 		tc, err := tls.Dial("tcp", at, &tls.Config{RootCAs: roots})
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		conn = turn.NewSTUNConn(tc)
 	case uri.Proto == stun.ProtoTypeTCP:
 		tcp, err := net.Dial("tcp", at)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		conn = turn.NewSTUNConn(tcp)
 	default:
 		if conn, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
-	defer conn.Close()
 	turnServer := c.ice[len(c.ice)-1]
-	client, err := turn.NewClient(&turn.ClientConfig{
+	client, err = turn.NewClient(&turn.ClientConfig{
 		STUNServerAddr: at, TURNServerAddr: at, Conn: conn, Username: turnServer.Username, Password: turnServer.Credential,
 		LoggerFactory: &logging.DefaultLoggerFactory{Writer: c.t.Output(), DefaultLogLevel: logging.LogLevelDisabled},
 	})
+	if err == nil {
+		err = client.Listen()
+	}
 	if err != nil {
-		return err
+		_ = conn.Close()
+		return nil, nil, err
 	}
-	defer client.Close()
-	if err := client.Listen(); err != nil {
-		return err
-	}
-	relayed, err := client.Allocate()
-	if err != nil {
-		return err
-	}
-	return relayed.Close()
+	return client, func() {
+		client.Close()
+		_ = conn.Close()
+	}, nil
 }
 
 // binding asks a STUN server over UDP for the mapped address.

@@ -1,0 +1,146 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+)
+
+// revokedEvery is how often the file of --license-revoked is read. Nothing is asked of its time of change: a file may be written twice
+// in one tick of that clock, or be moved here with an older one.
+const revokedEvery = 2 * time.Second
+
+// revocations keeps the list of revoked licenses as its file has it, until close.
+type revocations struct {
+	path  string
+	list  *license.Revoked
+	apply func() // ends what the list, which is in force, has revoked
+	log   *slog.Logger
+
+	mu    sync.Mutex // guards text and fault: one look at a time
+	text  []byte     // of the list in force
+	fault string     // that was logged last; empty: none since the list could be read
+
+	stale atomic.Bool // the list in force is older than the file, which has faults
+
+	quit  chan struct{}
+	once  sync.Once
+	quiet sync.WaitGroup
+}
+
+// readRevoked reads the file of --license-revoked; without one nothing is revoked.
+func readRevoked(path string) (license.RevokedList, []byte, error) {
+	if path == "" {
+		return nil, nil, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() { // to open a pipe could take for ever
+		return nil, nil, errors.New("it is not a file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, license.MaxRevokedText+1))
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := license.ParseRevoked(text)
+	return list, text, err
+}
+
+// watchRevoked reads the file again and again. text is that of the list which is in force by now.
+func watchRevoked(path string, text []byte, list *license.Revoked, apply func(), log *slog.Logger) *revocations {
+	r := &revocations{path: path, text: text, list: list, apply: apply, log: log, quit: make(chan struct{})}
+	if path == "" {
+		return r
+	}
+	r.quiet.Go(func() {
+		every := time.NewTicker(revokedEvery)
+		defer every.Stop()
+		for {
+			select {
+			case <-r.quit:
+				return
+			case <-every.C:
+				r.look()
+			}
+		}
+	})
+	return r
+}
+
+// look reads the file and puts the list in force if it has changed. With a fault the list before stays: half a list, or none, would let
+// in whom somebody wanted out.
+func (r *revocations) look() {
+	list, text, err := readRevoked(r.path)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.stale.Store(true)
+		if said := err.Error(); said != r.fault { // once, not at each look
+			r.fault = said
+			r.log.Error("revoked licenses not read: those revoked before stay so; mend the file", "file", r.path, "faults", said)
+		}
+		return
+	}
+	r.put(list, text)
+}
+
+// put makes a list that has been read the one in force. mu is held.
+func (r *revocations) put(list license.RevokedList, text []byte) {
+	mended := r.fault != ""
+	r.fault = ""
+	r.stale.Store(false)
+	if bytes.Equal(text, r.text) {
+		if mended {
+			r.log.Info("revoked licenses read again", "revoked", r.list.Len())
+		}
+		return
+	}
+	r.text = text
+	r.list.Set(list)
+	r.log.Info("revoked licenses read again", "revoked", r.list.Len())
+	r.apply()
+}
+
+func (r *revocations) register(to *prometheus.Registry) error {
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	for _, c := range []prometheus.Collector{
+		gauge("ieum_licenses_revoked", "Licenses and user tokens on the list of revoked ones that is in force.",
+			func() float64 { return float64(r.list.Len()) }),
+		gauge("ieum_licenses_revoked_stale", "1 while that list's file has faults, so that an older list is in force.", func() float64 {
+			if r.stale.Load() {
+				return 1
+			}
+			return 0
+		}),
+	} {
+		if err := to.Register(c); err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// close returns when nothing is read any more.
+func (r *revocations) close() {
+	r.once.Do(func() { close(r.quit) })
+	r.quiet.Wait()
+}
