@@ -65,8 +65,10 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 	if string(realm) != w.server.cfg.Realm {
 		return c, badCredentials, stun.CodeUnauthorized
 	}
+	var keys [][]byte
 	if known != nil && known.username == string(username) && known.algorithm == c.algorithm {
 		c = *known
+		keys = [][]byte{c.key}
 	} else {
 		c.username = string(username)
 		expiry, session, ok := parseUsername(c.username)
@@ -78,18 +80,26 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 			return c, expired, stun.CodeUnauthorized
 		}
 		c.session, c.tenant = session, tenantOf(session)
-		c.key = longTermKey(c.algorithm, c.username, w.server.cfg.Realm, passwordOf(w.server.cfg.Secret, c.username))
-	}
-	if c.sha256 = mi256 != nil; c.sha256 {
-		// Not truncated, which a usage would have to allow (RFC 8489 section 14.6).
-		if len(mi256) != sha256.Size ||
-			!signedBy(m.Raw, uint16(stun.AttrMessageIntegritySHA256), hmac.New(sha256.New, c.key), mi256) {
-			return c, badCredentials, stun.CodeUnauthorized
+		for _, secret := range w.server.secrets.Load().of(expiry) {
+			keys = append(keys, longTermKey(c.algorithm, c.username, w.server.cfg.Realm, passwordOf(secret, c.username)))
 		}
-	} else if len(mi) != sha1.Size || !signedBy(m.Raw, uint16(stun.AttrMessageIntegrity), hmac.New(sha1.New, c.key), mi) {
-		return c, badCredentials, stun.CodeUnauthorized
 	}
-	return c, fine, 0
+	c.sha256 = mi256 != nil
+	for _, c.key = range keys {
+		if genuine(m.Raw, c.key, mi, mi256) {
+			return c, fine, 0
+		}
+	}
+	return c, badCredentials, stun.CodeUnauthorized
+}
+
+// genuine checks the one integrity attribute that counts: MESSAGE-INTEGRITY-SHA256, if there is one. It must not be truncated, which a
+// usage would have to allow (RFC 8489 section 14.6).
+func genuine(raw, key, mi, mi256 []byte) bool {
+	if mi256 != nil {
+		return len(mi256) == sha256.Size && signedBy(raw, uint16(stun.AttrMessageIntegritySHA256), hmac.New(sha256.New, key), mi256)
+	}
+	return len(mi) == sha1.Size && signedBy(raw, uint16(stun.AttrMessageIntegrity), hmac.New(sha1.New, key), mi)
 }
 
 // longTermKey is that of RFC 8489 section 9.2.2.

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -114,5 +115,64 @@ func TestAnotherSessionCannotUseAnAllocation(t *testing.T) {
 	}
 	if got := waiting(t, far); got != "" {
 		t.Errorf("peer got %s", got)
+	}
+}
+
+// A secret is replaced while calls go on. What was made with the one before is good until it would have expired, and for no longer than
+// servers elsewhere may need to hear of the change: whoever has the old secret can do nothing with it then.
+func TestTheSecretIsReplacedWithoutADrop(t *testing.T) {
+	var now atomic.Int64
+	now.Store(1_700_000_000)
+	s := start(t, func(c *Config) { c.Now = func() time.Time { return time.Unix(now.Load(), 0) } })
+	far := udpPeer(t, peerHost(t))
+	running, early := dial(t, s, "udp", "t", "running"), dial(t, s, "udp", "t", "early")
+	running.allocate()
+	early.challenge() // it has credentials of the old secret, and has not used them
+	if err := s.SetSecret([]byte("too short")); err == nil {
+		t.Error("a short secret was taken")
+	}
+	fresh := []byte("another secret of the relay")
+	for range 2 { // the second time changes nothing
+		if err := s.SetSecret(fresh); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late := dial(t, s, "udp", "t", "late")
+	if late.pass != passwordOf(fresh, late.user) {
+		t.Error("new credentials are made with the old secret")
+	}
+	late.allocate()
+	early.allocate()
+	if got := running.permit(localOf(far).Addr()); got != 0 {
+		t.Errorf("a running allocation: %d", got)
+	}
+
+	// another server, which does not know yet
+	elsewhere := func(session string, expiry int64) int {
+		c := dial(t, s, "udp", "t", session)
+		c.challenge()
+		c.user = fmt.Sprintf("%d:t.%s", expiry, session)
+		c.pass = passwordOf(secret, c.user)
+		return code(c.ask(stun.MethodAllocate, transport(17)))
+	}
+	grace := now.Load() + int64(2*defaultLife/time.Second)
+	if got := elsewhere("other", grace); got != 0 {
+		t.Errorf("credentials of a server that has the old secret still: %d", got)
+	}
+	if got := elsewhere("forged", grace+1); got != 401 {
+		t.Errorf("credentials that nobody can have had from the old secret: %d", got)
+	}
+	now.Add(int64(3 * defaultLife / time.Second))
+	if got := elsewhere("forged", now.Load()+1); got != 401 {
+		t.Errorf("the old secret is good for ever: %d", got)
+	}
+	if got := running.refresh(600); got != 0 {
+		t.Errorf("a running allocation's refresh: %d", got)
+	}
+	if err := s.SetSecret([]byte("a third secret of the relay")); err != nil {
+		t.Fatal(err)
+	}
+	if got := elsewhere("first", now.Load()+1); got != 401 {
+		t.Errorf("the secret before the last one: %d", got)
 	}
 }

@@ -1,9 +1,11 @@
 package relay
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha1"
 	"encoding/base64"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +22,47 @@ const maxUsername = 256
 func (s *Server) Credentials(tenantHash, session string) (username, password string) {
 	expiry := s.cfg.Now().Add(s.cfg.CredentialLife).Unix()
 	username = strconv.FormatInt(expiry, 10) + ":" + tenantHash + "." + session
-	return username, passwordOf(s.cfg.Secret, username)
+	return username, passwordOf(s.secrets.Load().now, username)
+}
+
+// secrets are the keys of credentials. They are replaced as a whole.
+type secrets struct {
+	now    []byte    // makes credentials, and verifies them
+	before []byte    // verifies those that expire by until, and so were made while it was in force; nil: there is none
+	until  time.Time // where servers elsewhere make the credentials, they may go on for a while
+}
+
+// SetSecret replaces the secret. Allocations that are there go on, and so do credentials made with the secret before, until they expire:
+// it is good for no others. Servers that share it have as long as credentials live to get the new one.
+func (s *Server) SetSecret(secret []byte) error {
+	if err := validSecret(secret); err != nil {
+		return err
+	}
+	for {
+		old := s.secrets.Load()
+		if bytes.Equal(old.now, secret) {
+			return nil
+		}
+		until := s.cfg.Now().Add(2 * s.cfg.CredentialLife)
+		if s.secrets.CompareAndSwap(old, &secrets{now: bytes.Clone(secret), before: old.now, until: until}) {
+			return nil
+		}
+	}
+}
+
+func validSecret(secret []byte) error {
+	if len(secret) < minSecret {
+		return fmt.Errorf("relay: secret has %d bytes, at least %d are needed", len(secret), minSecret)
+	}
+	return nil
+}
+
+// of returns the keys with which credentials of that expiry may have been made.
+func (s *secrets) of(expiry time.Time) [][]byte {
+	if s.before == nil || expiry.After(s.until) {
+		return [][]byte{s.now}
+	}
+	return [][]byte{s.now, s.before}
 }
 
 func passwordOf(secret []byte, username string) string {

@@ -65,6 +65,7 @@ func offline(ports int) (*worker, *memoryDriver) {
 		Now: func() time.Time { return time.Unix(1_700_000_000, 0) },
 	}.withDefaults()
 	s := &Server{cfg: c, port: 3478, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), local: map[netip.Addr]struct{}{at: {}}}
+	s.secrets.Store(&secrets{now: c.Secret})
 	s.streams.init()
 	a := Address{Public: at, Private: at}
 	s.relays = []*relayAddress{newRelayAddress(a, c.MinPort, c.MaxPort)}

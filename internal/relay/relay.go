@@ -59,7 +59,7 @@ type Config struct {
 	MinPort, MaxPort uint16
 	// AllowPeers are exceptions to the peer policy.
 	AllowPeers []netip.Prefix
-	// Secret is the HMAC key of the credentials, at least 16 bytes.
+	// Secret is the HMAC key of the credentials, at least 16 bytes; SetSecret gives another.
 	Secret []byte
 	// Realm of the long-term credentials ("ieum"), at most 32 characters.
 	Realm string
@@ -161,8 +161,8 @@ func (c Config) Validate() error {
 			fault("a network of the allowed peers is not valid")
 		}
 	}
-	if len(c.Secret) < minSecret {
-		fault("secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
+	if err := validSecret(c.Secret); err != nil {
+		faults = append(faults, err)
 	}
 	// The realm is in every 401, which must not be large: strangers can have it sent to others.
 	if len(c.Realm) > maxRealm || strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r == '"' || r > '~' }) {
@@ -222,6 +222,7 @@ type Server struct {
 	workers   []*worker
 	nonceKey  []byte
 
+	secrets    atomic.Pointer[secrets]
 	stats      counters
 	limiter    limiter
 	quota      *quota
@@ -258,6 +259,7 @@ func Start(c Config) (_ *Server, err error) {
 		}
 	}
 	s := &Server{cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), local: map[netip.Addr]struct{}{}}
+	s.secrets.Store(&secrets{now: c.Secret})
 	s.self.init()
 	_, _ = rand.Read(s.nonceKey) // never fails
 	s.limiter.seed = mrand.Uint64()
