@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
@@ -26,11 +27,11 @@ import (
 // Config is what a Hub needs. Node, Licenses, Directory, Bus, ICE and ResumeKeys are required.
 type Config struct {
 	Node       string
-	Licenses   *license.Verifier
+	Licenses   *license.Verifier // until Renew
 	Directory  Directory
 	Bus        Bus
 	ICE        ICEIssuer
-	ResumeKeys [][]byte // the first signs resume secrets, all verify them
+	ResumeKeys [][]byte // the first signs resume secrets, all verify them; until Renew
 
 	Keeper       Keeper        // nil: a restart forgets all sessions and rooms
 	ResumeWindow time.Duration // how long a session waits for its lost connection, default 20 s
@@ -78,6 +79,7 @@ func (c *Config) defaults() {
 // Hub is the signaling of one node.
 type Hub struct {
 	cfg   Config
+	keys  atomic.Pointer[keys]
 	rooms *room.Registry
 	stop  func() // leaves the bus
 
@@ -98,6 +100,20 @@ type Hub struct {
 
 	counters figures
 }
+
+// keys decide who is let in. They are replaced as a whole.
+type keys struct {
+	licenses *license.Verifier
+	resume   [][]byte
+}
+
+// Renew replaces Config.Licenses and Config.ResumeKeys. Sessions go on with what their license granted when they registered; their resume
+// secrets are good as long as the key that signed them is among the new ones.
+func (h *Hub) Renew(licenses *license.Verifier, resumeKeys [][]byte) {
+	h.keys.Store(&keys{licenses, resumeKeys})
+}
+
+func (h *Hub) licenses() *license.Verifier { return h.keys.Load().licenses }
 
 // Stats are figures of the moment.
 type Stats struct {
@@ -125,6 +141,7 @@ func New(cfg Config) (*Hub, error) {
 		cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{}),
 		tallies: newTallies(cfg.Limits), flood: newFlood(cfg.Rate, cfg.Burst), began: time.Now(),
 	}
+	h.keys.Store(&keys{cfg.Licenses, cfg.ResumeKeys})
 	h.counters.init()
 	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
 	h.stop = cfg.Bus.Serve(cfg.Node, h.fromBus)
@@ -232,7 +249,7 @@ func (h *Hub) EndWithLicenses() {
 // over tells why a grant is good no longer, if so.
 func (h *Hub) over(g license.Grant, now time.Time) error {
 	switch {
-	case h.cfg.Licenses.Revoked(g):
+	case h.licenses().Revoked(g):
 		return license.ErrRevoked
 	case !now.Before(g.End):
 		return license.ErrExpired

@@ -79,7 +79,7 @@ func (h *Hub) proofOf(q protocol.Register) *proof {
 // admit tells what the license or user token grants. A session outlasts its user token: the token lets a user in, and the page
 // that comes back with the session's own secret is in already. Its grant, and the end of its license, are those it had.
 func (h *Hub) admit(q protocol.Register, p *proof) (license.Grant, error) {
-	grant, err := h.cfg.Licenses.Check(q.CpCode, q.AuthKey)
+	grant, err := h.licenses().Check(q.CpCode, q.AuthKey)
 	if p == nil || bool(q.Forced) || !errors.Is(err, license.ErrTokenExpired) {
 		return grant, err
 	}
@@ -127,7 +127,7 @@ func (r *request) begin(s *session) error {
 	h.sessions[s.id] = s
 	h.mu.Unlock()
 	// Who revokes a license ends the sessions that are known by then. This one has become known after its license was found good.
-	if h.cfg.Licenses.Revoked(s.grant) {
+	if h.licenses().Revoked(s.grant) {
 		return license.ErrRevoked
 	}
 	h.keepSession(s)

@@ -31,7 +31,7 @@ func (h *Hub) resumeSecret(s *session) string {
 		return "" // cannot happen: strings and a number
 	}
 	text := resumeVersion + "." + base64.RawURLEncoding.EncodeToString(body)
-	return text + "." + base64.RawURLEncoding.EncodeToString(mac(h.cfg.ResumeKeys[0], text))
+	return text + "." + base64.RawURLEncoding.EncodeToString(mac(h.keys.Load().resume[0], text))
 }
 
 func (h *Hub) parseResume(secret string) (proof, error) {
@@ -44,7 +44,7 @@ func (h *Hub) parseResume(secret string) (proof, error) {
 		return proof{}, errNoProof
 	}
 	genuine := false
-	for _, k := range h.cfg.ResumeKeys {
+	for _, k := range h.keys.Load().resume {
 		genuine = genuine || hmac.Equal(given, mac(k, text))
 	}
 	content, versioned := strings.CutPrefix(text, resumeVersion+".")
