@@ -66,10 +66,13 @@ func (c RelayConfig) plan() (*relayPlan, error) {
 
 // Relay is a relay alone that runs until Close.
 type Relay struct {
+	plan     *relayPlan
 	relay    *relay.Server
+	cert     *certificate // nil: no TLS
 	port     *turnPort
 	admin    *admin.Server // nil: no metrics
 	accounts *accounts
+	reloads  *reloads
 }
 
 // StartRelay checks the configuration, opens the sockets and serves. When it fails, nothing stays open.
@@ -78,7 +81,7 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Relay{accounts: newAccounts(p.Log)}
+	n := &Relay{plan: p, cert: newCertificate(p.cert), accounts: newAccounts(p.Log), reloads: newReloads(p.Log)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close(context.Background()))
@@ -90,8 +93,8 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 		return nil, prefix("--listen", err)
 	}
 	n.relay = server
-	n.port = openTURNPort(listener, p.cert, server.ServeConn, p.Log)
-	r, err := newRegistry(p.Version, server.Collector(), portCollector{"relay": n.port.door})
+	n.port = openTURNPort(listener, n.cert, server.ServeConn, p.Log)
+	r, err := newRegistry(p.Version, server.Collector(), portCollector{"relay": n.port.door}, n.reloads.count)
 	if err != nil {
 		return nil, err
 	}

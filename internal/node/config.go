@@ -56,14 +56,16 @@ type Config struct {
 
 	Version string
 	Log     *slog.Logger
+
+	running *plan // of the server that reads its configuration again; nil at a start
 }
 
 // plan is a Config that has been checked, with everything read that has to be read.
 type plan struct {
 	Config
 	licenses  *license.Verifier
-	revoked   license.Revoked // what licenses asks
-	list      []byte          // the text of what is revoked
+	revoked   *license.Revoked // what licenses asks
+	list      revokedFile      // what was read for it
 	dev       *devLicense
 	relay     relay.Config
 	external  *external // nil: a relay of our own
@@ -140,9 +142,14 @@ func (c *Config) defaults() {
 
 func (p *plan) planLicense(write bool) error {
 	pinned, err := pinnedLicenses(p.Licenses)
-	list, text, revokedErr := readRevoked(p.LicenseRevoked)
-	p.list = text
-	p.revoked.Set(list)
+	var revokedErr error
+	p.list, revokedErr = readRevoked(p.LicenseRevoked)
+	p.revoked = new(license.Revoked)
+	if p.running != nil {
+		p.revoked = p.running.revoked // which is asked at this moment
+	} else {
+		p.revoked.Set(p.list.hashes)
+	}
 	return errors.Join(prefix("--licenses", err), prefix("--license-revoked", revokedErr), p.planKeys(pinned, write))
 }
 
@@ -169,8 +176,10 @@ func (p *plan) planKeys(pinned []license.Pinned, write bool) error {
 	}
 	keys := license.ParseKeys(text)
 	if len(keys) == 0 && p.Dev {
-		p.dev, err = loadDevLicense(p.Data)
-		if err != nil {
+		if p.running != nil {
+			kept := *p.running.dev
+			p.dev = &kept
+		} else if p.dev, err = loadDevLicense(p.Data); err != nil {
 			return prefix("--data", err)
 		}
 		p.ephemeral = p.Data == ""
@@ -179,11 +188,14 @@ func (p *plan) planKeys(pinned []license.Pinned, write bool) error {
 	if len(keys) == 0 {
 		return errors.New("a license key is required: --license-key-file or IEUM_LICENSE_KEY (or --dev, for trying)")
 	}
-	if p.licenses, err = license.New(license.Config{Keys: keys, Pinned: pinned, Revoked: &p.revoked}); err != nil {
+	if p.licenses, err = license.New(license.Config{Keys: keys, Pinned: pinned, Revoked: p.revoked}); err != nil {
 		return prefix("license key", err)
 	}
 	if p.Dev && p.dev == nil {
 		p.dev = &devLicense{}
+		if p.running != nil {
+			*p.dev = *p.running.dev // pages that are open have it
+		}
 	}
 	if p.dev != nil {
 		return p.dev.issue(p.licenses, p.Data, write)
@@ -195,6 +207,10 @@ func (p *plan) planTLS(write bool) (err error) {
 	if p.TLSSelfSigned {
 		if p.TLSCert != "" || p.TLSKey != "" {
 			return errors.New("--tls-self-signed and --tls-cert exclude each other")
+		}
+		if p.running != nil { // without a data folder there would be another, and browsers would warn again
+			p.cert = p.running.cert
+			return nil
 		}
 		p.cert, err = selfSigned(p.Data, write)
 		return prefix("--tls-self-signed", err)
@@ -215,7 +231,7 @@ func (p *plan) planRelay() (err error) {
 		return err
 	}
 	if p.external != nil {
-		p.external.secret = p.relay.Secret
+		p.external.secret.Store(&p.relay.Secret)
 		switch {
 		case p.RelayListen != "":
 			return errors.New("--relay-external and --relay-listen exclude each other")
@@ -232,6 +248,9 @@ func (p *plan) planRelay() (err error) {
 	}
 	return prefix("relay", p.relay.Validate())
 }
+
+// resumeKeys sign the secrets with which pages come back.
+func (p *plan) resumeKeys() [][]byte { return p.licenses.DeriveAll("resume secret", 32) }
 
 // secret reads a secret from a file or takes it from the environment; both at once is a mistake somebody should know of.
 func secret(flag, file, env, value string) ([]byte, error) {

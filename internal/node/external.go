@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/protocol"
@@ -24,7 +25,7 @@ const maxExternal = 32
 // external are relays elsewhere that share a secret with us: `ieum relay`, or a coturn with use-auth-secret. It issues ICE servers
 // in place of a relay of our own.
 type external struct {
-	secret            []byte
+	secret            atomic.Pointer[[]byte]
 	stun, udp, stream []string
 	now               func() time.Time
 }
@@ -42,7 +43,7 @@ func (e *external) ICEServers(_, tenant, session string, allowed bool) []protoco
 	turn := append(pick(e.udp, at, 1), pick(e.stream, at+1, 1)...)
 	if allowed && len(turn) > 0 {
 		user := fmt.Sprintf("%d:%s.%s", e.now().Add(credentialLife).Unix(), tenantHash(tenant), session)
-		servers = append(servers, protocol.ICEServer{URLs: turn, Username: user, Credential: restPassword(e.secret, user)})
+		servers = append(servers, protocol.ICEServer{URLs: turn, Username: user, Credential: restPassword(*e.secret.Load(), user)})
 	}
 	return servers
 }
@@ -68,6 +69,7 @@ func parseExternal(urls []string) (*external, error) {
 		return nil, nil
 	}
 	e := &external{now: time.Now}
+	e.secret.Store(new([]byte))
 	var faults []error
 	if len(urls) > maxExternal {
 		faults = append(faults, fmt.Errorf("--relay-external: more than %d", maxExternal))

@@ -20,7 +20,10 @@ const relaySecret = "a secret that two machines have"
 
 func startRelayAlone(t *testing.T, c RelayConfig) *Relay {
 	t.Helper()
-	c.Listen, c.Relay.Secret = "127.0.0.1:0", relaySecret
+	c.Listen = "127.0.0.1:0"
+	if c.Relay.SecretFile == "" {
+		c.Relay.Secret = relaySecret
+	}
 	if c.Relay.STUNListen == "" {
 		c.Relay.STUNListen = "127.0.0.1:0"
 	}
@@ -163,7 +166,9 @@ func TestExternalRelaysAreSpread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.secret, e.now = []byte(relaySecret), func() time.Time { return time.Unix(1_000, 0) }
+	shared := []byte(relaySecret)
+	e.secret.Store(&shared)
+	e.now = func() time.Time { return time.Unix(1_000, 0) }
 	seen := map[string]int{}
 	for i := range 200 {
 		servers := e.ICEServers("x", "tenant", fmt.Sprintf("S%d", i), true)
@@ -171,7 +176,7 @@ func TestExternalRelaysAreSpread(t *testing.T) {
 			t.Fatalf("%+v", servers)
 		}
 		turn := servers[1]
-		if !strings.HasPrefix(turn.Username, fmt.Sprintf("1600:%s.S%d", tenantHash("tenant"), i)) || turn.Credential != restPassword(e.secret, turn.Username) {
+		if !strings.HasPrefix(turn.Username, fmt.Sprintf("1600:%s.S%d", tenantHash("tenant"), i)) || turn.Credential != restPassword(shared, turn.Username) {
 			t.Errorf("%+v", turn)
 		}
 		for _, u := range turn.URLs {

@@ -21,7 +21,7 @@ type iceIssuer struct {
 	public string // as told to clients; empty: the name by which they reached us
 	listen string // of the relay
 	stun   string // of the second port
-	cert   *tls.Certificate
+	cert   *certificate
 }
 
 // ICEServers implements signaling.ICEIssuer.
@@ -36,7 +36,7 @@ func (i *iceIssuer) ICEServers(reached, tenant, session string, allowed bool) []
 	if allowed {
 		user, password := i.relay.Credentials(tenantHash(tenant), session)
 		stream := "turn:"
-		if trusted(i.cert, host) {
+		if trusted(i.cert.get(), host) {
 			stream = "turns:"
 		}
 		servers = append(servers, protocol.ICEServer{
@@ -59,7 +59,7 @@ func (i *iceIssuer) host(listen, reached string) string {
 	}
 	bound, _, _ := net.SplitHostPort(listen)
 	ip, err := netip.ParseAddr(bound)
-	if err != nil || ip.IsUnspecified() || trusted(i.cert, name) {
+	if err != nil || ip.IsUnspecified() || trusted(i.cert.get(), name) {
 		return name
 	}
 	for _, a := range i.relay.Addresses() {

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -26,8 +27,10 @@ import (
 
 // Node is a server that runs until Close.
 type Node struct {
-	plan  *plan
+	plan  *plan // as started; what is read again stands beside it
 	log   *slog.Logger
+	cert  *certificate // nil: no TLS
+	dev   atomic.Pointer[devLicense]
 	relay *relay.Server // nil: relays elsewhere
 	ice   iceIssuer
 	door  *transport.Switch // the one port
@@ -42,6 +45,7 @@ type Node struct {
 
 	accounts *accounts
 	revoked  *revocations
+	reloads  *reloads
 
 	serving sync.WaitGroup
 	failed  chan error // at most one: the HTTP server ended by itself
@@ -53,7 +57,10 @@ func Start(c Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{plan: p, log: p.Log, accounts: newAccounts(p.Log), failed: make(chan error, 1)}
+	n := &Node{
+		plan: p, log: p.Log, cert: newCertificate(p.cert), accounts: newAccounts(p.Log), reloads: newReloads(p.Log), failed: make(chan error, 1),
+	}
+	n.dev.Store(p.dev)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close(context.Background()))
@@ -90,7 +97,7 @@ func (n *Node) openHub() (err error) {
 	p, local := n.plan, signaling.NewLocal()
 	cfg := signaling.Config{
 		Node: newNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: n.issuer(),
-		ResumeKeys: p.licenses.DeriveAll("resume secret", 32), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst,
+		ResumeKeys: p.resumeKeys(), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst,
 		Limits: p.limits, Log: p.Log,
 	}
 	if p.Data != "" {
@@ -105,7 +112,7 @@ func (n *Node) openHub() (err error) {
 	if n.hub, err = signaling.New(cfg); err != nil {
 		return err
 	}
-	n.revoked = watchRevoked(p.LicenseRevoked, p.list, &p.revoked, n.hub.EndWithLicenses, p.Log)
+	n.revoked = watchRevoked(p.LicenseRevoked, p.list.text, p.revoked, n.hub.EndWithLicenses, p.Log)
 	return nil
 }
 
@@ -123,7 +130,7 @@ func (n *Node) openPorts() error {
 	if p.external != nil {
 		listener, err := listenTCP(p.Listen)
 		if err == nil {
-			n.door = transport.NewSwitch(listener, switchConfig(p.cert, nil, p.Log))
+			n.door = transport.NewSwitch(listener, switchConfig(n.cert, nil, p.Log))
 		}
 		return prefix("--listen", err)
 	}
@@ -137,14 +144,14 @@ func (n *Node) openPorts() error {
 		return prefix("--relay-listen", err)
 	}
 	n.relay = server
-	n.ice = iceIssuer{relay: server, public: p.PublicHost, listen: p.relay.Listen, stun: p.relay.STUN, cert: p.cert}
+	n.ice = iceIssuer{relay: server, public: p.PublicHost, listen: p.relay.Listen, stun: p.relay.STUN, cert: n.cert}
 	if p.RelayListen != "" {
-		n.turn = openTURNPort(listener, p.cert, server.ServeConn, p.Log)
+		n.turn = openTURNPort(listener, n.cert, server.ServeConn, p.Log)
 		if listener, err = listenTCP(p.Listen); err != nil {
 			return prefix("--listen", err)
 		}
 	}
-	n.door = transport.NewSwitch(listener, switchConfig(p.cert, server.ServeConn, p.Log))
+	n.door = transport.NewSwitch(listener, switchConfig(n.cert, server.ServeConn, p.Log))
 	return nil
 }
 
@@ -163,7 +170,7 @@ func (n *Node) openAdmin() error {
 	if err != nil {
 		return err
 	}
-	if err := n.revoked.register(r); err != nil {
+	if err := errors.Join(n.revoked.register(r), prefix("metrics", r.Register(n.reloads.count))); err != nil {
 		return err
 	}
 	if n.relay != nil {
@@ -201,8 +208,11 @@ func (n *Node) holder(tenant, session string) (relay.Holder, bool) {
 
 func (n *Node) routes() (http.Handler, error) {
 	cfg := web.Config{Version: n.plan.Version, HSTS: n.plan.cert != nil && n.Addr().Port() == 443}
-	if d := n.plan.dev; d != nil {
-		cfg.DevLicense = func() (string, string) { return d.CpCode, d.AuthKey }
+	if n.plan.dev != nil {
+		cfg.DevLicense = func() (string, string) {
+			d := n.dev.Load()
+			return d.CpCode, d.AuthKey
+		}
 	}
 	pages, err := web.Handler(cfg)
 	if err != nil {

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -79,7 +78,7 @@ type turnPort struct {
 	serving sync.WaitGroup
 }
 
-func openTURNPort(l net.Listener, cert *tls.Certificate, turn func(net.Conn), log *slog.Logger) *turnPort {
+func openTURNPort(l net.Listener, cert *certificate, turn func(net.Conn), log *slog.Logger) *turnPort {
 	p := &turnPort{door: transport.NewSwitch(l, switchConfig(cert, turn, log))}
 	p.http = newHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -105,7 +104,7 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-func switchConfig(cert *tls.Certificate, turn func(net.Conn), log *slog.Logger) transport.SwitchConfig {
+func switchConfig(cert *certificate, turn func(net.Conn), log *slog.Logger) transport.SwitchConfig {
 	c := transport.SwitchConfig{TURN: turn, Log: log}
 	if cert != nil {
 		c.TLS = tlsConfig(cert)

@@ -346,16 +346,16 @@ func TestStreamFormGoesByTheCertificate(t *testing.T) {
 		want    string
 	}{
 		"no certificate":                {iceIssuer{}, "calls.example:7102", "turn:calls.example"},
-		"covers the name":               {iceIssuer{cert: signed}, "calls.example:7102", "turns:calls.example"},
-		"covers the name, 443":          {iceIssuer{cert: signed}, "calls.example", "turns:calls.example"},
-		"covers the address only":       {iceIssuer{cert: signed}, "[2001:db8::7]:7102", "turn:[2001:db8::7]"},
-		"covers another name":           {iceIssuer{cert: signed}, "other.example:7102", "turn:other.example"},
-		"self-signed":                   {iceIssuer{cert: self}, "localhost:7102", "turn:localhost"},
-		"covers the public name":        {iceIssuer{cert: signed, public: "calls.example"}, "10.0.0.1:7102", "turns:calls.example"},
-		"public address, in brackets":   {iceIssuer{cert: signed, public: "[2001:db8::7]"}, "x:1", "turn:[2001:db8::7]"},
-		"covers not the public name":    {iceIssuer{cert: signed, public: "relay.example"}, "calls.example:7102", "turn:relay.example"},
-		"bound, reached by its name":    {iceIssuer{cert: signed, listen: "10.0.0.9:7102"}, "calls.example:7102", "turns:calls.example"},
-		"bound, reached by another one": {iceIssuer{cert: signed, listen: "10.0.0.9:7102"}, "proxy.example:443", "turn:10.0.0.9"},
+		"covers the name":               {iceIssuer{cert: newCertificate(signed)}, "calls.example:7102", "turns:calls.example"},
+		"covers the name, 443":          {iceIssuer{cert: newCertificate(signed)}, "calls.example", "turns:calls.example"},
+		"covers the address only":       {iceIssuer{cert: newCertificate(signed)}, "[2001:db8::7]:7102", "turn:[2001:db8::7]"},
+		"covers another name":           {iceIssuer{cert: newCertificate(signed)}, "other.example:7102", "turn:other.example"},
+		"self-signed":                   {iceIssuer{cert: newCertificate(self)}, "localhost:7102", "turn:localhost"},
+		"covers the public name":        {iceIssuer{cert: newCertificate(signed), public: "calls.example"}, "10.0.0.1:7102", "turns:calls.example"},
+		"public address, in brackets":   {iceIssuer{cert: newCertificate(signed), public: "[2001:db8::7]"}, "x:1", "turn:[2001:db8::7]"},
+		"covers not the public name":    {iceIssuer{cert: newCertificate(signed), public: "relay.example"}, "calls.example:7102", "turn:relay.example"},
+		"bound, reached by its name":    {iceIssuer{cert: newCertificate(signed), listen: "10.0.0.9:7102"}, "calls.example:7102", "turns:calls.example"},
+		"bound, reached by another one": {iceIssuer{cert: newCertificate(signed), listen: "10.0.0.9:7102"}, "proxy.example:443", "turn:10.0.0.9"},
 	} {
 		c.issuer.relay = n.relay
 		if c.issuer.listen == "" {

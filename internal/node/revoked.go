@@ -27,7 +27,7 @@ type revocations struct {
 	apply func() // ends what the list, which is in force, has revoked
 	log   *slog.Logger
 
-	mu    sync.Mutex // guards text and fault: one look at a time
+	mu    sync.Mutex // one look at a time; guards what follows
 	text  []byte     // of the list in force
 	fault string     // that was logged last; empty: none since the list could be read
 
@@ -38,32 +38,37 @@ type revocations struct {
 	quiet sync.WaitGroup
 }
 
+// revokedFile is the file of --license-revoked, read.
+type revokedFile struct {
+	hashes license.RevokedList
+	text   []byte
+}
+
 // readRevoked reads the file of --license-revoked; without one nothing is revoked.
-func readRevoked(path string) (license.RevokedList, []byte, error) {
+func readRevoked(path string) (read revokedFile, err error) {
 	if path == "" {
-		return nil, nil, nil
+		return read, nil
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, nil, err
+		return read, err
 	}
 	if !info.Mode().IsRegular() { // to open a pipe could take for ever
-		return nil, nil, errors.New("it is not a file")
+		return read, errors.New("it is not a file")
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, nil, err
+		return read, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, license.MaxRevokedText+1))
-	if err != nil {
-		return nil, nil, err
+	if read.text, err = io.ReadAll(io.LimitReader(f, license.MaxRevokedText+1)); err != nil {
+		return read, err
 	}
-	list, err := license.ParseRevoked(text)
-	return list, text, err
+	read.hashes, err = license.ParseRevoked(read.text)
+	return read, err
 }
 
-// watchRevoked reads the file again and again. text is that of the list which is in force by now.
+// watchRevoked reads the file again and again. text is that of the list, which is in force by now.
 func watchRevoked(path string, text []byte, list *license.Revoked, apply func(), log *slog.Logger) *revocations {
 	r := &revocations{path: path, text: text, list: list, apply: apply, log: log, quit: make(chan struct{})}
 	if path == "" {
@@ -87,9 +92,9 @@ func watchRevoked(path string, text []byte, list *license.Revoked, apply func(),
 // look reads the file and puts the list in force if it has changed. With a fault the list before stays: half a list, or none, would let
 // in whom somebody wanted out.
 func (r *revocations) look() {
-	list, text, err := readRevoked(r.path)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	read, err := readRevoked(r.path)
 	if err != nil {
 		r.stale.Store(true)
 		if said := err.Error(); said != r.fault { // once, not at each look
@@ -98,24 +103,17 @@ func (r *revocations) look() {
 		}
 		return
 	}
-	r.put(list, text)
-}
-
-// put makes a list that has been read the one in force. mu is held.
-func (r *revocations) put(list license.RevokedList, text []byte) {
-	mended := r.fault != ""
+	same, mended := bytes.Equal(read.text, r.text), r.fault != ""
 	r.fault = ""
 	r.stale.Store(false)
-	if bytes.Equal(text, r.text) {
-		if mended {
-			r.log.Info("revoked licenses read again", "revoked", r.list.Len())
-		}
-		return
+	if !same {
+		r.text = read.text
+		r.list.Set(read.hashes)
+		r.apply()
 	}
-	r.text = text
-	r.list.Set(list)
-	r.log.Info("revoked licenses read again", "revoked", r.list.Len())
-	r.apply()
+	if !same || mended {
+		r.log.Info("revoked licenses read again", "revoked", r.list.Len())
+	}
 }
 
 func (r *revocations) register(to *prometheus.Registry) error {

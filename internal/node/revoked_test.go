@@ -33,12 +33,12 @@ func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, list, applied := &lockedText{}, new(license.Revoked), atomic.Int64{}
 		write(t, path, one)
-		begin, text, err := readRevoked(path)
+		begin, err := readRevoked(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		list.Set(begin)
-		r := watchRevoked(path, text, list, func() { applied.Add(1) }, slog.New(slog.NewTextHandler(log, nil)))
+		list.Set(begin.hashes)
+		r := watchRevoked(path, begin.text, list, func() { applied.Add(1) }, slog.New(slog.NewTextHandler(log, nil)))
 		defer r.close()
 		registry := prometheus.NewRegistry()
 		if err := r.register(registry); err != nil {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -86,12 +87,49 @@ func loadCert(cert, key string) (*tls.Certificate, error) {
 	return &c, nil
 }
 
+// certificate is the one in force. Connections that are there keep what they were shown; nil: there is none, and never will be.
+type certificate struct {
+	current atomic.Pointer[tls.Certificate]
+}
+
+func newCertificate(c *tls.Certificate) *certificate {
+	if c == nil {
+		return nil
+	}
+	n := &certificate{}
+	n.current.Store(c)
+	return n
+}
+
+// get returns nil when there is none.
+func (c *certificate) get() *tls.Certificate {
+	if c == nil {
+		return nil
+	}
+	return c.current.Load()
+}
+
+// set replaces a certificate that there is.
+func (c *certificate) set(to *tls.Certificate) {
+	if c != nil && to != nil {
+		c.current.Store(to)
+	}
+}
+
+// ends is for the log.
+func (c *certificate) ends() string {
+	if current := c.get(); current != nil && current.Leaf != nil {
+		return current.Leaf.NotAfter.UTC().Format(time.RFC3339)
+	}
+	return "none"
+}
+
 // tlsConfig allows TLS 1.2 with AEAD suites and TLS 1.3.
-func tlsConfig(cert *tls.Certificate) *tls.Config {
+func tlsConfig(cert *certificate) *tls.Config {
 	return &tls.Config{
-		Certificates: []tls.Certificate{*cert},
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert.get(), nil },
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"},
 		CipherSuites: []uint16{
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
