@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"os/exec"
@@ -30,11 +32,17 @@ func runInstead() {
 // process starts a server and returns where it is, and what kills it with SIGKILL.
 func process(t *testing.T, data string) (host string, kill func()) {
 	t.Helper()
+	u, _, kill := spawn(t, os.Stderr, "serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off",
+		"--log-level", "error", "--data", data)
+	return u.Host, kill
+}
+
+// spawn runs a command that serves as a process of its own, and returns the address it prints.
+func spawn(t *testing.T, log io.Writer, args ...string) (at *url.URL, p *os.Process, kill func()) {
+	t.Helper()
 	c := exec.Command(os.Args[0], "-test.run=^$")
-	c.Env = append(os.Environ(), runAs+"="+strings.Join([]string{
-		"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off", "--log-level", "error", "--data", data,
-	}, "\n"))
-	c.Stderr = os.Stderr
+	c.Env = append(os.Environ(), runAs+"="+strings.Join(args, "\n"))
+	c.Stderr = log
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -47,18 +55,18 @@ func process(t *testing.T, data string) (host string, kill func()) {
 		_ = c.Wait()
 	})
 	t.Cleanup(kill)
-	said := regexp.MustCompile(`http://\S+/`)
+	said := regexp.MustCompile(`https?://\S+/`)
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		if found := said.FindString(lines.Text()); found != "" {
 			u, err := url.Parse(found)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return u.Host, kill
+			return u, c.Process, kill
 		}
 	}
 	t.Fatal("the server did not say where it is")
-	return "", nil
+	return nil, nil, nil
 }
 
 // member is a user in a room. Events and answers come apart; what others pass on is counted.
@@ -68,6 +76,14 @@ type member struct {
 	answers chan map[string]any
 	events  chan map[string]any
 	passed  *atomic.Int64
+	closed  chan int // gets the code with which the server closed; nil: nobody asks
+}
+
+func (m *member) OnClose(_ *gws.Conn, err error) {
+	var e *gws.CloseError
+	if m.closed != nil && errors.As(err, &e) {
+		m.closed <- int(e.Code)
+	}
 }
 
 func (m *member) OnMessage(_ *gws.Conn, b *gws.Message) {

@@ -36,13 +36,15 @@ func (f *relayCmd) Run(c *console) error {
 		return err
 	}
 	defer makeRoomFor(cfg.Relay.Workers)()
+	hangup, ignore := hangups()
+	defer ignore()
 	n, err := node.StartRelay(cfg)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(c.out, "The relay is running.")
 	greetRelay(c.out, n, false)
-	<-c.ctx.Done()
+	_ = untilEnd(c.ctx, nil, hangup, n.Reload) // nothing else ends it
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
 	return n.Close(ctx)

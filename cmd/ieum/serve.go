@@ -141,16 +141,14 @@ func (f *serveCmd) Run(c *console) error {
 		debug.SetGCPercent(gcPercent)
 	}
 	defer makeRoomFor(cfg.Relay.Workers)()
+	hangup, ignore := hangups()
+	defer ignore()
 	n, err := node.Start(cfg)
 	if err != nil {
 		return err
 	}
 	f.greet(c.out, n)
-	var failed error
-	select {
-	case <-c.ctx.Done():
-	case failed = <-n.Failed():
-	}
+	failed := untilEnd(c.ctx, n.Failed(), hangup, n.Reload)
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
 	return errors.Join(failed, n.Close(ctx))
