@@ -80,6 +80,36 @@ func TestPagesHoldNoInlineScriptOrStyle(t *testing.T) {
 	})
 }
 
+// Names, titles and messages are what others wrote. Our scripts have no way to make markup or code of a text, so that they cannot do it by
+// mistake; Chromium would stop them too (require-trusted-types-for).
+func TestScriptsMakeNoMarkupOfText(t *testing.T) {
+	sink := regexp.MustCompile(`\b(innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|parseHTMLUnsafe|createContextualFragment|srcdoc|DOMParser)\b|` +
+		`\bdocument\.write|\beval\(|\bnew Function\b|\bset(Timeout|Interval)\(\s*["'` + "`" + `]`)
+	for _, bad := range []string{`x.innerHTML = name`, `document.writeln(x)`, `setTimeout("x()")`, `new Function(x)`} {
+		if !sink.MatchString(bad) {
+			t.Errorf("%s would not be found", bad)
+		}
+	}
+	scripts := 0
+	err := fs.WalkDir(embedded, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || (!strings.HasSuffix(path, ".mjs") && !strings.HasSuffix(path, ".js")) {
+			return err
+		}
+		scripts++
+		text, err := fs.ReadFile(embedded, path)
+		if found := sink.Find(text); found != nil {
+			t.Errorf("%s: %s", path, found)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if scripts < 10 {
+		t.Errorf("only %d scripts were found", scripts)
+	}
+}
+
 func TestPagesNameNoForeignHost(t *testing.T) {
 	address := regexp.MustCompile(`(?i)(https?:)?//[a-z0-9.-]+`)
 	// Not loaded by anything: a name space, a placeholder in the guide's code, and addresses in sentences.

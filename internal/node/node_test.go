@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"math"
 	"net"
@@ -13,7 +14,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lxzan/gws"
@@ -262,5 +265,86 @@ func TestLimitsThatWouldLetNobodySpeakAreFaults(t *testing.T) {
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--session-burst") {
 			t.Errorf("rate %v, burst %v: %v", c.SessionRate, c.SessionBurst, err)
 		}
+	}
+}
+
+// Old clients are refused for what they cannot do safely, not for their age: TLS 1.2 is served with ciphers that authenticate what they
+// encrypt (AEAD), and with no others.
+func TestTLSWithoutAEADIsRefused(t *testing.T) {
+	n := start(t, Config{Dev: true, TLSSelfSigned: true})
+	for suite, want := range map[uint16]bool{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:       true,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: true,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA:          false,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA:          false,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256:       false,
+	} {
+		conn, err := tls.Dial("tcp", n.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}})
+		if (err == nil) != want {
+			t.Errorf("%s: %v", tls.CipherSuiteName(suite), err)
+		}
+		if err == nil {
+			_ = conn.Close()
+		}
+	}
+}
+
+// onePipe is a listener with one connection.
+type onePipe struct {
+	conn chan net.Conn
+	done chan struct{}
+}
+
+func (l *onePipe) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+func (l *onePipe) Close() error   { close(l.done); return nil }
+func (l *onePipe) Addr() net.Addr { return &net.TCPAddr{} }
+
+// Who drips a request holds a connection for seconds, and not for ever.
+func TestSlowRequestsAreCut(t *testing.T) {
+	for name, c := range map[string]struct {
+		begin string
+		limit time.Duration
+	}{
+		"silent":      {"", 10 * time.Second},
+		"in a header": {"GET /signal HTTP/1.1\r\nHost: x\r\nX-", 10 * time.Second},
+		"in a body":   {"POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n", 15 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := net.Pipe()
+				l := &onePipe{make(chan net.Conn, 1), make(chan struct{})}
+				l.conn <- ours
+				server := newHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }), slog.New(slog.DiscardHandler))
+				ended := make(chan error, 1)
+				go func() { ended <- server.Serve(l) }()
+				begin := time.Now()
+				_, _ = io.WriteString(theirs, c.begin)
+				var dripping sync.WaitGroup
+				dripping.Go(func() {
+					for {
+						time.Sleep(time.Second)
+						if _, err := theirs.Write([]byte("x")); err != nil {
+							return
+						}
+					}
+				})
+				_, _ = io.Copy(io.Discard, theirs)
+				if took := time.Since(begin); took < c.limit || took > c.limit+time.Second {
+					t.Errorf("cut after %v, want %v", took, c.limit)
+				}
+				dripping.Wait()
+				_ = server.Close()
+				if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+					t.Error(err)
+				}
+			})
+		})
 	}
 }

@@ -16,6 +16,9 @@ func TestRequestFaultsNameTheFieldAndTheCode(t *testing.T) {
 	}{
 		"no cpCode":               {&Register{}, `{"authKey":"k"}`, Missing, "cpCode"},
 		"no authKey":              {&Register{}, `{"cpCode":"c"}`, Missing, "authKey"},
+		"cpCode a list":           {&Register{}, `{"cpCode":["c"],"authKey":"k"}`, Invalid, "cpCode"},
+		"cpCode null":             {&Register{}, `{"cpCode":null,"authKey":"k"}`, Missing, "cpCode"},
+		"authKey an object":       {&Register{}, `{"cpCode":"c","authKey":{"k":1}}`, Invalid, "authKey"},
 		"userId too long":         {&Register{}, `{"cpCode":"c","authKey":"k","userId":"` + long + `"}`, Invalid, "userId"},
 		"userId of Object":        {&Register{}, `{"cpCode":"c","authKey":"k","userId":"__proto__"}`, Invalid, "userId"},
 		"userId with a new line":  {&Register{}, `{"cpCode":"c","authKey":"k","userId":"a\nb"}`, Invalid, "userId"},

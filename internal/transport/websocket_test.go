@@ -151,6 +151,7 @@ func TestWhatTheServerClosesWith(t *testing.T) {
 		want int
 	}{
 		"binary":          {func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeBinary, []byte("x")) }, 1003},
+		"compressed":      {func(c *client) { _, _ = c.ws.NetConn().Write(masked(0xC1, "\xaa\x06\x00")) }, 1002},
 		"not UTF-8":       {func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeText, []byte("\xff\xfe")) }, 1007},
 		"a byte too long": {func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeText, make([]byte, 64<<10+1)) }, 1009},
 		"1 MiB":           {func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeText, bytes.Repeat([]byte("x"), 1<<20)) }, 1009},
@@ -209,6 +210,17 @@ func TestCloseDeliversWhatWasSentBefore(t *testing.T) {
 		t.Errorf("%d of 50 messages came", n)
 	}
 	<-e.end
+}
+
+// A compressed message would have to be inflated before its length is known, for anybody who asks.
+func TestCompressionIsNotAgreedOn(t *testing.T) {
+	s := serve(t, Config{})
+	for _, offer := range []string{"permessage-deflate", "permessage-deflate; client_max_window_bits", "x-webkit-deflate-frame"} {
+		_, res, err := s.try("Sec-WebSocket-Extensions", offer)
+		if err != nil || res.Header.Values("Sec-WebSocket-Extensions") != nil {
+			t.Errorf("%s: %v, answered with %v", offer, err, res.Header)
+		}
+	}
 }
 
 func TestOriginsThatNoSiteSendsAreRefused(t *testing.T) {
