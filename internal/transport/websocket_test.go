@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -334,6 +335,28 @@ func TestOutboxIsBounded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who reads too slowly and goes on reading is told why it is put out, behind what was on its way.
+func TestASlowReaderIsToldToComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, e, nc := stuck(t, Config{})
+		for {
+			m := NewMessage()
+			m.B = append(m.B, make([]byte, 1000)...)
+			if !c.Send(m) {
+				break
+			}
+		}
+		rest, _ := io.ReadAll(nc)
+		want := append([]byte{0x88, byte(2 + len("outbox full: reconnect and resume")), 0x03, 0xF5}, "outbox full: reconnect and resume"...) // 1013
+		if !bytes.HasSuffix(rest, want) {
+			t.Errorf("the last of %d bytes are %q", len(rest), rest[max(0, len(rest)-len(want)):])
+		}
+		if end := <-e.end; end.Gone || !end.Full {
+			t.Errorf("ended as %+v", end)
+		}
+	})
 }
 
 func TestABlockedWriteEnds(t *testing.T) {
