@@ -135,6 +135,9 @@ type Member struct {
 	Pulishing  bool      `json:"pulishing"`
 	Permit     Permit    `json:"permit"`
 	Features   []Feature `json:"features,omitempty"`
+	// Net is the same for members whose public address is the same, and begins with 4 or 6; missing: the address is none of the internet's,
+	// or not known. Ours, and additive.
+	Net string `json:"net,omitempty"`
 	// Since is the seq of the member's join: another one means that the user went and came again. Ours, and additive.
 	Since uint64 `json:"since,omitempty"`
 }

@@ -48,6 +48,8 @@ type Member struct {
 	Permit   Permit
 	Feeds    []Feed // announced to the room, in a room for group calls
 	Address  Address
+	// Net tells members of one network from those of another; empty: not known. See signaling.
+	Net string
 	// Since is the Seq of the event with which the member came. It tells one stay of a user from the next.
 	Since uint64
 	// Epoch counts the user's sessions. A command of a session that has been superseded is refused or ignored.

@@ -79,6 +79,7 @@ beforeEach(() => {
       online &&= !lost;
       return lost ? '504' : '200';
     },
+    apart: () => false,
     online: () => online,
     iceServers: async () => servers,
     stream: (type, list) => (shown[type] = list),

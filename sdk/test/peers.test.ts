@@ -312,6 +312,31 @@ describe('candidates', () => {
     expect(sent.filter((m) => m.eventOp === 'candidate').map((m) => m.candidates)).toEqual([[{ candidate: '1' }, { candidate: '2' }], [{ candidate: '3' }]]);
   });
 
+  const host = (address: string) => ({ candidate: `candidate:1 1 udp 2122260223 ${address} 50000 typ host generation 0` });
+  const srflx = { candidate: 'candidate:2 1 udp 1677729535 198.51.100.2 50000 typ srflx raddr 192.168.1.10 rport 50000' };
+  const hidden = host('4f6a.local');
+  const global = host('2001:db8::1');
+  const locals = ['10.0.0.1', '172.16.0.1', '172.31.0.1', '192.168.1.10', '100.64.0.1', '169.254.0.1', 'fd00::1', 'fe80::1'].map(host);
+
+  it.each<[string, string | undefined, string | undefined]>([
+    ['another network', '4here', '4there'], ['the same', '4here', '4here'], ['another family', '4here', '6there'],
+    ['one that is not known', '4here', undefined], ['any, seen from one that is not known', undefined, '4there'],
+  ])('with private addresses of %s wait only where they are surely of no use', async (where, mine, theirs) => {
+    for (const [id, net] of [['a', mine], ['b', theirs]] as const) members.set(id, { ...members.get(id)!, ...(net ? { net } : {}) });
+    void peers.publish('b', 'cam', stream());
+    await settled();
+    const c = FakeConnection.last;
+    const { gen, n } = lastSdp();
+    from('b', { eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' } });
+    const all = [hidden, ...locals, host('172.32.0.1'), global, srflx];
+    from('b', { eventOp: 'candidate', gen, candidates: all });
+    await settled();
+    const soon = all.slice(-3);
+    expect(c.candidates).toEqual(where === 'another network' ? soon : all);
+    await vi.advanceTimersByTimeAsync(300);
+    expect(c.candidates).toEqual(where === 'another network' ? [...soon, hidden, ...locals] : all);
+  });
+
   it('that the browser refuses do no harm', async () => {
     const c = await connected();
     from('b', { eventOp: 'candidate', gen: lastSdp().gen, candidates: [{ candidate: 'bad' }, { candidate: 'good' }] });

@@ -36,6 +36,8 @@ export interface Member {
   features?: string[];
   /** The `seq` of the user's `join`: another one means that the user went and came again. */
   since?: number;
+  /** The same for users whose public address is the same, as far as the server can tell. */
+  net?: string;
 }
 
 /** Members by user id, in order of joining. */

@@ -6,7 +6,7 @@ import { TYPES } from './layout';
 import { Liveness } from './liveness';
 import { initial, step, type Effect, type Event, type State, type TimerName } from './machine';
 import { Peer } from './peer';
-import { Trickle } from './trickle';
+import { isPrivate, Trickle } from './trickle';
 
 /** Milliseconds. */
 export const LIMIT = {
@@ -21,12 +21,16 @@ export const LIMIT = {
   /** A new attempt after a connection was given up: first wait, doubled each time, and the longest. */
   again: 5_000,
   againMost: 40_000,
+  /** So much later private addresses of another network are tried. */
+  late: 300,
 };
 
 export interface PairHooks {
   /** To the other user over the server. Resolves with the server's code. */
   send(signal: Signal): Promise<string>;
   iceServers(): Promise<RTCIceServer[]>;
+  /** The other user is known to be in another network: private addresses there are of no use here. */
+  apart(): boolean;
   /** Null: nothing is published. */
   stream(type: MediaType, tracks: MediaStreamTrack[] | null): void;
   subscribed(type: MediaType): void;
@@ -63,6 +67,7 @@ export class Pair {
   private readonly liveness: Liveness;
   private readonly outgoing: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
   private readonly waiters = new Map<MediaType, Waiter>();
+  private readonly late = new Set<ReturnType<typeof setTimeout>>();
   private readonly timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
 
   constructor(me: string, other: string, private readonly hooks: PairHooks, private readonly relayOnly = false) {
@@ -218,7 +223,7 @@ export class Pair {
       case 'offer': return this.offer(effect);
       case 'accept': return this.accept(effect);
       case 'answered': return peer?.answered(effect.sdp).then(() => this.feed({ kind: 'tracks', gen: effect.gen }));
-      case 'candidates': return peer?.add(effect.list);
+      case 'candidates': return peer ? this.candidates(peer, effect.list) : undefined;
       case 'resend': {
         const sdp = peer?.description(effect.what);
         if (sdp) this.describe(effect.gen, effect.n, effect.what, sdp);
@@ -288,6 +293,23 @@ export class Pair {
     const answer = await peer.accept(sdp, () => this.attachAll(peer));
     this.describe(gen, n, 'answer', answer);
     this.feed({ kind: 'tracks', gen });
+  }
+
+  /**
+   * Checks go out one by one, some 50 ms apart, and private addresses would come first. In another network they are tried all the same, in
+   * case the server was wrong, but after those that can work.
+   */
+  private candidates(peer: Peer, list: RTCIceCandidateInit[]): Promise<void> {
+    if (!this.hooks.apart() || this.state.stood) return peer.add(list);
+    const late = list.filter(isPrivate);
+    if (late.length) {
+      const timer = setTimeout(() => {
+        this.late.delete(timer);
+        void peer.add(late);
+      }, LIMIT.late);
+      this.late.add(timer);
+    }
+    return peer.add(list.filter((candidate) => !late.includes(candidate)));
   }
 
   private async attach(peer: Peer, type: MediaType): Promise<void> {
@@ -368,6 +390,8 @@ export class Pair {
 
   private closePeer(): void {
     this.liveness.stop();
+    for (const timer of this.late) clearTimeout(timer);
+    this.late.clear();
     this.trickle?.stop();
     this.peer?.close();
     this.trickle = this.peer = null;

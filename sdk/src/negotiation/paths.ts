@@ -49,6 +49,7 @@ export class Paths {
     this.main = new Pair(me, other, {
       send: (signal) => this.send(signal),
       iceServers: () => hooks.iceServers(),
+      apart: () => hooks.apart(),
       stream: (type, tracks) => this.show('main', type, tracks),
       subscribed: (type) => {
         hooks.subscribed(type);
@@ -168,6 +169,7 @@ export class Paths {
       // Publications go over its own data channel alone: over the server they would be taken for those of the first one.
       send: async (signal) => (signal.eventOp === 'sdp' || signal.eventOp === 'candidate' ? this.send({ ...signal, link: 'standby' }) : '200'),
       iceServers: () => this.hooks.iceServers(),
+      apart: () => false,
       stream: (type, tracks) => this.show('spare', type, tracks),
       subscribed: () => undefined,
       report: (state) => state === 'failed' && this.away && this.home(),

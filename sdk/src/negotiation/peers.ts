@@ -207,6 +207,7 @@ export class Peers {
         eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
       }),
       report: (state: PeerStateEvent['state'], reason: Reason | '') => this.report(id, state, reason),
+      apart: () => apart(this.hooks.member(this.hooks.me()), this.hooks.member(id)),
       online: () => this.hooks.online(),
       doubt: () => this.hooks.doubt(),
       standby: () => this.hooks.members().length <= this.warmPeers && (this.hooks.member(id)?.features?.includes(STANDBY) ?? false),
@@ -243,3 +244,6 @@ export class Peers {
     });
   }
 }
+
+/** Both are on the internet, by the same kind of address, and not by the same one. Where anything of that is not known, they may be together. */
+const apart = (a?: Member, b?: Member): boolean => Boolean(a?.net && b?.net && a.net[0] === b.net[0] && a.net !== b.net);

@@ -3,6 +3,12 @@ const BATCH = 20;
 /** Candidates remembered for sending again. More than a host with many interfaces has. */
 const KEPT = 128;
 
+/** An own address of the other side that nobody outside its network can reach. */
+export function isPrivate({ candidate = '' }: RTCIceCandidateInit): boolean {
+  const [, address = ''] = /^candidate:\S+ \d+ \S+ \d+ (\S+) \d+ typ host/i.exec(candidate) ?? [];
+  return /\.local$|^(10|127|192\.168|169\.254|172\.(1[6-9]|2\d|3[01])|100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7]))\.|^(f[cd]|fe[89ab])[0-9a-f]*:/i.test(address);
+}
+
 /** Local candidates on their way out: after the description they belong to, several in a message. */
 export class Trickle {
   private waiting: RTCIceCandidateInit[] = [];
