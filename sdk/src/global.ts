@@ -44,6 +44,11 @@ export function hasUserActed(): boolean {
   return typeof navigator === 'undefined' || (navigator.userActivation?.hasBeenActive ?? true);
 }
 
+/** For the few things in which WebRTC differs, and that cannot be asked for. */
+export function isFirefox(): boolean {
+  return typeof navigator !== 'undefined' && /Firefox/.test(navigator.userAgent);
+}
+
 /** Storage of this tab. Access itself may throw (blocked cookies, sandboxed frames): then there is none. */
 export const tabStorage = {
   put(key: string, value: string): void {

@@ -86,5 +86,5 @@ export class FakeSocket {
 
 /** Lets promises that are due run. */
 export const settled = async (): Promise<void> => {
-  for (let i = 0; i < 20; i++) await Promise.resolve();
+  for (let i = 0; i < 40; i++) await Promise.resolve();
 };

@@ -106,11 +106,18 @@ export class FakeConnection {
     this.log.push('restart');
   }
 
-  async setLocalDescription(): Promise<void> {
+  async createAnswer(): Promise<{ type: string; sdp: string }> {
+    await Promise.resolve();
+    if (this.signalingState !== 'have-remote-offer') throw new Error('nothing to answer');
+    return { type: 'answer', sdp: `answer ${++this.offers}\r\na=setup:active\r\n` };
+  }
+
+  async setLocalDescription(given?: { type: string; sdp: string }): Promise<void> {
     await Promise.resolve();
     const type = this.signalingState === 'have-remote-offer' ? 'answer' : 'offer';
+    if (given && given.type !== type) throw new Error(`no ${given.type} now`);
     this.signalingState = type === 'offer' ? 'have-local-offer' : 'stable';
-    this.localDescription = { type, sdp: `${type} ${++this.offers}` };
+    this.localDescription = { type, sdp: given?.sdp ?? `${type} ${++this.offers}` };
     if (type === 'answer') for (const t of this.transceivers) t.currentDirection = t.direction;
     this.log.push(type);
   }

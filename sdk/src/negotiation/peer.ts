@@ -1,4 +1,5 @@
 import type { MediaType } from '../../types/knowledgetalk';
+import { isFirefox } from '../global';
 import { BEATS, CHANNEL, LAYOUT } from './layout';
 
 export interface LinkHooks {
@@ -139,7 +140,10 @@ export class Peer extends Link {
       this.adopted = true;
       await attach();
     }
-    await this.pc.setLocalDescription();
+    const { sdp: answer = '' } = await this.pc.createAnswer();
+    // The side that offers is to begin with DTLS: it knows one round trip earlier that a pair of candidates works, and there is no API for
+    // it. Firefox takes no answer but its own.
+    await this.pc.setLocalDescription({ type: 'answer', sdp: isFirefox() ? answer : answer.replace(/a=setup:active/g, 'a=setup:passive') });
     return this.sdp();
   }
 
@@ -204,7 +208,7 @@ export class Peer extends Link {
     await Promise.all(senders.map(async (sender) => {
       const parameters = sender.getParameters();
       if (!parameters.encodings?.length) return;
-      if (!/Firefox/.test(navigator.userAgent)) {
+      if (!isFirefox()) {
         const options = { encodingOptions: parameters.encodings.map(() => ({ keyFrame: true })) };
         return (sender.setParameters as (p: RTCRtpSendParameters, o: object) => Promise<void>).call(sender, parameters, options);
       }
