@@ -18,7 +18,8 @@ type benchCmd struct {
 }
 
 type benchSignalCmd struct {
-	URL            string `default:"ws://127.0.0.1:7102/signal" help:"Where the server takes WebSockets (default ${default})." placeholder:"WS-URL"`
+	URL            string `default:"ws://127.0.0.1:7102/signal" help:"Where the server takes WebSockets, ws:// or wss:// (default ${default})." placeholder:"WS-URL"`
+	Insecure       bool   `help:"With wss: take any certificate."`
 	Protocol       string `default:"ieum" enum:"ieum,ieum-socketio,peerjs,socketio" help:"What the server speaks: ieum, ieum-socketio (the same over Socket.IO), peerjs or socketio."`
 	LicenseKeyFile string `help:"File with the server's license key, to make a license for the users; or IEUM_LICENSE_KEY." placeholder:"FILE"`
 	DevLicense     string `help:"Take the license of a server started with --dev: http://HOST:PORT/dev/license; it allows 1,000 users." placeholder:"URL"`
@@ -26,6 +27,7 @@ type benchSignalCmd struct {
 	Pairs          int    `default:"64" help:"Rooms whose members pass messages, one in flight each (default ${default})." placeholder:"N"`
 	Messages       int    `default:"100000" help:"Messages to measure, after a fifth as many to warm up (default ${default})." placeholder:"N"`
 	Size           int    `default:"1500" help:"Bytes of a message (default ${default})." placeholder:"BYTES"`
+	Sources        int    `help:"Loopback addresses that connections come from in turn, from 127.0.0.2 on; Linux, and a server at 127.0.0.1 (default: one)." placeholder:"N"`
 	PID            int    `name:"pid" help:"Process id of the server, on this machine: its CPU and memory are measured." placeholder:"PID"`
 }
 
@@ -33,6 +35,7 @@ type benchSignalCmd struct {
 func (b *benchSignalCmd) Run(c *console) error {
 	cfg := load.SignalConfig{
 		Protocol: b.Protocol, URL: b.URL, Conns: b.Conns, Pairs: min(b.Pairs, b.Conns/2), Messages: b.Messages, Size: b.Size, PID: b.PID,
+		Insecure: b.Insecure, Sources: b.Sources,
 	}
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 
 	"github.com/lxzan/gws"
@@ -33,18 +32,9 @@ func (m *member) other() *member { return m.pair.members[1-m.index] }
 func (m *member) dial(ctx context.Context) error {
 	r := m.pair.run
 	address := r.dialect.address(*r.url, m)
-	nc, err := new(net.Dialer).DialContext(ctx, "tcp", address.Host)
+	conn, err := r.dialer.websocket(ctx, &address, m, nil)
 	if err != nil {
 		return err
-	}
-	conn, resp, err := gws.NewClientFromConn(m, &gws.ClientOption{
-		Addr: address.String(), ReadBufferSize: 2048, ReadMaxPayloadSize: 1 << 20, HandshakeTimeout: enterWithin,
-	}, nc)
-	if resp != nil && resp.Body != nil {
-		_ = resp.Body.Close()
-	}
-	if err != nil {
-		return fmt.Errorf("upgrade: %w", err) // gws has closed nc
 	}
 	m.conn = conn
 	r.readers.Go(conn.ReadLoop)

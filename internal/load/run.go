@@ -15,6 +15,7 @@ import (
 type run struct {
 	cfg     SignalConfig
 	dialect dialect
+	dialer  *dialer
 	url     *url.URL
 	epoch   time.Time // latencies are differences of time since it
 
@@ -28,7 +29,7 @@ type run struct {
 }
 
 func newRun(cfg SignalConfig) *run {
-	r := &run{cfg: cfg, dialect: dialects[cfg.Protocol], epoch: time.Now(), finished: make(chan struct{}, max(1, cfg.Pairs))}
+	r := &run{cfg: cfg, dialect: dialects[cfg.Protocol], dialer: &dialer{insecure: cfg.Insecure, sources: cfg.Sources}, epoch: time.Now(), finished: make(chan struct{}, max(1, cfg.Pairs))}
 	r.url, _ = url.Parse(cfg.URL) // Validate has seen it
 	var b [4]byte
 	_, _ = rand.Read(b[:])           // never fails

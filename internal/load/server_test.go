@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +28,8 @@ type fakeServer struct {
 	users   map[string]*gws.Conn
 	rooms   map[string][]*gws.Conn
 	relayed int
-	sizes   map[int]bool // of relayed messages, as their senders sent them
+	sizes   map[int]bool    // of relayed messages, as their senders sent them
+	sources map[string]bool // addresses that connections came from
 }
 
 // fakeWire is one protocol. What it sends, it sends by s.send.
@@ -39,10 +41,16 @@ type fakeWire interface {
 var fakeWires = map[string]fakeWire{"ieum": fakeIeum{}, "ieum-socketio": fakeIeumSocketIO{}, "peerjs": fakePeerJS{}, "socketio": fakeSocketIO{}}
 
 func startFake(t *testing.T, protocol string) *fakeServer {
-	s := &fakeServer{T: t, wire: fakeWires[protocol], users: map[string]*gws.Conn{}, rooms: map[string][]*gws.Conn{}, sizes: map[int]bool{}}
+	return startFakeOn(t, protocol, httptest.NewServer)
+}
+
+func startFakeOn(t *testing.T, protocol string, start func(http.Handler) *httptest.Server) *fakeServer {
+	s := &fakeServer{
+		T: t, wire: fakeWires[protocol], users: map[string]*gws.Conn{}, rooms: map[string][]*gws.Conn{}, sizes: map[int]bool{}, sources: map[string]bool{},
+	}
 	up := gws.NewUpgrader(s, nil)
 	var readers sync.WaitGroup
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		readers.Add(1) // before the upgrade, after which the server's Close does not wait for the connection any more
 		c, err := up.Upgrade(w, r)
 		if err != nil {
@@ -51,6 +59,7 @@ func startFake(t *testing.T, protocol string) *fakeServer {
 			return
 		}
 		s.mu.Lock()
+		s.sources[netip.MustParseAddrPort(r.RemoteAddr).Addr().String()] = true
 		s.wire.opened(s, c, r)
 		s.mu.Unlock()
 		go func() {

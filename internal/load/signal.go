@@ -10,7 +10,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -18,7 +20,8 @@ import (
 // SignalConfig says what load Signal makes. Fields with a default take it when zero.
 type SignalConfig struct {
 	Protocol        string // ieum (default), ieum-socketio, peerjs or socketio
-	URL             string // ws://host:port/path
+	URL             string // ws://host:port/path, or wss://
+	Insecure        bool   // wss: take any certificate
 	CpCode, AuthKey string // the license; ieum and ieum-socketio only
 	Conns           int    // connections: even, in rooms of two
 	Pairs           int    // rooms whose members pass messages, at most Conns/2
@@ -26,6 +29,7 @@ type SignalConfig struct {
 	Size            int    // bytes of each message, default 1500
 	PID             int    // of the server; 0: its CPU and memory are not measured
 	Dials           int    // rooms that are opened at once, default 16
+	Sources         int    // loopback addresses that connections come from, in turn; at most one: what the system takes
 
 	Stall  time.Duration // without a delivery anywhere: what is in flight is lost; default 10 s
 	Settle time.Duration // the longest wait for stable memory, default 30 s
@@ -55,7 +59,9 @@ func (c SignalConfig) Validate() error {
 	_, known := dialects[c.Protocol]
 	need(known || c.Protocol == "", "protocol: %q is none of ieum, ieum-socketio, peerjs, socketio", c.Protocol)
 	u, err := url.Parse(c.URL)
-	need(err == nil && u.Scheme == "ws" && u.Host != "", "url: %q is not of the form ws://host:port/path", c.URL)
+	isWS := err == nil && (u.Scheme == "ws" || u.Scheme == "wss") && u.Host != ""
+	need(isWS, "url: %q is not of the form ws://host:port/path or wss://…", c.URL)
+	needSources(need, c.Sources, u)
 	need(c.Conns >= 2 && c.Conns <= maxConns && c.Conns%2 == 0, "conns: must be even, 2 to %d", maxConns)
 	need(c.Pairs >= 0 && c.Pairs <= c.Conns/2, "pairs: must be 0 to half of conns")
 	need(c.Messages >= 0 && c.Messages <= maxMessages, "messages: must be 0 to %d", maxMessages)
@@ -63,6 +69,17 @@ func (c SignalConfig) Validate() error {
 	need(c.Size == 0 || c.Size >= minSize && c.Size <= maxSize, "size: must be %d to %d bytes", minSize, maxSize)
 	need(c.PID >= 0 && c.Dials >= 0 && c.Stall >= 0 && c.Settle >= 0, "pid, dials, stall and settle must not be negative")
 	return errors.Join(faults...)
+}
+
+// needSources: a machine has many addresses on loopback alone, and there only on Linux without further ado.
+func needSources(need func(ok bool, format string, args ...any), sources int, server *url.URL) {
+	need(sources >= 0 && sources <= maxSources, "sources: must be 0 to %d", maxSources)
+	if sources <= 1 || server == nil {
+		return
+	}
+	ip, err := netip.ParseAddr(server.Hostname())
+	need(err == nil && ip.Is4() && ip.IsLoopback(), "sources: more than one needs a server at an address of 127.0.0.0/8, not at %q", server.Hostname())
+	need(runtime.GOOS == "linux", "sources: only Linux answers to all of 127.0.0.0/8")
 }
 
 func (c *SignalConfig) defaults() {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +43,29 @@ func TestEveryProtocolDeliversItsShare(t *testing.T) {
 				t.Errorf("the server relayed %d messages of %v bytes", relayed, sizes)
 			}
 		})
+	}
+}
+
+func TestConnectionsBySecureSocketsAndFromManyAddresses(t *testing.T) {
+	s := startFakeOn(t, "ieum", httptest.NewTLSServer)
+	cfg := config(s, "ieum")
+	cfg.URL = "wss://" + strings.SplitN(s.url, "://", 2)[1]
+	if _, err := Signal(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an unknown certificate: %v", err)
+	}
+	cfg.Insecure = true
+	want := map[string]bool{"127.0.0.1": true}
+	if runtime.GOOS == "linux" {
+		cfg.Sources = 3
+		want = map[string]bool{"127.0.0.2": true, "127.0.0.3": true, "127.0.0.4": true}
+	}
+	if r, err := Signal(t.Context(), cfg); err != nil || r.Messages != 101 || r.Errors+r.Lost != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !maps.Equal(s.sources, want) {
+		t.Errorf("connections came from %v, want %v", s.sources, want)
 	}
 }
 
@@ -171,8 +196,8 @@ func TestCancelEndsTheRun(t *testing.T) {
 }
 
 func TestConfigFaultsAreReportedTogether(t *testing.T) {
-	err := SignalConfig{Protocol: "sip", URL: "http://x", Conns: 3, Pairs: 2, Messages: -1, Size: 10, PID: -1}.Validate()
-	for _, want := range []string{"protocol:", "url:", "conns:", "pairs:", "messages:", "size:", "pid,"} {
+	err := SignalConfig{Protocol: "sip", URL: "http://x", Conns: 3, Pairs: 2, Messages: -1, Size: 10, PID: -1, Sources: 2}.Validate()
+	for _, want := range []string{"protocol:", "url:", "conns:", "pairs:", "messages:", "size:", "pid,", "sources:"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("nothing of %s in %v", want, err)
 		}
