@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
@@ -13,26 +15,33 @@ import (
 )
 
 type benchCmd struct {
-	Signal benchSignalCmd `cmd:"" help:"Relay messages between pairs of users and measure what that costs the server."`
+	Signal benchSignalCmd `cmd:"" help:"Let users come and go, call each other and talk, and measure what that costs the server."`
 	Relay  benchRelayCmd  `cmd:"" help:"Send packets through a TURN server, ours or another, and measure what that costs it."`
 }
 
 type benchSignalCmd struct {
-	URL            string `default:"ws://127.0.0.1:7102/signal" help:"Where the server takes WebSockets, ws:// or wss:// (default ${default})." placeholder:"WS-URL"`
-	Insecure       bool   `help:"With wss: take any certificate."`
-	Protocol       string `default:"ieum" enum:"ieum,ieum-socketio,peerjs,socketio" help:"What the server speaks: ieum, ieum-socketio (the same over Socket.IO), peerjs or socketio."`
-	LicenseKeyFile string `help:"File with the server's license key, to make a license for the users; or IEUM_LICENSE_KEY." placeholder:"FILE"`
-	DevLicense     string `help:"Take the license of a server started with --dev: http://HOST:PORT/dev/license; it allows 1,000 users." placeholder:"URL"`
-	Conns          int    `default:"1000" help:"Connections, in rooms of two (default ${default})." placeholder:"N"`
-	Pairs          int    `default:"64" help:"Rooms whose members pass messages, one in flight each (default ${default})." placeholder:"N"`
-	Messages       int    `default:"100000" help:"Messages to measure, after a fifth as many to warm up (default ${default})." placeholder:"N"`
-	Size           int    `default:"1500" help:"Bytes of a message (default ${default})." placeholder:"BYTES"`
-	Sources        int    `help:"Loopback addresses that connections come from in turn, from 127.0.0.2 on; Linux, and a server at 127.0.0.1 (default: one)." placeholder:"N"`
-	PID            int    `name:"pid" help:"Process id of the server, on this machine: its CPU and memory are measured." placeholder:"PID"`
+	URL            string        `default:"ws://127.0.0.1:7102/signal" help:"Where the server takes WebSockets, ws:// or wss:// (default ${default})." placeholder:"WS-URL"`
+	Insecure       bool          `help:"With wss: take any certificate."`
+	Protocol       string        `default:"ieum" enum:"ieum,ieum-socketio,peerjs,socketio" help:"What the server speaks: ieum, ieum-socketio (the same over Socket.IO), peerjs or socketio."`
+	LicenseKeyFile string        `help:"File with the server's license key, to make a license for the users; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	DevLicense     string        `help:"Take the license of a server started with --dev: http://HOST:PORT/dev/license; it allows 1,000 users." placeholder:"URL"`
+	Conns          int           `default:"1000" help:"Connections, in rooms of two (default ${default})." placeholder:"N"`
+	Pairs          int           `default:"64" help:"Rooms whose members pass messages, one in flight each (default ${default})." placeholder:"N"`
+	Messages       int           `default:"100000" help:"Messages to measure, after a fifth as many to warm up (default ${default})." placeholder:"N"`
+	Size           int           `default:"1500" help:"Bytes of a message (default ${default})." placeholder:"BYTES"`
+	Rate           float64       `help:"Messages a second at a fixed rate, whatever the server does, in rooms of two to eight whose members come and go, call each other, chat and reconnect; instead of --pairs and --messages." placeholder:"N"`
+	Joins          float64       `help:"With --rate: members that leave their room and join it again, a second; every fourth logs in anew, and for four of them one connection is lost and its session resumed (default: a twentieth of the rate)." placeholder:"N"`
+	Duration       time.Duration `default:"1m" help:"With --rate: how long (default ${default})." placeholder:"TIME"`
+	Admin          string        `help:"With --rate: where a server started with --admin-pprof serves metrics, http://HOST:PORT: what it holds after a garbage collection is measured too." placeholder:"URL"`
+	Sources        int           `help:"Loopback addresses that connections come from in turn, from 127.0.0.2 on; Linux, and a server at 127.0.0.1 (default: one)." placeholder:"N"`
+	PID            int           `name:"pid" help:"Process id of the server, on this machine: its CPU and memory are measured." placeholder:"PID"`
 }
 
 // Run prints one line of JSON. It fails when a message was lost: the figures would flatter the server.
 func (b *benchSignalCmd) Run(c *console) error {
+	if b.Rate != 0 {
+		return b.mix(c)
+	}
 	cfg := load.SignalConfig{
 		Protocol: b.Protocol, URL: b.URL, Conns: b.Conns, Pairs: min(b.Pairs, b.Conns/2), Messages: b.Messages, Size: b.Size, PID: b.PID,
 		Insecure: b.Insecure, Sources: b.Sources,
@@ -63,6 +72,37 @@ func (b *benchSignalCmd) Run(c *console) error {
 	return nil
 }
 
+// mix prints one line of JSON, and fails when something was wrong.
+func (b *benchSignalCmd) mix(c *console) error {
+	cfg := load.MixConfig{
+		URL: b.URL, Insecure: b.Insecure, Conns: b.Conns, Rate: b.Rate, Joins: b.Joins, Duration: b.Duration, Size: b.Size, Sources: b.Sources,
+		PID: b.PID, Admin: b.Admin,
+	}
+	err := cfg.Validate()
+	if b.Protocol != "ieum" {
+		err = errors.Join(err, fmt.Errorf("rate: only with --protocol ieum"))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if cfg.CpCode, cfg.AuthKey, err = b.license(c.ctx); err != nil {
+		return err
+	}
+	defer makeRoomFor(runtime.GOMAXPROCS(0))() // a thread waits for what is due
+	report, err := load.Mix(c.ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(c.out).Encode(report); err != nil {
+		return err
+	}
+	if f := report.Faults; f.Any() {
+		return fmt.Errorf("%d lost, %d out of order, %d twice, %d connections closed, %d requests refused, %d other errors: %s",
+			f.Lost, f.OutOfOrder, f.Duplicates, f.Closed, f.Refused, f.Errors, f.Fault)
+	}
+	return nil
+}
+
 // license makes a license for the load, or fetches that of a development server.
 func (b *benchSignalCmd) license(ctx context.Context) (cpCode, authKey string, err error) {
 	if b.DevLicense != "" {
@@ -74,8 +114,9 @@ func (b *benchSignalCmd) license(ctx context.Context) (cpCode, authKey string, e
 	}
 	const tenant = "BENCH"
 	now := time.Now()
+	// twice as many as there are: who logs in anew may be there before the server has noticed that the old session ended
 	key, err := v.Issue(license.Params{
-		Name: "Load", CpCode: tenant, CompanyCode: tenant, MaxUser: b.Conns, Start: now.Add(-time.Hour), End: now.Add(24 * time.Hour),
+		Name: "Load", CpCode: tenant, CompanyCode: tenant, MaxUser: 2 * b.Conns, Start: now.Add(-time.Hour), End: now.Add(24 * time.Hour),
 	})
 	return tenant, key, err
 }

@@ -63,6 +63,28 @@ func TestBenchSignalAgainstTheServer(t *testing.T) {
 	}
 }
 
+// Members come and go, log in anew and lose connections, and all that is said arrives in order.
+func TestBenchAtAFixedRate(t *testing.T) {
+	keys := file(t, "keys", key)
+	host := target(t, node.Config{LicenseKeyFile: keys})
+	code, out, errs := ieum(t, "bench", "signal", "--url", "ws://"+host+"/signal", "--conns", "35", "--rate", "100", "--joins", "8", "--duration", "3s", "--license-key-file", keys)
+	var r load.MixReport
+	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
+		t.Fatalf("%d, %v: %s%s", code, err, out, errs)
+	}
+	if r.Any() || r.Conns != 35 || r.Before != nil || r.KBPerConn != nil || r.CPUPerMillion != nil {
+		t.Errorf("report %+v", r)
+	}
+	for name, want := range map[string]int64{"join": 24, "leave": 24, "register": 6, "resume": 6, "answer": 37, "candidate": 187} {
+		if l := r.Operations[name]; l.Count < want || l.Count > want+1 || l.P50us <= 0 || l.P999us < l.P99us || l.P99us < l.P50us {
+			t.Errorf("%s: %+v, want %d", name, l, want)
+		}
+	}
+	if all := r.Operations["offer"].Count + r.Operations["answer"].Count + r.Operations["candidate"].Count + r.Operations["chat"].Count; r.Delivered != all {
+		t.Errorf("%d delivered, of the kinds together %d", r.Delivered, all)
+	}
+}
+
 func TestBenchFailsWhenTheServerClosesSessionsThatSendTooMuch(t *testing.T) {
 	keys := file(t, "keys", key)
 	host := target(t, node.Config{LicenseKeyFile: keys, SessionRate: 1, SessionBurst: 20})
@@ -81,6 +103,8 @@ func TestBenchCommandLine(t *testing.T) {
 		want string
 	}{
 		"odd number":       {[]string{"--conns", "3"}, exitUsage, "conns:"},
+		"rate elsewhere":   {[]string{"--rate", "5", "--protocol", "peerjs"}, exitUsage, "rate:"},
+		"too long":         {[]string{"--rate", "5", "--duration", "1000h"}, exitUsage, "duration:"},
 		"unknown protocol": {[]string{"--protocol", "sip"}, exitUsage, "--protocol"},
 		"no license":       {nil, exitUsage, "--dev-license"},
 		"no --dev server":  {[]string{"--dev-license", away.URL}, exitFailed, "is this server run with --dev?"},

@@ -25,13 +25,16 @@ func middle(i int) float64 {
 
 func (h *histogram) add(v int64) { h.buckets[bucket(max(0, v))].Add(1) }
 
-// quantile is about the smallest value that at least q of all do not exceed; 0 when there are none.
-func (h *histogram) quantile(q float64) float64 {
-	var all int64
+func (h *histogram) count() (all int64) {
 	for i := range h.buckets {
 		all += h.buckets[i].Load()
 	}
-	left := int64(q*float64(all)) + 1
+	return all
+}
+
+// quantile is about the smallest value that at least q of all do not exceed; 0 when there are none.
+func (h *histogram) quantile(q float64) float64 {
+	left := int64(q*float64(h.count())) + 1
 	last := 0
 	for i := range h.buckets {
 		n := h.buckets[i].Load()

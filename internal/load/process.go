@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -180,4 +181,50 @@ func (w *window) add(v int) bool {
 		lo, hi = min(lo, s), max(hi, s)
 	}
 	return (hi-lo)*200 <= hi
+}
+
+// files is how many files the process may have open. Every connection is one.
+func (p process) files() (int, error) {
+	name := fmt.Sprintf("/proc/%d/limits", p)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := parseFiles(string(b))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return n, nil
+}
+
+func parseFiles(limits string) (int, error) {
+	for line := range strings.Lines(limits) {
+		if rest, is := strings.CutPrefix(line, "Max open files"); is {
+			if f := strings.Fields(rest); len(f) > 0 {
+				if f[0] == "unlimited" {
+					return math.MaxInt, nil
+				}
+				return strconv.Atoi(f[0])
+			}
+		}
+	}
+	return 0, errStat
+}
+
+// filesBeside those of connections: what a program has open anyhow.
+const filesBeside = 100
+
+// enoughFiles tells whether this program, and the server if it runs here, can have so many connections. Where the system does not say how
+// many files a process may have, nothing is wrong.
+func enoughFiles(conns int, server process) error {
+	for who, p := range map[string]process{"this program": process(os.Getpid()), "the server": server} {
+		if p == 0 {
+			continue
+		}
+		if n, err := p.files(); err == nil && n < conns+filesBeside {
+			return fmt.Errorf("%s may have %d files open, and %d connections need %d: raise the limit (ulimit -n) before it starts",
+				who, n, conns, conns+filesBeside)
+		}
+	}
+	return nil
 }

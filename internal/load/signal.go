@@ -58,10 +58,7 @@ func (c SignalConfig) Validate() error {
 	}
 	_, known := dialects[c.Protocol]
 	need(known || c.Protocol == "", "protocol: %q is none of ieum, ieum-socketio, peerjs, socketio", c.Protocol)
-	u, err := url.Parse(c.URL)
-	isWS := err == nil && (u.Scheme == "ws" || u.Scheme == "wss") && u.Host != ""
-	need(isWS, "url: %q is not of the form ws://host:port/path or wss://…", c.URL)
-	needSources(need, c.Sources, u)
+	needWebSocket(need, c.URL, c.Sources)
 	need(c.Conns >= 2 && c.Conns <= maxConns && c.Conns%2 == 0, "conns: must be even, 2 to %d", maxConns)
 	need(c.Pairs >= 0 && c.Pairs <= c.Conns/2, "pairs: must be 0 to half of conns")
 	need(c.Messages >= 0 && c.Messages <= maxMessages, "messages: must be 0 to %d", maxMessages)
@@ -71,14 +68,18 @@ func (c SignalConfig) Validate() error {
 	return errors.Join(faults...)
 }
 
-// needSources: a machine has many addresses on loopback alone, and there only on Linux without further ado.
-func needSources(need func(ok bool, format string, args ...any), sources int, server *url.URL) {
+// needWebSocket checks where connections go, and that they can come from so many addresses: a machine has many on loopback alone, and there
+// only on Linux without further ado.
+func needWebSocket(need func(ok bool, format string, args ...any), text string, sources int) {
+	u, err := url.Parse(text)
+	isWS := err == nil && (u.Scheme == "ws" || u.Scheme == "wss") && u.Host != ""
+	need(isWS, "url: %q is not of the form ws://host:port/path or wss://…", text)
 	need(sources >= 0 && sources <= maxSources, "sources: must be 0 to %d", maxSources)
-	if sources <= 1 || server == nil {
+	if sources <= 1 || err != nil {
 		return
 	}
-	ip, err := netip.ParseAddr(server.Hostname())
-	need(err == nil && ip.Is4() && ip.IsLoopback(), "sources: more than one needs a server at an address of 127.0.0.0/8, not at %q", server.Hostname())
+	ip, err := netip.ParseAddr(u.Hostname())
+	need(err == nil && ip.Is4() && ip.IsLoopback(), "sources: more than one needs a server at an address of 127.0.0.0/8, not at %q", u.Hostname())
 	need(runtime.GOOS == "linux", "sources: only Linux answers to all of 127.0.0.0/8")
 }
 
