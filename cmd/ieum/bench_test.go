@@ -75,7 +75,7 @@ func TestBenchAtAFixedRate(t *testing.T) {
 	if r.Any() || r.Conns != 35 || r.Before != nil || r.KBPerConn != nil || r.CPUPerMillion != nil {
 		t.Errorf("report %+v", r)
 	}
-	for name, want := range map[string]int64{"join": 24, "leave": 24, "register": 6, "resume": 6, "answer": 37, "candidate": 187} {
+	for name, want := range map[string]int64{"join": 24, "leave": 24, "register": 6, "resume": 6, "answer": 37, "candidate": 215} {
 		if l := r.Operations[name]; l.Count < want || l.Count > want+1 || l.P50us <= 0 || l.P999us < l.P99us || l.P99us < l.P50us {
 			t.Errorf("%s: %+v, want %d", name, l, want)
 		}

@@ -24,8 +24,16 @@ const (
 
 var kindNames = [kinds]string{"register", "join", "leave", "resume", "offer", "answer", "candidate", "chat"}
 
-// said is what members say to each other, again and again: as many of each as a call takes with candidates one by one, and a word in between.
-var said = [...]kind{kindOffer, kindCandidate, kindAnswer, kindCandidate, kindCandidate, kindCandidate, kindCandidate, kindChat}
+// said is what members say to each other, again and again: as many of each as calls take whose candidates go one by one, and a word in
+// between.
+var said = func() (all [32]kind) {
+	call := [8]kind{kindOffer, kindCandidate, kindAnswer, kindCandidate, kindCandidate, kindCandidate, kindCandidate, kindCandidate}
+	for i := range all {
+		all[i] = call[i%len(call)]
+	}
+	all[len(all)-1] = kindChat
+	return all
+}()
 
 // stamp is in every message that members pass on: what it is, its number among all of its sender, and when it was due.
 type stamp struct {
