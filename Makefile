@@ -6,11 +6,12 @@
 GO       ?= go
 FUZZTIME ?= 10s
 CHURN    ?= 30s
+LOAD     ?= --conns 1000 --rate 200 --joins 10 --duration 1m --sources 100
 ARGS     ?=
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz churn sdk-check fresh e2e soak bench bench-signal bench-relay clean
+.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
@@ -27,7 +28,7 @@ sdk: ## rebuild the SDK into web/dist
 setup: ## install Debian packages and npm packages that tests need, as far as this user may
 	sh e2e/setup.sh
 
-test: setup check fuzz churn e2e ## everything
+test: setup check fuzz churn load e2e ## everything
 
 check: fmt vet lint race sdk-check fresh ## what a change must pass
 
@@ -62,6 +63,9 @@ fuzz: ## FUZZTIME=10s of each fuzz target
 churn: ## a million packets of junk at the relay, and CHURN=30s of a thousand clients that come and go
 	IEUM_SOAK=1 IEUM_CHURN=$(CHURN) $(GO) test -timeout 30m -run '^Test(ClientsComeAndGo|JunkLeaves.*)$$' ./internal/relay
 
+load: build ## users at a fixed rate: nothing may be lost, out of order, closed or left behind; LOAD="--conns 1000 --rate 200 …", flags of bench signal
+	IEUM_LOAD="$(LOAD)" $(GO) test -count=1 -v -timeout 30m -run '^TestNothingIsLostUnderLoad$$' ./cmd/ieum
+
 sdk-check:
 	@if command -v npm >/dev/null; then cd sdk && npm run --silent check; else echo "SKIPPED: SDK types and tests (no Node)"; fi
 
@@ -73,8 +77,9 @@ e2e: build ## whole-system tests in real browsers, and with npm's Socket.IO clie
 	sh e2e/socketio/run.sh
 	sh e2e/turn/run.sh
 
-soak: ## long runs: an hour of fuzzing, ten minutes of clients, the long browser tests
+soak: ## long runs: an hour of fuzzing, ten minutes of 10,000 users and of the relay's clients, the long browser tests
 	$(MAKE) churn CHURN=5m
+	$(MAKE) load LOAD="--conns 10000 --rate 2000 --joins 100 --duration 10m --sources 1000"
 	$(MAKE) fuzz FUZZTIME=5m
 	IEUM_SOAK=1 sh e2e/run.sh
 

@@ -42,6 +42,17 @@ func spawn(t *testing.T, log io.Writer, args ...string) (at *url.URL, p *os.Proc
 	t.Helper()
 	c := exec.Command(os.Args[0], "-test.run=^$")
 	c.Env = append(os.Environ(), runAs+"="+strings.Join(args, "\n"))
+	said, kill := launch(t, c, log, `https?://\S+/`)
+	at, err := url.Parse(said[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at, c.Process, kill
+}
+
+// launch starts a server and returns the first match of each pattern in what it prints, in that order, and what kills it with SIGKILL.
+func launch(t *testing.T, c *exec.Cmd, log io.Writer, patterns ...string) (said []string, kill func()) {
+	t.Helper()
 	c.Stderr = log
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -55,18 +66,15 @@ func spawn(t *testing.T, log io.Writer, args ...string) (at *url.URL, p *os.Proc
 		_ = c.Wait()
 	})
 	t.Cleanup(kill)
-	said := regexp.MustCompile(`https?://\S+/`)
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if found := said.FindString(lines.Text()); found != "" {
-			u, err := url.Parse(found)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return u, c.Process, kill
+	for lines := bufio.NewScanner(out); len(said) < len(patterns) && lines.Scan(); {
+		if found := regexp.MustCompile(patterns[len(said)]).FindString(lines.Text()); found != "" {
+			said = append(said, found)
 		}
 	}
-	t.Fatal("the server did not say where it is")
-	return nil, nil, nil
+	if len(said) < len(patterns) {
+		t.Fatalf("the server said no more than %v", said)
+	}
+	return said, kill
 }
 
 // member is a user in a room. Events and answers come apart; what others pass on is counted.

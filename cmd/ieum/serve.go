@@ -165,6 +165,9 @@ func (f *serveCmd) greet(w io.Writer, n *node.Node) {
 	} else {
 		greetRelay(w, n, f.Dev)
 	}
+	if a := n.AdminAddr(); a != nil {
+		fmt.Fprintf(w, "Metrics and health: http://%s/metrics, /healthz, /readyz\n", a)
+	}
 	if f.Dev {
 		fmt.Fprintln(w, "Note: --dev is for trying. Everyone who reaches this address may call with its license.")
 	}

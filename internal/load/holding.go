@@ -3,6 +3,7 @@ package load
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,6 +19,38 @@ type Holding struct {
 	Goroutines int `json:"goroutines,omitempty"` // those that serve this question included
 	Sessions   int `json:"sessions,omitempty"`
 	Rooms      int `json:"rooms,omitempty"`
+}
+
+// What a server may hold more at the end of a load than after a third of it.
+const (
+	heapSlackKB      = 512  // what pools and buffers differ by from one time to the next: 150 KB was seen
+	heapSlackShare   = 0.02 // tables that have grown to their size only by then
+	chatKB           = 0.2  // for each member who heard a word: the last words of a room are kept for those who resume: 64 of them, so this is bounded too
+	rssSlackKB       = 4096
+	rssSlackShare    = 0.1 // the heap may be a third garbage, so that its peak moves by chance
+	goroutinesBeside = 16  // timers and what is just ending
+)
+
+// Grown tells of what the server holds more of than it should, after all of a load than after a third of it: its members were the same, so
+// it is what joins, leaves, messages or connections have left behind. nil when nothing was measured, or nothing has grown.
+func (r MixReport) Grown() error {
+	if r.Before == nil || r.After == nil {
+		return nil
+	}
+	var faults []error
+	bounded := func(what string, before, after int, slack float64) {
+		if float64(after) > float64(before)+slack {
+			faults = append(faults, fmt.Errorf("%s grew from %d to %d, by more than %.0f", what, before, after, slack))
+		}
+	}
+	words := float64(r.Operations[kindNames[kindChat]].Count)
+	b, a := *r.Before, *r.After
+	bounded("KB of heap", b.HeapKB, a.HeapKB, heapSlackKB+heapSlackShare*float64(b.HeapKB)+chatKB*words)
+	bounded("KB of resident memory", b.RSSKB, a.RSSKB, rssSlackKB+rssSlackShare*float64(b.RSSKB)+chatKB*words)
+	bounded("goroutines", b.Goroutines, a.Goroutines, goroutinesBeside)
+	bounded("sessions", b.Sessions, a.Sessions, 0)
+	bounded("rooms", b.Rooms, a.Rooms, 0)
+	return errors.Join(faults...)
 }
 
 // holding asks the server, when there is a way to.
