@@ -33,6 +33,9 @@ type benchSignalCmd struct {
 	Joins          float64       `help:"With --rate: members that leave their room and join it again, a second; every fourth logs in anew, and for four of them one connection is lost and its session resumed (default: a twentieth of the rate)." placeholder:"N"`
 	Duration       time.Duration `default:"1m" help:"With --rate: how long (default ${default})." placeholder:"TIME"`
 	Admin          string        `help:"With --rate: where a server started with --admin-pprof serves metrics, http://HOST:PORT: what it holds after a garbage collection is measured too." placeholder:"URL"`
+	Disturb        bool          `help:"With --rate: do it all twice, the second time beside others who disturb: sockets that never log in, clients that all lose their connection at once, senders that flood, readers that are slow or stop."`
+	HalfOpen       int           `default:"10000" help:"With --disturb: sockets that never log in (default ${default})." placeholder:"N"`
+	Herd           int           `default:"1000" help:"With --disturb: clients that lose their connections at once, every five seconds, and resume (default ${default})." placeholder:"N"`
 	Sources        int           `help:"Loopback addresses that connections come from in turn, from 127.0.0.2 on; Linux, and a server at 127.0.0.1 (default: one)." placeholder:"N"`
 	PID            int           `name:"pid" help:"Process id of the server, on this machine: its CPU and memory are measured." placeholder:"PID"`
 }
@@ -78,6 +81,9 @@ func (b *benchSignalCmd) mix(c *console) error {
 		URL: b.URL, Insecure: b.Insecure, Conns: b.Conns, Rate: b.Rate, Joins: b.Joins, Duration: b.Duration, Size: b.Size, Sources: b.Sources,
 		PID: b.PID, Admin: b.Admin,
 	}
+	if b.Disturb {
+		cfg.Disturb, cfg.HalfOpen, cfg.Herd = true, b.HalfOpen, b.Herd
+	}
 	err := cfg.Validate()
 	if b.Protocol != "ieum" {
 		err = errors.Join(err, fmt.Errorf("rate: only with --protocol ieum"))
@@ -114,9 +120,9 @@ func (b *benchSignalCmd) license(ctx context.Context) (cpCode, authKey string, e
 	}
 	const tenant = "BENCH"
 	now := time.Now()
-	// twice as many as there are: who logs in anew may be there before the server has noticed that the old session ended
+	// twice as many as there are, with those who disturb: who logs in anew may be there before the server has noticed that the old session ended
 	key, err := v.Issue(license.Params{
-		Name: "Load", CpCode: tenant, CompanyCode: tenant, MaxUser: 2 * b.Conns, Start: now.Add(-time.Hour), End: now.Add(24 * time.Hour),
+		Name: "Load", CpCode: tenant, CompanyCode: tenant, MaxUser: 2*(b.Conns+b.Herd) + 1000, Start: now.Add(-time.Hour), End: now.Add(24 * time.Hour),
 	})
 	return tenant, key, err
 }

@@ -85,6 +85,30 @@ func TestBenchAtAFixedRate(t *testing.T) {
 	}
 }
 
+// The members lose nothing while others flood, read nothing, never log in, or come back all at once with session tickets.
+func TestBenchWithOthersWhoDisturb(t *testing.T) {
+	keys := file(t, "keys", key)
+	host := target(t, node.Config{LicenseKeyFile: keys, TLSSelfSigned: true})
+	code, out, errs := ieum(t, "bench", "signal", "--url", "wss://"+host+"/signal", "--insecure", "--conns", "12", "--rate", "50", "--joins", "4", "--duration", "6s",
+		"--disturb", "--half-open", "12", "--herd", "9", "--license-key-file", keys)
+	var r load.MixReport
+	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
+		t.Fatalf("%d, %v: %s%s", code, err, out, errs)
+	}
+	d := r.Disturbed
+	if d == nil || d.HalfOpenDialed < 12 || d.HerdBack.Count != 9 || d.HerdTickets != 9 || d.HerdTries+d.HerdLost != 0 {
+		t.Fatalf("%+v", d)
+	}
+	if d.Closes["1008"] == 0 {
+		t.Errorf("those who flood were closed %v", d.Closes)
+	}
+	for _, phase := range []map[string]load.Latency{r.Operations, d.Operations} {
+		if j, o := phase["join"].Count, phase["offer"].Count; j != 24 || o < 36 || o > 38 {
+			t.Errorf("%d joins, %d offers", j, o)
+		}
+	}
+}
+
 func TestBenchFailsWhenTheServerClosesSessionsThatSendTooMuch(t *testing.T) {
 	keys := file(t, "keys", key)
 	host := target(t, node.Config{LicenseKeyFile: keys, SessionRate: 1, SessionBurst: 20})
@@ -104,6 +128,7 @@ func TestBenchCommandLine(t *testing.T) {
 	}{
 		"odd number":       {[]string{"--conns", "3"}, exitUsage, "conns:"},
 		"rate elsewhere":   {[]string{"--rate", "5", "--protocol", "peerjs"}, exitUsage, "rate:"},
+		"too many to be":   {[]string{"--rate", "5", "--disturb", "--half-open", "-1"}, exitUsage, "half-open"},
 		"too long":         {[]string{"--rate", "5", "--duration", "1000h"}, exitUsage, "duration:"},
 		"unknown protocol": {[]string{"--protocol", "sip"}, exitUsage, "--protocol"},
 		"no license":       {nil, exitUsage, "--dev-license"},

@@ -127,10 +127,14 @@ func (m *member) OnClose(_ *gws.Conn, err error) {
 	if m.pair.run.closing.Load() {
 		return
 	}
-	var closed *gws.CloseError
-	if errors.As(err, &closed) {
-		err = fmt.Errorf("close code %d %s", closed.Code, closed.Reason)
-	}
-	m.pair.run.faults.add(fmt.Errorf("the server ended the connection of %s: %w", m.id, err))
+	m.pair.run.faults.add(fmt.Errorf("the server ended the connection of %s: %w", m.id, byCode(err)))
 	m.pair.fail("the connection ended")
+}
+
+// byCode says a close code as our documents do.
+func byCode(err error) error {
+	if closed := new(gws.CloseError); errors.As(err, &closed) {
+		return fmt.Errorf("close code %d %s", closed.Code, closed.Reason)
+	}
+	return err
 }

@@ -31,6 +31,11 @@ type MixConfig struct {
 	// there, before and after the last two thirds of the load. Empty: that is not measured.
 	Admin string
 
+	// Disturb plays the load once more, with others beside it who do what they should not: HalfOpen sockets that never log in, Herd clients
+	// whose connections are cut all at once, senders that flood, readers that are slow or stop.
+	Disturb        bool
+	HalfOpen, Herd int
+
 	Stall  time.Duration // what takes longer is lost; default 10 s
 	Settle time.Duration // the longest wait for stable memory, default 30 s
 }
@@ -66,7 +71,13 @@ func (c MixConfig) Validate() error {
 	need(c.Duration >= time.Second && c.Duration <= 24*time.Hour, "duration: must be 1s to 24h")
 	need(c.Size == 0 || c.Size >= minSize && c.Size <= maxSize, "size: must be %d to %d bytes", minSize, maxSize)
 	need(c.PID >= 0 && c.Dials >= 0 && c.Stall >= 0 && c.Settle >= 0, "pid, dials, stall and settle must not be negative")
-	return errors.Join(append(faults, enoughFiles(c.Conns, process(c.PID)))...)
+	need(c.HalfOpen >= 0 && c.HalfOpen <= maxConns && c.Herd >= 0 && c.Herd <= maxConns, "half-open and herd: must be 0 to %d", maxConns)
+	need(c.Disturb || c.HalfOpen == 0 && c.Herd == 0, "half-open and herd: only those who disturb are so")
+	files := c.Conns
+	if c.Disturb {
+		files += c.HalfOpen + c.Herd + 2*(flooders+slow+stopped)
+	}
+	return errors.Join(append(faults, enoughFiles(files, process(c.PID)))...)
 }
 
 func (c *MixConfig) defaults() {
@@ -107,6 +118,8 @@ type MixReport struct {
 
 	Before *Holding `json:"before,omitempty"` // what the server held after a third of the load
 	After  *Holding `json:"after,omitempty"`  // and after all of it
+
+	Disturbed *Disturbed `json:"disturbed,omitempty"`
 
 	Faults
 }
@@ -159,6 +172,11 @@ type Latency struct {
 	P999us float64 `json:"p999us"`
 }
 
+func (h *histogram) latency() Latency {
+	us := func(q float64) float64 { return round(h.quantile(q) / float64(time.Microsecond)) }
+	return Latency{h.count(), us(0.5), us(0.99), us(0.999)}
+}
+
 // clocks are the times of each kind.
 type clocks [kinds]histogram
 
@@ -166,8 +184,7 @@ func (c *clocks) operations() map[string]Latency {
 	all := map[string]Latency{}
 	for k := range c {
 		if h := &c[k]; h.count() > 0 {
-			us := func(q float64) float64 { return round(h.quantile(q) / float64(time.Microsecond)) }
-			all[kindNames[k]] = Latency{h.count(), us(0.5), us(0.99), us(0.999)}
+			all[kindNames[k]] = h.latency()
 		}
 	}
 	return all
@@ -182,6 +199,7 @@ type mixer struct {
 	server process
 	bodies [kinds][]byte // what messages carry, the same in all of a kind
 
+	name    string // no other run's ids begin with it
 	rooms   []*mixRoom
 	readers sync.WaitGroup // one for each open connection
 	closing atomic.Bool    // we end the connections: their end is no fault
@@ -217,16 +235,16 @@ func newMixer(cfg MixConfig) *mixer {
 	m.url, _ = url.Parse(cfg.URL) // Validate has seen it
 	m.moving = make(chan struct{}, movingMost)
 	m.times.Store(new(clocks))
-	m.pacer = pacer{now: m.now, nap: nap, stall: cfg.Stall}
+	m.pacer = pacer{now: m.now, nap: nap, stall: cfg.Stall, late: new(histogram)}
 	m.bodies[kindOffer] = []byte(`{"type":"offer","sdp":"` + sdp(cfg.Size-200) + `"}`)
 	m.bodies[kindAnswer] = []byte(`{"type":"answer","sdp":"` + sdp(cfg.Size-300) + `"}`)
 	m.bodies[kindCandidate] = []byte(`{"candidate":"candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 0.0.0.0 rport 0","sdpMid":"0","sdpMLineIndex":0}`)
 	m.bodies[kindChat] = []byte(` Good morning, can everybody hear me?`)
 	var b [4]byte
-	_, _ = rand.Read(b[:])           // never fails
-	name := hex.EncodeToString(b[:]) // ids of an earlier run may still be held
+	_, _ = rand.Read(b[:])            // never fails
+	m.name = hex.EncodeToString(b[:]) // ids of an earlier run may still be held
 	for i, n := range sizesFor(cfg.Conns) {
-		r := &mixRoom{mix: m, id: fmt.Sprintf("%s-%d", name, i)}
+		r := &mixRoom{mix: m, id: fmt.Sprintf("%s-%d", m.name, i)}
 		for j := range n {
 			r.users = append(r.users, &user{room: r, index: j, batches: (i+j)%2 == 0})
 		}
@@ -244,7 +262,7 @@ func (m *mixer) took(k kind, due, now time.Duration) { m.times.Load()[k].add(int
 // closed is told of connections that the server has ended.
 func (m *mixer) closed(u *user, err error) {
 	if !m.closing.Load() {
-		m.faults.count(&m.faults.Closed, fmt.Errorf("the connection of %s ended: %w", u.id, err))
+		m.faults.count(&m.faults.Closed, fmt.Errorf("the connection of %s ended: %w", u.id, byCode(err)))
 	}
 }
 
@@ -275,11 +293,18 @@ func (m *mixer) measure(ctx context.Context) error {
 	}
 	m.report.Delivered = m.delivered.Load()
 	m.report.Operations = m.times.Load().operations()
-	m.report.LateP99us = round(m.pacer.late.quantile(0.99) / float64(time.Microsecond))
+	m.report.LateP99us = m.lateness()
 	if m.server != 0 && m.report.Delivered > 0 {
 		m.report.CPUPerMillion = ptr(round((after - cpu).Seconds() * 1e6 / float64(m.report.Delivered)))
 	}
+	if m.cfg.Disturb {
+		return m.disturbed(ctx)
+	}
 	return nil
+}
+
+func (m *mixer) lateness() float64 {
+	return round(m.pacer.late.quantile(0.99) / float64(time.Microsecond))
 }
 
 // connections brings all into their rooms and measures what an idle one costs.

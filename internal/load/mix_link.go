@@ -3,6 +3,7 @@ package load
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ type link struct {
 	// ended is told why, unless the connection was left; it runs on the connection's reader.
 	ended func(error)
 
+	tickets tls.ClientSessionCache // what earlier connections of the same client left; nil: none
+
 	conn    *gws.Conn
 	answers chan []byte   // to the request that waits; there is one at a time
 	gone    chan struct{} // closed when the connection has ended
@@ -32,7 +35,7 @@ type link struct {
 // open dials and upgrades; its reader is one of readers.
 func (m *mixer) open(ctx context.Context, l *link) error {
 	l.answers, l.gone = make(chan []byte, 4), make(chan struct{})
-	conn, err := m.dialer.websocket(ctx, m.url, l, nil)
+	conn, err := m.dialer.websocket(ctx, m.url, l, l.tickets)
 	if err != nil {
 		return err
 	}
@@ -130,10 +133,6 @@ func (l *link) OnClose(_ *gws.Conn, err error) {
 	close(l.gone)
 	if l.left.Load() {
 		return
-	}
-	var closed *gws.CloseError
-	if errors.As(err, &closed) {
-		err = fmt.Errorf("close code %d %s", closed.Code, closed.Reason)
 	}
 	l.ended(err)
 }

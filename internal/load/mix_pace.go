@@ -33,7 +33,7 @@ type pacer struct {
 	nap func(time.Duration)
 	// stall is how late something may be before it is given up, with all that is due later.
 	stall time.Duration
-	late  histogram // how late the load itself was, when it could do it
+	late  *histogram // how late the load itself was, when it could do it
 }
 
 const (

@@ -60,7 +60,7 @@ func TestOrderTellsWhatComesLateFromWhatComesTwice(t *testing.T) {
 // A load that waits for a server that stalls would measure few slow messages instead of many.
 func TestWhatIsLateCountsFromWhenItWasDue(t *testing.T) {
 	var now time.Duration
-	p := pacer{now: func() time.Duration { return now }, nap: func(d time.Duration) { now += d }, stall: time.Hour}
+	p := pacer{now: func() time.Duration { return now }, nap: func(d time.Duration) { now += d }, stall: time.Hour, late: new(histogram)}
 	const stall, ends = 300 * time.Millisecond, 500 * time.Millisecond
 	var late []time.Duration
 	slow := perSecond(100, 0, time.Second, func(due time.Duration) bool {
@@ -94,7 +94,7 @@ func TestWhatIsLateCountsFromWhenItWasDue(t *testing.T) {
 
 func TestWhatCannotBeDoneIsGivenUpAndCounted(t *testing.T) {
 	var now time.Duration
-	p := pacer{now: func() time.Duration { return now }, nap: func(d time.Duration) { now += d }, stall: time.Second}
+	p := pacer{now: func() time.Duration { return now }, nap: func(d time.Duration) { now += d }, stall: time.Second, late: new(histogram)}
 	done := 0
 	never := perSecond(10, 0, 10*time.Second, func(time.Duration) bool { done++; return done <= 30 })
 	if undone := p.run(t.Context(), never); undone != 70 || now > 5*time.Second {
