@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"runtime"
 	"time"
 
@@ -15,8 +17,9 @@ import (
 )
 
 type benchCmd struct {
-	Signal benchSignalCmd `cmd:"" help:"Let users come and go, call each other and talk, and measure what that costs the server."`
-	Relay  benchRelayCmd  `cmd:"" help:"Send packets through a TURN server, ours or another, and measure what that costs it."`
+	Signal  benchSignalCmd  `cmd:"" help:"Let users come and go, call each other and talk, and measure what that costs the server."`
+	Disturb benchDisturbCmd `cmd:"" hidden:"" help:"Those who disturb, as a process that signal --disturb starts."`
+	Relay   benchRelayCmd   `cmd:"" help:"Send packets through a TURN server, ours or another, and measure what that costs it."`
 }
 
 type benchSignalCmd struct {
@@ -82,7 +85,7 @@ func (b *benchSignalCmd) mix(c *console) error {
 		PID: b.PID, Admin: b.Admin,
 	}
 	if b.Disturb {
-		cfg.Disturb, cfg.HalfOpen, cfg.Herd = true, b.HalfOpen, b.Herd
+		cfg.Disturb, cfg.HalfOpen, cfg.Herd, cfg.Disturber = true, b.HalfOpen, b.Herd, disturber
 	}
 	err := cfg.Validate()
 	if b.Protocol != "ieum" {
@@ -108,6 +111,22 @@ func (b *benchSignalCmd) mix(c *console) error {
 	}
 	return nil
 }
+
+// disturber is this program again.
+func disturber(ctx context.Context) *exec.Cmd {
+	program, err := os.Executable()
+	if err != nil {
+		program = os.Args[0]
+	}
+	c := exec.CommandContext(ctx, program, "bench", "disturb")
+	c.Stderr = os.Stderr
+	return c
+}
+
+type benchDisturbCmd struct{}
+
+// Run reads and writes what load.Disturb says.
+func (benchDisturbCmd) Run(c *console) error { return load.Disturb(c.ctx, os.Stdin, c.out) }
 
 // license makes a license for the load, or fetches that of a development server.
 func (b *benchSignalCmd) license(ctx context.Context) (cpCode, authKey string, err error) {

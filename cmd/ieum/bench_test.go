@@ -89,6 +89,7 @@ func TestBenchAtAFixedRate(t *testing.T) {
 func TestBenchWithOthersWhoDisturb(t *testing.T) {
 	keys := file(t, "keys", key)
 	host := target(t, node.Config{LicenseKeyFile: keys, TLSSelfSigned: true})
+	t.Setenv(runAs, "bench\ndisturb") // what the test's program does when it is started as those who disturb
 	code, out, errs := ieum(t, "bench", "signal", "--url", "wss://"+host+"/signal", "--insecure", "--conns", "12", "--rate", "50", "--joins", "4", "--duration", "6s",
 		"--disturb", "--half-open", "12", "--herd", "9", "--license-key-file", keys)
 	var r load.MixReport

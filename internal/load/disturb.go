@@ -17,6 +17,11 @@ type Disturbed struct {
 	Operations map[string]Latency `json:"operations"` // of the members
 	LateP99us  float64            `json:"lateP99us"`
 
+	Others
+}
+
+// Others are those who disturb.
+type Others struct {
 	HalfOpen       int   `json:"halfOpen"`       // sockets at a time that never log in
 	HalfOpenDialed int64 `json:"halfOpenDialed"` // so many, since the server ends them, and others follow
 	HalfOpenFailed int64 `json:"halfOpenFailed"` // could not even connect
@@ -61,31 +66,50 @@ type disturbance struct {
 	fault  error // the first that kept one of them from beginning
 }
 
-// disturbed plays the load again, with the others beside it.
+// disturbed plays the load again, with the others beside it. They run in a process of their own, if there is a command for it: in this
+// one a thousand handshakes at once would delay the members themselves, and not only the server's answers.
 func (m *mixer) disturbed(ctx context.Context) error {
-	others, stop := context.WithCancel(ctx)
+	run := m.disturbHere
+	if m.cfg.Disturber != nil {
+		run = m.disturbElsewhere
+	}
+	var d Disturbed
+	others, err := run(ctx, func(ctx context.Context) error {
+		m.times.Store(new(clocks))
+		m.pacer.late = new(histogram)
+		err := m.play(ctx, m.cfg.Duration)
+		d.Operations, d.LateP99us = m.times.Load().operations(), m.lateness()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	d.Others = others
+	m.report.Disturbed = &d
+	return nil
+}
+
+// disturbHere runs the others in this process while f plays.
+func (m *mixer) disturbHere(ctx context.Context, f func(context.Context) error) (Others, error) {
+	ctxOthers, stop := context.WithCancel(ctx)
 	d := &disturbance{mix: m, begun: make(chan struct{}), dialing: make(chan struct{}, dialsMost), closes: map[string]int64{}}
 	defer d.group.Wait()
 	defer stop()
-	if err := d.begin(others); err != nil {
-		return err
+	if err := d.begin(ctxOthers); err != nil {
+		return Others{}, err
 	}
-	m.times.Store(new(clocks))
-	m.pacer.late = new(histogram)
 	d.since = time.Now()
 	close(d.begun)
-	if err := m.play(ctx, m.cfg.Duration); err != nil {
-		return err
+	if err := f(ctx); err != nil {
+		return Others{}, err
 	}
 	stop()
 	d.group.Wait()
-	m.report.Disturbed = &Disturbed{
-		Operations: m.times.Load().operations(), LateP99us: m.lateness(),
+	return Others{
 		HalfOpen: m.cfg.HalfOpen, HalfOpenDialed: d.dialed.Load(), HalfOpenFailed: d.failed.Load(),
 		Herd: m.cfg.Herd, HerdBack: d.back.latency(), HerdTries: d.tries.Load(), HerdTickets: d.tickets.Load(), HerdLost: d.lost.Load(),
 		Flooders: flooders, Slow: slow, Stopped: stopped, Closes: maps.Clone(d.closes),
-	}
-	return nil
+	}, nil
 }
 
 // begin returns when all of them are there.

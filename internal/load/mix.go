@@ -8,6 +8,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/url"
+	"os/exec"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,8 @@ type MixConfig struct {
 	// whose connections are cut all at once, senders that flood, readers that are slow or stop.
 	Disturb        bool
 	HalfOpen, Herd int
+	// Disturber makes the command of a process that runs Disturb, for those others; nil: they are in this process.
+	Disturber func(context.Context) *exec.Cmd `json:"-"`
 
 	Stall  time.Duration // what takes longer is lost; default 10 s
 	Settle time.Duration // the longest wait for stable memory, default 30 s

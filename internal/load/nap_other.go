@@ -5,3 +5,5 @@ package load
 import "time"
 
 func nap(d time.Duration) { time.Sleep(d) }
+
+func giveWay() {}
