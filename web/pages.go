@@ -80,13 +80,13 @@ type view struct {
 
 func (s *site) addPages(files fs.FS, t texts, c Config) error {
 	for _, p := range append(pages, page{"", "notfound", "'none'"}) {
-		bodies := make(map[string][]byte, len(languages))
+		bodies := make(map[string]content, len(languages))
 		for _, lang := range languages {
 			body, err := render(files, t, p, view{Lang: lang, Path: p.path, Name: p.name, Version: c.Version, Dev: c.DevLicense != nil})
 			if err != nil {
 				return fmt.Errorf("web: page %s in %s: %w", p.name, lang, err)
 			}
-			bodies[lang] = body
+			bodies[lang] = held(body)
 		}
 		r, err := newResource(p.name+".html", pageHeader(p.ancestors), bodies)
 		if err != nil {

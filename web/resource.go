@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -20,8 +22,19 @@ type resource struct {
 
 // body is one representation twice, plain and compressed. A strong ETag names bytes, so the two differ in it (RFC 9110, 8.8.3.3).
 type body struct {
-	plain, packed       []byte
+	plain               content
+	packed              content // made when it is first asked for, and kept: to make all of them would be most of the server's start
 	plainTag, packedTag string
+}
+
+// content is where bytes come from. What is in the program itself is read each time, and not held a second time.
+type content func() ([]byte, error)
+
+func held(b []byte) content { return func() ([]byte, error) { return b, nil } }
+
+// in is a file.
+func in(files fs.FS, name string) content {
+	return func() ([]byte, error) { return fs.ReadFile(files, name) }
 }
 
 var contentTypes = map[string]string{
@@ -34,8 +47,8 @@ var contentTypes = map[string]string{
 	".ts":   "application/typescript; charset=utf-8",
 }
 
-// newResource compresses the bodies. The name gives the content type; an unknown ending is an error, never a guess.
-func newResource(name string, header func() http.Header, bodies map[string][]byte) (*resource, error) {
+// newResource reads the bodies. The name gives the content type; an unknown ending is an error, never a guess.
+func newResource(name string, header func() http.Header, bodies map[string]content) (*resource, error) {
 	contentType := contentTypes[path.Ext(name)]
 	if contentType == "" {
 		return nil, fmt.Errorf("web: no content type for %s", name)
@@ -46,13 +59,13 @@ func newResource(name string, header func() http.Header, bodies map[string][]byt
 	r.header.Set("Cache-Control", "no-cache")
 	r.header.Add("Vary", "Accept-Encoding")
 	for lang, plain := range bodies {
-		packed, err := compress(plain)
+		text, err := plain()
 		if err != nil {
-			return nil, fmt.Errorf("web: compress %s: %w", name, err)
+			return nil, fmt.Errorf("web: read %s: %w", name, err)
 		}
-		sum := sha256.Sum256(plain)
+		sum := sha256.Sum256(text)
 		tag := hex.EncodeToString(sum[:12])
-		r.bodies[lang] = body{plain: plain, packed: packed, plainTag: `"` + tag + `"`, packedTag: `"` + tag + `-gz"`}
+		r.bodies[lang] = body{plain: plain, packed: sync.OnceValues(func() ([]byte, error) { return compress(plain) }), plainTag: `"` + tag + `"`, packedTag: `"` + tag + `-gz"`}
 		if lang != "" {
 			r.header["Vary"] = []string{"Accept-Encoding, Accept-Language, Cookie"}
 		}
@@ -60,13 +73,17 @@ func newResource(name string, header func() http.Header, bodies map[string][]byt
 	return r, nil
 }
 
-func compress(plain []byte) ([]byte, error) {
+func compress(plain content) ([]byte, error) {
+	text, err := plain()
+	if err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
 	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.Write(plain); err != nil {
+	if _, err := w.Write(text); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {
@@ -78,23 +95,33 @@ func compress(plain []byte) ([]byte, error) {
 // serve answers 200, 206 or 304.
 func (r *resource) serve(w http.ResponseWriter, req *http.Request) {
 	content, tag := r.choose(w, req)
+	text, err := content()
+	if err != nil { // of the program's own files
+		w.Header().Del("Content-Encoding")
+		http.Error(w, "This file cannot be read.", http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("ETag", tag)
-	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(content))
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(text))
 }
 
 // refuse sends the body with an error status: no tag, and nothing to keep.
 func (r *resource) refuse(w http.ResponseWriter, req *http.Request, status int) {
 	content, _ := r.choose(w, req)
+	text, err := content()
+	if err != nil { // nothing to show beside the status
+		w.Header().Del("Content-Encoding")
+	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	if req.Method != http.MethodHead {
 		// An error here is a visitor who left.
-		_, _ = w.Write(content)
+		_, _ = w.Write(text)
 	}
 }
 
 // choose sets the headers and picks the language and the encoding.
-func (r *resource) choose(w http.ResponseWriter, req *http.Request) (content []byte, tag string) {
+func (r *resource) choose(w http.ResponseWriter, req *http.Request) (c content, tag string) {
 	h := w.Header()
 	for name, values := range r.header {
 		h[name] = values

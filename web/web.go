@@ -80,11 +80,7 @@ func (s *site) addSDK(files fs.FS) error {
 		return fmt.Errorf("web: read the built SDK: %w", err)
 	}
 	for _, e := range entries {
-		body, err := fs.ReadFile(files, path.Join("dist", e.Name()))
-		if err != nil {
-			return fmt.Errorf("web: read the built SDK: %w", err)
-		}
-		r, err := newResource(e.Name(), sdkHeader, map[string][]byte{"": body})
+		r, err := newResource(e.Name(), sdkHeader, map[string]content{"": in(files, path.Join("dist", e.Name()))})
 		if err != nil {
 			return err
 		}
@@ -108,17 +104,13 @@ func (s *site) addAssets(files fs.FS, t texts) error {
 	if err != nil {
 		return fmt.Errorf("web: read the pages' files: %w", err)
 	}
-	add := func(name string, body []byte) error {
-		r, err := newResource(name, assetHeader, map[string][]byte{"": body})
+	add := func(name string, body content) error {
+		r, err := newResource(name, assetHeader, map[string]content{"": body})
 		s.resources["/assets/"+name] = r
 		return err
 	}
 	for _, e := range entries {
-		body, err := fs.ReadFile(files, path.Join("samples/assets", e.Name()))
-		if err != nil {
-			return fmt.Errorf("web: read the pages' files: %w", err)
-		}
-		if err := add(e.Name(), body); err != nil {
+		if err := add(e.Name(), in(files, path.Join("samples/assets", e.Name()))); err != nil {
 			return err
 		}
 	}
@@ -127,7 +119,7 @@ func (s *site) addAssets(files fs.FS, t texts) error {
 		if err != nil {
 			return err
 		}
-		if err := add("text."+lang+".js", body); err != nil {
+		if err := add("text."+lang+".js", held(body)); err != nil {
 			return err
 		}
 	}
