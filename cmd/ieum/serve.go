@@ -148,6 +148,7 @@ func (f *serveCmd) Run(c *console) error {
 		return err
 	}
 	f.greet(c.out, n)
+	debug.FreeOSMemory() // what the start took and serving does not need: without load the next collection is two minutes away
 	failed := untilEnd(c.ctx, n.Failed(), hangup, n.Reload)
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
