@@ -39,6 +39,7 @@ func (c *SwitchConfig) defaults() {
 		// one configuration for all connections, so that the session tickets of one are good for the next
 		c.TLS = c.TLS.Clone()
 		c.TLS.NextProtos = append(slices.Clone(c.TLS.NextProtos), alpnTURN)
+		c.TLS.GetConfigForClient = inTurn(c.TLS.GetConfigForClient)
 	}
 }
 
@@ -60,6 +61,7 @@ type Switch struct {
 	listen net.Listener
 	ready  chan net.Conn
 	quit   chan struct{}
+	turns  chan struct{}  // one for each handshake that is being computed
 	quiet  sync.WaitGroup // the accepting goroutine, and one for each connection that is being decided on
 
 	mu       sync.Mutex
@@ -90,7 +92,7 @@ type undecided struct {
 // NewSwitch takes over a listener and accepts from it until Close.
 func NewSwitch(l net.Listener, cfg SwitchConfig) *Switch {
 	cfg.defaults()
-	s := &Switch{cfg: cfg, listen: l, ready: make(chan net.Conn), quit: make(chan struct{}), sources: map[netip.Prefix]int{}}
+	s := &Switch{cfg: cfg, listen: l, ready: make(chan net.Conn), quit: make(chan struct{}), turns: make(chan struct{}, handshakesMost()), sources: map[netip.Prefix]int{}}
 	s.quiet.Go(s.accept)
 	return s
 }
@@ -270,8 +272,11 @@ func (s *Switch) identify(raw net.Conn) (net.Conn, kind, error) {
 	if kind != kindTLS {
 		return outer, kind, raw.SetDeadline(time.Time{})
 	}
-	secure := tls.Server(outer, s.cfg.TLS)
-	if err := secure.Handshake(); err != nil {
+	shaking := &turnConn{earlyConn: *outer, turns: s.turns}
+	secure := tls.Server(shaking, s.cfg.TLS)
+	err = secure.Handshake()
+	shaking.done()
+	if err != nil {
 		return nil, 0, err
 	}
 	if p := secure.ConnectionState().NegotiatedProtocol; p != "" && p != alpnTURN {
