@@ -13,11 +13,12 @@ const BINARY = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 export class Chromium {
   /**
-   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string], ask?: boolean}} o secure: plain http origins
-   *   where the camera is allowed all the same; ca: the one authority whose certificates are taken, else all are; names: a host name
-   *   and its address; ask: the camera is not allowed before ChromiumPage.allow(), and until then the browser hides its addresses
+   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string], ask?: boolean, fps?: number}} o
+   *   secure: plain http origins where the camera is allowed all the same; ca: the one authority whose certificates are taken, else all
+   *   are; names: a host name and its address; ask: the camera is not allowed before ChromiumPage.allow(), and until then the browser
+   *   hides its addresses; fps: pictures a second of the camera
    */
-  static async start({ dir, ns, secure = [], ca, names, ask }) {
+  static async start({ dir, ns, secure = [], ca, names, ask, fps = 15 }) {
     let executablePath = BINARY;
     if (ns) {
       // Playwright talks through a pipe on descriptors 3 and 4, which `ip netns exec` hands on: no debugging port, no control network.
@@ -26,7 +27,7 @@ export class Chromium {
     }
     const flags = [
       '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
-      '--disable-quic', '--use-fake-device-for-media-stream=fps=15', ...(ask ? [] : ['--use-fake-ui-for-media-stream']),
+      '--disable-quic', `--use-fake-device-for-media-stream=fps=${fps}`, ...(ask ? [] : ['--use-fake-ui-for-media-stream']),
       '--autoplay-policy=no-user-gesture-required',
       // The calls of one machine must not depend on its having a network.
       '--allow-loopback-in-peer-connection',
