@@ -11,7 +11,7 @@ ARGS     ?=
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay clean
+.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay bench-call clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
@@ -84,7 +84,7 @@ soak: ## long runs: an hour of fuzzing, ten minutes of 10,000 users and of the r
 	$(MAKE) fuzz FUZZTIME=5m
 	IEUM_SOAK=1 sh e2e/run.sh
 
-bench: bench-signal bench-relay ## all benchmarks
+bench: bench-signal bench-relay bench-call ## all benchmarks
 
 bench-signal: build ## our signaling server and two npm servers in turn, as a table; BENCH="--rounds 5 --conns 1000"
 	cd bench && npm ci --ignore-scripts --no-audit --no-fund --silent
@@ -92,6 +92,11 @@ bench-signal: build ## our signaling server and two npm servers in turn, as a ta
 
 bench-relay: build ## our relay and coturn in turn, as a table (Linux, root, coturn); BENCH="--rounds 5 --duration 2s --shapes up,idle"
 	@node bench/relay.mjs $(BENCH)
+
+bench-call: build setup ## our calls, PeerJS's and simple-peer's in browsers in turn, as a table (Linux, root); BENCH="--rounds 7 --cases warm,cut"
+	cd bench && npm ci --ignore-scripts --no-audit --no-fund --silent
+	$(GO) build -trimpath -o bin/netlab ./e2e/netlab
+	@node bench/call.mjs $(BENCH)
 
 clean:
 	rm -rf bin e2e/.work

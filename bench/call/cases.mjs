@@ -1,0 +1,77 @@
+// What is measured of a call, one run at a time. Every run opens pages of its own; results are in milliseconds, Infinity for what has not
+// come within the limit.
+
+import { execFileSync } from "node:child_process";
+import { setTimeout as pause } from "node:timers/promises";
+import { PATH } from "../../e2e/lib/process.mjs";
+import { until } from "../../e2e/lib/wait.mjs";
+
+/** Pages are left alone for so long before a call, and calls before something happens to them. */
+const IDLE = 700;
+const SETTLED = 2_000;
+
+const now = () => performance.timeOrigin + performance.now();
+const at = (p, what) => p.evaluate((w) => bench.at[w] ?? Infinity, what);
+
+/** The time of a mark on a page, Infinity if there is none by the limit. */
+async function marked(p, what, limit) {
+  await until(what, async () => (await at(p, what)) < Infinity, limit, 50).catch(() => {});
+  return at(p, what);
+}
+
+/** Pages loaded and idle, then one calls: until the other shows its picture. */
+export async function start(stage, contestant) {
+  const [p, q] = await stage.pair(contestant);
+  await pause(IDLE);
+  await p.evaluate(() => bench.call());
+  return { first: (await marked(q, "frame", 15_000)) - (await at(p, "call")) };
+}
+
+/** Both pages begin to load at once: from the earlier one's beginning until the callee shows a picture. */
+export async function load(stage, contestant) {
+  const [p, q] = await stage.pair(contestant, { auto: true });
+  const frame = await marked(q, "frame", 15_000);
+  return { first: frame - Math.min(await at(p, "load"), await at(q, "load")) };
+}
+
+/** A call both ways, settled. */
+async function calling(stage, contestant, o) {
+  const pages = await stage.pair(contestant, { turn: true, ...o });
+  await pause(IDLE);
+  await pages[0].evaluate(() => bench.call());
+  for (const p of pages) await p.until("showing the other", () => bench.pictures > 30);
+  for (const p of pages) await p.until("settled", () => bench.settled());
+  await pause(SETTLED);
+  return pages;
+}
+
+/** The longest time without a picture at either side, from the event until both have been smooth again for a while. */
+async function standstill(pages, event, limit) {
+  for (const p of pages) await p.evaluate(() => void bench.watch());
+  const began = now();
+  await event();
+  let seen;
+  const smooth = async () => {
+    seen = await Promise.all(pages.map((p) => p.evaluate(() => bench.standing())));
+    return now() - began > 5_000 && seen.every((s) => s.smooth > 40);
+  };
+  const over = await until("smooth", smooth, limit, 100).catch(() => false);
+  return { freeze: over ? Math.max(...seen.map((s) => s.gap)) : Infinity };
+}
+
+const nft = (ns, rules) => execFileSync("ip", ["netns", "exec", ns, "nft", "-f", "-"], { input: rules, env: { ...process.env, PATH } });
+
+/** The direct path dies; what comes from the server, and so from its relay, arrives. */
+export async function cut(stage, contestant) {
+  const { a, b } = stage.lab;
+  const pages = await calling(stage, contestant);
+  try {
+    return await standstill(pages, () => {
+      for (const [x, y] of [[a, b], [b, a]]) {
+        nft(x.ns, `table ip cut { chain arriving { type filter hook input priority 0; ip saddr ${y.public} drop; }\n}`);
+      }
+    }, 20_000);
+  } finally {
+    for (const { ns } of [a, b]) nft(ns, "table ip cut\ndelete table ip cut");
+  }
+}

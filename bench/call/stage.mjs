@@ -1,0 +1,117 @@
+// Where calls are measured: a laboratory with a browser in each of two homes, and on its internet our server, the web pages of all
+// contestants, what these need there, and our relay once more, for those that have none.
+
+import { createHmac, randomBytes } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Chromium } from "../../e2e/lib/chromium.mjs";
+import { Lab } from "../../e2e/lib/lab.mjs";
+import { Process } from "../../e2e/lib/process.mjs";
+import { Server } from "../../e2e/lib/server.mjs";
+import { IEUM, folder } from "../../e2e/lib/work.mjs";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const PORT = { ieum: 8080, peerjs: 9000, relay: 3479 };
+// The laboratory's addresses are of the documentation ranges, which the relay refuses unless told otherwise.
+const ALLOW = ["198.51.100.0/24", "203.0.113.0/24"].flatMap((net) => ["--relay-allow-peer", net]);
+
+export class Stage {
+  #ends = [];
+  #pairs = 0;
+
+  /** @param {{rtt: number, nat: string}} scene round trip in ms between any two of the three; what both homes are behind */
+  static async up({ rtt, nat }) {
+    const s = new Stage();
+    s.dir = folder(`bench-call-${rtt}-${nat}`);
+    try {
+      s.lab = await Lab.up({ a: nat, b: nat, rtt: `${rtt}ms`, dir: s.dir });
+      s.#ends.push(() => s.lab.down());
+      await s.startServer();
+      s.#ends.push(() => s.server.stop());
+      s.license = await s.server.license();
+      await s.startInternet();
+      s.#ends.push(() => s.internet.stop());
+      s.#startRelay();
+      s.#ends.push(() => s.relay.stop());
+      await s.relay.said(/listening|serving/i);
+      const secure = [`http://${s.lab.server.v4}`];
+      s.browsers = [];
+      for (const { ns } of [s.lab.a, s.lab.b]) {
+        const browser = await Chromium.start({ dir: s.dir, ns, secure, fps: 30 });
+        s.browsers.push(browser);
+        s.#ends.push(() => browser.close());
+      }
+      return s;
+    } catch (e) {
+      await s.down();
+      throw e;
+    }
+  }
+
+  /** Our server; with the same data after its end. */
+  async startServer() {
+    const { ns, v4 } = this.lab.server;
+    const args = ["--relay-ip", v4, ...ALLOW, "--relay-ports", "50000-59999"];
+    this.server = await Server.start({ dir: this.dir, ns, listen: `${v4}:${PORT.ieum}`, data: join(this.dir, "data"), args });
+  }
+
+  async startInternet() {
+    const { ns, v4 } = this.lab.server;
+    const argv = [process.execPath, join(here, "internet.mjs"), v4, String(PORT.peerjs), `http://${v4}:${PORT.ieum}`];
+    this.internet = new Process(argv, { dir: this.dir, name: "internet", ns });
+    await this.internet.said(/listening/);
+  }
+
+  #startRelay() {
+    const { ns, v4 } = this.lab.server;
+    this.secret = randomBytes(16).toString("hex"); // for this run alone
+    const file = join(this.dir, "secret");
+    writeFileSync(file, this.secret, { mode: 0o600 });
+    const argv = [IEUM, "relay", "--listen", `${v4}:${PORT.relay}`, "--stun-listen", "off", "--admin-listen", "off", "--relay-ip", v4,
+      "--relay-ports", "40000-49999", "--relay-secret-file", file, ...ALLOW];
+    this.relay = new Process(argv, { dir: this.dir, name: "relay", ns });
+  }
+
+  /** For those that have no server of their own for it. */
+  #iceServers(turn) {
+    const at = `${this.lab.server.v4}:${PORT.relay}`;
+    if (!turn) return [{ urls: `stun:${at}` }];
+    const username = `${Math.floor(Date.now() / 1000) + 3600}:bench`;
+    const credential = createHmac("sha1", this.secret).update(username).digest("base64");
+    return [{ urls: `stun:${at}` }, { urls: `turn:${at}?transport=udp`, username, credential }];
+  }
+
+  /**
+   * Opens a contestant's page in both homes, for a call of the first to the second; resolves with the two pages, loaded and idle.
+   * @param {{page: string, options?: object}} contestant
+   * @param {{auto?: boolean, turn?: boolean, relayed?: boolean}} o auto: the call begins by itself as soon as it can; turn: the relay may
+   *   be used (ours always may); relayed: it has to be
+   */
+  async pair({ page, options = {} }, { auto = false, turn = false, relayed = false } = {}) {
+    const n = ++this.#pairs;
+    const room = `room${n}`;
+    const ids = [`a${n}`, `b${n}`];
+    const common = { room, auto, relayed, options, port: PORT.peerjs, iceServers: this.#iceServers(turn), ...this.license };
+    const open = (i, more) => {
+      const config = JSON.stringify({ ...common, caller: i === 0, me: ids[i], other: ids[1 - i], ...more });
+      return this.browsers[i].open(`http://${this.lab.server.v4}/${page}.html?${new URLSearchParams({ config })}`, { name: ids[i] });
+    };
+    if (page === "ieum") {
+      const maker = await open(0, { make: true, me: `m${n}` });
+      await maker.until("having made a room", () => bench.made);
+      await maker.page.context().close();
+    }
+    const pages = await Promise.all([open(0), open(1)]);
+    if (!auto) for (const p of pages) await p.until("loaded and idle", () => bench.ready());
+    return pages;
+  }
+
+  async closePages() {
+    for (const b of this.browsers) await b.closePages();
+  }
+
+  async down() {
+    for (const end of this.#ends.reverse()) await end();
+  }
+}
