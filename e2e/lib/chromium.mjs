@@ -13,12 +13,12 @@ const BINARY = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 export class Chromium {
   /**
-   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string], ask?: boolean, fps?: number}} o
+   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string], ask?: boolean, fps?: number, loopback?: boolean}} o
    *   secure: plain http origins where the camera is allowed all the same; ca: the one authority whose certificates are taken, else all
    *   are; names: a host name and its address; ask: the camera is not allowed before ChromiumPage.allow(), and until then the browser
-   *   hides its addresses; fps: pictures a second of the camera
+   *   hides its addresses; fps: pictures a second of the camera; loopback: calls may go over it, as those of one machine must
    */
-  static async start({ dir, ns, secure = [], ca, names, ask, fps = 15 }) {
+  static async start({ dir, ns, secure = [], ca, names, ask, fps = 15, loopback = true }) {
     let executablePath = BINARY;
     if (ns) {
       // Playwright talks through a pipe on descriptors 3 and 4, which `ip netns exec` hands on: no debugging port, no control network.
@@ -30,7 +30,7 @@ export class Chromium {
       '--disable-quic', `--use-fake-device-for-media-stream=fps=${fps}`, ...(ask ? [] : ['--use-fake-ui-for-media-stream']),
       '--autoplay-policy=no-user-gesture-required',
       // The calls of one machine must not depend on its having a network.
-      '--allow-loopback-in-peer-connection',
+      ...(loopback ? ['--allow-loopback-in-peer-connection'] : []),
       // STUN and TURN servers are looked up with a dot at the end, and pages without.
       ...(names ? [`--host-resolver-rules=MAP ${names.join(' ')},MAP ${names.join('. ')}`] : []),
       ...(secure.length ? [`--unsafely-treat-insecure-origin-as-secure=${secure.join(',')}`] : []),
