@@ -10,7 +10,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Stage } from "./call/stage.mjs";
-import { cut, start } from "./call/cases.mjs";
+import { address, away, close, cut, load, start } from "./call/cases.mjs";
 import { labMissing } from "../e2e/lib/lab.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -23,6 +23,7 @@ const simple = { name: "simple-peer", page: "simple-peer" };
 
 const FAR = { rtt: 100, nat: "cone" };
 const NEAR = { rtt: 50, nat: "cone" };
+const RELAYED = { rtt: 50, nat: "sym" };
 
 // A row of the table: what of a run it shows, and the goal, as a ratio to PeerJS or in ms (of the median, and p95).
 const all = [
@@ -30,8 +31,20 @@ const all = [
     value: "first", goal: { ratio: 0.22 } },
   { key: "cold", name: "the same, cold pair (`warmPeers: 0`)", scene: FAR, run: start, ours: cold, peers: [peerjs, simple],
     value: "first", goal: { ratio: 0.7 } },
+  { key: "load", name: "page load → first picture, both loading at once, RTT 50 ms", scene: NEAR, run: load, ours: ieum, peers: [peerjs, simple],
+    value: "first", goal: { ratio: 0.6 } },
   { key: "cut", name: "standstill when the direct path dies, RTT 50 ms", scene: NEAR, run: cut, ours: ieum, peers: [peerjs, simple],
     value: "freeze", goal: { ms: 1000, p95: 1500 } },
+  { key: "address", name: "standstill when a client's address changes, RTT 50 ms", scene: NEAR, run: address, ours: ieum, peers: [peerjs, simple],
+    value: "freeze", goal: { ms: 2000 } },
+  { key: "away", name: "longest time between pictures of a direct call while the server is dead for 20 s", scene: NEAR, run: away, ours: ieum,
+    peers: [peerjs], value: "freeze", goal: { ms: 250 } },
+  { key: "away", name: "server up again → session back at both", scene: NEAR, run: away, ours: ieum, peers: [peerjs], value: "back",
+    goal: { ms: 2000 } },
+  { key: "away", name: "the same, relayed call: server up again → pictures at both", scene: RELAYED, run: away, ours: ieum, peers: [],
+    value: "back", goal: { ms: 2000 } },
+  { key: "close", name: "closing the tab → the other is told (`leave`; of the peers `close`)", scene: NEAR, run: close, ours: ieum,
+    peers: [peerjs, simple], value: "told", goal: { ms: 500 } },
 ];
 
 const keys = [...new Set(all.map((row) => row.key))];

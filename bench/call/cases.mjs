@@ -75,3 +75,49 @@ export async function cut(stage, contestant) {
     for (const { ns } of [a, b]) nft(ns, "table ip cut\ndelete table ip cut");
   }
 }
+
+/** A client gets another address of its network, as a new lease would give it: each time the other one of two. */
+export async function address(stage, contestant) {
+  const pages = await calling(stage, contestant);
+  return standstill(pages, () => readdress(stage.lab.a.ns), 20_000);
+}
+
+function readdress(ns) {
+  const ip = (...args) => execFileSync("ip", ["-n", ns, ...args], { env: { ...process.env, PATH }, encoding: "utf8" });
+  const [, device, old] = /^\d+: (\S+) +inet (\S+) /m.exec(ip("-o", "-4", "addr", "show", "scope", "global"));
+  const [, gateway] = /^default via (\S+)/m.exec(ip("-4", "route"));
+  ip("addr", "del", old, "dev", device);
+  ip("addr", "add", old.replace(/\.\d+\//, old.includes(".77/") ? ".78/" : ".77/"), "dev", device);
+  ip("route", "replace", "default", "via", gateway);
+}
+
+const OUTAGE = 20_000;
+
+/**
+ * The server is killed and starts again after a while. Of a direct call: the longest time without a picture meanwhile, and how long after
+ * the server the session is back at both. Of a relayed one: how long after the server both show pictures again.
+ */
+export async function away(stage, contestant) {
+  const relayed = stage.scene.nat === "sym";
+  const pages = await calling(stage, contestant, { relayed });
+  for (const p of pages) await p.evaluate(() => (delete bench.at.back, void bench.watch()));
+  await stage.kill(contestant);
+  await pause(OUTAGE);
+  const seen = await Promise.all(pages.map((p) => p.evaluate(() => bench.standing())));
+  await stage.restart(contestant);
+  const again = now();
+  const after = async (what) => Math.max(0, ...(await Promise.all(pages.map((p) => marked(p, what, 15_000)))).map((t) => t - again));
+  if (!relayed) return { freeze: Math.max(...seen.map((s) => s.gap)), back: await after("back") };
+  if (seen.some((s) => s.smooth)) throw new Error("a call that is said to be relayed goes on without the relay");
+  for (const p of pages) await p.evaluate((t) => bench.expect("picture", t), again);
+  return { back: await after("picture") };
+}
+
+/** The caller's tab is closed: until the other is told. */
+export async function close(stage, contestant) {
+  const [p, q] = await calling(stage, contestant);
+  const began = now();
+  // As a user closes it: the page may say goodbye.
+  await p.page.close({ runBeforeUnload: true });
+  return { told: (await marked(q, "ended", 45_000)) - began };
+}

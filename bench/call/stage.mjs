@@ -21,24 +21,26 @@ export class Stage {
   #pairs = 0;
 
   /** @param {{rtt: number, nat: string}} scene round trip in ms between any two of the three; what both homes are behind */
-  static async up({ rtt, nat }) {
+  static async up(scene) {
+    const { rtt, nat } = scene;
     const s = new Stage();
+    s.scene = scene;
     s.dir = folder(`bench-call-${rtt}-${nat}`);
     try {
       s.lab = await Lab.up({ a: nat, b: nat, rtt: `${rtt}ms`, dir: s.dir });
       s.#ends.push(() => s.lab.down());
-      await s.startServer();
+      await s.#startServer();
       s.#ends.push(() => s.server.stop());
       s.license = await s.server.license();
-      await s.startInternet();
+      await s.#startInternet();
       s.#ends.push(() => s.internet.stop());
       s.#startRelay();
       s.#ends.push(() => s.relay.stop());
-      await s.relay.said(/listening|serving/i);
+      await s.relay.said(/relay is running/);
       const secure = [`http://${s.lab.server.v4}`];
       s.browsers = [];
       for (const { ns } of [s.lab.a, s.lab.b]) {
-        const browser = await Chromium.start({ dir: s.dir, ns, secure, fps: 30 });
+        const browser = await Chromium.start({ dir: s.dir, ns, secure, fps: 30, loopback: false });
         s.browsers.push(browser);
         s.#ends.push(() => browser.close());
       }
@@ -49,14 +51,23 @@ export class Stage {
     }
   }
 
-  /** Our server; with the same data after its end. */
-  async startServer() {
+  /** Ends the server that a contestant's signaling goes over, without a word. */
+  kill({ page }) {
+    return page === "ieum" ? this.server.kill() : this.internet.kill();
+  }
+
+  /** Starts that server again; resolves when it listens. */
+  restart({ page }) {
+    return page === "ieum" ? this.#startServer() : this.#startInternet();
+  }
+
+  async #startServer() {
     const { ns, v4 } = this.lab.server;
     const args = ["--relay-ip", v4, ...ALLOW, "--relay-ports", "50000-59999"];
     this.server = await Server.start({ dir: this.dir, ns, listen: `${v4}:${PORT.ieum}`, data: join(this.dir, "data"), args });
   }
 
-  async startInternet() {
+  async #startInternet() {
     const { ns, v4 } = this.lab.server;
     const argv = [process.execPath, join(here, "internet.mjs"), v4, String(PORT.peerjs), `http://${v4}:${PORT.ieum}`];
     this.internet = new Process(argv, { dir: this.dir, name: "internet", ns });
@@ -74,10 +85,10 @@ export class Stage {
   }
 
   /** For those that have no server of their own for it. */
-  #iceServers(turn) {
+  #iceServers(turn, id) {
     const at = `${this.lab.server.v4}:${PORT.relay}`;
     if (!turn) return [{ urls: `stun:${at}` }];
-    const username = `${Math.floor(Date.now() / 1000) + 3600}:bench`;
+    const username = `${Math.floor(Date.now() / 1000) + 3600}:bench.${id}`;
     const credential = createHmac("sha1", this.secret).update(username).digest("base64");
     return [{ urls: `stun:${at}` }, { urls: `turn:${at}?transport=udp`, username, credential }];
   }
@@ -92,9 +103,9 @@ export class Stage {
     const n = ++this.#pairs;
     const room = `room${n}`;
     const ids = [`a${n}`, `b${n}`];
-    const common = { room, auto, relayed, options, port: PORT.peerjs, iceServers: this.#iceServers(turn), ...this.license };
+    const common = { room, auto, relayed, options, port: PORT.peerjs, ...this.license };
     const open = (i, more) => {
-      const config = JSON.stringify({ ...common, caller: i === 0, me: ids[i], other: ids[1 - i], ...more });
+      const config = JSON.stringify({ ...common, caller: i === 0, me: ids[i], other: ids[1 - i], iceServers: this.#iceServers(turn, ids[i]), ...more });
       return this.browsers[i].open(`http://${this.lab.server.v4}/${page}.html?${new URLSearchParams({ config })}`, { name: ids[i] });
     };
     if (page === "ieum") {

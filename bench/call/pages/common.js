@@ -42,3 +42,10 @@ bench.standing = () => ({ gap: Math.max(bench.gap, now() - bench.last), smooth: 
 
 /** Keeps in at[what] when the first picture after t was shown. */
 bench.expect = (what, t) => (bench.after = (shown) => shown > t && bench.mark(what));
+
+/** A connection is direct, and could be relayed. */
+bench.direct = async (pc) => {
+  const found = [...(await pc.getStats()).values()];
+  const relay = found.some((s) => s.type === "local-candidate" && s.candidateType === "relay");
+  return relay && (await e2e.report(pc)).local?.type !== "relay";
+};

@@ -28,7 +28,7 @@ bench.call = () => {
   make();
 };
 bench.ready = () => Boolean(stream && met);
-bench.settled = () => true;
+bench.settled = () => bench.direct(e2e.made.at(-1));
 
 const start = () => config.auto && config.caller && stream && met && !peer && bench.call();
 bench.camera().then((s) => ((stream = s), hear(), start()));
