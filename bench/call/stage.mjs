@@ -4,6 +4,7 @@
 import { createHmac, randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Chromium } from "../../e2e/lib/chromium.mjs";
 import { Lab } from "../../e2e/lib/lab.mjs";
@@ -12,6 +13,8 @@ import { Server } from "../../e2e/lib/server.mjs";
 import { IEUM, folder } from "../../e2e/lib/work.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
+/** For so long browsers are left alone before they load pages whose loading is measured. */
+const IDLE = 700;
 const PORT = { ieum: 8080, peerjs: 9000, relay: 3479 };
 // The laboratory's addresses are of the documentation ranges, which the relay refuses unless told otherwise.
 const ALLOW = ["198.51.100.0/24", "203.0.113.0/24"].flatMap((net) => ["--relay-allow-peer", net]);
@@ -104,16 +107,21 @@ export class Stage {
     const room = `room${n}`;
     const ids = [`a${n}`, `b${n}`];
     const common = { room, auto, relayed, options, port: PORT.peerjs, ...this.license };
-    const open = (i, more) => {
+    const blank = (i) => this.browsers[i].open("about:blank", { name: ids[i] });
+    const load = (p, i, more) => {
       const config = JSON.stringify({ ...common, caller: i === 0, me: ids[i], other: ids[1 - i], iceServers: this.#iceServers(turn, ids[i]), ...more });
-      return this.browsers[i].open(`http://${this.lab.server.v4}/${page}.html?${new URLSearchParams({ config })}`, { name: ids[i] });
+      return p.goto(`http://${this.lab.server.v4}/${page}.html?${new URLSearchParams({ config })}`);
     };
     if (page === "ieum") {
-      const maker = await open(0, { make: true, me: `m${n}` });
+      const maker = await blank(0);
+      await load(maker, 0, { make: true, me: `m${n}` });
       await maker.until("having made a room", () => bench.made);
       await maker.page.context().close();
     }
-    const pages = await Promise.all([open(0), open(1)]);
+    // Opening a tab takes the browser longer than the two may differ in beginning to load.
+    const pages = await Promise.all([blank(0), blank(1)]);
+    if (auto) await pause(IDLE);
+    await Promise.all(pages.map((p, i) => load(p, i)));
     if (!auto) for (const p of pages) await p.until("loaded and idle", () => bench.ready());
     return pages;
   }

@@ -6,6 +6,7 @@ k.addEventListener("presence", ({ detail: event }) => {
   if (event.type === "join") met(event.user.userId);
   if (event.type === "leave") bench.mark("ended");
   if (event.type !== "subscribed") return;
+  bench.mark("subscribed");
   bench.show(k.getStream(event.user));
   if (!config.caller) void publish();
 });
@@ -35,16 +36,20 @@ const ok = (result) => {
 
 function met(id) {
   other ??= id;
+  bench.mark("met");
   if (config.auto && config.caller) bench.call();
 }
 
-const camera = config.make ? null : bench.camera().then((s) => (stream = s));
+const camera = config.make ? null : bench.camera().then((s) => (bench.mark("camera"), stream = s));
 (async () => {
+  bench.mark("script");
   ok(await k.init(config.cpCode, config.authKey, config.me));
+  bench.mark("registered");
   if (config.make) return void (bench.made = ok(await k.createRoom(config.room, "", 2, false)));
   // A connection that is warmed up before the camera is allowed knows fewer addresses.
   if (!config.auto) await camera;
   const { members } = ok(await k.joinRoom(config.room));
   inRoom = true;
+  bench.mark("joined");
   Object.keys(members).filter((id) => id !== config.me).forEach(met);
 })();
