@@ -119,5 +119,5 @@ export async function close(stage, contestant) {
   const began = now();
   // As a user closes it: the page may say goodbye.
   await p.page.close({ runBeforeUnload: true });
-  return { told: (await marked(q, "ended", 45_000)) - began };
+  return { told: (await marked(q, "ended", 30_000)) - began };
 }

@@ -49,7 +49,7 @@ export class Stage {
       }
       return s;
     } catch (e) {
-      await s.down();
+      await s.down().catch(() => {});
       throw e;
     }
   }
@@ -109,7 +109,8 @@ export class Stage {
     const common = { room, auto, relayed, options, port: PORT.peerjs, ...this.license };
     const blank = (i) => this.browsers[i].open("about:blank", { name: ids[i] });
     const load = (p, i, more) => {
-      const config = JSON.stringify({ ...common, caller: i === 0, me: ids[i], other: ids[1 - i], iceServers: this.#iceServers(turn, ids[i]), ...more });
+      const own = { caller: i === 0, me: ids[i], other: ids[1 - i], iceServers: this.#iceServers(turn, ids[i]) };
+      const config = JSON.stringify({ ...common, ...own, ...more });
       return p.goto(`http://${this.lab.server.v4}/${page}.html?${new URLSearchParams({ config })}`);
     };
     if (page === "ieum") {
@@ -130,7 +131,10 @@ export class Stage {
     for (const b of this.browsers) await b.closePages();
   }
 
+  /** Ends everything, also when something of it cannot be ended. */
   async down() {
-    for (const end of this.#ends.reverse()) await end();
+    const faults = [];
+    for (const end of this.#ends.reverse()) await Promise.resolve().then(end).catch((e) => faults.push(e));
+    if (faults.length) throw new AggregateError(faults, `while ending: ${faults.map((e) => e.message).join("; ")} (see ${this.dir})`);
   }
 }
