@@ -31,8 +31,12 @@ export async function start(stage, contestant) {
 export async function load(stage, contestant) {
   const [p, q] = await stage.pair(contestant, { auto: true });
   const frame = await marked(q, "frame", 15_000);
-  return { first: frame - Math.min(await at(p, "load"), await at(q, "load")) };
+  const began = Math.min(await at(p, "load"), await at(q, "load"));
+  return { first: frame - began, caller: await steps(p, began), callee: await steps(q, began) };
 }
+
+/** What a page has taken down, for those who look for where the time goes. */
+const steps = async (p, from) => Object.fromEntries(Object.entries(await p.evaluate(() => bench.at)).map(([what, t]) => [what, t - from]));
 
 /** A call both ways, settled. */
 async function calling(stage, contestant, o) {

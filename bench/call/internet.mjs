@@ -1,28 +1,33 @@
 // What the contestants' pages need on the internet: a web server on port 80 that serves the pages and the libraries and, for simple-peer,
 // hands the messages of two sockets to each other; and PeerJS's own server. Arguments: address to listen on, PeerJS's port, Ieum's origin.
 
-import { readFile } from "node:fs";
+import { readFile, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { basename, dirname, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 import { PeerServer } from "peer";
 import { WebSocketServer } from "ws";
 
 const [host, port, ieum] = process.argv.slice(2);
 const here = dirname(fileURLToPath(import.meta.url));
 const { resolve } = createRequire(import.meta.url);
+// Compressed, as our server sends its own: over a long path that saves round trips.
+const library = (file) => gzipSync(readFileSync(file));
 const libraries = {
-  "peerjs.min.js": join(dirname(resolve("peerjs/package.json")), "dist/peerjs.min.js"),
-  "simplepeer.min.js": resolve("simple-peer/simplepeer.min.js"),
+  "peerjs.min.js": library(join(dirname(resolve("peerjs/package.json")), "dist/peerjs.min.js")),
+  "simplepeer.min.js": library(resolve("simple-peer/simplepeer.min.js")),
 };
 const types = { ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8" };
 
 const web = createServer((req, res) => {
   const name = basename(new URL(req.url, "http://x").pathname);
-  readFile(libraries[name] ?? join(here, "pages", name), (error, body) => {
-    // Nothing is kept, so that every page load is a first one.
-    res.writeHead(error ? 404 : 200, { "content-type": types[extname(name)] ?? "text/plain", "cache-control": "no-store" });
+  // Nothing is kept, so that every page load is a first one.
+  const headers = { "content-type": types[extname(name)] ?? "text/plain", "cache-control": "no-store" };
+  if (libraries[name]) return res.writeHead(200, { ...headers, "content-encoding": "gzip" }).end(libraries[name]);
+  readFile(join(here, "pages", name), (error, body) => {
+    res.writeHead(error ? 404 : 200, headers);
     res.end(error ? "" : name.endsWith(".html") ? String(body).replaceAll("{{IEUM}}", ieum) : body);
   });
 });

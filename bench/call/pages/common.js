@@ -2,13 +2,17 @@
 // bench.ready(), true once it is loaded and idle, and bench.call(). Times are of the machine's clock, so that those of two browsers compare.
 const config = JSON.parse(new URLSearchParams(location.search).get("config"));
 const now = () => performance.timeOrigin + performance.now();
-const bench = { at: { load: performance.timeOrigin }, pictures: 0, last: 0, since: 0, gap: 0, smooth: 0 };
+const bench = { at: { load: performance.timeOrigin }, pictures: 0, last: 0, gap: 0, smooth: 0 };
 window.bench = bench;
 
 /** Takes down when something happened first. */
 bench.mark = (what) => (bench.at[what] ??= now());
 
-bench.camera = () => navigator.mediaDevices.getUserMedia({ video: { width: 320, height: 240, frameRate: 30 }, audio: true });
+bench.camera = async () => {
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 320, height: 240, frameRate: 30 }, audio: true });
+  bench.mark("camera");
+  return stream;
+};
 
 /** Shows the other side's stream, and watches its pictures. */
 bench.show = (stream) => {
@@ -37,7 +41,7 @@ bench.pause = (ms) => {
 };
 
 /** From here on gap is the longest pause between two pictures, one that lasts still included. */
-bench.watch = () => Object.assign(bench, { gap: 0, smooth: 0, since: now() });
+bench.watch = () => Object.assign(bench, { gap: 0, smooth: 0 });
 bench.standing = () => ({ gap: Math.max(bench.gap, now() - bench.last), smooth: now() - bench.last > 250 ? 0 : bench.smooth });
 
 /** Keeps in at[what] when the first picture after t was shown. */

@@ -40,7 +40,7 @@ function met(id) {
   if (config.auto && config.caller) bench.call();
 }
 
-const camera = config.make ? null : bench.camera().then((s) => (bench.mark("camera"), stream = s));
+const camera = config.make ? null : bench.camera().then((s) => (stream = s));
 (async () => {
   bench.mark("script");
   ok(await k.init(config.cpCode, config.authKey, config.me));

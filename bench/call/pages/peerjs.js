@@ -12,6 +12,7 @@ peer.on("call", async (connection) => {
 });
 peer.on("open", () => {
   open = true;
+  bench.mark("registered");
   if (peer.lost) bench.mark("back");
   start();
 });

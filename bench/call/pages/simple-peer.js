@@ -18,7 +18,7 @@ const hear = () => {
 socket.onmessage = ({ data }) => {
   const message = JSON.parse(data);
   if (message.signal) early.push(message.signal);
-  else met = true;
+  else bench.mark("met"), (met = true);
   hear();
   start();
 };
