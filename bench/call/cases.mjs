@@ -106,9 +106,13 @@ export async function away(stage, contestant) {
   const pages = await calling(stage, contestant, { relayed });
   for (const p of pages) await p.evaluate(() => (delete bench.at.back, void bench.watch()));
   await stage.kill(contestant);
-  await pause(OUTAGE);
-  const seen = await Promise.all(pages.map((p) => p.evaluate(() => bench.standing())));
-  await stage.restart(contestant);
+  let seen;
+  try {
+    await pause(OUTAGE);
+    seen = await Promise.all(pages.map((p) => p.evaluate(() => bench.standing())));
+  } finally {
+    await stage.restart(contestant); // those who come after need it, whatever happened here
+  }
   const again = now();
   const after = async (what) => Math.max(0, ...(await Promise.all(pages.map((p) => marked(p, what, 15_000)))).map((t) => t - again));
   if (!relayed) return { freeze: Math.max(...seen.map((s) => s.gap)), back: await after("back") };
