@@ -33,7 +33,7 @@ export class Knowledgetalk extends EventTarget {
       signal: (from, signal) => peers.handleSignal(from, signal),
       subscribe: (from, type) => feeds.handleWish(from, type),
       wire: (message) => this.wire.fire('knowledgetalk', message),
-      online: (up) => this.wire.fire(up ? 'connect' : 'disconnect', undefined),
+      online: (up) => (up || peers.handleOffline(), this.wire.fire(up ? 'connect' : 'disconnect', undefined)),
       resumed: () => peers.handleResumed(),
       lost: () => (peers.handleLost(), feeds.handleLost()),
       entered: (members) => this.entered([...members]),

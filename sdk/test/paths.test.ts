@@ -150,6 +150,29 @@ describe('without the server', () => {
     expect(sent.map((m) => m.eventOp)).toContain('sdp');
   });
 
+  it('what is half made is said again over the data channel, once it is known that the server is away', async () => {
+    void paths.publish('cam', stream());
+    await settled();
+    const first = FakeConnection.made[0]!;
+    await stand(first);
+    await settled();
+    const second = FakeConnection.made[1]!;
+    expect(sent.at(-1)).toMatchObject({ eventOp: 'sdp', link: 'standby' });
+    online = false;
+    paths.offline();
+    await settled();
+    expect(carried(first, 'standby')).toHaveLength(1);
+    const { gen, n } = sent.at(-1) as Extract<Signal, { eventOp: 'sdp' }>;
+    first.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'sdp', gen, n, link: 'standby', sdp: { type: 'answer', sdp: 'theirs' } }) });
+    await settled();
+    second.find('1');
+    await vi.advanceTimersByTimeAsync(20);
+    paths.offline();
+    await settled();
+    const candidates = (first.channel.sent as Record<string, unknown>[]).filter((m) => m.eventOp === 'candidate');
+    expect(candidates).toEqual(Array(2).fill(expect.objectContaining({ link: 'standby', candidates: [{ candidate: '1' }] })));
+  });
+
   it('what its socket took with it goes over the data channel', async () => {
     const { first } = await call();
     lost = true;

@@ -127,6 +127,12 @@ export class Paths {
     this.mend();
   }
 
+  /** What a data channel can carry does not wait for the server: a second connection half made, or a restart unanswered. */
+  offline(): void {
+    if (this.main.ready) this.spare?.resumed();
+    if (this.main.ready || this.spare?.ready) this.main.resumed();
+  }
+
   /** Another network is in use: what was found in the old one may still work, but something better is looked for at once. */
   network(): void {
     this.main.regather();

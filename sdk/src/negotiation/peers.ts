@@ -124,6 +124,11 @@ export class Peers {
     this.warm();
   }
 
+  /** The server is away: what it was to pass on last may have gone down with the socket. */
+  handleOffline(): void {
+    for (const pair of this.pairs.values()) if (pair instanceof Paths) pair.offline();
+  }
+
   handleResumed(): void {
     for (const pair of this.pairs.values()) pair.resumed();
   }
