@@ -6,11 +6,9 @@
 
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { direct, inCall, session, settled } from './lib/homes.mjs';
-import { labMissing } from './lib/lab.mjs';
+import { cut, labMissing, mend, nft, readdress, run } from './lib/lab.mjs';
 import { paint } from './lib/media.mjs';
-import { PATH } from './lib/process.mjs';
 import { until } from './lib/wait.mjs';
 import { SOAK } from './lib/work.mjs';
 
@@ -71,7 +69,7 @@ for (const oneWay of [false, true]) {
     await overRelay(both);
     const seconds = SOAK ? 30 : 5;
     await Promise.all([watched(p, seconds * FPS), watched(q, seconds * FPS)]);
-    mend(...(oneWay ? [lab.a] : [lab.a, lab.b]));
+    mend(lab.a, lab.b);
     await home(both);
     // A request for a key frame may have died with the path: it is not waited for.
     for (const [i, count] of (await keys()).entries()) assert.ok(count > before[i], 'a key frame when the path lives again');
@@ -158,7 +156,7 @@ survives('the server is killed and starts again: a relayed call comes back with 
   });
 
 survives('a laptop sleeps for ten seconds', {}, async ({ lab, q }) => {
-  const pids = execFileSync('ip', ['netns', 'pids', lab.a.ns], { env: { ...process.env, PATH }, encoding: 'utf8' }).trim().split(/\s+/).map(Number);
+  const pids = run(['ip', 'netns', 'pids', lab.a.ns]).trim().split(/\s+/).map(Number);
   assert.ok(pids.length > 1);
   for (const pid of pids) process.kill(pid, 'SIGSTOP');
   try {
@@ -224,20 +222,10 @@ async function home(both) {
   }
 }
 
-/** Gives a client another address of its network, as a new lease would. */
-function readdress(ns) {
-  const ip = (...args) => execFileSync('ip', ['-n', ns, ...args], { env: { ...process.env, PATH }, encoding: 'utf8' });
-  const [, dev, address] = /^\d+: (\S+) +inet (\S+) /m.exec(ip('-o', '-4', 'addr', 'show', 'scope', 'global'));
-  const [, gateway] = /^default via (\S+)/m.exec(ip('-4', 'route'));
-  ip('addr', 'del', address, 'dev', dev);
-  ip('addr', 'add', address.replace(/\d+\//, '77/'), 'dev', dev);
-  ip('route', 'replace', 'default', 'via', gateway);
-}
-
 /** Forgets a NAT's mappings and makes new ones at other ports, among which no client's own are: those would be kept. */
 function rebind(ns) {
   nft(ns, 'table ip ports { chain after { type nat hook postrouting priority srcnat - 1; oifname "wan" meta l4proto { tcp, udp } masquerade to :20000-29999; }\n}');
-  execFileSync('ip', ['netns', 'exec', ns, 'conntrack', '-F'], { env: { ...process.env, PATH }, stdio: 'ignore' });
+  run(['ip', 'netns', 'exec', ns, 'conntrack', '-F'], { stdio: 'ignore' });
 }
 
 /** In the page: shows a user's camera and keeps the longest time between two pictures in `gap`. */
@@ -259,9 +247,3 @@ async function watched(p, more = 20) {
   const now = await p.evaluate(() => window.pictures ?? 0);
   await p.until('showing pictures', (n) => (window.pictures ?? 0) >= n, now + more);
 }
-
-const nft = (ns, rules) => execFileSync('ip', ['netns', 'exec', ns, 'nft', '-f', '-'], { input: rules, env: { ...process.env, PATH } });
-/** Nothing passes between two homes any more; what comes from the server does. */
-const cut = (a, b, oneWay) => (oneWay ? [[a, b]] : [[a, b], [b, a]]).forEach(([x, y]) => nft(x.ns,
-  `table ip cut { chain arriving { type filter hook input priority 0; ip saddr ${y.public} drop; }\n}`));
-const mend = (...ends) => ends.forEach(({ ns }) => nft(ns, 'delete table ip cut'));

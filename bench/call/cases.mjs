@@ -1,9 +1,8 @@
 // What is measured of a call, one run at a time. Every run opens pages of its own; results are in milliseconds, Infinity for what has not
 // come within the limit.
 
-import { execFileSync } from "node:child_process";
 import { setTimeout as pause } from "node:timers/promises";
-import { PATH } from "../../e2e/lib/process.mjs";
+import { cut as part, mend, readdress } from "../../e2e/lib/lab.mjs";
 import { until } from "../../e2e/lib/wait.mjs";
 
 /** Pages are left alone for so long before a call, and calls before something happens to them. */
@@ -63,20 +62,14 @@ async function standstill(pages, event, limit) {
   return { freeze: over ? Math.max(...seen.map((s) => s.gap)) : Infinity };
 }
 
-const nft = (ns, rules) => execFileSync("ip", ["netns", "exec", ns, "nft", "-f", "-"], { input: rules, env: { ...process.env, PATH } });
-
 /** The direct path dies; what comes from the server, and so from its relay, arrives. */
 export async function cut(stage, contestant) {
   const { a, b } = stage.lab;
   const pages = await calling(stage, contestant);
   try {
-    return await standstill(pages, () => {
-      for (const [x, y] of [[a, b], [b, a]]) {
-        nft(x.ns, `table ip cut { chain arriving { type filter hook input priority 0; ip saddr ${y.public} drop; }\n}`);
-      }
-    }, 20_000);
+    return await standstill(pages, () => part(a, b), 20_000);
   } finally {
-    for (const { ns } of [a, b]) nft(ns, "table ip cut\ndelete table ip cut");
+    mend(a, b);
   }
 }
 
@@ -84,15 +77,6 @@ export async function cut(stage, contestant) {
 export async function address(stage, contestant) {
   const pages = await calling(stage, contestant);
   return standstill(pages, () => readdress(stage.lab.a.ns), 20_000);
-}
-
-function readdress(ns) {
-  const ip = (...args) => execFileSync("ip", ["-n", ns, ...args], { env: { ...process.env, PATH }, encoding: "utf8" });
-  const [, device, old] = /^\d+: (\S+) +inet (\S+) /m.exec(ip("-o", "-4", "addr", "show", "scope", "global"));
-  const [, gateway] = /^default via (\S+)/m.exec(ip("-4", "route"));
-  ip("addr", "del", old, "dev", device);
-  ip("addr", "add", old.replace(/\.\d+\//, old.includes(".77/") ? ".78/" : ".77/"), "dev", device);
-  ip("route", "replace", "default", "via", gateway);
 }
 
 const OUTAGE = 20_000;

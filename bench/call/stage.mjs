@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Chromium } from "../../e2e/lib/chromium.mjs";
-import { Lab } from "../../e2e/lib/lab.mjs";
+import { ALLOW, Lab } from "../../e2e/lib/lab.mjs";
 import { Process } from "../../e2e/lib/process.mjs";
 import { Server } from "../../e2e/lib/server.mjs";
 import { IEUM, folder } from "../../e2e/lib/work.mjs";
@@ -16,8 +16,6 @@ const here = dirname(fileURLToPath(import.meta.url));
 /** For so long browsers are left alone before they load pages whose loading is measured. */
 const IDLE = 700;
 const PORT = { ieum: 8080, peerjs: 9000, relay: 3479 };
-// The laboratory's addresses are of the documentation ranges, which the relay refuses unless told otherwise.
-const ALLOW = ["198.51.100.0/24", "203.0.113.0/24"].flatMap((net) => ["--relay-allow-peer", net]);
 
 export class Stage {
   #ends = [];

@@ -7,7 +7,7 @@ import { authority } from './ca.mjs';
 import { Chromium } from './chromium.mjs';
 import { Firefox } from './firefox.mjs';
 import { send, together } from './call.mjs';
-import { Lab } from './lab.mjs';
+import { ALLOW, Lab } from './lab.mjs';
 import { Server } from './server.mjs';
 import { leaks, servePages } from './stage.mjs';
 import { until } from './wait.mjs';
@@ -18,8 +18,6 @@ const PAGES = 80;
 const LISTEN = 443;
 // Browsers connect TURN over TLS to a name.
 const NAME = 'calls.example';
-// The laboratory's addresses are of the documentation ranges, which the relay refuses unless told otherwise.
-const ALLOW = ['198.51.100.0/24', '203.0.113.0/24', '2001:db8::/32'].flatMap((net) => ['--relay-allow-peer', net]);
 
 /** What settled() is to wait for: a path of these kinds without the relay. */
 export const direct = (...types) => ({ relayed: 0, types });

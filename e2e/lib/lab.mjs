@@ -7,6 +7,35 @@ import { PATH, Process } from './process.mjs';
 import { NETLAB } from './work.mjs';
 import { within } from './wait.mjs';
 
+/** The laboratory's addresses are of the documentation ranges, which the relay refuses unless told otherwise. */
+export const ALLOW = ['198.51.100.0/24', '203.0.113.0/24', '2001:db8::/32'].flatMap((net) => ['--relay-allow-peer', net]);
+
+/** Runs a program of the system to its end and returns what it says. */
+export const run = ([program, ...args], options) => execFileSync(program, args, { env: { ...process.env, PATH }, encoding: 'utf8', ...options });
+
+/** Has rules taken in a namespace. */
+export const nft = (ns, rules) => run(['ip', 'netns', 'exec', ns, 'nft', '-f', '-'], { input: rules });
+
+/** Nothing passes between two homes any more, or nothing from b to a; what comes from the server does. */
+export function cut(a, b, oneWay = false) {
+  for (const [x, y] of oneWay ? [[a, b]] : [[a, b], [b, a]]) {
+    nft(x.ns, `table ip cut { chain arriving { type filter hook input priority 0; ip saddr ${y.public} drop; }\n}`);
+  }
+}
+
+/** Whatever was cut passes again. */
+export const mend = (...ends) => ends.forEach(({ ns }) => nft(ns, 'table ip cut\ndelete table ip cut'));
+
+/** Gives a client another address of its network, as a new lease would: each time the other one of two. */
+export function readdress(ns) {
+  const ip = (...args) => run(['ip', '-n', ns, ...args]);
+  const [, device, old] = /^\d+: (\S+) +inet (\S+) /m.exec(ip('-o', '-4', 'addr', 'show', 'scope', 'global'));
+  const [, gateway] = /^default via (\S+)/m.exec(ip('-4', 'route'));
+  ip('addr', 'del', old, 'dev', device);
+  ip('addr', 'add', old.replace(/\.\d+\//, old.includes('.77/') ? '.78/' : '.77/'), 'dev', device);
+  ip('route', 'replace', 'default', 'via', gateway);
+}
+
 /**
  * Why the laboratory cannot stand here; null when it can. As root on Linux it must: what is missing there is a fault, not an excuse.
  */
@@ -15,7 +44,7 @@ export function labMissing() {
   if (process.geteuid() !== 0) return 'network namespaces need root';
   for (const tool of ['ip', 'nft']) {
     try {
-      execFileSync('sh', ['-c', `command -v ${tool}`], { env: { ...process.env, PATH }, stdio: 'ignore' });
+      run(['sh', '-c', `command -v ${tool}`], { stdio: 'ignore' });
     } catch {
       throw new Error(`${tool} is missing; install what e2e/packages.txt lists`);
     }
