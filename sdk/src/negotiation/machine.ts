@@ -471,15 +471,15 @@ class Turn {
     // Where the connection is up, only the other side has lost it: that says nothing about the next time here.
     const count = link === 'connected' ? 0 : restarts + 1;
     if (!creator) {
-      this.set({ restarts: count, asking: true, repeats: 0 });
+      this.set({ restarts: count, asking: true });
       this.ask();
+      this.again();
     } else if (stood) {
       this.offerRestart(count);
     } else {
       if (restarts === 0) this.generation(1);
       return;
     }
-    this.timerOn('repeat');
     this.timerOn('connect');
   }
 

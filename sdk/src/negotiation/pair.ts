@@ -1,7 +1,7 @@
 import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
 import { isHidden } from '../global';
-import { readSignal, type Signal } from '../signaling/messages';
+import { negotiates, readSignal, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
 import { Liveness } from './liveness';
 import { initial, step, type Effect, type Event, type State, type TimerName } from './machine';
@@ -42,6 +42,9 @@ export interface PairHooks {
   alive(): void;
 }
 
+/** What is done in turn: what the machine wants, and key frames, of which it knows nothing. */
+type Step = Effect | { do: 'refresh' };
+
 interface Waiter {
   promise: Promise<boolean>;
   resolve(ok: boolean): void;
@@ -53,7 +56,7 @@ export class Pair {
   private state: State;
   private peer: Peer | null = null;
   private trickle: Trickle | null = null;
-  private readonly queue: Effect[] = [];
+  private readonly queue: Step[] = [];
   private running = false;
   private disposed = false;
   private reported: PeerStateEvent['state'] | '' = '';
@@ -62,8 +65,6 @@ export class Pair {
   private regathered = false;
   /** Nothing is sent here although it is published: it goes another way. */
   private held = false;
-  /** What is attached next begins with a key frame: its encoder may go on where it stopped. */
-  private renew = false;
   private readonly liveness: Liveness;
   private readonly outgoing: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
   private readonly waiters = new Map<MediaType, Waiter>();
@@ -109,7 +110,6 @@ export class Pair {
   hold(on: boolean): void {
     if (this.held === on) return;
     this.held = on;
-    this.renew = !on;
     for (const type of TYPES) this.queue.push({ do: 'attach', type });
     void this.run();
   }
@@ -119,8 +119,10 @@ export class Pair {
     this.feed({ kind: 'regather' });
   }
 
+  /** Begins with a key frame once what is to be attached is there: its encoder may go on where it stopped, which the other side need not have. */
   refresh(): void {
-    this.peer?.refresh().catch(() => undefined);
+    this.queue.push({ do: 'refresh' });
+    void this.run();
   }
 
   /** A publishP2P is waiting for its outcome. */
@@ -215,7 +217,7 @@ export class Pair {
   }
 
   /** Synchronous where nothing has to be waited for, so that what belongs together happens in one turn. */
-  private perform(effect: Effect): Promise<void> | void {
+  private perform(effect: Step): Promise<void> | void {
     const peer = this.peer;
     switch (effect.do) {
       case 'open': return this.open(effect.gen, effect.creator);
@@ -230,7 +232,8 @@ export class Pair {
         return;
       }
       case 'recandidate': return this.trickle?.again();
-      case 'attach': return peer ? this.attach(peer, effect.type) : undefined;
+      case 'attach': return peer?.attach(effect.type, this.attachable(effect.type));
+      case 'refresh': return peer?.refresh().catch(() => undefined);
       case 'send': return this.send(effect.signal, effect.byChannel);
       case 'timer': return this.setTimer(effect.name, effect.on);
       case 'stream': return this.hooks.stream(effect.type, peer?.tracks(effect.type, effect) ?? []);
@@ -312,14 +315,6 @@ export class Pair {
     return peer.add(list.filter((candidate) => !late.includes(candidate)));
   }
 
-  private async attach(peer: Peer, type: MediaType): Promise<void> {
-    const stream = this.attachable(type);
-    await peer.attach(type, stream);
-    if (!this.renew || !stream) return;
-    await peer.refresh().catch(() => undefined);
-    if (this.queue.length === 0) this.renew = false;
-  }
-
   private async attachAll(peer: Peer): Promise<void> {
     await Promise.all(TYPES.map((type) => peer.attach(type, this.attachable(type))));
   }
@@ -354,7 +349,7 @@ export class Pair {
     }
     const signal = typeof message === 'object' && message !== null ? readSignal(message as Record<string, unknown>) : undefined;
     if (!signal) return;
-    if (signal.eventOp === 'sdp' || signal.eventOp === 'candidate') this.hooks.carried(signal);
+    if (negotiates(signal)) this.hooks.carried(signal);
     else this.feed({ kind: 'signal', signal, byChannel: true });
   }
 

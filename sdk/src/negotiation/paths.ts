@@ -1,6 +1,6 @@
 import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
-import type { Signal } from '../signaling/messages';
+import { negotiates, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
 import { Pair, type PairHooks } from './pair';
 
@@ -152,7 +152,7 @@ export class Paths {
    * channel on which something gets through. They may overtake others then; the machine tells them apart by their numbers, and repeats.
    */
   private async send(signal: Signal): Promise<string> {
-    if (signal.eventOp !== 'sdp' && signal.eventOp !== 'candidate') return this.hooks.send(signal);
+    if (!negotiates(signal)) return this.hooks.send(signal);
     const carry = () => this.main.carry(signal) || (this.spare?.carry(signal) ?? false);
     if ((this.serverless || !this.hooks.online()) && carry()) return '200';
     const code = await this.hooks.send(signal);
@@ -173,7 +173,7 @@ export class Paths {
   private make(): Pair {
     const spare = new Pair(this.me, this.other, {
       // Publications go over its own data channel alone: over the server they would be taken for those of the first one.
-      send: async (signal) => (signal.eventOp === 'sdp' || signal.eventOp === 'candidate' ? this.send({ ...signal, link: 'standby' }) : '200'),
+      send: async (signal) => (negotiates(signal) ? this.send({ ...signal, link: 'standby' }) : '200'),
       iceServers: () => this.hooks.iceServers(),
       apart: () => false,
       stream: (type, tracks) => this.show('spare', type, tracks),
@@ -213,11 +213,11 @@ export class Paths {
   private leave(): void {
     if (!this.spare?.ready) return;
     this.away = true;
-    this.spare.hold(false);
     for (const type of TYPES) {
       const stream = this.main.sending(type);
       if (stream) void this.spare.publish(type, stream);
     }
+    this.spare.refresh();
     this.main.hold(true);
   }
 
@@ -242,6 +242,5 @@ export class Paths {
     this.away = false;
     this.main.hold(false);
     for (const type of TYPES) this.spare?.unpublish(type);
-    this.spare?.hold(true);
   }
 }

@@ -119,6 +119,10 @@ function isPush(m: Json): m is Push {
   return roster && (isCount(m.seq) || (m.type !== 'join' && m.type !== 'leave'));
 }
 
+/** What makes a connection, as against what is said of what it carries. */
+export const negotiates = (signal: Signal): signal is Extract<Signal, { eventOp: 'sdp' | 'candidate' }> =>
+  signal.eventOp === 'sdp' || signal.eventOp === 'candidate';
+
 /** Reads a message of a peer, whichever way it came. Undefined when it is not understood. */
 export function readSignal(m: Json): Signal | undefined {
   const gen = isCount(m.gen) ? m.gen : 0;
