@@ -49,8 +49,7 @@ func (b *benchSignalCmd) Run(c *console) error {
 		return b.mix(c)
 	}
 	cfg := load.SignalConfig{
-		Protocol: b.Protocol, URL: b.URL, Conns: b.Conns, Pairs: min(b.Pairs, b.Conns/2), Messages: b.Messages, Size: b.Size, PID: b.PID,
-		Insecure: b.Insecure, Sources: b.Sources,
+		Target: b.target(), Protocol: b.Protocol, Pairs: min(b.Pairs, b.Conns/2), Messages: b.Messages,
 	}
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -78,11 +77,14 @@ func (b *benchSignalCmd) Run(c *console) error {
 	return nil
 }
 
+func (b *benchSignalCmd) target() load.Target {
+	return load.Target{URL: b.URL, Insecure: b.Insecure, Conns: b.Conns, Size: b.Size, PID: b.PID, Sources: b.Sources}
+}
+
 // mix prints one line of JSON, and fails when something was wrong.
 func (b *benchSignalCmd) mix(c *console) error {
 	cfg := load.MixConfig{
-		URL: b.URL, Insecure: b.Insecure, Conns: b.Conns, Rate: b.Rate, Joins: b.Joins, Duration: b.Duration, Size: b.Size, Sources: b.Sources,
-		PID: b.PID, Admin: b.Admin,
+		Target: b.target(), Rate: b.Rate, Joins: b.Joins, Duration: b.Duration, Admin: b.Admin,
 	}
 	if b.Disturb {
 		cfg.Disturb, cfg.HalfOpen, cfg.Herd, cfg.Disturber = true, b.HalfOpen, b.Herd, disturber

@@ -2,8 +2,6 @@ package load
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -17,17 +15,10 @@ import (
 
 // MixConfig says what Mix does to a server. Fields with a default take it when zero.
 type MixConfig struct {
-	URL             string  // ws://host:port/path, or wss://
-	Insecure        bool    // wss: take any certificate
-	CpCode, AuthKey string  // the license
-	Conns           int     // connections, in rooms of two to eight
-	Rate            float64 // messages that members send, a second
-	Joins           float64 // members that leave and come again, a second; default a twentieth of Rate
-	Duration        time.Duration
-	Size            int // bytes of an offer, default 1500
-	Sources         int // loopback addresses that connections come from, in turn
-	Dials           int // rooms that are opened at once, default 16
-	PID             int // of the server; 0: its CPU and resident memory are not measured
+	Target           // Conns are in rooms of two to eight, Size is that of an offer
+	Rate     float64 // messages that members send, a second
+	Joins    float64 // members that leave and come again, a second; default a twentieth of Rate
+	Duration time.Duration
 	// Admin is where the server serves its metrics and profiles, http://host:port: what it holds after a garbage collection is read
 	// there, before and after the last two thirds of the load. Empty: that is not measured.
 	Admin string
@@ -38,9 +29,6 @@ type MixConfig struct {
 	HalfOpen, Herd int
 	// Disturber makes the command of a process that runs Disturb, for those others; nil: they are in this process.
 	Disturber func(context.Context) *exec.Cmd `json:"-"`
-
-	Stall  time.Duration // what takes longer is lost; default 10 s
-	Settle time.Duration // the longest wait for stable memory, default 30 s
 }
 
 // One in so many joins is that of a user who has gone altogether and logs in anew, and there is one lost connection for so many joins.
@@ -63,7 +51,7 @@ func (c MixConfig) Validate() error {
 			faults = append(faults, fmt.Errorf(format, args...))
 		}
 	}
-	needWebSocket(need, c.URL, c.Sources)
+	c.check(need)
 	if c.Admin != "" {
 		u, err := url.Parse(c.Admin)
 		need(err == nil && u.Scheme == "http" && u.Host != "", "admin: %q is not of the form http://host:port", c.Admin)
@@ -72,8 +60,6 @@ func (c MixConfig) Validate() error {
 	need(c.Rate >= 1 && c.Rate <= mixRateMost, "rate: must be 1 to %d messages a second", mixRateMost)
 	need(c.Joins >= 0 && c.Joins <= mixRateMost, "joins: must be 0 to %d a second", mixRateMost)
 	need(c.Duration >= time.Second && c.Duration <= 24*time.Hour, "duration: must be 1s to 24h")
-	need(c.Size == 0 || c.Size >= minSize && c.Size <= maxSize, "size: must be %d to %d bytes", minSize, maxSize)
-	need(c.PID >= 0 && c.Dials >= 0 && c.Stall >= 0 && c.Settle >= 0, "pid, dials, stall and settle must not be negative")
 	need(c.HalfOpen >= 0 && c.HalfOpen <= maxConns && c.Herd >= 0 && c.Herd <= maxConns, "half-open and herd: must be 0 to %d", maxConns)
 	need(c.Disturb || c.HalfOpen == 0 && c.Herd == 0, "half-open and herd: only those who disturb are so")
 	files := c.Conns
@@ -84,20 +70,9 @@ func (c MixConfig) Validate() error {
 }
 
 func (c *MixConfig) defaults() {
+	c.Target.defaults()
 	if c.Joins == 0 {
 		c.Joins = c.Rate / 20
-	}
-	if c.Size == 0 {
-		c.Size = 1500
-	}
-	if c.Dials == 0 {
-		c.Dials = 16
-	}
-	if c.Stall == 0 {
-		c.Stall = 10 * time.Second
-	}
-	if c.Settle == 0 {
-		c.Settle = 30 * time.Second
 	}
 }
 
@@ -234,8 +209,8 @@ func Mix(ctx context.Context, cfg MixConfig) (MixReport, error) {
 }
 
 func newMixer(cfg MixConfig) *mixer {
-	m := &mixer{cfg: cfg, dialer: &dialer{insecure: cfg.Insecure, sources: cfg.Sources}, epoch: time.Now(), server: process(cfg.PID)}
-	m.url, _ = url.Parse(cfg.URL) // Validate has seen it
+	m := &mixer{cfg: cfg, epoch: time.Now(), server: process(cfg.PID), name: runName()}
+	m.url, m.dialer = cfg.way()
 	m.moving = make(chan struct{}, movingMost)
 	m.times.Store(new(clocks))
 	m.pacer = pacer{now: m.now, nap: nap, stall: cfg.Stall, late: new(histogram)}
@@ -243,9 +218,6 @@ func newMixer(cfg MixConfig) *mixer {
 	m.bodies[kindAnswer] = []byte(`{"type":"answer","sdp":"` + sdp(cfg.Size-300) + `"}`)
 	m.bodies[kindCandidate] = []byte(`{"candidate":"candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 0.0.0.0 rport 0","sdpMid":"0","sdpMLineIndex":0}`)
 	m.bodies[kindChat] = []byte(` Good morning, can everybody hear me?`)
-	var b [4]byte
-	_, _ = rand.Read(b[:])            // never fails
-	m.name = hex.EncodeToString(b[:]) // ids of an earlier run may still be held
 	for i, n := range sizesFor(cfg.Conns) {
 		r := &mixRoom{mix: m, id: fmt.Sprintf("%s-%d", m.name, i)}
 		for j := range n {

@@ -109,7 +109,7 @@ func TestWhatCannotBeDoneIsGivenUpAndCounted(t *testing.T) {
 
 // silentRoom has three members inside, who have said what they are told to, without a server.
 func silentRoom(t *testing.T) *mixRoom {
-	m := newMixer(MixConfig{URL: "ws://127.0.0.1:1/signal", Conns: 3, Rate: 1, Joins: 1, Size: 1500})
+	m := newMixer(MixConfig{Target: Target{URL: "ws://127.0.0.1:1/signal", Conns: 3, Size: 1500}, Rate: 1, Joins: 1})
 	r := m.rooms[0]
 	if len(m.rooms) != 1 || len(r.users) != 3 {
 		t.Fatalf("%d rooms", len(m.rooms))
@@ -216,11 +216,11 @@ func TestWhatMessagesCarryIsJSON(t *testing.T) {
 }
 
 func TestMixAgainstNobodyAndWithFaults(t *testing.T) {
-	good := MixConfig{URL: "ws://127.0.0.1:1/signal", Conns: 2, Rate: 1, Duration: time.Second}
+	good := MixConfig{Target: Target{URL: "ws://127.0.0.1:1/signal", Conns: 2}, Rate: 1, Duration: time.Second}
 	if _, err := Mix(t.Context(), good); err == nil || !strings.Contains(err.Error(), "connect") {
 		t.Errorf("error %v", err)
 	}
-	err := MixConfig{URL: "x", Admin: "y", Conns: 1, Rate: 0, Joins: -1, Size: 10, PID: -1, Sources: -1}.Validate()
+	err := MixConfig{Target: Target{URL: "x", Conns: 1, Size: 10, PID: -1, Sources: -1}, Admin: "y", Rate: 0, Joins: -1}.Validate()
 	for _, want := range []string{"url:", "admin:", "conns:", "rate:", "joins:", "duration:", "size:", "pid,", "sources:"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("nothing of %s in %v", want, err)

@@ -112,12 +112,17 @@ func (p process) rss() (int, error) {
 	if p == 0 {
 		return 0, nil
 	}
-	name := fmt.Sprintf("/proc/%d/smaps_rollup", p)
+	return p.figure("smaps_rollup", parseRSS)
+}
+
+// figure reads one from a file that the kernel has for the process.
+func (p process) figure(file string, parse func(string) (int, error)) (int, error) {
+	name := fmt.Sprintf("/proc/%d/%s", p, file)
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return 0, err
 	}
-	n, err := parseRSS(string(b))
+	n, err := parse(string(b))
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", name, err)
 	}
@@ -184,18 +189,7 @@ func (w *window) add(v int) bool {
 }
 
 // files is how many files the process may have open. Every connection is one.
-func (p process) files() (int, error) {
-	name := fmt.Sprintf("/proc/%d/limits", p)
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return 0, err
-	}
-	n, err := parseFiles(string(b))
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
-	}
-	return n, nil
-}
+func (p process) files() (int, error) { return p.figure("limits", parseFiles) }
 
 func parseFiles(limits string) (int, error) {
 	for line := range strings.Lines(limits) {

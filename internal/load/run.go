@@ -2,8 +2,6 @@ package load
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"net/url"
 	"sync"
@@ -29,11 +27,9 @@ type run struct {
 }
 
 func newRun(cfg SignalConfig) *run {
-	r := &run{cfg: cfg, dialect: dialects[cfg.Protocol], dialer: &dialer{insecure: cfg.Insecure, sources: cfg.Sources}, epoch: time.Now(), finished: make(chan struct{}, max(1, cfg.Pairs))}
-	r.url, _ = url.Parse(cfg.URL) // Validate has seen it
-	var b [4]byte
-	_, _ = rand.Read(b[:])           // never fails
-	name := hex.EncodeToString(b[:]) // ids of an earlier run may still be held
+	r := &run{cfg: cfg, dialect: dialects[cfg.Protocol], epoch: time.Now(), finished: make(chan struct{}, max(1, cfg.Pairs))}
+	r.url, r.dialer = cfg.way()
+	name := runName()
 	r.pairs = make([]*pair, cfg.Conns/2)
 	for i := range r.pairs {
 		r.pairs[i] = newPair(r, fmt.Sprintf("%s-%d", name, i))

@@ -10,29 +10,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
-	"runtime"
 	"slices"
 	"time"
 )
 
 // SignalConfig says what load Signal makes. Fields with a default take it when zero.
 type SignalConfig struct {
-	Protocol        string // ieum (default), ieum-socketio, peerjs or socketio
-	URL             string // ws://host:port/path, or wss://
-	Insecure        bool   // wss: take any certificate
-	CpCode, AuthKey string // the license; ieum and ieum-socketio only
-	Conns           int    // connections: even, in rooms of two
-	Pairs           int    // rooms whose members pass messages, at most Conns/2
-	Messages        int    // deliveries to measure, after a fifth as many to warm up; 0: connections only
-	Size            int    // bytes of each message, default 1500
-	PID             int    // of the server; 0: its CPU and memory are not measured
-	Dials           int    // rooms that are opened at once, default 16
-	Sources         int    // loopback addresses that connections come from, in turn; at most one: what the system takes
-
-	Stall  time.Duration // without a delivery anywhere: what is in flight is lost; default 10 s
-	Settle time.Duration // the longest wait for stable memory, default 30 s
+	Target          // the license is for ieum and ieum-socketio only, Conns is even: rooms are of two
+	Protocol string // ieum (default), ieum-socketio, peerjs or socketio
+	Pairs    int    // rooms whose members pass messages, at most Conns/2; what they have in flight is lost when nothing is delivered anywhere for Stall
+	Messages int    // deliveries to measure, after a fifth as many to warm up; 0: connections only
 }
 
 // Bounds, so that a typing error does not eat the machine.
@@ -58,46 +45,18 @@ func (c SignalConfig) Validate() error {
 	}
 	_, known := dialects[c.Protocol]
 	need(known || c.Protocol == "", "protocol: %q is none of ieum, ieum-socketio, peerjs, socketio", c.Protocol)
-	needWebSocket(need, c.URL, c.Sources)
+	c.check(need)
 	need(c.Conns >= 2 && c.Conns <= maxConns && c.Conns%2 == 0, "conns: must be even, 2 to %d", maxConns)
 	need(c.Pairs >= 0 && c.Pairs <= c.Conns/2, "pairs: must be 0 to half of conns")
 	need(c.Messages >= 0 && c.Messages <= maxMessages, "messages: must be 0 to %d", maxMessages)
 	need(c.Messages == 0 || c.Pairs > 0, "pairs: at least one must pass the messages")
-	need(c.Size == 0 || c.Size >= minSize && c.Size <= maxSize, "size: must be %d to %d bytes", minSize, maxSize)
-	need(c.PID >= 0 && c.Dials >= 0 && c.Stall >= 0 && c.Settle >= 0, "pid, dials, stall and settle must not be negative")
 	return errors.Join(faults...)
 }
 
-// needWebSocket checks where connections go, and that they can come from so many addresses: a machine has many on loopback alone, and there
-// only on Linux without further ado.
-func needWebSocket(need func(ok bool, format string, args ...any), text string, sources int) {
-	u, err := url.Parse(text)
-	isWS := err == nil && (u.Scheme == "ws" || u.Scheme == "wss") && u.Host != ""
-	need(isWS, "url: %q is not of the form ws://host:port/path or wss://…", text)
-	need(sources >= 0 && sources <= maxSources, "sources: must be 0 to %d", maxSources)
-	if sources <= 1 || err != nil {
-		return
-	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	need(err == nil && ip.Is4() && ip.IsLoopback(), "sources: more than one needs a server at an address of 127.0.0.0/8, not at %q", u.Hostname())
-	need(runtime.GOOS == "linux", "sources: only Linux answers to all of 127.0.0.0/8")
-}
-
 func (c *SignalConfig) defaults() {
+	c.Target.defaults()
 	if c.Protocol == "" {
 		c.Protocol = "ieum"
-	}
-	if c.Size == 0 {
-		c.Size = 1500
-	}
-	if c.Dials == 0 {
-		c.Dials = 16
-	}
-	if c.Stall == 0 {
-		c.Stall = 10 * time.Second
-	}
-	if c.Settle == 0 {
-		c.Settle = 30 * time.Second
 	}
 }
 

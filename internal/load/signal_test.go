@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func config(s *fakeServer, protocol string) SignalConfig {
-	return SignalConfig{Protocol: protocol, URL: s.url, CpCode: "CODE", AuthKey: "KEY", Conns: 10, Pairs: 3, Messages: 101}
+	return SignalConfig{Target: Target{URL: s.url, CpCode: "CODE", AuthKey: "KEY", Conns: 10}, Protocol: protocol, Pairs: 3, Messages: 101}
 }
 
 func TestEveryProtocolDeliversItsShare(t *testing.T) {
@@ -172,7 +172,7 @@ func TestRefusedLoginEndsTheRun(t *testing.T) {
 func TestServerThatTakesNoWebSocketsEndsTheRun(t *testing.T) {
 	s := httptest.NewServer(http.NotFoundHandler())
 	defer s.Close()
-	cfg := SignalConfig{URL: "ws" + strings.TrimPrefix(s.URL, "http"), Conns: 2}
+	cfg := SignalConfig{Target: Target{URL: "ws" + strings.TrimPrefix(s.URL, "http"), Conns: 2}}
 	if _, err := Signal(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("error %v", err)
 	}
@@ -196,13 +196,13 @@ func TestCancelEndsTheRun(t *testing.T) {
 }
 
 func TestConfigFaultsAreReportedTogether(t *testing.T) {
-	err := SignalConfig{Protocol: "sip", URL: "http://x", Conns: 3, Pairs: 2, Messages: -1, Size: 10, PID: -1, Sources: 2}.Validate()
+	err := SignalConfig{Target: Target{URL: "http://x", Conns: 3, Size: 10, PID: -1, Sources: 2}, Protocol: "sip", Pairs: 2, Messages: -1}.Validate()
 	for _, want := range []string{"protocol:", "url:", "conns:", "pairs:", "messages:", "size:", "pid,", "sources:"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("nothing of %s in %v", want, err)
 		}
 	}
-	if err := (SignalConfig{URL: "ws://127.0.0.1:1/x", Conns: 2, Messages: 1}).Validate(); err == nil {
+	if err := (SignalConfig{Target: Target{URL: "ws://127.0.0.1:1/x", Conns: 2}, Messages: 1}).Validate(); err == nil {
 		t.Error("messages without a pair to pass them")
 	}
 }
