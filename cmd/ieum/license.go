@@ -149,11 +149,7 @@ type inspectCmd struct {
 
 // Run prints the claims.
 func (i *inspectCmd) Run(c *console) error {
-	token, err := tokenText(i.AuthKey)
-	if err != nil {
-		return err
-	}
-	claims, err := license.Inspect(token)
+	claims, err := inspect(i.AuthKey)
 	if err != nil {
 		return err
 	}
@@ -161,16 +157,16 @@ func (i *inspectCmd) Run(c *console) error {
 	return nil
 }
 
-// tokenText takes a token from the command line or from standard input.
-func tokenText(text string) (string, error) {
+// inspect reads a token from the command line or from standard input.
+func inspect(text string) (license.Claims, error) {
 	if text == "" || text == "-" {
 		var b bytes.Buffer
 		if _, err := b.ReadFrom(os.Stdin); err != nil {
-			return "", err
+			return license.Claims{}, err
 		}
 		text = b.String()
 	}
-	return strings.TrimSpace(text), nil
+	return license.Inspect(strings.TrimSpace(text))
 }
 
 type hashCmd struct {
@@ -180,11 +176,7 @@ type hashCmd struct {
 // Run prints the hash of the token as it is written, and beside it whose it is. A token with faults has a hash, too: the server that
 // takes it may know better, since such licenses can be listed.
 func (h *hashCmd) Run(c *console) error {
-	token, err := tokenText(h.AuthKey)
-	if err != nil {
-		return err
-	}
-	claims, err := license.Inspect(token)
+	claims, err := inspect(h.AuthKey)
 	if err != nil {
 		return err
 	}

@@ -288,22 +288,16 @@ func (m *mixer) connections(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cpu, err := m.server.cpu()
+	spent, took, err := m.server.during(func() error {
+		return each(ctx, m.cfg.Dials, len(m.rooms), func(ctx context.Context, i int) error { return m.rooms[i].fill(ctx) })
+	})
 	if err != nil {
 		return err
 	}
-	start := time.Now()
-	if err := each(ctx, m.cfg.Dials, len(m.rooms), func(ctx context.Context, i int) error { return m.rooms[i].fill(ctx) }); err != nil {
-		return err
-	}
-	m.report.ConnectSeconds = round(time.Since(start).Seconds())
+	m.report.ConnectSeconds = round(took.Seconds())
 	conns := float64(m.cfg.Conns)
 	if m.server != 0 {
-		after, err := m.server.cpu()
-		if err != nil {
-			return err
-		}
-		m.report.CPUPer1kConnect = ptr(round((after - cpu).Seconds() * 1000 / conns))
+		m.report.CPUPer1kConnect = ptr(round(spent.Seconds() * 1000 / conns))
 	}
 	if before == nil {
 		return nil

@@ -61,6 +61,21 @@ func parseCPU(stat []byte) (time.Duration, error) {
 	return sum, nil
 }
 
+// during runs f and tells what the process spent meanwhile, and how long that was.
+func (p process) during(f func() error) (spent, took time.Duration, err error) {
+	before, err := p.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	start := time.Now()
+	if err := f(); err != nil {
+		return 0, 0, err
+	}
+	took = time.Since(start)
+	after, err := p.cpu()
+	return after - before, took, err
+}
+
 // scheduled is the CPU time that the scheduler has given to the process's threads. It counts nanoseconds where cpu counts ticks,
 // but forgets a thread that has ended: it is for short measurements of servers that keep their threads.
 func (p process) scheduled() (time.Duration, error) {

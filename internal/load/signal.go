@@ -128,24 +128,16 @@ func (m *meter) connections(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cpu, err := m.server.cpu()
+	spent, took, err := m.server.during(func() error { return m.run.connect(ctx) })
 	if err != nil {
 		return err
 	}
-	start := time.Now()
-	if err := m.run.connect(ctx); err != nil {
-		return err
-	}
-	m.report.ConnectSeconds = round(time.Since(start).Seconds())
+	m.report.ConnectSeconds = round(took.Seconds())
 	if m.server == 0 {
 		return nil
 	}
-	after, err := m.server.cpu()
-	if err != nil {
-		return err
-	}
 	conns := float64(m.run.cfg.Conns)
-	m.report.CPUPer1kConnect = ptr(round((after - cpu).Seconds() * 1000 / conns))
+	m.report.CPUPer1kConnect = ptr(round(spent.Seconds() * 1000 / conns))
 	idle, stable, err := m.server.settle(ctx, m.run.cfg.Settle)
 	if err != nil {
 		return err
@@ -156,16 +148,7 @@ func (m *meter) connections(ctx context.Context) error {
 }
 
 func (m *meter) messages(ctx context.Context) error {
-	cpu, err := m.server.cpu()
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	if err := m.run.play(ctx, m.run.cfg.Messages); err != nil {
-		return err
-	}
-	took := time.Since(start).Seconds()
-	after, err := m.server.cpu()
+	spent, took, err := m.server.during(func() error { return m.run.play(ctx, m.run.cfg.Messages) })
 	if err != nil {
 		return err
 	}
@@ -174,13 +157,13 @@ func (m *meter) messages(ctx context.Context) error {
 	if len(latencies) == 0 {
 		return nil
 	}
-	m.report.PerSecond = round(float64(len(latencies)) / took)
+	m.report.PerSecond = round(float64(len(latencies)) / took.Seconds())
 	slices.Sort(latencies)
 	m.report.P50us, m.report.P99us = quantile(latencies, 0.5), quantile(latencies, 0.99)
 	if m.server == 0 {
 		return nil
 	}
-	m.report.CPUPerMillion = ptr(round((after - cpu).Seconds() * 1e6 / float64(len(latencies))))
+	m.report.CPUPerMillion = ptr(round(spent.Seconds() * 1e6 / float64(len(latencies))))
 	loaded, err := m.server.rss()
 	m.report.RSSLoadedKB = &loaded
 	return err
