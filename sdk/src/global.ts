@@ -98,13 +98,18 @@ export function watchPage(events: PageEvents): () => void {
   const gone = () => events.gone();
   const back = (event: PageTransitionEvent) => event.persisted && events.back();
   const wake = () => isHidden() || events.wake();
-  const network = () => {
-    wake();
-    events.network();
+  const network = () => events.network();
+  // Not everywhere, and not in TypeScript's own library. Desktops tell no type: there a change is mostly another estimate of the speed.
+  const connection = (target.navigator as Navigator & { connection?: EventTarget & { type?: string } } | undefined)?.connection;
+  let type = connection?.type;
+  const change = () => {
+    const before = type;
+    type = connection?.type;
+    // Where there is none, or was none, 'online' tells.
+    if (before === type || before === 'none' || type === 'none') wake();
+    else network();
   };
-  // Not everywhere, and not in TypeScript's own library.
-  const connection = (target.navigator as Navigator & { connection?: EventTarget } | undefined)?.connection;
-  connection?.addEventListener('change', network);
+  connection?.addEventListener('change', change);
   target.addEventListener('pagehide', gone);
   target.addEventListener('pageshow', back);
   target.addEventListener('online', network);
@@ -113,7 +118,7 @@ export function watchPage(events: PageEvents): () => void {
     target.removeEventListener('pagehide', gone);
     target.removeEventListener('pageshow', back);
     target.removeEventListener('online', network);
-    connection?.removeEventListener('change', network);
+    connection?.removeEventListener('change', change);
     target.document.removeEventListener('visibilitychange', wake);
   };
 }

@@ -38,7 +38,7 @@ export class Knowledgetalk extends EventTarget {
       lost: () => (peers.handleLost(), feeds.handleLost()),
       entered: (members) => this.entered([...members]),
       restored: () => (peers.handleRestored(), operations.restored(), feeds.restored(), void sharing.restored()),
-      network: () => (session.doubt(), peers.handleNetwork()),
+      network: () => (session.renew(), peers.handleNetwork()),
       left: (reason) => (peers.handleLeft(reason), operations.left(), feeds.left(), sharing.left(), talking.stop()),
     }, warmPeers ? [...FEATURES, WARM, ...(standby ? [STANDBY] : [])] : FEATURES);
     const request = (eventOp: string, fields?: Record<string, unknown>) => session.request(eventOp, fields);

@@ -222,9 +222,30 @@ describe('a dead socket', () => {
     await vi.advanceTimersByTimeAsync(LIMIT.doubt);
     expect(socket.closed).toBeUndefined();
     connection.doubt();
+    await vi.advanceTimersByTimeAsync(LIMIT.doubt - 1);
     connection.doubt();
-    await vi.advanceTimersByTimeAsync(LIMIT.doubt);
+    expect(socket.closed).toBeUndefined();
+    await vi.advanceTimersByTimeAsync(1);
     expect(socket.closed).toBe(4000);
+  });
+
+  it('of another network is not waited for', async () => {
+    connection.start();
+    const socket = await shake();
+    connection.renew();
+    expect(socket.closed).toBe(4000);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(FakeSocket.made).toHaveLength(2);
+    connection.renew(); // while it opens
+    await vi.advanceTimersByTimeAsync(0);
+    expect(FakeSocket.made).toHaveLength(3);
+    FakeSocket.last.die(1006);
+    connection.renew(); // while it waits
+    expect(FakeSocket.made).toHaveLength(4);
+    connection.stop();
+    connection.renew();
+    await vi.advanceTimersByTimeAsync(LIMIT.later);
+    expect(FakeSocket.made).toHaveLength(4);
   });
 
   it.each([[100, 700], [400, 1_000]])('with a round trip of %i ms is found after %i', async (rtt, limit) => {

@@ -36,19 +36,45 @@ it('does without a browser', () => {
   watchPage({ gone: () => undefined, back: () => undefined, wake: () => undefined, network: () => undefined })();
 });
 
-it('tells of another network, and listens no more when it is told so', () => {
-  const [online, connection] = [new EventTarget(), new EventTarget()];
-  const target = Object.assign(online, { navigator: { connection }, document: Object.assign(new EventTarget(), { visibilityState: 'visible' }) });
-  vi.stubGlobal('window', target);
-  const told: string[] = [];
-  const unwatch = watchPage({ gone: () => undefined, back: () => undefined, wake: () => told.push('wake'), network: () => told.push('network') });
-  online.dispatchEvent(new Event('online'));
-  connection.dispatchEvent(new Event('change'));
-  expect(told).toEqual(['wake', 'network', 'wake', 'network']);
-  unwatch();
-  online.dispatchEvent(new Event('online'));
-  connection.dispatchEvent(new Event('change'));
-  expect(told).toHaveLength(4);
+describe('the network', () => {
+  /** A page in a browser that tells these types of network, one after the other. */
+  const watched = (first?: string) => {
+    const connection = Object.assign(new EventTarget(), { type: first });
+    const target = Object.assign(new EventTarget(), { navigator: { connection }, document: Object.assign(new EventTarget(), { visibilityState: 'visible' }) });
+    vi.stubGlobal('window', target);
+    const told: string[] = [];
+    const unwatch = watchPage({ gone: () => undefined, back: () => undefined, wake: () => told.push('wake'), network: () => told.push('network') });
+    const online = () => target.dispatchEvent(new Event('online'));
+    const change = (type?: string) => {
+      connection.type = type;
+      connection.dispatchEvent(new Event('change'));
+    };
+    return { told, unwatch, online, change };
+  };
+
+  it('is another when it is back, or of another type', () => {
+    const { told, online, change } = watched('wifi');
+    change('cellular');
+    expect(told).toEqual(['network']);
+    change('none');
+    online();
+    change('wifi');
+    expect(told).toEqual(['network', 'wake', 'network', 'wake']);
+  });
+
+  it.each([undefined, 'wifi'])('is none for another estimate of its speed (type %s)', (type) => {
+    const { told, change } = watched(type);
+    change(type);
+    expect(told).toEqual(['wake']);
+  });
+
+  it('is not listened to when that is over', () => {
+    const { told, unwatch, online, change } = watched('wifi');
+    unwatch();
+    online();
+    change('cellular');
+    expect(told).toEqual([]);
+  });
 });
 
 it('does without storage where a page may not have it', () => {

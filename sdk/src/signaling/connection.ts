@@ -91,6 +91,7 @@ export class Connection {
   private retryTimer: Timer;
   private openTimer: Timer;
   private silenceTimer: Timer;
+  private silenceDue = 0;
   private idleTimer: Timer;
 
   constructor(
@@ -173,9 +174,15 @@ export class Connection {
   doubt(): void {
     if (this.state !== 'up') return this.wake();
     this.keepAlive();
-    clearTimeout(this.silenceTimer);
-    this.silenceTimer = undefined;
     this.expect(Math.min(LIMIT.doubtMost, LIMIT.doubt + 2 * this.rtt));
+  }
+
+  /** The device uses another network: a socket of the old one is dead, or will be, and a new one takes no longer than to find out. */
+  renew(): void {
+    if (this.state === 'stopped') return;
+    this.attempts = 0;
+    if (this.state === 'waiting') this.wake();
+    else this.abandon();
   }
 
   private connect(): void {
@@ -297,10 +304,12 @@ export class Connection {
     if (this.state === 'up') void this.request({ eventOp: 'keepAlive' });
   }
 
-  /** Arms the limit after which a silent socket counts as dead. */
+  /** Arms the limit after which a silent socket counts as dead, unless it does so earlier. */
   private expect(limit: number): void {
-    if (this.silenceTimer) return;
     const due = Date.now() + limit;
+    if (this.silenceTimer && this.silenceDue <= due) return;
+    clearTimeout(this.silenceTimer);
+    this.silenceDue = due;
     this.silenceTimer = setTimeout(() => {
       this.silenceTimer = undefined;
       // Far too late: the machine slept or the page was frozen, and the answer may lie unread. Give it one short turn.

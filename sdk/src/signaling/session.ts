@@ -93,6 +93,11 @@ export class Session {
     this.connection?.doubt();
   }
 
+  /** The device uses another network. */
+  renew(): void {
+    this.connection?.renew();
+  }
+
   emit(message: unknown): boolean {
     return this.connection?.emit(message) ?? false;
   }
