@@ -3,6 +3,14 @@
 export class FakeSender {
   track: MediaStreamTrack | null = null;
   transport: { state: string; onstatechange: (() => void) | null } | null = null;
+  /** Asked for. */
+  keyFrames = 0;
+  getParameters(): { encodings: object[] } {
+    return { encodings: [{ active: true }] };
+  }
+  async setParameters(_: object, options?: { encodingOptions?: { keyFrame: boolean }[] }): Promise<void> {
+    if (options?.encodingOptions?.[0]?.keyFrame) this.keyFrames++;
+  }
   async replaceTrack(track: MediaStreamTrack | null): Promise<void> {
     this.track = track;
   }
@@ -53,6 +61,8 @@ export class FakeConnection {
   candidates: unknown[] = [];
   /** Types of the candidates in use. */
   selected: { local: string; remote: string } | null = null;
+  /** Answers to checks of the pair in use; a browser may not count them. */
+  checksAnswered: number | undefined;
   private readonly dtls = { state: 'connected', onstatechange: null as (() => void) | null };
   private readonly transceivers: FakeTransceiver[] = [];
   private offers = 0;
@@ -91,7 +101,7 @@ export class FakeConnection {
     if (!this.selected) return new Map();
     return new Map<string, object>([
       ['T', { type: 'transport', selectedCandidatePairId: 'P' }],
-      ['P', { type: 'candidate-pair', localCandidateId: 'L', remoteCandidateId: 'R' }],
+      ['P', { type: 'candidate-pair', localCandidateId: 'L', remoteCandidateId: 'R', responsesReceived: this.checksAnswered }],
       ['L', { candidateType: this.selected.local }],
       ['R', { candidateType: this.selected.remote }],
     ]);

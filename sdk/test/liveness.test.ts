@@ -8,6 +8,7 @@ let hidden: { a: boolean; b: boolean };
 let delay: number;
 let idle: boolean;
 let beats: number;
+let checks: { selected: string; answers: Map<string, number> } | null;
 let a: Liveness;
 let b: Liveness;
 
@@ -19,7 +20,9 @@ const make = (name: 'a' | 'b', other: () => Liveness, open: () => boolean) => ne
   now: () => performance.now(),
   hidden: () => hidden[name],
   idle: () => idle,
+  checks: async () => (name === 'a' ? checks : null),
   dead: () => said.push(`${name} dead`),
+  stirs: () => said.push(`${name} stirs`),
   alive: () => said.push(`${name} alive`),
 });
 
@@ -31,6 +34,7 @@ beforeEach(() => {
   delay = 25;
   idle = false;
   beats = 0;
+  checks = null;
   a = make('a', () => b, () => !cut.ab);
   b = make('b', () => a, () => !cut.ba);
   a.start();
@@ -93,6 +97,56 @@ describe('a path', () => {
     cut = { ab: true, ba: true };
     a.start();
     await pass(60_000);
+    expect(said).toEqual([]);
+  });
+});
+
+describe('a dead path', () => {
+  const dies = async () => {
+    checks = { selected: 'p', answers: new Map([['p', 3], ['q', 8]]) };
+    await pass(2_000);
+    cut = { ab: true, ba: true };
+    await pass(2_000);
+    said = [];
+  };
+
+  it.each([
+    ['the pair in use', 'p', { p: 4, q: 8 }],
+    ['another that is in use by now', 'q', { p: 3, q: 9 }],
+    ['a new one', 'r', { p: 3, q: 8, r: 1 }],
+  ])('stirs when ICE has an answer on %s, and is dead until beats are answered', async (_, selected, counts) => {
+    await dies();
+    checks = { selected, answers: new Map(Object.entries(counts)) };
+    await pass(BEAT.every);
+    expect([said, a.dead]).toEqual([['a stirs'], true]);
+    await pass(2_000);
+    expect(said).toEqual(['a stirs']);
+    cut = { ab: false, ba: false };
+    await pass(10 * BEAT.every);
+    expect(said.slice(1).sort()).toEqual(['a alive', 'b alive']);
+  });
+
+  it.each([
+    ['an answer on a pair that is not in use', 'p', { p: 3, q: 9 }],
+    ['the use of a pair that had its answers before', 'q', { p: 3, q: 8 }],
+    ['a pair without an answer', 'r', { p: 3, q: 8, r: 0 }],
+    ['a browser that counts none', 'p', {}],
+  ])('does not stir for %s', async (_, selected, counts) => {
+    await dies();
+    checks = { selected, answers: new Map(Object.entries(counts)) };
+    await pass(2_000);
+    expect(said).toEqual([]);
+  });
+
+  it('is not asked about before, or any more', async () => {
+    checks = { selected: 'p', answers: new Map() };
+    const asked = vi.spyOn(a['hooks'], 'checks');
+    await pass(5_000);
+    expect(asked).not.toHaveBeenCalled();
+    await dies();
+    a.stop();
+    checks = { selected: 'p', answers: new Map([['p', 9]]) };
+    await pass(2_000);
     expect(said).toEqual([]);
   });
 });

@@ -20,6 +20,7 @@ let paths: Paths;
 const RELAY = [{ urls: ['turn:relay:3478?transport=udp'], username: 'u', credential: 'c' }];
 const stream = () => new FakeStream([track('audio'), track('video')]) as unknown as MediaStream;
 const tracks = (c: FakeConnection) => c.getTransceivers().map((t) => t.sender.track?.kind ?? null);
+const keyFrames = (c: FakeConnection) => c.getSenders()[1]!.keyFrames;
 const SENDING = ['audio', 'video', null, null];
 const SILENT = [null, null, null, null];
 
@@ -216,6 +217,39 @@ describe('a path that dies', () => {
     expect([tracks(first), tracks(second)]).toEqual([SENDING, SILENT]);
     expect(second.channel.sent.at(-1)).toMatchObject({ eventOp: 'unpublish', type: 'cam' });
     expect([states.slice(-2), paths.connection]).toEqual([['recovering path-dead', 'connected'], first]);
+  });
+
+  it('carries media again as soon as ICE has an answer, and is not looked for while its beats are under way', async () => {
+    const { first, second, cut, mend } = await call();
+    first.selected = { local: 'host', remote: 'host' };
+    first.checksAnswered = 7;
+    cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    const keys = keyFrames(first);
+    first.checksAnswered++;
+    await vi.advanceTimersByTimeAsync(100);
+    expect([tracks(first), tracks(second), states.at(-1)]).toEqual([SENDING, SENDING, 'connected']);
+    expect(keyFrames(first)).toBe(keys + 1);
+    const { length } = first.log;
+    await vi.advanceTimersByTimeAsync(PATHS.sign - 500);
+    expect(first.log).toHaveLength(length);
+    mend();
+    await vi.advanceTimersByTimeAsync(600 + PATHS.overlap);
+    expect([tracks(first), tracks(second), states.at(-1)]).toEqual([SENDING, SILENT, 'connected']);
+  });
+
+  it('whose one sign of life was the last is left again', async () => {
+    const { first, second, cut } = await call();
+    first.selected = { local: 'host', remote: 'host' };
+    first.checksAnswered = 7;
+    cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    first.checksAnswered++;
+    await vi.advanceTimersByTimeAsync(PATHS.sign + 200);
+    expect([tracks(first), tracks(second), states.slice(-3)]).toEqual([SILENT, SENDING, ['recovering path-dead', 'connected', 'recovering path-dead']]);
+    first.checksAnswered++;
+    await vi.advanceTimersByTimeAsync(100);
+    expect(tracks(first)).toEqual(SENDING);
   });
 
   it('that dies again meanwhile leaves the media where it is', async () => {

@@ -262,12 +262,22 @@ describe('a pair that is kept ready', () => {
     c.find('candidate:1 1 udp 1 0a1b.local 50000 typ host');
     c.selected = { local: 'srflx', remote: 'prflx' };
     await peers.publish('b', 'cam', stream());
-    await settled();
+    await vi.advanceTimersByTimeAsync(LIMIT.settle);
     expect(c.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
     const log = [...c.log];
     await peers.publish('b', 'cam', stream());
-    await settled();
+    await vi.advanceTimersByTimeAsync(LIMIT.settle);
     expect(c.log).toEqual(log);
+  });
+
+  it('does not, where a direct way is found a little later', async () => {
+    const c = await warmed();
+    c.find('candidate:1 1 udp 1 0a1b.local 50000 typ host');
+    c.selected = { local: 'relay', remote: 'relay' };
+    await peers.publish('b', 'cam', stream());
+    c.selected = { local: 'host', remote: 'prflx' };
+    await vi.advanceTimersByTimeAsync(LIMIT.settle);
+    expect(c.log).toEqual(['offer', 'remote answer']);
   });
 
   it.each([['host', 'host', '0a1b.local'], ['srflx', 'srflx', '192.168.0.2']])('leaves %s–%s found with %s alone', async (local, remote, address) => {
@@ -275,7 +285,7 @@ describe('a pair that is kept ready', () => {
     c.find(`candidate:1 1 udp 1 ${address} 50000 typ host`);
     c.selected = { local, remote };
     await peers.publish('b', 'cam', stream());
-    await settled();
+    await vi.advanceTimersByTimeAsync(LIMIT.settle);
     expect(c.log).toEqual(['offer', 'remote answer']);
   });
 

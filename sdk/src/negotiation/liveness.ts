@@ -19,13 +19,24 @@ export interface LivenessHooks {
   hidden(): boolean;
   /** Nothing depends on the path now. */
   idle(): boolean;
+  /** What ICE itself knows; null: there is no connection. */
+  checks(): Promise<Checks | null>;
   dead(): void;
+  /** A check of ICE was answered on a dead path, which beats will prove alive later; called again for later answers. */
+  stirs(): void;
   alive(): void;
+}
+
+/** Answers that ICE has had to its checks, by pair of candidates, and the pair in use. */
+export interface Checks {
+  selected: string;
+  answers: Map<string, number>;
 }
 
 /**
  * Whether packets pass both ways, known long before the browser says so: beats on an unreliable channel, answered as they arrive. Nothing
- * is concluded before the other side has answered once.
+ * is concluded before the other side has answered once. SCTP, which carries them, waits up to 3 s after a path that lost everything has
+ * come back (its retransmission timer backs off): the answers to the checks of ICE come first.
  */
 export class Liveness {
   private timer: ReturnType<typeof setInterval> | undefined;
@@ -38,6 +49,9 @@ export class Liveness {
   private isDead = false;
   private answers = 0;
   private otherHidden = false;
+  /** Of the dead path, as last seen. */
+  private answered: Map<string, number> | null = null;
+  private looking = false;
 
   private idle = false;
   private ticks = 0;
@@ -73,11 +87,11 @@ export class Liveness {
       this.hooks.send(`echo ${n}`);
     } else if (what === 'echo') {
       const at = this.sent.get(n);
-      if (at !== undefined) this.answered(n, at);
+      if (at !== undefined) this.echoed(n, at);
     }
   }
 
-  private answered(n: number, at: number): void {
+  private echoed(n: number, at: number): void {
     const now = this.hooks.now();
     for (const key of this.sent.keys()) if (key <= n) this.sent.delete(key);
     this.heardAt = now;
@@ -102,9 +116,24 @@ export class Liveness {
     const limit = Math.max(this.hooks.hidden() || this.otherHidden ? BEAT.hidden : BEAT.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
     if (!this.known || now - this.heardAt <= limit) return;
     this.answers = 0;
-    if (this.isDead) return;
-    this.isDead = true;
-    this.hooks.dead();
+    if (!this.isDead) {
+      this.isDead = true;
+      this.answered = null;
+      this.hooks.dead();
+    }
+    void this.look();
+  }
+
+  private async look(): Promise<void> {
+    if (this.looking) return;
+    this.looking = true;
+    const checks = await this.hooks.checks();
+    this.looking = false;
+    if (!checks || !this.isDead || this.timer === undefined) return;
+    const { selected, answers } = checks;
+    const before = this.answered;
+    this.answered = answers;
+    if (before && (answers.get(selected) ?? 0) > (before.get(selected) ?? 0)) this.hooks.stirs();
   }
 
   private beat(): void {

@@ -23,6 +23,8 @@ export const LIMIT = {
   againMost: 40_000,
   /** So much later private addresses of another network are tried. */
   late: 300,
+  /** ICE may pass through worse ways before it uses the best one. */
+  settle: 1_000,
 };
 
 export interface PairHooks {
@@ -39,6 +41,8 @@ export interface PairHooks {
   carried(signal: Signal): void;
   /** Nothing comes through any more, in one direction at least; and again. */
   dead(): void;
+  /** Something is heard of a dead path again; it may carry. */
+  stirs(): void;
   alive(): void;
 }
 
@@ -77,7 +81,9 @@ export class Pair {
       now: () => performance.now(),
       hidden: isHidden,
       idle: () => !TYPES.some((type) => this.state.local[type].on || this.state.remote[type].on),
+      checks: async () => this.peer?.checks() ?? null,
       dead: () => this.hooks.dead(),
+      stirs: () => this.hooks.stirs(),
       alive: () => this.hooks.alive(),
     });
     this.state = initial(me, other, Date.now());
@@ -270,16 +276,27 @@ export class Pair {
 
   /**
    * A connection made before the camera was allowed knows only hidden addresses, and gathers nothing new by itself. With the camera on, a
-   * way that is not direct within one network may have a better one: ICE is restarted behind it, once.
+   * way that is not direct within one network may have a better one: ICE is restarted behind it, once, unless a better way is found by itself:
+   * names of hidden addresses take a while to be resolved.
    */
   private improve(): void {
     const { peer } = this;
     if (!peer || !this.hidden || this.regathered || this.state.link !== 'connected' || !TYPES.some((type) => this.sending(type))) return;
     this.regathered = true;
-    void peer.path().then((path) => {
+    this.later(LIMIT.settle, async () => {
+      const path = await peer.path();
       if (this.peer !== peer || !path || (path.local === 'host' && path.remote !== 'srflx' && path.remote !== 'relay')) return;
       this.feed({ kind: 'regather' });
     });
+  }
+
+  /** Unless the connection is closed until then. */
+  private later(ms: number, what: () => Promise<void>): void {
+    const timer = setTimeout(() => {
+      this.late.delete(timer);
+      void what();
+    }, ms);
+    this.late.add(timer);
   }
 
   private async offer({ gen, n, restart }: Extract<Effect, { do: 'offer' }>): Promise<void> {
@@ -305,13 +322,7 @@ export class Pair {
   private candidates(peer: Peer, list: RTCIceCandidateInit[]): Promise<void> {
     if (!this.hooks.apart() || this.state.stood) return peer.add(list);
     const late = list.filter(isPrivate);
-    if (late.length) {
-      const timer = setTimeout(() => {
-        this.late.delete(timer);
-        void peer.add(late);
-      }, LIMIT.late);
-      this.late.add(timer);
-    }
+    if (late.length) this.later(LIMIT.late, () => peer.add(late));
     return peer.add(list.filter((candidate) => !late.includes(candidate)));
   }
 

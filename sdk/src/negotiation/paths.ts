@@ -4,7 +4,7 @@ import { negotiates, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
 import { Pair, type PairHooks } from './pair';
 
-export interface PathsHooks extends Omit<PairHooks, 'dead' | 'alive' | 'carried'> {
+export interface PathsHooks extends Omit<PairHooks, 'dead' | 'stirs' | 'alive' | 'carried'> {
   /** The server can be reached. */
   online(): boolean;
   /** A second connection may be kept with this user. */
@@ -17,6 +17,8 @@ export const PATHS = {
   /** Between attempts to find another path for the first connection: the first wait, doubled each time, and the longest. */
   retry: 2_000,
   retryMost: 16_000,
+  /** The same, when the first connection has given a sign of life: its beats may come so much later. */
+  sign: 4_000,
   /** Media goes both ways for so long before the second connection stops, so that the first one's picture is there when it is needed. */
   overlap: 700,
 };
@@ -37,6 +39,7 @@ export class Paths {
   private retry: ReturnType<typeof setTimeout> | undefined;
   private back: ReturnType<typeof setTimeout> | undefined;
   private preparing = false;
+  private stirring = false;
   /** What the other side said last came over a data channel: it may not reach the server. */
   private serverless = false;
   private disposed = false;
@@ -59,6 +62,7 @@ export class Paths {
       report: (state, reason) => (this.away ? undefined : this.report(state, reason)),
       carried: (signal) => this.carried(signal),
       dead: () => this.dead(),
+      stirs: () => this.stirs(),
       alive: () => this.alive(),
     });
   }
@@ -181,6 +185,7 @@ export class Paths {
       report: (state) => state === 'failed' && this.away && this.home(),
       carried: (signal) => this.carried(signal),
       dead: () => undefined,
+      stirs: () => undefined,
       alive: () => this.main.dead && this.leave(),
     }, true);
     spare.warm();
@@ -195,14 +200,26 @@ export class Paths {
 
   private dead(): void {
     clearTimeout(this.back);
-    this.report('recovering', 'path-dead');
     this.hooks.doubt();
     this.tried = 0;
     this.mend();
   }
 
+  /** Media does not wait for the proof that all is well, which may take three seconds; what goes over the second one goes on until then. */
+  private stirs(): void {
+    if (this.stirring) return;
+    this.stirring = true;
+    this.main.hold(false);
+    this.main.refresh();
+    if (this.connection) this.report('connected', '');
+    clearTimeout(this.retry);
+    this.retry = setTimeout(() => this.mend(), PATHS.sign);
+  }
+
   /** Again and again until it lives. */
   private mend(): void {
+    this.stirring = false;
+    this.report('recovering', 'path-dead');
     if (this.away) this.main.hold(true);
     else this.leave();
     this.main.regather();

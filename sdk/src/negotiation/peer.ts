@@ -1,6 +1,7 @@
 import type { MediaType } from '../../types/knowledgetalk';
 import { isFirefox } from '../global';
 import { BEATS, CHANNEL, LAYOUT } from './layout';
+import type { Checks } from './liveness';
 
 export interface LinkHooks {
   link(state: RTCPeerConnectionState): void;
@@ -13,6 +14,17 @@ export interface PeerHooks extends LinkHooks {
   message(text: string): void;
   beating(open: boolean): void;
   beat(text: string): void;
+}
+
+/** What getStats() tells, by id. */
+type Stats = Map<string, Record<string, unknown>>;
+
+/** Its id; empty where the browser names none. */
+function selectedPair(stats: Stats): string {
+  const all = [...stats];
+  const named = all.find(([, { type, selectedCandidatePairId }]) => type === 'transport' && selectedCandidatePairId)?.[1].selectedCandidatePairId;
+  // Firefox has no statistics of transports: there the pair says so itself.
+  return (named as string | undefined) ?? all.find(([, { type, selected }]) => type === 'candidate-pair' && selected)?.[0] ?? '';
 }
 
 /** A connection as both kinds of clients have it. This file is the only place that names RTCPeerConnection. */
@@ -178,16 +190,26 @@ export class Peer extends Link {
 
   /** Types of the two candidates in use. Null: none are, or the browser does not say. */
   async path(): Promise<{ local: string; remote: string } | null> {
-    const stats = new Map<string, Record<string, unknown>>();
-    (await this.pc.getStats().catch(() => new Map())).forEach((entry: Record<string, unknown>, id: string) => stats.set(id, entry));
-    const all = [...stats.values()];
-    const selected = all.find(({ type, selectedCandidatePairId }) => type === 'transport' && selectedCandidatePairId)?.selectedCandidatePairId;
-    // Firefox has no statistics of transports: there the pair says so itself.
-    const pair = selected ? stats.get(selected as string) : all.find(({ type, selected: it }) => type === 'candidate-pair' && it);
+    const stats = await this.stats();
+    const pair = stats.get(selectedPair(stats));
     const end = (id: unknown) => stats.get(id as string)?.candidateType as string | undefined;
     const local = end(pair?.localCandidateId);
     const remote = end(pair?.remoteCandidateId);
     return local && remote ? { local, remote } : null;
+  }
+
+  async checks(): Promise<Checks> {
+    const stats = await this.stats();
+    const answers = new Map<string, number>();
+    // Firefox counts none.
+    for (const [id, { responsesReceived }] of stats) if (typeof responsesReceived === 'number') answers.set(id, responsesReceived);
+    return { selected: selectedPair(stats), answers };
+  }
+
+  private async stats(): Promise<Stats> {
+    const stats: Stats = new Map();
+    (await this.pc.getStats().catch(() => new Map())).forEach((entry: Record<string, unknown>, id: string) => stats.set(id, entry));
+    return stats;
   }
 
   /** Over the data channel. False when it is not open. */
