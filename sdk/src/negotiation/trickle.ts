@@ -1,5 +1,5 @@
 /** Milliseconds in which candidates are gathered into one message: a host finds most of its own at once. */
-const BATCH = 20;
+const BATCH = 5;
 /** Candidates remembered for sending again. More than a host with many interfaces has. */
 const KEPT = 128;
 
