@@ -61,9 +61,11 @@ async function noAllocationStays({ server, p, q }) {
   });
 }
 
-for (const oneWay of [false, true]) {
-  survives(`the path between the homes dies${oneWay ? ' in one direction' : ''}: media goes over the relay, then back`, {}, async ({ lab, p, q, both }) => {
-    const keys = () => Promise.all(both.map(([x]) => x.evaluate(async () => (await e2e.report(e2e.made[0])).video.keys)));
+for (const { oneWay = false, firefox = false } of [{}, { oneWay: true }, { firefox: true }]) {
+  const way = `${oneWay ? ' in one direction' : ''}${firefox ? ' (Firefox)' : ''}`;
+  survives(`the path between the homes dies${way}: media goes over the relay, then back`, { firefox }, async ({ lab, p, q, both }) => {
+    // Firefox does not count them, and may need another connection, whose count begins anew.
+    const keys = () => Promise.all((firefox ? [] : both).map(([x]) => x.evaluate(async () => (await e2e.report(e2e.made[0])).video.keys)));
     const before = await keys();
     cut(lab.a, lab.b, oneWay);
     await overRelay(both);
@@ -77,6 +79,7 @@ for (const oneWay of [false, true]) {
       assert.deepEqual(await x.evaluate((id) => app.events.filter((e) => e.type === 'peerState' && e.user === id).map((e) => e.state).slice(-2), y.id),
         ['recovering', 'connected']);
       assert.equal(await x.evaluate(() => e2e.spare.length), 1);
+      if (!firefox) assert.equal(await x.evaluate(() => e2e.made.length), 1);
     }
   });
 }
@@ -217,7 +220,7 @@ async function overRelay(both) {
 
 async function home(both) {
   for (const [x, y] of both) {
-    await x.until('sending over the first again', (id) => e2e.made[0] === k.getPeer(id), y.id);
+    await x.until('sending over the first again', (id) => e2e.open()[0] === k.getPeer(id), y.id);
     await x.until('the second silent', () => e2e.spare.every((pc) => pc.getSenders().every((s) => !s.track)));
   }
 }

@@ -85,6 +85,45 @@ describe('who creates', () => {
   });
 });
 
+describe('a connection whose DTLS has ended', () => {
+  const lost: Event = { kind: 'lost', gen: GEN };
+  const none: Signal = { eventOp: 'candidate', gen: 0, candidates: [] };
+
+  it('is replaced at once by the creator', () => {
+    const a = connectedCreator().take(lost);
+    expect(a.names).toEqual(['interrupted interrupted', 'open', 'offer', 'publish', 'connecting']);
+    expect(a.effect('offer')).toMatchObject({ gen: GEN + 1, restart: false });
+  });
+
+  it('is closed by the other, who asks for another by what it publishes, or else by saying so, until there is one', () => {
+    const b = connectedOther().take(lost);
+    expect(b.names).toEqual(['interrupted interrupted', 'close', 'candidate', 'connecting']);
+    expect(b.effect('send')).toMatchObject({ byChannel: false, signal: none });
+    expect(b.take({ kind: 'timer', name: 'repeat' }).effect('send').signal).toEqual(none);
+    expect(b.signal(sdp('offer', 1, GEN + 1)).names).toEqual(['open', 'connecting', 'accept']);
+    expect(b.take({ kind: 'timer', name: 'repeat' }).names).toEqual([]);
+    const c = connectedOther().take(publish()).take(lost);
+    expect(c.effect('send').signal).toMatchObject({ eventOp: 'publish', gen: 0 });
+  });
+
+  it('has the creator make another when it is told, once', () => {
+    const a = connectedCreator().signal(none);
+    expect(a.names).toEqual(['open', 'offer', 'publish', 'connecting']);
+    expect(a.signal(none).names).toEqual([]);
+    expect(new Bench('a').signal(none).names).toEqual([]); // nobody wants one
+  });
+
+  it('is said to be gone when a restart of it is offered for what is still wanted', () => {
+    const b = connectedOther().signal(published(7)).take(lost);
+    expect(b.signal(sdp('offer', 6)).effect('send').signal).toEqual(none);
+    expect(connectedOther().take(lost).signal(sdp('offer', 6)).names).toEqual([]);
+  });
+
+  it('before it ever stood is one that failed', () => {
+    expect(new Bench('b').signal(sdp('offer', 5)).take(lost).names).toEqual(['candidate']);
+  });
+});
+
 describe('a restart', () => {
   const restarting = (bench: Bench) => bench.take(link('failed'));
   const repeat: Event = { kind: 'timer', name: 'repeat' };

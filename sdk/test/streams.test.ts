@@ -1,8 +1,9 @@
-import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Streams } from '../src/media/streams';
 import { FakeStream, track } from './browser';
 
 beforeEach(() => vi.stubGlobal('MediaStream', FakeStream));
+afterEach(() => void vi.unstubAllGlobals());
 
 describe('remote streams', () => {
   it('stay the same object through changes, and are never empty in a change', () => {
@@ -20,6 +21,19 @@ describe('remote streams', () => {
     expect(stream.getTracks()).toEqual([]);
     streams.set('u', 'cam', [v]);
     expect(streams.get('u', 'cam')).toBe(stream);
+  });
+
+  it('let the old track go first in Firefox, whose video element would stand still', () => {
+    vi.stubGlobal('navigator', { userAgent: 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0' });
+    const streams = new Streams();
+    const [v, v2] = [track('video'), track('video')];
+    streams.set('u', 'cam', [v]);
+    const stream = streams.get('u', 'cam') as unknown as FakeStream;
+    const steps: string[] = [];
+    vi.spyOn(stream, 'addTrack').mockImplementation((t) => void steps.push(t === (v2 as unknown) ? 'new in' : '?'));
+    vi.spyOn(stream, 'removeTrack').mockImplementation((t) => void steps.push(t === (v as unknown) ? 'old out' : '?'));
+    streams.set('u', 'cam', [v2]);
+    expect(steps).toEqual(['old out', 'new in']);
   });
 
   it('are new in a new call', () => {

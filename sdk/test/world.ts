@@ -35,6 +35,8 @@ interface Connection {
   candidates: Set<number>;
   link: RTCPeerConnectionState;
   channel: boolean;
+  /** DTLS has ended: nothing brings it back. */
+  over: boolean;
   attached: Record<MediaType, number>;
 }
 
@@ -119,7 +121,7 @@ export class Side {
         return this.later(() => {
           this.opened++;
           this.connection = {
-            gen: e.gen, signaling: 'stable', mine: 0, theirs: 0, last: null, candidates: new Set(), link: 'new', channel: false,
+            gen: e.gen, signaling: 'stable', mine: 0, theirs: 0, last: null, candidates: new Set(), link: 'new', channel: false, over: false,
             attached: { cam: 0, screen: 0 },
           };
           this.attachAll(this.connection);
@@ -310,11 +312,22 @@ export class World {
       for (const name of side.timers) return this.fire(side, name);
     } else if (dice < 0.92) {
       side.feed({ kind: 'giveUp', type });
-    } else if (dice < 0.94) {
+    } else if (dice < 0.93) {
       side.feed({ kind: 'regather' });
+    } else if (dice < 0.94) {
+      this.lose(side);
     } else {
       this.rejoin(side);
     }
+  }
+
+  /** DTLS ends on one side; the other one need not notice. */
+  private lose(side: Side): void {
+    const c = side.connection;
+    if (!c || c.over) return;
+    c.over = true;
+    c.link = 'failed';
+    side.feed({ kind: 'lost', gen: c.gen });
   }
 
   /** A dying socket takes the newest of what was sent with it, and the oldest of what was coming; later the session is resumed. */
@@ -369,7 +382,7 @@ export class World {
   /** Both ends agree about both ends of the ICE session, and one knows where the other is. */
   private reach(): boolean {
     const [a, b] = [this.sides[0].connection, this.sides[1].connection];
-    if (!a || !b || a.gen !== b.gen) return false;
+    if (!a || !b || a.gen !== b.gen || a.over || b.over) return false;
     return a.mine === b.theirs && b.mine === a.theirs && a.mine !== 0 && b.mine !== 0 && (a.candidates.has(b.mine) || b.candidates.has(a.mine));
   }
 

@@ -1,4 +1,5 @@
 import type { MediaType } from '../../types/knowledgetalk';
+import { isFirefox } from '../global';
 
 /** Whether there is something to send. */
 export const isLive = (x: unknown): x is MediaStream =>
@@ -18,15 +19,20 @@ export class Streams {
   private readonly entries = new Map<string, Map<MediaType, Entry>>();
   private screens: string[] = [];
 
-  /** Makes the stream hold exactly these tracks. New ones go in before old ones go out, so that it is never empty in between. */
+  /**
+   * Makes the stream hold exactly these tracks. New ones go in before old ones go out, so that it is never empty in between; but for
+   * Firefox, whose video element stands still for good when the track that it shows goes while there is another.
+   */
   set(user: string, type: MediaType, tracks: readonly MediaStreamTrack[]): void {
     const types = this.entries.get(user) ?? new Map<MediaType, Entry>();
     this.entries.set(user, types);
     const entry = types.get(type) ?? { stream: new MediaStream(), on: false };
     types.set(type, entry);
-    const had = entry.stream.getTracks();
-    for (const track of tracks) if (!had.includes(track)) entry.stream.addTrack(track);
-    for (const track of had) if (!tracks.includes(track)) entry.stream.removeTrack(track);
+    const { stream } = entry;
+    const had = stream.getTracks();
+    const add = () => tracks.forEach((track) => had.includes(track) || stream.addTrack(track));
+    const remove = () => had.forEach((track) => tracks.includes(track) || stream.removeTrack(track));
+    for (const step of isFirefox() ? [remove, add] : [add, remove]) step();
     if (type === 'screen' && !entry.on) this.screens = [...this.screens.filter((id) => id !== user), user];
     entry.on = true;
   }

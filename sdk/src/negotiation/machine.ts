@@ -93,6 +93,8 @@ export type Event =
   | { kind: 'signal'; signal: Signal; byChannel: boolean }
   /** connectionState of a generation. */
   | { kind: 'link'; gen: number; state: RTCPeerConnectionState }
+  /** DTLS of a generation has ended: no restart of ICE mends that. */
+  | { kind: 'lost'; gen: number }
   | { kind: 'channel'; gen: number; open: boolean }
   /** The remote tracks of a generation exist. */
   | { kind: 'tracks'; gen: number }
@@ -136,6 +138,8 @@ export type Effect =
 
 /** Candidate messages kept for a description that has not come. */
 const EARLY = 64;
+/** Asks for a connection where there is none, and nothing to publish that would ask for it. */
+const NONE: Signal = { eventOp: 'candidate', gen: 0, candidates: [] };
 /** Unanswered repetitions (timer 'repeat') before the other side counts as silent. */
 const REPEATS = 6;
 
@@ -187,6 +191,7 @@ class Turn {
         // What a connection reports counts only while it is the present one.
         if (!this.s.open || e.gen !== this.s.gen) return;
         if (e.kind === 'link') this.link(e.state);
+        else if (e.kind === 'lost') this.lost();
         else if (e.kind === 'channel') this.channel(e.open);
         else if (e.kind === 'tracks') this.set({ tracks: true });
         else this.fail('broken');
@@ -254,7 +259,11 @@ class Turn {
 
   /** Whether this side sees to it that a connection stands: for what it publishes, or may. The other side waits for the creator to warm one. */
   private kept(): boolean {
-    return TYPES.some((type) => this.s.local[type].on) || (this.s.warm && this.s.creator);
+    return this.sending() || (this.s.warm && this.s.creator);
+  }
+
+  private sending(): boolean {
+    return TYPES.some((type) => this.s.local[type].on);
   }
 
   /** Of a connection that nobody has asked for the app hears nothing. */
@@ -268,9 +277,15 @@ class Turn {
     this.timerOff('again');
     if (this.s.creator) return this.generation(0);
     this.set({ repeats: 0, restarts: 0 });
-    for (const type of TYPES) this.announce(type);
+    this.askAnew();
     this.timerOn('repeat');
     this.report('connecting', '');
+  }
+
+  /** Asks for a new generation: by what is published, or by saying that there is no connection. */
+  private askAnew(): void {
+    for (const type of TYPES) this.announce(type);
+    if (!this.sending()) this.out.push({ do: 'send', byChannel: false, signal: NONE });
   }
 
   /** A new generation, made by the creator. */
@@ -389,7 +404,8 @@ class Turn {
   private offer(gen: number, n: number, sdp: string): void {
     const s = this.s;
     if (s.creator) return; // Only we offer.
-    if (gen < s.gen || (gen === s.gen && !s.open)) return; // Of a generation that is gone.
+    if (gen < s.gen) return;
+    if (gen === s.gen && !s.open) return this.wanted() ? this.askAnew() : undefined; // That one is gone.
     if (gen > s.gen) {
       this.reset(gen, { restarts: s.stood ? 0 : s.restarts });
       this.out.push({ do: 'open', gen, creator: false });
@@ -423,7 +439,9 @@ class Turn {
   private candidates(gen: number, list: RTCIceCandidateInit[]): void {
     const s = this.s;
     if (list.length === 0) {
-      if (s.creator && s.open && gen === s.gen && s.described) this.restart();
+      if (!s.creator || (s.open && !s.described)) return;
+      if (gen === 0 && (s.open || this.kept() || this.wanted())) this.generation(0);
+      else if (s.open && gen === s.gen) this.restart();
     } else if (s.open && gen === s.gen && s.described) {
       this.out.push({ do: 'candidates', gen, list });
     } else if (gen > s.gen || (gen === s.gen && s.open)) {
@@ -459,6 +477,15 @@ class Turn {
       if (restarts > 0) this.fail('ice-failed');
       else this.restart();
     }
+  }
+
+  /** Another connection in place of one that stood. */
+  private lost(): void {
+    if (!this.s.stood) return this.link('failed');
+    if (this.s.link === 'connected') this.report('interrupted', 'interrupted');
+    if (this.s.creator) return this.generation(0);
+    this.close();
+    this.connect();
   }
 
   /**
@@ -528,7 +555,7 @@ class Turn {
     } else if (name === 'connect') {
       if (open && link !== 'connected') this.link('failed');
     } else {
-      const waiting = open ? asking || neg === 'offering' : !creator && TYPES.some((t) => this.s.local[t].on);
+      const waiting = open ? asking || neg === 'offering' : !creator;
       if (!waiting) return;
       if (repeats >= REPEATS) {
         if (link !== 'connected') return this.fail('no-answer');
@@ -538,7 +565,7 @@ class Turn {
       this.set({ repeats: repeats + 1 });
       if (asking) this.ask();
       else if (open) this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
-      else for (const type of TYPES) this.announce(type);
+      else this.askAnew();
       this.timerOn('repeat');
     }
   }

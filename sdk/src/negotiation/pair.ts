@@ -259,7 +259,7 @@ export class Pair {
     this.hidden = this.regathered = false;
     this.peer = new Peer(servers, creator, {
       link: (state) => {
-        this.feed({ kind: 'link', gen, state });
+        this.feed(state === 'failed' && this.peer?.over ? { kind: 'lost', gen } : { kind: 'link', gen, state });
         this.improve();
       },
       channel: (open) => this.feed({ kind: 'channel', gen, open }),

@@ -39,7 +39,9 @@ export class Paths {
   private retry: ReturnType<typeof setTimeout> | undefined;
   private back: ReturnType<typeof setTimeout> | undefined;
   private preparing = false;
+  /** The first connection, dead, has given a sign of life: since it was last tried to be mended, and at all. */
   private stirring = false;
+  private stirred = false;
   /** What the other side said last came over a data channel: it may not reach the server. */
   private serverless = false;
   private disposed = false;
@@ -201,6 +203,7 @@ export class Paths {
   private dead(): void {
     clearTimeout(this.back);
     this.hooks.doubt();
+    this.stirred = false;
     this.tried = 0;
     this.mend();
   }
@@ -211,7 +214,9 @@ export class Paths {
     this.stirring = true;
     this.main.hold(false);
     this.main.refresh();
-    if (this.connection) this.report('connected', '');
+    // Once: whose first sign meant nothing is believed when it lives.
+    if (this.connection && !this.stirred) this.report('connected', '');
+    this.stirred = true;
     clearTimeout(this.retry);
     this.retry = setTimeout(() => this.mend(), PATHS.sign);
   }

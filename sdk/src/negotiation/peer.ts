@@ -188,6 +188,11 @@ export class Peer extends Link {
     return this.pc.localDescription?.type === type ? this.sdp() : null;
   }
 
+  /** DTLS has ended, as Firefox's does when a second restart of ICE follows one that has found nothing. It does not begin again. */
+  get over(): boolean {
+    return ['failed', 'closed'].includes(this.pc.sctp?.transport.state ?? '');
+  }
+
   /** Types of the two candidates in use. Null: none are, or the browser does not say. */
   async path(): Promise<{ local: string; remote: string } | null> {
     const stats = await this.stats();
