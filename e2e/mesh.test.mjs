@@ -89,7 +89,8 @@ test('three users who publish at the same instant: each sees the others exactly 
   await Promise.all(pages.map((p) => p.close()));
 });
 
-test('eight users, one after the other: 28 connections; the ninth is refused; one who leaves is gone once for all', async () => {
+test('eight users, one after the other: 28 connections; the ninth is refused; one who leaves is gone once for all', async (t) => {
+  const idle = stage.server.process.cpu;
   const { pages, roomId } = await gather(stage, ['user-1'], () => k.createVideoRoom());
   await grouped(pages[0]);
   assert.equal(await publish(pages[0]), true);
@@ -100,6 +101,12 @@ test('eight users, one after the other: 28 connections; the ninth is refused; on
   }
   await full(pages);
   await once(pages);
+  assert.deepEqual(await Promise.all(pages.map((p) => p.evaluate(() => e2e.spare.length))), Array(8).fill(0), 'no second connection in so large a room');
+  if (idle !== undefined) {
+    const used = stage.server.process.cpu - idle;
+    t.diagnostic(`the room's forming took the server ${used.toFixed(2)} s of CPU`);
+    assert.ok(used < 1, `a quarter of a core for four seconds at most, not ${used} s`);
+  }
 
   const ninth = await stage.open('app.html', { name: 'ninth' });
   await ninth.evaluate(() => app.init('ninth'));

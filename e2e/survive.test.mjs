@@ -73,6 +73,8 @@ for (const { oneWay = false, firefox = false } of [{}, { oneWay: true }, { firef
     await Promise.all([watched(p, seconds * FPS), watched(q, seconds * FPS)]);
     mend(lab.a, lab.b);
     await home(both);
+    // It may have been found over the relay meanwhile, and does not stay there.
+    await settled(p, q, DIRECT, 90_000);
     // A request for a key frame may have died with the path: it is not waited for.
     for (const [i, count] of (await keys()).entries()) assert.ok(count > before[i], 'a key frame when the path lives again');
     for (const [x, y] of both) {
@@ -248,5 +250,5 @@ function watch(user) {
 /** Resolves when the page has shown some more pictures in that element. */
 async function watched(p, more = 20) {
   const now = await p.evaluate(() => window.pictures ?? 0);
-  await p.until('showing pictures', (n) => (window.pictures ?? 0) >= n, now + more);
+  await p.until('showing pictures', (n) => (window.pictures ?? 0) >= n, now + more, 30_000 + 2_000 * more / FPS);
 }

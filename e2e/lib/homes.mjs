@@ -103,7 +103,7 @@ async function onOwnPage(p, { cpCode, authKey }) {
 }
 
 /** ICE may pass through worse pairs on its way: waits for the one it ends on. */
-export async function settled(p, q, want) {
+export async function settled(p, q, want, limit) {
   let last;
   await until(() => `settled: ${JSON.stringify(last)}`, async () => {
     const [x, y] = last = [await p.evaluate((id) => app.report(id), q.id), await q.evaluate((id) => app.report(id), p.id)];
@@ -113,5 +113,5 @@ export async function settled(p, q, want) {
     if (want.tcp && relayed[0].local.relayProtocol !== 'tcp') return false;
     if (want.tls && relayed[0].local.relayProtocol !== 'tls') return false;
     return !want.types || [x, y].every((r) => want.types.includes(r.local.type) && [...want.types, 'prflx'].includes(r.remote.type));
-  });
+  }, limit);
 }

@@ -35,12 +35,17 @@ function answering(c: FakeConnection): { cut(): void; mend(): void } {
   return { cut: () => (through = false), mend: () => (through = true) };
 }
 
-/** Answers the newest offer; that connection stands then. */
-async function stand(c: FakeConnection, link?: 'standby'): Promise<ReturnType<typeof answering>> {
+/** Answers the newest offer. */
+async function answer(link?: 'standby'): Promise<void> {
   await settled();
   const { gen, n } = sent.filter((m) => m.eventOp === 'sdp').at(-1) as Extract<Signal, { eventOp: 'sdp' }>;
   paths.signal({ eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' }, ...(link ? { link } : {}) });
   await settled();
+}
+
+/** The same; that connection stands then. */
+async function stand(c: FakeConnection, link?: 'standby'): Promise<ReturnType<typeof answering>> {
+  await answer(link);
   c.become('connected');
   c.openChannel();
   await settled();
@@ -236,6 +241,47 @@ describe('a path that dies', () => {
     mend();
     await vi.advanceTimersByTimeAsync(600 + PATHS.overlap);
     expect([tracks(first), tracks(second), states.at(-1)]).toEqual([SENDING, SILENT, 'connected']);
+  });
+
+  it('that lives again over the relay alone looks for a direct way as long as there was one, ever more seldom', async () => {
+    const { first, cut, mend } = await call();
+    first.selected = { local: 'host', remote: 'srflx' };
+    cut();
+    await vi.advanceTimersByTimeAsync(700);
+    await answer();
+    first.selected = { local: 'srflx', remote: 'relay' };
+    mend();
+    await vi.advanceTimersByTimeAsync(600);
+    expect(states.at(-1)).toBe('connected');
+    const restarts = () => first.log.filter((entry) => entry === 'restart').length;
+    const before = restarts();
+    for (const [wait, more] of [[PATHS.retry, 1], [2 * PATHS.retry, 2], [4 * PATHS.retry, 3]] as const) {
+      await vi.advanceTimersByTimeAsync(wait - 700);
+      expect(restarts()).toBe(before + more - 1);
+      await vi.advanceTimersByTimeAsync(700);
+      expect(restarts()).toBe(before + more);
+      await answer();
+    }
+    first.selected = { local: 'srflx', remote: 'srflx' };
+    await vi.advanceTimersByTimeAsync(10 * PATHS.betterMost);
+    expect(restarts()).toBe(before + 3);
+  });
+
+  it.each<[string, { local: string; remote: string }, { local: string; remote: string }]>([
+    ['was relayed before', { local: 'relay', remote: 'srflx' }, { local: 'relay', remote: 'srflx' }],
+    ['is direct again', { local: 'host', remote: 'srflx' }, { local: 'srflx', remote: 'srflx' }],
+  ])('that %s looks for no other', async (_, before, after) => {
+    const { first, cut, mend } = await call();
+    first.selected = before;
+    cut();
+    await vi.advanceTimersByTimeAsync(700);
+    await answer();
+    first.selected = after;
+    mend();
+    await vi.advanceTimersByTimeAsync(600);
+    const { length } = first.log;
+    await vi.advanceTimersByTimeAsync(PATHS.betterMost);
+    expect(first.log).toHaveLength(length);
   });
 
   it('whose one sign of life was the last is left again', async () => {

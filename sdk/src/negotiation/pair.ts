@@ -120,6 +120,12 @@ export class Pair {
     void this.run();
   }
 
+  /** Undefined: nothing is known of the way in use. */
+  async relayed(): Promise<boolean | undefined> {
+    const path = await this.peer?.path();
+    return path ? path.local === 'relay' || path.remote === 'relay' : undefined;
+  }
+
   /** Looks for another path behind the present one. */
   regather(): void {
     this.feed({ kind: 'regather' });

@@ -19,6 +19,8 @@ export const PATHS = {
   retryMost: 16_000,
   /** The same, when the first connection has given a sign of life: its beats may come so much later. */
   sign: 4_000,
+  /** The same, for a connection that was direct and is relayed now: it works, so that there is no haste. */
+  betterMost: 60_000,
   /** Media goes both ways for so long before the second connection stops, so that the first one's picture is there when it is needed. */
   overlap: 700,
 };
@@ -39,6 +41,8 @@ export class Paths {
   private retry: ReturnType<typeof setTimeout> | undefined;
   private back: ReturnType<typeof setTimeout> | undefined;
   private preparing = false;
+  /** The first connection was direct when it died. */
+  private direct = false;
   /** The first connection, dead, has given a sign of life: since it was last tried to be mended, and at all. */
   private stirring = false;
   private stirred = false;
@@ -205,6 +209,7 @@ export class Paths {
     this.hooks.doubt();
     this.stirred = false;
     this.tried = 0;
+    void this.main.relayed().then((relayed) => (this.direct ||= relayed === false));
     this.mend();
   }
 
@@ -244,13 +249,25 @@ export class Paths {
   }
 
   private alive(): void {
-    clearTimeout(this.retry);
+    this.tried = 0;
+    this.better();
     this.main.hold(false);
     this.main.refresh();
     if (this.connection) this.report('connected', '');
     if (!this.away) return;
     clearTimeout(this.back);
     this.back = setTimeout(() => this.home(), PATHS.overlap);
+  }
+
+  /** What lives again over the relay need not stay there: a direct way is looked for behind it, by one side, as long as there was one. */
+  private better(): void {
+    clearTimeout(this.retry);
+    if (!this.main.creator || !this.direct) return;
+    this.retry = setTimeout(() => void this.main.relayed().then((relayed) => {
+      if (this.disposed || this.main.dead || !relayed) return;
+      this.main.regather();
+      this.better();
+    }), Math.min(PATHS.betterMost, PATHS.retry * 2 ** this.tried++));
   }
 
   /** Once for each change, and nothing of a connection that is only kept ready. */
