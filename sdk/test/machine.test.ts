@@ -372,6 +372,14 @@ describe('a connection that breaks', () => {
     expect(connectedCreator().signal(published(7, { gen: 0 })).effect('open')).toMatchObject({ gen: GEN + 1 });
   });
 
+  it('says over the server what was taken back, as its channel may not have brought it over', () => {
+    const idle = connectedCreator().take(link('disconnected'), { kind: 'unpublish', type: 'cam' });
+    expect(idle.names).toEqual(['interrupted interrupted', 'attach', 'unpublish by channel', 'unpublish', 'close']);
+    const a = connectedCreator().take({ kind: 'unpublish', type: 'cam' }, link('failed'));
+    a.signal(sdp('answer', a.effect('offer').n)).take(link('failed'));
+    expect(a.names).toEqual(['failed ice-failed', 'unpublish', 'close']);
+  });
+
   it('in a half-made state is not kept when nobody wants it any more', () => {
     expect(new Bench('a').take(publish(), { kind: 'unpublish', type: 'cam' }).names).toContain('close');
     expect(connectedCreator().take({ kind: 'unpublish', type: 'cam' }).names).toEqual(['attach', 'unpublish by channel']);

@@ -326,8 +326,8 @@ class Turn {
     else this.unannounce(type);
   }
 
-  private unannounce(type: MediaType): void {
-    this.out.push({ do: 'send', byChannel: this.s.channel, signal: { eventOp: 'unpublish', type, epoch: this.s.local[type].epoch } });
+  private unannounce(type: MediaType, byChannel = this.s.channel): void {
+    this.out.push({ do: 'send', byChannel, signal: { eventOp: 'unpublish', type, epoch: this.s.local[type].epoch } });
   }
 
   /** Stops publishing. */
@@ -595,6 +595,11 @@ class Turn {
   }
 
   private close(): void {
+    // What the channel has not brought over is lost with it. What is still published is said again in the next generation.
+    for (const type of this.s.channel ? TYPES : []) {
+      const { on, delivered } = this.s.local[type];
+      if (!on && delivered) this.unannounce(type, false);
+    }
     if (this.s.open) this.out.push({ do: 'close' });
     this.set({ open: false, neg: 'new', described: false, tracks: false, channel: false, stood: false, asking: false, restarts: 0 });
     if (this.s.link !== 'failed') this.set({ link: 'new' });
