@@ -167,6 +167,13 @@ describe('a connection', () => {
     expect(states()).toEqual(['connecting', 'failed broken']);
   });
 
+  it('is made for what is published again before all of the withdrawal is done', async () => {
+    const first = peers.publish('b', 'cam', stream());
+    peers.unpublish('b', 'cam');
+    const [second] = await Promise.all([connected(), expect(first).resolves.toBe(false)]);
+    expect([FakeConnection.open, FakeConnection.last === second]).toEqual([1, true]);
+  });
+
   it('is one, however often and for whatever is published', async () => {
     const c = await connected();
     const again = peers.publish('b', 'cam', stream('video'));

@@ -208,7 +208,11 @@ export class Pair {
     if (this.disposed) return;
     const [state, effects] = step(this.state, event);
     this.state = state;
-    this.queue.push(...effects);
+    for (const effect of effects) {
+      // Not in turn: whoever publishes again before the queue has come to this waits for another outcome.
+      if (effect.do === 'settle' && !effect.ok) this.settle(effect.type, false);
+      else this.queue.push(effect);
+    }
     void this.run();
   }
 
