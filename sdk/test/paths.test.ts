@@ -321,6 +321,27 @@ describe('a path that dies', () => {
     expect(tracks(second)).toEqual([null, null, null, 'video']);
   });
 
+  it.each<[string, (c: FakeConnection) => Promise<unknown>]>([
+    ['failed', async (c) => {
+      c.become('disconnected');
+      const outcome = paths.publish('cam', stream());
+      await vi.advanceTimersByTimeAsync(30_000);
+      expect(await outcome).toBe(false);
+    }],
+    ['was refused', async (c) => {
+      const { epoch } = (c.channel.sent as Signal[]).find((m) => m.eventOp === 'publish') as Extract<Signal, { eventOp: 'publish' }>;
+      paths.signal({ eventOp: 'unpublish', type: 'cam', epoch, owner: 'a' });
+      await settled();
+    }],
+  ])('has what %s meanwhile not sent over the second one either', async (_, change) => {
+    const { first, second, cut } = await call();
+    cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(tracks(second)).toEqual(SENDING);
+    await change(first);
+    expect([paths.sending('cam'), tracks(second)]).toEqual([null, SILENT]);
+  });
+
   it('without a second one is looked for anew all the same', async () => {
     allowed = false;
     void paths.publish('cam', stream());

@@ -36,6 +36,8 @@ export interface PairHooks {
   /** Null: nothing is published. */
   stream(type: MediaType, tracks: MediaStreamTrack[] | null): void;
   subscribed(type: MediaType): void;
+  /** No longer published: it was taken back, refused, or failed. */
+  withdrawn(type: MediaType): void;
   report(state: PeerStateEvent['state'], reason: Reason | ''): void;
   /** A description or candidates of the other side, of this connection or another, came over the data channel. */
   carried(signal: Signal): void;
@@ -206,8 +208,10 @@ export class Pair {
 
   private feed(event: Event): void {
     if (this.disposed) return;
+    const { local } = this.state;
     const [state, effects] = step(this.state, event);
     this.state = state;
+    for (const type of TYPES) if (local[type].on && !state.local[type].on) this.hooks.withdrawn(type);
     for (const effect of effects) {
       // Not in turn: whoever publishes again before the queue has come to this waits for another outcome.
       if (effect.do === 'settle' && !effect.ok) this.settle(effect.type, false);

@@ -4,7 +4,7 @@ import { negotiates, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
 import { Pair, type PairHooks } from './pair';
 
-export interface PathsHooks extends Omit<PairHooks, 'dead' | 'stirs' | 'alive' | 'carried'> {
+export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'stirs' | 'alive' | 'carried'> {
   /** The server can be reached. */
   online(): boolean;
   /** A second connection may be kept with this user. */
@@ -66,6 +66,7 @@ export class Paths {
       },
       // While media goes another way, how the first one does is no concern of the app.
       report: (state, reason) => (this.away ? undefined : this.report(state, reason)),
+      withdrawn: (type) => this.spare?.unpublish(type),
       carried: (signal) => this.carried(signal),
       dead: () => this.dead(),
       stirs: () => this.stirs(),
@@ -105,7 +106,6 @@ export class Paths {
 
   unpublish(type: MediaType): void {
     this.main.unpublish(type);
-    this.spare?.unpublish(type);
   }
 
   refuse(type: MediaType): void {
@@ -189,6 +189,7 @@ export class Paths {
       stream: (type, tracks) => this.show('spare', type, tracks),
       subscribed: () => undefined,
       report: (state) => state === 'failed' && this.away && this.home(),
+      withdrawn: () => undefined,
       carried: (signal) => this.carried(signal),
       dead: () => undefined,
       stirs: () => undefined,
