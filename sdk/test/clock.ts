@@ -1,0 +1,124 @@
+/**
+ * Time that passes only when told to, and costs next to nothing: thousands of schedules of a minute each run in seconds. What is set with
+ * the page's own timers is counted; what the world around has planned is not.
+ */
+import { vi } from 'vitest';
+
+interface Entry {
+  at: number;
+  /** Of two that are due at once the earlier set comes first. */
+  order: number;
+  what: (() => void) | null;
+  /** Comes so often that a turn must not end for it, unless it led to something. */
+  quiet: boolean;
+}
+
+/** Node's, which comes when every promise that is due has run. */
+const { process: { nextTick }, setImmediate } = globalThis as unknown as {
+  process: { nextTick(what: () => void): void };
+  setImmediate(what: () => void): void;
+};
+
+/** Lets the test runner have a word: it is not heard while virtual time passes. */
+export const breathe = (): Promise<void> => new Promise((done) => setImmediate(done));
+
+const before = (a: Entry, b: Entry) => a.at < b.at || (a.at === b.at && a.order < b.order);
+
+export class Clock {
+  now = 1_000_000;
+  private order = 0;
+  /** Something was begun that promises may follow from. */
+  private stirred = false;
+  /** A binary heap: the next one is first. */
+  private readonly heap: Entry[] = [];
+  private readonly timers = new Map<number, Entry>();
+
+  /** Timers of the page that are set. */
+  get count(): number {
+    return this.timers.size;
+  }
+
+  /** Takes the place of the page's timers and clocks. */
+  install(): void {
+    const clear = (id: number | undefined) => {
+      this.stirred = true;
+      const entry = this.timers.get(id!);
+      if (entry) entry.what = null;
+      this.timers.delete(id!);
+    };
+    vi.stubGlobal('setTimeout', (what: () => void, ms: number) => {
+      const entry = this.at(ms, () => {
+        this.timers.delete(entry.order);
+        what();
+      });
+      this.timers.set(entry.order, entry);
+      return entry.order;
+    });
+    vi.stubGlobal('setInterval', (what: () => void, ms: number) => {
+      const again = () => {
+        const entry = this.at(ms, () => {
+          again();
+          what();
+        }, true);
+        this.timers.set(id, entry);
+      };
+      const id = ++this.order;
+      again();
+      return id;
+    });
+    vi.stubGlobal('clearTimeout', clear);
+    vi.stubGlobal('clearInterval', clear);
+    vi.stubGlobal('performance', { now: () => this.now });
+    vi.spyOn(Date, 'now').mockImplementation(() => Math.floor(this.now));
+  }
+
+  /** For what is quiet: promises wait for their turn. */
+  stir(): void {
+    this.stirred = true;
+  }
+
+  at(ms: number, what: () => void, quiet = false): Entry {
+    const entry = { at: this.now + ms, order: ++this.order, what, quiet };
+    this.stirred ||= !quiet;
+    let i = this.heap.length;
+    for (let up = (i - 1) >> 1; i > 0 && before(entry, this.heap[up]!); up = (i - 1) >> 1) {
+      this.heap[i] = this.heap[up]!;
+      i = up;
+    }
+    this.heap[i] = entry;
+    return entry;
+  }
+
+  /** Lets so many milliseconds pass. */
+  async pass(ms: number): Promise<void> {
+    const until = this.now + ms;
+    await this.turn();
+    for (let next = this.heap[0]; next && next.at <= until; next = this.heap[0]) {
+      this.shift();
+      if (!next.what) continue;
+      this.now = next.at;
+      this.stirred = !next.quiet;
+      next.what();
+      if (this.stirred) await this.turn();
+    }
+    this.now = until;
+  }
+
+  private turn(): Promise<void> {
+    return new Promise((done) => nextTick(done));
+  }
+
+  private shift(): void {
+    const last = this.heap.pop()!;
+    const { length } = this.heap;
+    if (length === 0) return;
+    let i = 0;
+    for (let down = 1; down < length; down = 2 * i + 1) {
+      if (down + 1 < length && before(this.heap[down + 1]!, this.heap[down]!)) down++;
+      if (before(last, this.heap[down]!)) break;
+      this.heap[i] = this.heap[down]!;
+      i = down;
+    }
+    this.heap[i] = last;
+  }
+}

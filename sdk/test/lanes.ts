@@ -1,0 +1,440 @@
+/**
+ * Two users with both of their connections, and between them a server, a network that takes the straight way and one over a relay, all of
+ * straw. Connections reach each other as browsers' do: by the descriptions and candidates that really arrived, over a way that may be cut
+ * in one direction, from addresses that may be gone. Whatever takes time takes a random time of a virtual clock.
+ */
+import type { MediaType } from '../types/knowledgetalk';
+import { TYPES } from '../src/negotiation/layout';
+import { Paths } from '../src/negotiation/paths';
+import { encodeSignal, readSignal, type Signal } from '../src/signaling/messages';
+import { FakeStream, track } from './browser';
+import { Clock } from './clock';
+import { Lines, type Lane, type Session, type Way } from './lines';
+
+/** Milliseconds that a request waits for the server. */
+const REQUEST = 10_000;
+
+interface Request {
+  message: Record<string, unknown>;
+  done(code: string): void;
+}
+
+interface Presence {
+  presence: 'leave' | 'join';
+}
+
+type Packet = Request | Presence;
+
+/** One of the two: the app, its session with the server, and the ways to the other one. */
+export class User {
+  /** Null while the other one is not known to be in the room. */
+  paths: Paths | null = null;
+  here = true;
+  connections: Lines[] = [];
+  /** Changes with the network. */
+  address = 1;
+  online = true;
+  /** The socket is dead, and nobody has noticed. */
+  mute = false;
+  /** What the app has published, and not been told that it failed. */
+  want: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
+  /** What the other one has refused at a time that nobody knows here: it may be gone. */
+  readonly unsure = new Set<MediaType>();
+  shown: Record<MediaType, MediaStreamTrack[] | null> = { cam: null, screen: null };
+  /** Calls of publish, and what the other one's led to here. */
+  readonly published: Record<MediaType, number> = { cam: 0, screen: 0 };
+  subscribed: Record<MediaType, number> = { cam: 0, screen: 0 };
+  /** Calls of publish without an outcome. */
+  waiting = 0;
+  /** The last state that the app heard of. */
+  reported = '';
+  /** Waits for the socket to be back. */
+  private held: Request[] = [];
+  /** On its way to the other one. */
+  private sent: Packet[] = [];
+  private delivering = false;
+
+  constructor(readonly lanes: Lanes, readonly me: string, readonly peer: string) {}
+
+  get other(): User {
+    return this.lanes.users[this.me === 'a' ? 1 : 0]!;
+  }
+
+  open(lane: Lane): Lines[] {
+    return this.connections.filter((c) => c.lane === lane);
+  }
+
+  join(): void {
+    this.paths = new Paths(this.me, this.peer, {
+      send: (signal) => this.send(signal),
+      apart: () => this.lanes.apart,
+      online: () => this.online,
+      iceServers: () => new Promise((done) => {
+        const servers = [{ urls: ['turn:relay'], username: this.me, credential: 'c' }];
+        this.lanes.later(this.lanes.next() * 30, () => done(servers));
+      }),
+      stream: (type, tracks) => (this.shown[type] = tracks),
+      subscribed: (type) => this.subscribed[type]++,
+      report: (state) => (this.reported = state),
+      standby: () => this.lanes.standby,
+      doubt: () => undefined,
+    });
+    if (this.lanes.warm) this.paths.warm();
+  }
+
+  part(): void {
+    this.paths?.dispose();
+    this.paths = null;
+    this.shown = { cam: null, screen: null };
+    this.subscribed = { cam: 0, screen: 0 };
+    this.reported = '';
+  }
+
+  publish(type: MediaType): void {
+    if (!this.paths) return;
+    const kinds = this.lanes.pick([['audio', 'video'], ['audio', 'video'], ['video'], ['audio']] as const);
+    const stream = new FakeStream(kinds.map((kind) => track(kind))) as unknown as MediaStream;
+    this.want[type] = stream;
+    this.say(type, stream);
+  }
+
+  private say(type: MediaType, stream: MediaStream): void {
+    this.waiting++;
+    const call = ++this.published[type];
+    void this.paths!.publish(type, stream).then((ok) => {
+      this.waiting--;
+      if (!ok && this.published[type] === call) this.want[type] = null;
+    });
+  }
+
+  unpublish(type: MediaType): void {
+    this.want[type] = null;
+    this.unsure.delete(type);
+    this.paths?.unpublish(type);
+  }
+
+  refuse(type: MediaType): void {
+    this.other.unsure.add(type);
+    this.paths?.refuse(type);
+  }
+
+  /** As a page that is loaded again: all is forgotten, and the other one is told in the order of its socket. */
+  leave(): void {
+    this.part();
+    this.here = false;
+    this.lanes.lossy = true;
+    for (const type of TYPES) this.want[type] = null;
+    for (const user of [this, this.other]) user.unsure.clear();
+    this.sent.push({ presence: 'leave' });
+    this.other.receive();
+  }
+
+  comeBack(): void {
+    const { other } = this;
+    this.here = true;
+    this.held = [];
+    this.online = true;
+    this.mute = false;
+    // It is told who is here, and nothing of what was before.
+    other.sent.splice(0, other.sent.map((packet) => 'presence' in packet).lastIndexOf(true) + 1);
+    if (other.here) this.join();
+    this.sent.push({ presence: 'join' });
+    this.other.receive();
+    this.receive();
+  }
+
+  /** The socket dies with the newest of what went out, and the oldest of what was to come in: that the server had taken. */
+  lose(): void {
+    this.mute = false;
+    this.online = false;
+    const drop = (list: Packet[], from: number, to: number, code: string) => {
+      const lost = list.slice(from, to);
+      const stays = (packet: Packet) => 'presence' in packet; // The room's state makes up for lost presence.
+      list.splice(from, to - from, ...lost.filter(stays));
+      for (const packet of lost) if (!('presence' in packet)) this.miss(packet, code);
+    };
+    drop(this.sent, Math.floor(this.lanes.next() * (this.sent.length + 1)), this.sent.length, '504');
+    drop(this.other.sent, 0, Math.floor(this.lanes.next() * (this.other.sent.length + 1)), '200');
+    this.paths?.offline();
+  }
+
+  private miss({ done }: Request, code: string): void {
+    this.lanes.lossy = true;
+    done(code);
+  }
+
+  /** The room's state comes first, then what waited here goes out, then what waited there comes in. */
+  resume(): void {
+    this.online = true;
+    const { other } = this;
+    const presence = other.sent.filter((packet): packet is Presence => 'presence' in packet);
+    other.sent = other.sent.filter((packet) => !('presence' in packet));
+    for (const packet of presence) this.take(packet);
+    this.sent.push(...this.held);
+    this.held = [];
+    this.receive();
+    other.receive();
+    this.paths?.resumed();
+  }
+
+  private async send(signal: Signal): Promise<string> {
+    const [message] = encodeSignal(signal, this.peer, true);
+    const code = new Promise<string>((done) => {
+      const request: Request = { message: JSON.parse(JSON.stringify(message)), done };
+      if (this.online) {
+        this.sent.push(request);
+        this.other.receive();
+      } else {
+        this.held.push(request);
+        this.lanes.later(REQUEST, () => {
+          if (!this.held.includes(request)) return;
+          this.held.splice(this.held.indexOf(request), 1);
+          this.miss(request, '504');
+        });
+      }
+    });
+    return signal.eventOp === 'candidate' ? '200' : code;
+  }
+
+  /** Takes what the other one sent, one by one and in order. */
+  receive(): void {
+    const { other } = this;
+    if (other.delivering || !other.sent.length || !this.online || this.mute || other.mute) return;
+    other.delivering = true;
+    this.lanes.later(this.lanes.next() * this.lanes.haste, () => {
+      other.delivering = false;
+      if (!this.online || this.mute || other.mute) return;
+      const packet = other.sent.shift();
+      if (packet) this.take(packet);
+      this.receive();
+    });
+  }
+
+  private take(packet: Packet): void {
+    if (!('presence' in packet)) {
+      const code = this.here ? '200' : '403';
+      this.lanes.later(this.lanes.next() * 50, () => packet.done(code));
+      this.paths?.signal(readSignal(packet.message)!);
+    } else if (!this.here) {
+      return;
+    } else if (packet.presence === 'leave') {
+      this.part();
+    } else {
+      this.part();
+      this.join();
+      // The app keeps wanting what it wanted.
+      for (const type of TYPES) {
+        const stream = this.want[type];
+        if (stream) this.say(type, stream);
+      }
+    }
+  }
+}
+
+export class Lanes {
+  static readonly Connection = Lines;
+  readonly clock = new Clock();
+  readonly users: [User, User] = [new User(this, 'a', 'b'), new User(this, 'b', 'a')];
+  readonly sessions = new Map<number, Session>();
+  readonly faults: string[] = [];
+  /** A signal was lost, or came to a page that it was not meant for. */
+  lossy = false;
+  /** Directions in which nothing passes: way and sender. */
+  private readonly cuts = new Set<string>();
+  /** What kind of world it is. */
+  readonly latency = this.pick([0, 5, 40, 150]);
+  readonly haste = this.pick([20, 200, 1_000]);
+  readonly warm = this.chance(0.5);
+  readonly apart = this.chance(0.2);
+  standby = this.chance(0.9);
+  /** ICE of the first connection finds the relay too. */
+  readonly mainByRelay = this.chance(0.5);
+  /** Addresses are hidden, as before the camera is allowed. */
+  readonly hidden = this.chance(0.2);
+  /** The browser counts the answers to its checks. */
+  readonly counts = this.chance(0.7);
+
+  constructor(readonly next: () => number) {
+    this.clock.install();
+    Lines.lanes = this;
+    for (const user of this.users) user.join();
+  }
+
+  chance(p: number): boolean {
+    return this.next() < p;
+  }
+
+  pick<T>(list: readonly T[]): T {
+    return list[Math.floor(this.next() * list.length)]!;
+  }
+
+  later(ms: number, what: () => void, quiet = false): void {
+    this.clock.at(ms, what, quiet);
+  }
+
+  fault(text: string): void {
+    this.faults.push(text);
+  }
+
+  session(connection: Lines): number {
+    const id = this.sessions.size + 1;
+    this.sessions.set(id, { connection, address: connection.side.address });
+    return id;
+  }
+
+  passes(way: Way, from: User): boolean {
+    return !this.cuts.has(`${way} ${from.me}`);
+  }
+
+  look(): void {
+    const connections = this.users.flatMap((user) => user.connections);
+    for (const connection of connections) connection.trace();
+    for (const connection of connections) connection.look();
+  }
+
+  cut(way: Way, from: readonly User[]): void {
+    for (const { me } of from) this.cuts.add(`${way} ${me}`);
+    this.look();
+  }
+
+  mend(way: Way): void {
+    for (const { me } of this.users) this.cuts.delete(`${way} ${me}`);
+    this.look();
+  }
+
+  trouble(): void {
+    const user = this.pick(this.users);
+    const type = this.pick(['cam', 'cam', 'screen'] as const);
+    const dice = this.next();
+    if (dice < 0.2) user.publish(type);
+    else if (dice < 0.28) user.unpublish(type);
+    else if (dice < 0.32) user.refuse(type);
+    else if (dice < 0.48) this.cut('straight', this.pick([this.users, this.users, [user]]));
+    else if (dice < 0.6) this.mend('straight');
+    else if (dice < 0.65) this.cut('relay', this.pick([this.users, [user]]));
+    else if (dice < 0.71) this.mend('relay');
+    else if (dice < 0.75) user.paths?.network();
+    else if (dice < 0.77) this.network();
+    else if (dice < 0.82) this.roam(user);
+    else if (dice < 0.92) this.socket(user);
+    else if (dice < 0.95) for (const each of this.users) this.socket(each);
+    else if (dice < 0.96) this.pick(user.connections)?.endDTLS();
+    else if (user.here) this.reload(user);
+  }
+
+  /** Both look for better ways. */
+  network(): void {
+    for (const { paths } of this.users) paths?.network();
+  }
+
+  private socket(user: User): void {
+    if (!user.here) return;
+    if (!user.online) user.resume();
+    else if (user.mute || this.chance(0.5)) user.lose();
+    else user.mute = true;
+  }
+
+  /** The device has another address: what was found at the old one is gone, and the socket too, which may take a while to be seen. */
+  private roam(user: User): void {
+    if (!user.here) return;
+    user.address++;
+    this.look();
+    user.mute = user.online;
+    const noticed = () => {
+      if (user.mute) user.lose();
+      user.paths?.network();
+    };
+    if (this.chance(0.3)) noticed();
+    else this.later(this.next() * 3_000, noticed);
+  }
+
+  private reload(user: User): void {
+    user.leave();
+    this.later(this.next() * 1_000, () => user.comeBack());
+  }
+
+  /** Troubles, several at once or with time between them; often both publish first, while the connection is being made. */
+  async run(steps: number): Promise<void> {
+    if (this.chance(0.4)) await this.clock.pass(this.next() * this.pick([100, 1_000]));
+    if (this.chance(0.5)) for (const user of this.users) user.publish('cam');
+    for (let step = 0; step < steps; step++) {
+      this.trouble();
+      if (this.chance(0.6)) await this.clock.pass(this.next() * this.pick([100, 100, 1_000, 1_000, 5_000, 15_000]));
+    }
+  }
+
+  /** No more trouble. */
+  async heal(): Promise<void> {
+    await this.clock.pass(3_000);
+    for (const way of ['straight', 'relay'] as const) this.mend(way);
+    for (const user of this.users) {
+      if (user.mute) user.lose();
+      if (!user.online) user.resume();
+    }
+  }
+
+  /** Waits for so many seconds until there has been nothing to complain of for `stays`. Returns what there is then. */
+  async until(complaints: () => string[], seconds: number, stays: number): Promise<string[]> {
+    let now: string[] = [];
+    for (let well = 0; seconds > 0 && well < stays; seconds--) {
+      await this.clock.pass(1_000);
+      now = complaints();
+      well = now.length ? 0 : well + 1;
+    }
+    return now;
+  }
+
+  /** What is not as it should be. */
+  complaints(): string[] {
+    const wanted = this.users.some((user) => TYPES.some((type) => user.paths?.sending(type)));
+    // Without a connection there is nothing to see, and an `unpublish` that was lost is said again when there is one.
+    const sees = wanted || !this.lossy || this.users.some((user) => user.open('main').length);
+    return [...this.faults, ...this.users.flatMap((user) => [
+      ...this.kept(user), ...(sees ? this.seen(user) : []), ...this.ways(user, wanted),
+    ].map((text) => `${user.me} ${text}`))];
+  }
+
+  private kept({ paths, want, unsure, waiting }: User): string[] {
+    if (waiting || !paths || paths.waiting) return ['waits'];
+    return TYPES.filter((type) => !unsure.has(type) && paths.sending(type) !== want[type]).map((type) => `does not send its ${type}`);
+  }
+
+  /** What is published and not shown. */
+  unseen(): string[] {
+    return this.users.flatMap((user) => this.seen(user));
+  }
+
+  private seen({ other, shown, subscribed }: User): string[] {
+    const wrong: string[] = [];
+    for (const type of TYPES) {
+      const sent = other.paths?.sending(type)?.getTracks() ?? null;
+      const seen = shown[type]?.map((each) => this.source(each)) ?? null;
+      if (sent?.length !== seen?.length || sent?.some((each, i) => each !== seen![i])) wrong.push(`is not shown the ${type}`);
+      if (subscribed[type] > other.published[type]) wrong.push(`heard of a ${type} too often`);
+    }
+    return wrong;
+  }
+
+  /** What comes out of this track now. */
+  private source(received: MediaStreamTrack): MediaStreamTrack | null {
+    for (const connection of this.users.flatMap(({ connections }) => connections)) {
+      const line = connection.getTransceivers().findIndex(({ receiver }) => receiver.track as unknown === received);
+      if (line >= 0) return (connection.reaching && connection.end!.getSenders()[line]!.track) || null;
+    }
+    return null;
+  }
+
+  private ways(user: User, wanted: boolean): string[] {
+    const wrong: string[] = [];
+    const lanes: Lane[] = wanted && this.standby ? ['main', 'standby'] : wanted || this.warm ? ['main'] : [];
+    for (const lane of lanes) {
+      const [connection] = user.open(lane);
+      if (!connection?.reaching || connection.connectionState !== 'connected') wrong.push(`has no ${lane} connection`);
+      else if (connection.channel.readyState !== 'open') wrong.push(`has no channel on the ${lane} connection`);
+      else if (connection.signalingState !== 'stable') wrong.push(`has an open offer on the ${lane} connection`);
+    }
+    if (user.open('standby').some((c) => c.getSenders().some((sender) => sender.track))) wrong.push('sends on the standby connection');
+    if (wanted && user.reported !== 'connected') wrong.push(`says ${user.reported}`);
+    return wrong;
+  }
+}
