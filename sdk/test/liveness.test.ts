@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { BEAT, Liveness } from '../src/negotiation/liveness';
+import { BEAT, Liveness, type Checks } from '../src/negotiation/liveness';
 
 let said: string[];
 /** Ways that let nothing through. */
@@ -8,7 +8,7 @@ let hidden: { a: boolean; b: boolean };
 let delay: number;
 let idle: boolean;
 let beats: number;
-let checks: { selected: string; answers: Map<string, number> } | null;
+let checks: Checks | null;
 let a: Liveness;
 let b: Liveness;
 
@@ -101,9 +101,52 @@ describe('a path', () => {
   });
 });
 
+describe('a page that is busy', () => {
+  /** Of b media arrives at a; its page answers nothing, as long as it is cut. */
+  const sending = async () => {
+    let bytes = 0;
+    vi.spyOn(a['hooks'], 'checks').mockImplementation(async () => ({ selected: 'p', answers: new Map(), received: (bytes += 100) }));
+    await pass(2_000);
+    cut = { ab: true, ba: true };
+  };
+  const dead = () => said.filter((what) => what === 'a dead');
+
+  it('is waited for, but not for ever', async () => {
+    await sending();
+    await pass(BEAT.busy - 2 * BEAT.every);
+    expect(dead()).toEqual([]);
+    await pass(4 * BEAT.every);
+    expect(dead()).toHaveLength(1);
+  });
+
+  it('and answers again has done no harm', async () => {
+    await sending();
+    await pass(1_500);
+    cut = { ab: false, ba: false };
+    await pass(5_000);
+    expect(dead()).toEqual([]);
+  });
+
+  it.each([0, 1_000])('but says, after %i ms, that it hears nothing has lost its path', async (after) => {
+    await sending();
+    await pass(after);
+    a.told();
+    await pass(Math.max(BEAT.every, BEAT.limit + 2 * BEAT.every - after));
+    expect(dead()).toHaveLength(1);
+  });
+
+  it('is none whose media has stopped arriving', async () => {
+    checks = { selected: 'p', answers: new Map(), received: 7 };
+    await pass(2_000);
+    cut = { ab: true, ba: true };
+    await pass(BEAT.limit + 2 * BEAT.every);
+    expect(dead()).toHaveLength(1);
+  });
+});
+
 describe('a dead path', () => {
   const dies = async () => {
-    checks = { selected: 'p', answers: new Map([['p', 3], ['q', 8]]) };
+    checks = { selected: 'p', answers: new Map([['p', 3], ['q', 8]]), received: 0 };
     await pass(2_000);
     cut = { ab: true, ba: true };
     await pass(2_000);
@@ -116,7 +159,7 @@ describe('a dead path', () => {
     ['a new one', 'r', { p: 3, q: 8, r: 1 }],
   ])('stirs when ICE has an answer on %s, and is dead until beats are answered', async (_, selected, counts) => {
     await dies();
-    checks = { selected, answers: new Map(Object.entries(counts)) };
+    checks = { selected, answers: new Map(Object.entries(counts)), received: 0 };
     await pass(BEAT.every);
     expect([said, a.dead]).toEqual([['a stirs'], true]);
     await pass(2_000);
@@ -133,19 +176,19 @@ describe('a dead path', () => {
     ['a browser that counts none', 'p', {}],
   ])('does not stir for %s', async (_, selected, counts) => {
     await dies();
-    checks = { selected, answers: new Map(Object.entries(counts)) };
+    checks = { selected, answers: new Map(Object.entries(counts)), received: 0 };
     await pass(2_000);
     expect(said).toEqual([]);
   });
 
   it('is not asked about before, or any more', async () => {
-    checks = { selected: 'p', answers: new Map() };
+    checks = { selected: 'p', answers: new Map(), received: 0 };
     const asked = vi.spyOn(a['hooks'], 'checks');
     await pass(5_000);
     expect(asked).not.toHaveBeenCalled();
     await dies();
     a.stop();
-    checks = { selected: 'p', answers: new Map([['p', 9]]) };
+    checks = { selected: 'p', answers: new Map([['p', 9]]), received: 0 };
     await pass(2_000);
     expect(said).toEqual([]);
   });

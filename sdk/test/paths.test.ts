@@ -316,6 +316,8 @@ describe('a path that dies', () => {
     void paths.publish('screen', new FakeStream([track('video')]) as unknown as MediaStream);
     await settled();
     expect([tracks(first), tracks(second)]).toEqual([SILENT, ['audio', 'video', null, 'video']]);
+    // The first one's own channel would tell the other side of it only when it lives again.
+    expect(sent.at(-1)).toMatchObject({ eventOp: 'publish', type: 'screen' });
     paths.unpublish('cam');
     await settled();
     expect(tracks(second)).toEqual([null, null, null, 'video']);

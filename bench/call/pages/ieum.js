@@ -25,7 +25,9 @@ bench.ready = () => Boolean(stream && other && inRoom) && (config.options.warmPe
 /** Direct, with the second connection ready where there is one. */
 bench.settled = async () => {
   if (config.relayed) return true;
-  return (await bench.direct(k.getPeer(other))) && e2e.spare.some((pc) => pc.connectionState === "connected");
+  // The first connection stops gathering when it stands, which may be before the relay has answered.
+  const { local } = await e2e.report(k.getPeer(other));
+  return local && local.type !== "relay" && e2e.spare.some((pc) => pc.connectionState === "connected");
 };
 bench.answered = async () => (await k.memberList()).code === "200";
 

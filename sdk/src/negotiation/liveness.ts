@@ -4,6 +4,8 @@ export const BEAT = {
   /** A path without an answer for so long, or for three round trips, is dead; a hidden page's timers are throttled, so that it gets more. */
   limit: 500,
   hidden: 3_000,
+  /** One on which media arrives gets more: a page that is busy answers late, and sends its pictures all the same. */
+  busy: 2_000,
 };
 /** Beats whose answers are still waited for. */
 const KEPT = 64;
@@ -27,10 +29,11 @@ export interface LivenessHooks {
   alive(): void;
 }
 
-/** Answers that ICE has had to its checks, by pair of candidates, and the pair in use. */
+/** Answers that ICE has had to its checks, by pair of candidates, the pair in use, and the bytes that have arrived on that. */
 export interface Checks {
   selected: string;
   answers: Map<string, number>;
+  received: number;
 }
 
 /**
@@ -49,8 +52,10 @@ export class Liveness {
   private isDead = false;
   private answers = 0;
   private otherHidden = false;
-  /** Of the dead path, as last seen. */
-  private answered: Map<string, number> | null = null;
+  /** As last seen since the last answer. */
+  private seen: Checks | null = null;
+  private arrivedAt = -Infinity;
+  private toldAt = 0;
   private looking = false;
 
   private idle = false;
@@ -95,6 +100,7 @@ export class Liveness {
     const now = this.hooks.now();
     for (const key of this.sent.keys()) if (key <= n) this.sent.delete(key);
     this.heardAt = now;
+    this.seen = null;
     this.rtt = this.known ? this.rtt * 0.8 + (now - at) * 0.2 : now - at;
     this.known = true;
     if (!this.isDead || ++this.answers < SURE) return;
@@ -114,14 +120,28 @@ export class Liveness {
     if (this.idle && ++this.ticks % SLOWER) return;
     this.beat();
     const limit = Math.max(this.hooks.hidden() || this.otherHidden ? BEAT.hidden : BEAT.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
-    if (!this.known || now - this.heardAt <= limit) return;
-    this.answers = 0;
-    if (!this.isDead) {
-      this.isDead = true;
-      this.answered = null;
-      this.hooks.dead();
-    }
+    const silent = now - this.heardAt;
+    if (!this.known || silent <= limit / 2) return;
+    if (silent > limit && (this.isDead || !this.busy(now))) this.die();
     void this.look();
+  }
+
+  private die(): void {
+    this.answers = 0;
+    if (this.isDead) return;
+    this.isDead = true;
+    this.seen = null;
+    this.hooks.dead();
+  }
+
+  /** The other side hears nothing: what arrives here says nothing about that direction. */
+  told(): void {
+    this.toldAt = this.hooks.now();
+  }
+
+  /** Beats are not answered, but the other side's media arrives, and it has not complained. */
+  private busy(now: number): boolean {
+    return this.toldAt <= this.heardAt && now - this.heardAt <= BEAT.busy && (this.looking || now - this.arrivedAt <= 3 * BEAT.every);
   }
 
   private async look(): Promise<void> {
@@ -129,11 +149,12 @@ export class Liveness {
     this.looking = true;
     const checks = await this.hooks.checks();
     this.looking = false;
-    if (!checks || !this.isDead || this.timer === undefined) return;
+    if (!checks || this.timer === undefined) return;
+    const { seen } = this;
+    this.seen = checks;
+    if (seen?.selected === checks.selected && checks.received > seen.received) this.arrivedAt = this.hooks.now();
     const { selected, answers } = checks;
-    const before = this.answered;
-    this.answered = answers;
-    if (before && (answers.get(selected) ?? 0) > (before.get(selected) ?? 0)) this.hooks.stirs();
+    if (this.isDead && seen && (answers.get(selected) ?? 0) > (seen.answers.get(selected) ?? 0)) this.hooks.stirs();
   }
 
   private beat(): void {

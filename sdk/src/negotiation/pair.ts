@@ -189,6 +189,8 @@ export class Pair {
   }
 
   signal(signal: Signal): void {
+    // A restart that is asked for, or offered, while nothing is answered here.
+    if (negotiates(signal)) this.liveness.told();
     this.feed({ kind: 'signal', signal, byChannel: false });
   }
 
@@ -351,7 +353,8 @@ export class Pair {
   }
 
   private send(signal: Signal, byChannel: boolean): void {
-    if (byChannel && this.peer?.send(JSON.stringify(signal))) return;
+    // On a dead path it waits for the path: it is said over the server as well, which may be away.
+    if (byChannel && this.peer?.send(JSON.stringify(signal)) && !this.dead) return;
     void this.post(signal).then((code) => {
       if (code === '200' && signal.eventOp === 'publish') {
         this.feed({ kind: 'delivered', type: signal.type, epoch: signal.epoch, rev: signal.rev });

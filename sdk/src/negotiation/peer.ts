@@ -208,7 +208,8 @@ export class Peer extends Link {
     const answers = new Map<string, number>();
     // Firefox counts none.
     for (const [id, { responsesReceived }] of stats) if (typeof responsesReceived === 'number') answers.set(id, responsesReceived);
-    return { selected: selectedPair(stats), answers };
+    const selected = selectedPair(stats);
+    return { selected, answers, received: Number(stats.get(selected)?.bytesReceived ?? 0) };
   }
 
   private async stats(): Promise<Stats> {
