@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { flowing } from './lib/call.mjs';
 import { direct, inCall, session, settled } from './lib/homes.mjs';
 import { labMissing } from './lib/lab.mjs';
+import { until } from './lib/wait.mjs';
 
 const missing = labMissing();
 if (missing) console.log(`SKIPPED: the network matrix, ${missing}`);
@@ -30,6 +31,8 @@ for (const row of ROWS) {
   test(name, { skip: missing ?? false }, () =>
     inCall(row, async ({ server, p, q }) => {
       await settled(p, q, row.want);
+      // Firefox has hidden its addresses: a second after the first picture they are gathered anew, and the way in use may count from 0.
+      if (row.firefox) await Promise.all([flowing(p, q, 60), flowing(q, p, 60)]);
       await measured(server(), p, q, row);
       await settled(p, q, row.want);
     }));
@@ -43,10 +46,13 @@ for (const { b, want, restarts } of [
   test(`cone – ${b}, joined before the camera was allowed, is direct, ${restarts ? 'with a look at the addresses that were hidden' : 'at once'}`,
     { skip: missing ?? false }, () => inCall({ a: 'cone', b, ask: true }, async ({ p, q, before }) => {
       await settled(p, q, want);
-      const sessions = [await session(p), await session(q)];
-      for (const i of [0, 1]) assert.equal(sessions[i] !== before[i], restarts, 'a restart of ICE');
+      const restarted = async () => (await Promise.all([p, q].map(session))).map((now, i) => now !== before[i]);
+      // A second after media is sent it is looked whether there may be a better way.
+      if (restarts) await until('a restart of ICE', async () => (await restarted()).every(Boolean));
+      await Promise.all([flowing(p, q, 60), flowing(q, p, 60)]);
+      assert.deepEqual(await restarted(), [restarts, restarts], 'a restart of ICE');
+      await settled(p, q, want);
       for (const x of [p, q]) assert.equal(await x.evaluate(() => e2e.made.length), 1);
-      await Promise.all([flowing(p, q), flowing(q, p)]);
     }));
 }
 

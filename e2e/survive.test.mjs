@@ -86,22 +86,6 @@ for (const { oneWay = false, firefox = false } of [{}, { oneWay: true }, { firef
   });
 }
 
-const OUTAGES = SOAK ? 20 : 3;
-survives(`${OUTAGES} outages in a row leave nothing behind`, {}, async ({ lab, server, p, q, both }) => {
-  const allocations = async () => JSON.parse(await server().get('/dev/stats')).relay.Allocations;
-  const before = await allocations();
-  for (let i = 0; i < OUTAGES; i++) {
-    cut(lab.a, lab.b);
-    await overRelay(both);
-    mend(lab.a, lab.b);
-    await home(both);
-    await settled(p, q, DIRECT, 90_000);
-  }
-  let now;
-  await until(() => `no more than ${before} allocations, as before: ${now}`, async () => (now = await allocations()) <= before);
-  for (const [x] of both) assert.deepEqual(await x.evaluate(() => [e2e.made.length, e2e.spare.length]), [1, 1]);
-});
-
 survives('a client gets another address', {}, async ({ lab, both }) => {
   readdress(lab.a.ns);
   await aware(both);
