@@ -9,7 +9,7 @@ import assert from 'node:assert/strict';
 import { direct, inCall, session, settled } from './lib/homes.mjs';
 import { cut, labMissing, mend, nft, readdress, run } from './lib/lab.mjs';
 import { paint } from './lib/media.mjs';
-import { until } from './lib/wait.mjs';
+import { LIMIT, until } from './lib/wait.mjs';
 import { SOAK } from './lib/work.mjs';
 
 const missing = labMissing();
@@ -250,5 +250,5 @@ function watch(user) {
 /** Resolves when the page has shown some more pictures in that element. */
 async function watched(p, more = 20) {
   const now = await p.evaluate(() => window.pictures ?? 0);
-  await p.until('showing pictures', (n) => (window.pictures ?? 0) >= n, now + more, 30_000 + 2_000 * more / FPS);
+  await p.until('showing pictures', (n) => (window.pictures ?? 0) >= n, now + more, LIMIT + 2_000 * more / FPS);
 }

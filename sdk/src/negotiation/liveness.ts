@@ -152,9 +152,10 @@ export class Liveness {
     if (!checks || this.timer === undefined) return;
     const { seen } = this;
     this.seen = checks;
-    if (seen?.selected === checks.selected && checks.received > seen.received) this.arrivedAt = this.hooks.now();
-    const { selected, answers } = checks;
-    if (this.isDead && seen && (answers.get(selected) ?? 0) > (seen.answers.get(selected) ?? 0)) this.hooks.stirs();
+    if (!seen) return;
+    const { selected, answers, received } = checks;
+    if (seen.selected === selected && received > seen.received) this.arrivedAt = this.hooks.now();
+    if (this.isDead && (answers.get(selected) ?? 0) > (seen.answers.get(selected) ?? 0)) this.hooks.stirs();
   }
 
   private beat(): void {
