@@ -23,7 +23,7 @@ const (
 	herdEvery = 5 * time.Second
 	// back-off of our SDK (sdk/src/signaling/connection.ts): at once, then by steps that double, of which half is at random
 	herdStep = 250 * time.Millisecond
-	herdCap  = 5 * time.Second
+	herdCap  = 2 * time.Second
 
 	nagEvery  = 50 * time.Millisecond // under what a session may send
 	nagSize   = 32 << 10              // so that what a connection may hold is soon full

@@ -34,6 +34,7 @@ export class Knowledgetalk extends EventTarget {
       subscribe: (from, type) => feeds.handleWish(from, type),
       wire: (message) => this.wire.fire('knowledgetalk', message),
       online: (up) => (up || peers.handleOffline(), this.wire.fire(up ? 'connect' : 'disconnect', undefined)),
+      urgent: () => peers.silent,
       resumed: () => peers.handleResumed(),
       lost: () => (peers.handleLost(), feeds.handleLost()),
       entered: (members) => this.entered([...members]),

@@ -15,6 +15,7 @@ const hooks: SessionHooks = {
   subscribe: (from, type) => seen.push(`${from} wants ${type}`),
   wire: () => undefined,
   online: () => undefined,
+  urgent: () => false,
   resumed: () => seen.push('resumed'),
   lost: () => seen.push('lost'),
   entered: () => seen.push('entered'),

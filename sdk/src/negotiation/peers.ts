@@ -89,6 +89,11 @@ export class Peers {
     return Object.fromEntries([...this.pairs].flatMap(([id, { connection }]) => (connection ? [[id, connection]] : [])));
   }
 
+  /** Nothing comes through to somebody in a call. */
+  get silent(): boolean {
+    return [...this.pairs.values()].some((pair) => pair instanceof Paths && pair.silent);
+  }
+
   handleSignal(from: string, signal: Signal): void {
     if (from === this.hooks.me()) return;
     const member = this.hooks.member(from);

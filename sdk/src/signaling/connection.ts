@@ -18,6 +18,8 @@ export type Ask = (message: Request) => Promise<Answer>;
 export interface Hooks {
   /** The handshake will go on with a session. A full server has a place for it, but must be told before the socket opens. */
   resumes(): boolean;
+  /** A call stands still until the server is back. */
+  urgent(): boolean;
   /** Registers or resumes on a fresh socket. Requests of the app wait until it says 'up'. */
   handshake(ask: Ask): Promise<Verdict>;
   message(incoming: Incoming): void;
@@ -42,16 +44,15 @@ export const LIMIT = {
   /** Silence after a question that was asked because the network is in doubt, beside two round trips; and with them at most. */
   doubt: 500,
   doubtMost: 1_000,
-  /** Back-off: first step and cap, while a server may be starting anew, and later. The first try is made at once. */
+  /** Back-off: first step, and cap: while calls stand still, otherwise, and when it has been away for longer than a server takes to start anew. */
   step: 250,
+  urgent: 500,
   cap: 2_000,
   later: 10_000,
+  soon: 60_000,
   /** After the server closed for policy (1008). */
   policy: 30_000,
 };
-
-/** Tries before the later cap: about a minute of them. */
-const SOON = 40;
 
 /** Requests and messages that may wait for the socket. */
 const WAITING = 256;
@@ -86,6 +87,7 @@ export class Connection {
   private lastId = 0;
   private attempts = 0;
   private upSince = 0;
+  private lostSince = 0;
   /** Milliseconds of the shortest round trip on this socket. */
   private rtt = Infinity;
   private retryTimer: Timer;
@@ -359,7 +361,8 @@ export class Connection {
       this.stop();
       return this.hooks.ended(code);
     }
-    const cap = this.attempts < SOON ? LIMIT.cap : LIMIT.later;
+    if (!this.attempts) this.lostSince = Date.now();
+    const cap = Date.now() - this.lostSince > LIMIT.soon ? LIMIT.later : this.hooks.urgent() ? LIMIT.urgent : LIMIT.cap;
     const base = code === 1008 ? LIMIT.policy : this.attempts ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
     this.attempts++;
     // Half of it at random, so that the clients of a restarted server do not come back as one.

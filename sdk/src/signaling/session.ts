@@ -19,6 +19,8 @@ export interface SessionHooks {
   /** The socket is up or gone. */
   online(up: boolean): void;
   /** The same session goes on after an interruption. */
+  /** A call stands still. */
+  urgent(): boolean;
   resumed(): void;
   /** The session is gone and a new one is being made: connections are void, what was published is to be kept in mind. */
   lost(): void;
@@ -213,6 +215,7 @@ export class Session {
     this.handoff = takeHandoff(credentials.cpCode, credentials.wished ?? '');
     this.connection = new Connection(`${this.origin.replace(/^http/, 'ws')}/signal`, {
       resumes: () => this.mode === 'resume',
+      urgent: () => this.hooks.urgent(),
       handshake: (ask) => this.handshake(ask),
       message: (incoming) => this.receive(incoming),
       up: () => this.up(),
