@@ -30,6 +30,8 @@ export class User {
   /** Null while the other one is not known to be in the room. */
   paths: Paths | null = null;
   here = true;
+  /** The room has room for second connections, as far as is known here. */
+  small = true;
   connections: Lines[] = [];
   /** Changes with the network. */
   address = 1;
@@ -65,6 +67,7 @@ export class User {
   }
 
   join(): void {
+    this.small = this.lanes.standby;
     this.paths = new Paths(this.me, this.peer, {
       send: (signal) => this.send(signal),
       apart: () => this.lanes.apart,
@@ -76,7 +79,7 @@ export class User {
       stream: (type, tracks) => (this.shown[type] = tracks),
       subscribed: (type) => this.subscribed[type]++,
       report: (state) => (this.reported = state),
-      standby: () => this.lanes.standby,
+      standby: () => this.small,
       doubt: () => undefined,
     });
     if (this.lanes.warm) this.paths.warm();
@@ -319,7 +322,19 @@ export class Lanes {
     else if (dice < 0.92) this.socket(user);
     else if (dice < 0.95) for (const each of this.users) this.socket(each);
     else if (dice < 0.96) this.pick(user.connections)?.endDTLS();
+    else if (dice < 0.98) this.resize();
     else if (user.here) this.reload(user);
+  }
+
+  /** Others come, or go: the room is too large for second connections, or small enough. */
+  private resize(): void {
+    this.standby = !this.standby;
+    for (const user of this.users) {
+      this.later(this.next() * this.haste, () => {
+        user.small = this.standby;
+        user.paths?.roster();
+      });
+    }
   }
 
   /** Both look for better ways. */
@@ -433,6 +448,7 @@ export class Lanes {
       else if (connection.channel.readyState !== 'open') wrong.push(`has no channel on the ${lane} connection`);
       else if (connection.signalingState !== 'stable') wrong.push(`has an open offer on the ${lane} connection`);
     }
+    if (!this.standby && user.open('standby').length) wrong.push('keeps a standby connection');
     if (user.open('standby').some((c) => c.getSenders().some((sender) => sender.track))) wrong.push('sends on the standby connection');
     if (wanted && user.reported !== 'connected') wrong.push(`says ${user.reported}`);
     return wrong;

@@ -61,6 +61,7 @@ describe('two sides with two connections', () => {
     for (let seed = FIRST; seed < FIRST + DEATHS; seed++) {
       await schedule(seed, async (lanes) => {
         lanes.standby = true;
+        for (const user of lanes.users) user.small = true;
         for (const user of lanes.users) for (const type of lanes.pick([['cam'], ['cam', 'screen']] as const)) user.publish(type);
         expect(await lanes.until(() => lanes.unseen(), 10, 1), 'the first path').toEqual([]);
         // What is half made is finished without the server.

@@ -65,6 +65,13 @@ async function call() {
   return { first, second, ...way };
 }
 
+/** What the other side publishes, said on one of the connections. */
+function says(c: FakeConnection, more: object): Promise<void> {
+  const { gen } = sent.filter((m) => m.eventOp === 'sdp')[FakeConnection.made.indexOf(c)] as Extract<Signal, { eventOp: 'sdp' }>;
+  c.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'publish', type: 'cam', rev: 0, audio: false, video: true, gen, ...more }) });
+  return settled();
+}
+
 beforeEach(() => {
   vi.useFakeTimers();
   vi.stubGlobal('MediaStream', FakeStream);
@@ -125,6 +132,50 @@ describe('a second connection', () => {
     await vi.advanceTimersByTimeAsync(5_000);
     paths.signal({ eventOp: 'sdp', gen: 9, n: 9, sdp: { type: 'answer', sdp: 'x' }, link: 'standby' });
     expect(FakeConnection.made).toHaveLength(1);
+  });
+
+  it('goes when the room has become too large for it, and is made again in one that is small enough', async () => {
+    const { first, second } = await call();
+    allowed = false;
+    paths.roster();
+    await vi.advanceTimersByTimeAsync(PATHS.settle);
+    expect([first.connectionState, second.connectionState]).toEqual(['connected', 'closed']);
+    // The other side may not know yet.
+    paths.signal({ eventOp: 'sdp', gen: 2, n: 1, sdp: { type: 'offer', sdp: 'theirs' }, link: 'standby' });
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([FakeConnection.made.length, tracks(first), paths.connection]).toEqual([2, SENDING, first]);
+    allowed = true;
+    paths.roster();
+    await vi.advanceTimersByTimeAsync(PATHS.settle);
+    expect(FakeConnection.made[2]?.getConfiguration()).toMatchObject({ iceTransportPolicy: 'relay' });
+    await stand(FakeConnection.made[2]!, 'standby');
+  });
+
+  it('is not made in a room that has become small when nothing is sent', async () => {
+    paths.warm();
+    await settled();
+    await stand(FakeConnection.made[0]!);
+    paths.roster();
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(FakeConnection.made).toHaveLength(1);
+  });
+
+  it('stays in a large room as long as media of either side passes on it', async () => {
+    const { first, second, cut, mend } = await call();
+    for (const c of [first, second]) await says(c, { epoch: 7 });
+    cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(tracks(second)).toEqual(SENDING);
+    allowed = false;
+    paths.roster();
+    await vi.advanceTimersByTimeAsync(20_000);
+    mend();
+    // Home, and no `unpublish` has come from the other side.
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect([tracks(first), tracks(second), second.connectionState]).toEqual([SENDING, SILENT, 'connected']);
+    await says(second, { eventOp: 'unpublish', epoch: 7 });
+    await vi.advanceTimersByTimeAsync(PATHS.settle);
+    expect(second.connectionState).toBe('closed');
   });
 });
 
@@ -370,11 +421,6 @@ describe('a path that dies', () => {
 
 it('what the other side sends is shown from the second one as long as it sends there, without another subscribed', async () => {
   const { first, second } = await call();
-  const says = (c: FakeConnection, more: object) => {
-    const { gen } = sent.filter((m) => m.eventOp === 'sdp')[c === first ? 0 : 1] as Extract<Signal, { eventOp: 'sdp' }>;
-    c.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'publish', type: 'cam', rev: 0, audio: false, video: true, gen, ...more }) });
-    return settled();
-  };
   const from = (c: FakeConnection) => [c.getTransceivers()[1]?.receiver.track];
   await says(first, { epoch: 7 });
   expect([shown.cam, subscribed]).toEqual([from(first), 1]);

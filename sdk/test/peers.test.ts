@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Member, PeerStateEvent, Presence } from '../types/knowledgetalk';
 import { Streams } from '../src/media/streams';
 import { LIMIT } from '../src/negotiation/pair';
+import { PATHS } from '../src/negotiation/paths';
 import { Peers } from '../src/negotiation/peers';
 import { readSignal, type Request } from '../src/signaling/messages';
 import { FakeStream, settled, track } from './browser';
@@ -11,6 +12,7 @@ import { member } from './members';
 let me: string;
 let members: Map<string, Member>;
 let sent: Request[];
+let servers: RTCIceServer[];
 let events: Presence[];
 let code: string;
 let streams: Streams;
@@ -48,6 +50,7 @@ beforeEach(() => {
   members = new Map(['a', 'b', 'c'].map((id) => [id, member(id, ['pair', 'publish', 'candidates'])]));
   members.set('raw', member('raw'));
   sent = [];
+  servers = [{ urls: 'stun:x' }];
   events = [];
   code = '200';
   streams = new Streams();
@@ -60,7 +63,7 @@ beforeEach(() => {
       sent.push(message);
       return code;
     },
-    iceServers: async () => [{ urls: 'stun:x' }],
+    iceServers: async () => servers,
     online: () => true,
     doubt: () => undefined,
     presence: (event) => events.push(event),
@@ -215,6 +218,33 @@ describe('a connection', () => {
   it.each([['nobody', 'cam'], ['b', 'file'], [7, 'cam']])('is not touched by wrong arguments: %s %s', (target, type) => {
     expect([peers.unpublish(target, type), peers.refuse(target, type)]).toEqual([false, false]);
   });
+});
+
+it('tells whether a call stands still', async () => {
+  const c = await connected();
+  const told = [peers.silent];
+  for (const state of ['disconnected', 'connected'] as const) {
+    c.become(state);
+    await settled();
+    told.push(peers.silent);
+  }
+  expect(told).toEqual([false, true, false]);
+});
+
+it('gives second connections up when the room has grown beyond warmPeers', async () => {
+  servers = [{ urls: 'turn:x', username: 'u', credential: 'c' }];
+  members = new Map(['a', 'b'].map((id) => [id, member(id, ['pair', 'publish', 'candidates', 'standby'])]));
+  await connected();
+  expect(FakeConnection.open).toBe(2);
+  const come = ['c', 'd', 'e'];
+  for (const id of come) members.set(id, member(id));
+  peers.handleMembers(come);
+  await vi.advanceTimersByTimeAsync(PATHS.settle);
+  expect(FakeConnection.open).toBe(1);
+  members.delete('e');
+  peers.handleLeave('e');
+  await vi.advanceTimersByTimeAsync(PATHS.settle);
+  expect(FakeConnection.open).toBe(2);
 });
 
 describe('a pair that is kept ready', () => {

@@ -23,6 +23,8 @@ export const PATHS = {
   betterMost: 60_000,
   /** Media goes both ways for so long before the second connection stops, so that the first one's picture is there when it is needed. */
   overlap: 700,
+  /** From a change of the room, or of the way, until a second connection is made or given up for it: the other side has heard of it by then. */
+  settle: 2_000,
 };
 
 const hasRelay = (servers: RTCIceServer[]) => servers.some(({ urls }) => [urls].flat().some((url) => /^turns?:/.test(url)));
@@ -40,6 +42,7 @@ export class Paths {
   private tried = 0;
   private retry: ReturnType<typeof setTimeout> | undefined;
   private back: ReturnType<typeof setTimeout> | undefined;
+  private review: ReturnType<typeof setTimeout> | undefined;
   private preparing = false;
   /** The first connection was direct when it died. */
   private direct = false;
@@ -149,10 +152,16 @@ export class Paths {
     this.spare?.regather();
   }
 
+  /** The room has other members: a second connection may be kept now, or no longer. */
+  roster(): void {
+    this.review ??= setTimeout(() => this.resize(), PATHS.settle);
+  }
+
   dispose(): void {
     this.disposed = true;
     clearTimeout(this.retry);
     clearTimeout(this.back);
+    clearTimeout(this.review);
     this.main.dispose();
     this.spare?.dispose();
   }
@@ -175,9 +184,22 @@ export class Paths {
     this.preparing = true;
     void this.hooks.iceServers().then((servers) => {
       this.preparing = false;
-      if (this.disposed || this.spare || !hasRelay(servers)) return;
+      if (this.disposed || this.spare || !hasRelay(servers) || !this.hooks.standby()) return;
       this.spare = this.make();
     });
+  }
+
+  private resize(): void {
+    this.review = undefined;
+    if (this.hooks.standby()) {
+      if (TYPES.some((type) => this.main.sending(type) || this.tracks.main[type])) this.prepare();
+    } else if (this.spare) {
+      const needed = this.away || this.main.dead || (this.spare.ready && TYPES.some((type) => this.tracks.spare[type]));
+      if (needed) return this.roster();
+      this.spare.dispose();
+      this.spare = null;
+      for (const type of TYPES) this.show('spare', type, null);
+    }
   }
 
   private make(): Pair {
@@ -282,5 +304,9 @@ export class Paths {
     this.away = false;
     this.main.hold(false);
     for (const type of TYPES) this.spare?.unpublish(type);
+    // The other side is to hear of it before a connection that is not wanted any more is closed.
+    clearTimeout(this.review);
+    this.review = undefined;
+    this.roster();
   }
 }

@@ -106,7 +106,7 @@ export class Peers {
 
   /** These users are members now, and the app knows it. */
   handleMembers(ids: Iterable<string>): void {
-    this.warm();
+    this.resize();
     for (const id of ids) {
       const signals = this.early.get(id) ?? [];
       this.early.delete(id);
@@ -126,7 +126,7 @@ export class Peers {
       this.awaitReturn();
     }
     this.close(id);
-    this.warm();
+    this.resize();
   }
 
   /** The server is away: what it was to pass on last may have gone down with the socket. */
@@ -181,8 +181,11 @@ export class Peers {
     this.closeAll();
   }
 
-  /** Who has other software, or does not want it, is not warmed; what is warm stays so when the room grows. */
-  private warm(): void {
+  /**
+   * Who has other software, or does not want it, is not warmed; what is warm stays so when the room grows, second connections do not.
+   */
+  private resize(): void {
+    for (const pair of this.pairs.values()) if (pair instanceof Paths) pair.roster();
     const members = this.hooks.members();
     if (members.length > this.warmPeers) return;
     for (const id of members) {
