@@ -222,16 +222,19 @@ describe('a dead socket', () => {
   it('is found sooner when the network is in doubt, and one that lives is kept', async () => {
     connection.start();
     const socket = await shake();
-    connection.doubt();
+    const first = connection.doubt();
     socket.answer('keepAlive');
     await vi.advanceTimersByTimeAsync(LIMIT.doubt);
-    expect(socket.closed).toBeUndefined();
-    connection.doubt();
+    expect([socket.closed, await first]).toEqual([undefined, true]);
+    const second = connection.doubt();
     await vi.advanceTimersByTimeAsync(LIMIT.doubt - 1);
-    connection.doubt();
+    void connection.doubt();
     expect(socket.closed).toBeUndefined();
     await vi.advanceTimersByTimeAsync(1);
     expect(socket.closed).toBe(4000);
+    expect(await connection.doubt()).toBe(false);
+    await vi.advanceTimersByTimeAsync(LIMIT.request);
+    expect(await second).toBe(false);
   });
 
   it('of another network is not waited for', async () => {
@@ -259,7 +262,7 @@ describe('a dead socket', () => {
     void connection.request({ eventOp: 'a' });
     await vi.advanceTimersByTimeAsync(rtt);
     socket.answer('a');
-    connection.doubt();
+    void connection.doubt();
     await vi.advanceTimersByTimeAsync(limit - 1);
     expect(socket.closed).toBeUndefined();
     await vi.advanceTimersByTimeAsync(1);

@@ -80,7 +80,7 @@ export class User {
       subscribed: (type) => this.subscribed[type]++,
       report: (state) => (this.reported = state),
       standby: () => this.small,
-      doubt: () => undefined,
+      doubt: () => new Promise((done) => this.lanes.later(this.lanes.next() * this.lanes.haste, () => done(this.online && !this.mute))),
     });
     if (this.lanes.warm) this.paths.warm();
   }

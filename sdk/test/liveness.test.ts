@@ -79,6 +79,28 @@ describe('a path', () => {
     expect([said.slice(2).sort(), a.dead]).toEqual([['a alive', 'b alive'], false]);
   });
 
+  it('in place of a dead one is alive at once, and nothing is known of it', async () => {
+    await pass(2_000);
+    cut = { ab: true, ba: true };
+    await pass(1_000);
+    a.start();
+    b.start();
+    expect([said.slice(2), a.dead, b.dead]).toEqual([['a alive', 'b alive'], false, false]);
+    await pass(10_000);
+    expect(said).toHaveLength(4);
+  });
+
+  it('is in doubt when half of its time is over', async () => {
+    expect(a.doubtful).toBe(false);
+    await pass(2_000);
+    expect(a.doubtful).toBe(false);
+    cut = { ab: true, ba: true };
+    await pass(BEAT.limit / 2 + BEAT.every);
+    expect([a.doubtful, a.dead]).toEqual([true, false]);
+    a.stop();
+    expect(a.doubtful).toBe(false);
+  });
+
   it('of a long round trip gets three of them', async () => {
     a.stop();
     b.stop();

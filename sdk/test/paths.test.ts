@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { MediaType } from '../types/knowledgetalk';
-import { Paths, PATHS } from '../src/negotiation/paths';
+import { Paths, PATHS, type PathsHooks } from '../src/negotiation/paths';
 import { readSignal, type Signal } from '../src/signaling/messages';
 import { FakeStream, settled, track } from './browser';
 import { FakeConnection } from './connections';
@@ -15,6 +15,7 @@ let online: boolean;
 /** The socket goes down with what is sent next. */
 let lost: boolean;
 let servers: RTCIceServer[];
+let hooks: PathsHooks;
 let paths: Paths;
 
 const RELAY = [{ urls: ['turn:relay:3478?transport=udp'], username: 'u', credential: 'c' }];
@@ -60,9 +61,9 @@ async function call() {
   const way = await stand(first);
   await settled();
   const second = FakeConnection.made[1]!;
-  await stand(second, 'standby');
+  const relayed = await stand(second, 'standby');
   await vi.advanceTimersByTimeAsync(1_000);
-  return { first, second, ...way };
+  return { first, second, ...way, relayed };
 }
 
 /** What the other side publishes, said on one of the connections. */
@@ -86,7 +87,7 @@ beforeEach(() => {
   online = true;
   lost = false;
   servers = RELAY;
-  paths = new Paths('a', 'b', {
+  hooks = {
     send: async (signal) => {
       sent.push(signal);
       online &&= !lost;
@@ -99,8 +100,9 @@ beforeEach(() => {
     subscribed: () => subscribed++,
     report: (state, reason) => states.push(`${state}${reason && ` ${reason}`}`),
     standby: () => allowed,
-    doubt: () => doubts++,
-  });
+    doubt: async () => (doubts++, online),
+  };
+  paths = new Paths('a', 'b', hooks);
 });
 
 afterEach(() => {
@@ -306,7 +308,7 @@ describe('a path that dies', () => {
     expect(states.at(-1)).toBe('connected');
     const restarts = () => first.log.filter((entry) => entry === 'restart').length;
     const before = restarts();
-    for (const [wait, more] of [[PATHS.retry, 1], [2 * PATHS.retry, 2], [4 * PATHS.retry, 3]] as const) {
+    for (const [wait, more] of [[PATHS.better, 1], [2 * PATHS.better, 2], [4 * PATHS.better, 3]] as const) {
       await vi.advanceTimersByTimeAsync(wait - 700);
       expect(restarts()).toBe(before + more - 1);
       await vi.advanceTimersByTimeAsync(700);
@@ -406,6 +408,74 @@ describe('a path that dies', () => {
     await vi.advanceTimersByTimeAsync(1_000);
     expect(c.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
     expect([tracks(c), states.at(-1)]).toEqual([SENDING, 'recovering path-dead']);
+  });
+
+  it('with the other one has that replaced while the server answers, and is seen over it as soon as it stands', async () => {
+    const { first, second, cut, relayed } = await call();
+    cut();
+    relayed.cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    const third = FakeConnection.made[2]!;
+    expect([second.connectionState, third.getConfiguration().iceTransportPolicy]).toEqual(['closed', 'relay']);
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect(FakeConnection.made).toHaveLength(3);
+    await stand(third, 'standby');
+    expect([tracks(third), tracks(first), states.at(-1), paths.connection]).toEqual([SENDING, SILENT, 'recovering path-dead', third]);
+    expect(third.channel.sent).toContainEqual(expect.objectContaining({ eventOp: 'publish', type: 'cam' }));
+  });
+
+  it('with all that there is has nothing replaced until the server answers', async () => {
+    const { second, cut, relayed } = await call();
+    online = false;
+    cut();
+    relayed.cut();
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([FakeConnection.made.length, second.connectionState]).toEqual([2, 'connected']);
+    online = true;
+    paths.resumed();
+    await settled();
+    expect([FakeConnection.made.length, second.connectionState]).toEqual([3, 'closed']);
+  });
+
+  it('is left for a second one that stands only then', async () => {
+    void paths.publish('cam', stream());
+    await settled();
+    const [first] = FakeConnection.made as [FakeConnection];
+    const { cut } = await stand(first);
+    await vi.advanceTimersByTimeAsync(500);
+    cut();
+    await vi.advanceTimersByTimeAsync(800);
+    const second = FakeConnection.made[1]!;
+    const { gen, n } = sent.filter((m) => 'link' in m && m.eventOp === 'sdp').at(-1) as Extract<Signal, { eventOp: 'sdp' }>;
+    paths.signal({ eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' }, link: 'standby' });
+    second.become('connected');
+    second.openChannel();
+    await settled();
+    expect([tracks(first), tracks(second)]).toEqual([SILENT, SENDING]);
+  });
+
+  it('is not looked for once more when the other side has been first', async () => {
+    paths.dispose();
+    paths = new Paths('b', 'a', hooks);
+    void paths.publish('cam', stream());
+    const offer = async (n: number) => {
+      paths.signal({ eventOp: 'sdp', gen: 9, n, sdp: { type: 'offer', sdp: 'theirs' } });
+      await settled();
+    };
+    await offer(1);
+    const first = FakeConnection.last;
+    first.become('connected');
+    first.openChannel();
+    const { cut } = answering(first);
+    await vi.advanceTimersByTimeAsync(1_000);
+    const asked = () => sent.filter((m) => m.eventOp === 'candidate' && m.gen === 9 && m.candidates.length === 0).length;
+    cut();
+    await vi.advanceTimersByTimeAsync(400);
+    await offer(2);
+    await vi.advanceTimersByTimeAsync(400);
+    expect([states.at(-1), asked()]).toEqual(['recovering path-dead', 0]);
+    await vi.advanceTimersByTimeAsync(PATHS.retry);
+    expect(asked()).toBe(1);
   });
 
   it('and that nobody has used is not spoken of', async () => {

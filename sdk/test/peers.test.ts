@@ -65,7 +65,7 @@ beforeEach(() => {
     },
     iceServers: async () => servers,
     online: () => true,
-    doubt: () => undefined,
+    doubt: async () => true,
     presence: (event) => events.push(event),
   }, streams);
 });

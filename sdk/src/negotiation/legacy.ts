@@ -274,7 +274,7 @@ export class RawPair {
   private readonly in: Record<MediaType, Incoming>;
   private reported: PeerStateEvent['state'] | '' = '';
 
-  constructor(private readonly hooks: Omit<PairHooks, 'withdrawn' | 'apart' | 'dead' | 'stirs' | 'alive' | 'carried'>) {
+  constructor(private readonly hooks: Pick<PairHooks, 'send' | 'iceServers' | 'stream' | 'subscribed' | 'report'>) {
     const ways: Hooks = {
       send: (signal) => hooks.send(signal),
       iceServers: () => hooks.iceServers(),

@@ -67,6 +67,11 @@ export class Liveness {
     return this.isDead;
   }
 
+  /** Nothing has been heard for half of the time after which it is dead. */
+  get doubtful(): boolean {
+    return this.timer !== undefined && this.known && this.hooks.now() - this.heardAt > this.limit() / 2;
+  }
+
   /** The channel is open: of the first connection, or of one in place of another. */
   start(): void {
     this.stop();
@@ -75,6 +80,9 @@ export class Liveness {
     this.tickedAt = this.heardAt = this.hooks.now();
     this.timer = setInterval(() => this.tick(), BEAT.every);
     this.beat();
+    if (!this.isDead) return;
+    this.isDead = false;
+    this.hooks.alive();
   }
 
   stop(): void {
@@ -119,11 +127,15 @@ export class Liveness {
     this.idle = this.hooks.idle();
     if (this.idle && ++this.ticks % SLOWER) return;
     this.beat();
-    const limit = Math.max(this.hooks.hidden() || this.otherHidden ? BEAT.hidden : BEAT.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
+    const limit = this.limit();
     const silent = now - this.heardAt;
     if (!this.known || silent <= limit / 2) return;
     if (silent > limit && (this.isDead || !this.busy(now))) this.die();
     void this.look();
+  }
+
+  private limit(): number {
+    return Math.max(this.hooks.hidden() || this.otherHidden ? BEAT.hidden : BEAT.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
   }
 
   private die(): void {

@@ -46,6 +46,10 @@ export interface PairHooks {
   /** Something is heard of a dead path again; it may carry. */
   stirs(): void;
   alive(): void;
+  /** It takes media from now on. */
+  usable(): void;
+  /** Whether it is about to be needed although nothing is published on it. */
+  needed(): boolean;
 }
 
 /** What is done in turn: what the machine wants, and key frames, of which it knows nothing. */
@@ -69,6 +73,8 @@ export class Pair {
   /** The browser hid this side's addresses when it gathered them: no camera was allowed then. */
   private hidden = false;
   private regathered = false;
+  private restartedAt = -Infinity;
+  private wasReady = false;
   /** Nothing is sent here although it is published: it goes another way. */
   private held = false;
   private readonly liveness: Liveness;
@@ -82,11 +88,14 @@ export class Pair {
       send: (text) => this.peer?.beat(text),
       now: () => performance.now(),
       hidden: isHidden,
-      idle: () => !TYPES.some((type) => this.state.local[type].on || this.state.remote[type].on),
+      idle: () => !this.hooks.needed() && !TYPES.some((type) => this.state.local[type].on || this.state.remote[type].on),
       checks: async () => this.peer?.checks() ?? null,
       dead: () => this.hooks.dead(),
       stirs: () => this.hooks.stirs(),
-      alive: () => this.hooks.alive(),
+      alive: () => {
+        this.hooks.alive();
+        this.readied();
+      },
     });
     this.state = initial(me, other, Date.now());
   }
@@ -103,6 +112,10 @@ export class Pair {
 
   get dead(): boolean {
     return this.liveness.dead;
+  }
+
+  get doubtful(): boolean {
+    return this.liveness.doubtful;
   }
 
   get creator(): boolean {
@@ -131,6 +144,16 @@ export class Pair {
   /** Looks for another path behind the present one. */
   regather(): void {
     this.feed({ kind: 'regather' });
+  }
+
+  /** One of the two sides has begun to do so in the last `ms` milliseconds. */
+  restarted(ms: number): boolean {
+    return performance.now() - this.restartedAt <= ms;
+  }
+
+  /** Makes another connection in place of one that stood. */
+  renew(): void {
+    if (this.state.stood) this.feed({ kind: 'lost', gen: this.state.gen });
   }
 
   /** Begins with a key frame once what is to be attached is there: its encoder may go on where it stopped, which the other side need not have. */
@@ -219,7 +242,14 @@ export class Pair {
       if (effect.do === 'settle' && !effect.ok) this.settle(effect.type, false);
       else this.queue.push(effect);
     }
+    this.readied();
     void this.run();
+  }
+
+  private readied(): void {
+    const was = this.wasReady;
+    this.wasReady = this.ready;
+    if (this.ready && !was) this.hooks.usable();
   }
 
   private async run(): Promise<void> {
@@ -317,6 +347,7 @@ export class Pair {
 
   private async offer({ gen, n, restart }: Extract<Effect, { do: 'offer' }>): Promise<void> {
     const servers = restart ? await this.hooks.iceServers() : undefined;
+    this.restartedAt = performance.now();
     this.trickle?.hold();
     const sdp = await this.peer?.offer(servers);
     if (sdp) this.describe(gen, n, 'offer', sdp);
@@ -326,6 +357,7 @@ export class Pair {
     const peer = this.peer;
     if (!peer) return;
     this.trickle?.hold();
+    this.restartedAt = performance.now();
     const answer = await peer.accept(sdp, () => this.attachAll(peer));
     this.describe(gen, n, 'answer', answer);
     this.feed({ kind: 'tracks', gen });

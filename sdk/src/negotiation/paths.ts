@@ -2,24 +2,30 @@ import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
 import { negotiates, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
+import { BEAT } from './liveness';
 import { Pair, type PairHooks } from './pair';
 
-export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'stirs' | 'alive' | 'carried'> {
+export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'stirs' | 'alive' | 'usable' | 'needed' | 'carried'> {
   /** The server can be reached. */
   online(): boolean;
   /** A second connection may be kept with this user. */
   standby(): boolean;
-  doubt(): void;
+  /** Asks the server for a sign of life. */
+  doubt(): Promise<boolean>;
 }
 
 /** Milliseconds. */
 export const PATHS = {
-  /** Between attempts to find another path for the first connection: the first wait, doubled each time, and the longest. */
-  retry: 2_000,
+  /**
+   * Between attempts to find another path for the first connection: the first wait, doubled each time, and the longest. Chromium tries
+   * what it has found in earnest only when the path in use has been silent for 2.5 s.
+   */
+  retry: 3_500,
   retryMost: 16_000,
   /** The same, when the first connection has given a sign of life: its beats may come so much later. */
   sign: 4_000,
-  /** The same, for a connection that was direct and is relayed now: it works, so that there is no haste. */
+  /** The same, for a connection that was direct and is relayed now. */
+  better: 2_000,
   betterMost: 60_000,
   /** Media goes both ways for so long before the second connection stops, so that the first one's picture is there when it is needed. */
   overlap: 700,
@@ -74,6 +80,8 @@ export class Paths {
       dead: () => this.dead(),
       stirs: () => this.stirs(),
       alive: () => this.alive(),
+      usable: () => undefined,
+      needed: () => false,
     });
   }
 
@@ -138,6 +146,7 @@ export class Paths {
     // The server may have been all that was missing: back-off begins anew.
     this.tried = 0;
     this.mend();
+    void this.stranded();
   }
 
   /** What a data channel can carry does not wait for the server: a second connection half made, or a restart unanswered. */
@@ -191,13 +200,16 @@ export class Paths {
 
   private resize(): void {
     this.review = undefined;
+    const { main, spare, tracks } = this;
+    const used = TYPES.some((type) => main.sending(type) || tracks.main[type]);
     if (this.hooks.standby()) {
-      if (TYPES.some((type) => this.main.sending(type) || this.tracks.main[type])) this.prepare();
-    } else if (this.spare) {
-      const needed = this.away || this.main.dead || (this.spare.ready && TYPES.some((type) => this.tracks.spare[type]));
+      if (used) this.prepare();
+    } else if (spare) {
+      const needed = (used && (this.away || main.dead)) || (spare.ready && TYPES.some((type) => tracks.spare[type]));
       if (needed) return this.roster();
-      this.spare.dispose();
+      spare.dispose();
       this.spare = null;
+      this.away = false;
       for (const type of TYPES) this.show('spare', type, null);
     }
   }
@@ -213,9 +225,11 @@ export class Paths {
       report: (state) => state === 'failed' && this.away && this.home(),
       withdrawn: () => undefined,
       carried: (signal) => this.carried(signal),
-      dead: () => undefined,
+      dead: () => void this.stranded(),
       stirs: () => undefined,
-      alive: () => this.main.dead && this.leave(),
+      alive: () => undefined,
+      usable: () => this.main.dead && this.leave(),
+      needed: () => this.main.doubtful,
     }, true);
     spare.warm();
     return spare;
@@ -229,7 +243,8 @@ export class Paths {
 
   private dead(): void {
     clearTimeout(this.back);
-    this.hooks.doubt();
+    void this.hooks.doubt();
+    void this.stranded();
     this.stirred = false;
     this.tried = 0;
     void this.main.relayed().then((relayed) => (this.direct ||= relayed === false));
@@ -255,9 +270,20 @@ export class Paths {
     this.report('recovering', 'path-dead');
     if (this.away) this.main.hold(true);
     else this.leave();
-    this.main.regather();
+    // Unless the other side has been first.
+    if (!this.main.restarted(BEAT.limit)) this.main.regather();
     clearTimeout(this.retry);
     this.retry = setTimeout(() => this.mend(), Math.min(PATHS.retryMost, PATHS.retry * 2 ** this.tried++));
+  }
+
+  /**
+   * Neither way carries anything, and the server answers: what has broken is not this side's network, which would bring both back with it.
+   * ICE of a connection that stood takes seconds to try anything else in earnest; that of another one does so at once.
+   */
+  private async stranded(): Promise<void> {
+    const { spare } = this;
+    const lost = () => !this.disposed && this.main.dead && spare?.dead && spare === this.spare;
+    if (lost() && (await this.hooks.doubt()) && lost()) spare?.renew();
   }
 
   private leave(): void {
@@ -290,7 +316,7 @@ export class Paths {
       if (this.disposed || this.main.dead || !relayed) return;
       this.main.regather();
       this.better();
-    }), Math.min(PATHS.betterMost, PATHS.retry * 2 ** this.tried++));
+    }), Math.min(PATHS.betterMost, PATHS.better * 2 ** this.tried++));
   }
 
   /** Once for each change, and nothing of a connection that is only kept ready. */

@@ -19,7 +19,7 @@ export interface PeersHooks {
   /** The server can be reached. */
   online(): boolean;
   /** Nothing passes to some user any more: is the server still there? */
-  doubt(): void;
+  doubt(): Promise<boolean>;
   presence(event: Presence): void;
 }
 

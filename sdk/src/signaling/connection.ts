@@ -172,11 +172,15 @@ export class Connection {
     }
   }
 
-  /** Something suggests that the network has broken: asks, and waits less long than usual. */
-  doubt(): void {
-    if (this.state !== 'up') return this.wake();
-    this.keepAlive();
+  /** Something suggests that the network has broken: asks, and waits less long than usual. Resolves with whether this socket has answered. */
+  async doubt(): Promise<boolean> {
+    if (this.state !== 'up') {
+      this.wake();
+      return false;
+    }
+    const answer = this.request({ eventOp: 'keepAlive' });
     this.expect(Math.min(LIMIT.doubtMost, LIMIT.doubt + 2 * this.rtt));
+    return (await answer).code === '200';
   }
 
   /** The device uses another network: a socket of the old one is dead, or will be, and a new one takes no longer than to find out. */

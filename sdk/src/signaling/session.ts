@@ -91,8 +91,8 @@ export class Session {
   }
 
   /** A connection to another user has died: that to the server may have, too. */
-  doubt(): void {
-    this.connection?.doubt();
+  async doubt(): Promise<boolean> {
+    return (await this.connection?.doubt()) ?? false;
   }
 
   /** The device uses another network. */
