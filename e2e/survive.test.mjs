@@ -31,7 +31,7 @@ function survives(name, { a = 'cone', b = 'cone', want = DIRECT, returns = false
     await Promise.all([watched(p), watched(q)]);
     const before = await told(both);
     try {
-      await body({ ...call, both });
+      await body({ ...call, both, t });
       await Promise.all([watched(p, 40), watched(q, 40)]);
     } catch (e) {
       for (const [x, y] of both) e.message += `\n${x.name}: ${JSON.stringify(await x.evaluate(state, y.id))}`;
@@ -54,12 +54,11 @@ function survives(name, { a = 'cone', b = 'cone', want = DIRECT, returns = false
 /** When both have left the room, the relay has nothing of them. */
 async function noAllocationStays({ server, p, q }) {
   for (const x of [p, q]) assert.equal((await x.evaluate(() => k.leaveRoom())).code, '200');
-  let stats;
-  await until(() => `without an allocation: ${JSON.stringify(stats)}`, async () => {
-    stats = JSON.parse(await server().get('/dev/stats')).relay;
-    return stats.Allocations === 0;
-  });
+  let left;
+  await until(() => `without an allocation: ${left}`, async () => (left = await allocations(server)) === 0);
 }
+
+const allocations = async (server) => JSON.parse(await server().get('/dev/stats')).relay.Allocations;
 
 for (const { oneWay = false, firefox = false } of [{}, { oneWay: true }, { firefox: true }]) {
   const way = `${oneWay ? ' in one direction' : ''}${firefox ? ' (Firefox)' : ''}`;
@@ -83,6 +82,25 @@ for (const { oneWay = false, firefox = false } of [{}, { oneWay: true }, { firef
       assert.equal(await x.evaluate(() => e2e.spare.length), 1);
       if (!firefox) assert.equal(await x.evaluate(() => e2e.made.length), 1);
     }
+  });
+}
+
+// Browsers keep what earlier generations of ICE have found for up to two minutes.
+if (SOAK) {
+  survives('twenty outages in a row leave no connection and no allocation behind', {}, async ({ lab, server, p, q, both, t }) => {
+    const before = await allocations(server);
+    let most = before;
+    for (let i = 0; i < 20; i++) {
+      cut(lab.a, lab.b);
+      await overRelay(both);
+      mend(lab.a, lab.b);
+      await home(both);
+      most = Math.max(most, await allocations(server));
+    }
+    await settled(p, q, DIRECT, 90_000);
+    let now;
+    await until(() => `back to ${before} allocations: ${now}`, async () => (now = await allocations(server)) <= before, 240_000);
+    t.diagnostic(`${before} allocations before, ${most} at most`);
   });
 }
 
