@@ -448,7 +448,7 @@ export class Lanes {
       else if (connection.channel.readyState !== 'open') wrong.push(`has no channel on the ${lane} connection`);
       else if (connection.signalingState !== 'stable') wrong.push(`has an open offer on the ${lane} connection`);
     }
-    if (!this.standby && user.open('standby').length) wrong.push('keeps a standby connection');
+    if (!(wanted && this.standby) && user.open('standby').length) wrong.push('keeps a standby connection');
     if (user.open('standby').some((c) => c.getSenders().some((sender) => sender.track))) wrong.push('sends on the standby connection');
     if (wanted && user.reported !== 'connected') wrong.push(`says ${user.reported}`);
     return wrong;

@@ -153,6 +153,42 @@ describe('a second connection', () => {
     await stand(FakeConnection.made[2]!, 'standby');
   });
 
+  it('goes when nothing is sent any more, and comes with the next picture', async () => {
+    const { first, second } = await call();
+    paths.unpublish('cam');
+    await vi.advanceTimersByTimeAsync(PATHS.settle);
+    expect([first.connectionState, second.connectionState]).toEqual(['connected', 'closed']);
+    // The other side, which has not heard of it, asks for another one.
+    paths.signal({ eventOp: 'candidate', gen: 0, candidates: [], link: 'standby' });
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(FakeConnection.made).toHaveLength(2);
+    void paths.publish('cam', stream());
+    await settled();
+    expect(FakeConnection.made).toHaveLength(3);
+    await stand(FakeConnection.made[2]!, 'standby');
+  });
+
+  it('that the other side has closed is made anew by who makes it, and given up by the other one', async () => {
+    const { second } = await call();
+    second.channel.onclose?.();
+    await settled();
+    expect([second.connectionState, FakeConnection.made.length]).toEqual(['closed', 3]);
+    paths.dispose();
+    paths = new Paths('b', 'a', hooks);
+    for (const link of [{}, { link: 'standby' as const }]) {
+      paths.signal({ eventOp: 'sdp', gen: 9, n: 1, sdp: { type: 'offer', sdp: 'theirs' }, ...link });
+      await settled();
+    }
+    const spare = FakeConnection.last;
+    spare.become('connected');
+    spare.openChannel();
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(spare.connectionState).toBe('connected');
+    spare.channel.onclose?.();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([spare.connectionState, FakeConnection.last]).toEqual(['closed', spare]);
+  });
+
   it('is not made in a room that has become small when nothing is sent', async () => {
     paths.warm();
     await settled();

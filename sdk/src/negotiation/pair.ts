@@ -48,6 +48,8 @@ export interface PairHooks {
   alive(): void;
   /** It takes media from now on. */
   usable(): void;
+  /** The other side has closed it. */
+  closed(): void;
   /** Whether it is about to be needed although nothing is published on it. */
   needed(): boolean;
 }
@@ -308,7 +310,10 @@ export class Pair {
         this.feed(state === 'failed' && this.peer?.over ? { kind: 'lost', gen } : { kind: 'link', gen, state });
         this.improve();
       },
-      channel: (open) => this.feed({ kind: 'channel', gen, open }),
+      channel: (open) => {
+        this.feed({ kind: 'channel', gen, open });
+        if (!open) this.hooks.closed();
+      },
       message: (text) => this.heard(text),
       candidate: (candidate) => {
         this.hidden ||= /\.local /.test(candidate.candidate ?? '');

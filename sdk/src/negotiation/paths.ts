@@ -5,7 +5,7 @@ import { TYPES } from './layout';
 import { BEAT } from './liveness';
 import { Pair, type PairHooks } from './pair';
 
-export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'stirs' | 'alive' | 'usable' | 'needed' | 'carried'> {
+export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'stirs' | 'alive' | 'usable' | 'closed' | 'needed' | 'carried'> {
   /** The server can be reached. */
   online(): boolean;
   /** A second connection may be kept with this user. */
@@ -75,12 +75,16 @@ export class Paths {
       },
       // While media goes another way, how the first one does is no concern of the app.
       report: (state, reason) => (this.away ? undefined : this.report(state, reason)),
-      withdrawn: (type) => this.spare?.unpublish(type),
+      withdrawn: (type) => {
+        this.spare?.unpublish(type);
+        this.roster();
+      },
       carried: (signal) => this.carried(signal),
       dead: () => this.dead(),
       stirs: () => this.stirs(),
       alive: () => this.alive(),
       usable: () => undefined,
+      closed: () => undefined,
       needed: () => false,
     });
   }
@@ -136,7 +140,7 @@ export class Paths {
 
   private take(signal: Signal): void {
     if (!('link' in signal) || signal.link !== 'standby') this.main.signal(signal);
-    else if (this.spare || this.hooks.standby()) (this.spare ??= this.make()).signal(signal);
+    else if (this.spare || (this.hooks.standby() && (this.used || !this.main.creator))) (this.spare ??= this.make()).signal(signal);
   }
 
   resumed(): void {
@@ -161,7 +165,7 @@ export class Paths {
     this.spare?.regather();
   }
 
-  /** The room has other members: a second connection may be kept now, or no longer. */
+  /** The room has other members, or less is sent: a second connection may be kept now, or no longer. */
   roster(): void {
     this.review ??= setTimeout(() => this.resize(), PATHS.settle);
   }
@@ -198,20 +202,27 @@ export class Paths {
     });
   }
 
+  /** Something is sent, or shown. */
+  private get used(): boolean {
+    return TYPES.some((type) => this.main.sending(type) || this.tracks.main[type]);
+  }
+
   private resize(): void {
     this.review = undefined;
-    const { main, spare, tracks } = this;
-    const used = TYPES.some((type) => main.sending(type) || tracks.main[type]);
-    if (this.hooks.standby()) {
-      if (used) this.prepare();
-    } else if (spare) {
-      const needed = (used && (this.away || main.dead)) || (spare.ready && TYPES.some((type) => tracks.spare[type]));
-      if (needed) return this.roster();
-      spare.dispose();
-      this.spare = null;
-      this.away = false;
-      for (const type of TYPES) this.show('spare', type, null);
-    }
+    const { main, spare, tracks, used } = this;
+    const allowed = this.hooks.standby();
+    if (used && allowed) return this.prepare();
+    // Whether there is a use for it is for the side to judge that makes it: the other one may not have heard yet.
+    if (!spare || (allowed && !main.creator)) return;
+    if ((used && (this.away || main.dead)) || (spare.ready && TYPES.some((type) => tracks.spare[type]))) this.roster();
+    else this.drop();
+  }
+
+  private drop(): void {
+    this.spare?.dispose();
+    this.spare = null;
+    this.away = false;
+    for (const type of TYPES) this.show('spare', type, null);
   }
 
   private make(): Pair {
@@ -229,14 +240,18 @@ export class Paths {
       stirs: () => undefined,
       alive: () => undefined,
       usable: () => this.main.dead && this.leave(),
+      closed: () => (this.main.creator ? spare.renew() : this.spare === spare && this.drop()),
       needed: () => this.main.doubtful,
     }, true);
     spare.warm();
+    // What it is made for may be over.
+    this.roster();
     return spare;
   }
 
   private show(way: 'main' | 'spare', type: MediaType, tracks: MediaStreamTrack[] | null): void {
     this.tracks[way][type] = tracks;
+    if (!tracks) this.roster();
     const { main, spare } = this.tracks;
     if (way === 'main' || main[type]) this.hooks.stream(type, main[type] && (spare[type] ?? main[type]));
   }
