@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"encoding/base64"
 	"io"
 	"net"
 	"net/http"
@@ -215,7 +216,7 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 		if c.header != "" {
 			r.Header.Set(c.header, c.value)
 		}
-		accepted, status := handshake(r)
+		accepted, _, status := handshake(r)
 		if status != c.status || (accepted != nil) != (status == 0) {
 			t.Errorf("%s: %d %q", name, status, accepted)
 		}
@@ -224,8 +225,65 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 	for h, v := range good {
 		r.Header.Set(h, v)
 	}
-	if _, status := handshake(r); status != http.StatusUpgradeRequired {
+	if _, _, status := handshake(r); status != http.StatusUpgradeRequired {
 		t.Errorf("POST: %d", status)
+	}
+}
+
+// The offers that count, and what comes of them. A hello is the same as a first message; without our name beside it nothing is agreed on.
+func TestAMessageMayComeWithTheRequest(t *testing.T) {
+	hello := helloPrefix + base64.RawURLEncoding.EncodeToString([]byte(`{"text":"안녕?"}`))
+	for name, c := range map[string]struct {
+		offers        []string
+		agreed, hello string
+		status        int
+	}{
+		"one line":         {[]string{"ieum, " + hello}, "ieum", `{"text":"안녕?"}`, 0},
+		"two lines":        {[]string{hello, "ieum"}, "ieum", `{"text":"안녕?"}`, 0},
+		"none":             {[]string{"ieum"}, "ieum", "", 0},
+		"empty":            {[]string{"ieum", helloPrefix}, "ieum", "", 0},
+		"without our name": {[]string{hello}, "", "", 0},
+		"others":           {[]string{"mqtt, chat"}, "", "", 0},
+		"no base64url":     {[]string{"ieum", helloPrefix + "+/=="}, "", "", http.StatusBadRequest},
+	} {
+		r := httptest.NewRequest("GET", "/signal", nil)
+		for h, v := range map[string]string{"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} {
+			r.Header.Set(h, v)
+		}
+		r.Header["Sec-Websocket-Protocol"] = c.offers
+		accepted, got, status := handshake(r)
+		if status != c.status || string(got) != c.hello {
+			t.Errorf("%s: %d %q", name, status, got)
+		}
+		if _, after, _ := strings.Cut(string(accepted), "Sec-WebSocket-Protocol: "); strings.TrimRight(after, "\r\n") != c.agreed {
+			t.Errorf("%s: %q", name, accepted)
+		}
+	}
+}
+
+func TestAMessageThatCameWithTheRequestIsAnsweredFirst(t *testing.T) {
+	s := serve(t, Config{MaxMessage: 10})
+	offer := func(text string) []string {
+		return []string{"Sec-WebSocket-Protocol", "ieum, " + helloPrefix + base64.RawURLEncoding.EncodeToString([]byte(text))}
+	}
+	c, e := s.dial(offer("hello")...)
+	if err := c.ws.WriteString("second"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"hello", "second"} {
+		if got := <-c.got; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	c.ws.WriteClose(1000, nil)
+	<-e.end
+	c, e = s.dial(offer("\xff")...)
+	if err := <-c.done; code(err) != errEncoding.code {
+		t.Errorf("not UTF-8: %v", err)
+	}
+	<-e.end
+	if _, res, err := s.try(offer("more than ten")...); err == nil || res.StatusCode != http.StatusBadRequest {
+		t.Errorf("too long: %v %v", res, err)
 	}
 }
 

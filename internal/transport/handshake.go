@@ -7,21 +7,48 @@ import (
 	"strings"
 )
 
-// handshake judges the request to open a WebSocket (RFC 6455, section 4.2). It returns the answer that accepts it, or the status of
-// the one that does not. No subprotocol and no extension is agreed on: compression would cost each connection more memory than
-// everything else.
-func handshake(r *http.Request) (accepted []byte, refusal int) {
+// The subprotocol that our clients offer, and what begins the name of another one that they offer beside it and that is never agreed
+// on: it carries their first message, in base64url without padding. The answer to it is sent right behind the answer to the request,
+// which saves a round trip. A header is the only thing that a page can send with the request and that is in no log.
+const (
+	subprotocol = "ieum"
+	helloPrefix = "ieum.hello."
+)
+
+// handshake judges the request to open a WebSocket (RFC 6455, section 4.2). It returns the answer that accepts it and the message that
+// came with it, if one did, or the status of the answer that does not. No extension is agreed on: compression would cost each
+// connection more memory than everything else.
+func handshake(r *http.Request) (accepted, hello []byte, refusal int) {
 	key := r.Header.Get("Sec-WebSocket-Key")
 	nonce, err := base64.StdEncoding.DecodeString(key)
 	switch {
 	case r.Method != http.MethodGet, !names(r.Header, "Upgrade", "websocket"), r.Header.Get("Sec-WebSocket-Version") != "13":
-		return nil, http.StatusUpgradeRequired
+		return nil, nil, http.StatusUpgradeRequired
 	case !names(r.Header, "Connection", "upgrade"), err != nil, len(nonce) != 16:
-		return nil, http.StatusBadRequest
+		return nil, nil, http.StatusBadRequest
+	}
+	agreed := ""
+	if offers := r.Header["Sec-Websocket-Protocol"]; names(r.Header, "Sec-WebSocket-Protocol", subprotocol) {
+		agreed = "Sec-WebSocket-Protocol: " + subprotocol + "\r\n"
+		if hello, err = carried(offers); err != nil {
+			return nil, nil, http.StatusBadRequest
+		}
 	}
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
-		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n"), 0
+		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n" + agreed + "\r\n"), hello, 0
+}
+
+// carried finds the first message among the offers.
+func carried(offers []string) ([]byte, error) {
+	for _, line := range offers {
+		for t := range strings.SplitSeq(line, ",") {
+			if text, ok := strings.CutPrefix(strings.TrimSpace(t), helloPrefix); ok {
+				return base64.RawURLEncoding.DecodeString(text)
+			}
+		}
+	}
+	return nil, nil
 }
 
 // names tells whether a header that lists tokens has one of that name; case does not matter.

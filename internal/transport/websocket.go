@@ -106,7 +106,10 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 		http.Error(w, "The server is stopping.", http.StatusServiceUnavailable)
 		return false
 	}
-	accepted, refusal := handshake(r)
+	accepted, hello, refusal := handshake(r)
+	if refusal == 0 && len(hello) > s.cfg.MaxMessage {
+		refusal = http.StatusBadRequest
+	}
 	if refusal != 0 {
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Sec-WebSocket-Version", "13")
@@ -123,7 +126,7 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 		refuse(w, status)
 		return false
 	}
-	if !s.hijack(hj, peer, accepted, accept) {
+	if !s.hijack(hj, peer, accepted, hello, accept) {
 		s.cfg.Gate.Leave(peer.Addr.Addr(), true)
 		return false
 	}
@@ -131,7 +134,7 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 }
 
 // hijack takes the connection from the HTTP server and answers the request. From then on the connection leaves the gate by itself.
-func (s *WebSocket) hijack(hj http.Hijacker, peer Peer, accepted []byte, accept func(Conn) Receiver) bool {
+func (s *WebSocket) hijack(hj http.Hijacker, peer Peer, accepted, hello []byte, accept func(Conn) Receiver) bool {
 	nc, rw, err := hj.Hijack()
 	if err != nil {
 		return false
@@ -142,7 +145,7 @@ func (s *WebSocket) hijack(hj http.Hijacker, peer Peer, accepted []byte, accept 
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
-	if err != nil || !s.add(newConn(s, nc, peer, bytes.Clone(early)), accept) {
+	if err != nil || !s.add(newConn(s, nc, peer, hello, bytes.Clone(early)), accept) {
 		_ = nc.Close()
 		return false
 	}
@@ -275,6 +278,7 @@ type wsConn struct {
 	sock *socket // of net; nil: net is read and written as it is
 
 	receiver Receiver // owned by the reader, as are early, in and over
+	hello    []byte   // the message that came with the request
 	early    []byte   // read by the HTTP server before the upgrade
 	in       frames
 	over     int          // code of the client's close frame
@@ -284,8 +288,8 @@ type wsConn struct {
 	out      outbox
 }
 
-func newConn(s *WebSocket, nc net.Conn, p Peer, early []byte) *wsConn {
-	c := &wsConn{srv: s, net: nc, peer: p, early: early, in: frames{limit: s.cfg.MaxMessage}}
+func newConn(s *WebSocket, nc net.Conn, p Peer, hello, early []byte) *wsConn {
+	c := &wsConn{srv: s, net: nc, peer: p, hello: hello, early: early, in: frames{limit: s.cfg.MaxMessage}}
 	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, finish: c.finish, hurry: c.hurry}
 	if c.sock = newSocket(c, nc); c.sock != nil {
 		c.out.try = c.sock.try
@@ -313,6 +317,10 @@ func (c *wsConn) Admitted() {
 // serve is the reader's life. A panic in a handler goes on its way.
 func (c *wsConn) serve(accept func(Conn) Receiver) {
 	c.receiver = accept(c)
+	if hello := c.hello; hello != nil {
+		c.hello = nil
+		c.message(opText, hello)
+	}
 	var err error
 	switch {
 	case len(c.early) > 0:

@@ -43,8 +43,11 @@ export class FakeSocket {
   sent: any[] = [];
   closed: number | undefined;
 
-  constructor(readonly url: string) {
+  /** A first message may come with the request for it. */
+  constructor(readonly url: string, readonly protocols: string[] = []) {
     FakeSocket.made.push(this);
+    const hello = protocols.find((name) => name.startsWith('ieum.hello.'))?.slice('ieum.hello.'.length);
+    if (hello) this.sent.push(JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(hello.replace(/-/g, '+').replace(/_/g, '/')), (c) => c.charCodeAt(0)))));
   }
 
   static get last(): FakeSocket {

@@ -19,7 +19,7 @@ function make(hooks: Partial<Hooks> = {}): Connection {
     down: () => heard.push('down'),
     ended: (code) => heard.push(`ended ${code}`),
     ...hooks,
-  }, (url) => new FakeSocket(url));
+  }, (url, protocols) => new FakeSocket(url, protocols));
 }
 
 /** Opens the newest socket and answers its handshake. */
@@ -75,9 +75,8 @@ describe('requests', () => {
     FakeSocket.last.open();
     await vi.advanceTimersByTimeAsync(LIMIT.request);
     expect(await answer).toMatchObject({ code: '504', message: expect.any(String) });
-    FakeSocket.last.open();
     await shake();
-    expect(FakeSocket.last.ops()).toEqual(['register', 'register']);
+    expect(FakeSocket.last.ops()).toEqual(['register']);
   });
 
   it('go out again after a reconnect when their answer was lost', async () => {
@@ -123,6 +122,62 @@ describe('requests', () => {
     await shake();
     expect(FakeSocket.last.sent.length).toBeLessThanOrEqual(513);
     expect(FakeSocket.last.sent.at(-1)).toMatchObject({ i: 1_999 });
+  });
+});
+
+describe('the first message', () => {
+  const carried = () => FakeSocket.made.map(({ protocols }) => protocols.length > 0);
+
+  it('goes with the request for the socket, each time', async () => {
+    connection.start();
+    const first = FakeSocket.last;
+    expect([first.protocols[0], first.ops()]).toEqual(['ieum', ['register']]);
+    await shake();
+    first.die();
+    await vi.advanceTimersByTimeAsync(0);
+    expect([carried(), FakeSocket.last.ops()]).toEqual([[true, true], ['register']]);
+  });
+
+  it('waits for the socket where such a request does not pass, and from then on', async () => {
+    connection.start();
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(LIMIT.step);
+    expect(FakeSocket.last.ops()).toEqual([]);
+    const socket = await shake();
+    expect([heard, socket.ops()]).toEqual([['up'], ['register']]);
+    socket.die();
+    await vi.advanceTimersByTimeAsync(LIMIT.cap);
+    expect(carried()).toEqual([true, false, false]);
+  });
+
+  it('is tried again with a server that was away, and goes no other way once it has passed', async () => {
+    connection.start();
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(LIMIT.step);
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(LIMIT.step);
+    await shake();
+    for (let i = 0; i < 3; i++) {
+      FakeSocket.last.die();
+      await vi.advanceTimersByTimeAsync(LIMIT.cap);
+    }
+    expect(carried()).toEqual([true, false, true, true, true, true]);
+  });
+
+  it('waits for the socket when it is too long for a header', async () => {
+    const long = { eventOp: 'register', authKey: 'x'.repeat(4_096) };
+    connection = make({ handshake: async (ask) => ((await ask(long)).code === '200' ? 'up' : 'retry') });
+    connection.start();
+    expect(carried()).toEqual([false]);
+    const socket = await shake();
+    expect(socket.sent).toEqual([{ ...long, reqId: '1' }]);
+  });
+
+  it('may be in any language', () => {
+    connection = make({ handshake: async (ask) => ((await ask({ eventOp: 'register', name: '이음 ~?>' })).code === '200' ? 'up' : 'retry') });
+    connection.start();
+    expect(FakeSocket.last.sent).toEqual([{ eventOp: 'register', name: '이음 ~?>', reqId: '1' }]);
+    expect(FakeSocket.last.protocols[1]).toMatch(/^[\w.-]+$/);
   });
 });
 

@@ -46,7 +46,7 @@ function page(href = 'https://app.example/room?x=1') {
   return { listeners, storage, beacons, fire: (type: string, event: object = {}) => listeners.get(type)?.(event) };
 }
 
-const make = () => new Session('https://server:7102', hooks, undefined, (url) => new FakeSocket(url));
+const make = () => new Session('https://server:7102', hooks, undefined, (url, protocols) => new FakeSocket(url, protocols));
 
 async function init(fields: object = {}, id?: string): Promise<InitResult> {
   const result = session.init('KP-1', LICENSE, id, 'Kim', 'pc', false);

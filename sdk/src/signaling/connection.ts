@@ -20,7 +20,10 @@ export interface Hooks {
   resumes(): boolean;
   /** A call stands still until the server is back. */
   urgent(): boolean;
-  /** Registers or resumes on a fresh socket. Requests of the app wait until it says 'up'. */
+  /**
+   * Registers or resumes on a fresh socket. What it asks at once goes with the request for the socket. Requests of the app wait until it
+   * says 'up'.
+   */
   handshake(ask: Ask): Promise<Verdict>;
   message(incoming: Incoming): void;
   /** The session goes on: waiting messages have been sent. */
@@ -35,7 +38,7 @@ export interface Hooks {
 export const LIMIT = {
   /** A request of the app. */
   request: 10_000,
-  /** Opening a socket, and each answer of a handshake. */
+  /** Opening a socket, and each answer of a handshake on it. */
   open: 5_000,
   /** Silence after something was asked: the socket is dead. */
   silence: 5_000,
@@ -56,6 +59,16 @@ export const LIMIT = {
 
 /** Requests and messages that may wait for the socket. */
 const WAITING = 256;
+
+/** The subprotocol, and what begins the name of another one that is never agreed on: it carries the first message. */
+const PROTOCOL = 'ieum';
+const HELLO = 'ieum.hello.';
+/** Bytes of a first message that a request carries: what stands before servers takes headers of 8 KiB. */
+const MAX_HELLO = 4 << 10;
+
+/** base64url, of which names of subprotocols may consist. */
+const encoded = (text: string): string =>
+  btoa(String.fromCharCode(...new TextEncoder().encode(text))).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
 
 /** Close codes after which this session must not come back: taken over (4001, 4002), license ended (4003). */
 const FINAL = [4001, 4002, 4003];
@@ -79,6 +92,13 @@ type Timer = ReturnType<typeof setTimeout> | undefined;
  */
 export class Connection {
   private socket: WebSocketLike | null = null;
+  private isOpen = false;
+  /** What the handshake asked before the socket was open. */
+  private hello = '';
+  /** Whether such a request passes what stands before the server; undefined: not known yet. */
+  private carries: boolean | undefined;
+  /** The socket in hand was asked for with the first message. */
+  private carried = false;
   private state: 'stopped' | 'waiting' | 'opening' | 'up' = 'stopped';
   private readonly pending = new Map<string, Pending>();
   /** What is to be sent once the session is up, in order. */
@@ -91,6 +111,7 @@ export class Connection {
   /** Milliseconds of the shortest round trip on this socket. */
   private rtt = Infinity;
   private retryTimer: Timer;
+  /** Until the socket is open, and again until its first answer. */
   private openTimer: Timer;
   private silenceTimer: Timer;
   private silenceDue = 0;
@@ -99,7 +120,7 @@ export class Connection {
   constructor(
     private readonly url: string,
     private readonly hooks: Hooks,
-    private readonly create: (url: string) => WebSocketLike = (u) => new WebSocket(u),
+    private readonly create: (url: string, protocols?: string[]) => WebSocketLike = (u, protocols) => new WebSocket(u, protocols),
   ) {}
 
   get up(): boolean {
@@ -194,9 +215,14 @@ export class Connection {
   private connect(): void {
     this.state = 'opening';
     this.rtt = Infinity;
+    this.hello = '';
+    const verdict = this.hooks.handshake((message) => this.ask(message));
+    // Something before the server may not let it pass: then every other attempt goes without, until one has succeeded.
+    this.carried = this.hello !== '' && this.hello.length <= MAX_HELLO && (this.carries ?? !this.carried);
     let socket: WebSocketLike;
     try {
-      socket = this.create(this.hooks.resumes() ? `${this.url}?resume` : this.url);
+      const url = this.hooks.resumes() ? `${this.url}?resume` : this.url;
+      socket = this.carried ? this.create(url, [PROTOCOL, HELLO + encoded(this.hello)]) : this.create(url);
     } catch {
       return this.lost(0);
     }
@@ -204,17 +230,21 @@ export class Connection {
     this.openTimer = setTimeout(() => this.abandon(), LIMIT.open);
     socket.onopen = () => {
       clearTimeout(this.openTimer);
-      void this.shake(socket);
+      this.openTimer = setTimeout(() => this.abandon(), LIMIT.open);
+      this.isOpen = true;
+      this.carries ??= this.carried;
+      if (!this.carried && this.hello) socket.send(this.hello);
     };
+    void this.shake(socket, verdict);
     socket.onmessage = (event: { data: unknown }) => this.receive(event.data);
     socket.onclose = (event: { code: number }) => this.lost(event.code);
     socket.onerror = () => undefined; // A close always follows.
   }
 
-  private async shake(socket: WebSocketLike): Promise<void> {
+  private async shake(socket: WebSocketLike, pending: Promise<Verdict>): Promise<void> {
     let verdict: Verdict;
     try {
-      verdict = await this.hooks.handshake((message) => this.ask(message));
+      verdict = await pending;
     } catch (error) {
       console.error(error);
       verdict = 'retry';
@@ -236,12 +266,14 @@ export class Connection {
       const reqId = `${++this.lastId}`;
       const done = (answer: Answer) => {
         clearTimeout(timer);
+        clearTimeout(this.openTimer);
         this.asked.delete(reqId);
         resolve(answer);
       };
-      const timer = setTimeout(() => done({ eventOp: message.eventOp, ...failure('504') }), LIMIT.open);
+      const timer = setTimeout(() => done({ eventOp: message.eventOp, ...failure('504') }), this.isOpen ? LIMIT.open : 2 * LIMIT.open);
       this.asked.set(reqId, done);
-      this.write({ ...message, reqId });
+      if (this.isOpen) this.write({ ...message, reqId });
+      else this.hello = JSON.stringify({ ...message, reqId });
     });
   }
 
@@ -335,6 +367,7 @@ export class Connection {
     this.silenceTimer = undefined;
     const socket = this.socket;
     this.socket = null;
+    this.isOpen = false;
     for (const done of [...this.asked.values()]) done({ eventOp: 'register', ...failure('504') });
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;

@@ -83,7 +83,7 @@ export class Session {
     private readonly origin: string,
     private readonly hooks: SessionHooks,
     private readonly features: readonly string[] = FEATURES,
-    private readonly create?: (url: string) => WebSocketLike,
+    private readonly create?: (url: string, protocols?: string[]) => WebSocketLike,
   ) {}
 
   get connected(): boolean {
