@@ -68,6 +68,8 @@ for (const { oneWay = false, firefox = false } of [{}, { oneWay: true }, { firef
     const before = await keys();
     cut(lab.a, lab.b, oneWay);
     await overRelay(both);
+    // What is published meanwhile goes that way too.
+    await showScreen(p, q);
     const seconds = SOAK ? 30 : 5;
     await Promise.all([watched(p, seconds * FPS), watched(q, seconds * FPS)]);
     mend(lab.a, lab.b);
@@ -156,13 +158,7 @@ survives('the server is killed and starts again: a direct call goes on, looks fo
   for (const [i, x] of [p, q].entries()) {
     await x.until('in another ICE session', (was) => !e2e.open()[0].localDescription.sdp.includes(was) && e2e.open()[0].signalingState === 'stable', before[i]);
   }
-  await paint(p);
-  assert.equal(await p.evaluate((id) => k.publishP2P(id, 'screen', screenStream), q.id), true);
-  await q.until('shown the screen', (id) => {
-    const video = window.screenShown ??= document.body.appendChild(Object.assign(document.createElement('video'), { muted: true, autoplay: true }));
-    video.srcObject ??= k.getStream(id, 'screen') ?? null;
-    return e2e.frames(video) > 10;
-  }, p.id);
+  await showScreen(p, q);
   const seconds = SOAK ? 20 : 5;
   await Promise.all([watched(p, seconds * FPS), watched(q, seconds * FPS)]);
   await again();
@@ -226,6 +222,16 @@ async function state(user) {
 
 /** How often each has been told of the other's coming and going. */
 const told = (both) => Promise.all(both.map(([x, y]) => x.evaluate((id) => ({ join: app.count('join', id), leave: app.count('leave', id) }), y.id)));
+
+async function showScreen(p, q) {
+  await paint(p);
+  assert.equal(await p.evaluate((id) => k.publishP2P(id, 'screen', screenStream), q.id), true);
+  await q.until('shown the screen', (id) => {
+    const video = window.screenShown ??= document.body.appendChild(Object.assign(document.createElement('video'), { muted: true, autoplay: true }));
+    video.srcObject ??= k.getStream(id, 'screen') ?? null;
+    return e2e.frames(video) > 10;
+  }, p.id);
+}
 
 /** Both know that nothing passes. */
 async function aware(both) {

@@ -412,9 +412,31 @@ describe('a path that dies', () => {
     expect(tracks(second)).toEqual([null, null, null, 'video']);
   });
 
-  it.each<[string, (c: FakeConnection) => Promise<unknown>]>([
-    ['failed', async (c) => {
+  it('has what is published meanwhile succeed, and told, when the browser has seen that it is dead', async () => {
+    const { first, cut, relayed } = await call();
+    await says(first, { epoch: 7 });
+    cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    first.become('disconnected');
+    expect(await paths.publish('screen', new FakeStream([track('video')]) as unknown as MediaStream)).toBe(true);
+    const { gen } = sent.filter((m) => m.eventOp === 'sdp')[0] as Extract<Signal, { eventOp: 'sdp' }>;
+    paths.signal({ eventOp: 'publish', type: 'screen', epoch: 9, rev: 0, audio: false, video: true, gen });
+    await settled();
+    expect([subscribed, shown.screen?.length]).toEqual([2, 1]);
+    relayed.cut();
+    online = false;
+    await vi.advanceTimersByTimeAsync(1_000);
+    paths.signal({ eventOp: 'publish', type: 'screen', epoch: 10, rev: 0, audio: false, video: true, gen });
+    await settled();
+    expect(subscribed).toBe(2);
+  });
+
+  it.each<[string, (c: FakeConnection, relayed: ReturnType<typeof answering>) => Promise<unknown>]>([
+    ['failed', async (c, relayed) => {
+      online = false;
+      relayed.cut();
       c.become('disconnected');
+      await vi.advanceTimersByTimeAsync(1_000);
       const outcome = paths.publish('cam', stream());
       await vi.advanceTimersByTimeAsync(30_000);
       expect(await outcome).toBe(false);
@@ -425,11 +447,11 @@ describe('a path that dies', () => {
       await settled();
     }],
   ])('has what %s meanwhile not sent over the second one either', async (_, change) => {
-    const { first, second, cut } = await call();
+    const { first, second, cut, relayed } = await call();
     cut();
     await vi.advanceTimersByTimeAsync(1_000);
     expect(tracks(second)).toEqual(SENDING);
-    await change(first);
+    await change(first, relayed);
     expect([paths.sending('cam'), tracks(second)]).toEqual([null, SILENT]);
   });
 

@@ -71,6 +71,8 @@ export interface State {
   readonly failures: number;
   /** The connection is made and kept without anybody publishing. */
   readonly warm: boolean;
+  /** Nothing passes here, and media goes over another connection: what is published counts as if this one were connected. */
+  readonly elsewhere: boolean;
   /** Somebody has published here: from then on the app hears how the connection does. */
   readonly used: boolean;
   /** What the app would have heard last. */
@@ -106,6 +108,8 @@ export type Event =
   | { kind: 'timer'; name: TimerName }
   /** Have a connection ready. */
   | { kind: 'warm' }
+  /** Media goes over another connection, or over this one again. */
+  | { kind: 'elsewhere'; on: boolean }
   /** The candidates of this side are worth gathering anew: go on as things are until better ones are found. */
   | { kind: 'regather' }
   /** The signaling session goes on after an interruption. */
@@ -153,7 +157,7 @@ export function initial(me: string, peer: string, seed: number): State {
   const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, gen: 0, shown: '', told: 0 };
   return {
     me, peer, creator, gen: creator ? seed : 0, open: false, neg: 'new', described: false, offered: seed, answered: 0, link: 'new', tracks: false,
-    channel: false, stood: false, restarts: 0, asking: false, repeats: 0, failures: 0, warm: false,
+    channel: false, stood: false, restarts: 0, asking: false, repeats: 0, failures: 0, warm: false, elsewhere: false,
     used: false, unsaid: null, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
   };
 }
@@ -185,6 +189,7 @@ class Turn {
       case 'unreachable': return this.unreachable();
       case 'timer': return this.timer(e.name);
       case 'warm': return this.warm();
+      case 'elsewhere': return this.set({ elsewhere: e.on });
       case 'regather': return this.regather();
       case 'resumed': return this.resumed();
       default:
@@ -200,14 +205,15 @@ class Turn {
 
   /** What follows from the state as it is now. */
   finish(): void {
-    const { gen, tracks, link, used, unsaid } = this.s;
+    const { gen, tracks, link, elsewhere, used, unsaid } = this.s;
+    const reached = link === 'connected' || elsewhere;
     if (!used && this.wanted()) {
       this.set({ used: true, unsaid: null });
       if (unsaid) this.out.push({ do: 'report', ...unsaid });
     }
     for (const type of TYPES) {
       const l = this.s.local[type];
-      if (link === 'connected' && l.on && l.waiting && l.delivered) {
+      if (reached && l.on && l.waiting && l.delivered) {
         this.setLocal(type, { waiting: false });
         this.out.push({ do: 'settle', type, ok: true, reason: '' });
       }
@@ -222,7 +228,7 @@ class Turn {
         this.setRemote(type, { shown: now });
         this.out.push({ do: 'stream', type, audio, video });
       }
-      if (link === 'connected' && told < epoch) {
+      if (reached && told < epoch) {
         this.setRemote(type, { told: epoch });
         this.out.push({ do: 'subscribed', type });
       }

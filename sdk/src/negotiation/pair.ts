@@ -148,6 +148,11 @@ export class Pair {
     this.feed({ kind: 'regather' });
   }
 
+  /** What is published here goes another way, or does not any more. */
+  elsewhere(on: boolean): void {
+    this.feed({ kind: 'elsewhere', on });
+  }
+
   /** One of the two sides has begun to do so in the last `ms` milliseconds. */
   restarted(ms: number): boolean {
     return performance.now() - this.restartedAt <= ms;

@@ -222,6 +222,7 @@ export class Paths {
     this.spare?.dispose();
     this.spare = null;
     this.away = false;
+    this.main.elsewhere(false);
     for (const type of TYPES) this.show('spare', type, null);
   }
 
@@ -236,7 +237,10 @@ export class Paths {
       report: (state) => state === 'failed' && this.away && this.home(),
       withdrawn: () => undefined,
       carried: (signal) => this.carried(signal),
-      dead: () => void this.stranded(),
+      dead: () => {
+        this.main.elsewhere(false);
+        void this.stranded();
+      },
       stirs: () => undefined,
       alive: () => undefined,
       usable: () => this.main.dead && this.leave(),
@@ -304,6 +308,7 @@ export class Paths {
   private leave(): void {
     if (!this.spare?.ready) return;
     this.away = true;
+    this.main.elsewhere(true);
     for (const type of TYPES) {
       const stream = this.main.sending(type);
       if (stream) void this.spare.publish(type, stream);
@@ -343,6 +348,7 @@ export class Paths {
 
   private home(): void {
     this.away = false;
+    this.main.elsewhere(false);
     this.main.hold(false);
     for (const type of TYPES) this.spare?.unpublish(type);
     // The other side is to hear of it before a connection that is not wanted any more is closed.
