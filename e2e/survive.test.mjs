@@ -66,14 +66,18 @@ for (const { oneWay = false, firefox = false } of [{}, { oneWay: true }, { firef
     // Firefox does not count them, and may need another connection, whose count begins anew.
     const keys = () => Promise.all((firefox ? [] : both).map(([x]) => x.evaluate(async () => (await e2e.report(e2e.made[0])).video.keys)));
     const before = await keys();
+    const using = !oneWay && !firefox;
+    if (using) await q.evaluate(use, p.id);
     cut(lab.a, lab.b, oneWay);
     await overRelay(both);
     // What is published meanwhile goes that way too.
     await showScreen(p, q);
     const seconds = SOAK ? 30 : 5;
     await Promise.all([watched(p, seconds * FPS), watched(q, seconds * FPS)]);
+    if (using) await stillUsed(q);
     mend(lab.a, lab.b);
     await home(both);
+    if (using) await stillUsed(q);
     // It may have been found over the relay meanwhile, and does not stay there.
     await settled(p, q, DIRECT, 90_000);
     // A request for a key frame may have died with the path: it is not waited for.
@@ -222,6 +226,54 @@ async function state(user) {
 
 /** How often each has been told of the other's coming and going. */
 const told = (both) => Promise.all(both.map(([x, y]) => x.evaluate((id) => ({ join: app.count('join', id), leave: app.count('leave', id) }), y.id)));
+
+/**
+ * In the page: what an app may make of a user's stream, the way docs/migrating.md tells: a meter whose source follows the tracks, and a
+ * recording of a copy. Beside it a recording of the stream itself.
+ */
+function use(user) {
+  const stream = k.getStream(user);
+  const context = new AudioContext();
+  const meter = context.createAnalyser();
+  const mixed = context.createMediaStreamDestination();
+  let source;
+  const listen = () => {
+    source?.disconnect();
+    source = context.createMediaStreamSource(stream);
+    source.connect(meter);
+    source.connect(mixed);
+  };
+  listen();
+  stream.addEventListener('addtrack', ({ track }) => track.kind === 'audio' && listen());
+  const canvas = Object.assign(document.createElement('canvas'), { width: 320, height: 240 });
+  const draw = () => {
+    canvas.getContext('2d').drawImage(shown, 0, 0, 320, 240);
+    requestAnimationFrame(draw);
+  };
+  draw();
+  const copy = canvas.captureStream();
+  copy.addTrack(mixed.stream.getAudioTracks()[0]);
+  const record = (what) => {
+    const recorder = new MediaRecorder(what);
+    recorder.bytes = 0;
+    recorder.ondataavailable = ({ data }) => (recorder.bytes += data.size);
+    recorder.start(100);
+    return recorder;
+  };
+  window.used = { meter, loudest: 0, copy: record(copy), itself: record(stream) };
+  setInterval(() => {
+    const samples = new Float32Array(meter.fftSize);
+    meter.getFloatTimeDomainData(samples);
+    used.loudest = Math.max(used.loudest, ...samples);
+  }, 20);
+}
+
+/** The meter hears the other side, the copy is still being recorded, and the recording of the stream itself has ended, as it is documented. */
+async function stillUsed(p) {
+  await p.evaluate(() => Object.assign(used, { loudest: 0, before: used.copy.bytes }));
+  await p.until('heard, and recorded on', () => used.loudest > 0.01 && used.copy.bytes > used.before + 5_000);
+  assert.deepEqual(await p.evaluate(() => [used.copy.state, used.itself.state]), ['recording', 'inactive']);
+}
 
 async function showScreen(p, q) {
   await paint(p);

@@ -2,12 +2,13 @@
 
 export const track = (kind: 'audio' | 'video', readyState: 'live' | 'ended' = 'live') => ({ kind, readyState, id: `${kind}${Math.random()}` }) as unknown as MediaStreamTrack;
 
-export class FakeStream {
+export class FakeStream extends EventTarget {
   /** The fewest tracks this stream held after it had held any. */
   fewest = Infinity;
   private tracks: MediaStreamTrack[];
 
   constructor(tracks: MediaStreamTrack[] = []) {
+    super();
     this.tracks = [...tracks];
   }
 

@@ -36,6 +36,24 @@ describe('remote streams', () => {
     expect(steps).toEqual(['old out', 'new in']);
   });
 
+  it('tell of the tracks that come and go', () => {
+    const streams = new Streams();
+    const [a, v, v2] = [track('audio'), track('video'), track('video')];
+    streams.set('u', 'cam', [a, v]);
+    const said: unknown[] = [];
+    for (const what of ['addtrack', 'removetrack']) {
+      const stream = streams.get('u', 'cam')!;
+      stream.addEventListener(what, (event) => {
+        const { track: t } = event as MediaStreamTrackEvent;
+        expect(stream.getTracks().includes(t)).toBe(what === 'addtrack');
+        said.push([what, t]);
+      });
+    }
+    streams.set('u', 'cam', [a, v2]);
+    streams.drop('u', 'cam');
+    expect(said).toEqual([['removetrack', v], ['addtrack', v2], ['removetrack', a], ['removetrack', v2]]);
+  });
+
   it('are new in a new call', () => {
     const streams = new Streams();
     streams.set('u', 'cam', [track('video')]);

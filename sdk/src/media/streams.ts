@@ -10,9 +10,14 @@ interface Entry {
   on: boolean;
 }
 
+/** As the browser does when it changes a stream itself: what an app has made of the tracks does not follow the stream. */
+function tell(stream: MediaStream, what: 'addtrack' | 'removetrack', tracks: MediaStreamTrack[]): void {
+  for (const track of tracks) stream.dispatchEvent(Object.assign(new Event(what), { track }));
+}
+
 /**
  * Remote media by user and type. A user's MediaStream object stays the same through every re-publish and restart of one call, since apps
- * put it into a video element once; only its tracks change.
+ * put it into a video element once; only its tracks change, and it says so.
  */
 export class Streams {
   /** In the order in which they were last switched on. */
@@ -30,9 +35,14 @@ export class Streams {
     types.set(type, entry);
     const { stream } = entry;
     const had = stream.getTracks();
-    const add = () => tracks.forEach((track) => had.includes(track) || stream.addTrack(track));
-    const remove = () => had.forEach((track) => tracks.includes(track) || stream.removeTrack(track));
+    const fresh = tracks.filter((track) => !had.includes(track));
+    const gone = had.filter((track) => !tracks.includes(track));
+    const add = () => fresh.forEach((track) => stream.addTrack(track));
+    const remove = () => gone.forEach((track) => stream.removeTrack(track));
     for (const step of isFirefox() ? [remove, add] : [add, remove]) step();
+    // When all is done: who makes a source of the stream then takes its first track.
+    tell(stream, 'removetrack', gone);
+    tell(stream, 'addtrack', fresh);
     if (type === 'screen' && !entry.on) this.screens = [...this.screens.filter((id) => id !== user), user];
     entry.on = true;
   }
@@ -42,7 +52,9 @@ export class Streams {
     const entry = this.entries.get(user)?.get(type);
     if (!entry) return;
     entry.on = false;
-    for (const track of entry.stream.getTracks()) entry.stream.removeTrack(track);
+    const gone = entry.stream.getTracks();
+    for (const track of gone) entry.stream.removeTrack(track);
+    tell(entry.stream, 'removetrack', gone);
     if (type === 'screen') this.screens = this.screens.filter((id) => id !== user);
   }
 
