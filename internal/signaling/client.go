@@ -18,6 +18,7 @@ type client struct {
 	login   *time.Timer             // closes the connection unless register succeeds, which frees it
 	rate    meter                   // of what comes before register; then the session's counts
 	session atomic.Pointer[session] // set once, by register
+	unseen  bool                    // it opened its session with the request for the connection, and nothing has come since
 }
 
 // request is one message on its way through a handler. It is pooled: nothing may keep it longer.
@@ -40,6 +41,7 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	rate := &c.rate
 	if s != nil {
 		rate = &s.rate
+		c.unseen = false
 	}
 	if !rate.take(time.Since(c.hub.began), c.hub.flood) {
 		c.hub.counters.flooded.Add(1)
@@ -210,7 +212,9 @@ func (c *client) Closed(e transport.End) {
 		return
 	}
 	defer c.hub.leave()
-	if e.Gone {
+	if e.Gone || c.unseen {
+		// A page that was closed, or has given up, while it waited for the connection: it never had the secret to come back with, and its
+		// next attempt wants the id.
 		s.end(c, 0, "gone")
 	} else {
 		s.park(c)

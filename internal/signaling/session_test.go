@@ -1,6 +1,8 @@
 package signaling
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -591,5 +593,45 @@ func TestSessionsEndWithTheirLicense(t *testing.T) {
 			w.Errorf("left over: %+v", s)
 		}
 		w.connect(0).want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": kim.secret})
+	})
+}
+
+// A registration may come with the request for its connection. Whoever gives that connection up before it has opened has no secret to come
+// back with, and wants the id at once; whoever has said another word since comes back as everybody.
+func TestARegistrationThatCameWithTheRequest(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		hello := func(fields msg) *peer {
+			b, _ := json.Marshal(fields)
+			p := w.connect(0, "Sec-WebSocket-Protocol", "ieum, ieum.hello."+base64.RawURLEncoding.EncodeToString(b))
+			synctest.Wait()
+			return p
+		}
+		register := msg{"eventOp": "register", "reqId": "1", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "alice"}
+		first := hello(register)
+		if got := first.take(); len(got) != 1 || got[0].str("code") != "200" || got[0].str("userId") != "alice" {
+			t.Fatalf("answered %v", got)
+		}
+		_ = first.nc.Close()
+		synctest.Wait()
+
+		second := hello(register)
+		got := second.take()
+		if len(got) != 1 || got[0].str("code") != "200" {
+			t.Fatalf("the id was not free: %v", got)
+		}
+		second.want("200", msg{"eventOp": "keepAlive"})
+		_ = second.nc.Close()
+		synctest.Wait()
+
+		register["resume"] = got[0].str("resume")
+		third := hello(register)
+		if got := third.take(); len(got) != 1 || got[0]["resumed"] != true {
+			t.Fatalf("not resumed: %v", got)
+		}
+		_ = third.nc.Close() // before it said a word: the session is older than this connection
+		synctest.Wait()
+		if got := hello(register).take(); len(got) != 1 || got[0]["resumed"] != true {
+			t.Fatalf("not resumed again: %v", got)
+		}
 	})
 }

@@ -9,7 +9,7 @@ import (
 
 // The subprotocol that our clients offer, and what begins the name of another one that they offer beside it and that is never agreed
 // on: it carries their first message, in base64url without padding. The answer to it is sent right behind the answer to the request,
-// which saves a round trip. A header is the only thing that a page can send with the request and that is in no log.
+// which saves a round trip. It is the only header that a page can choose; the address, which it can choose too, stands in logs.
 const (
 	subprotocol = "ieum"
 	helloPrefix = "ieum.hello."
@@ -28,27 +28,34 @@ func handshake(r *http.Request) (accepted, hello []byte, refusal int) {
 		return nil, nil, http.StatusBadRequest
 	}
 	agreed := ""
-	if offers := r.Header["Sec-Websocket-Protocol"]; names(r.Header, "Sec-WebSocket-Protocol", subprotocol) {
+	ours, hello, err := offered(r.Header["Sec-Websocket-Protocol"])
+	if err != nil {
+		return nil, nil, http.StatusBadRequest
+	}
+	if ours {
 		agreed = "Sec-WebSocket-Protocol: " + subprotocol + "\r\n"
-		if hello, err = carried(offers); err != nil {
-			return nil, nil, http.StatusBadRequest
-		}
 	}
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
 		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n" + agreed + "\r\n"), hello, 0
 }
 
-// carried finds the first message among the offers.
-func carried(offers []string) ([]byte, error) {
-	for _, line := range offers {
+// offered tells whether our subprotocol is among the offers, and what came with it.
+func offered(lines []string) (ours bool, hello []byte, err error) {
+	for _, line := range lines {
 		for t := range strings.SplitSeq(line, ",") {
-			if text, ok := strings.CutPrefix(strings.TrimSpace(t), helloPrefix); ok {
-				return base64.RawURLEncoding.DecodeString(text)
+			t = strings.TrimSpace(t)
+			if t == subprotocol {
+				ours = true
+			} else if text, ok := strings.CutPrefix(t, helloPrefix); ok {
+				hello, err = base64.RawURLEncoding.DecodeString(text)
 			}
 		}
 	}
-	return nil, nil
+	if !ours {
+		return false, nil, nil
+	}
+	return true, hello, err
 }
 
 // names tells whether a header that lists tokens has one of that name; case does not matter.

@@ -122,6 +122,7 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 		return false
 	}
 	peer := PeerOf(r, origin, s.cfg.TrustedProxies)
+	peer.Hello = hello != nil
 	if status := s.cfg.Gate.Enter(peer.Addr.Addr(), Resumes(r)); status != 0 {
 		refuse(w, status)
 		return false

@@ -138,7 +138,15 @@ describe('the first message', () => {
     expect([carried(), FakeSocket.last.ops()]).toEqual([[true, true], ['register']]);
   });
 
-  it('waits for the socket where such a request does not pass, and from then on', async () => {
+  it('that no answer comes to waits for the next socket', async () => {
+    connection.start();
+    FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(LIMIT.open + 1);
+    await shake();
+    expect([carried(), heard]).toEqual([[true, false], ['up']]);
+  });
+
+  it('waits for the socket where such a request does not pass, as long as that goes well', async () => {
     connection.start();
     FakeSocket.last.die();
     await vi.advanceTimersByTimeAsync(LIMIT.step);
@@ -148,24 +156,23 @@ describe('the first message', () => {
     socket.die();
     await vi.advanceTimersByTimeAsync(LIMIT.cap);
     expect(carried()).toEqual([true, false, false]);
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(LIMIT.cap);
+    expect(carried().at(-1)).toBe(true);
   });
 
-  it('is tried again with a server that was away, and goes no other way once it has passed', async () => {
+  it('goes the other way every second time while nothing succeeds, also when it has passed before', async () => {
     connection.start();
-    FakeSocket.last.die();
-    await vi.advanceTimersByTimeAsync(LIMIT.step);
-    FakeSocket.last.die();
-    await vi.advanceTimersByTimeAsync(LIMIT.step);
     await shake();
-    for (let i = 0; i < 3; i++) {
+    for (let i = 0; i < 4; i++) {
       FakeSocket.last.die();
       await vi.advanceTimersByTimeAsync(LIMIT.cap);
     }
-    expect(carried()).toEqual([true, false, true, true, true, true]);
+    expect(carried()).toEqual([true, true, false, true, false]);
   });
 
   it('waits for the socket when it is too long for a header', async () => {
-    const long = { eventOp: 'register', authKey: 'x'.repeat(4_096) };
+    const long = { eventOp: 'register', authKey: 'x'.repeat(6_000) };
     connection = make({ handshake: async (ask) => ((await ask(long)).code === '200' ? 'up' : 'retry') });
     connection.start();
     expect(carried()).toEqual([false]);
@@ -184,7 +191,7 @@ describe('the first message', () => {
 describe('a lost socket', () => {
   it.each([
     ['', false, [0, 250, 500, 1_000, ...Array(30).fill(2_000), 10_000, 10_000]],
-    [', a shorter one while a call stands still', true, [0, 250, ...Array(120).fill(500), 10_000, 10_000]],
+    [', a shorter one while a call stands still', true, [0, 250, ...Array(60).fill(500), ...Array(15).fill(2_000), 10_000, 10_000]],
   ])('is replaced at once, then with growing waits up to the cap%s', async (_, urgent, expected) => {
     connection = make({ urgent: () => urgent });
     connection.start();

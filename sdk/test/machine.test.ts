@@ -309,7 +309,7 @@ describe('the outcome of publishing', () => {
     a.signal(sdp('answer', a.effect('offer').n));
     expect(a.take(link('failed')).names).toEqual(['open', 'offer', 'publish', 'connecting']);
     a.signal(sdp('answer', a.effect('offer').n, GEN + 1));
-    expect(a.take(link('failed', GEN + 1)).names).toEqual(['failed ice-failed', 'attach', 'unpublish', 'settle', 'close']);
+    expect(a.take(link('failed', GEN + 1)).names).toEqual(['failed ice-failed', 'gone', 'attach', 'unpublish', 'settle', 'close']);
   });
 
   it('is bad after two attempts on the other side too, which asks for the second', () => {
@@ -363,7 +363,7 @@ describe('a connection that breaks', () => {
   it('for good keeps what was published, and tries again later in a new generation', () => {
     const a = connectedCreator().take(link('failed'));
     a.signal(sdp('answer', a.effect('offer').n)).take(link('failed'));
-    expect(a.names).toEqual(['failed ice-failed', 'close']);
+    expect(a.names).toEqual(['failed ice-failed', 'gone', 'close']);
     expect(a.did).toContainEqual({ do: 'timer', name: 'again', on: true });
     expect(a.take({ kind: 'timer', name: 'again' }).effect('open')).toMatchObject({ gen: GEN + 1 });
   });
@@ -377,7 +377,7 @@ describe('a connection that breaks', () => {
     expect(idle.names).toEqual(['interrupted interrupted', 'attach', 'unpublish by channel', 'unpublish', 'close']);
     const a = connectedCreator().take({ kind: 'unpublish', type: 'cam' }, link('failed'));
     a.signal(sdp('answer', a.effect('offer').n)).take(link('failed'));
-    expect(a.names).toEqual(['failed ice-failed', 'unpublish', 'close']);
+    expect(a.names).toEqual(['failed ice-failed', 'gone', 'unpublish', 'close']);
   });
 
   it('in a half-made state is not kept when nobody wants it any more', () => {
@@ -430,7 +430,7 @@ describe('a connection that is kept ready', () => {
   it('that fails is made again later, and not said to have failed', () => {
     const a = standing().take(link('failed'));
     a.signal(sdp('answer', a.effect('offer').n)).take(link('failed'));
-    expect(a.names).toEqual(['close']);
+    expect(a.names).toEqual(['gone', 'close']);
     expect(a.take({ kind: 'timer', name: 'again' }).names).toEqual(['open', 'offer']);
   });
 

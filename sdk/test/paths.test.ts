@@ -189,6 +189,48 @@ describe('a second connection', () => {
     expect([spare.connectionState, FakeConnection.last]).toEqual(['closed', spare]);
   });
 
+  it('that nobody answers for is tried again ever more seldom, or when something changes', async () => {
+    void paths.publish('cam', stream());
+    await settled();
+    await stand(FakeConnection.made[0]!);
+    await vi.advanceTimersByTimeAsync(PATHS.refused);
+    expect([FakeConnection.made.length, FakeConnection.open]).toEqual([2, 1]);
+    await vi.advanceTimersByTimeAsync(2 * PATHS.refused);
+    expect([FakeConnection.made.length, FakeConnection.open]).toEqual([3, 1]);
+    void paths.publish('screen', stream());
+    await settled();
+    expect(FakeConnection.made).toHaveLength(4);
+  });
+
+  it('that the other side has closed for the size of the room is not made anew', async () => {
+    const { second } = await call();
+    allowed = false;
+    second.channel.onclose?.();
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([second.connectionState, FakeConnection.made.length]).toEqual(['closed', 2]);
+  });
+
+  it('that has died while it carried is asked for in words that go over the server', async () => {
+    paths.dispose();
+    paths = new Paths('b', 'a', hooks);
+    void paths.publish('cam', stream());
+    const ways = [];
+    for (const link of [{}, { link: 'standby' as const }]) {
+      paths.signal({ eventOp: 'sdp', gen: 9, n: 1, sdp: { type: 'offer', sdp: 'theirs' }, ...link });
+      await settled();
+      const c = FakeConnection.last;
+      c.become('connected');
+      c.openChannel();
+      ways.push(answering(c));
+      await vi.advanceTimersByTimeAsync(1_000);
+    }
+    ways[0]!.cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    ways[1]!.cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(sent.filter((m) => 'link' in m).at(-1)).toEqual({ eventOp: 'candidate', gen: 0, candidates: [], link: 'standby' });
+  });
+
   it('is not made in a room that has become small when nothing is sent', async () => {
     paths.warm();
     await settled();
@@ -480,6 +522,58 @@ describe('a path that dies', () => {
     await stand(third, 'standby');
     expect([tracks(third), tracks(first), states.at(-1), paths.connection]).toEqual([SENDING, SILENT, 'recovering path-dead', third]);
     expect(third.channel.sent).toContainEqual(expect.objectContaining({ eventOp: 'publish', type: 'cam' }));
+  });
+
+  it('whose other one lives again has its media sent over that', async () => {
+    const { first, second, cut, relayed } = await call();
+    online = false;
+    relayed.cut();
+    await vi.advanceTimersByTimeAsync(6_000);
+    cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect([tracks(first), tracks(second)]).toEqual([SENDING, SILENT]);
+    relayed.mend();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect([tracks(first), tracks(second)]).toEqual([SILENT, SENDING]);
+  });
+
+  it('has the other one replaced ever more seldom while it stays dead', async () => {
+    const { cut, relayed } = await call();
+    cut();
+    relayed.cut();
+    const at: number[] = [];
+    const from = Date.now();
+    while (Date.now() - from < 60_000) {
+      const made = FakeConnection.made.length;
+      await vi.advanceTimersByTimeAsync(100);
+      if (FakeConnection.made.length === made) continue;
+      at.push(Date.now() - from);
+      const way = await stand(FakeConnection.last, 'standby');
+      await vi.advanceTimersByTimeAsync(300);
+      way.cut();
+    }
+    const gaps = at.slice(1).map((t, i) => t - at[i]!);
+    expect(at.length).toBeGreaterThan(2);
+    expect(gaps.every((gap, i) => gap >= Math.min(PATHS.renewMost, PATHS.renew * 2 ** i))).toBe(true);
+  });
+
+  it('and lives again shows what the other side sends there, when the second one has died meanwhile', async () => {
+    const { first, second, cut, mend, relayed } = await call();
+    for (const c of [first, second]) await says(c, { epoch: 7 });
+    const shows = (c: FakeConnection) => expect(shown.cam).toEqual([c.getTransceivers()[1]?.receiver.track]);
+    shows(second);
+    online = false;
+    cut();
+    await vi.advanceTimersByTimeAsync(1_000);
+    relayed.cut();
+    await vi.advanceTimersByTimeAsync(2_000);
+    shows(second);
+    mend();
+    await vi.advanceTimersByTimeAsync(1_500);
+    shows(first);
+    relayed.mend();
+    await vi.advanceTimersByTimeAsync(8_000);
+    shows(second);
   });
 
   it('with all that there is has nothing replaced until the server answers', async () => {

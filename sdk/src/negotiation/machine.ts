@@ -12,7 +12,7 @@
  */
 import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
-import type { Signal } from '../signaling/messages';
+import { NONE, type Signal } from '../signaling/messages';
 import { creates, TYPES } from './layout';
 
 /** What we send. */
@@ -136,14 +136,14 @@ export type Effect =
   | { do: 'stream'; type: MediaType; audio: boolean; video: boolean }
   | { do: 'dropStream'; type: MediaType }
   | { do: 'subscribed'; type: MediaType }
+  /** This connection has come to nothing. */
+  | { do: 'gone'; reason: Reason }
   /** The outcome of publishP2P. */
   | { do: 'settle'; type: MediaType; ok: boolean; reason: Reason | '' }
   | { do: 'report'; state: PeerStateEvent['state']; reason: Reason | '' };
 
 /** Candidate messages kept for a description that has not come. */
 const EARLY = 64;
-/** Asks for a connection where there is none, and nothing to publish that would ask for it. */
-const NONE: Signal = { eventOp: 'candidate', gen: 0, candidates: [] };
 /** Unanswered repetitions (timer 'repeat') before the other side counts as silent. */
 const REPEATS = 6;
 
@@ -594,6 +594,7 @@ class Turn {
   private fail(reason: Reason): void {
     this.set({ link: 'failed', failures: this.s.failures + 1 });
     this.report('failed', reason);
+    this.out.push({ do: 'gone', reason });
     for (const type of TYPES) if (this.s.local[type].waiting) this.withdraw(type, reason);
     this.close();
     // What stood once comes back by itself when the network does.

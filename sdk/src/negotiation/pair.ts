@@ -48,7 +48,9 @@ export interface PairHooks {
   alive(): void;
   /** It takes media from now on. */
   usable(): void;
-  /** The other side has closed it. */
+  /** It came to nothing; there may be another attempt. */
+  failed(reason: Reason): void;
+  /** What it was carried by has ended at the other side, as a rule because that has closed it. */
   closed(): void;
   /** Whether it is about to be needed although nothing is published on it. */
   needed(): boolean;
@@ -92,7 +94,10 @@ export class Pair {
       hidden: isHidden,
       idle: () => !this.hooks.needed() && !TYPES.some((type) => this.state.local[type].on || this.state.remote[type].on),
       checks: async () => this.peer?.checks() ?? null,
-      dead: () => this.hooks.dead(),
+      dead: () => {
+        this.wasReady = false;
+        this.hooks.dead();
+      },
       stirs: () => this.hooks.stirs(),
       alive: () => {
         this.hooks.alive();
@@ -298,6 +303,7 @@ export class Pair {
       case 'stream': return this.hooks.stream(effect.type, peer?.tracks(effect.type, effect) ?? []);
       case 'dropStream': return this.hooks.stream(effect.type, null);
       case 'subscribed': return this.hooks.subscribed(effect.type);
+      case 'gone': return this.hooks.failed(effect.reason);
       case 'settle': return this.settle(effect.type, effect.ok);
       case 'report': return this.report(effect.state, effect.reason);
     }

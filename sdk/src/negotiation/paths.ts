@@ -1,11 +1,11 @@
 import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
-import { negotiates, type Signal } from '../signaling/messages';
+import { negotiates, NONE, type Signal } from '../signaling/messages';
 import { TYPES } from './layout';
 import { BEAT } from './liveness';
 import { Pair, type PairHooks } from './pair';
 
-export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'stirs' | 'alive' | 'usable' | 'closed' | 'needed' | 'carried'> {
+export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'stirs' | 'alive' | 'usable' | 'failed' | 'closed' | 'needed' | 'carried'> {
   /** The server can be reached. */
   online(): boolean;
   /** A second connection may be kept with this user. */
@@ -29,6 +29,12 @@ export const PATHS = {
   betterMost: 60_000,
   /** Media goes both ways for so long before the second connection stops, so that the first one's picture is there when it is needed. */
   overlap: 700,
+  /** Between replacements of a second connection: the least, doubled each time while the first stays dead, and the longest. */
+  renew: 3_000,
+  renewMost: 24_000,
+  /** Until a second connection that nobody answered for is tried again, doubled each time, and the longest: the other side may not want any. */
+  refused: 60_000,
+  refusedMost: 960_000,
   /** From a change of the room, or of the way, until a second connection is made or given up for it: the other side has heard of it by then. */
   settle: 2_000,
 };
@@ -49,7 +55,13 @@ export class Paths {
   private retry: ReturnType<typeof setTimeout> | undefined;
   private back: ReturnType<typeof setTimeout> | undefined;
   private review: ReturnType<typeof setTimeout> | undefined;
+  private reviewDue = 0;
   private preparing = false;
+  /** When the second connection was replaced last, and how often since the first one died. */
+  private renewedAt = -Infinity;
+  private renewals = 0;
+  /** Second connections in a row that nobody answered for. */
+  private refusals = 0;
   /** The first connection was direct when it died. */
   private direct = false;
   /** The first connection, dead, has given a sign of life: since it was last tried to be mended, and at all. */
@@ -83,7 +95,8 @@ export class Paths {
       dead: () => this.dead(),
       stirs: () => this.stirs(),
       alive: () => this.alive(),
-      usable: () => undefined,
+      usable: () => this.showAll(),
+      failed: () => undefined,
       closed: () => undefined,
       needed: () => false,
     });
@@ -150,7 +163,6 @@ export class Paths {
     // The server may have been all that was missing: back-off begins anew.
     this.tried = 0;
     this.mend();
-    void this.stranded();
   }
 
   /** What a data channel can carry does not wait for the server: a second connection half made, or a restart unanswered. */
@@ -167,7 +179,7 @@ export class Paths {
 
   /** The room has other members, or less is sent: a second connection may be kept now, or no longer. */
   roster(): void {
-    this.review ??= setTimeout(() => this.resize(), PATHS.settle);
+    this.reviewIn(PATHS.settle);
   }
 
   dispose(): void {
@@ -218,33 +230,54 @@ export class Paths {
     else this.drop();
   }
 
+  /** Nobody there takes it. What changes the room, or what is sent, has it tried again at once. */
+  private giveUp(): void {
+    this.drop();
+    this.reviewIn(Math.min(PATHS.refusedMost, PATHS.refused * 2 ** this.refusals++));
+  }
+
   private drop(): void {
     this.spare?.dispose();
     this.spare = null;
+    clearTimeout(this.back);
     this.away = false;
     this.main.elsewhere(false);
+    this.main.hold(false);
     for (const type of TYPES) this.show('spare', type, null);
   }
 
   private make(): Pair {
     const spare = new Pair(this.me, this.other, {
       // Publications go over its own data channel alone: over the server they would be taken for those of the first one.
-      send: async (signal) => (negotiates(signal) ? this.send({ ...signal, link: 'standby' }) : '200'),
+      // One that is to say that there is no connection says so itself.
+      send: async (signal) => {
+        if (negotiates(signal)) return this.send({ ...signal, link: 'standby' });
+        return 'gen' in signal && signal.gen === 0 ? this.send({ ...NONE, link: 'standby' }) : '200';
+      },
       iceServers: () => this.hooks.iceServers(),
       apart: () => false,
       stream: (type, tracks) => this.show('spare', type, tracks),
       subscribed: () => undefined,
-      report: (state) => state === 'failed' && this.away && this.home(),
+      report: () => undefined,
       withdrawn: () => undefined,
       carried: (signal) => this.carried(signal),
       dead: () => {
         this.main.elsewhere(false);
+        this.showAll();
         void this.stranded();
       },
       stirs: () => undefined,
       alive: () => undefined,
-      usable: () => this.main.dead && this.leave(),
-      closed: () => (this.main.creator ? spare.renew() : this.spare === spare && this.drop()),
+      usable: () => {
+        this.refusals = 0;
+        this.showAll();
+        if (this.main.dead) this.leave();
+      },
+      failed: (reason) => {
+        if (reason === 'no-answer') this.giveUp();
+        else if (this.away) this.home();
+      },
+      closed: () => (this.main.creator && this.used && this.hooks.standby() ? spare.renew() : this.drop()),
       needed: () => this.main.doubtful,
     }, true);
     spare.warm();
@@ -255,16 +288,25 @@ export class Paths {
 
   private show(way: 'main' | 'spare', type: MediaType, tracks: MediaStreamTrack[] | null): void {
     this.tracks[way][type] = tracks;
-    if (!tracks) this.roster();
+    if (way === 'main' && !tracks) this.roster();
+    if (way === 'main' || this.tracks.main[type]) this.hooks.stream(type, this.best(type));
+  }
+
+  /** From the second connection while it carries, or nothing does: what came over one that is dead has ended. */
+  private best(type: MediaType): MediaStreamTrack[] | null {
     const { main, spare } = this.tracks;
-    if (way === 'main' || main[type]) this.hooks.stream(type, main[type] && (spare[type] ?? main[type]));
+    return main[type] && ((this.spare?.ready || this.main.dead) && spare[type] ? spare[type] : main[type]);
+  }
+
+  private showAll(): void {
+    for (const type of TYPES) if (this.tracks.main[type]) this.hooks.stream(type, this.best(type));
   }
 
   private dead(): void {
     clearTimeout(this.back);
     void this.hooks.doubt();
-    void this.stranded();
     this.stirred = false;
+    this.renewals = 0;
     this.tried = 0;
     void this.main.relayed().then((relayed) => (this.direct ||= relayed === false));
     this.mend();
@@ -291,6 +333,7 @@ export class Paths {
     else this.leave();
     // Unless the other side has been first.
     if (!this.main.restarted(BEAT.limit)) this.main.regather();
+    void this.stranded();
     clearTimeout(this.retry);
     this.retry = setTimeout(() => this.mend(), Math.min(PATHS.retryMost, PATHS.retry * 2 ** this.tried++));
   }
@@ -302,7 +345,11 @@ export class Paths {
   private async stranded(): Promise<void> {
     const { spare } = this;
     const lost = () => !this.disposed && this.main.dead && spare?.dead && spare === this.spare;
-    if (lost() && (await this.hooks.doubt()) && lost()) spare?.renew();
+    const wait = Math.min(PATHS.renewMost, PATHS.renew * 2 ** (this.renewals - 1));
+    if (!lost() || performance.now() - this.renewedAt < wait || !(await this.hooks.doubt()) || !lost()) return;
+    this.renewedAt = performance.now();
+    this.renewals++;
+    spare?.renew();
   }
 
   private leave(): void {
@@ -319,6 +366,7 @@ export class Paths {
 
   private alive(): void {
     this.tried = 0;
+    this.showAll();
     this.better();
     this.main.hold(false);
     this.main.refresh();
@@ -355,5 +403,14 @@ export class Paths {
     clearTimeout(this.review);
     this.review = undefined;
     this.roster();
+  }
+
+  /** Unless it is sooner. */
+  private reviewIn(ms: number): void {
+    const due = performance.now() + ms;
+    if (this.review && this.reviewDue <= due) return;
+    clearTimeout(this.review);
+    this.reviewDue = due;
+    this.review = setTimeout(() => this.resize(), ms);
   }
 }

@@ -52,7 +52,9 @@ export const LIMIT = {
   urgent: 500,
   cap: 2_000,
   later: 10_000,
+  /** How long a server may take to start anew, and how long calls that stand still hurry. */
   soon: 60_000,
+  hurry: 30_000,
   /** After the server closed for policy (1008). */
   policy: 30_000,
 };
@@ -63,12 +65,12 @@ const WAITING = 256;
 /** The subprotocol, and what begins the name of another one that is never agreed on: it carries the first message. */
 const PROTOCOL = 'ieum';
 const HELLO = 'ieum.hello.';
-/** Bytes of a first message that a request carries: what stands before servers takes headers of 8 KiB. */
-const MAX_HELLO = 4 << 10;
+/** Length of such a name: what stands before servers takes headers of 8 KiB. */
+const MAX_HELLO = 6 << 10;
 
 /** base64url, of which names of subprotocols may consist. */
 const encoded = (text: string): string =>
-  btoa(String.fromCharCode(...new TextEncoder().encode(text))).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
+  btoa(Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join('')).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
 
 /** Close codes after which this session must not come back: taken over (4001, 4002), license ended (4003). */
 const FINAL = [4001, 4002, 4003];
@@ -95,9 +97,9 @@ export class Connection {
   private isOpen = false;
   /** What the handshake asked before the socket was open. */
   private hello = '';
-  /** Whether such a request passes what stands before the server; undefined: not known yet. */
+  /** Whether the first message gets an answer when it goes with the request; undefined: the last attempt has not told. */
   private carries: boolean | undefined;
-  /** The socket in hand was asked for with the first message. */
+  /** The last attempt was made that way. */
   private carried = false;
   private state: 'stopped' | 'waiting' | 'opening' | 'up' = 'stopped';
   private readonly pending = new Map<string, Pending>();
@@ -217,12 +219,13 @@ export class Connection {
     this.rtt = Infinity;
     this.hello = '';
     const verdict = this.hooks.handshake((message) => this.ask(message));
-    // Something before the server may not let it pass: then every other attempt goes without, until one has succeeded.
-    this.carried = this.hello !== '' && this.hello.length <= MAX_HELLO && (this.carries ?? !this.carried);
+    const name = this.hello && HELLO + encoded(this.hello);
+    // What stands before the server may not let it pass, or the server may be an older one: every other attempt goes without until one succeeds.
+    this.carried = name !== '' && name.length <= MAX_HELLO && (this.carries ?? !this.carried);
     let socket: WebSocketLike;
     try {
       const url = this.hooks.resumes() ? `${this.url}?resume` : this.url;
-      socket = this.carried ? this.create(url, [PROTOCOL, HELLO + encoded(this.hello)]) : this.create(url);
+      socket = this.carried ? this.create(url, [PROTOCOL, name]) : this.create(url);
     } catch {
       return this.lost(0);
     }
@@ -232,7 +235,6 @@ export class Connection {
       clearTimeout(this.openTimer);
       this.openTimer = setTimeout(() => this.abandon(), LIMIT.open);
       this.isOpen = true;
-      this.carries ??= this.carried;
       if (!this.carried && this.hello) socket.send(this.hello);
     };
     void this.shake(socket, verdict);
@@ -250,9 +252,11 @@ export class Connection {
       verdict = 'retry';
     }
     if (socket !== this.socket) return;
+    clearTimeout(this.openTimer);
     if (verdict === 'stop') return this.stop();
     if (verdict === 'retry') return this.abandon();
     this.state = 'up';
+    this.carries = this.carried;
     this.upSince = Date.now();
     const queue = this.queue;
     this.queue = [];
@@ -380,6 +384,7 @@ export class Connection {
 
   private lost(code: number): void {
     const wasUp = this.state === 'up';
+    if (!wasUp) this.carries = undefined;
     this.detach(1000);
     if (wasUp && Date.now() - this.upSince > LIMIT.later) this.attempts = 0;
     this.state = 'waiting';
@@ -398,8 +403,9 @@ export class Connection {
       this.stop();
       return this.hooks.ended(code);
     }
-    if (!this.attempts) this.lostSince = Date.now();
-    const cap = Date.now() - this.lostSince > LIMIT.soon ? LIMIT.later : this.hooks.urgent() ? LIMIT.urgent : LIMIT.cap;
+    if (wasUp || !this.attempts) this.lostSince = Date.now();
+    const away = Date.now() - this.lostSince;
+    const cap = away > LIMIT.soon ? LIMIT.later : away <= LIMIT.hurry && this.hooks.urgent() ? LIMIT.urgent : LIMIT.cap;
     const base = code === 1008 ? LIMIT.policy : this.attempts ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
     this.attempts++;
     // Half of it at random, so that the clients of a restarted server do not come back as one.

@@ -119,6 +119,9 @@ function isPush(m: Json): m is Push {
   return roster && (isCount(m.seq) || (m.type !== 'join' && m.type !== 'leave'));
 }
 
+/** Asks for a connection where there is none, and nothing to publish that would ask for it. */
+export const NONE: Extract<Signal, { eventOp: 'candidate' }> = { eventOp: 'candidate', gen: 0, candidates: [] };
+
 /** What makes a connection, as against what is said of what it carries. */
 export const negotiates = (signal: Signal): signal is Extract<Signal, { eventOp: 'sdp' | 'candidate' }> =>
   signal.eventOp === 'sdp' || signal.eventOp === 'candidate';

@@ -18,9 +18,9 @@ export interface SessionHooks {
   wire(message: Json): void;
   /** The socket is up or gone. */
   online(up: boolean): void;
-  /** The same session goes on after an interruption. */
-  /** A call stands still. */
+  /** A call stands still until the server is back. */
   urgent(): boolean;
+  /** The same session goes on after an interruption. */
   resumed(): void;
   /** The session is gone and a new one is being made: connections are void, what was published is to be kept in mind. */
   lost(): void;
