@@ -51,14 +51,13 @@ lint-more: ## golangci-lint with .golangci.yml
 race:
 	$(GO) test -race -timeout 5m ./...
 
-# every fuzz target in turn; what they found before is kept in testdata/fuzz and runs with the tests
+# every fuzz target, two at a time with one worker each; what they found before is kept in testdata/fuzz and runs with the tests
 fuzz: ## FUZZTIME=10s of each fuzz target
-	@set -e; for pkg in $$($(GO) list ./...); do \
-		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "$$pkg $$f"; \
-			out=$$($(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg) || { echo "$$out"; exit 1; }; \
-			echo "$$out" | tail -1; \
-		done; done
+	@for pkg in $$($(GO) list ./...); do \
+		$(GO) test -list '^Fuzz' $$pkg | sed -n "s|^Fuzz|$$pkg Fuzz|p" | sort -u; \
+	done | xargs -P 2 -n 2 sh -c '\
+		out=$$($(GO) test -run "^$$" -fuzz "^$$1$$" -fuzztime $(FUZZTIME) -parallel 1 "$$0") || { echo "$$0 $$1: $$out"; exit 1; }; \
+		echo "$$0 $$1: $$(echo "$$out" | tail -1)"'
 
 # with each of the relay's two drivers; too long for the race detector
 churn: ## a million packets of junk at the relay, and CHURN=30s of a thousand clients that come and go
