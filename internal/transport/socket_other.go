@@ -1,14 +1,21 @@
-//go:build !unix
+//go:build !linux
 
 package transport
 
 import "net"
 
-// socket is for Unix; elsewhere connections are read and written as they are.
+// socket and poller are for Linux; elsewhere a goroutine reads each connection.
 type socket struct{}
 
-func newSocket(*wsConn, net.Conn) *socket { return nil }
+func newSocket(*wsConn, net.Conn) (*socket, func([]byte) (int, error)) { return nil, nil }
 
-func (*socket) run() error              { return nil }
-func (*socket) ended() bool             { return false }
-func (*socket) try([]byte) (int, error) { return 0, nil }
+func (*socket) release()                {}
+func (*socket) now([]byte) (int, error) { return 0, nil }
+
+type poller struct{}
+
+func newPoller() *poller { return nil }
+
+func (*poller) add(*socket) bool { return false }
+func (*poller) remove(*socket)   {}
+func (*poller) close()           {}

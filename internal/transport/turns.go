@@ -16,6 +16,8 @@ type turnConn struct {
 	earlyConn
 	turns chan struct{}
 	has   bool // owned by the goroutine of the handshake
+
+	polled *socket // reads without waiting, if set; owned by the reader
 }
 
 // inTurn makes GetConfigForClient wait for the connection's turn; before is what it was.
@@ -38,6 +40,14 @@ func (c *turnConn) done() {
 		c.has = false
 		<-c.turns
 	}
+}
+
+// Read implements net.Conn.
+func (c *turnConn) Read(p []byte) (int, error) {
+	if c.polled != nil && len(c.early) == 0 {
+		return c.polled.now(p)
+	}
+	return c.earlyConn.Read(p)
 }
 
 // Write implements net.Conn. After the handshake there is no turn to give back, and c is only read.

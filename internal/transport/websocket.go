@@ -75,9 +75,9 @@ type WebSocket struct {
 
 	mu      sync.Mutex
 	conns   map[*wsConn]struct{}
-	doubts  []*wsConn // see socket
+	poller  *poller // made for the first socket
 	closed  bool
-	running sync.WaitGroup // a reader for each connection, and the sweeper
+	running sync.WaitGroup // the connections, and the sweeper
 	stop    chan struct{}
 }
 
@@ -146,7 +146,7 @@ func (s *WebSocket) hijack(hj http.Hijacker, peer Peer, accepted, hello []byte, 
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
-	if err != nil || !s.add(newConn(s, nc, peer, hello, bytes.Clone(early)), accept) {
+	if err != nil || !s.add(newConn(s, nc, peer), hello, bytes.Clone(early), accept) {
 		_ = nc.Close()
 		return false
 	}
@@ -159,7 +159,7 @@ func (s *WebSocket) stopped() bool {
 	return s.closed
 }
 
-func (s *WebSocket) add(c *wsConn, accept func(Conn) Receiver) bool {
+func (s *WebSocket) add(c *wsConn, hello, early []byte, accept func(Conn) Receiver) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -167,14 +167,32 @@ func (s *WebSocket) add(c *wsConn, accept func(Conn) Receiver) bool {
 	}
 	s.conns[c] = struct{}{}
 	s.running.Add(1)
-	go c.serve(accept) // not by s.running.Go, since every frame below a silent connection counts: see socket
+	go c.serve(hello, early, accept)
 	return true
+}
+
+// poll has c read by the poller's workers. It returns false when that cannot be.
+func (s *WebSocket) poll(c *wsConn) bool {
+	if c.sock == nil {
+		return false
+	}
+	s.mu.Lock()
+	if s.poller == nil {
+		s.poller = newPoller()
+	}
+	p := s.poller
+	s.mu.Unlock()
+	return p != nil && p.add(c.sock)
 }
 
 func (s *WebSocket) remove(c *wsConn) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.conns, c)
+	p := s.poller
+	s.mu.Unlock()
+	if p != nil && c.sock != nil {
+		p.remove(c.sock)
+	}
 }
 
 // snapshot copies the set, so that nothing is called with mu held.
@@ -210,25 +228,28 @@ func (s *WebSocket) Close(ctx context.Context) error {
 		c.Close(1001, "server stops: reconnect")
 	}
 	quiet := make(chan struct{})
-	go func() { s.running.Wait(); close(quiet) }()
+	go func() {
+		s.running.Wait()
+		if s.poller != nil { // there is no connection that could make one
+			s.poller.close()
+		}
+		close(quiet)
+	}()
 	select {
 	case <-quiet:
 		return nil
 	case <-ctx.Done():
 		for _, c := range s.snapshot() {
-			_ = c.net.Close()
+			c.cut()
 		}
 		<-quiet
 		return ctx.Err()
 	}
 }
 
-// how long an end may go unseen that came right behind a message
-const doubtFor = time.Second
-
-// sweep pings silent connections, ends those that stay silent, and settles doubts: one goroutine for all, no timer each.
+// sweep pings silent connections and ends those that stay silent: one goroutine for all, no timer each.
 func (s *WebSocket) sweep() {
-	second := time.NewTicker(min(doubtFor, s.cfg.PingAfter/5))
+	second := time.NewTicker(min(time.Second, s.cfg.PingAfter/5))
 	defer second.Stop()
 	silence := time.NewTicker(s.cfg.PingAfter / 5)
 	defer silence.Stop()
@@ -238,35 +259,15 @@ func (s *WebSocket) sweep() {
 			return
 		case now := <-second.C:
 			s.clock.Store(now.UnixNano())
-			s.settle()
 		case now := <-silence.C:
 			for _, c := range s.snapshot() {
 				switch silent := now.Sub(time.Unix(0, c.heard.Load())); {
 				case silent >= s.cfg.SilenceEnds:
-					_ = c.net.Close()
+					c.cut()
 				case silent >= s.cfg.PingAfter:
 					c.out.say(opPing, nil)
 				}
 			}
-		}
-	}
-}
-
-func (s *WebSocket) doubt(c *wsConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.doubts = append(s.doubts, c)
-}
-
-// settle closes the connections in doubt whose clients have closed: their readers then see it.
-func (s *WebSocket) settle() {
-	s.mu.Lock()
-	doubts := s.doubts
-	s.doubts = nil
-	s.mu.Unlock()
-	for _, c := range doubts {
-		if c.sock.ended() {
-			_ = c.net.Close()
 		}
 	}
 }
@@ -276,11 +277,9 @@ type wsConn struct {
 	srv  *WebSocket
 	peer Peer
 	net  net.Conn
-	sock *socket // of net; nil: net is read and written as it is
+	sock *socket // of net; nil: a goroutine reads net and waits
 
-	receiver Receiver // owned by the reader, as are early, in and over
-	hello    []byte   // the message that came with the request
-	early    []byte   // read by the HTTP server before the upgrade
+	receiver Receiver // owned by the reader, as are in and over
 	in       frames
 	over     int          // code of the client's close frame
 	heard    atomic.Int64 // nanoseconds
@@ -289,12 +288,10 @@ type wsConn struct {
 	out      outbox
 }
 
-func newConn(s *WebSocket, nc net.Conn, p Peer, hello, early []byte) *wsConn {
-	c := &wsConn{srv: s, net: nc, peer: p, hello: hello, early: early, in: frames{limit: s.cfg.MaxMessage}}
+func newConn(s *WebSocket, nc net.Conn, p Peer) *wsConn {
+	c := &wsConn{srv: s, net: nc, peer: p, in: frames{limit: s.cfg.MaxMessage}}
 	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, finish: c.finish, hurry: c.hurry}
-	if c.sock = newSocket(c, nc); c.sock != nil {
-		c.out.try = c.sock.try
-	}
+	c.sock, c.out.try = newSocket(c, nc)
 	c.heard.Store(s.clock.Load())
 	limitUnacked(nc, s.cfg.UnackedEnds)
 	return c
@@ -315,22 +312,25 @@ func (c *wsConn) Admitted() {
 	}
 }
 
-// serve is the reader's life. A panic in a handler goes on its way.
-func (c *wsConn) serve(accept func(Conn) Receiver) {
+// serve begins the reading; hello is the message that came with the request, early what the HTTP server has read, of a client that did
+// not wait for the answer. A panic in a handler goes on its way.
+func (c *wsConn) serve(hello, early []byte, accept func(Conn) Receiver) {
 	c.receiver = accept(c)
-	if hello := c.hello; hello != nil {
-		c.hello = nil
+	if c.peer.Hello {
 		c.message(opText, hello)
 	}
-	var err error
-	switch {
-	case len(c.early) > 0:
-		err = c.readEarly()
-	case c.sock != nil:
-		err = c.sock.run()
-	default:
-		err = c.readStream()
+	if err := c.in.feed(early, c); err != nil {
+		c.ended(err)
+	} else if !c.srv.poll(c) {
+		c.readOn()
 	}
+}
+
+// readOn reads by this goroutine.
+func (c *wsConn) readOn() { c.ended(c.readStream()) }
+
+// ended is the connection's end, for whoever owns the reading. It waits.
+func (c *wsConn) ended(err error) {
 	c.receiver.Closed(c.end(err))
 	c.in.drop()
 	c.drain()
@@ -341,20 +341,15 @@ func (c *wsConn) serve(accept func(Conn) Receiver) {
 	c.srv.running.Done()
 }
 
-// readEarly begins with what came with the request, for a client that did not wait for the answer to it.
-func (c *wsConn) readEarly() error {
-	early := c.early
-	c.early = nil
-	if err := c.in.feed(early, c); err != nil {
-		return err
-	}
+// cut closes the connection, and has its reader see that.
+func (c *wsConn) cut() {
+	_ = c.net.Close()
 	if c.sock != nil {
-		return c.sock.run()
+		c.sock.release()
 	}
-	return c.readStream()
 }
 
-// readStream reads what is no plain socket: while it waits for a new message, by a small buffer.
+// readStream reads and waits: while it waits for a new message, by a small buffer.
 func (c *wsConn) readStream() error {
 	small := make([]byte, 512)
 	for {
@@ -431,8 +426,9 @@ func (c *wsConn) write(b []byte) error {
 		return err
 	}
 	_, err := c.net.Write(b)
-	if err == nil && c.sock != nil && !c.closing.Load() {
-		err = c.net.SetWriteDeadline(time.Time{}) // later writes that do not wait must not find it past
+	if err == nil && !c.closing.Load() {
+		// Later writes that do not wait must not find it past, and neither must what TLS writes by itself.
+		err = c.net.SetWriteDeadline(time.Time{})
 	}
 	return err
 }
@@ -447,11 +443,14 @@ func (c *wsConn) finish(code int, reason string) {
 	}
 	half, ok := c.net.(interface{ CloseWrite() error })
 	if !ok {
-		_ = c.net.Close()
+		c.cut()
 		return
 	}
 	_ = c.net.SetReadDeadline(time.Now().Add(lingerAfterClose))
 	_ = half.CloseWrite()
+	if c.sock != nil {
+		c.sock.release()
+	}
 }
 
 func (c *wsConn) hurry() {

@@ -1,0 +1,228 @@
+package transport
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// socket is the descriptor of a connection, plain or below TLS. While nothing comes it has no goroutine and no buffer: a poller tells
+// when there is something, and a worker then reads it, in a turn.
+//
+// A message takes one system call to read: a read that did not fill the buffer has taken all there was, and what comes later brings
+// an event of its own. Only where an event has announced the end does a turn read until it sees the end.
+type socket struct {
+	c     *wsConn
+	raw   syscall.RawConn
+	below *turnConn // what TLS is spoken over; nil: plain
+	state atomic.Uint32
+	fd    int32
+
+	hand  *hand   // owned by the reader, as is short: what a turn reads with
+	short bool    // the last read of this turn took all there was
+	next  *socket // in the poller's queue, guarded by its mu
+}
+
+// Bits of a socket's state. Whoever sets busy where it was not set owns the reading, until it is cleared again.
+const (
+	busy    = 1 << iota // a worker reads or will; or a goroutine does, and then it stays set
+	again               // something has happened since the turn began
+	ending              // the end was announced, and has not been read yet
+	leaving             // the reading is to go to a goroutine that may wait
+)
+
+// how often one connection is read in a turn before it is the others' turn
+const turnReads = 8
+
+// errWait says that nothing is there now. crypto/tls keeps what has come of a record when an error is temporary, and goes on from there.
+var errWait net.Error = waitError{}
+
+type waitError struct{}
+
+func (waitError) Error() string   { return "nothing has come yet" }
+func (waitError) Timeout() bool   { return false }
+func (waitError) Temporary() bool { return true }
+
+// hand is what a turn needs, for as long as it takes.
+type hand struct {
+	buf  [8 << 10]byte // a description with its candidates fits; longer messages are read in pieces
+	into []byte
+	n    int
+	err  error
+	pull func(fd uintptr) // reads once; made once, since it allocates
+}
+
+var hands = sync.Pool{New: func() any {
+	h := new(hand)
+	h.pull = func(fd uintptr) {
+		h.n, h.err = syscall.Read(int(fd), h.into)
+		for h.err == syscall.EINTR {
+			h.n, h.err = syscall.Read(int(fd), h.into)
+		}
+	}
+	return h
+}}
+
+// push is the same for writing.
+type push struct {
+	out  []byte
+	n    int
+	err  error
+	once func(fd uintptr) bool
+}
+
+var pushes = sync.Pool{New: func() any {
+	p := new(push)
+	p.once = func(fd uintptr) bool {
+		p.n, p.err = syscall.Write(int(fd), p.out)
+		return true
+	}
+	return p
+}}
+
+// newSocket returns nil for what can only be read by a goroutine that waits: pipes in tests, TLS that is not over a connection of ours.
+// try writes to a plain socket without waiting.
+func newSocket(c *wsConn, nc net.Conn) (k *socket, try func([]byte) (int, error)) {
+	k = &socket{c: c}
+	k.state.Store(busy) // until it is polled
+	if over, is := nc.(interface{ NetConn() net.Conn }); is {
+		if k.below, is = over.NetConn().(*turnConn); is {
+			nc = k.below
+		}
+	}
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return nil, nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, nil
+	}
+	if k.raw = raw; k.below != nil {
+		return k, nil
+	}
+	return k, k.try
+}
+
+// wake says that something has happened. If it returns true the reading is the caller's.
+func (k *socket) wake(what uint32) bool { return k.state.Or(busy|again|what)&busy == 0 }
+
+// rest gives the reading back, unless something has happened since the turn began.
+func (k *socket) rest() bool {
+	for {
+		old := k.state.Load()
+		if old&again != 0 {
+			return false
+		}
+		if k.state.CompareAndSwap(old, old&^busy) {
+			return true
+		}
+	}
+}
+
+// release has the connection read by a goroutine that waits, with deadlines: it was closed, and no event may come any more.
+func (k *socket) release() {
+	if k.wake(leaving) {
+		k.leave()
+	}
+}
+
+func (k *socket) leave() {
+	k.detach()
+	go k.c.readOn()
+}
+
+// detach lets reads wait.
+func (k *socket) detach() {
+	if k.below != nil {
+		k.below.polled = nil
+	}
+}
+
+// turn reads what is there. It returns true when there may be more: then another turn is due.
+func (k *socket) turn() (more bool) {
+	if k.state.And(^uint32(again))&leaving != 0 {
+		k.leave()
+		return false
+	}
+	k.hand, k.short = hands.Get().(*hand), false
+	err := k.read(k.hand.buf[:])
+	hands.Put(k.hand)
+	k.hand = nil
+	switch err {
+	case nil:
+		return true
+	case errWait:
+		return !k.rest()
+	}
+	k.detach()
+	go k.c.ended(err)
+	return false
+}
+
+func (k *socket) read(b []byte) error {
+	for range turnReads {
+		var n int
+		var err error
+		if k.below != nil {
+			n, err = k.c.net.Read(b)
+		} else {
+			n, err = k.now(b)
+		}
+		if n > 0 {
+			if fault := k.c.in.feed(b[:n], k.c); fault != nil {
+				return fault
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// now reads without waiting.
+func (k *socket) now(b []byte) (int, error) {
+	if k.short && k.state.Load()&ending == 0 {
+		return 0, errWait
+	}
+	h := k.hand
+	h.into = b
+	err := k.raw.Control(h.pull)
+	h.into = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case h.err == syscall.EAGAIN:
+		k.state.And(^uint32(ending)) // it was another connection's, which had the descriptor before
+		k.short = true
+		return 0, errWait
+	case h.err != nil:
+		return 0, os.NewSyscallError("read", h.err)
+	case h.n == 0:
+		return 0, io.EOF
+	}
+	k.short = h.n < len(b)
+	return h.n, nil
+}
+
+// try writes as much of b as the socket takes without waiting. One call at a time.
+func (k *socket) try(b []byte) (int, error) {
+	p := pushes.Get().(*push)
+	defer pushes.Put(p)
+	p.out, p.n, p.err = b, 0, nil
+	err := k.raw.Write(p.once)
+	p.out = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case p.n > 0:
+		return p.n, nil
+	case p.err != nil && p.err != syscall.EAGAIN && p.err != syscall.EINTR:
+		return 0, os.NewSyscallError("write", p.err)
+	}
+	return 0, nil
+}
