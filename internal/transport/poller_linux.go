@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller waits for the sockets of a server, all at once, and has workers read those that have something. A silent connection costs
-// neither a goroutine nor its stack.
+// poller waits for the sockets of a server, all at once, and reads those that have something. A silent connection costs neither a
+// goroutine nor its stack.
 //
-// The sockets stay in Go's own poller too, which serves writes and deadlines. It also watches the epoll instance, so that one goroutine
-// waits for it, and no thread.
+// The first goroutine that waits reads by itself: to wake another for one message would cost more than to look for it. But what it
+// reads may wait for a lock, so as long as it is busy a second one waits in its place, which never reads and calls workers.
+//
+// The sockets stay in Go's own poller too, which serves writes and deadlines.
 type poller struct {
-	epoll *os.File
-	fd    int
-	raw   syscall.RawConn
-	quiet sync.WaitGroup // the goroutine that waits, and the workers
+	sockets, reserve *epoll         // reserve watches sockets, while the first goroutine is busy
+	quiet            sync.WaitGroup // those who wait, and the workers
 
-	mu      sync.Mutex // guards what follows
-	sockets []*socket  // by descriptor
-	// A queue, since handlers may wait for locks: whoever takes a socket from it first sees to it that somebody comes for the next.
+	mu   sync.Mutex // guards what follows
+	byFD []*socket
+	// A queue: whoever takes a socket from it first sees to it that somebody comes for the next, for it may be kept.
 	first, last *socket
 	idle        int  // workers that wait for work
 	coming      bool // a worker was called, and has not looked yet
@@ -30,26 +30,61 @@ type poller struct {
 	work        sync.Cond
 }
 
+// epoll is an instance that Go's own poller watches: a goroutine waits for it, and no thread.
+type epoll struct {
+	fd   int
+	file *os.File
+	raw  syscall.RawConn
+}
+
+func newEpoll() (*epoll, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.SetNonblock(fd, true) // by this os knows that Go's poller is to watch it
+	e := &epoll{fd: fd, file: os.NewFile(uintptr(fd), "epoll")}
+	if e.raw, err = e.file.SyscallConn(); err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *epoll) close() { _ = e.file.Close() }
+
+func (e *epoll) control(op int, fd int32, events uint32) error {
+	return unix.EpollCtl(e.fd, op, int(fd), &unix.EpollEvent{Events: events, Fd: fd})
+}
+
 // newPoller returns nil where there is no descriptor left for it.
 func newPoller() *poller {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	s, err := newEpoll()
 	if err != nil {
 		return nil
 	}
-	_ = unix.SetNonblock(fd, true) // tells os to have Go's poller watch it
-	p := &poller{epoll: os.NewFile(uintptr(fd), "epoll"), fd: fd}
-	p.work.L = &p.mu
-	if p.raw, err = p.epoll.SyscallConn(); err != nil {
-		_ = p.epoll.Close()
+	r, err := newEpoll()
+	if err == nil {
+		err = r.control(unix.EPOLL_CTL_ADD, int32(s.fd), 0)
+	}
+	if err != nil {
+		s.close()
+		if r != nil {
+			r.close()
+		}
 		return nil
 	}
-	p.quiet.Go(p.wait)
+	p := &poller{sockets: s, reserve: r}
+	p.work.L = &p.mu
+	p.quiet.Go(func() { p.wait(s, p.lead) })
+	p.quiet.Go(func() { p.wait(r, p.dispatch) })
 	return p
 }
 
 // close returns when all is quiet. No socket may be left.
 func (p *poller) close() {
-	_ = p.epoll.Close()
+	p.reserve.close() // first: who waits there asks sockets
+	p.sockets.close()
 	p.mu.Lock()
 	p.stopped = true
 	p.work.Broadcast()
@@ -63,13 +98,12 @@ func (p *poller) add(k *socket) bool {
 	err := k.raw.Control(func(fd uintptr) {
 		k.fd = int32(fd)
 		p.mu.Lock()
-		for int(fd) >= len(p.sockets) {
-			p.sockets = append(p.sockets, nil)
+		for int(fd) >= len(p.byFD) {
+			p.byFD = append(p.byFD, nil)
 		}
-		p.sockets[fd] = k
+		p.byFD[fd] = k
 		p.mu.Unlock()
-		fault = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{
-			Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd)})
+		fault = p.sockets.control(unix.EPOLL_CTL_ADD, k.fd, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET)
 	})
 	if err != nil || fault != nil {
 		return false
@@ -83,26 +117,28 @@ func (p *poller) add(k *socket) bool {
 	return true
 }
 
-// remove forgets k, before its descriptor is closed or after: it may belong to another by now.
+// remove forgets k, before its descriptor is closed or after: it may be another's by now.
 func (p *poller) remove(k *socket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if int(k.fd) < len(p.sockets) && p.sockets[k.fd] == k {
-		p.sockets[k.fd] = nil
+	if int(k.fd) < len(p.byFD) && p.byFD[k.fd] == k {
+		p.byFD[k.fd] = nil
 	}
 }
 
-// wait hands events on until the poller is closed. All of it is one read: Go's poller remembers what comes while the function runs, so
-// it may wait without having seen that there is nothing.
-func (p *poller) wait() {
+// wait has events of the sockets handled when e says that there are some, until e is closed. All of it is one read: Go's poller
+// remembers what comes while the function runs, so it may wait without having seen that there is nothing.
+func (p *poller) wait(e *epoll, handle func([]unix.EpollEvent)) {
 	var events [128]unix.EpollEvent
-	_ = p.raw.Read(func(fd uintptr) bool {
+	_ = e.raw.Read(func(uintptr) bool {
 		for {
-			n, err := unix.EpollWait(int(fd), events[:], 0)
+			n, err := unix.EpollWait(p.sockets.fd, events[:], 0)
 			if err == unix.EINTR {
 				continue
 			}
-			p.dispatch(events[:max(n, 0)])
+			if n > 0 {
+				handle(events[:n])
+			}
 			if n < len(events) {
 				return false
 			}
@@ -110,26 +146,54 @@ func (p *poller) wait() {
 	})
 }
 
-// dispatch queues the sockets that have something. An event of a descriptor that has gone to another socket meanwhile makes that one look
-// in vain.
+// lead reads what has come.
+func (p *poller) lead(events []unix.EpollEvent) {
+	_ = p.reserve.control(unix.EPOLL_CTL_MOD, int32(p.sockets.fd), unix.EPOLLIN|unix.EPOLLET)
+	p.mu.Lock()
+	p.enqueue(events)
+	p.read()
+	p.mu.Unlock()
+	_ = p.reserve.control(unix.EPOLL_CTL_MOD, int32(p.sockets.fd), 0)
+}
+
+// dispatch has workers read what has come.
 func (p *poller) dispatch(events []unix.EpollEvent) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.enqueue(events)
+	p.call()
+	p.mu.Unlock()
+}
+
+// serve is a worker's life.
+func (p *poller) serve() {
+	most := 2 * runtime.GOMAXPROCS(0) // who waits keeps a stack that has grown to what messages need
+	p.mu.Lock()
+	p.coming = false
+	for p.read(); !p.stopped && p.idle < most; p.read() {
+		p.idle++
+		p.work.Wait()
+		p.coming = false
+	}
+	p.mu.Unlock()
+}
+
+// What follows is called with mu held. A panic in a handler goes on its way, so nothing here is deferred.
+
+// enqueue puts the sockets that have something into the queue. An event of a descriptor that has gone to another socket meanwhile makes
+// that one look in vain.
+func (p *poller) enqueue(events []unix.EpollEvent) {
 	for _, e := range events {
 		what := uint32(0)
 		if e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 			what = ending
 		}
-		if k := p.sockets[e.Fd]; k != nil && k.wake(what) {
-			p.queue(k)
+		if k := p.byFD[e.Fd]; k != nil && k.wake(what) {
+			p.push(k)
 		}
 	}
-	p.call()
 }
 
-// What follows is called with mu held.
-
-func (p *poller) queue(k *socket) {
+func (p *poller) push(k *socket) {
 	if p.first == nil {
 		p.first = k
 	} else {
@@ -138,49 +202,32 @@ func (p *poller) queue(k *socket) {
 	p.last = k
 }
 
-func (p *poller) take() *socket {
-	k := p.first
-	p.first, k.next = k.next, nil
-	return k
-}
-
-// call calls a worker if there is work, one at a time: each calls the next before it begins, and those who are at work come back for
-// more by themselves.
-func (p *poller) call() {
-	if p.first == nil || p.coming {
-		return
-	}
-	p.coming = true
-	if p.idle > 0 {
-		p.idle--
-		p.work.Signal()
-		return
-	}
-	p.quiet.Go(p.serve)
-}
-
-// serve is a worker's life. A panic in a handler goes on its way, so nothing is deferred here.
-func (p *poller) serve() {
-	most := 2 * runtime.GOMAXPROCS(0) // who waits keeps a stack that has grown to what messages need
-	p.mu.Lock()
-	p.coming = false
-	for {
-		for p.first == nil {
-			if p.stopped || p.idle >= most {
-				p.mu.Unlock()
-				return
-			}
-			p.idle++
-			p.work.Wait()
-			p.coming = false
-		}
-		k := p.take()
+// read empties the queue.
+func (p *poller) read() {
+	for p.first != nil {
+		k := p.first
+		p.first, k.next = k.next, nil
 		p.call()
 		p.mu.Unlock()
 		more := k.turn()
 		p.mu.Lock()
 		if more {
-			p.queue(k)
+			p.push(k)
 		}
 	}
+}
+
+// call calls a worker if there is something to read, one at a time: it calls the next before it begins, and those who are at work come
+// back for more by themselves.
+func (p *poller) call() {
+	switch {
+	case p.first == nil || p.coming:
+		return
+	case p.idle > 0:
+		p.idle--
+		p.work.Signal()
+	default:
+		p.quiet.Go(p.serve)
+	}
+	p.coming = true
 }
