@@ -1,0 +1,79 @@
+package transport
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkPoller looks for what a closed server has left behind.
+func checkPoller(t *testing.T, s *WebSocket) {
+	t.Helper()
+	if s.poller == nil {
+		return
+	}
+	s.poller.mu.Lock()
+	defer s.poller.mu.Unlock()
+	for fd, k := range s.poller.byFD {
+		if k != nil {
+			t.Errorf("the table still has descriptor %d", fd)
+		}
+	}
+	if s.poller.first != nil {
+		t.Error("somebody waits to be read")
+	}
+}
+
+// cork has what is written wait for the end, so that both are sent in one segment.
+func cork(t *testing.T, g *guest) {
+	raw, err := g.tcp.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestIdleConnectionsNeedNoGoroutine(t *testing.T) {
+	eachWay(t, ways[:3], func(t *testing.T, w way) {
+		s := openSite(t, w, unswept, echoes(make(chan End, 300)))
+		before := runtime.NumGoroutine()
+		for range 300 {
+			g := s.dial()
+			s.say(g, "hello")
+			s.expect(g, "hello")
+		}
+		// those who wait, and workers; the HTTP server's are on their way out
+		for most := before + 2 + 2*runtime.GOMAXPROCS(0); runtime.NumGoroutine() > most; runtime.Gosched() {
+			if t.Context().Err() != nil {
+				return
+			}
+		}
+	})
+}
+
+// An event for a descriptor may reach the connection that has it next: nothing was read from that one's end.
+func TestEventsOfAnotherAreHarmless(t *testing.T) {
+	eachWay(t, ways[:3], func(t *testing.T, w way) {
+		ends := make(chan End, 1)
+		conns := make(chan Conn, 1)
+		s := openSite(t, w, unswept, func(c Conn) Receiver { conns <- c; return &echo{c, ends} })
+		g := s.dial()
+		k := (<-conns).(*wsConn).sock
+		for range 100 {
+			s.say(g, "before")
+			s.expect(g, "before")
+			s.ws.poller.dispatch([]unix.EpollEvent{{Fd: k.fd, Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP}})
+			s.say(g, "after")
+			s.expect(g, "after")
+		}
+		for deadline := time.Now().Add(failSafe); k.state.Load() != 0; runtime.Gosched() {
+			if time.Now().After(deadline) {
+				t.Fatalf("at rest its state is %b", k.state.Load())
+			}
+		}
+	})
+}
