@@ -21,16 +21,19 @@ type socket struct {
 	state atomic.Uint32
 	fd    int32
 
-	hand  *hand   // owned by the reader, as is short: what a turn reads with
-	short bool    // the last read of this turn took all there was
-	next  *socket // in the poller's queue, guarded by its mu
+	// owned by the reader
+	hand  *hand // what a turn reads with
+	short bool  // the last read of this turn took all there was
+	ended bool  // the end was announced, and has not been read yet
+
+	next *socket // in the poller's queue, guarded by its mu
 }
 
 // Bits of a socket's state. Whoever sets busy where it was not set owns the reading, until it is cleared again.
 const (
 	busy    = 1 << iota // a worker reads or will; or a goroutine does, and then it stays set
 	again               // something has happened since the turn began
-	ending              // the end was announced, and has not been read yet
+	ending              // the end was announced since
 	leaving             // the reading is to go to a goroutine that may wait
 )
 
@@ -144,11 +147,12 @@ func (k *socket) detach() {
 
 // turn reads what is there. It returns true when there may be more: then another turn is due.
 func (k *socket) turn() (more bool) {
-	if k.state.And(^uint32(again))&leaving != 0 {
+	what := k.state.And(^uint32(again | ending)) // both at once, lest an end that is announced from now on be taken for an old one
+	if what&leaving != 0 {
 		k.leave()
 		return false
 	}
-	k.hand, k.short = hands.Get().(*hand), false
+	k.hand, k.short, k.ended = hands.Get().(*hand), false, k.ended || what&ending != 0
 	err := k.read(k.hand.buf[:])
 	hands.Put(k.hand)
 	k.hand = nil
@@ -186,7 +190,7 @@ func (k *socket) read(b []byte) error {
 
 // now reads without waiting.
 func (k *socket) now(b []byte) (int, error) {
-	if k.short && k.state.Load()&ending == 0 {
+	if k.short && !k.ended {
 		return 0, errWait
 	}
 	h := k.hand
@@ -197,8 +201,7 @@ func (k *socket) now(b []byte) (int, error) {
 	case err != nil:
 		return 0, err
 	case h.err == syscall.EAGAIN:
-		k.state.And(^uint32(ending)) // it was another connection's, which had the descriptor before
-		k.short = true
+		k.short, k.ended = true, false // it was another connection's end, which had the descriptor before
 		return 0, errWait
 	case h.err != nil:
 		return 0, os.NewSyscallError("read", h.err)
