@@ -44,7 +44,7 @@ func Wanted(r Reply) bool {
 	return ok && w.Wanted()
 }
 
-// Receiver gets what a connection brings. Its methods are called by one goroutine, one at a time.
+// Receiver gets what a connection brings. Its methods are called one at a time, not always by the same goroutine.
 type Receiver interface {
 	// Message gets one message, which is valid UTF-8 and at most the carrier's limit long. The bytes are valid until it returns.
 	Message(msg []byte, r Reply)
