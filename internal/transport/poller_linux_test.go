@@ -39,9 +39,9 @@ func cork(t *testing.T, g *guest) {
 
 func TestIdleConnectionsNeedNoGoroutine(t *testing.T) {
 	eachWay(t, ways[:3], func(t *testing.T, w way) {
-		s := openSite(t, w, unswept, echoes(make(chan End, 300)))
+		s := openSite(t, w, unswept, echoes(make(chan End, 150)))
 		before := runtime.NumGoroutine()
-		for range 300 {
+		for range 150 {
 			g := s.dial()
 			s.say(g, "hello")
 			s.expect(g, "hello")
