@@ -2,6 +2,7 @@ package transport
 
 import (
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -74,6 +75,62 @@ func TestEventsOfAnotherAreHarmless(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatalf("at rest its state is %b", k.state.Load())
 			}
+		}
+	})
+}
+
+// meddling does something behind the next look at the socket, before its reader knows what was there.
+type meddling struct {
+	syscall.RawConn
+	then func()
+}
+
+func (m *meddling) Control(f func(fd uintptr)) error {
+	err := m.RawConn.Control(f)
+	if then := m.then; then != nil {
+		m.then = nil
+		then()
+	}
+	return err
+}
+
+// A turn finds nothing, and before it ends there are a message and the end.
+func TestEndAnnouncedWhileNothingWasThere(t *testing.T) {
+	eachWay(t, ways[:3], func(t *testing.T, w way) {
+		ends, got, conns := make(chan End, 1), make(chan string, 1), make(chan Conn, 1)
+		s := openSite(t, w, unswept, func(c Conn) Receiver { conns <- c; return &keeper{got, ends} })
+		g := s.dial()
+		k := (<-conns).(*wsConn).sock
+		until := func(what string, is func(state uint32) bool) {
+			t.Helper()
+			for deadline := time.Now().Add(failSafe); !is(k.state.Load()); runtime.Gosched() {
+				if time.Now().After(deadline) {
+					t.Fatalf("%s: its state is %b", what, k.state.Load())
+				}
+			}
+		}
+		until("at rest", func(state uint32) bool { return state == 0 })
+		if !k.wake(0) {
+			t.Fatal("somebody else reads")
+		}
+		k.raw = &meddling{k.raw, func() {
+			s.say(g, "the last")
+			_ = g.tcp.CloseWrite()
+			until("told of the end", func(state uint32) bool { return state&ending != 0 })
+		}}
+		for k.turn() {
+			continue
+		}
+		if m := <-got; m != "the last" {
+			t.Errorf("got %q", m)
+		}
+		select {
+		case e := <-ends:
+			if e != (End{Code: 1006}) {
+				t.Errorf("ended as %+v", e)
+			}
+		case <-time.After(failSafe):
+			t.Fatal("the end was not seen")
 		}
 	})
 }
