@@ -57,17 +57,24 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	c.hub.leave()
 }
 
-// handle passes messages on from the reader's own stack, and lets another goroutine do everything else while it waits: JSON,
-// signatures and logs need a deep stack, and on the reader it would stay with a connection that is silent from then on.
 func (r *request) handle() {
 	fault := r.env.Scan(r.msg)
-	if fault == nil && r.passes() {
+	switch {
+	case fault != nil:
+		r.env = protocol.Envelope{} // what was found before the fault must not be used
+		r.fail(fault)
+	case r.passes():
 		r.relay()
-		return
+	case r.s == nil:
+		r.unregistered()
+	case r.s.client.Load() != r.c:
+		// the session has moved to another connection, or ended; this one is being closed
+	case !r.own() && string(r.env.Op) != "register":
+		r.c.hub.counters.spoofed.Add(1)
+		r.fail(errForeign)
+	default:
+		r.dispatch()
 	}
-	done := make(chan struct{})
-	go r.elsewhere(fault, done)
-	<-done
 }
 
 // passes tells whether the message is for another member, and all that dispatch would ask is in order.
@@ -84,24 +91,6 @@ func (r *request) passes() bool {
 
 // own tells whether the message names no other sender than this connection's user.
 func (r *request) own() bool { return r.env.UserID == nil || string(r.env.UserID) == r.s.user }
-
-func (r *request) elsewhere(fault error, done chan<- struct{}) {
-	defer close(done)
-	switch {
-	case fault != nil:
-		r.env = protocol.Envelope{} // what was found before the fault must not be used
-		r.fail(fault)
-	case r.s == nil:
-		r.unregistered()
-	case r.s.client.Load() != r.c:
-		// the session has moved to another connection, or ended; this one is being closed
-	case !r.own() && string(r.env.Op) != "register":
-		r.c.hub.counters.spoofed.Add(1)
-		r.fail(errForeign)
-	default:
-		r.dispatch()
-	}
-}
 
 func (r *request) unregistered() {
 	switch string(r.env.Op) {
