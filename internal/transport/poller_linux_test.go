@@ -134,3 +134,20 @@ func TestEndAnnouncedWhileNothingWasThere(t *testing.T) {
 		}
 	})
 }
+
+type bell struct{ rung chan struct{} }
+
+func (b bell) Message([]byte, Reply) { b.rung <- struct{}{} }
+func (bell) Closed(End)              {}
+
+func TestReadingAMessageAllocatesNothing(t *testing.T) {
+	b := bell{make(chan struct{})}
+	s := openSite(t, ways[0], unswept, func(Conn) Receiver { return b })
+	g, text := s.dial(), masked(0x81, "hello")
+	if n := testing.AllocsPerRun(200, func() {
+		_, _ = g.tcp.Write(text)
+		<-b.rung
+	}); n >= 1 { // a pool may be emptied once
+		t.Errorf("%v allocations a message", n)
+	}
+}
