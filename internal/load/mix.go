@@ -230,7 +230,9 @@ func newMixer(cfg MixConfig) *mixer {
 	return m
 }
 
-func (m *mixer) now() time.Duration { return time.Since(m.epoch) }
+func (m *mixer) now() time.Duration { return m.at(time.Now()) }
+
+func (m *mixer) at(t time.Time) time.Duration { return t.Sub(m.epoch) }
 
 func (m *mixer) took(k kind, due, now time.Duration) { m.times.Load()[k].add(int64(now - due)) }
 
@@ -328,7 +330,7 @@ func (r *mixRoom) fill(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := u.enter(ctx); err != nil {
+		if err := u.enter()(ctx); err != nil {
 			return err
 		}
 		if err := r.settled(ctx); err != nil {
@@ -429,11 +431,12 @@ func (m *mixer) exit(ctx context.Context, due time.Duration) bool {
 		return false
 	}
 	u := r.users[mathrand.IntN(len(r.users))]
+	answered := u.exit()
 	m.move(ctx, r, func(ctx context.Context) error {
-		if err := u.exit(ctx); err != nil {
+		if err := answered(ctx); err != nil {
 			return err
 		}
-		m.took(kindLeave, due, m.now())
+		m.took(kindLeave, due, m.at(u.link.answered))
 		m.away <- u
 		return nil
 	})
@@ -448,29 +451,38 @@ func (m *mixer) enter(ctx context.Context, due time.Duration) bool {
 			m.away <- u
 			continue
 		}
-		m.move(ctx, u.room, func(ctx context.Context) error { return u.again(ctx, due) })
+		m.move(ctx, u.room, u.again(due))
 		return true
 	}
 	return false
 }
 
 // again brings u, who is away, in again; one in loginEvery has gone altogether.
-func (u *user) again(ctx context.Context, due time.Duration) error {
+func (u *user) again(due time.Duration) waiter {
 	m := u.room.mix
-	if m.joined.Add(1)%loginEvery == 0 {
+	if m.joined.Add(1)%loginEvery != 0 {
+		return u.entering(due)
+	}
+	return func(ctx context.Context) error {
 		u.link.leave()
 		if err := u.login(ctx); err != nil {
 			return err
 		}
-		now := m.now()
-		m.took(kindRegister, due, now)
-		due = now // only then can the join be asked for
+		m.took(kindRegister, due, m.at(u.link.answered))
+		return u.entering(m.now())(ctx) // only now can the join be asked for
 	}
-	if err := u.enter(ctx); err != nil {
-		return err
+}
+
+// entering is enter, measured.
+func (u *user) entering(due time.Duration) waiter {
+	m, answered := u.room.mix, u.enter()
+	return func(ctx context.Context) error {
+		if err := answered(ctx); err != nil {
+			return err
+		}
+		m.took(kindJoin, due, m.at(u.link.answered))
+		return nil
 	}
-	m.took(kindJoin, due, m.now())
-	return nil
 }
 
 // comeBack lets one member lose the connection and resume.
@@ -484,7 +496,7 @@ func (m *mixer) comeBack(ctx context.Context, due time.Duration) bool {
 		if err := u.comeBack(ctx); err != nil {
 			return err
 		}
-		m.took(kindResume, due, m.now())
+		m.took(kindResume, due, m.at(u.link.answered))
 		return nil
 	})
 	return true

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/lxzan/gws"
 
@@ -26,15 +27,22 @@ type link struct {
 	tickets tls.ClientSessionCache // what earlier connections of the same client left; nil: none
 
 	conn    *gws.Conn
-	answers chan []byte   // to the request that waits; there is one at a time
+	answers chan answer   // to the request that waits; there is one at a time
 	gone    chan struct{} // closed when the connection has ended
 	left    atomic.Bool   // we have ended it
-	asked   int           // requests so far; belongs to whoever asks
+	// both belong to whoever asks: requests so far, and when the last of them was answered, as for messages the moment when it could be read
+	asked    int
+	answered time.Time
+}
+
+type answer struct {
+	text []byte
+	at   time.Time
 }
 
 // open dials and upgrades; its reader is one of readers.
 func (m *mixer) open(ctx context.Context, l *link) error {
-	l.answers, l.gone = make(chan []byte, 4), make(chan struct{})
+	l.answers, l.gone = make(chan answer, 4), make(chan struct{})
 	conn, err := m.dialer.websocket(ctx, m.url, l, l.tickets)
 	if err != nil {
 		return err
@@ -59,29 +67,43 @@ var errRefused = errors.New("refused")
 
 // ask sends a request and waits for its answer. One goroutine asks at a time.
 func (l *link) ask(ctx context.Context, q request) (reply, error) {
+	if err := l.send(q); err != nil {
+		return reply{}, err
+	}
+	return l.reply(ctx, q)
+}
+
+// send sends a request; reply must be called for it before another is sent.
+func (l *link) send(q request) error {
 	l.asked++
-	id := strconv.Itoa(l.asked)
 	q["reqId"] = l.asked
 	text, err := json.Marshal(q)
 	if err != nil {
-		return reply{}, err
+		return err
 	}
 	if err := l.conn.WriteMessage(gws.OpcodeText, text); err != nil {
-		return reply{}, fmt.Errorf("%s: %w", q["eventOp"], err)
+		return fmt.Errorf("%s: %w", q["eventOp"], err)
 	}
+	return nil
+}
+
+// reply waits for the answer to the request that was sent.
+func (l *link) reply(ctx context.Context, q request) (reply, error) {
+	id := strconv.Itoa(l.asked)
 	for {
 		select {
-		case b := <-l.answers:
+		case got := <-l.answers:
 			var a struct {
 				ReqID json.RawMessage
 				reply
 			}
-			if err := json.Unmarshal(b, &a); err != nil {
+			if err := json.Unmarshal(got.text, &a); err != nil {
 				return reply{}, err
 			}
 			if string(a.ReqID) != id {
 				continue // of a request that was given up
 			}
+			l.answered = got.at
 			if a.Code != protocol.OK {
 				return a.reply, fmt.Errorf("%s %w: %s %s %s", q["eventOp"], errRefused, a.Code, a.Message, a.Hint)
 			}
@@ -120,7 +142,7 @@ func (l *link) OnMessage(_ *gws.Conn, msg *gws.Message) {
 	}
 	if n := len(env.ReqID); n > 0 && env.ReqID[0] != '"' { // ours are numbers where somebody waits
 		select {
-		case l.answers <- bytes.Clone(text):
+		case l.answers <- answer{bytes.Clone(text), time.Now()}:
 		default: // nobody waits for so many
 		}
 		return

@@ -302,36 +302,52 @@ func (u *user) features() []string {
 	return []string{}
 }
 
-// enter brings u, who has a session, into the room, whose others are told.
-func (u *user) enter(ctx context.Context) error {
+// waiter waits for the answer to what was sent.
+type waiter func(ctx context.Context) error
+
+// enter asks that u, who has a session, comes into the room, whose others are told.
+func (u *user) enter() waiter {
 	r := u.room
 	r.tell(u, kindJoin)
 	r.mu.Lock()
 	u.seq = 0
 	l, want := u.link, r.inside()+1
 	r.mu.Unlock()
-	a, err := l.ask(ctx, request{"eventOp": "joinRoom", "roomId": r.id})
-	if err == nil && len(a.Members) != want {
-		err = fmt.Errorf("%s joined %d members, not %d", u.id, len(a.Members), want)
+	q := request{"eventOp": "joinRoom", "roomId": r.id}
+	err := l.send(q)
+	return func(ctx context.Context) error {
+		var a reply
+		if err == nil {
+			a, err = l.reply(ctx, q)
+		}
+		if err == nil && len(a.Members) != want {
+			err = fmt.Errorf("%s joined %d members, not %d", u.id, len(a.Members), want)
+		}
+		if err != nil {
+			r.untold()
+			return err
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		u.inside = true
+		return nil
 	}
-	if err != nil {
-		r.untold()
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	u.inside = true
-	return nil
 }
 
-// exit brings u out of the room, whose others are told.
-func (u *user) exit(ctx context.Context) error {
+// exit asks that u goes out of the room, whose others are told.
+func (u *user) exit() waiter {
 	u.room.tell(u, kindLeave)
-	if _, err := u.link.ask(ctx, request{"eventOp": "leaveRoom", "roomId": u.room.id}); err != nil {
-		u.room.untold()
+	q := request{"eventOp": "leaveRoom", "roomId": u.room.id}
+	err := u.link.send(q)
+	return func(ctx context.Context) error {
+		if err == nil {
+			_, err = u.link.reply(ctx, q)
+		}
+		if err != nil {
+			u.room.untold()
+		}
 		return err
 	}
-	return nil
 }
 
 // comeBack loses the connection and resumes the session on another. Nobody is told.
