@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,8 @@ import (
 // The sockets stay in Go's own poller too, which serves writes and deadlines.
 type poller struct {
 	sockets, reserve *epoll         // reserve watches sockets, while the first goroutine is busy
-	quiet            sync.WaitGroup // those who wait, and the workers
+	leader           sync.WaitGroup // who waits and reads
+	quiet            sync.WaitGroup // who waits in its place, and the workers
 
 	mu   sync.Mutex // guards what follows
 	byFD []*socket
@@ -76,14 +78,16 @@ func newPoller() *poller {
 	}
 	p := &poller{sockets: s, reserve: r}
 	p.work.L = &p.mu
-	p.quiet.Go(func() { p.wait(s, p.lead) })
+	p.leader.Go(func() { p.wait(s, p.lead) })
 	p.quiet.Go(func() { p.wait(r, p.dispatch) })
 	return p
 }
 
 // close returns when all is quiet. No socket may be left.
 func (p *poller) close() {
-	p.reserve.close() // first: who waits there asks sockets
+	_ = p.sockets.file.SetReadDeadline(time.Unix(1, 0)) // who leads switches reserve, so it ends first
+	p.leader.Wait()
+	p.reserve.close() // who waits there asks sockets
 	p.sockets.close()
 	p.mu.Lock()
 	p.stopped = true

@@ -151,3 +151,45 @@ func TestReadingAMessageAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a message", n)
 	}
 }
+
+// Who leads may still have a call to make when the last connection has ended. The descriptor that it is for must not be another's by then.
+func TestClosingWaitsForWhoLeads(t *testing.T) {
+	for range 10 { // it may be the other one that takes the event, when both have just begun
+		closeWhileLeading(t)
+	}
+}
+
+func closeWhileLeading(t *testing.T) {
+	p := newPoller()
+	if p == nil {
+		t.Fatal("no poller")
+	}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = unix.Close(pipe[0]), unix.Close(pipe[1]) }()
+	p.byFD = make([]*socket, pipe[0]+1)
+
+	p.mu.Lock() // holds up who leads, between its two calls
+	if err := p.sockets.control(unix.EPOLL_CTL_ADD, int32(pipe[0]), unix.EPOLLIN|unix.EPOLLET); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(pipe[1], []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n > 0; runtime.Gosched() { // until the event was taken
+		n, _ = unix.Poll([]unix.PollFd{{Fd: int32(p.sockets.fd), Events: unix.POLLIN}}, 0)
+	}
+	closed := make(chan struct{})
+	go func() { p.close(); close(closed) }()
+	for range 10_000 {
+		runtime.Gosched()
+		if _, err := unix.FcntlInt(uintptr(p.reserve.fd), unix.F_GETFD, 0); err != nil {
+			t.Error("closed while it is in use:", err)
+			break
+		}
+	}
+	p.mu.Unlock()
+	<-closed
+}
