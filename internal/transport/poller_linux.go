@@ -107,7 +107,7 @@ func (p *poller) add(k *socket) bool {
 		}
 		p.byFD[fd] = k
 		p.mu.Unlock()
-		fault = p.sockets.control(unix.EPOLL_CTL_ADD, k.fd, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET)
+		fault = p.sockets.control(unix.EPOLL_CTL_ADD, k.fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLET)
 	})
 	if err != nil || fault != nil {
 		return false
@@ -188,7 +188,7 @@ func (p *poller) serve() {
 func (p *poller) enqueue(events []unix.EpollEvent) {
 	for _, e := range events {
 		what := uint32(0)
-		if e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		if e.Events&(unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 			what = ending
 		}
 		if k := p.byFD[e.Fd]; k != nil && k.wake(what) {

@@ -193,3 +193,36 @@ func closeWhileLeading(t *testing.T) {
 	p.mu.Unlock()
 	<-closed
 }
+
+// A read stops before a byte that is urgent (RFC 9293, section 3.8.5), however much has come behind it.
+func TestUrgentBytesHideNoMessage(t *testing.T) {
+	eachWay(t, ways[:1], func(t *testing.T, w way) {
+		h := &held{in: make(chan struct{}), out: make(chan struct{}), end: make(chan End, 1)}
+		s := openSite(t, w, unswept, func(c Conn) Receiver { h.conn = c; return h })
+		g := s.dial()
+		s.say(g, "first")
+		<-h.in
+		raw, err := g.tcp.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.say(g, "second")
+		if err := raw.Control(func(fd uintptr) {
+			if err := unix.Sendto(int(fd), []byte{0}, unix.MSG_OOB, nil); err != nil {
+				t.Error(err)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		s.say(g, "third")
+		h.out <- struct{}{}
+		for _, which := range []string{"second", "third"} {
+			select {
+			case <-h.in:
+				h.out <- struct{}{}
+			case <-time.After(failSafe):
+				t.Fatalf("the %s was not read", which)
+			}
+		}
+	})
+}

@@ -13,7 +13,8 @@ import (
 // when there is something, and a worker then reads it, in a turn.
 //
 // A message takes one system call to read: a read that did not fill the buffer has taken all there was, and what comes later brings
-// an event of its own. Only where an event has announced the end does a turn read until it sees the end.
+// an event of its own. Only where an event has announced the end, or an urgent byte, before which a read stops, does a turn read until
+// there is nothing or it sees the end.
 type socket struct {
 	c     *wsConn
 	raw   syscall.RawConn
@@ -24,7 +25,7 @@ type socket struct {
 	// owned by the reader
 	hand  *hand // what a turn reads with
 	short bool  // the last read of this turn took all there was
-	ended bool  // the end was announced, and has not been read yet
+	ended bool  // the end was announced, or an urgent byte, and has not been read yet
 
 	next *socket // in the poller's queue, guarded by its mu
 }
@@ -33,7 +34,7 @@ type socket struct {
 const (
 	busy    = 1 << iota // a worker reads or will; or a goroutine does, and then it stays set
 	again               // something has happened since the turn began
-	ending              // the end was announced since
+	ending              // the end was announced since, or an urgent byte
 	leaving             // the reading is to go to a goroutine that may wait
 )
 
@@ -201,7 +202,7 @@ func (k *socket) now(b []byte) (int, error) {
 	case err != nil:
 		return 0, err
 	case h.err == syscall.EAGAIN:
-		k.short, k.ended = true, false // it was another connection's end, which had the descriptor before
+		k.short, k.ended = true, false // it was an urgent byte, or the end of another connection, which had the descriptor before
 		return 0, errWait
 	case h.err != nil:
 		return 0, os.NewSyscallError("read", h.err)
