@@ -18,6 +18,7 @@ type client struct {
 	login   *time.Timer             // closes the connection unless register succeeds, which frees it
 	rate    meter                   // of what comes before register; then the session's counts
 	session atomic.Pointer[session] // set once, by register
+	later   bool                    // there was a message before this one
 	unseen  bool                    // it opened its session with the request for the connection, and nothing has come since
 }
 
@@ -52,6 +53,7 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	r := requests.Get().(*request)
 	r.c, r.s, r.msg, r.reply = c, s, msg, reply
 	r.handle()
+	c.later = true
 	r.c, r.s, r.msg, r.reply = nil, nil, nil, nil
 	requests.Put(r)
 	c.hub.leave()

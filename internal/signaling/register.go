@@ -137,7 +137,7 @@ func (r *request) begin(s *session) error {
 		return err
 	}
 	s.attach(r.c, m, r.reply)
-	r.c.unseen = r.c.conn.Peer().Hello
+	r.c.unseen = r.c.conn.Peer().Hello && !r.c.later
 	return nil
 }
 

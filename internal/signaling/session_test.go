@@ -635,3 +635,23 @@ func TestARegistrationThatCameWithTheRequest(t *testing.T) {
 		}
 	})
 }
+
+// What came with the request was refused, and the registration came over the connection: whoever sent it has the connection, and comes
+// back as everybody.
+func TestARegistrationBehindTheOneThatCameWithTheRequest(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		refused, _ := json.Marshal(msg{"eventOp": "register", "reqId": "0", "cpCode": w.cpCode, "authKey": "no such", "userId": "alice"})
+		p := w.connect(0, "Sec-WebSocket-Protocol", "ieum, ieum.hello."+base64.RawURLEncoding.EncodeToString(refused))
+		synctest.Wait()
+		if got := p.take(); len(got) != 1 || got[0].str("code") == "200" {
+			t.Fatalf("answered %v", got)
+		}
+		register := msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "alice"}
+		register["resume"] = p.want("200", register).str("resume")
+		_ = p.nc.Close()
+		synctest.Wait()
+		if got := w.connect(0).want("200", register); got["resumed"] != true {
+			t.Errorf("not resumed: %v", got)
+		}
+	})
+}
