@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"testing"
@@ -212,6 +213,10 @@ func (m *machine) indicate(who int, to netip.AddrPort) {
 	m.w.fromClient(p, m.w.lookup(p), stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication), peer(to),
 		stun.RawAttribute{Type: stun.AttrData, Value: []byte("up")}).Raw)
 	m.arrives("indication", who, m.permitted(who, to.Addr()))
+}
+
+func channelMessage(number uint16, payload []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, number), uint16(len(payload))), payload...)
 }
 
 func (m *machine) channelData(who int, number uint16) {

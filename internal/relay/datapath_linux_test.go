@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"runtime"
@@ -82,10 +81,6 @@ type lane struct {
 }
 
 var payload = bytes.Repeat([]byte{'p'}, 1100)
-
-func channelMessage(number uint16, payload []byte) []byte {
-	return append(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, number), uint16(len(payload))), payload...)
-}
 
 // lanes opens all ways a packet may take over UDP: up and down by channels and by indications, and between clients with channels at both
 // ends, at one and at none.
