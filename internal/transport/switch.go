@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,6 @@ func (c *SwitchConfig) defaults() {
 		// one configuration for all connections, so that the session tickets of one are good for the next
 		c.TLS = c.TLS.Clone()
 		c.TLS.NextProtos = append(slices.Clone(c.TLS.NextProtos), alpnTURN)
-		c.TLS.GetConfigForClient = inTurn(c.TLS.GetConfigForClient)
 	}
 }
 
@@ -61,7 +61,7 @@ type Switch struct {
 	listen net.Listener
 	ready  chan net.Conn
 	quit   chan struct{}
-	turns  chan struct{}  // one for each handshake that is being computed
+	turns  chan struct{}  // one for each handshake that computes
 	quiet  sync.WaitGroup // the accepting goroutine, and one for each connection that is being decided on
 
 	mu       sync.Mutex
@@ -92,7 +92,7 @@ type undecided struct {
 // NewSwitch takes over a listener and accepts from it until Close.
 func NewSwitch(l net.Listener, cfg SwitchConfig) *Switch {
 	cfg.defaults()
-	s := &Switch{cfg: cfg, listen: l, ready: make(chan net.Conn), quit: make(chan struct{}), turns: make(chan struct{}, handshakesMost()), sources: map[netip.Prefix]int{}}
+	s := &Switch{cfg: cfg, listen: l, ready: make(chan net.Conn), quit: make(chan struct{}), turns: make(chan struct{}, shakingMost()), sources: map[netip.Prefix]int{}}
 	s.quiet.Go(s.accept)
 	return s
 }
@@ -145,6 +145,7 @@ func (s *Switch) accept() {
 		if err == nil {
 			faulty = false
 			s.take(conn)
+			runtime.Gosched() // who is there goes first: of a thousand that come at once none is taken before the last has been looked at
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -275,7 +276,7 @@ func (s *Switch) identify(raw net.Conn) (net.Conn, kind, error) {
 	shaking := &turnConn{earlyConn: *outer, turns: s.turns}
 	secure := tls.Server(shaking, s.cfg.TLS)
 	err = secure.Handshake()
-	shaking.done()
+	shaking.over()
 	if err != nil {
 		return nil, 0, err
 	}

@@ -20,7 +20,7 @@ func shake(addr string) error {
 }
 
 func TestOnlySoManyHandshakesAreComputedAtATime(t *testing.T) {
-	most := handshakesMost()
+	most := shakingMost()
 	clients := 4*most + 4
 	var computing, top atomic.Int64
 	entered, release := make(chan struct{}, clients), make(chan struct{})
@@ -61,7 +61,7 @@ func TestOnlySoManyHandshakesAreComputedAtATime(t *testing.T) {
 // Whoever says half of something, or something wrong, has no turn or gives it back.
 func TestSilentAndWrongClientsKeepNobodysTurn(t *testing.T) {
 	p := openPort(t, SwitchConfig{TLS: serverTLS()})
-	for range 3 * handshakesMost() {
+	for range 3 * shakingMost() {
 		half, err := net.Dial("tcp", p.addr)
 		if err != nil {
 			t.Fatal(err)
