@@ -11,7 +11,7 @@ import (
 )
 
 func TestGarbageIsAllowedWhileCollectionsFollowEachOther(t *testing.T) {
-	const live = 32 << 20
+	const live = 16 << 20
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var did []int // percents; 0: memory was given up
@@ -56,7 +56,7 @@ func TestGarbageIsAllowedWhileCollectionsFollowEachOther(t *testing.T) {
 }
 
 func TestLittleLiveMemoryMeansNoUnboundedPercent(t *testing.T) {
-	for live, want := range map[uint64]int{0: 6400, 1 << 20: 6400, 64 << 20: 100, 1 << 30: gcPercent} {
+	for live, want := range map[uint64]int{0: 3200, 1 << 20: 3200, 32 << 20: 100, 1 << 30: gcPercent} {
 		synctest.Test(t, func(t *testing.T) {
 			var got atomic.Int64
 			c := newCollector(func() uint64 { return live }, func(p int) { got.Store(int64(p)) }, func() {})

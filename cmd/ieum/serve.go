@@ -127,19 +127,13 @@ func (f *checkCmd) Run(c *console) error {
 // how long clients get to hear that the server stops; an operator's five seconds have room for the rest
 const closeWithin = 3 * time.Second
 
-// Thousands of silent connections are live memory, to which Go's default would let as much garbage be added before it collects.
-// A third of that costs little: what runs often, passing messages on, leaves next to no garbage.
-const gcPercent = 33
-
 // Run serves until the context ends.
 func (f *serveCmd) Run(c *console) error {
 	cfg := f.config(c.err)
 	if err := usage(cfg.Validate()); err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	defer keepLittleGarbage()()
 	defer makeRoomFor(cfg.Relay.Workers)()
 	hangup, ignore := hangups()
 	defer ignore()

@@ -46,7 +46,10 @@ func newEpoll() (*epoll, error) {
 	}
 	_ = unix.SetNonblock(fd, true) // by this os knows that Go's poller is to watch it
 	e := &epoll{fd: fd, file: os.NewFile(uintptr(fd), "epoll")}
-	if e.raw, err = e.file.SyscallConn(); err != nil {
+	if e.raw, err = e.file.SyscallConn(); err == nil {
+		err = e.file.SetDeadline(time.Time{}) // is refused where Go's poller has not taken it: nobody could wait for it
+	}
+	if err != nil {
 		e.close()
 		return nil, err
 	}
