@@ -191,7 +191,7 @@ describe('the first message', () => {
 describe('a lost socket', () => {
   it.each([
     ['', false, [0, 250, 500, 1_000, ...Array(30).fill(2_000), 10_000, 10_000]],
-    [', a shorter one while a call stands still', true, [0, 250, ...Array(60).fill(500), ...Array(15).fill(2_000), 10_000, 10_000]],
+    [', a shorter one while a call stands still', true, [0, 250, 500, 1_000, ...Array(23).fill(1_250), ...Array(15).fill(2_000), 10_000, 10_000]],
   ])('is replaced at once, then with growing waits up to the cap%s', async (_, urgent, expected) => {
     connection = make({ urgent: () => urgent });
     connection.start();

@@ -47,9 +47,13 @@ export const LIMIT = {
   /** Silence after a question that was asked because the network is in doubt, beside two round trips; and with them at most. */
   doubt: 500,
   doubtMost: 1_000,
-  /** Back-off: first step, and cap: while calls stand still, otherwise, and when it has been away for longer than a server takes to start anew. */
+  /**
+   * Back-off: first step, and cap: while calls stand still, otherwise, and when it has been away for longer than a server takes to start anew.
+   * Oftener would be later: Chromium holds a page's next socket back by 1 to 5 s once it has seen some thirty of them fail within minutes,
+   * and halves that for each two fewer.
+   */
   step: 250,
-  urgent: 500,
+  urgent: 1_250,
   cap: 2_000,
   later: 10_000,
   /** How long a server may take to start anew, and how long calls that stand still hurry. */
