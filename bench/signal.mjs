@@ -1,7 +1,7 @@
-// Measures our signaling server, over both its carriers, against two npm servers on the same work, each in turn, and prints medians
+// Measures our signaling server, over both its carriers, against three npm servers on the same work, each in turn, and prints medians
 // and ratios as Markdown. Progress goes to standard error; nothing is written.
 //
-//   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000] [--only ieum,ieum-socketio,peerjs,socketio]
+//   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000] [--pace 1000] [--only ieum,ieum-socketio,peerjs,socketio,ws]
 
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -20,7 +20,8 @@ const { values: flags } = parseArgs({
     rounds: { type: "string", default: "3" },
     conns: { type: "string", default: "1000,10000" },
     messages: { type: "string", default: "100000" },
-    only: { type: "string", default: "ieum,ieum-socketio,peerjs,socketio" },
+    pace: { type: "string", default: "1000" },
+    only: { type: "string", default: "ieum,ieum-socketio,peerjs,socketio,ws" },
   },
 });
 const rounds = Number(flags.rounds);
@@ -39,12 +40,13 @@ const at = (path) => (line) => /http:\/\/([\d.:]+)\//.exec(line)?.[1].replace(/^
 const only = flags.only.split(",");
 
 const servers = [
-  { name: "Ieum", protocol: "ieum", command: own, url: at("/signal") },
-  { name: "Ieum over Socket.IO", protocol: "ieum-socketio", command: own, url: at("/socket.io/") },
-  { name: `peer ${version("peer")} (PeerJS)`, protocol: "peerjs", command: ["node", join(here, "peerjs.mjs")], url: address },
-  { name: `socket.io ${version("socket.io")}`, protocol: "socketio", command: ["node", join(here, "socketio.mjs")], url: address },
-].filter((s) => only.includes(s.protocol));
-if (servers.length !== only.length) throw new Error("--only takes ieum, ieum-socketio, peerjs and socketio");
+  { name: "Ieum", key: "ieum", protocol: "ieum", command: own, url: at("/signal") },
+  { name: "Ieum over Socket.IO", key: "ieum-socketio", protocol: "ieum-socketio", command: own, url: at("/socket.io/") },
+  { name: `peer ${version("peer")} (PeerJS)`, key: "peerjs", protocol: "peerjs", command: ["node", join(here, "peerjs.mjs")], url: address },
+  { name: `socket.io ${version("socket.io")}`, key: "socketio", protocol: "socketio", command: ["node", join(here, "socketio.mjs")], url: address },
+  { name: `bare ws ${version("ws")}`, key: "ws", protocol: "peerjs", command: ["node", join(here, "ws.mjs")], url: address },
+].filter((s) => only.includes(s.key));
+if (servers.length !== only.length) throw new Error("--only takes ieum, ieum-socketio, peerjs, socketio and ws");
 
 function address(line) {
   return /^ws:\/\/\S+$/.exec(line)?.[0];
@@ -78,7 +80,7 @@ async function firstAddress(server, child, ended) {
 
 /** Runs the load generator and returns its report. */
 async function load(server, conns, pid, url) {
-  const args = ["bench", "signal", "--protocol", server.protocol, "--url", url, "--pid", pid, "--conns", conns, "--messages", flags.messages];
+  const args = ["bench", "signal", "--protocol", server.protocol, "--url", url, "--pid", pid, "--conns", conns, "--messages", flags.messages, "--pace", flags.pace];
   const child = spawn(ieum, args.map(String), { env, stdio: ["ignore", "pipe", "inherit"] });
   let out = "";
   child.stdout.on("data", (chunk) => (out += chunk));
@@ -88,13 +90,13 @@ async function load(server, conns, pid, url) {
 }
 
 const results = new Map();
-const reports = (server, conns) => results.get(`${server.protocol} ${conns}`);
+const reports = (server, conns) => results.get(`${server.key} ${conns}`);
 for (let round = 0; round < rounds; round++) {
   for (const conns of sizes) {
     for (let i = 0; i < servers.length; i++) {
       const server = servers[(i + round) % servers.length]; // nobody always comes first
       const report = await withServer(server, (pid, url) => load(server, conns, pid, url));
-      const key = `${server.protocol} ${conns}`;
+      const key = `${server.key} ${conns}`;
       results.set(key, [...(results.get(key) ?? []), report]);
       console.error(`round ${round + 1}, ${server.name}, ${conns} connections: ${JSON.stringify(report)}`);
     }
@@ -115,13 +117,15 @@ const columns = [
   ["messages/s", (r) => r.perSecond, 0],
   ["p50 ms", (r) => r.p50us / 1000, 2],
   ["p99 ms", (r) => r.p99us / 1000, 1],
+  [`p50 ms at ${flags.pace}/s`, (r) => r.pacedP50us / 1000, 2, true],
+  [`p99 ms at ${flags.pace}/s`, (r) => r.pacedP99us / 1000, 1],
 ];
 
 console.log(`${cpus().length} × ${cpus()[0].model}, Node ${process.version}; medians of ${rounds} alternating rounds (lowest to highest),`);
 console.log(`${Number(flags.messages).toLocaleString("en")} messages of 1,500 bytes each time. ×: how much of ours a peer needs.\n`);
 // the carrier of Socket.IO is compared with the server of that protocol alone
-table(servers.filter((s) => s.protocol !== "ieum-socketio"));
-table(servers.filter((s) => s.protocol.endsWith("socketio")));
+table(servers.filter((s) => s.key !== "ieum-socketio"));
+table(servers.filter((s) => s.key.endsWith("socketio")));
 
 /** Prints the rows of some servers; the first is what the others are compared with. */
 function table(rows) {

@@ -31,6 +31,7 @@ type benchSignalCmd struct {
 	Conns          int           `default:"1000" help:"Connections, in rooms of two (default ${default})." placeholder:"N"`
 	Pairs          int           `default:"64" help:"Rooms whose members pass messages, one in flight each (default ${default})." placeholder:"N"`
 	Messages       int           `default:"100000" help:"Messages to measure, after a fifth as many to warm up (default ${default})." placeholder:"N"`
+	Pace           float64       `help:"After these, so many a second for ten seconds, whatever the server does, to see how long one takes." placeholder:"N"`
 	Size           int           `default:"1500" help:"Bytes of a message (default ${default})." placeholder:"BYTES"`
 	Rate           float64       `help:"Messages a second at a fixed rate, whatever the server does, in rooms of two to eight whose members come and go, call each other, chat and reconnect; instead of --pairs and --messages." placeholder:"N"`
 	Joins          float64       `help:"With --rate: members that leave their room and join it again, a second; every fourth logs in anew, and for four of them one connection is lost and its session resumed (default: a twentieth of the rate)." placeholder:"N"`
@@ -49,7 +50,7 @@ func (b *benchSignalCmd) Run(c *console) error {
 		return b.mix(c)
 	}
 	cfg := load.SignalConfig{
-		Target: b.target(), Protocol: b.Protocol, Pairs: min(b.Pairs, b.Conns/2), Messages: b.Messages,
+		Target: b.target(), Protocol: b.Protocol, Pairs: min(b.Pairs, b.Conns/2), Messages: b.Messages, Pace: b.Pace,
 	}
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -59,6 +60,9 @@ func (b *benchSignalCmd) Run(c *console) error {
 		if cfg.CpCode, cfg.AuthKey, err = b.license(c.ctx); err != nil {
 			return err
 		}
+	}
+	if cfg.Pace > 0 {
+		defer makeRoomFor(runtime.GOMAXPROCS(0))() // a thread waits for what is due
 	}
 	report, err := load.Signal(c.ctx, cfg)
 	if err != nil {

@@ -15,9 +15,11 @@ type pair struct {
 
 	mu     sync.Mutex // guards what follows
 	left   int        // deliveries still to come; 0: not playing
-	number int        // of the message in flight
+	flying bool       // a message is in flight
+	number int        // of it
 	from   int        // index of the member who sent it
 	sent   time.Duration
+	paced  bool
 	took   []time.Duration
 }
 
@@ -29,11 +31,11 @@ func newPair(r *run, name string) *pair {
 	return p
 }
 
-// play delivers n messages, the first one sent by member 0.
-func (p *pair) play(n int) {
+// play delivers n messages, the first one sent by member 0. Paced, each is sent when it is due, and not when the last one has arrived.
+func (p *pair) play(n int, paced bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.left, p.from, p.took = n, 0, make([]time.Duration, 0, n)
+	p.left, p.from, p.flying, p.paced, p.took = n, 0, false, paced, make([]time.Duration, 0, n)
 	if n == 0 {
 		p.run.finished <- struct{}{}
 		return
@@ -41,13 +43,28 @@ func (p *pair) play(n int) {
 	for _, m := range p.members {
 		m.prepare()
 	}
-	p.send()
+	if !paced {
+		p.send(time.Since(p.run.epoch))
+	}
+}
+
+// due sends the next message, counted from when it was due; false: the one before has not arrived.
+func (p *pair) due(at time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.flying {
+		return false
+	}
+	if p.left > 0 {
+		p.send(at)
+	}
+	return true
 }
 
 // send is called with mu held. A failed write ends the connection, and its reader reports that.
-func (p *pair) send() {
+func (p *pair) send(counted time.Duration) {
 	p.number = (p.number + 1) % numbers
-	p.sent = time.Since(p.run.epoch)
+	p.sent, p.flying = counted, true
 	p.members[p.from].send(p.number)
 }
 
@@ -68,12 +85,12 @@ func (p *pair) got(m *member, text []byte) {
 	}
 	p.run.delivered.Add(1)
 	p.took = append(p.took, now-p.sent)
-	p.from = m.index
+	p.from, p.flying = m.index, false
 	if p.left--; p.left == 0 {
 		p.run.finished <- struct{}{}
-		return
+	} else if !p.paced {
+		p.send(time.Since(p.run.epoch))
 	}
-	p.send()
 }
 
 // fail ends the play of a pair that cannot go on.
@@ -86,7 +103,7 @@ func (p *pair) fail(why string) {
 // end is called with mu held; the message in flight is lost.
 func (p *pair) end(why string) {
 	if p.left > 0 {
-		p.left = 0
+		p.left, p.flying = 0, false
 		p.run.faults.lose(1, why)
 		p.run.finished <- struct{}{}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,15 +97,22 @@ func (r *run) open(ctx context.Context, p *pair) error {
 	return nil
 }
 
-// play lets the first cfg.Pairs pairs deliver n messages between them.
-func (r *run) play(ctx context.Context, n int) error {
+// play lets the first cfg.Pairs pairs deliver n messages between them: as fast as they arrive, or at a rate, so many a second.
+func (r *run) play(ctx context.Context, n int, rate float64) error {
 	players := r.pairs[:r.cfg.Pairs]
 	for i, p := range players {
 		share := n / len(players)
 		if i < n%len(players) {
 			share++
 		}
-		p.play(share)
+		p.play(share, rate > 0)
+	}
+	if rate > 0 {
+		var pacing sync.WaitGroup
+		ctx, cancel := context.WithCancel(ctx)
+		defer pacing.Wait()
+		defer cancel()
+		pacing.Go(func() { r.pace(ctx, players, n, rate) })
 	}
 	stall := time.NewTicker(r.cfg.Stall)
 	defer stall.Stop()
@@ -126,6 +135,23 @@ func (r *run) play(ctx context.Context, n int) error {
 	return nil
 }
 
+// pace has players send n messages, one after the other, each when it is due.
+func (r *run) pace(ctx context.Context, players []*pair, n int, rate float64) {
+	runtime.LockOSThread() // its naps are the kernel's
+	defer runtime.UnlockOSThread()
+	p := pacer{now: func() time.Duration { return time.Since(r.epoch) }, nap: nap, stall: r.cfg.Stall, late: new(histogram)}
+	next := 0
+	s := perSecond(rate, p.now(), 0, func(due time.Duration) bool {
+		if !players[next%len(players)].due(due) {
+			return false
+		}
+		next++
+		return true
+	})
+	s.until = s.from + time.Duration(n)*s.every
+	p.run(ctx, s)
+}
+
 // giveUp counts what is in flight as lost. The connections go first: a pair whose write blocks holds its lock.
 func (r *run) giveUp(players []*pair) {
 	r.close()
@@ -134,7 +160,7 @@ func (r *run) giveUp(players []*pair) {
 	}
 }
 
-// latencies of the last play, of all pairs.
+// latencies of the last play, of all pairs, sorted.
 func (r *run) latencies() []time.Duration {
 	var all []time.Duration
 	for _, p := range r.pairs[:r.cfg.Pairs] {
@@ -142,6 +168,7 @@ func (r *run) latencies() []time.Duration {
 		all = append(all, p.took...)
 		p.mu.Unlock()
 	}
+	slices.Sort(all)
 	return all
 }
 

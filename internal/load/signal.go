@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -20,7 +19,11 @@ type SignalConfig struct {
 	Protocol string // ieum (default), ieum-socketio, peerjs or socketio
 	Pairs    int    // rooms whose members pass messages, at most Conns/2; what they have in flight is lost when nothing is delivered anywhere for Stall
 	Messages int    // deliveries to measure, after a fifth as many to warm up; 0: connections only
+	// Pace is how many messages a second follow then, for paceLasts, to see how long one takes on a server that has time; 0: none.
+	Pace float64
 }
+
+const paceLasts = 10 * time.Second
 
 // Bounds, so that a typing error does not eat the machine.
 const (
@@ -50,6 +53,7 @@ func (c SignalConfig) Validate() error {
 	need(c.Pairs >= 0 && c.Pairs <= c.Conns/2, "pairs: must be 0 to half of conns")
 	need(c.Messages >= 0 && c.Messages <= maxMessages, "messages: must be 0 to %d", maxMessages)
 	need(c.Messages == 0 || c.Pairs > 0, "pairs: at least one must pass the messages")
+	need(c.Pace == 0 || c.Pace >= 1 && c.Pace <= mixRateMost && c.Messages > 0, "pace: must be 1 to %d messages a second, behind those at full speed", mixRateMost)
 	return errors.Join(faults...)
 }
 
@@ -81,6 +85,9 @@ type SignalReport struct {
 	CPUPerMillion *float64 `json:"cpuPerMillion,omitempty"` // seconds, user and system
 	P50us         float64  `json:"p50us,omitempty"`         // from one member's send to the other's receipt, microseconds
 	P99us         float64  `json:"p99us,omitempty"`
+
+	PacedP50us float64 `json:"pacedP50us,omitempty"` // of those at the fixed pace: from when one was due to its receipt
+	PacedP99us float64 `json:"pacedP99us,omitempty"`
 
 	Errors int    `json:"errors"`          // connections lost, messages refused, unexpected or damaged; warm-up included
 	Lost   int    `json:"lost"`            // sent and never delivered; warm-up included
@@ -117,10 +124,19 @@ func (m *meter) measure(ctx context.Context) error {
 	if m.run.cfg.Messages == 0 || m.run.faults.any() {
 		return ctx.Err()
 	}
-	if err := m.run.play(ctx, max(1, m.run.cfg.Messages/5)); err != nil || m.run.faults.any() {
+	if err := m.run.play(ctx, max(1, m.run.cfg.Messages/5), 0); err != nil || m.run.faults.any() {
 		return err
 	}
-	return m.messages(ctx)
+	if err := m.messages(ctx); err != nil || m.run.cfg.Pace == 0 || m.run.faults.any() {
+		return err
+	}
+	if err := m.run.play(ctx, int(m.run.cfg.Pace*paceLasts.Seconds()), m.run.cfg.Pace); err != nil {
+		return err
+	}
+	if latencies := m.run.latencies(); len(latencies) > 0 {
+		m.report.PacedP50us, m.report.PacedP99us = quantile(latencies, 0.5), quantile(latencies, 0.99)
+	}
+	return nil
 }
 
 func (m *meter) connections(ctx context.Context) error {
@@ -148,7 +164,7 @@ func (m *meter) connections(ctx context.Context) error {
 }
 
 func (m *meter) messages(ctx context.Context) error {
-	spent, took, err := m.server.during(func() error { return m.run.play(ctx, m.run.cfg.Messages) })
+	spent, took, err := m.server.during(func() error { return m.run.play(ctx, m.run.cfg.Messages, 0) })
 	if err != nil {
 		return err
 	}
@@ -158,7 +174,6 @@ func (m *meter) messages(ctx context.Context) error {
 		return nil
 	}
 	m.report.PerSecond = round(float64(len(latencies)) / took.Seconds())
-	slices.Sort(latencies)
 	m.report.P50us, m.report.P99us = quantile(latencies, 0.5), quantile(latencies, 0.99)
 	if m.server == 0 {
 		return nil

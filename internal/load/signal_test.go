@@ -195,9 +195,59 @@ func TestCancelEndsTheRun(t *testing.T) {
 	}
 }
 
+func TestMessagesAtAPaceAllArrive(t *testing.T) {
+	s := startFake(t, "ieum")
+	cfg := config(s, "ieum")
+	cfg.defaults()
+	r := newRun(cfg)
+	defer r.close()
+	if err := r.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{100, 1} { // more and fewer than there are pairs
+		if err := r.play(t.Context(), n, 2000); err != nil || r.faults.any() {
+			t.Fatal(err, &r.faults)
+		}
+		if got := len(r.latencies()); got != n {
+			t.Errorf("%d messages have arrived, not %d", got, n)
+		}
+	}
+	if _, _, relayed, _ := s.seen(); relayed != 101 {
+		t.Errorf("the server relayed %d messages", relayed)
+	}
+}
+
+// A pair waits for what has not arrived, and the others wait for their turn: nothing is sent twice or passed over.
+func TestAMessageLostAtAPaceEndsThePlay(t *testing.T) {
+	s := startFake(t, "ieum")
+	s.relay = func(n int, text string, _ *gws.Conn) []string {
+		if n == 25 {
+			return nil
+		}
+		return []string{text}
+	}
+	cfg := config(s, "ieum")
+	cfg.Stall = 50 * time.Millisecond
+	cfg.defaults()
+	r := newRun(cfg)
+	defer r.close()
+	if err := r.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.play(t.Context(), 100, 2000); err != nil {
+		t.Fatal(err)
+	}
+	if _, lost, why := r.faults.counts(); lost == 0 || !strings.Contains(why, "nothing was delivered") {
+		t.Errorf("%d lost, %q", lost, why)
+	}
+	if _, _, relayed, _ := s.seen(); relayed > 25+len(r.pairs) {
+		t.Errorf("went on to message %d", relayed)
+	}
+}
+
 func TestConfigFaultsAreReportedTogether(t *testing.T) {
-	err := SignalConfig{Target: Target{URL: "http://x", Conns: 3, Size: 10, PID: -1, Sources: 2}, Protocol: "sip", Pairs: 2, Messages: -1}.Validate()
-	for _, want := range []string{"protocol:", "url:", "conns:", "pairs:", "messages:", "size:", "pid,", "sources:"} {
+	err := SignalConfig{Target: Target{URL: "http://x", Conns: 3, Size: 10, PID: -1, Sources: 2}, Protocol: "sip", Pairs: 2, Messages: -1, Pace: -1}.Validate()
+	for _, want := range []string{"protocol:", "url:", "conns:", "pairs:", "messages:", "pace:", "size:", "pid,", "sources:"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("nothing of %s in %v", want, err)
 		}
