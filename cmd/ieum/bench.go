@@ -46,6 +46,9 @@ type benchSignalCmd struct {
 
 // Run prints one line of JSON. It fails when a message was lost: the figures would flatter the server.
 func (b *benchSignalCmd) Run(c *console) error {
+	if b.Rate != 0 || b.Pace != 0 {
+		defer makeRoomFor(runtime.GOMAXPROCS(0))() // a thread waits for what is due
+	}
 	if b.Rate != 0 {
 		return b.mix(c)
 	}
@@ -60,9 +63,6 @@ func (b *benchSignalCmd) Run(c *console) error {
 		if cfg.CpCode, cfg.AuthKey, err = b.license(c.ctx); err != nil {
 			return err
 		}
-	}
-	if cfg.Pace > 0 {
-		defer makeRoomFor(runtime.GOMAXPROCS(0))() // a thread waits for what is due
 	}
 	report, err := load.Signal(c.ctx, cfg)
 	if err != nil {
@@ -103,7 +103,6 @@ func (b *benchSignalCmd) mix(c *console) error {
 	if cfg.CpCode, cfg.AuthKey, err = b.license(c.ctx); err != nil {
 		return err
 	}
-	defer makeRoomFor(runtime.GOMAXPROCS(0))() // a thread waits for what is due
 	report, err := load.Mix(c.ctx, cfg)
 	if err != nil {
 		return err

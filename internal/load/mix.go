@@ -7,7 +7,6 @@ import (
 	mathrand "math/rand/v2"
 	"net/url"
 	"os/exec"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -361,8 +360,6 @@ func (r *mixRoom) settled(ctx context.Context) error {
 
 // play is the load for a time, until all that was sent has arrived and everybody is inside again.
 func (m *mixer) play(ctx context.Context, length time.Duration) error {
-	runtime.LockOSThread() // its naps are the kernel's
-	defer runtime.UnlockOSThread()
 	from := m.now()
 	n := 0
 	undone := m.pacer.run(ctx,

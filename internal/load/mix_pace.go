@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"runtime"
 	"time"
 )
 
@@ -43,6 +44,8 @@ const (
 
 // run returns how much was left undone, since it could not be done within the stall or the context ended.
 func (p *pacer) run(ctx context.Context, streams ...*stream) (undone int) {
+	runtime.LockOSThread() // its naps are the kernel's
+	defer runtime.UnlockOSThread()
 	for ctx.Err() == nil {
 		wait, open := longestNap, false
 		for _, s := range streams {

@@ -44,7 +44,7 @@ func (p *pair) play(n int, paced bool) {
 		m.prepare()
 	}
 	if !paced {
-		p.send(time.Since(p.run.epoch))
+		p.send(p.run.now())
 	}
 }
 
@@ -70,7 +70,7 @@ func (p *pair) send(counted time.Duration) {
 
 // got takes a message that m received while playing.
 func (p *pair) got(m *member, text []byte) {
-	now := time.Since(p.run.epoch)
+	now := p.run.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.left == 0 {
@@ -89,7 +89,7 @@ func (p *pair) got(m *member, text []byte) {
 	if p.left--; p.left == 0 {
 		p.run.finished <- struct{}{}
 	} else if !p.paced {
-		p.send(time.Since(p.run.epoch))
+		p.send(p.run.now())
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -38,6 +37,8 @@ func newRun(cfg SignalConfig) *run {
 	}
 	return r
 }
+
+func (r *run) now() time.Duration { return time.Since(r.epoch) }
 
 // faults counts what went wrong.
 type faults struct {
@@ -137,9 +138,7 @@ func (r *run) play(ctx context.Context, n int, rate float64) error {
 
 // pace has players send n messages, one after the other, each when it is due.
 func (r *run) pace(ctx context.Context, players []*pair, n int, rate float64) {
-	runtime.LockOSThread() // its naps are the kernel's
-	defer runtime.UnlockOSThread()
-	p := pacer{now: func() time.Duration { return time.Since(r.epoch) }, nap: nap, stall: r.cfg.Stall, late: new(histogram)}
+	p := pacer{now: r.now, nap: nap, stall: r.cfg.Stall, late: new(histogram)}
 	next := 0
 	s := perSecond(rate, p.now(), 0, func(due time.Duration) bool {
 		if !players[next%len(players)].due(due) {
