@@ -33,12 +33,23 @@ type Registry struct {
 
 	mu      sync.RWMutex // may be held while a room's mu is taken, never the other way round
 	rooms   map[Key]*room
-	tenants map[string]int // rooms of each tenant
-	owners  map[owner]int  // rooms that each user made
+	tenants count[string] // rooms of each tenant
+	makers  count[maker]  // rooms that each user made and that have not ended
 	closed  bool
 }
 
-type owner struct{ tenant, user string }
+type maker struct{ tenant, user string }
+
+// count counts by key. A key whose count is zero has no entry.
+type count[K comparable] map[K]int
+
+func (c count[K]) add(k K) { c[k]++ }
+
+func (c count[K]) remove(k K) {
+	if c[k]--; c[k] == 0 {
+		delete(c, k)
+	}
+}
 
 // Hooks are called without locks held; either may be nil.
 type Hooks struct {
@@ -55,7 +66,9 @@ func NewRegistry(sink Sink, l Limits, h Hooks) *Registry {
 	if h.Gone == nil {
 		h.Gone = func(Key) {}
 	}
-	return &Registry{sink: sink, limits: l, hooks: h, rooms: map[Key]*room{}, tenants: map[string]int{}, owners: map[owner]int{}}
+	return &Registry{
+		sink: sink, limits: l, hooks: h, rooms: map[Key]*room{}, tenants: count[string]{}, makers: count[maker]{},
+	}
 }
 
 // Do carries out one command on one room. The State is nil except for Get.
@@ -142,7 +155,7 @@ func (g *Registry) Close() {
 	}
 	clear(g.rooms)
 	clear(g.tenants)
-	clear(g.owners)
+	clear(g.makers)
 }
 
 // locked finds a room and locks it. It looks again when the room ended in between.
@@ -171,14 +184,16 @@ func (g *Registry) create(key Key, c Create) error {
 	if n := g.tenants[key.Tenant]; g.closed || n >= g.limits.Rooms || (c.Limit > 0 && n >= c.Limit) {
 		return ErrTooMany
 	}
-	maker := owner{key.Tenant, c.Owner}
-	if c.Owned > 0 && g.owners[maker] >= c.Owned {
+	r := &room{
+		key: key, created: time.Now(), maker: c.Owner, keep: c.Keep, group: c.Group, talking: c.Talking,
+		owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity),
+	}
+	if c.Owned > 0 && g.makers[r.madeBy()] >= c.Owned {
 		return ErrManyOwned
 	}
-	r := &room{key: key, created: time.Now(), keep: c.Keep, group: c.Group, talking: c.Talking, owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity)}
 	g.rooms[key] = r
-	g.tenants[key.Tenant]++
-	g.owners[maker]++
+	g.tenants.add(key.Tenant)
+	g.makers.add(r.madeBy())
 	r.mu.Lock()
 	r.startReaper(g, g.limits.EmptyLife)
 	r.mu.Unlock()
@@ -203,13 +218,8 @@ func (g *Registry) end(r *room) {
 		r.dead = true
 		r.stopReaper()
 		delete(g.rooms, r.key)
-		if g.tenants[r.key.Tenant]--; g.tenants[r.key.Tenant] == 0 {
-			delete(g.tenants, r.key.Tenant)
-		}
-		maker := owner{r.key.Tenant, r.owner}
-		if g.owners[maker]--; g.owners[maker] == 0 {
-			delete(g.owners, maker)
-		}
+		g.tenants.remove(r.key.Tenant)
+		g.makers.remove(r.madeBy())
 	}
 	r.mu.Unlock()
 	g.mu.Unlock()

@@ -177,13 +177,14 @@ func (Get) command()    {}
 type room struct {
 	key     Key
 	created time.Time
+	maker   string // whose count of rooms it belongs to, whoever owns it later
 	keep    bool
 	group   bool
 	talking bool
 
 	mu       sync.Mutex // guards what follows; a Sink is called with it held
 	dead     bool       // removed from the registry: look it up again
-	owner    string     // becomes host when it comes
+	owner    string     // becomes host on joining: the maker, until the host hands the room on
 	title    string
 	capacity int
 	members  []Member
@@ -194,6 +195,8 @@ type room struct {
 	seq      uint64
 	reaper   *time.Timer // runs while the room is empty
 }
+
+func (r *room) madeBy() maker { return maker{r.key.Tenant, r.maker} }
 
 func (r *room) index(user string) int {
 	return slices.IndexFunc(r.members, func(m Member) bool { return m.ID == user })

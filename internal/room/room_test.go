@@ -199,8 +199,8 @@ func TestRoomsOfOneMaker(t *testing.T) {
 	create(f, "tenant", "K2", "owner", ErrManyOwned)
 	f.do(nil, Join{Member: member("a")})
 	f.do(nil, Leave{"a", at("s-a")})
-	if len(f.reg.owners) != 0 {
-		t.Errorf("%d makers are remembered, and there are no rooms", len(f.reg.owners))
+	if len(f.reg.makers) != 0 {
+		t.Errorf("%d makers are remembered, and there are no rooms", len(f.reg.makers))
 	}
 	f.reg.Close()
 }

@@ -8,7 +8,8 @@ import (
 // Snapshot is all that must be known to have a room again after a restart.
 type Snapshot struct {
 	State  State
-	Owner  string
+	Maker  string // whose count of rooms it belongs to
+	Owner  string // becomes host on joining
 	Keep   bool
 	Groups map[string]string // group id to the user who made it
 }
@@ -20,14 +21,14 @@ func (g *Registry) Snapshot(key Key) (s Snapshot, ok bool) {
 		return s, false
 	}
 	defer r.mu.Unlock()
-	return Snapshot{*r.state(), r.owner, r.keep, maps.Clone(r.groups)}, true
+	return Snapshot{State: *r.state(), Maker: r.maker, Owner: r.owner, Keep: r.keep, Groups: maps.Clone(r.groups)}, true
 }
 
 // Restore brings a room back, with those of its members that here returns true for. Nobody is told: to its members the room
 // never went away.
 func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 	st := s.State
-	c := Create{Title: st.Title, Capacity: st.Capacity, Owner: s.Owner, Keep: s.Keep, Group: st.Group, Talking: st.Talking}
+	c := Create{Title: st.Title, Capacity: st.Capacity, Owner: s.Maker, Keep: s.Keep, Group: st.Group, Talking: st.Talking}
 	if err := g.create(st.Key, c); err != nil {
 		return err
 	}
@@ -36,7 +37,7 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 		return ErrNoRoom
 	}
 	defer r.mu.Unlock()
-	r.created, r.share, r.groups, r.seq = st.CreatedAt, st.Share, s.Groups, st.Seq
+	r.created, r.owner, r.share, r.groups, r.seq = st.CreatedAt, s.Owner, st.Share, s.Groups, st.Seq
 	r.members = slices.DeleteFunc(st.Members, func(m Member) bool { return !here(m) })
 	if r.share != nil && r.index(r.share.User) < 0 {
 		r.share = nil
