@@ -14,7 +14,7 @@ import (
 // texts is the catalogue of samples/text.json: key, then language, then text.
 //
 // Keys that begin with "say." are shown by scripts, all others by templates. A text may hold `code`, **strong** and
-// [words](/address of ours); in "say." texts {name} stands for a value and nothing else is markup.
+// [words](/address of ours, from the server's root); in "say." texts {name} stands for a value and nothing else is markup.
 type texts map[string]map[string]string
 
 func readTexts(files fs.FS) (texts, error) {
@@ -71,18 +71,32 @@ var pages = []page{
 	{"/guide", "guide", "'none'"},
 }
 
+// root leads from a page to the server's root. All links are relative, so that they hold where a reverse proxy serves the
+// whole server under a path of another site.
+const root = "./"
+
+// anyRoot stands for root in the page for unknown addresses, whose depth is known when they are asked for.
+const anyRoot = "@root/"
+
 // view is what a template sees.
 type view struct {
 	Lang, Path, Name, Version string
+	Root                      template.URL
 	Dev                       bool
 	Steps                     []template.HTML
 }
 
 func (s *site) addPages(files fs.FS, t texts, c Config) error {
 	for _, p := range append(pages, page{"", "notfound", "'none'"}) {
+		base := template.URL(root)
+		if p.path == "" {
+			base = anyRoot
+		}
 		bodies := make(map[string]content, len(languages))
 		for _, lang := range languages {
-			body, err := render(files, t, p, view{Lang: lang, Path: p.path, Name: p.name, Version: c.Version, Dev: c.DevLicense != nil})
+			body, err := render(files, t, p, view{
+				Lang: lang, Path: p.path, Name: p.name, Version: c.Version, Root: base, Dev: c.DevLicense != nil,
+			})
 			if err != nil {
 				return fmt.Errorf("web: page %s in %s: %w", p.name, lang, err)
 			}
@@ -109,7 +123,7 @@ func render(files fs.FS, t texts, p page, v view) ([]byte, error) {
 	v.Steps = steps
 	funcs := template.FuncMap{
 		"t":    func(key string) (string, error) { return t.get(key, v.Lang) },
-		"rich": func(key string) (template.HTML, error) { return rich(t, key, v.Lang) },
+		"rich": func(key string) (template.HTML, error) { return rich(t, key, v.Lang, v.Root) },
 	}
 	tmpl, err := template.New("layout.html").Funcs(funcs).ParseFS(files, "samples/layout.html", "samples/"+p.name+".html")
 	if err != nil {
@@ -125,7 +139,7 @@ func render(files fs.FS, t texts, p page, v view) ([]byte, error) {
 var markup = regexp.MustCompile("`([^`]+)`|\\*\\*([^*]+)\\*\\*|\\[([^\\]]+)\\]\\((/[a-z0-9#-]*)\\)")
 
 // rich turns a text's few marks into elements; everything else is escaped.
-func rich(t texts, key, lang string) (template.HTML, error) {
+func rich(t texts, key, lang string, root template.URL) (template.HTML, error) {
 	text, err := t.get(key, lang)
 	if err != nil {
 		return "", err
@@ -138,7 +152,7 @@ func rich(t texts, key, lang string) (template.HTML, error) {
 		case part[2] != "":
 			return "<strong>" + part[2] + "</strong>"
 		default:
-			return `<a href="` + part[4] + `">` + part[3] + "</a>"
+			return `<a href="` + string(root) + part[4][1:] + `">` + part[3] + "</a>"
 		}
 	})
 	return template.HTML(text), nil

@@ -7,6 +7,7 @@ import (
 	"html"
 	"io"
 	"io/fs"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -117,7 +118,7 @@ func TestPagesNameNoForeignHost(t *testing.T) {
 	everyPage(t, func(t *testing.T, path, lang, body string) {
 		for _, e := range elements(t, body) {
 			for _, name := range []string{"src", "href", "action", "srcset", "poster", "data"} {
-				if v, ok := attr(e, name); ok && !regexp.MustCompile(`^(/[^/]|/$|#|\?)`).MatchString(v) {
+				if v, ok := attr(e, name); ok && !regexp.MustCompile(`^(\./|#|\?)`).MatchString(v) {
 					t.Errorf("%s %s: <%s %s=%q>", path, lang, e.Name.Local, name, v)
 				}
 			}
@@ -141,6 +142,68 @@ func TestPagesNameNoForeignHost(t *testing.T) {
 			if !slices.Contains(known, found) {
 				t.Errorf("%s names %s", name, found)
 			}
+		}
+	}
+}
+
+// A reverse proxy may serve us under a path of another site and take the path away: whatever a page loads or leads to must stay there.
+func TestPagesWorkUnderAPath(t *testing.T) {
+	const under = "https://site.example/calls"
+	s := open(t, Config{DevLicense: devLicense})
+	addresses := []string{"/missing", "/missing/", "/a/b/c", "//a//b", "/assets/none.css", "/a%2Fb", strings.Repeat("/x", deepest)}
+	for _, p := range pages {
+		addresses = append(addresses, p.path)
+	}
+	followed := 0
+	for _, address := range addresses {
+		page, err := url.Parse(under + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range elements(t, bodyOf(t, get(s, "GET", address))) {
+			for _, name := range []string{"src", "href"} {
+				v, ok := attr(e, name)
+				if !ok || strings.HasPrefix(v, "#") || strings.HasPrefix(v, "?") { // within the page
+					continue
+				}
+				to, err := page.Parse(v)
+				if err != nil {
+					t.Fatalf("%s: <%s %s=%q>: %v", address, e.Name.Local, name, v, err)
+				}
+				inside, ok := strings.CutPrefix(to.Scheme+"://"+to.Host+to.EscapedPath(), under)
+				if !ok || !strings.HasPrefix(inside, "/") {
+					t.Errorf("%s: <%s %s=%q> leads to %s", address, e.Name.Local, name, v, to)
+				} else if r := get(s, "GET", inside); r.StatusCode != 200 {
+					t.Errorf("%s: <%s %s=%q>: %d", address, e.Name.Local, name, v, r.StatusCode)
+				}
+				followed++
+			}
+		}
+	}
+	if followed < 7*len(addresses) {
+		t.Errorf("only %d addresses were followed", followed)
+	}
+}
+
+// What the pages' scripts ask for begins at root (page.mjs), never at the site's.
+func TestScriptsAskForNothingFromTheSitesRoot(t *testing.T) {
+	absolute := regexp.MustCompile("(?:fetch|URL|import|from|src|href|open|register)\\s*[(=]?\\s*['\"`]/|['\"`]/(?:p2p|sample|guide|dev|assets|leave)\\b|location\\.origin \\+")
+	for _, bad := range []string{"fetch('/dev/license')", "new URL('/p2p', x)", "import {a} from '/assets/a.mjs'", "location.origin + x"} {
+		if !absolute.MatchString(bad) {
+			t.Errorf("%s would not be found", bad)
+		}
+	}
+	scripts, err := fs.Glob(embedded, "samples/assets/*.mjs")
+	if err != nil || len(scripts) < 8 {
+		t.Fatalf("scripts: %v, %v", scripts, err)
+	}
+	for _, name := range scripts {
+		text, err := fs.ReadFile(embedded, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := absolute.Find(text); found != nil {
+			t.Errorf("%s: %s", name, found)
 		}
 	}
 }
@@ -225,7 +288,7 @@ func TestFramesOfTheSampleDifferAndMayUseTheCamera(t *testing.T) {
 			}
 		}
 	}
-	if !slices.Equal(frames, []string{"/p2p?side=a&lang=ko", "/p2p?side=b&lang=ko"}) {
+	if !slices.Equal(frames, []string{"./p2p?side=a&lang=ko", "./p2p?side=b&lang=ko"}) {
 		t.Errorf("frames %v", frames)
 	}
 }
@@ -405,9 +468,9 @@ func TestGuideShowsOneWholePageInFiveSteps(t *testing.T) {
 
 func TestRichEscapes(t *testing.T) {
 	texts := texts{"a": {"en": "<b> & `x<y` **now** [here](/guide#relay) [no](javascript:1) [no](//elsewhere)"}}
-	got, err := rich(texts, "a", "en")
+	got, err := rich(texts, "a", "en", root)
 	want := "&lt;b&gt; &amp; <code>x&lt;y</code> <strong>now</strong> " +
-		`<a href="/guide#relay">here</a> [no](javascript:1) [no](//elsewhere)`
+		`<a href="./guide#relay">here</a> [no](javascript:1) [no](//elsewhere)`
 	if err != nil || string(got) != want {
 		t.Errorf("%s (%v)", got, err)
 	}

@@ -105,38 +105,54 @@ func (r *resource) serve(w http.ResponseWriter, req *http.Request) {
 	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(text))
 }
 
-// refuse sends the body with an error status: no tag, and nothing to keep.
+// refuse sends the body with an error status: no tag, and nothing to keep. Its links lead from the address that was asked for.
 func (r *resource) refuse(w http.ResponseWriter, req *http.Request, status int) {
-	content, _ := r.choose(w, req)
-	text, err := content()
+	text, err := r.pick(w, req).plain()
 	if err != nil { // nothing to show beside the status
-		w.Header().Del("Content-Encoding")
+		text = nil
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	if req.Method != http.MethodHead {
 		// An error here is a visitor who left.
-		_, _ = w.Write(text)
+		_, _ = w.Write(bytes.ReplaceAll(text, []byte(anyRoot), []byte(rootFrom(req.URL.EscapedPath()))))
 	}
+}
+
+// deepest bounds what an address of many slashes makes of the page.
+const deepest = 32
+
+// rootFrom is the relative reference from an address to the server's root.
+func rootFrom(address string) string {
+	up := strings.Count(address, "/") - 1
+	if up < 1 || up > deepest {
+		return root
+	}
+	return strings.Repeat("../", up)
 }
 
 // choose sets the headers and picks the language and the encoding.
 func (r *resource) choose(w http.ResponseWriter, req *http.Request) (c content, tag string) {
+	b := r.pick(w, req)
+	if acceptsGzip(req.Header.Values("Accept-Encoding")) {
+		w.Header().Set("Content-Encoding", "gzip")
+		return b.packed, b.packedTag
+	}
+	return b.plain, b.plainTag
+}
+
+// pick sets the headers and picks the language.
+func (r *resource) pick(w http.ResponseWriter, req *http.Request) body {
 	h := w.Header()
 	for name, values := range r.header {
 		h[name] = values
 	}
-	b, everyLanguage := r.bodies[""]
-	if !everyLanguage {
-		lang := language(w, req)
-		h.Set("Content-Language", lang)
-		b = r.bodies[lang]
+	if b, ok := r.bodies[""]; ok {
+		return b
 	}
-	if acceptsGzip(req.Header.Values("Accept-Encoding")) {
-		h.Set("Content-Encoding", "gzip")
-		return b.packed, b.packedTag
-	}
-	return b.plain, b.plainTag
+	lang := language(w, req)
+	h.Set("Content-Language", lang)
+	return r.bodies[lang]
 }
 
 // acceptsGzip reports whether gzip is named and not refused by a weight of zero (RFC 9110, 12.5.3).

@@ -239,7 +239,7 @@ func TestNotFoundIsAPage(t *testing.T) {
 		if r.StatusCode != 404 || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") {
 			t.Errorf("%s: %d %q", path, r.StatusCode, r.Header.Get("Content-Type"))
 		}
-		if body := bodyOf(t, r); !strings.Contains(body, `<html lang="ko">`) || !strings.Contains(body, "/assets/ieum.css") {
+		if body := bodyOf(t, r); !strings.Contains(body, `<html lang="ko">`) || !strings.Contains(body, `assets/ieum.css"`) {
 			t.Errorf("%s: not in the style of the pages", path)
 		}
 		if r.Header.Get("Cache-Control") != "no-store" || r.Header.Get("ETag") != "" {

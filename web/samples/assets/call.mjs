@@ -9,7 +9,7 @@
 
 import {look} from './path.mjs';
 import {beforeInit, ofInit, ofRoom, Problem} from './problems.mjs';
-import {say} from './page.mjs';
+import {say, server} from './page.mjs';
 
 /**
  * @typedef {object} Member
@@ -59,7 +59,7 @@ export class Call extends EventTarget {
     const problem = beforeInit(license);
     if (problem !== null) throw problem;
     const Knowledgetalk = /** @type {any} */ (globalThis).Knowledgetalk;
-    if (typeof Knowledgetalk !== 'function') throw new Problem('sdk', {origin: location.origin});
+    if (typeof Knowledgetalk !== 'function') throw new Problem('sdk', {origin: server});
     this.#disconnect();
     const sdk = new Knowledgetalk();
     const answer = await sdk.init(license.cpCode, license.authKey, undefined, name || undefined, 'browser');

@@ -4,7 +4,7 @@
 // Controls:  data-action = copy (one beside each step) | copy-page | language
 // Code:      code[data-step] in order are one whole page; [data-fill="origin|cpCode|authKey"] are the places filled in
 
-import {copy, find, say, write} from './page.mjs';
+import {copy, find, root, say, server, write} from './page.mjs';
 
 /** @type {NodeListOf<HTMLElement>} */
 const steps = document.querySelectorAll('code[data-step]');
@@ -34,9 +34,9 @@ find('[data-action="copy-page"]').addEventListener('click', async () => {
   tellCopied(await copy([...steps].map(step => step.textContent).join('\n')));
 });
 
-fill('origin', location.origin);
+fill('origin', server);
 if ('dev' in document.body.dataset) {
-  const answer = await fetch('/dev/license');
+  const answer = await fetch(root + 'dev/license');
   if (answer.ok) {
     const license = await answer.json();
     fill('cpCode', license.cpCode);

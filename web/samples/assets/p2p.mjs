@@ -13,7 +13,7 @@ import {Boxes} from './boxes.mjs';
 import {Call} from './call.mjs';
 import {drawTestPicture, openCamera, openMicrophone} from './camera.mjs';
 import {obey} from './frame.mjs';
-import {copy, find, say, settle, showProblem, tell, write} from './page.mjs';
+import {copy, find, root, say, server, settle, showProblem, tell, write} from './page.mjs';
 import {describe} from './path.mjs';
 import {Problem} from './problems.mjs';
 
@@ -83,12 +83,12 @@ function show(error) {
 async function license() {
   if (!dev) return {cpCode: find('#cpCode').value.trim(), authKey: find('#authKey').value.trim()};
   try {
-    const answer = await fetch('/dev/license');
+    const answer = await fetch(root + 'dev/license');
     if (answer.ok) return await answer.json();
   } catch {
     // Told below: the server is away.
   }
-  throw new Problem('unreachable', {origin: location.origin});
+  throw new Problem('unreachable', {origin: server});
 }
 
 /** @param {import('./call.mjs').License} [given] */
@@ -147,7 +147,7 @@ function ended() {
 
 /** The address an invited person opens. It carries the public tenant code where one has to be typed, never the key. */
 function invitation() {
-  const link = new URL('/p2p', location.origin);
+  const link = new URL('p2p', root);
   link.searchParams.set('room', call.room);
   if (!dev && find('#cpCode').value.trim() !== '') link.searchParams.set('cp', find('#cpCode').value.trim());
   return link.href;

@@ -2,6 +2,12 @@
 // What every page of ours shares: texts, elements, notices, the clipboard.
 // Text reaches the page by textContent alone; names and room ids come from strangers.
 
+/** The server's root as this page sees it: behind a reverse proxy that may be a path of another site. Ends with a slash. */
+export const root = new URL('..', import.meta.url).href;
+
+/** The same without the slash, as people write it. */
+export const server = root.slice(0, -1);
+
 /** @type {Readonly<Record<string, string>>} */
 const texts = /** @type {any} */ (globalThis).ieumText;
 

@@ -1,7 +1,7 @@
 // @ts-check
 // Everything that can go wrong at a newcomer's, as a key of the catalogue: a sentence and what to do.
 
-import {say} from './page.mjs';
+import {say, server} from './page.mjs';
 
 /** A failure a user can do something about. `key` is stable and stands in data-problem. */
 export class Problem extends Error {
@@ -60,7 +60,7 @@ export function ofInit(answer, license) {
     case '445':
       return new Problem('license-full');
     case '504':
-      return new Problem('unreachable', {origin: location.origin});
+      return new Problem('unreachable', {origin: server});
     default:
       return ofAny(answer);
   }
@@ -147,7 +147,7 @@ export function ofRoom(answer, room) {
     case '429':
       return new Problem('too-many');
     case '504':
-      return new Problem('unreachable', {origin: location.origin});
+      return new Problem('unreachable', {origin: server});
     default:
       return ofAny(answer);
   }
