@@ -104,9 +104,12 @@ func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
 	all := Permit{true, true, true, true, true}
 	kim := Member{
 		ID: "kpoint123", UserID: "kpoint123", Name: "Kim", UserType: "host", Device: "pc", Video: true, Audio: true, Permit: all,
-		Features: []Feature{FeaturePair, FeaturePublish, FeatureCandidates},
+		Features: []Feature{FeaturePair, FeaturePublish, FeatureCandidates}, Identity: "q0yTkq3aXl8",
 	}
-	lee := Member{ID: "guest-2", UserID: "guest-2", Name: "Lee", UserType: "guest", Device: "mobile", Video: true, Audio: true, Permit: all}
+	lee := Member{
+		ID: "guest-2", UserID: "guest-2", Name: "Lee", UserType: "guest", Device: "mobile", Video: true, Audio: true, Permit: all,
+		Identity: "Zb7u1nVQ4cM",
+	}
 	state := RoomState{
 		RoomID: "K4325403300AB", Title: "Weekly", Capacity: 16, CreatedAt: "2026/11/22 09:30:00", Host: &kim, Members: Members{kim, lee}, Seq: 2,
 	}

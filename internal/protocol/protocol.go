@@ -138,6 +138,9 @@ type Member struct {
 	// Net is the same for members whose public address is the same, and begins with 4 or 6; missing: the address is none of the internet's,
 	// or not known. Ours, and additive.
 	Net string `json:"net,omitempty"`
+	// Identity is the same for two joins of a user id when the server has proof that it is the same party (the secret of the earlier
+	// session, or a user token), and another one otherwise. Ours, and additive.
+	Identity string `json:"identity,omitempty"`
 	// Since is the seq of the member's join: another one means that the user went and came again. Ours, and additive.
 	Since uint64 `json:"since,omitempty"`
 }

@@ -50,6 +50,8 @@ type Member struct {
 	Address  Address
 	// Net tells members of one network from those of another; empty: not known. See signaling.
 	Net string
+	// Identity tells whether two joins of a user are the same party. See signaling.
+	Identity string
 	// Since is the Seq of the event with which the member came. It tells one stay of a user from the next.
 	Since uint64
 	// Epoch counts the user's sessions. A command of a session that has been superseded is refused or ignored.

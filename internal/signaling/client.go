@@ -19,6 +19,7 @@ type client struct {
 	rate    meter                   // of what comes before register; then the session's counts
 	session atomic.Pointer[session] // set once, by register
 	later   bool                    // there was a message before this one
+	shown   *proof                  // the last genuine secret that a register brought, whether or not it was let in
 	unseen  bool                    // it opened its session with the request for the connection, and nothing has come since
 }
 

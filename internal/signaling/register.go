@@ -24,6 +24,9 @@ func (r *request) register() error {
 	}
 	h := r.c.hub
 	p := h.proofOf(q)
+	if p != nil {
+		r.c.shown = p
+	}
 	source := r.c.source()
 	limited := p == nil && source.IsValid()
 	if limited && h.failedLogins.spent(source) {
@@ -105,6 +108,7 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	if err := h.seat(ctx, s, bool(q.Forced), p); err != nil {
 		return err
 	}
+	s.identity = h.identity(s, r.c.shown)
 	s.sender = protocol.AppendString(nil, s.user)
 	if q.Name == "" {
 		q.Name = s.user

@@ -112,7 +112,7 @@ func (r *request) joinRoom() error {
 	name, _ := s.name.Load().(string)
 	member := room.Member{
 		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.seat.Epoch,
-		Net: s.hub.network(r.c.source()),
+		Net: s.hub.network(r.c.source()), Identity: s.identity,
 	}
 	err = s.await(func(e room.Event) {
 		r.ok(roomState(e.State))

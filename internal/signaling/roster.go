@@ -283,7 +283,7 @@ func wireMember(m room.Member) protocol.Member {
 	w := protocol.Member{
 		ID: m.ID, UserID: m.ID, Name: m.Name, UserType: "guest", Device: m.Device, Video: m.Video, Audio: m.Audio,
 		Publishing: len(m.Feeds) > 0, Pulishing: len(m.Feeds) > 0, Permit: protocol.Permit(m.Permit), Since: m.Since,
-		Net: m.Net,
+		Net: m.Net, Identity: m.Identity,
 	}
 	if m.Host {
 		w.UserType = "host"

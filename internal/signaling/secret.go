@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -20,17 +21,23 @@ type proof struct {
 	Node   string `json:"n"`
 	ID     string `json:"s"`
 	Epoch  uint64 `json:"e"`
+
+	Identity string `json:"i,omitempty"`
 }
 
 const resumeVersion = "r1"
 
 // resumeSecret makes the session's secret: version, content and HMAC-SHA256, separated by points.
 func (h *Hub) resumeSecret(s *session) string {
-	body, err := json.Marshal(proof{Tenant: s.tenant, User: s.user, Node: s.seat.Node, ID: s.id, Epoch: s.seat.Epoch})
-	if err != nil {
+	var body bytes.Buffer
+	e := json.NewEncoder(&body)
+	e.SetEscapeHTML(false) // six bytes for one would make the secret of some ids longer than register takes
+	if err := e.Encode(proof{
+		Tenant: s.tenant, User: s.user, Node: s.seat.Node, ID: s.id, Epoch: s.seat.Epoch, Identity: s.identity,
+	}); err != nil {
 		return "" // cannot happen: strings and a number
 	}
-	text := resumeVersion + "." + base64.RawURLEncoding.EncodeToString(body)
+	text := resumeVersion + "." + base64.RawURLEncoding.EncodeToString(bytes.TrimSpace(body.Bytes()))
 	return text + "." + base64.RawURLEncoding.EncodeToString(mac(h.keys.Load().resume[0], text))
 }
 

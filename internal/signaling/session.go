@@ -22,6 +22,7 @@ type session struct {
 	sender   []byte // user as a JSON string, as it is stamped into messages
 	device   string
 	features []string
+	identity string // shown to other members, see Hub.identity
 	grant    license.Grant
 
 	// op is held while the session enters, leaves or resumes: one such step at a time. Room locks and mu are taken inside.
