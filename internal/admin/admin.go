@@ -40,6 +40,9 @@ type Config struct {
 	Log     *slog.Logger
 }
 
+// ErrKey is part of every fault of the key.
+var ErrKey = errors.New("the key is too short")
+
 // Validate tells everything that is wrong. It opens nothing.
 func (c Config) Validate() error {
 	host, _, err := net.SplitHostPort(c.Listen)
@@ -49,7 +52,7 @@ func (c Config) Validate() error {
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case len(c.Key) > 0 && len(c.Key) < minKey:
-		return fmt.Errorf("the key has %d bytes, at least %d are needed", len(c.Key), minKey)
+		return fmt.Errorf("%w: it has %d bytes, at least %d are needed", ErrKey, len(c.Key), minKey)
 	case len(c.Key) == 0 && (err != nil || !ip.IsLoopback()):
 		return errors.New("other machines can reach it: give a key, or an address of loopback")
 	}

@@ -30,7 +30,7 @@ type Claims struct {
 // Inspect decodes a license or a user token without verifying it.
 func Inspect(authKey string) (Claims, error) {
 	if len(authKey) > maxToken {
-		return Claims{}, fmt.Errorf("license: token has %d bytes, at most %d are accepted", len(authKey), maxToken)
+		return Claims{}, fmt.Errorf("token has %d bytes, at most %d are accepted", len(authKey), maxToken)
 	}
 	var (
 		c      Claims
@@ -39,11 +39,11 @@ func Inspect(authKey string) (Claims, error) {
 	)
 	token, parts, err := parser.ParseUnverified(authKey, &raw)
 	if parts == nil {
-		return Claims{}, errors.New("license: not a JWT of three parts")
+		return Claims{}, errors.New("not a JWT of three parts")
 	}
 	// An unknown algorithm is an error of the parser, but a thing to show here.
 	if err != nil && !errors.Is(err, jwt.ErrTokenUnverifiable) {
-		return Claims{}, errors.New("license: not base64url of JSON")
+		return Claims{}, errors.New("not base64url of JSON")
 	}
 	c.Header, _ = parser.DecodeSegment(parts[0])
 	c.Payload, _ = parser.DecodeSegment(parts[1])

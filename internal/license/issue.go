@@ -51,29 +51,29 @@ func (v *Verifier) Issue(p Params) (token string, err error) {
 	}
 	// JSON would replace broken bytes silently, and the license would be for another cpCode.
 	if !utf8.ValidString(p.CpCode + p.Name + p.CompanyCode) {
-		return "", errors.New("license: name, cpCode and companyCode must be UTF-8")
+		return "", errors.New("name, cpCode and companyCode must be UTF-8")
 	}
 	if !p.End.After(v.now()) {
-		return "", errors.New("license: endDate is already past")
+		return "", errors.New("endDate is already past")
 	}
 	// The claims take the way through JSON that Check will see, so the rules stand in one place.
 	text, err := json.Marshal(claims)
 	if err != nil {
-		return "", fmt.Errorf("license: %w", err)
+		return "", err
 	}
 	var raw claimSet
 	if err := json.Unmarshal(text, &raw); err != nil {
-		return "", fmt.Errorf("license: %w", err)
+		return "", err
 	}
 	if _, _, err := raw.grant(); err != nil {
-		return "", fmt.Errorf("license: %w", err)
+		return "", err
 	}
 	token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(v.keys[0])
 	if err != nil {
-		return "", fmt.Errorf("license: %w", err)
+		return "", err
 	}
 	if len(token) > maxToken {
-		return "", fmt.Errorf("license: token has %d bytes, at most %d are accepted", len(token), maxToken)
+		return "", fmt.Errorf("token has %d bytes, at most %d are accepted", len(token), maxToken)
 	}
 	return token, nil
 }

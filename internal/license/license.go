@@ -73,17 +73,17 @@ type Config struct {
 func (c Config) Validate() error {
 	var faults []error
 	if len(c.Keys) == 0 || len(c.Keys) > maxKeys {
-		faults = append(faults, fmt.Errorf("license: %d keys given, 1 to %d are needed", len(c.Keys), maxKeys))
+		faults = append(faults, fmt.Errorf("%d keys given, 1 to %d are needed", len(c.Keys), maxKeys))
 	}
 	for i, key := range c.Keys {
 		if len(key) < minKey {
-			faults = append(faults, fmt.Errorf("license: key %d has %d bytes, at least %d are needed", i+1, len(key), minKey))
+			faults = append(faults, fmt.Errorf("key %d has %d bytes, at least %d are needed", i+1, len(key), minKey))
 		} else if bytes.Count(key, key[:1]) == len(key) {
-			faults = append(faults, fmt.Errorf("license: key %d repeats one byte", i+1))
+			faults = append(faults, fmt.Errorf("key %d repeats one byte", i+1))
 		}
 	}
 	if len(c.Keys) == maxKeys && subtle.ConstantTimeCompare(c.Keys[0], c.Keys[1]) == 1 {
-		faults = append(faults, errors.New("license: both keys are the same"))
+		faults = append(faults, errors.New("both keys are the same"))
 	}
 	faults = append(faults, validatePinned(c.Pinned))
 	return errors.Join(faults...)

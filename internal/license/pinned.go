@@ -1,17 +1,14 @@
 package license
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"gopkg.in/yaml.v3"
 )
 
 // Pinned is a license that is accepted because it is listed, whoever signed it: a tenant can move here with the key that stands
@@ -31,57 +28,35 @@ type Pinned struct {
 	LegacyForced *bool `yaml:"legacyForced"`
 }
 
-// ParsePinned reads a list of licenses in YAML or JSON, with the field names above. Unknown names, names twice and names without
-// a value are faults; all faults of the file are reported together.
-func ParsePinned(text []byte) ([]Pinned, error) {
-	var node yaml.Node
-	if err := yaml.Unmarshal(text, &node); err != nil {
-		return nil, err
-	}
-	var list []Pinned
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	dec.KnownFields(true)
-	if err := dec.Decode(&list); errors.Is(err, io.EOF) {
-		return nil, errors.New("the file is empty; a list of licenses is needed")
-	} else if err != nil {
-		return nil, err
-	}
-	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("the file has more than one document")
-	}
-	return list, errors.Join(valueless(&node), validatePinned(list))
-}
-
-// valueless refuses what YAML reads as "not there": whoever writes a name and no value means something else.
-func valueless(n *yaml.Node) error {
+// validatePinned reports the faults of all entries together.
+func validatePinned(list []Pinned) error {
 	var faults []error
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
-		faults = append(faults, fmt.Errorf("line %d: a value is missing", n.Line))
-	}
-	for _, child := range n.Content {
-		faults = append(faults, valueless(child))
+	for i, err := range pinnedFaults(list) {
+		if err != nil {
+			faults = append(faults, fmt.Errorf("license %d: %w", i+1, err))
+		}
 	}
 	return errors.Join(faults...)
 }
 
-// validatePinned reports the faults of all entries together. A license that has ended is none: it must not keep a server, on
-// which others have licenses, from starting.
-func validatePinned(list []Pinned) error {
-	var faults []error
+// pinnedFaults has an error, or nil, for each entry. A license that has ended is no fault: it must not keep a server, on which others
+// have licenses, from starting.
+func pinnedFaults(list []Pinned) []error {
+	faults := make([]error, len(list))
 	seen := map[[sha256.Size]byte]int{}
 	for i, p := range list {
 		if _, err := p.read(); err != nil {
-			faults = append(faults, fmt.Errorf("license %d: %w", i+1, err))
+			faults[i] = err
 			continue
 		}
 		hash := sha256.Sum256([]byte(p.AuthKey))
 		if first := seen[hash]; first > 0 {
-			faults = append(faults, fmt.Errorf("license %d: is listed already as license %d", i+1, first))
+			faults[i] = fmt.Errorf("is listed already as license %d", first)
 			continue
 		}
 		seen[hash] = i + 1
 	}
-	return errors.Join(faults...)
+	return faults
 }
 
 // listed is a license of the configuration, read.

@@ -43,25 +43,28 @@ func (c RelayConfig) plan() (*relayPlan, error) {
 	if c.Listen == "" {
 		c.Listen = ":" + stunPort
 	}
-	c.Listen, c.Relay.STUNListen = literal(c.Listen), literal(c.Relay.STUNListen)
+	c.Listen, c.Relay.STUNListen = literal(c.Listen, ""), literal(c.Relay.STUNListen, "")
 	c.Relay.defaults()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &relayPlan{RelayConfig: c}
-	var err1, err2, err3, err4 error
-	p.relay, err1 = c.Relay.plan(c.Listen, false, c.Log)
+	var faults list
+	faults.add(checkListen("--listen", c.Listen))
+	var secret string
+	var err error
+	p.relay, secret, err = c.Relay.plan(c.Listen, false, c.Log)
+	faults.add(err)
 	p.relay.MaxAge = allocationAge
-	p.cert, err2 = loadCert(c.TLSCert, c.TLSKey)
-	if len(p.relay.Secret) == 0 && err1 == nil {
-		err3 = errors.New("a relay secret is required: --relay-secret-file or IEUM_RELAY_SECRET, the same as the servers have")
+	if secret == "" {
+		faults.add(errors.New("a relay secret is required: --relay-secret-file or IEUM_RELAY_SECRET, the same as the servers have"))
 	}
-	p.admin, err4 = c.Admin.plan(c.Log)
-	listen := checkListen("--listen", c.Listen)
-	if err := errors.Join(listen, err1, err2, err3, err4); err != nil {
-		return nil, err
-	}
-	return p, prefix("relay", p.relay.Validate())
+	faults.add(validateRelay(p.relay, faults, "--listen", secret))
+	p.cert, err = loadCert(c.TLSCert, c.TLSKey)
+	faults.add(err)
+	p.admin, err = c.Admin.plan(c.Log)
+	faults.add(err)
+	return p, faults.err()
 }
 
 // Relay is a relay alone that runs until Close.
@@ -90,7 +93,7 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 	p.relay.Ended = n.accounts.take
 	listener, server, err := openRelay(p.relay, p.Relay.STUNListen != "", p.Log)
 	if err != nil {
-		return nil, prefix("--listen", err)
+		return nil, opened(blameListen("--listen", err))
 	}
 	n.relay = server
 	n.port = openTURNPort(listener, n.cert, server.ServeConn, p.Log)

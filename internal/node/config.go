@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/admin"
@@ -87,37 +89,54 @@ func (c Config) Validate() error {
 func (c Config) plan(write bool) (*plan, error) {
 	c.defaults()
 	p := &plan{Config: c}
-	var faults []error
-	fault := func(err error) {
-		if err != nil {
-			faults = append(faults, err)
-		}
-	}
-	fault(checkListen("--listen", c.Listen))
+	var faults list
+	faults.add(checkListen("--listen", c.Listen))
 	if c.RelayListen != "" {
-		fault(checkListen("--relay-listen", c.RelayListen))
+		faults.add(checkListen("--relay-listen", c.RelayListen))
 	}
-	fault(checkHost("--public-host", c.PublicHost))
-	if c.Data != "" && write {
-		fault(prefix("--data", os.MkdirAll(c.Data, 0o700)))
-	}
-	fault(p.planLicense(write))
-	fault(p.planTLS(write))
-	fault(p.planRelay())
+	faults.add(checkHost("--public-host", c.PublicHost))
+	faults.add(blame("--data", checkFolder(c.Data, write)))
+	faults.add(p.planLicense(write))
+	faults.add(p.planTLS(write))
+	faults.add(p.planRelay())
 	var err error
 	p.admin, err = p.Admin.plan(p.Log)
-	fault(err)
+	faults.add(err)
 	p.gate, p.limits, err = p.Limits.plan()
-	fault(err)
+	faults.add(err)
 	p.proxies, err = parseProxies(p.TrustedProxies)
-	fault(err)
+	faults.add(err)
 	if c.ResumeWindow < 0 || c.ResumeWindow > time.Hour {
-		fault(errors.New("--resume-window: must be between 0 and 1h"))
+		faults.add(blamef("--resume-window", "must be between 0 and 1h"))
 	}
-	if !(c.SessionRate >= 0) || !(c.SessionBurst == 0 || c.SessionBurst >= 1) { // so that it holds for NaN, too
-		fault(errors.New("--session-rate, --session-burst: must not be negative, and a burst is one message at least"))
+	if !(c.SessionRate >= 0) { // so that it holds for NaN, too
+		faults.add(blamef("--session-rate", "must not be negative"))
 	}
-	return p, errors.Join(faults...)
+	if !(c.SessionBurst == 0 || c.SessionBurst >= 1) {
+		faults.add(blamef("--session-burst", "must be at least 1: a burst is one message at least"))
+	}
+	return p, faults.err()
+}
+
+// checkFolder makes the folder where write is set, and otherwise says why that would fail as far as it can be seen.
+func checkFolder(path string, write bool) error {
+	if path == "" {
+		return nil
+	}
+	if write {
+		return os.MkdirAll(path, 0o700)
+	}
+	for at := filepath.Clean(path); ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		switch {
+		case err == nil && !info.IsDir():
+			return fmt.Errorf("%s is not a folder", at)
+		case err == nil || at == filepath.Dir(at):
+			return nil
+		case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+			return err
+		}
+	}
 }
 
 func (c *Config) defaults() {
@@ -128,9 +147,8 @@ func (c *Config) defaults() {
 	if c.Listen == "" {
 		c.Listen = host + ":7102"
 	}
-	for _, addr := range []*string{&c.Listen, &c.RelayListen, &c.Relay.STUNListen} {
-		*addr = literal(*addr)
-	}
+	c.Listen, c.RelayListen = literal(c.Listen, host), literal(c.RelayListen, host)
+	c.Relay.STUNListen = literal(c.Relay.STUNListen, host)
 	c.Relay.defaults()
 	if c.ResumeWindow == 0 {
 		c.ResumeWindow = 20 * time.Second
@@ -150,7 +168,7 @@ func (p *plan) planLicense(write bool) error {
 	} else {
 		p.revoked.Set(p.list.hashes)
 	}
-	return errors.Join(prefix("--licenses", err), prefix("--license-revoked", revokedErr), p.planKeys(pinned, write))
+	return errors.Join(blame("--licenses", err), blame("--license-revoked", revokedErr), p.planKeys(pinned, write))
 }
 
 // pinnedLicenses reads the file of --licenses, if there is one.
@@ -170,26 +188,30 @@ func pinnedLicenses(path string) ([]license.Pinned, error) {
 }
 
 func (p *plan) planKeys(pinned []license.Pinned, write bool) error {
-	text, err := secret("--license-key-file", p.LicenseKeyFile, "IEUM_LICENSE_KEY", p.LicenseKey)
+	const flag, env = "--license-key-file", "IEUM_LICENSE_KEY"
+	text, from, err := secret(flag, p.LicenseKeyFile, env, p.LicenseKey)
 	if err != nil {
 		return err
 	}
 	keys := license.ParseKeys(text)
-	if len(keys) == 0 && p.Dev {
+	if len(keys) == 0 && p.Dev && from == "" {
 		if p.running != nil {
 			kept := *p.running.dev
 			p.dev = &kept
 		} else if p.dev, err = loadDevLicense(p.Data); err != nil {
-			return prefix("--data", err)
+			return blame("--data", err)
 		}
 		p.ephemeral = p.Data == ""
 		keys = [][]byte{[]byte(p.dev.Key)}
 	}
-	if len(keys) == 0 {
+	switch {
+	case len(keys) == 0 && from == "":
 		return errors.New("a license key is required: --license-key-file or IEUM_LICENSE_KEY (or --dev, for trying)")
+	case len(keys) == 0:
+		return blamef(from, "there is no key in it")
 	}
 	if p.licenses, err = license.New(license.Config{Keys: keys, Pinned: pinned, Revoked: p.revoked}); err != nil {
-		return prefix("license key", err)
+		return blame(from, err)
 	}
 	if p.Dev && p.dev == nil {
 		p.dev = &devLicense{}
@@ -206,75 +228,90 @@ func (p *plan) planKeys(pinned []license.Pinned, write bool) error {
 func (p *plan) planTLS(write bool) (err error) {
 	if p.TLSSelfSigned {
 		if p.TLSCert != "" || p.TLSKey != "" {
-			return errors.New("--tls-self-signed and --tls-cert exclude each other")
+			return blamef("--tls-self-signed", "excludes --tls-cert and --tls-key: keep one")
 		}
 		if p.running != nil { // without a data folder there would be another, and browsers would warn again
 			p.cert = p.running.cert
 			return nil
 		}
 		p.cert, err = selfSigned(p.Data, write)
-		return prefix("--tls-self-signed", err)
+		return blame("--tls-self-signed", err)
 	}
 	p.cert, err = loadCert(p.TLSCert, p.TLSKey)
 	return err
 }
 
-func (p *plan) planRelay() (err error) {
-	if p.external, err = parseExternal(p.RelayExternal); err != nil {
-		return err
-	}
-	listen := p.RelayListen
+func (p *plan) planRelay() error {
+	var faults list
+	var err error
+	p.external, err = parseExternal(p.RelayExternal)
+	faults.add(err)
+	listen, flag := p.RelayListen, "--relay-listen"
 	if listen == "" {
-		listen = p.Listen
+		listen, flag = p.Listen, "--listen"
 	}
-	if p.relay, err = p.Relay.plan(listen, p.Dev, p.Log); err != nil {
-		return err
-	}
+	var secret string
+	p.relay, secret, err = p.Relay.plan(listen, p.Dev, p.Log)
+	faults.add(err)
 	if p.external != nil {
 		p.external.secret.Store(&p.relay.Secret)
-		switch {
-		case p.RelayListen != "":
-			return errors.New("--relay-external and --relay-listen exclude each other")
-		case len(p.relay.Secret) == 0:
-			return errors.New("--relay-external: needs --relay-secret-file or IEUM_RELAY_SECRET, the secret of those relays")
+		if p.RelayListen != "" {
+			faults.add(blamef("--relay-listen", "excludes --relay-external: keep one"))
 		}
-		return nil
-	}
-	if p.licenses == nil || checkListen("", listen) != nil {
-		return nil // without a license key there may be no secret; both have been said
-	}
-	if len(p.relay.Secret) == 0 {
+		if len(p.relay.Secret) == 0 && secret == "" {
+			faults.add(blamef("--relay-external", "needs --relay-secret-file or IEUM_RELAY_SECRET, the secret of those relays"))
+		}
+	} else if len(p.relay.Secret) == 0 && secret == "" && p.licenses != nil {
 		p.relay.Secret = p.licenses.Derive("relay secret", 32)
 	}
-	return prefix("relay", p.relay.Validate())
+	faults.add(validateRelay(p.relay, faults, flag, secret))
+	return faults.err()
+}
+
+// validateRelay has the relay judge what it got. What is at fault already is not blamed twice: it may have got nothing there. Without
+// a name for the secret there is none to judge, or it is derived. The listeners were judged before.
+func validateRelay(c relay.Config, known list, listen, secret string) error {
+	if secret == "" && len(c.Secret) == 0 {
+		c.Secret = make([]byte, 32) // its absence is told by whoever needs it
+	}
+	var faults list
+	for _, err := range Faults(blameRelay(c.Validate(), listen, secret)) {
+		if f, ok := err.(*Fault); !ok || (f.Setting != listen && !known.has(f.Setting)) {
+			faults.add(err)
+		}
+	}
+	return faults.err()
 }
 
 // resumeKeys sign the secrets with which pages come back.
 func (p *plan) resumeKeys() [][]byte { return p.licenses.DeriveAll("resume secret", 32) }
 
-// secret reads a secret from a file or takes it from the environment; both at once is a mistake somebody should know of.
-func secret(flag, file, env, value string) ([]byte, error) {
+// secret reads a secret from a file or takes it from the environment, and says which of them; both at once is a mistake somebody
+// should know of. Without either, from is empty.
+func secret(flag, file, env, value string) (text []byte, from string, err error) {
 	switch {
 	case file != "" && value != "":
-		return nil, fmt.Errorf("%s and %s are both given: keep one", flag, env)
+		return nil, flag, blamef(flag, "is given, and %s too: keep one", env)
 	case file != "":
 		b, err := os.ReadFile(file)
-		return b, prefix(flag, err)
+		return b, flag, blame(flag, err)
+	case value != "":
+		return []byte(value), env, nil
 	}
-	return []byte(value), nil
+	return nil, "", nil
 }
 
 func checkListen(flag, addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("%s: %q is not of the form host:port", flag, addr)
+		return blamef(flag, "%q is not of the form HOST:PORT, :PORT or PORT", addr)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("%s: %q is not a port", flag, port)
+		return blamef(flag, "%q is not a port: a number from 0 to 65535", port)
 	}
 	if host != "" {
 		if _, err := netip.ParseAddr(host); err != nil {
-			return fmt.Errorf("%s: %q is not an IP address", flag, host)
+			return blamef(flag, "%q is not an IP address of this machine", host)
 		}
 	}
 	return nil
@@ -292,15 +329,19 @@ func checkHost(flag, host string) error {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
 	}
 	if strings.ContainsFunc(host, bad) || len(host) > 253 || strings.Trim(host, ".-") != host {
-		return fmt.Errorf("%s: %q is neither a host name nor an address", flag, host)
+		return blamef(flag, "%q is neither a host name nor an address", host)
 	}
 	return nil
 }
 
-// literal makes an address of "localhost", which a socket of one family is bound to.
-func literal(listen string) string {
+// literal completes an address to listen on: "localhost" becomes the address that a socket of one family is bound to, and a port that
+// stands alone gets a host.
+func literal(listen, host string) string {
 	if port, ok := strings.CutPrefix(listen, "localhost:"); ok {
 		return "127.0.0.1:" + port
+	}
+	if listen != "" && strings.Trim(listen, "0123456789") == "" {
+		return net.JoinHostPort(host, listen)
 	}
 	return listen
 }

@@ -72,11 +72,11 @@ func parseExternal(urls []string) (*external, error) {
 	e.secret.Store(new([]byte))
 	var faults []error
 	if len(urls) > maxExternal {
-		faults = append(faults, fmt.Errorf("--relay-external: more than %d", maxExternal))
+		faults = append(faults, blamef("--relay-external", "there are %d; at most %d are taken", len(urls), maxExternal))
 	}
 	for _, u := range urls {
 		if err := e.add(u); err != nil {
-			faults = append(faults, fmt.Errorf("--relay-external: %q: %w", u, err))
+			faults = append(faults, blamef("--relay-external", "%q: %w", u, err))
 		}
 	}
 	return e, errors.Join(faults...)
@@ -122,5 +122,5 @@ func checkHostPort(at string) error {
 	if a, err := netip.ParseAddr(strings.Trim(host, "[]")); host == "" || (err == nil && a.Is6() && host[0] != '[') {
 		return errors.New("it names no host (an IPv6 address stands in brackets)")
 	}
-	return checkHost("host", host)
+	return errors.Unwrap(checkHost("", host))
 }

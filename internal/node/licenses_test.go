@@ -56,7 +56,7 @@ func TestFaultsOfTheLicensesFileAreReportedWithTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := Config{Licenses: path, Listen: "x"}.Validate()
-	for _, part := range []string{"--licenses: license 1", "license 2", "a license key is required", "--listen"} {
+	for _, part := range []string{"--licenses: line 1: license 1", "license 2", "a license key is required", "--listen"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not said: %v", part, err)
 		}

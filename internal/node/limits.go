@@ -2,7 +2,6 @@ package node
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"github.com/ieum-rtc/ieum/internal/signaling"
@@ -40,7 +39,7 @@ func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limit
 		switch {
 		case of.n == nil:
 		case *of.n == 0 || *of.n < -1:
-			faults = append(faults, fmt.Errorf("%s: must be at least 1, or -1 for no limit", of.flag))
+			faults = append(faults, blamef(of.flag, "must be at least 1, or -1 for no limit, not %d", *of.n))
 		default:
 			*of.into = *of.n
 		}
@@ -67,9 +66,9 @@ func parseProxies(list []string) ([]netip.Prefix, error) {
 		}
 		switch {
 		case err != nil || n.Addr().Is4In6():
-			faults = append(faults, fmt.Errorf("--trusted-proxy: %q is neither an address nor a network like 192.0.2.0/24", s))
+			faults = append(faults, blamef("--trusted-proxy", "%q is neither an address nor a network like 192.0.2.0/24", s))
 		case n.Bits() == 0:
-			faults = append(faults, fmt.Errorf("--trusted-proxy: %q is everybody, and everybody could then come from any address: name the proxies", s))
+			faults = append(faults, blamef("--trusted-proxy", "%q is everybody, and everybody could then come from any address: name the proxies", s))
 		default:
 			networks = append(networks, n.Masked())
 		}

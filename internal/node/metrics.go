@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"runtime"
 
@@ -30,15 +31,22 @@ func (s AdminSettings) plan(log *slog.Logger) (*admin.Config, error) {
 	if s.Listen == "off" {
 		return nil, nil
 	}
-	text, err := secret("--admin-key-file", s.KeyFile, "IEUM_ADMIN_KEY", s.Key)
+	text, from, err := secret("--admin-key-file", s.KeyFile, "IEUM_ADMIN_KEY", s.Key)
 	if err != nil {
 		return nil, err
 	}
-	c := &admin.Config{Listen: literal(s.Listen), Key: bytes.TrimSpace(text), Profile: s.Profile, Log: log}
+	c := &admin.Config{Listen: literal(s.Listen, "127.0.0.1"), Key: bytes.TrimSpace(text), Profile: s.Profile, Log: log}
 	if s.Listen == "" {
 		c.Listen = adminListen
 	}
-	return c, prefix("--admin-listen", c.Validate())
+	if err := checkListen("--admin-listen", c.Listen); err != nil {
+		return nil, err
+	}
+	err = c.Validate()
+	if errors.Is(err, admin.ErrKey) && from != "" {
+		return c, blame(from, err)
+	}
+	return c, blame("--admin-listen", err)
 }
 
 // startAdmin serves metrics and health. An address that nobody asked for may be taken, by another server of this machine most likely.
@@ -53,7 +61,7 @@ func startAdmin(c *admin.Config, wanted bool, metrics prometheus.Gatherer, ready
 		c.Log.Warn("metrics are not served", "listen", c.Listen, "error", err)
 		return nil, nil
 	}
-	return s, prefix("--admin-listen", err)
+	return s, blame("--admin-listen", opened(err))
 }
 
 // newRegistry has what every program of ours shows.

@@ -102,10 +102,10 @@ func (n *Node) openHub() (err error) {
 	}
 	if p.Data != "" {
 		if n.data, err = openData(p.Data, p.Log); err != nil {
-			return prefix("--data", err)
+			return blame("--data", err)
 		}
 		if cfg.Node, err = n.data.nodeID(); err != nil {
-			return prefix("--data", err)
+			return blame("--data", err)
 		}
 		cfg.Keeper = n.data
 	}
@@ -132,23 +132,23 @@ func (n *Node) openPorts() error {
 		if err == nil {
 			n.door = transport.NewSwitch(listener, switchConfig(n.cert, nil, p.Log))
 		}
-		return prefix("--listen", err)
+		return blame("--listen", opened(err))
 	}
 	p.relay.Holder, p.relay.Ended = n.holder, n.accounts.take
 	stunWanted := p.Relay.STUNListen != ""
 	listener, server, err := openRelay(p.relay, stunWanted, p.Log)
 	if err != nil {
 		if p.RelayListen == "" {
-			return prefix("--listen", err)
+			return opened(blameListen("--listen", err))
 		}
-		return prefix("--relay-listen", err)
+		return opened(blameListen("--relay-listen", err))
 	}
 	n.relay = server
 	n.ice = iceIssuer{relay: server, public: p.PublicHost, listen: p.relay.Listen, stun: p.relay.STUN, cert: n.cert}
 	if p.RelayListen != "" {
 		n.turn = openTURNPort(listener, n.cert, server.ServeConn, p.Log)
 		if listener, err = listenTCP(p.Listen); err != nil {
-			return prefix("--listen", err)
+			return blame("--listen", opened(err))
 		}
 	}
 	n.door = transport.NewSwitch(listener, switchConfig(n.cert, server.ServeConn, p.Log))

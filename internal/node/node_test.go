@@ -262,7 +262,7 @@ func TestClientsThatSayNothingDoNotMakeAStopFail(t *testing.T) {
 func TestLimitsThatWouldLetNobodySpeakAreFaults(t *testing.T) {
 	for _, c := range []Config{{SessionBurst: 0.5}, {SessionBurst: math.NaN()}, {SessionBurst: -1}, {SessionRate: math.NaN()}, {SessionRate: -1}} {
 		c.Dev = true
-		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--session-burst") {
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--session-") {
 			t.Errorf("rate %v, burst %v: %v", c.SessionRate, c.SessionBurst, err)
 		}
 	}

@@ -2,8 +2,6 @@ package node
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -43,27 +41,23 @@ func (r *RelaySettings) defaults() {
 	}
 }
 
-// plan makes a relay's configuration, all but the secret that is derived, and reports every fault but those of the secret.
-func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (relay.Config, error) {
-	c := relay.Config{
+// plan makes a relay's configuration, all but a secret that is derived, and reports every fault but those that relay.Config knows
+// itself. secret names the setting that the secret comes from; empty: there is none.
+func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (c relay.Config, secretFrom string, _ error) {
+	c = relay.Config{
 		Listen: listen, Realm: "ieum", Bandwidth: r.Bandwidth, Linger: r.Linger, Workers: r.Workers, Log: log,
 		Quota: relay.Quota{Session: r.Quota.Session, Tenant: r.Quota.License, Source: r.Quota.Address, Total: r.Quota.Total},
 	}
-	var faults []error
-	fault := func(err error) {
-		if err != nil {
-			faults = append(faults, err)
-		}
-	}
+	var faults list
 	var err error
 	c.STUN, err = r.secondPort(listen)
-	fault(err)
+	faults.add(err)
 	c.MinPort, c.MaxPort, err = portRange(r.Ports)
-	fault(err)
+	faults.add(err)
 	for _, s := range r.IPs {
 		a, err := relay.ParseAddress(s)
 		if err != nil {
-			fault(prefix("--relay-ip", err))
+			faults.add(blame("--relay-ip", err))
 			continue
 		}
 		c.Addresses = append(c.Addresses, a)
@@ -71,7 +65,7 @@ func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (relay.Co
 	for _, s := range r.AllowPeers {
 		network, err := netip.ParsePrefix(s)
 		if err != nil {
-			fault(fmt.Errorf("--relay-allow-peer: %q is not a network like 192.0.2.0/24", s))
+			faults.add(blamef("--relay-allow-peer", "%q is not a network like 192.0.2.0/24", s))
 			continue
 		}
 		c.AllowPeers = append(c.AllowPeers, network)
@@ -83,10 +77,10 @@ func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (relay.Co
 			c.Addresses = []relay.Address{{Public: ip, Private: ip}}
 		}
 	}
-	text, err := secret("--relay-secret-file", r.SecretFile, "IEUM_RELAY_SECRET", r.Secret)
-	fault(err)
+	text, secretFrom, err := secret("--relay-secret-file", r.SecretFile, "IEUM_RELAY_SECRET", r.Secret)
+	faults.add(err)
 	c.Secret = bytes.TrimSpace(text)
-	return c, errors.Join(faults...)
+	return c, secretFrom, faults.err()
 }
 
 // secondPort is where Binding requests are answered too; empty: nowhere.
@@ -96,9 +90,12 @@ func (r RelaySettings) secondPort(listen string) (string, error) {
 	case r.STUNListen == "off":
 		return "", nil
 	case r.STUNListen != "" && r.STUNListen == listen && port != "0":
-		return "", errors.New("--stun-listen: that is the relay's own port, which answers already; give another, or off")
+		return "", blamef("--stun-listen", "%s is the relay's own port, which answers already: give another, or off", listen)
 	case r.STUNListen != "":
-		return r.STUNListen, checkListen("--stun-listen", r.STUNListen)
+		if err := checkListen("--stun-listen", r.STUNListen); err != nil {
+			return "", err
+		}
+		return r.STUNListen, nil
 	case err != nil || port == stunPort: // a fault of listen has been said
 		return "", nil
 	}
@@ -110,7 +107,7 @@ func portRange(s string) (low, high uint16, err error) {
 	a, err1 := strconv.ParseUint(lo, 10, 16)
 	b, err2 := strconv.ParseUint(hi, 10, 16)
 	if !ok || err1 != nil || err2 != nil {
-		return 0, 0, fmt.Errorf("--relay-ports: %q is not of the form 49152-65535", s)
+		return 0, 0, blamef("--relay-ports", "%q is not of the form 49152-65535", s)
 	}
 	return uint16(a), uint16(b), nil
 }

@@ -192,7 +192,7 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 		case err == nil:
 			t.Fatalf("%s: no fault was found", name)
 		case len(files) > 1:
-			for _, flag := range []string{"--tls-cert", "license key", "--licenses", "--license-revoked"} {
+			for _, flag := range []string{"--tls-cert", "--tls-key", "--license-key-file", "--licenses", "--license-revoked"} {
 				if !strings.Contains(err.Error(), flag) {
 					t.Errorf("%s is not said: %v", flag, err)
 				}

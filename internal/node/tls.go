@@ -9,10 +9,12 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -72,19 +74,67 @@ func selfSigned(dir string, write bool) (*tls.Certificate, error) {
 	return &cert, errors.Join(err)
 }
 
-// loadCert reads a certificate from its two files; nil without files.
+// loadCert reads a certificate from its two files; nil without files. The key is asked only when the certificate can be read, and for
+// itself, so that the right file is blamed.
 func loadCert(cert, key string) (*tls.Certificate, error) {
-	if (cert == "") != (key == "") {
-		return nil, errors.New("--tls-cert and --tls-key go together")
-	}
-	if cert == "" {
+	switch {
+	case cert == "" && key == "":
 		return nil, nil
+	case key == "":
+		return nil, blamef("--tls-cert", "needs --tls-key too")
+	case cert == "":
+		return nil, blamef("--tls-key", "needs --tls-cert too")
 	}
-	c, err := tls.LoadX509KeyPair(cert, key)
+	certPEM, certErr := os.ReadFile(cert)
+	keyPEM, keyErr := os.ReadFile(key)
+	if certErr == nil {
+		certErr = checkChain(certPEM)
+	}
+	if keyErr == nil && !holdsKey(keyPEM) {
+		keyErr = errors.New("there is no private key in it, in PEM")
+	}
+	if err := errors.Join(blame("--tls-cert", certErr), blame("--tls-key", keyErr)); err != nil {
+		return nil, err
+	}
+	c, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return nil, prefix("--tls-cert", err)
+		return nil, blame("--tls-key", errors.New(strings.TrimPrefix(err.Error(), "tls: ")))
 	}
 	return &c, nil
+}
+
+// checkChain tells whether there is a certificate first, and nothing that cannot be read after it.
+func checkChain(text []byte) error {
+	for n := 0; ; n++ {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			if n == 0 {
+				return errors.New("there is no certificate in it, in PEM")
+			}
+			return nil
+		}
+		text = rest
+		if block.Type != "CERTIFICATE" {
+			n--
+			continue
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return fmt.Errorf("certificate %d: %s", n+1, strings.TrimPrefix(err.Error(), "x509: "))
+		}
+	}
+}
+
+func holdsKey(text []byte) bool {
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			return false
+		}
+		if block.Type == "PRIVATE KEY" || strings.HasSuffix(block.Type, " PRIVATE KEY") {
+			return true
+		}
+		text = rest
+	}
 }
 
 // certificate is the one in force. Connections that are there keep what they were shown; nil: there is none, and never will be.

@@ -31,10 +31,10 @@ func ParseAddress(s string) (Address, error) {
 	var a Address
 	var err error
 	if a.Public, err = netip.ParseAddr(public); err != nil {
-		return Address{}, fmt.Errorf("relay: %q is not an IP address", public)
+		return Address{}, fmt.Errorf("%q is not an IP address", public)
 	}
 	if a.Private, err = netip.ParseAddr(private); err != nil {
-		return Address{}, fmt.Errorf("relay: %q is not an IP address", private)
+		return Address{}, fmt.Errorf("%q is not an IP address", private)
 	}
 	a.Public, a.Private = a.Public.Unmap(), a.Private.Unmap()
 	if err := a.validate(); err != nil {
@@ -47,13 +47,13 @@ func (a Address) validate() error {
 	for _, half := range []netip.Addr{a.Public, a.Private} {
 		switch {
 		case !half.IsValid():
-			return errors.New("relay: a relay address needs both halves")
+			return errors.New("a relay address needs both halves")
 		case half.Zone() != "" || half.IsUnspecified() || half.IsMulticast() || half.IsLinkLocalUnicast() || half.Is4In6() || never(half):
-			return fmt.Errorf("relay: nothing can be relayed from %s", half)
+			return fmt.Errorf("nothing can be relayed from %s", half)
 		}
 	}
 	if a.Public.Is4() != a.Private.Is4() {
-		return fmt.Errorf("relay: %s mixes IPv4 and IPv6", a)
+		return fmt.Errorf("%s mixes IPv4 and IPv6", a)
 	}
 	return nil
 }
@@ -62,7 +62,7 @@ func (a Address) validate() error {
 func (a Address) probe() error {
 	conn, err := openUDP(a.Private, 0)
 	if err != nil {
-		return fmt.Errorf("relay: %s is no address of this machine (behind a 1:1 NAT write public/private): %w", a.Private, err)
+		return fmt.Errorf("%s is no address of this machine (behind a 1:1 NAT write public/private): %w", a.Private, err)
 	}
 	return conn.Close()
 }
@@ -95,7 +95,7 @@ func FindAddresses() ([]Address, error) {
 	}
 	list := choose(all, []netip.Addr{routeSource("udp4", "198.51.100.1:9"), routeSource("udp6", "[2001:db8::1]:9")})
 	if len(list) == 0 {
-		return nil, errors.New("relay: this machine has no address but loopback; name the one to relay from")
+		return nil, errors.New("this machine has no address but loopback; name the one to relay from")
 	}
 	return list, nil
 }
@@ -144,7 +144,7 @@ func routeSource(network, to string) netip.Addr {
 func localAddresses() ([]netip.Addr, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
-		return nil, fmt.Errorf("relay: %w", err)
+		return nil, err
 	}
 	var all []netip.Addr
 	for _, i := range interfaces {

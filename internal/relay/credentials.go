@@ -52,7 +52,7 @@ func (s *Server) SetSecret(secret []byte) error {
 
 func validSecret(secret []byte) error {
 	if len(secret) < minSecret {
-		return fmt.Errorf("relay: secret has %d bytes, at least %d are needed", len(secret), minSecret)
+		return fmt.Errorf("the secret has %d bytes, at least %d are needed", len(secret), minSecret)
 	}
 	return nil
 }

@@ -130,61 +130,67 @@ func (c Config) withDefaults() Config {
 func (c Config) Validate() error {
 	c = c.withDefaults()
 	var faults []error
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("relay: "+format, args...)) }
+	fault := func(field, format string, args ...any) {
+		faults = append(faults, blame(field, fmt.Errorf(format, args...)))
+	}
 	host, port, err := parseListen(c.Listen)
 	if err != nil {
-		faults = append(faults, err)
+		faults = append(faults, blame("Listen", err))
 	}
 	if c.STUN != "" {
 		stunHost, stunPort, err := parseListen(c.STUN)
 		if err != nil {
-			faults = append(faults, err)
+			faults = append(faults, blame("STUN", err))
 		} else if stunPort == port && port != 0 && (stunHost == host || !stunHost.IsValid() || !host.IsValid()) {
-			fault("the second port must be another than the first")
+			fault("STUN", "the second port must be another than the first")
 		}
 	}
 	families := map[bool]int{}
 	for _, a := range c.Addresses {
 		if err := a.validate(); err != nil {
-			faults = append(faults, err)
+			faults = append(faults, blame("Addresses", err))
 		}
 		families[a.Public.Is4()]++
 	}
 	if families[true] > 1 || families[false] > 1 {
-		fault("at most one address of each family can be relayed from")
+		fault("Addresses", "at most one address of each family can be relayed from")
 	}
 	if c.MinPort == 0 || c.MinPort > c.MaxPort {
-		fault("relay ports %d to %d are no range", c.MinPort, c.MaxPort)
+		fault("MinPort", "%d to %d is not a range of ports", c.MinPort, c.MaxPort)
 	}
 	for _, p := range c.AllowPeers {
 		if !p.IsValid() {
-			fault("a network of the allowed peers is not valid")
+			fault("AllowPeers", "a network of the allowed peers is not valid")
 		}
 	}
 	if err := validSecret(c.Secret); err != nil {
-		faults = append(faults, err)
+		faults = append(faults, blame("Secret", err))
 	}
 	// The realm is in every 401, which must not be large: strangers can have it sent to others.
 	if len(c.Realm) > maxRealm || strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r == '"' || r > '~' }) {
-		fault("realm must be at most %d printable ASCII characters", maxRealm)
+		fault("Realm", "realm must be at most %d printable ASCII characters", maxRealm)
 	}
-	if q := c.Quota; q.Session < -1 || q.Tenant < -1 || q.Source < -1 || q.Total < -1 {
-		fault("a quota is a number, or -1 for no limit")
+	for field, n := range map[string]int{
+		"Quota.Session": c.Quota.Session, "Quota.Tenant": c.Quota.Tenant, "Quota.Source": c.Quota.Source, "Quota.Total": c.Quota.Total,
+	} {
+		if n < -1 {
+			fault(field, "a quota must be at least 1, or -1 for no limit, not %d", n)
+		}
 	}
 	if c.Bandwidth < -1 {
-		fault("bandwidth %d is negative", c.Bandwidth)
+		fault("Bandwidth", "must be at least 1 byte a second, or -1 for no limit, not %d", c.Bandwidth)
 	}
 	if c.CredentialLife < time.Second {
-		fault("credential lifetime %v is under a second", c.CredentialLife)
+		fault("CredentialLife", "credential lifetime %v is under a second", c.CredentialLife)
 	}
 	if c.MaxAge < 0 {
-		fault("the greatest age %v of an allocation is negative", c.MaxAge)
+		fault("MaxAge", "the greatest age %v of an allocation is negative", c.MaxAge)
 	}
 	if c.Linger > maxLinger {
-		fault("linger %v is over %v", c.Linger, maxLinger)
+		fault("Linger", "%v is over %v", c.Linger, maxLinger)
 	}
 	if c.Workers < 0 || c.Workers > maxWorkers {
-		fault("%d workers are not between 1 and %d", c.Workers, maxWorkers)
+		fault("Workers", "%d is not between 1 and %d", c.Workers, maxWorkers)
 	}
 	return errors.Join(faults...)
 }
@@ -193,18 +199,18 @@ func (c Config) Validate() error {
 func parseListen(listen string) (netip.Addr, uint16, error) {
 	host, text, err := net.SplitHostPort(listen)
 	if err != nil {
-		return netip.Addr{}, 0, fmt.Errorf("relay: listen address %q must be host:port", listen)
+		return netip.Addr{}, 0, fmt.Errorf("listen address %q must be host:port", listen)
 	}
 	port, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
-		return netip.Addr{}, 0, fmt.Errorf("relay: port %q of the listen address is not a number up to 65535", text)
+		return netip.Addr{}, 0, fmt.Errorf("port %q of the listen address is not a number up to 65535", text)
 	}
 	if host == "" || host == "::" {
 		return netip.Addr{}, uint16(port), nil
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
-		return netip.Addr{}, 0, fmt.Errorf("relay: host %q of the listen address must be an IP address or empty", host)
+		return netip.Addr{}, 0, fmt.Errorf("host %q of the listen address must be an IP address or empty", host)
 	}
 	return addr.Unmap(), uint16(port), nil
 }
@@ -246,7 +252,7 @@ func Start(c Config) (_ *Server, err error) {
 	c = c.withDefaults()
 	host, port, err := parseListen(c.Listen)
 	if err != nil {
-		return nil, err
+		return nil, blame("Listen", err)
 	}
 	addresses := c.Addresses
 	switch {
@@ -255,7 +261,7 @@ func Start(c Config) (_ *Server, err error) {
 		addresses = []Address{{Public: host, Private: host}}
 	default:
 		if addresses, err = FindAddresses(); err != nil {
-			return nil, err
+			return nil, blame("Addresses", err)
 		}
 	}
 	s := &Server{cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), local: map[netip.Addr]struct{}{}}
@@ -266,7 +272,7 @@ func Start(c Config) (_ *Server, err error) {
 	s.streams.init()
 	for _, a := range addresses {
 		if err := a.probe(); err != nil {
-			return nil, err
+			return nil, blame("Addresses", err)
 		}
 		s.relays = append(s.relays, newRelayAddress(a, c.MinPort, c.MaxPort))
 	}
@@ -308,28 +314,28 @@ func Start(c Config) (_ *Server, err error) {
 
 // listen opens the listeners, all of them at each worker.
 func (s *Server) listen(host netip.Addr, port uint16) error {
-	fail := func(err error) error {
+	fail := func(field string, err error) error {
 		for _, w := range s.workers {
 			if w.driver != nil {
 				w.driver.shut()
 			}
 		}
-		return fmt.Errorf("relay: %w", err)
+		return blame(field, err)
 	}
 	open, err := s.newDrivers()
 	if err != nil {
-		return fail(err)
+		return fail("Listen", err)
 	}
 	if s.port, err = open(host, port, false); err != nil {
-		return fail(err)
+		return fail("Listen", err)
 	}
 	if s.cfg.STUN != "" {
 		stunHost, stunPort, err := parseListen(s.cfg.STUN)
 		if err != nil {
-			return fail(err)
+			return fail("STUN", err)
 		}
 		if s.stunPort, err = open(stunHost, stunPort, true); err != nil {
-			return fail(fmt.Errorf("the second port: %w", err))
+			return fail("STUN", err)
 		}
 	}
 	return nil
