@@ -7,10 +7,12 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// Channel numbers of RFC 8656 section 12; above them bytes are reserved (RFC 7983).
+// Channel numbers of RFC 5766 section 11. RFC 8656 section 12 leaves a quarter of them, since what begins with 0x50 to 0x7f may become
+// something else where TURN shares a socket with other protocols (RFC 7983). Nothing else comes to our port, and there are clients, coturn's
+// among them, that take any number of the older range.
 const (
 	minChannel = 0x4000
-	maxChannel = 0x4fff
+	maxChannel = 0x7ffe
 	// stunHeader and channelHeader are the lengths of the two kinds of header.
 	stunHeader    = 20
 	channelHeader = 4
@@ -25,8 +27,8 @@ const (
 	codeFamilyMismatch = stun.ErrorCode(443)
 )
 
-// isChannelData tells a ChannelData message, by its first byte, from a STUN message.
-func isChannelData(p []byte) bool { return len(p) >= channelHeader && p[0]&0xf0 == minChannel>>8 }
+// isChannelData tells a ChannelData message, by its first two bits, from a STUN message.
+func isChannelData(p []byte) bool { return len(p) >= channelHeader && p[0]&0xc0 == minChannel>>8 }
 
 // isSTUN tells whether a message can be STUN: two zero bits, the cookie, and a length that fits.
 func isSTUN(p []byte) bool {

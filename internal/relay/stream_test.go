@@ -48,7 +48,7 @@ func readAll(c *stream) (messages [][]byte, err error) {
 
 func TestStreamIsCutIntoMessages(t *testing.T) {
 	channel := append([]byte{0x40, 1, 0, 5}, "hello\x00\x00\x00"...)
-	empty := []byte{0x4f, 0xff, 0, 0}
+	empty := []byte{0x7f, 0xfe, 0, 0}
 	large := append(binary.BigEndian.AppendUint16([]byte{0x40, 2}, 60001), make([]byte, 60004)...)
 	stream := bytes.Join([][]byte{bindingRequest, channel, empty, large, bindingRequest, channel}, nil)
 	for _, piece := range []int{1, 3, 7, 1000, len(stream)} {
@@ -86,7 +86,7 @@ func TestWhatIsNoTURNEndsTheStream(t *testing.T) {
 		"TLS":                      {0x16, 3, 1, 2, 0, 1, 0, 1},
 		"STUN without the cookie":  make([]byte, 20),
 		"STUN of an odd length":    append([]byte{0, 1, 0, 3}, bindingRequest[4:]...),
-		"a reserved channel":       {0x50, 0, 0, 0},
+		"a reserved first byte":    {0x80, 0, 0, 0},
 		"the longest STUN message": append([]byte{0, 1, 0xff, 0xff}, bindingRequest[4:]...),
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -84,7 +84,7 @@ func (w *worker) lookup(p *path) *allocation {
 
 // fromClient serves one message from a client. The bytes must stay until the batch is flushed.
 func (w *worker) fromClient(p *path, a *allocation, b []byte) {
-	if len(b) < channelHeader || b[0]&0xf0 != minChannel>>8 {
+	if !isChannelData(b) {
 		w.control(p, a, b)
 		return
 	}

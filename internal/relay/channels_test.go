@@ -1,0 +1,72 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/netip"
+	"testing"
+
+	"github.com/pion/stun/v4"
+)
+
+// Every channel number there is can be bound and used if RFC 5766 allows it, and no other.
+func TestEveryChannelNumber(t *testing.T) {
+	w, d := offline(4)
+	p := offlinePath(1)
+	a := offlineAllocation(t, w, p)
+	at := netip.MustParseAddrPort("8.8.8.8:9")
+	for n := range 1 << 16 {
+		number := uint16(n)
+		want := 400
+		if 0x4000 <= n && n <= 0x7ffe {
+			want = 0
+		}
+		m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodChannelBind, stun.ClassRequest), peer(at),
+			stun.RawAttribute{Type: stun.AttrChannelNumber, Value: []byte{byte(n >> 8), byte(n), 0, 0}})
+		w.signAs(m, p, "s", "")
+		d.forget()
+		w.fromClient(p, a, m.Raw)
+		answer := &stun.Message{Raw: d.replies[0]}
+		if err := answer.Decode(); err != nil || code(answer) != want {
+			t.Fatalf("channel %#x: code %d, want %d (%v)", n, code(answer), want, err)
+		}
+		d.forget()
+		w.fromClient(p, a, channelMessage(number, []byte("up")))
+		if got := len(d.toPeers); got != 1 && want == 0 || got != 0 && want != 0 {
+			t.Fatalf("channel %#x: %d packets relayed", n, got)
+		}
+		a.peers.Store(noPeers) // the next number is for the same peer
+		a.lastUp = nil
+	}
+}
+
+// What a packet or a message of a stream is follows from its first byte, whatever it is: TURN's two kinds of message, or nothing.
+func TestEveryFirstByte(t *testing.T) {
+	for first := range 256 {
+		isChannel, mayBeSTUN := first >= 0x40 && first < 0x80, first < 4
+		message := bytes.Clone(bindingRequest)
+		if isChannel {
+			message = []byte{0, 0, 0, 3, 'a', 'b', 'c', 0}
+		}
+		message[0] = byte(first)
+		w, _ := offline(4)
+		w.fromClient(offlinePath(1), nil, message)
+		st := w.server.Stats().Refused
+		if got := st[names[noAllocation]] == 1; got != isChannel {
+			t.Errorf("a packet that begins with %#x is ChannelData: %v", first, got)
+		}
+		if got := st[names[malformed]] == 0; got != (isChannel || mayBeSTUN) {
+			t.Errorf("a packet that begins with %#x is a message: %v", first, got)
+		}
+		for _, before := range [][]byte{nil, bindingRequest} {
+			s := &Server{}
+			s.streams.init()
+			messages, err := readAll(newStream(s, nil, &scripted{rest: append(bytes.Clone(before), message...), piece: 7}))
+			good := mayBeSTUN || isChannel && before != nil
+			if good && (!errors.Is(err, io.EOF) || !bytes.Equal(messages[len(messages)-1], message)) || !good && !errors.Is(err, errFraming) {
+				t.Errorf("a stream with %#x after %d bytes: %d messages, %v", first, len(before), len(messages), err)
+			}
+		}
+	}
+}
