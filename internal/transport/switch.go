@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,23 +38,28 @@ func (c *SwitchConfig) defaults() {
 	if c.TLS != nil {
 		// one configuration for all connections, so that the session tickets of one are good for the next
 		c.TLS = c.TLS.Clone()
-		c.TLS.NextProtos = append(slices.Clone(c.TLS.NextProtos), alpnTURN)
+		c.TLS.NextProtos = append([]string{alpnTURN, alpnSTUN}, c.TLS.NextProtos...)
 	}
 }
 
-// alpnTURN is the protocol name of TURN over TLS (RFC 7443). Clients that name it, and nothing else we know, are not refused.
-const alpnTURN = "stun.turn"
+// Protocol names of ALPN (RFC 7443 and RFC 9113). The server's order decides, and so whoever names TURN gets it, whatever else it names.
+const (
+	alpnTURN  = "stun.turn"
+	alpnSTUN  = "stun.nat-discovery"
+	alpnHTTP2 = "h2"
+)
 
 // slowAfter is how long a connection may be undecided before it makes room for a newcomer when there is none left. Younger ones stay:
 // when many come at once the machine is busy with handshakes, and to break those off would only bring them all again.
 const slowAfter = 3 * time.Second
 
 // Switch serves HTTP and TURN, each with and without TLS, on one TCP port. It decides once for each connection, by its first bytes:
-// 0x16 is a TLS handshake, in which ALPN (RFC 7301) may name HTTP; a STUN header (RFC 8489, section 5) is TURN; the rest is HTTP.
+// 0x16 is a TLS handshake, in which ALPN (RFC 7301) may name HTTP/2; a STUN header (RFC 8489, section 5) is TURN; the rest is HTTP.
+// Inside TLS the first bytes decide too, whatever ALPN names but HTTP/2: TURN clients name http/1.1 to look like a page.
 // TURN over a stream always begins with a STUN message, so ChannelData, which looks like letters, is not mistaken for HTTP.
 //
-// It is a net.Listener of the HTTP connections. A connection whose ALPN names HTTP is accepted as the *tls.Conn itself: the HTTP
-// server speaks HTTP/2 over nothing else.
+// It is a net.Listener of the HTTP connections. A connection whose ALPN names HTTP/2 is accepted as the *tls.Conn itself: the HTTP
+// server speaks it over nothing else.
 type Switch struct {
 	cfg    SwitchConfig
 	listen net.Listener
@@ -280,7 +284,7 @@ func (s *Switch) identify(raw net.Conn) (net.Conn, kind, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if p := secure.ConnectionState().NegotiatedProtocol; p != "" && p != alpnTURN {
+	if secure.ConnectionState().NegotiatedProtocol == alpnHTTP2 {
 		return secure, kindHTTP, raw.SetDeadline(time.Time{})
 	}
 	limit()

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -199,6 +200,8 @@ func TestOnePortServesTURNOfAllKinds(t *testing.T) {
 	for name, c := range map[string]net.Conn{
 		"over TLS":                secure.dial(t, true),
 		"over TLS with its ALPN":  secure.dial(t, true, "stun.turn"),
+		"over TLS with STUN's":    secure.dial(t, true, "stun.nat-discovery"),
+		"over TLS as a page":      secure.dial(t, true, "http/1.1"),
 		"over TCP where TLS is":   secure.dial(t, false),
 		"over TCP where none is":  plain.dial(t, false),
 		"byte for byte, over TCP": secure.dial(t, false),
@@ -221,7 +224,7 @@ func TestOnePortServesTURNOfAllKinds(t *testing.T) {
 			}
 		})
 	}
-	if s := secure.Stats(); s.TURN != 5 || s.HTTP != 0 {
+	if s := secure.Stats(); s.TURN != 7 || s.HTTP != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -607,4 +610,67 @@ func FuzzFirstBytes(f *testing.F) {
 			t.Fatalf("%q, %v", all, err)
 		}
 	})
+}
+
+// Every list of protocol names of ALPN, in every order: who names TURN or STUN gets it, who names HTTP/1.1 is looked at, and HTTP/2 is HTTP/2.
+func TestEveryALPNList(t *testing.T) {
+	names := []string{"stun.turn", "stun.nat-discovery", "h2", "http/1.1"}
+	p := openPort(t, SwitchConfig{TLS: serverTLS()})
+	for _, list := range orders(names) {
+		asked := func(name string) bool { return slices.Contains(list, name) }
+		c := p.dial(t, true, list...)
+		got := c.(*tls.Conn).ConnectionState().NegotiatedProtocol
+		want := ""
+		for _, name := range names { // in this order
+			if want == "" && asked(name) {
+				want = name
+			}
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", list, got, want)
+		}
+		if got != "h2" {
+			exchange(t, c, allocate)
+			_ = c.Close()
+			if t.Failed() {
+				t.Fatalf("%q: no TURN", list)
+			}
+			<-p.turn
+			c = p.dial(t, true, list...)
+			if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			if page, err := io.ReadAll(c); err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200")) || !bytes.HasSuffix(page, []byte("TLS true")) {
+				t.Errorf("%q: a page is %q, %v", list, page, err)
+			}
+		}
+	}
+	if s := p.Stats(); s.Failed != 0 {
+		t.Errorf("%+v", s)
+	}
+	tc := func(list ...string) error {
+		c, err := tls.Dial("tcp", p.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: list})
+		if err == nil {
+			_ = c.Close()
+		}
+		return err
+	}
+	// Names of DTLS, and those that nobody has heard of, agree on nothing.
+	for _, name := range []string{"webrtc", "c-webrtc", "smtp"} {
+		if err := tc(name); err == nil {
+			t.Errorf("%q is agreed on", name)
+		}
+	}
+}
+
+// orders are all lists that can be made of some names, the empty one too.
+func orders(names []string) (lists [][]string) {
+	lists = [][]string{nil}
+	for i, name := range names {
+		rest := slices.Delete(slices.Clone(names), i, i+1)
+		for _, list := range orders(rest) {
+			lists = append(lists, append([]string{name}, list...))
+		}
+	}
+	return lists
 }
