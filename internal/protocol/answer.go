@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // Answer is the outcome of a request. Fields beyond code, message and hint depend on the operation: Body holds them.
 type Answer struct {
@@ -63,7 +60,7 @@ func AppendAnswer(dst []byte, op string, reqID []byte, a Answer) ([]byte, error)
 		dst = AppendString(dst, a.Hint)
 	}
 	if a.Body != nil {
-		body, err := json.Marshal(a.Body)
+		body, err := Marshal(a.Body)
 		if err != nil {
 			return dst, err
 		}
@@ -77,11 +74,18 @@ func AppendAnswer(dst []byte, op string, reqID []byte, a Answer) ([]byte, error)
 
 // AppendString appends s as a JSON string.
 func AppendString(dst []byte, s string) []byte {
-	b, err := json.Marshal(s)
-	if err != nil { // cannot happen for a string
-		b = []byte(`""`)
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7F || c == '"' || c == '\\' {
+			b, err := Marshal(s)
+			if err != nil { // cannot happen for a string
+				b = []byte(`""`)
+			}
+			return append(dst, b...)
+		}
 	}
-	return append(dst, b...)
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
 }
 
 // MarshalJSON writes the members as one object in order of joining.
@@ -93,7 +97,7 @@ func (m Members) MarshalJSON() ([]byte, error) {
 		}
 		dst = AppendString(dst, x.ID)
 		dst = append(dst, ':')
-		b, err := json.Marshal(x)
+		b, err := Marshal(x)
 		if err != nil {
 			return nil, err
 		}

@@ -130,7 +130,7 @@ func (h *Hub) command(ctx context.Context, owner string, key room.Key, cmd room.
 	if owner == h.cfg.Node {
 		return h.doHere(ctx, key, cmd)
 	}
-	body, err := json.Marshal(cmd)
+	body, err := protocol.Marshal(cmd)
 	if err != nil {
 		return nil, wrap("encode command", err)
 	}
@@ -203,7 +203,7 @@ func (h *Hub) forward(node string, sessions []string, e room.Event) {
 }
 
 func (h *Hub) cast(node string, p parcel) error {
-	b, err := json.Marshal(p)
+	b, err := protocol.Marshal(p)
 	if err != nil {
 		return wrap("encode parcel", err)
 	}
@@ -211,7 +211,7 @@ func (h *Hub) cast(node string, p parcel) error {
 }
 
 func (h *Hub) request(ctx context.Context, node string, p parcel, into any) error {
-	b, err := json.Marshal(p)
+	b, err := protocol.Marshal(p)
 	if err != nil {
 		return wrap("encode parcel", err)
 	}
@@ -279,7 +279,7 @@ func (h *Hub) doFromBus(d *doParcel) []byte {
 	if err != nil {
 		a.Error = err.Error()
 	}
-	b, err := json.Marshal(a)
+	b, err := protocol.Marshal(a)
 	if err != nil {
 		return nil
 	}

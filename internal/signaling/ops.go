@@ -1,7 +1,6 @@
 package signaling
 
 import (
-	"encoding/json"
 	"slices"
 
 	"github.com/ieum-rtc/ieum/internal/protocol"
@@ -190,7 +189,7 @@ func (r *request) whisper(word string, q protocol.SayRequest) error {
 	}
 	if seat.Session != "" {
 		key, _ := r.s.roomKey()
-		b, err := json.Marshal(protocol.Chat(word, key.Room, 0, r.s.user, q.Message))
+		b, err := protocol.Marshal(protocol.Chat(word, key.Room, 0, r.s.user, q.Message))
 		if err != nil {
 			return wrap("encode "+word, err)
 		}

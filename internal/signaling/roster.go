@@ -2,7 +2,6 @@ package signaling
 
 import (
 	"bytes"
-	"encoding/json"
 	"slices"
 	"strings"
 	"sync"
@@ -163,7 +162,7 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 	if !ok {
 		return
 	}
-	body, err := json.Marshal(p)
+	body, err := protocol.Marshal(p)
 	if err != nil {
 		h.cfg.Log.Error("presence not encoded", "node", h.cfg.Node, "error", err)
 		return
