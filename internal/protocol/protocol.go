@@ -36,6 +36,7 @@ const (
 	RoomFull      Code = "444"
 	OverLimit     Code = "445"
 	Internal      Code = "500"
+	Timeout       Code = "504" // a message was not delivered: its target does not read, or is away
 )
 
 // Close codes of a WebSocket that mean something of ours. The others are RFC 6455's.
@@ -68,6 +69,8 @@ const (
 	maxText     = 256
 	maxFeatures = 16
 	maxFeature  = 32
+
+	maxAllFeatures = 256 // every member of a room is sent those of all others
 )
 
 // Bool is a boolean that may come as a string: existing applications send both.

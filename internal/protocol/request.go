@@ -85,10 +85,15 @@ func (r *Register) Validate() error {
 	if len(r.Features) > maxFeatures {
 		return invalid("features", fmt.Sprintf("has more than %d entries", maxFeatures))
 	}
+	all := 0
 	for _, f := range r.Features {
 		if len(f) == 0 || len(f) > maxFeature {
 			return invalid("features", fmt.Sprintf("has an entry that is empty or longer than %d bytes", maxFeature))
 		}
+		all += len(f)
+	}
+	if all > maxAllFeatures {
+		return invalid("features", fmt.Sprintf("is longer than %d bytes altogether", maxAllFeatures))
 	}
 	return nil
 }

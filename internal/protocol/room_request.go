@@ -155,10 +155,15 @@ func (r *GroupRequest) Validate() error {
 	if len(r.List) > MaxGroupMembers {
 		return invalid("list", fmt.Sprintf("has more than %d entries", MaxGroupMembers))
 	}
+	listed := make(map[string]bool, len(r.List))
 	for _, id := range r.List {
 		if err := checkID("list", id); err != nil {
 			return err
 		}
+		if listed[id] {
+			return invalid("list", "names a user twice")
+		}
+		listed[id] = true
 	}
 	if err := checkText("title", r.Title); err != nil || r.GroupID == "" {
 		return err

@@ -148,13 +148,14 @@ func text(v []byte) []byte {
 }
 
 // AppendRelayed appends the scanned message to dst as another member receives it: every field as it came, but userId replaced
-// by the sender and reqId left out, since it belongs to the sender alone. sender is a JSON string with its quotes.
+// by the sender, and without reqId, which belongs to the sender alone, and the fields of answers: what a member sends must not be
+// taken for the server's word. sender is a JSON string with its quotes.
 func (e *Envelope) AppendRelayed(dst, sender []byte) []byte {
 	dst = append(dst, `{"userId":`...)
 	dst = append(dst, sender...)
 	for _, f := range e.fields[:e.n] {
 		switch string(e.in.b[f.name.start:f.name.end]) {
-		case "userId", "reqId":
+		case "userId", "reqId", "code", "message", "hint":
 			continue
 		}
 		dst = append(dst, ',')

@@ -93,6 +93,7 @@ func TestRelayedMessageCarriesTheStampedSender(t *testing.T) {
 	for name, c := range map[string]struct{ in, want string }{
 		"userId replaced, reqId gone": {`{"eventOp":"sdp","reqId":"1","userId":"liar","sdp":{"sdp":"v=0\r\n"}}`, `{"userId":"me","eventOp":"sdp","sdp":{"sdp":"v=0\r\n"}}`},
 		"userId added":                {`{"eventOp":"sdp" , "x" : [1, 2] }`, `{"userId":"me","eventOp":"sdp","x":[1, 2]}`},
+		"no answer":                   {`{"eventOp":"sdp","code":"401","message":"x","hint":"y","codes":1}`, `{"userId":"me","eventOp":"sdp","codes":1}`},
 		"userId of another kind":      {`{"userId":{"a":1}}`, `{"userId":"me"}`},
 		"nothing else":                {`{}`, `{"userId":"me"}`},
 	} {

@@ -259,14 +259,18 @@ func (r *room) editMember(c EditMember, sink Sink) error {
 	if err != nil {
 		return err
 	}
+	next := *m
 	if c.Name != nil {
-		m.Name = *c.Name
+		next.Name = *c.Name
 	}
 	if c.Video != nil {
-		m.Video = *c.Video
+		next.Video = *c.Video
 	}
 	if c.Audio != nil {
-		m.Audio = *c.Audio
+		next.Audio = *c.Audio
+	}
+	if err := r.replace(m, next); err != nil {
+		return err
 	}
 	e := Event{Kind: EditedMember, Key: r.key, Member: *m}
 	switch {
@@ -313,31 +317,15 @@ func (r *room) say(c Say, sink Sink) error {
 	if c.Word == "talking" && !r.talking {
 		return nil
 	}
+	if !r.afford(len(c.Body)) {
+		return ErrBusy
+	}
 	e := r.next(Event{Kind: Said, Member: *m, Word: c.Word, Body: c.Body})
 	if c.Word != "talking" { // which is over by the time
 		r.remember(e)
 	}
 	r.tell(sink, r.others(m.ID), e)
 	return nil
-}
-
-// Bounds of what a room remembers for members who are away: state can be compared, words cannot.
-const (
-	maxSaid      = 64
-	maxSaidBytes = 64 << 10
-)
-
-func (r *room) remember(e Event) {
-	r.said = append(r.said, e)
-	bytes := 0
-	for _, s := range r.said {
-		bytes += len(s.Body)
-	}
-	old := 0
-	for ; len(r.said)-old > maxSaid || bytes > maxSaidBytes; old++ {
-		bytes -= len(r.said[old].Body)
-	}
-	r.said = slices.Delete(r.said, 0, old)
 }
 
 // tellSaid tells a member that came back what it has missed. Nobody is told what was said before he came.
@@ -359,7 +347,11 @@ func (r *room) announce(c Announce, sink Sink) error {
 	if len(feeds) >= maxFeeds {
 		return ErrDenied
 	}
-	m.Feeds = append(feeds, c.Feed)
+	next := *m
+	next.Feeds = append(feeds, c.Feed)
+	if err := r.replace(m, next); err != nil {
+		return err
+	}
 	r.tell(sink, r.others(m.ID), r.next(Event{Kind: Published, Member: *m, Feeds: []Feed{c.Feed}}))
 	return nil
 }
@@ -372,13 +364,20 @@ func (r *room) makeGroup(c MakeGroup, sink Sink) error {
 	if len(r.groups) >= maxGroups {
 		return ErrTooMany
 	}
+	if len(c.List) > r.capacity {
+		return ErrGroup
+	}
 	if r.groups == nil {
 		r.groups = map[string]string{}
 	}
 	r.groups[c.Group] = m.ID
-	var to []Address
+	listed := make(map[string]bool, len(c.List)) // a set: each is told once
 	for _, id := range c.List {
-		if t, err := r.member(id); err == nil && t.ID != m.ID {
+		listed[id] = true
+	}
+	var to []Address
+	for _, t := range r.members {
+		if listed[t.ID] && t.ID != m.ID {
 			to = append(to, t.Address)
 		}
 	}

@@ -184,8 +184,9 @@ func (g *Registry) create(key Key, c Create) error {
 	if n := g.tenants[key.Tenant]; g.closed || n >= g.limits.Rooms || (c.Limit > 0 && n >= c.Limit) {
 		return ErrTooMany
 	}
+	now := time.Now()
 	r := &room{
-		key: key, created: time.Now(), maker: c.Owner, keep: c.Keep, group: c.Group, talking: c.Talking,
+		key: key, created: now, began: now, maker: c.Owner, keep: c.Keep, group: c.Group, talking: c.Talking,
 		owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity),
 	}
 	if c.Owned > 0 && g.makers[r.madeBy()] >= c.Owned {
@@ -203,6 +204,9 @@ func (g *Registry) create(key Key, c Create) error {
 // takeOut removes a member; it returns true when the room ends with it. r.mu is held.
 func (r *room) takeOut(i int, g *Registry) (ended bool) {
 	r.remove(i, g.sink)
+	if len(r.members) == 0 {
+		r.said = nil // it is repeated to nobody who was not there
+	}
 	if len(r.members) == 0 && r.keep {
 		r.startReaper(g, g.limits.KeptLife)
 	}

@@ -28,6 +28,9 @@ var (
 	ErrNoMember  = errors.New("no such member")
 	ErrCapacity  = errors.New("capacity below the present number of members")
 	ErrNoGroup   = errors.New("no such group")
+	ErrGroup     = errors.New("group larger than the room")
+	ErrBusy      = errors.New("too much is said in the room")
+	ErrLarge     = errors.New("too much data of the room's members")
 )
 
 // Key names a room: ids are only unique within a tenant (a cpCode).
@@ -179,7 +182,8 @@ func (Get) command()    {}
 type room struct {
 	key     Key
 	created time.Time
-	maker   string // whose count of rooms it belongs to, whoever owns it later
+	maker   string    // whose count of rooms it belongs to, whoever owns it later
+	began   time.Time // when this process had it first
 	keep    bool
 	group   bool
 	talking bool
@@ -193,6 +197,7 @@ type room struct {
 	share    *Share
 	groups   map[string]string       // group id to the user who made it
 	said     []Event                 // the last ones that are no state, see remember
+	spoken   time.Duration           // see afford
 	kicks    map[Address]*time.Timer // members who were asked to go
 	seq      uint64
 	reaper   *time.Timer // runs while the room is empty
@@ -234,7 +239,7 @@ func (r *room) join(c Join, sink Sink) error {
 			r.remove(i, sink)
 		}
 	}
-	if len(r.members) >= r.capacity {
+	if len(r.members) >= r.capacity || r.size()+m.size() > maxState {
 		return ErrFull
 	}
 	moved := (m.ID == r.owner || c.Host) && len(r.members) > 0

@@ -252,7 +252,7 @@ func TestSyncSendsTheStateAndTellsNobodyElse(t *testing.T) {
 }
 
 func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
-	f := open(t, 3)
+	f := open(t, 4)
 	defer f.reg.Close()
 	say := func(user, word, text string) {
 		f.do(nil, Say{By: Actor{user, at("s-" + user)}, Word: word, Body: json.RawMessage(strconv.Quote(text))})
@@ -279,18 +279,28 @@ func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
 	for range 2 * maxSaid {
 		say("a", "chat", "much")
 	}
-	if got := remembered(); got != maxSaid {
-		t.Errorf("%d messages of %d are remembered, want %d", got, 2*maxSaid, maxSaid)
+	const others = 2 // what b and c said, which a cannot drive out
+	if got := remembered(); got != maxSaid-others {
+		t.Errorf("%d messages of %d are remembered, want %d", got, 2*maxSaid, maxSaid-others)
 	}
 	for range 3 {
-		say("a", "chat", strings.Repeat("x", maxSaidBytes/2-2))
+		say("a", "chat", strings.Repeat("x", maxSaidBytes/2-20))
 	}
 	if got := remembered(); got != 2 {
 		t.Errorf("%d long messages are remembered, want 2", got)
 	}
-	say("a", "chat", strings.Repeat("x", maxSaidBytes)) // too long by its quotes: it drives out all others and is not kept
+	say("a", "chat", strings.Repeat("x", maxSaidBytes)) // too long by its quotes: it drives out all of a's and is not kept
 	if got := remembered(); got != 0 {
 		t.Errorf("%d messages are remembered, want none", got)
+	}
+	f.do(nil, Join{Member: member("d")})
+	say("d", "chat", "three")
+	f.rec.mu.Lock()
+	f.rec.got = nil
+	f.rec.mu.Unlock()
+	f.do(nil, Sync{User: "b", Address: at("s-b"), Seen: 6})
+	if got := f.rec.told("s-b"); strings.Count(got, ":said:c") != 1 || strings.Count(got, ":said:d") != 1 {
+		t.Errorf("of what others said b is told %q", got)
 	}
 }
 

@@ -30,6 +30,7 @@ type request struct {
 	msg   []byte
 	env   protocol.Envelope
 	reply transport.Reply
+	flood bool // one too many: it is refused
 }
 
 var requests = sync.Pool{New: func() any { return new(request) }}
@@ -45,14 +46,17 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 		rate = &s.rate
 		c.unseen = false
 	}
-	if !rate.take(time.Since(c.hub.began), c.hub.flood) {
+	now, cost := c.hub.now(), units(1, len(msg), floodBytes)
+	flood := !rate.take(now, c.hub.flood, cost)
+	// A session is refused for a while before it is closed: others may have made its client answer them.
+	if flood && (s == nil || !s.excess.take(now, c.hub.flood, cost)) {
 		c.hub.counters.flooded.Add(1)
 		c.conn.Close(protocol.ClosePolicy, "too many messages")
 		c.hub.leave()
 		return
 	}
 	r := requests.Get().(*request)
-	r.c, r.s, r.msg, r.reply = c, s, msg, reply
+	r.c, r.s, r.msg, r.reply, r.flood = c, s, msg, reply, flood
 	r.handle()
 	c.later = true
 	r.c, r.s, r.msg, r.reply = nil, nil, nil, nil
@@ -66,6 +70,9 @@ func (r *request) handle() {
 	case fault != nil:
 		r.env = protocol.Envelope{} // what was found before the fault must not be used
 		r.fail(fault)
+	case r.flood:
+		r.c.hub.counters.refusedFlood.Add(1)
+		r.fail(errFlood)
 	case r.passes():
 		r.relay()
 	case r.s == nil:
@@ -114,17 +121,22 @@ func (r *request) unregistered() {
 }
 
 func (r *request) dispatch() {
-	if handle, ok := handlers[string(r.env.Op)]; ok {
-		r.done(handle(r))
+	handle, ok := handlers[string(r.env.Op)]
+	if !ok {
+		r.fail(errUnknownOp)
 		return
 	}
-	r.fail(errUnknownOp)
+	if err := r.mayTell(); err != nil {
+		r.fail(err)
+		return
+	}
+	r.done(handle(r))
 }
 
 // handlers are the operations of a registered client. What passes has sent on to another member does not come here:
 // publish and unpublish are then for the room, the others lack their target.
 var handlers = map[string]func(*request) error{
-	"keepAlive":       func(r *request) error { r.ok(nil); return nil },
+	"keepAlive":       (*request).keepAlive,
 	"iceServers":      func(r *request) error { r.ok(protocol.ICEAnswer{ICEServers: r.s.iceServers(r.c)}); return nil },
 	"register":        func(*request) error { return errRegistered },
 	"sdpRoom":         func(*request) error { return errNotOffered },
@@ -151,6 +163,16 @@ var handlers = map[string]func(*request) error{
 	"unpublish":       (*request).unpublish,
 	"createGroup":     (*request).createGroup,
 	"endGroup":        (*request).endGroup,
+}
+
+// keepAlive is what an idle client sends: what it needs no longer is given up.
+func (r *request) keepAlive() error {
+	s := r.s
+	s.mu.Lock()
+	s.contacts.forget(r.c.hub.now())
+	s.mu.Unlock()
+	r.ok(nil)
+	return nil
 }
 
 // errAnswered says that a handler has answered already.
@@ -185,6 +207,7 @@ func (r *request) answer(a protocol.Answer) {
 		r.c.hub.cfg.Log.Error("answer not encoded", "node", r.c.hub.cfg.Node, "op", string(r.env.Op), "error", err)
 		return
 	}
+	r.charge(len(m.B))
 	r.reply.Send(m)
 }
 
@@ -198,6 +221,9 @@ func (c *client) Closed(e transport.End) {
 	}
 	if e.Long {
 		c.hub.counters.long.Add(1)
+	}
+	if e.Small {
+		c.hub.counters.small.Add(1)
 	}
 	s := c.session.Load()
 	if s == nil || !c.hub.enter() {

@@ -6,27 +6,34 @@ import (
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // What signaling itself refuses.
 var (
-	errNotRegistered = errors.New("not registered")
-	errRegistered    = errors.New("registered already")
-	errForeign       = errors.New("another user's id")
-	errNoTarget      = errors.New("no such user, or no common room")
-	errOrigin        = errors.New("origin not allowed")
-	errTokenUser     = errors.New("user token of another user")
-	errTokenRoom     = errors.New("room not in the user token")
-	errLogins        = errors.New("too many failed logins of the address")
-	errJoins         = errors.New("too many joins of the user")
-	errNamed         = errors.New("too many rooms named in vain")
-	errNamedHere     = errors.New("too many rooms named in vain from the address")
-	errCandidates    = errors.New("too many candidates of the session")
-	errTakeovers     = errors.New("user id taken over too often")
-	errGone          = errors.New("session is gone")
-	errInRoom        = errors.New("in another room")
-	errUnknownOp     = errors.New("unknown eventOp")
-	errNotOffered    = errors.New("not offered")
+	errNotRegistered  = errors.New("not registered")
+	errRegistered     = errors.New("registered already")
+	errForeign        = errors.New("another user's id")
+	errNoTarget       = errors.New("no such user, or no common room")
+	errOrigin         = errors.New("origin not allowed")
+	errTokenUser      = errors.New("user token of another user")
+	errTokenRoom      = errors.New("room not in the user token")
+	errLogins         = errors.New("too many failed logins of the address")
+	errJoins          = errors.New("too many joins of the user")
+	errNamed          = errors.New("too many rooms named in vain")
+	errNamedHere      = errors.New("too many rooms named in vain from the address")
+	errCandidates     = errors.New("too many candidates of the session")
+	errTakeovers      = errors.New("user id taken over too often")
+	errFlood          = errors.New("too many messages of the session")
+	errTells          = errors.New("too much for the room")
+	errToOne          = errors.New("too much for one user")
+	errLongCandidates = errors.New("message with candidates too long")
+	errWaiting        = errors.New("too much of the sender waits for the target")
+	errFull           = errors.New("too much waits for the target")
+	errGone           = errors.New("session is gone")
+	errInRoom         = errors.New("in another room")
+	errUnknownOp      = errors.New("unknown eventOp")
+	errNotOffered     = errors.New("not offered")
 )
 
 var errUntargeted = &protocol.FieldError{Code: protocol.Missing, Field: "target", Why: "is missing"}
@@ -63,6 +70,16 @@ var outcomes = []struct {
 	{errNamedHere, protocol.TooMany, "Too many rooms that were named from your address are not there.", "Wait a minute, and check the room id."},
 	{errCandidates, protocol.TooMany, "You have sent too many candidates.", "Wait a minute; send several in one message to who announces candidates."},
 	{errTakeovers, protocol.TooMany, "The user id was taken over too often.", "Wait a minute; another page may be doing the same."},
+	{errFlood, protocol.TooMany, "You send too many messages.", "Wait a moment; a connection that goes on like this is closed."},
+	{errTells, protocol.TooMany, "You tell your room too much.", "Wait a moment and send it again."},
+	{errToOne, protocol.TooMany, "You send this user too much.", "Wait a moment and send it again."},
+	{errLongCandidates, protocol.OverLimit, "The message with candidates is longer than 16 KiB.", "Send the candidates in several messages."},
+	{errWaiting, protocol.TooMany, "This user is away, and too much of yours waits already.", "Send it again when they are back."},
+	{errFull, protocol.Timeout, "This user is away, and too much waits already.", "Send it again when they are back."},
+	{transport.ErrFull, protocol.Timeout, "This user has not read what was sent before.", "Send it again in a moment."},
+	{room.ErrBusy, protocol.TooMany, "Too much is said in this room.", "Wait a moment and send it again, or send less at a time."},
+	{room.ErrLarge, protocol.OverLimit, "The room holds too much data of its members.", "Use a shorter name, or another room."},
+	{room.ErrGroup, protocol.Invalid, "list has more entries than the room has places.", "List members of your room, each once."},
 	{errNoTarget, protocol.NoData, "No such user in this room.", "Both users must have joined the same room."},
 	{errGone, protocol.NotRegistered, "The session is gone.", "Register again."},
 	{ErrTaken, protocol.InUse, "The user id is in use.", "Choose another id, or take it over with forced and a proof that it is yours: a user token, or its resume secret."},

@@ -16,7 +16,10 @@ type figures struct {
 	relayed, spoofed, flooded atomic.Uint64
 	resumed, overflowed, late atomic.Uint64
 	candidates, manyRooms     atomic.Uint64                      // refused
-	long                      atomic.Uint64                      // messages
+	long, small               atomic.Uint64                      // messages, frames
+	refusedFlood              atomic.Uint64                      // messages beyond the rate
+	toRoom, toOne             atomic.Uint64                      // messages beyond a budget
+	unread, waiting           atomic.Uint64                      // messages not delivered
 	answered                  [][]atomic.Uint64                  // by place in opNames and codeNames
 	refused                   []atomic.Uint64                    // by place in loginReasons
 	joins                     [len(joinBounds) + 1]atomic.Uint64 // by place in joinBounds, and beyond
@@ -26,7 +29,7 @@ type figures struct {
 var codeNames = []protocol.Code{
 	protocol.OK, protocol.BadRequest, protocol.Unauthorized, protocol.NoData, protocol.UnknownOp, protocol.NotOffered, protocol.InUse,
 	protocol.NotRegistered, protocol.NoPermission, protocol.Missing, protocol.Invalid, protocol.TooMany, protocol.Sharing, protocol.NoRoom,
-	protocol.AlreadyIn, protocol.RoomExists, protocol.RoomFull, protocol.OverLimit, protocol.Internal,
+	protocol.AlreadyIn, protocol.RoomExists, protocol.RoomFull, protocol.OverLimit, protocol.Internal, protocol.Timeout,
 }
 
 // what has no place of its own counts here

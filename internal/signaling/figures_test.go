@@ -67,14 +67,14 @@ func TestFiguresOfWhatClientsDo(t *testing.T) {
 }
 
 func TestFiguresOfResumesAndOverflows(t *testing.T) {
-	in(t, 1, nil, func(w *world) {
+	in(t, 1, func(c *Config, _ *license.Params) { c.Burst = 5000 }, func(w *world) {
 		hub := w.nodes[0].hub
 		kim, lee := w.user(0, "kim"), w.connect(0)
 		resume := lee.register("lee").str("resume")
 		w.room("R", kim, lee)
 		goOn := lee.stall()
 		for range 280 { // 256 wait, and one write takes some
-			kim.raw(`{"eventOp":"candidate","target":"lee","candidate":"` + strings.Repeat("x", 4000) + `"}`)
+			kim.raw(`{"eventOp":"inform","message":"` + strings.Repeat("x", 900) + `"}`)
 		}
 		synctest.Wait()
 		goOn()
@@ -103,9 +103,10 @@ func TestJoinsByTime(t *testing.T) {
 // sink is a connection that takes everything.
 type sink struct{ sent int }
 
-func (s *sink) Send(m *transport.Message) bool { s.sent++; m.Release(); return true }
-func (s *sink) Close(int, string)              {}
-func (s *sink) Peer() transport.Peer           { return transport.Peer{} }
+func (s *sink) Send(m *transport.Message) bool   { s.sent++; m.Release(); return true }
+func (s *sink) Offer(m *transport.Message) error { s.Send(m); return nil }
+func (s *sink) Close(int, string)                {}
+func (s *sink) Peer() transport.Peer             { return transport.Peer{} }
 
 func TestPassingAMessageOnAllocatesNothing(t *testing.T) {
 	in(t, 1, func(c *Config, _ *license.Params) { c.Rate, c.Burst = 1e9, 1e9 }, func(w *world) {

@@ -12,6 +12,7 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -90,8 +91,9 @@ type Hub struct {
 	ownership sync.Mutex // see createHere
 
 	tallies
-	flood flood
+	budgets
 	began time.Time
+	seed  maphash.Seed // of users, in what sessions have sent to others
 
 	life    sync.RWMutex // read-held by whatever runs outside a connection's reader, see enter
 	closing bool
@@ -139,7 +141,7 @@ func New(cfg Config) (*Hub, error) {
 	cfg.defaults()
 	h := &Hub{
 		cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{}),
-		tallies: newTallies(cfg.Limits), flood: newFlood(cfg.Rate, cfg.Burst), began: time.Now(),
+		tallies: newTallies(cfg.Limits), budgets: newBudgets(cfg.Rate, cfg.Burst), began: time.Now(), seed: maphash.MakeSeed(),
 	}
 	h.keys.Store(&keys{cfg.Licenses, cfg.ResumeKeys})
 	h.counters.init()

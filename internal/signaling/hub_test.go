@@ -13,6 +13,11 @@ type slowConn struct{ held, free chan struct{} }
 
 func (c *slowConn) Peer() transport.Peer { return transport.Peer{} }
 func (c *slowConn) Close(int, string)    {}
+func (c *slowConn) Offer(m *transport.Message) error {
+	c.Send(m)
+	return nil
+}
+
 func (c *slowConn) Send(m *transport.Message) bool {
 	m.Release()
 	if c.held != nil {

@@ -113,6 +113,12 @@ func (c *client) source() netip.Prefix { return transport.Source(c.conn.Peer().A
 func (h *Hub) LimitsHit() map[string]uint64 {
 	return map[string]uint64{
 		"messages":             h.counters.flooded.Load(),
+		"messages_refused":     h.counters.refusedFlood.Load(),
+		"frames":               h.counters.small.Load(),
+		"to_room":              h.counters.toRoom.Load(),
+		"to_one":               h.counters.toOne.Load(),
+		"unread":               h.counters.unread.Load(),
+		"waiting":              h.counters.waiting.Load(),
 		"message_size":         h.counters.long.Load(),
 		"login_time":           h.counters.late.Load(),
 		"outbox":               h.counters.overflowed.Load(),

@@ -3,6 +3,7 @@ package signaling
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -46,12 +47,14 @@ type eventParcel struct {
 type passParcel struct {
 	Room    room.Key        `json:"room"`
 	Session string          `json:"session"`
+	From    string          `json:"from"`
 	Message json.RawMessage `json:"message"`
 }
 
 type tellParcel struct {
 	Tenant  string          `json:"tenant"`
 	Session string          `json:"session"`
+	From    string          `json:"from"`
 	Message json.RawMessage `json:"message"`
 }
 
@@ -63,7 +66,7 @@ type doAnswer struct {
 // errors of rooms keep their identity on the way between nodes
 var roomErrors = []error{
 	room.ErrNoRoom, room.ErrExists, room.ErrFull, room.ErrAlreadyIn, room.ErrNotIn, room.ErrTooMany, room.ErrManyOwned, room.ErrStale, room.ErrDenied,
-	room.ErrSharing, room.ErrNoMember, room.ErrCapacity, room.ErrNoGroup,
+	room.ErrSharing, room.ErrNoMember, room.ErrCapacity, room.ErrNoGroup, room.ErrBusy, room.ErrLarge, room.ErrGroup,
 }
 
 // create makes this node the room's owner, unless another is.
@@ -172,28 +175,40 @@ func (h *Hub) endSession(seat Seat, code int, why string) {
 	}
 }
 
-// pass hands a member's message to the target, which must still be in the room. It takes over the reference.
-func (h *Hub) pass(key room.Key, to place, m *transport.Message) error {
+// pass hands a member's message to the target, which must still be in the room, or tells why it is not delivered. Another node
+// does not tell. It takes over the reference.
+func (h *Hub) pass(key room.Key, to place, from string, m *transport.Message) error {
 	if to.session != nil {
-		to.session.send(m, true)
-		return nil
+		return h.delivered(to.session.offer(m, from, fromMember))
 	}
 	defer m.Release()
-	return h.cast(to.addr.Node, parcel{Pass: &passParcel{key, to.addr.Session, m.B}})
+	return h.cast(to.addr.Node, parcel{Pass: &passParcel{key, to.addr.Session, from, m.B}})
 }
 
-// whisper hands a message to the session in a seat. It takes over the reference.
-func (h *Hub) whisper(tenant string, seat Seat, m *transport.Message) error {
+// whisper hands a message to the session in a seat, whose user the sender has no room in common with. Whether it is delivered is
+// nothing that the sender may learn. It takes over the reference.
+func (h *Hub) whisper(tenant string, seat Seat, from string, m *transport.Message) error {
 	if seat.Node != h.cfg.Node {
 		defer m.Release()
-		return h.cast(seat.Node, parcel{Tell: &tellParcel{tenant, seat.Session, m.B}})
+		return h.cast(seat.Node, parcel{Tell: &tellParcel{tenant, seat.Session, from, m.B}})
 	}
 	if s := h.session(seat.Session); s != nil && s.tenant == tenant {
-		s.send(m, true)
+		_ = h.delivered(s.offer(m, from, fromStranger))
 		return nil
 	}
 	m.Release()
 	return nil
+}
+
+// delivered counts messages that were not.
+func (h *Hub) delivered(err error) error {
+	switch {
+	case errors.Is(err, transport.ErrFull):
+		h.counters.unread.Add(1)
+	case errors.Is(err, errWaiting), errors.Is(err, errFull):
+		h.counters.waiting.Add(1)
+	}
+	return err
 }
 
 func (h *Hub) forward(node string, sessions []string, e room.Event) {
@@ -248,7 +263,7 @@ func (h *Hub) fromBus(payload []byte) []byte {
 	case p.Tell != nil:
 		m := transport.NewMessage()
 		m.B = append(m.B, p.Tell.Message...)
-		_ = h.whisper(p.Tell.Tenant, Seat{Node: h.cfg.Node, Session: p.Tell.Session}, m)
+		_ = h.whisper(p.Tell.Tenant, Seat{Node: h.cfg.Node, Session: p.Tell.Session}, p.Tell.From, m)
 	case p.Pass != nil:
 		s := h.session(p.Pass.Session)
 		if s == nil {
@@ -257,7 +272,7 @@ func (h *Hub) fromBus(payload []byte) []byte {
 		if key, in := s.roomKey(); in && key == p.Pass.Room {
 			m := transport.NewMessage()
 			m.B = append(m.B, p.Pass.Message...)
-			s.send(m, true)
+			_ = h.delivered(s.offer(m, p.Pass.From, fromMember))
 		}
 	}
 	return nil

@@ -178,28 +178,45 @@ func (r *request) talking() error {
 	return r.command("", room.Say{By: r.s.actor(), Word: "talking", Body: q.Message}, nil)
 }
 
-// whisper reaches any user of the same license. The answer is 200 whether or not there is one: it must not tell who is online.
+// whisper reaches any user of the same license. Outside a common room the answer is 200 whether or not there is one: it must not tell
+// who is online.
 func (r *request) whisper(word string, q protocol.SayRequest) error {
 	h := r.c.hub
-	ctx, cancel := r.ctx()
-	defer cancel()
-	seat, err := h.cfg.Directory.Holder(ctx, r.s.tenant, q.Target)
+	to, ro, err := r.mayWhisper(q.Target)
 	if err != nil {
 		return err
 	}
-	if seat.Session != "" {
-		key, _ := r.s.roomKey()
-		b, err := protocol.Marshal(protocol.Chat(word, key.Room, 0, r.s.user, q.Message))
-		if err != nil {
-			return wrap("encode "+word, err)
-		}
-		m := transport.NewMessage()
-		m.B = append(m.B, b...)
-		if err := h.whisper(r.s.tenant, seat, m); err != nil {
-			h.cfg.Log.Warn("message not delivered", "node", h.cfg.Node, "op", word, "error", err)
-		}
+	key, _ := r.s.roomKey()
+	b, err := protocol.Marshal(protocol.Chat(word, key.Room, 0, r.s.user, q.Message))
+	if err != nil {
+		return wrap("encode "+word, err)
+	}
+	m := transport.NewMessage()
+	m.B = append(m.B, b...)
+	if ro != nil {
+		err = h.pass(ro.key, to, r.s.user, m)
+	} else {
+		err = r.whisperOutside(q.Target, m)
+	}
+	if err != nil {
+		return err
 	}
 	r.ok(nil)
+	return nil
+}
+
+func (r *request) whisperOutside(target string, m *transport.Message) error {
+	h := r.c.hub
+	ctx, cancel := r.ctx()
+	defer cancel()
+	seat, err := h.cfg.Directory.Holder(ctx, r.s.tenant, target)
+	if err != nil || seat.Session == "" {
+		m.Release()
+		return err
+	}
+	if err := h.whisper(r.s.tenant, seat, r.s.user, m); err != nil {
+		h.cfg.Log.Warn("message not delivered", "node", h.cfg.Node, "op", string(r.env.Op), "error", err)
+	}
 	return nil
 }
 
@@ -207,6 +224,9 @@ func (r *request) screen() error {
 	var q protocol.Targeted
 	if err := r.read(&q); err != nil {
 		return err
+	}
+	if q.Target == r.s.user { // nobody would know why they cannot share
+		return &protocol.FieldError{Code: protocol.Invalid, Field: "target", Why: "must be another member"}
 	}
 	return r.command("", room.Show{By: r.s.actor(), Type: "screen", Target: q.Target}, nil)
 }

@@ -45,7 +45,7 @@ func (s *session) tell(m *transport.Message, e room.Event) {
 	now := time.Now()
 	if p.count == 0 && now.Sub(p.told) >= rosterEvery {
 		p.told = now
-		if s.sendNow(m, false) {
+		if s.sendNow(m) {
 			s.seen.Store(e.Seq)
 		}
 		return
@@ -98,7 +98,7 @@ func (s *session) tellAll(id string) {
 	last := p.last
 	s.forgetPace()
 	p.told = time.Now()
-	if s.sendNow(m, false) {
+	if s.sendNow(m) {
 		s.seen.Store(last)
 	}
 }

@@ -14,7 +14,7 @@ func TestAMeterTakesABurstAndThenTheRate(t *testing.T) {
 	take := func(at time.Duration, want int) {
 		t.Helper()
 		n := 0
-		for m.take(at, f) {
+		for m.take(at, f, 1) {
 			if n++; n > 1000 {
 				t.Fatal("without end")
 			}
@@ -34,7 +34,7 @@ func TestAMeterStandsAnyRate(t *testing.T) {
 		var m meter
 		f := newFlood(c.rate, c.burst)
 		for i := range 2 {
-			if !m.take(time.Duration(i)*time.Hour, f) && c.burst > 1 {
+			if !m.take(time.Duration(i)*time.Hour, f, 1) && c.burst > 1 {
 				t.Errorf("rate %g, burst %g: number %d refused", c.rate, c.burst, i+1)
 			}
 		}
@@ -50,7 +50,7 @@ func TestAMeterCountsEveryMessageOnce(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			for range 200 {
-				if m.take(time.Hour, f) {
+				if m.take(time.Hour, f, 1) {
 					taken.Add(1)
 				}
 			}
@@ -77,11 +77,16 @@ func TestComingBackDoesNotRefillTheRate(t *testing.T) {
 		for range 50 {
 			kim.want("200", msg{"eventOp": "keepAlive"})
 		}
+		for range 300 { // as many again are refused
+			w.says(kim.want("429", msg{"eventOp": "keepAlive"}), "too many messages")
+		}
+		w.hits("messages", 0)
 		kim.ask(msg{"eventOp": "keepAlive"})
 		if c := kim.closeCode(); c != 1008 {
 			t.Errorf("closed with %d, want 1008", c)
 		}
 		w.hits("messages", 1)
+		w.hits("messages_refused", 300)
 		lee.want("200", msg{"eventOp": "keepAlive"})
 		lee.saw("") // nobody has left
 
@@ -91,8 +96,12 @@ func TestComingBackDoesNotRefillTheRate(t *testing.T) {
 		for range 30 {
 			kim.want("200", msg{"eventOp": "keepAlive"})
 		}
-		if a := kim.ask(msg{"eventOp": "keepAlive"}); a != nil {
-			t.Errorf("a second brought more than 30: %v", a)
+		for range 30 {
+			kim.want("429", msg{"eventOp": "keepAlive"})
+		}
+		kim.ask(msg{"eventOp": "keepAlive"})
+		if c := kim.closeCode(); c != 1008 {
+			t.Errorf("closed with %d, want 1008", c)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package signaling
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -205,7 +204,7 @@ func TestAMemberThatDoesNotReadIsDroppedAndDelaysNobody(t *testing.T) {
 		w.room("K1", kim, slow)
 		resume := slow.stall()
 		for i := range 300 {
-			kim.want("200", msg{"eventOp": "sdp", "target": "slow", "sdp": fmt.Sprint(i)})
+			kim.want("200", msg{"eventOp": "inform", "message": i})
 		}
 		if n := w.nodes[0].ws.Count(); n != 2 {
 			w.Fatalf("%d connections", n)
@@ -218,6 +217,6 @@ func TestAMemberThatDoesNotReadIsDroppedAndDelaysNobody(t *testing.T) {
 		}
 		kim.saw("") // still within its resume window: nobody is told
 		time.Sleep(21 * time.Second)
-		kim.saw("leave:slow:3 ")
+		kim.saw("leave:slow:303 ")
 	})
 }

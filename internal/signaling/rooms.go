@@ -180,23 +180,13 @@ func (r *request) memberList() error {
 // relay passes the message on to its target without parsing it.
 func (r *request) relay() {
 	h := r.c.hub
-	r.s.mu.Lock()
-	ro := r.s.roster
-	within := string(r.env.Op) != "candidate" || r.s.trickle.take(time.Since(h.began), h.cfg.Limits.Candidates)
-	r.s.mu.Unlock()
-	if !within {
-		h.counters.candidates.Add(1)
-		r.fail(errCandidates)
-		return
+	to, ro, err := r.mayRelay()
+	if err == nil {
+		m := transport.NewMessage()
+		m.B = r.env.AppendRelayed(m.B, r.s.sender)
+		err = h.pass(ro.key, to, r.s.user, m)
 	}
-	to, ok := ro.find(r.env.Target)
-	if !ok {
-		r.fail(errNoTarget)
-		return
-	}
-	m := transport.NewMessage()
-	m.B = r.env.AppendRelayed(m.B, r.s.sender)
-	if err := h.pass(ro.key, to, m); err != nil {
+	if err != nil {
 		r.fail(err)
 		return
 	}

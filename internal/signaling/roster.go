@@ -169,17 +169,17 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 	}
 	m := transport.NewMessage()
 	m.B = append(m.B, body...)
-	// To one member alone: that is in no state. What a room says to all need not wait, since it sends a resumed session its state, and
-	// what is no state again.
-	keep := e.Kind == room.Grouped || e.Kind == room.Kicked
 	m.Retain(len(to))
 	moves := e.Kind == room.Joined || e.Kind == room.Left
 	for _, s := range to {
-		if moves && s.takesLists() {
+		switch {
+		case moves && s.takesLists():
 			s.tell(m, e)
-			continue
-		}
-		if s.send(m, keep) && e.Seq > 0 {
+		case e.Kind == room.Grouped || e.Kind == room.Kicked:
+			// To one member alone: that is in no state. What a room says to all need not wait, since it sends a resumed session its
+			// state, and what is no state again.
+			s.keep(m, e.Member.ID)
+		case s.send(m) && e.Seq > 0:
 			s.seen.Store(e.Seq)
 		}
 	}

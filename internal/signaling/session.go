@@ -2,6 +2,7 @@ package signaling
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,23 +35,19 @@ type session struct {
 	client atomic.Pointer[client]
 	seen   atomic.Uint64 // Seq of the room's last event that the client was sent
 	rate   meter         // of its messages, whichever connection brings them: coming back does not begin anew
+	excess meter         // of those that rate refuses
+	told   meter         // of what others in its room are told
 
-	mu      sync.Mutex // guards what follows; only an outbox's lock is taken inside
-	away    *time.Timer
-	absence int                  // counts the times it was away
-	waiting []*transport.Message // for a client that is away: messages of other members
-	waited  int                  // bytes of waiting
-	pace    *pace                // of joins and leaves; nil until there is one
-	roster  *roster              // of the room the session is in, or nil
-	welcome func(room.Event)     // takes Entered or Synced while one is expected
-	trickle minute               // of candidates
+	mu       sync.Mutex // guards what follows; only an outbox's lock is taken inside
+	away     *time.Timer
+	absence  int              // counts the times it was away
+	held     held             // messages of others for a client that is away
+	pace     *pace            // of joins and leaves; nil until there is one
+	roster   *roster          // of the room the session is in, or nil
+	welcome  func(room.Event) // takes Entered or Synced while one is expected
+	trickle  minute           // of candidates
+	contacts contacts         // what it has sent to others lately
 }
-
-// Bounds of waiting: three quarters of an outbox, into which all of it goes at once after the answer to the resume.
-const (
-	maxWaiting      = 192
-	maxWaitingBytes = 768 << 10
-)
 
 func (s *session) address() room.Address { return room.Address{Node: s.seat.Node, Session: s.id} }
 
@@ -67,41 +64,63 @@ func (s *session) roomKey() (room.Key, bool) {
 	return s.roster.key, true
 }
 
-// send passes a message on to the client. While the client is away it waits if keep is set and is dropped otherwise. A connection
-// that takes no more is closing, and its client is as good as away. It takes over one reference, and tells whether a client has it.
-func (s *session) send(m *transport.Message, keep bool) bool {
+// send passes a message on to the client, and tells whether it has it. It takes over one reference. A connection that takes no more is
+// closing, and its client is as good as away.
+func (s *session) send(m *transport.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flush()
-	return s.sendNow(m, keep)
+	return s.sendNow(m)
 }
 
 // sendNow is send with mu held.
-func (s *session) sendNow(m *transport.Message, keep bool) bool {
-	c := s.client.Load()
-	if c != nil {
-		if !keep {
-			return c.conn.Send(m)
-		}
-		m.Retain(1)
-		if c.conn.Send(m) {
-			m.Release()
-			return true
-		}
+func (s *session) sendNow(m *transport.Message) bool {
+	if c := s.client.Load(); c != nil {
+		return c.conn.Send(m)
 	}
-	if !keep || (c == nil && s.away == nil) {
-		m.Release()
-		return false
-	}
-	if len(s.waiting) >= maxWaiting || s.waited+len(m.B) > maxWaitingBytes {
-		s.waited = maxWaitingBytes // nothing later either: who gets a description must have got those before it
-		m.Release()
-		return false
-	}
-	s.waiting = append(s.waiting, m)
-	s.waited += len(m.B)
+	m.Release()
 	return false
 }
+
+// keep is send for an event that waits while the client is away.
+func (s *session) keep(m *transport.Message, from string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flush()
+	m.Retain(1)
+	if s.sendNow(m) || s.unreachable() {
+		m.Release()
+		return
+	}
+	s.held.makeRoom(waiting{m, from, fromRoom})
+}
+
+// offer passes on a message of another user, or tells why it is not delivered. While the client is away it waits. It takes over one
+// reference.
+func (s *session) offer(m *transport.Message, from string, k kind) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flush()
+	if c := s.client.Load(); c != nil {
+		m.Retain(1)
+		if err := c.conn.Offer(m); !errors.Is(err, transport.ErrClosed) {
+			m.Release()
+			return err
+		}
+	}
+	if s.unreachable() {
+		m.Release()
+		return errNoTarget
+	}
+	err := s.held.keep(waiting{m, from, k})
+	if err != nil {
+		m.Release()
+	}
+	return err
+}
+
+// unreachable tells whether nobody will come for what is kept. mu is held.
+func (s *session) unreachable() bool { return s.client.Load() == nil && s.away == nil }
 
 // park makes the session away when its present connection c was lost; nil after a restart, when it has none yet.
 func (s *session) park(c *client) {
@@ -139,10 +158,10 @@ func (s *session) attach(c *client, first *transport.Message, reply transport.Re
 	c.login = nil
 	transport.Admitted(c.conn)
 	reply.Send(first)
-	for _, m := range s.waiting {
-		c.conn.Send(m)
+	for _, w := range s.held {
+		c.conn.Send(w.m)
 	}
-	s.waiting, s.waited = nil, 0
+	s.held = nil
 	return old
 }
 
@@ -201,10 +220,7 @@ func (s *session) drop() {
 		s.away.Stop()
 		s.away = nil
 	}
-	for _, m := range s.waiting {
-		m.Release()
-	}
-	s.waiting, s.waited = nil, 0
+	s.held.drop()
 }
 
 // forget is drop for a hub that closes: rooms and the directory are not told.

@@ -23,6 +23,11 @@ const (
 	controlBit = 0x08 // of an opcode
 	maskBit    = 0x80
 	maxControl = 125 // bytes of a control frame's payload (section 5.5)
+
+	// Control frames, and pieces of a message that have fewer bytes than this and are not its last, count as small: each costs
+	// work, and nothing above this package sees it. A client may send so many a second.
+	smallFrame = 1 << 10
+	maxSmall   = 400
 )
 
 // appendFrame appends a whole frame as servers send it: not masked, not in pieces.
@@ -78,6 +83,7 @@ var (
 	errFrame    = &frameFault{1002, "protocol error"}
 	errEncoding = &frameFault{1007, "not UTF-8"}
 	errTooLong  = &frameFault{1009, "message too long"}
+	errSmall    = &frameFault{1008, "too many frames"}
 
 	errOver = errors.New("close frame") // what comes after it is not read
 )
@@ -86,6 +92,7 @@ var (
 type sink interface {
 	message(op byte, payload []byte)
 	control(op byte, payload []byte) error
+	small() error // there is a small frame; see smallFrame
 }
 
 // frames takes apart what a client sends, in whatever pieces it comes, and puts messages together. It keeps bytes only of what has
@@ -109,7 +116,7 @@ func (f *frames) feed(b []byte, to sink) error {
 	for {
 		if !f.body {
 			var err error
-			if b, err = f.header(b); err != nil || !f.body {
+			if b, err = f.header(b, to); err != nil || !f.body {
 				return err
 			}
 		}
@@ -130,7 +137,7 @@ func (f *frames) feed(b []byte, to sink) error {
 }
 
 // header takes the header from the beginning of b, as far as it is there.
-func (f *frames) header(b []byte) (rest []byte, err error) {
+func (f *frames) header(b []byte, to sink) (rest []byte, err error) {
 	for need := uint8(2); ; {
 		n := copy(f.head[f.have:max(need, f.have)], b)
 		f.have += uint8(n)
@@ -139,7 +146,7 @@ func (f *frames) header(b []byte) (rest []byte, err error) {
 			return b, nil
 		}
 		if need > 2 {
-			return b, f.open(f.head[need-4 : need])
+			return b, f.open(f.head[need-4:need], to)
 		}
 		if err := f.check(); err != nil {
 			return b, err
@@ -179,7 +186,7 @@ func (f *frames) check() error {
 }
 
 // open begins the payload.
-func (f *frames) open(key []byte) error {
+func (f *frames) open(key []byte, to sink) error {
 	length := uint64(f.head[1] &^ maskBit)
 	switch length {
 	case 126:
@@ -197,6 +204,9 @@ func (f *frames) open(key []byte) error {
 		}
 	}
 	f.body, f.left, f.key = true, int(length), binary.LittleEndian.Uint32(key)
+	if length < smallFrame && f.head[0]&(finBit|controlBit) != finBit {
+		return to.small()
+	}
 	return nil
 }
 

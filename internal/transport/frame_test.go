@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -109,6 +110,7 @@ func masked(first byte, payload string) []byte {
 type heard struct{ log []string }
 
 func (h *heard) message(op byte, p []byte) { h.log = append(h.log, fmt.Sprintf("%d %q", op, p)) }
+func (h *heard) small() error              { return nil }
 func (h *heard) control(op byte, p []byte) error {
 	h.log = append(h.log, fmt.Sprintf("control %d %q", op, p))
 	if op == opClose {
@@ -278,4 +280,65 @@ func TestFrameLengthBeyondSignedRangeEndsOnlyItsConnection(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Frames that bring no message are work all the same, and a client may send so many a second.
+func TestSmallFramesAreCounted(t *testing.T) {
+	for name, frame := range map[string][]byte{
+		"pings":               masked(finBit|opPing, ""),
+		"pongs":               masked(finBit|opPong, strings.Repeat("x", maxControl)),
+		"empty continuations": masked(opContinuation, ""),
+		"small pieces":        masked(opContinuation, "x"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, e, nc := stuck(t, Config{})
+				go func() { _, _ = io.Copy(io.Discard, nc) }()
+				write := func(b []byte) { _, _ = nc.Write(bytes.Clone(b)) }
+				start := 0
+				if frame[0] == opContinuation {
+					write(masked(opText, ""))
+					start = 1
+				}
+				for range 3 { // seconds
+					for range maxSmall - start {
+						write(frame)
+					}
+					start = 0
+					synctest.Wait()
+					if c.closing.Load() {
+						t.Fatal("closed by what it may send in a second")
+					}
+					time.Sleep(time.Second)
+					synctest.Wait()
+				}
+				for range maxSmall + 1 {
+					write(frame)
+				}
+				synctest.Wait()
+				if end := <-e.end; !end.Small || end.Gone {
+					t.Errorf("ended with %+v", end)
+				}
+			})
+		})
+	}
+}
+
+// A message in pieces of a usual size is none of them.
+func TestPiecesOfAMessageAreNotSmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, nc := stuck(t, Config{})
+		go func() { _, _ = io.Copy(io.Discard, nc) }()
+		for range 50 {
+			_, _ = nc.Write(masked(opText, strings.Repeat("x", smallFrame)))
+			for range 62 {
+				_, _ = nc.Write(masked(opContinuation, strings.Repeat("x", smallFrame)))
+			}
+			_, _ = nc.Write(masked(finBit|opContinuation, "x"))
+		}
+		synctest.Wait()
+		if c.closing.Load() {
+			t.Error("closed")
+		}
+	})
 }

@@ -54,6 +54,16 @@ func (k *chunk) free() {
 	}
 }
 
+// Spare is what is left of a bound for messages that may be refused: the rest is for answers and for the events of rooms,
+// which cannot be left out.
+func Spare(bound int) int { return bound * 5 / 8 }
+
+// fits tells whether m may join what is unread. A message that comes alone always may: the state of a room may be
+// larger than the bound, and a client that has read everything is not slow. mu is held.
+func (o *outbox) fits(m *Message, count, bytes int) bool {
+	return o.count == 0 || o.count < count && o.bytes+len(m.B) <= bytes
+}
+
 // send takes over one reference to m.
 func (o *outbox) send(m *Message) bool {
 	o.mu.Lock()
@@ -62,7 +72,7 @@ func (o *outbox) send(m *Message) bool {
 		m.Release()
 		return false
 	}
-	if o.count >= o.maxCount || o.bytes+len(m.B) > o.maxBytes {
+	if !o.fits(m, o.maxCount, o.maxBytes) {
 		dropped := o.queue
 		o.forget(dropped)
 		o.overflowed = true
@@ -74,19 +84,42 @@ func (o *outbox) send(m *Message) bool {
 		}
 		return false
 	}
+	o.take(m)
+	return true
+}
+
+// offer is send for a message that may be refused; see Conn.
+func (o *outbox) offer(m *Message) error {
+	o.mu.Lock()
+	var err error
+	switch {
+	case o.closing:
+		err = ErrClosed
+	case !o.fits(m, Spare(o.maxCount), Spare(o.maxBytes)):
+		err = ErrFull
+	default:
+		o.take(m)
+		return nil
+	}
+	o.mu.Unlock()
+	m.Release()
+	return err
+}
+
+// take writes m or puts it into the queue. It is called with mu held, and gives it up.
+func (o *outbox) take(m *Message) {
 	o.count++
 	o.bytes += len(m.B)
 	if o.try == nil || o.writing {
 		o.queue = append(o.queue, m)
 		o.start()
 		o.mu.Unlock()
-		return true
+		return
 	}
 	o.writing = true
 	o.writers.Add(1)
 	o.mu.Unlock()
 	o.now(m)
-	return true
 }
 
 // now writes m without waiting, and leaves to a goroutine what the socket does not take or what has come meanwhile.

@@ -7,6 +7,7 @@
 package transport
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -19,10 +20,20 @@ type Conn interface {
 	// Send puts a message into the outbox and takes over one reference to it. It never blocks. It returns false when the
 	// connection is closing or its outbox overflowed; the message is then lost to this connection.
 	Send(m *Message) bool
+	// Offer is Send for a message that its sender can be told was not delivered. Where Send would soon find the outbox
+	// full, and close the connection, Offer returns ErrFull and nothing happens to the connection. ErrClosed: as when Send
+	// returns false. In both cases the reference is given up.
+	Offer(m *Message) error
 	// Close sends what is in the outbox, then the code and the reason (RFC 6455, section 7.4), and ends the connection. It does
 	// not wait for that.
 	Close(code int, reason string)
 }
+
+// What Offer refuses.
+var (
+	ErrFull   = errors.New("too much is unread")
+	ErrClosed = errors.New("connection is closing")
+)
 
 // Peer is what is known of a connection from its start.
 type Peer struct {
@@ -58,8 +69,9 @@ type End struct {
 	// we closed it.
 	Gone bool
 	Code int // 1006 when there was no close frame
-	// Full is true when we closed because the outbox was full, Long when it was because a message was too long.
-	Full, Long bool
+	// Full is true when we closed because the outbox was full, Long when it was because a message was too long, Small
+	// because of too many small frames.
+	Full, Long, Small bool
 }
 
 // Message is an encoded message on its way to one or more outboxes. It is pooled: who holds a reference may read B, must not

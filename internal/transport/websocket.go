@@ -279,9 +279,11 @@ type wsConn struct {
 	net  net.Conn
 	sock *socket // of net; nil: a goroutine reads net and waits
 
-	receiver Receiver // owned by the reader, as are in and over
+	receiver Receiver // owned by the reader, as are the fields up to smallsOf
 	in       frames
 	over     int          // code of the client's close frame
+	smalls   uint32       // small frames
+	smallsOf uint32       // the second in which they came, by the server's clock
 	heard    atomic.Int64 // nanoseconds
 	closing  atomic.Bool  // we closed: what still comes in is not read as messages
 	known    atomic.Bool  // its user is, see Gate
@@ -299,6 +301,9 @@ func newConn(s *WebSocket, nc net.Conn, p Peer) *wsConn {
 
 func (c *wsConn) Peer() Peer           { return c.peer }
 func (c *wsConn) Send(m *Message) bool { return c.out.send(m) }
+
+// Offer implements Conn.
+func (c *wsConn) Offer(m *Message) error { return c.out.offer(m) }
 
 func (c *wsConn) Close(code int, reason string) {
 	c.closing.Store(true)
@@ -386,7 +391,7 @@ func (c *wsConn) end(err error) End {
 		c.Close(fault.code, fault.reason)
 	}
 	c.closing.Store(true)
-	return End{Code: 1006, Full: c.out.full(), Long: fault == errTooLong}
+	return End{Code: 1006, Full: c.out.full(), Long: fault == errTooLong, Small: fault == errSmall}
 }
 
 // message implements sink.
@@ -416,6 +421,18 @@ func (c *wsConn) control(op byte, payload []byte) error {
 		}
 		c.over = code
 		return errOver
+	}
+	return nil
+}
+
+// small implements sink.
+func (c *wsConn) small() error {
+	second := uint32(c.srv.clock.Load() / int64(time.Second))
+	if second != c.smallsOf {
+		c.smalls, c.smallsOf = 0, second
+	}
+	if c.smalls++; c.smalls > maxSmall {
+		return errSmall
 	}
 	return nil
 }

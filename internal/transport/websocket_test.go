@@ -337,6 +337,64 @@ func TestOutboxIsBounded(t *testing.T) {
 	}
 }
 
+func sized(n int) *Message {
+	m := NewMessage()
+	m.B = append(m.B, make([]byte, n)...)
+	return m
+}
+
+// What may be refused is, before the connection has to be closed for what may not.
+func TestAnOfferIsRefusedAndClosesNothing(t *testing.T) {
+	for name, size := range map[string]int{"by number": 10, "by bytes": 100_000} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _, nc := stuck(t, Config{})
+				offered := 0
+				for offered < 1000 && c.Offer(sized(size)) == nil {
+					offered++
+				}
+				if want := map[int]int{10: 160, 100_000: 6}[size]; offered != want {
+					t.Errorf("%d offers of %d bytes were taken, want %d", offered, size, want)
+				}
+				if err := c.Offer(sized(size)); err != ErrFull {
+					t.Errorf("one more: %v, want %v", err, ErrFull)
+				}
+				if !c.Send(sized(size)) {
+					t.Error("there is no place left for what may not be refused")
+				}
+				go func() { _, _ = io.Copy(io.Discard, nc) }()
+				synctest.Wait()
+				if err := c.Offer(sized(size)); err != nil {
+					t.Errorf("when all has been read: %v", err)
+				}
+				c.Close(1000, "")
+				if err := c.Offer(sized(size)); err != ErrClosed {
+					t.Errorf("when the connection closes: %v, want %v", err, ErrClosed)
+				}
+			})
+		})
+	}
+}
+
+// The state of a big room is larger than an outbox, and its members must get it all the same.
+func TestALargeMessageAloneIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, nc := stuck(t, Config{})
+		if !c.Send(sized(3 << 20)) {
+			t.Error("refused")
+		}
+		if err := c.Offer(sized(10)); err != ErrFull {
+			t.Errorf("behind it: %v, want %v", err, ErrFull)
+		}
+		go func() { _, _ = io.Copy(io.Discard, nc) }()
+		synctest.Wait()
+		if err := c.Offer(sized(3 << 20)); err != nil {
+			t.Errorf("when it has been read: %v", err)
+		}
+		synctest.Wait()
+	})
+}
+
 // Who reads too slowly and goes on reading is told why it is put out, behind what was on its way.
 func TestASlowReaderIsToldToComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

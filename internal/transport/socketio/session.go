@@ -88,6 +88,32 @@ func (s *session) Peer() transport.Peer { return s.peer }
 // Send implements transport.Conn: m becomes an event.
 func (s *session) Send(m *transport.Message) bool { return s.send(wrap(m, nil)) }
 
+// Offer implements transport.Conn.
+func (s *session) Offer(m *transport.Message) error {
+	e := wrap(m, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	switch {
+	case s.closed || !s.joined:
+		err = transport.ErrClosed
+	case s.carrier != nil:
+		return s.carrier.Offer(e)
+	case !s.fits(e, transport.Spare(s.srv.cfg.Conn.OutboxMessages), transport.Spare(s.srv.cfg.Conn.OutboxBytes)):
+		err = transport.ErrFull
+	default:
+		s.enqueue(e)
+		return nil
+	}
+	e.Release()
+	return err
+}
+
+// fits tells whether a packet may join what is unread, as in the outbox of a WebSocket: one alone always may.
+func (s *session) fits(m *transport.Message, count, bytes int) bool {
+	return len(s.queue) == 0 || len(s.queue) < count && s.bytes+len(m.B) <= bytes
+}
+
 // Admitted says that the user is known, see transport.Admitted.
 func (s *session) Admitted() {
 	if !s.known.Swap(true) {
@@ -135,7 +161,7 @@ func (s *session) push(m *transport.Message) bool {
 	if s.carrier != nil {
 		return s.carrier.Send(m)
 	}
-	if len(s.queue) >= s.srv.cfg.Conn.OutboxMessages || s.bytes+len(m.B) > s.srv.cfg.Conn.OutboxBytes {
+	if !s.fits(m, s.srv.cfg.Conn.OutboxMessages, s.srv.cfg.Conn.OutboxBytes) {
 		m.Release()
 		s.drop()
 		s.end(1013, "outbox full: reconnect and resume", transport.End{Code: 1013, Full: true})

@@ -1,0 +1,107 @@
+package room
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxState bounds what a room's state may take on the wire, roughly, in bytes: every member that comes, and every session that
+// resumes, is sent all of it, and with what else comes then it must fit into an outbox. It has place for the 1,000 members of
+// the largest room, if they are called as people are.
+const maxState = 640 << 10
+
+// size estimates what a member takes in the state. It stands there once, and once more with each feed.
+func (m Member) size() int {
+	const names = 384 // of the fields, and what is always as long
+	n := names + 3*textSize(m.ID) + textSize(m.Name) + textSize(m.Device)
+	for _, f := range m.Features {
+		n += textSize(f) + 3
+	}
+	return n * (1 + len(m.Feeds))
+}
+
+// textSize is the length of s as a JSON string, or a little more.
+func textSize(s string) int {
+	return len(s) + strings.Count(s, `"`) + strings.Count(s, `\`) + 3*(strings.Count(s, "\u2028")+strings.Count(s, "\u2029"))
+}
+
+func (r *room) size() int {
+	n := 0
+	for i := range r.members {
+		n += r.members[i].size()
+	}
+	return n
+}
+
+// replace changes a member, unless the room's state would be too large then. What becomes smaller always may.
+func (r *room) replace(m *Member, by Member) error {
+	if was, is := m.size(), by.size(); is > was && r.size()+is-was > maxState {
+		return ErrLarge
+	}
+	*m = by
+	return nil
+}
+
+// What a room says to all its members costs all of them. Words up to a size pass freely, since their number is bounded by who says
+// them; of longer ones a room has so many bytes a second, and so many at once: less than an outbox is left for.
+const (
+	freeWord   = 1 << 10
+	saidBytes  = 128 << 10 // a second
+	saidAtOnce = 320 << 10
+)
+
+// afford counts n bytes that somebody wants to say to all; false: it is too much.
+func (r *room) afford(n int) bool {
+	if n <= freeWord {
+		return true
+	}
+	now := time.Since(r.began)
+	from, cost := max(r.spoken, now), time.Duration(n)*time.Second/saidBytes
+	if from+cost-now > saidAtOnce*time.Second/saidBytes {
+		return false
+	}
+	r.spoken = from + cost
+	return true
+}
+
+// Bounds of what a room remembers for members who are away: state can be compared, words cannot.
+const (
+	maxSaid      = 64
+	maxSaidBytes = 64 << 10
+)
+
+// remember keeps what was said. When it is too much, the oldest word of whoever has said the most is forgotten: nobody can make the
+// room forget what others said.
+func (r *room) remember(e Event) {
+	r.said = append(r.said, e)
+	for {
+		bytes := 0
+		for _, s := range r.said {
+			bytes += len(s.Body)
+		}
+		switch {
+		case bytes > maxSaidBytes:
+			r.forget(func(e Event) int { return len(e.Body) })
+		case len(r.said) > maxSaid:
+			r.forget(func(Event) int { return 1 })
+		default:
+			return
+		}
+	}
+}
+
+// forget drops the oldest word of the member with the most of them, by size.
+func (r *room) forget(size func(Event) int) {
+	of := map[string]int{}
+	for _, s := range r.said {
+		of[s.Member.ID] += size(s)
+	}
+	at := 0
+	for i, s := range r.said {
+		if of[s.Member.ID] > of[r.said[at].Member.ID] {
+			at = i
+		}
+	}
+	r.said = slices.Delete(r.said, at, at+1)
+}

@@ -1,0 +1,193 @@
+package signaling
+
+import (
+	"hash/maphash"
+	"time"
+)
+
+// What one user sends is stored and multiplied at other users' expense: in their outboxes, while they are away, in what
+// a room repeats for those who resume. So that no sender can use up what others need, each has budgets of its own, which
+// are smaller than the place they draw on:
+//
+//	flood    all its messages                     429, then close 1008
+//	toRoom   what its room is told                429
+//	toOne    what it sends to one other member    429
+//	toOther  the same outside a common room       429
+//
+// They follow from the rate and the burst of a session, so that an operator who raises those raises all. What is refused
+// is answered; the receiver's connection never pays for it: see transport.Conn.Offer and held.
+type budgets struct{ flood, toRoom, toOne, toOther flood }
+
+func newBudgets(rate, burst float64) budgets {
+	return budgets{
+		flood:   newFlood(rate, burst),
+		toRoom:  newFlood(rate*2/3, burst/3),   // 20 a second, 100 at once
+		toOne:   newFlood(rate/2, burst*2/5),   // 15 and 120: a call of clients that send each candidate by itself fits
+		toOther: newFlood(rate/30, burst*2/75), // 1 and 8
+	}
+}
+
+// A message counts as one unit, and as one more for each so many bytes.
+const (
+	floodBytes     = 8 << 10
+	tellBytes      = 4 << 10
+	candidateBytes = 1 << 10
+)
+
+// maxCandidates bounds one message with candidates: a host has a dozen or two, of 250 bytes each.
+const maxCandidates = 16 << 10
+
+func units(count, bytes, each int) int64 { return int64(count + bytes/each) }
+
+// relayUnits is what a relayed message costs its receiver. A description makes it build a connection and answer, and a
+// publication may be answered too.
+func relayUnits(op []byte, bytes int) int64 {
+	switch string(op) {
+	case "sdp":
+		return units(4, bytes, tellBytes)
+	case "candidate":
+		return units(1, bytes, candidateBytes)
+	case "publish", "unpublish", "subscribe":
+		return units(2, bytes, tellBytes)
+	}
+	return units(1, bytes, tellBytes)
+}
+
+// tells are the operations that others in the room are told of, with their units. A group waits for members who are away.
+var tells = map[string]int{
+	"editRoomInfo": 1, "kickOut": 1, "permit": 1, "editUserInfo": 1, "changeName": 1, "chat": 1, "inform": 1, "talking": 1,
+	"screen": 1, "shareStop": 1, "publish": 1, "unpublish": 1, "createGroup": 20, "endGroup": 1,
+}
+
+// mayTell charges a request of which others are told.
+func (r *request) mayTell() error {
+	n, ok := tells[string(r.env.Op)]
+	if ok && !r.s.told.take(r.c.hub.now(), r.c.hub.toRoom, units(n, len(r.msg), tellBytes)) {
+		r.c.hub.counters.toRoom.Add(1)
+		return errTells
+	}
+	return nil
+}
+
+// maxContacts bounds the users whose budgets a session remembers. Beyond it the one who was sent the least is forgotten.
+const maxContacts = 64
+
+// contacts meters what a session sends to each other user, for whoever guards it. It holds those users alone to whom
+// something was sent lately: an entry that has refilled is as good as none.
+type contacts []contact
+
+type contact struct {
+	user  uint64 // hash
+	until time.Duration
+}
+
+// take counts units for a message to a user; false: it is too much.
+func (c *contacts) take(user uint64, now time.Duration, f flood, units int64) bool {
+	at, free := -1, -1
+	for i, k := range *c {
+		if k.user == user {
+			at = i
+			break
+		}
+		if free < 0 || k.until < (*c)[free].until {
+			free = i
+		}
+	}
+	if at < 0 {
+		at = c.place(free, now)
+		(*c)[at] = contact{user, 0}
+	}
+	k := &(*c)[at]
+	next, ok := f.next(int64(k.until), int64(now), units)
+	k.until = time.Duration(next)
+	return ok
+}
+
+// place finds one for another user; least is the entry that was filled the least, if there are any.
+func (c *contacts) place(least int, now time.Duration) int {
+	if least >= 0 && ((*c)[least].until <= now || len(*c) >= maxContacts) {
+		return least
+	}
+	*c = append(*c, contact{})
+	return len(*c) - 1
+}
+
+// forget gives up the memory when all have refilled.
+func (c *contacts) forget(now time.Duration) {
+	for _, k := range *c {
+		if k.until > now {
+			return
+		}
+	}
+	*c = nil
+}
+
+// mayRelay charges a message to another member, and finds the target.
+func (r *request) mayRelay() (to place, ro *roster, err error) {
+	h, s := r.c.hub, r.s
+	now := h.now()
+	s.mu.Lock()
+	ro = s.roster
+	if string(r.env.Op) == "candidate" {
+		err = r.mayTrickle(now)
+	}
+	if err == nil && !s.contacts.take(h.hash(r.env.Target), now, h.toOne, relayUnits(r.env.Op, len(r.msg))) {
+		h.counters.toOne.Add(1)
+		err = errToOne
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return to, ro, err
+	}
+	to, ok := ro.find(r.env.Target)
+	if !ok {
+		return to, ro, errNoTarget
+	}
+	return to, ro, nil
+}
+
+// mayTrickle charges a message with candidates. The session's mu is held.
+func (r *request) mayTrickle(now time.Duration) error {
+	if len(r.msg) > maxCandidates {
+		r.c.hub.counters.candidates.Add(1)
+		return errLongCandidates
+	}
+	if !r.s.trickle.take(now, r.c.hub.cfg.Limits.Candidates, int(units(1, len(r.msg), candidateBytes))) {
+		r.c.hub.counters.candidates.Add(1)
+		return errCandidates
+	}
+	return nil
+}
+
+// mayWhisper charges a message to any user of the license: in the room it is one member's to another, elsewhere a
+// stranger's, whether or not there is such a user.
+func (r *request) mayWhisper(target string) (to place, ro *roster, err error) {
+	h, s := r.c.hub, r.s
+	id := []byte(target)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ro = s.roster
+	to, in := ro.find(id)
+	user, f := h.hash(id), h.toOne
+	if !in {
+		ro, user, f = nil, ^user, h.toOther
+	}
+	if !s.contacts.take(user, h.now(), f, relayUnits(r.env.Op, len(r.msg))) {
+		h.counters.toOne.Add(1)
+		err = errToOne
+	}
+	return to, ro, err
+}
+
+// hash is of a user id of the sender's tenant.
+func (h *Hub) hash(user []byte) uint64 { return maphash.Bytes(h.seed, user) }
+
+// now is what has passed since the hub began, which no clock that is set changes.
+func (h *Hub) now() time.Duration { return time.Since(h.began) }
+
+// charge counts what a large answer costs beyond the request for it.
+func (r *request) charge(answer int) {
+	if n := answer / floodBytes; n > 0 && r.s != nil {
+		r.s.rate.add(r.c.hub.now(), r.c.hub.flood, int64(n))
+	}
+}
