@@ -37,7 +37,9 @@ type Config struct {
 	Ready func(context.Context) error
 	// Profile serves /debug/pprof/.
 	Profile bool
-	Log     *slog.Logger
+	// Watch bounds the connections of the server that is to be started; nil: nothing does.
+	Watch func(*http.Server)
+	Log   *slog.Logger
 }
 
 // ErrKey is part of every fault of the key.
@@ -79,7 +81,10 @@ func Start(c Config) (*Server, error) {
 	s := &Server{listen: l, ready: newReadiness(c)}
 	s.http = &http.Server{
 		Handler: c.handler(s.ready), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: c.longest(),
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 12 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
+	}
+	if c.Watch != nil {
+		c.Watch(s.http)
 	}
 	s.serving.Go(func() {
 		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {

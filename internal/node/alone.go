@@ -31,6 +31,7 @@ type relayPlan struct {
 	relay relay.Config
 	cert  *tls.Certificate
 	admin *admin.Config // nil: no metrics
+	files files
 }
 
 // Validate reports every fault at once, without opening a socket.
@@ -56,6 +57,9 @@ func (c RelayConfig) plan() (*relayPlan, error) {
 	p.relay, secret, err = c.Relay.plan(c.Listen, false, c.Log)
 	faults.add(err)
 	p.relay.MaxAge = allocationAge
+	p.files = shareFiles(openFiles(), false)
+	p.relay.Quota.Total = atMost(p.relay.Quota.Total, defaultAllocations, p.files.allocations)
+	p.relay.Streams = p.files.streams
 	if secret == "" {
 		faults.add(errors.New("a relay secret is required: --relay-secret-file or IEUM_RELAY_SECRET, the same as the servers have"))
 	}
@@ -96,8 +100,9 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 		return nil, opened(blameListen("--listen", err))
 	}
 	n.relay = server
-	n.port = openTURNPort(listener, n.cert, server.ServeConn, p.Log)
-	r, err := newRegistry(p.Version, server.Collector(), portCollector{"relay": n.port.door}, n.reloads.count)
+	ways := newDoorway(n.cert, p.files, nil, p.Log)
+	n.port = openTURNPort(listener, ways.config(server.ServeConn))
+	r, err := newRegistry(p.Version, server.Collector(), portCollector{"relay": n.port.door}, httpCollector{ways.http}, n.reloads.count)
 	if err != nil {
 		return nil, err
 	}

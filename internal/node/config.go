@@ -76,7 +76,8 @@ type plan struct {
 	gate      transport.GateConfig
 	limits    signaling.Limits
 	proxies   []netip.Prefix
-	ephemeral bool // the license key dies with this process
+	files     files // what the process may have open, by what for
+	ephemeral bool  // the license key dies with this process
 }
 
 // Validate reports every fault at once, without opening a socket or writing a file.
@@ -106,6 +107,10 @@ func (c Config) plan(write bool) (*plan, error) {
 	faults.add(err)
 	p.proxies, err = parseProxies(p.TrustedProxies)
 	faults.add(err)
+	p.files = shareFiles(openFiles(), true)
+	p.gate.Connections = atMost(p.gate.Connections, defaultConnections, p.files.connections)
+	p.relay.Quota.Total = atMost(p.relay.Quota.Total, defaultAllocations, p.files.allocations)
+	p.relay.Streams = p.files.streams
 	if c.ResumeWindow < 0 || c.ResumeWindow > time.Hour {
 		faults.add(blamef("--resume-window", "must be between 0 and 1h"))
 	}

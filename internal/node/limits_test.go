@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -178,4 +179,35 @@ func TestFailedLoginsCountByTheAddressThatTheProxySays(t *testing.T) {
 			t.Errorf("%d: from %s: %s, want %s", i, c.from, got, c.want)
 		}
 	}
+}
+
+// Who gets in because it says that it resumes, and then registers anew, is refused.
+func TestAPlaceInTheReserveIsNoLogin(t *testing.T) {
+	n := start(t, Config{Dev: true, Limits: LimitSettings{Connections: new(1)}})
+	c := call(t, n, nil)
+	_, body := get(t, n.URLs()[0]+"dev/license")
+	login := map[string]any{"eventOp": "register", "reqId": "r"}
+	if err := json.Unmarshal([]byte(body), &login); err != nil {
+		t.Fatal(err)
+	}
+	h := &answers{got: make(chan []byte, 1), done: make(chan struct{})}
+	ws, _, err := gws.NewClient(h, &gws.ClientOption{Addr: "ws" + strings.TrimPrefix(n.URLs()[0], "http") + "signal?resume"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ws.ReadLoop()
+	for _, more := range []map[string]any{{}, {"resume": "x"}, {"forced": true}} {
+		maps.Copy(login, more)
+		b, _ := json.Marshal(login)
+		if err := ws.WriteMessage(gws.OpcodeText, b); err != nil {
+			t.Fatal(err)
+		}
+		var a struct{ Code string }
+		if err := json.Unmarshal(<-h.got, &a); err != nil || a.Code != "445" {
+			t.Errorf("%v: %s, %v", more, a.Code, err)
+		}
+	}
+	_ = ws.NetConn().Close()
+	<-h.done
+	c.join() // who is in is not affected
 }

@@ -24,7 +24,10 @@ type AdminSettings struct {
 	Profile bool
 }
 
-const adminListen = "127.0.0.1:7103"
+const (
+	adminListen      = "127.0.0.1:7103"
+	adminConnections = 64 // at a time; monitoring keeps one or two
+)
 
 // plan returns what to start, without metrics yet; nil: nothing.
 func (s AdminSettings) plan(log *slog.Logger) (*admin.Config, error) {
@@ -56,6 +59,7 @@ func startAdmin(c *admin.Config, wanted bool, metrics prometheus.Gatherer, ready
 	}
 	cfg := *c
 	cfg.Metrics, cfg.Ready = metrics, ready
+	cfg.Watch = transport.NewHTTPConns(transport.HTTPLimits{Connections: adminConnections, OfAddress: 32, IdleOf: 16}).Watch
 	s, err := admin.Start(cfg)
 	if err != nil && !wanted {
 		c.Log.Warn("metrics are not served", "listen", c.Listen, "error", err)
@@ -105,4 +109,20 @@ func (c portCollector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(portTaken, prometheus.CounterValue, float64(n), port, as)
 		}
 	}
+}
+
+// httpCollector shows the connections of the HTTP servers of all ports.
+type httpCollector struct{ conns *transport.HTTPConns }
+
+var httpConnections = prometheus.NewDesc("ieum_http_connections",
+	"Open HTTP connections: active with a request, or idle. WebSockets are none.", []string{"state"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c httpCollector) Describe(ch chan<- *prometheus.Desc) { ch <- httpConnections }
+
+// Collect implements prometheus.Collector.
+func (c httpCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.conns.Stats()
+	ch <- prometheus.MustNewConstMetric(httpConnections, prometheus.GaugeValue, float64(s.Active), "active")
+	ch <- prometheus.MustNewConstMetric(httpConnections, prometheus.GaugeValue, float64(s.Idle), "idle")
 }

@@ -33,6 +33,7 @@ type Node struct {
 	dev   atomic.Pointer[devLicense]
 	relay *relay.Server // nil: relays elsewhere
 	ice   iceIssuer
+	ways  doorway           // what the ports have in common
 	door  *transport.Switch // the one port
 	turn  *turnPort         // nil without a port for STUN and TURN alone
 	data  *data             // nil without a data folder
@@ -61,6 +62,7 @@ func Start(c Config) (_ *Node, err error) {
 		plan: p, log: p.Log, cert: newCertificate(p.cert), accounts: newAccounts(p.Log), reloads: newReloads(p.Log), failed: make(chan error, 1),
 	}
 	n.dev.Store(p.dev)
+	n.ways = newDoorway(n.cert, p.files, p.proxies, p.Log)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close(context.Background()))
@@ -83,7 +85,7 @@ func Start(c Config) (_ *Node, err error) {
 	if err = n.openAdmin(); err != nil {
 		return nil, err
 	}
-	n.http = newHTTP(handler, p.Log)
+	n.http = transport.NewHTTPServer(handler, p.Log)
 	n.serving.Go(func() {
 		if err := n.door.Serve(n.http); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			n.failed <- err
@@ -130,7 +132,7 @@ func (n *Node) openPorts() error {
 	if p.external != nil {
 		listener, err := listenTCP(p.Listen)
 		if err == nil {
-			n.door = transport.NewSwitch(listener, switchConfig(n.cert, nil, p.Log))
+			n.door = transport.NewSwitch(listener, n.ways.config(nil))
 		}
 		return blame("--listen", opened(err))
 	}
@@ -146,18 +148,18 @@ func (n *Node) openPorts() error {
 	n.relay = server
 	n.ice = iceIssuer{relay: server, public: p.PublicHost, listen: p.relay.Listen, stun: p.relay.STUN, cert: n.cert}
 	if p.RelayListen != "" {
-		n.turn = openTURNPort(listener, n.cert, server.ServeConn, p.Log)
+		n.turn = openTURNPort(listener, n.ways.config(server.ServeConn))
 		if listener, err = listenTCP(p.Listen); err != nil {
 			return blame("--listen", opened(err))
 		}
 	}
-	n.door = transport.NewSwitch(listener, switchConfig(n.cert, server.ServeConn, p.Log))
+	n.door = transport.NewSwitch(listener, n.ways.config(server.ServeConn))
 	return nil
 }
 
 func (n *Node) openAdmin() error {
 	ports := portCollector{"all": n.door}
-	more := []prometheus.Collector{admin.Signaling(n.hub.Stats), admin.Limits(n.limitsHit), ports, prometheus.NewGaugeFunc(
+	more := []prometheus.Collector{admin.Signaling(n.hub.Stats), admin.Limits(n.limitsHit), ports, httpCollector{n.ways.http}, prometheus.NewGaugeFunc(
 		prometheus.GaugeOpts{Name: "ieum_signaling_connections", Help: "Open connections of clients, of all carriers."},
 		func() float64 { return float64(n.ws.Count() + n.sio.Count()) })}
 	if n.turn != nil {
@@ -186,6 +188,7 @@ func (n *Node) openAdmin() error {
 func (n *Node) limitsHit() map[string]uint64 {
 	hits, door := n.hub.LimitsHit(), n.gate.Stats()
 	hits["connections"], hits["strangers"] = door.Connections, door.Strangers
+	hits["http_connections"] = n.ways.http.Stats().Shed
 	return hits
 }
 

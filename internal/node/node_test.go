@@ -21,6 +21,8 @@ import (
 
 	"github.com/lxzan/gws"
 	"go.uber.org/goleak"
+
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -321,7 +323,7 @@ func TestSlowRequestsAreCut(t *testing.T) {
 				ours, theirs := net.Pipe()
 				l := &onePipe{make(chan net.Conn, 1), make(chan struct{})}
 				l.conn <- ours
-				server := newHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }), slog.New(slog.DiscardHandler))
+				server := transport.NewHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }), slog.New(slog.DiscardHandler))
 				ended := make(chan error, 1)
 				go func() { ended <- server.Serve(l) }()
 				begin := time.Now()

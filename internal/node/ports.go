@@ -6,9 +6,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/transport"
@@ -63,14 +63,6 @@ func listenTCP(addr string) (net.Listener, error) {
 	return net.Listen(network, addr)
 }
 
-// newHTTP makes an HTTP server with the limits that all of ours have.
-func newHTTP(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 60 * time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
 // turnPort is a TCP port where only TURN is served. Browsers that come by are told so.
 type turnPort struct {
 	door    *transport.Switch
@@ -78,14 +70,14 @@ type turnPort struct {
 	serving sync.WaitGroup
 }
 
-func openTURNPort(l net.Listener, cert *certificate, turn func(net.Conn), log *slog.Logger) *turnPort {
-	p := &turnPort{door: transport.NewSwitch(l, switchConfig(cert, turn, log))}
-	p.http = newHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+func openTURNPort(l net.Listener, cfg transport.SwitchConfig) *turnPort {
+	p := &turnPort{door: transport.NewSwitch(l, cfg)}
+	p.http = transport.NewHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = io.WriteString(w, "This port serves STUN and TURN. There are no pages here.\n")
-	}), log)
+	}), cfg.Log)
 	p.serving.Go(func() { _ = p.door.Serve(p.http) })
 	return p
 }
@@ -104,10 +96,25 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-func switchConfig(cert *certificate, turn func(net.Conn), log *slog.Logger) transport.SwitchConfig {
-	c := transport.SwitchConfig{TURN: turn, Log: log}
-	if cert != nil {
-		c.TLS = tlsConfig(cert)
+// doorway is what all ports of a server have in common.
+type doorway struct {
+	cert  *certificate
+	files files
+	http  *transport.HTTPConns
+	// exempt are proxies, with everybody behind them.
+	exempt []netip.Prefix
+	log    *slog.Logger
+}
+
+func newDoorway(cert *certificate, f files, proxies []netip.Prefix, log *slog.Logger) doorway {
+	limits := transport.HTTPLimits{Connections: f.http, Exempt: proxies}
+	return doorway{cert: cert, files: f, http: transport.NewHTTPConns(limits), exempt: proxies, log: log}
+}
+
+func (d doorway) config(turn func(net.Conn)) transport.SwitchConfig {
+	c := transport.SwitchConfig{TURN: turn, MaxDeciding: d.files.deciding, HTTP: d.http, Exempt: d.exempt, Log: d.log}
+	if d.cert != nil {
+		c.TLS = tlsConfig(d.cert)
 	}
 	return c
 }

@@ -61,7 +61,7 @@ func TestEveryFirstByte(t *testing.T) {
 		}
 		for _, before := range [][]byte{nil, bindingRequest} {
 			s := &Server{}
-			s.streams.init()
+			s.streams.init(maxStreams)
 			messages, err := readAll(newStream(s, nil, &scripted{rest: append(bytes.Clone(before), message...), piece: 7}))
 			good := mayBeSTUN || isChannel && before != nil
 			if good && (!errors.Is(err, io.EOF) || !bytes.Equal(messages[len(messages)-1], message)) || !good && !errors.Is(err, errFraming) {

@@ -15,7 +15,7 @@ import (
 // quietServer has a worker that does not run: only streams matter.
 func quietServer() *Server {
 	s := &Server{done: make(chan struct{})}
-	s.streams.init()
+	s.streams.init(maxStreams)
 	w := newWorker(s, 0)
 	w.driver = &netDriver{worker: w, woken: make(chan struct{}, 1)}
 	s.workers = []*worker{w}
@@ -67,7 +67,7 @@ func (c slowToClose) Close() error {
 func TestSlowConnectionsAreClosedTogether(t *testing.T) {
 	const conns = 16
 	set := &streamSet{}
-	set.init()
+	set.init(maxStreams)
 	var all sync.WaitGroup
 	all.Add(conns)
 	for range conns {

@@ -66,7 +66,7 @@ func offline(ports int) (*worker, *memoryDriver) {
 	}.withDefaults()
 	s := &Server{cfg: c, port: 3478, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), local: map[netip.Addr]struct{}{at: {}}}
 	s.secrets.Store(&secrets{now: c.Secret})
-	s.streams.init()
+	s.streams.init(maxStreams)
 	a := Address{Public: at, Private: at}
 	s.relays = []*relayAddress{newRelayAddress(a, c.MinPort, c.MaxPort)}
 	s.policy = newPolicy(nil, []Address{a}, []netip.Addr{at})

@@ -64,6 +64,8 @@ type Config struct {
 	// Realm of the long-term credentials ("ieum"), at most 32 characters.
 	Realm string
 	Quota Quota
+	// Streams bounds the clients that come by TCP and TLS (8,192).
+	Streams int
 	// Bandwidth is what an allocation may relay each way, in bytes a second with headers (16 MiB); -1 for no limit.
 	Bandwidth int
 	// CredentialLife is how long fresh credentials can be used to allocate (10 minutes).
@@ -101,6 +103,9 @@ func (c Config) withDefaults() Config {
 		c.Realm = defaultRealm
 	}
 	c.Quota = c.Quota.withDefaults()
+	if c.Streams <= 0 || c.Streams > maxStreams {
+		c.Streams = maxStreams
+	}
 	if c.Bandwidth == 0 {
 		c.Bandwidth = defaultBandwidth
 	}
@@ -269,7 +274,7 @@ func Start(c Config) (_ *Server, err error) {
 	s.self.init()
 	_, _ = rand.Read(s.nonceKey) // never fails
 	s.limiter.seed = mrand.Uint64()
-	s.streams.init()
+	s.streams.init(c.Streams)
 	for _, a := range addresses {
 		if err := a.probe(); err != nil {
 			return nil, blame("Addresses", err)

@@ -21,7 +21,7 @@ const (
 	frameLimit = 30 * time.Second
 	// writeLimit ends a client that does not read.
 	writeLimit = 10 * time.Second
-	// maxStreams bounds all connections, maxIdleStreams those of one address that have no allocation.
+	// maxStreams bounds all connections (see Config.Streams), maxIdleStreams those of one address that have no allocation.
 	maxStreams     = 8192
 	maxIdleStreams = 64
 	streamBuffer   = 4096
@@ -36,13 +36,15 @@ var errFraming = errors.New("neither STUN nor ChannelData")
 
 // streamSet holds the connections.
 type streamSet struct {
+	most   int // static
 	mu     sync.Mutex
 	open   map[*stream]struct{} // guarded by mu
 	idle   map[netip.Prefix]int // guarded by mu: connections without allocation by source; has no zeros
 	closed bool                 // guarded by mu
 }
 
-func (t *streamSet) init() {
+func (t *streamSet) init(most int) {
+	t.most = most
 	t.open, t.idle = map[*stream]struct{}{}, map[netip.Prefix]int{}
 }
 
@@ -50,7 +52,7 @@ func (t *streamSet) init() {
 func (t *streamSet) add(c *stream, begin func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.open) >= maxStreams || t.idle[c.source] >= maxIdleStreams {
+	if t.closed || len(t.open) >= t.most || t.idle[c.source] >= maxIdleStreams {
 		return false
 	}
 	t.open[c] = struct{}{}

@@ -22,7 +22,7 @@ import (
 func pipe(t *testing.T) (*Server, *stream, net.Conn) {
 	t.Helper()
 	s := &Server{}
-	s.streams.init()
+	s.streams.init(maxStreams)
 	near, far := net.Pipe()
 	c := newStream(s, nil, near)
 	if !s.streams.add(c, func() {}) {
@@ -280,7 +280,7 @@ func TestWaitingMessagesShareAWriteButNotARecord(t *testing.T) {
 		"tls": {func(r *recorded) net.Conn { return secured{r} }, slices.Collect(slices.Chunk(all, len(bindingRequest)))},
 	} {
 		s := &Server{}
-		s.streams.init()
+		s.streams.init(maxStreams)
 		out := &recorded{full: make(chan struct{}), size: len(all)}
 		st := newStream(s, nil, c.conn(out))
 		for range messages {
@@ -316,7 +316,7 @@ func (secured) ConnectionState() tls.ConnectionState { return tls.ConnectionStat
 
 func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	set := &streamSet{}
-	set.init()
+	set.init(maxStreams)
 	add := func(c *stream) bool { return set.add(c, func() {}) }
 	from := func(addr string) *stream { return &stream{source: sourceOf(netip.MustParseAddr(addr))} }
 	var first *stream
@@ -371,7 +371,7 @@ func FuzzStream(f *testing.F) {
 	f.Add([]byte{0x40, 0, 0xff, 0xff, 1, 2, 3}, uint8(3))
 	f.Fuzz(func(t *testing.T, stream []byte, piece uint8) {
 		s := &Server{}
-		s.streams.init()
+		s.streams.init(maxStreams)
 		in := &scripted{rest: stream, piece: int(piece)%64 + 1}
 		messages, err := readAll(newStream(s, nil, in))
 		if err == nil {

@@ -30,6 +30,7 @@ var (
 	errLongCandidates = errors.New("message with candidates too long")
 	errWaiting        = errors.New("too much of the sender waits for the target")
 	errFull           = errors.New("too much waits for the target")
+	errServerFull     = errors.New("server full, and nothing resumed")
 	errGone           = errors.New("session is gone")
 	errInRoom         = errors.New("in another room")
 	errUnknownOp      = errors.New("unknown eventOp")
@@ -84,6 +85,7 @@ var outcomes = []struct {
 	{errGone, protocol.NotRegistered, "The session is gone.", "Register again."},
 	{ErrTaken, protocol.InUse, "The user id is in use.", "Choose another id, or take it over with forced and a proof that it is yours: a user token, or its resume secret."},
 	{ErrSeats, protocol.OverLimit, "The license is full.", "Wait until somebody leaves, or raise maxUser."},
+	{errServerFull, protocol.OverLimit, "The server is full.", "Try again later."},
 	{errInRoom, protocol.AlreadyIn, "You are in another room.", "Leave it first."},
 	{errUnknownOp, protocol.UnknownOp, "Unknown eventOp.", "docs/protocol.md lists the operations."},
 	{errNotOffered, protocol.NotOffered, "This server has no media server.", "Use publishP2P."},

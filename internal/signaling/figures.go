@@ -82,6 +82,7 @@ var loginReasons = []loginReason{
 	{"gone", errGone},
 	{"in_use", ErrTaken},
 	{"full", ErrSeats},
+	{"server_full", errServerFull},
 	{other, nil},
 }
 

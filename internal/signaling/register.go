@@ -58,8 +58,11 @@ func (r *request) register() error {
 			q.Name = u.Name
 		}
 	}
+	anew := q.Resume == "" || bool(q.Forced)
 	switch {
-	case q.Resume == "" || bool(q.Forced):
+	case r.c.conn.Peer().Reserve && (anew || p == nil):
+		return errServerFull // its place is for those who resume
+	case anew:
 		return r.open(q, grant, p)
 	case p == nil:
 		return errGone

@@ -10,7 +10,8 @@ import (
 
 // GateConfig bounds what may be connected. The zero value of a number means its default, a negative one no limit.
 type GateConfig struct {
-	// Strangers are connections of one Source whose user is not known yet, default 50.
+	// Strangers are connections of one Source whose user is not known yet, default 50; those of a site with many sources may be four
+	// times that.
 	Strangers int
 	// Connections are all of them, default 50,000. Clients that say that they resume find room for an eighth more: what is shed under
 	// load is new, never a session that goes on.
@@ -24,7 +25,7 @@ type Gate struct {
 
 	mu       sync.Mutex // guards what follows
 	open     int
-	bySource map[netip.Prefix]int
+	bySource map[netip.Prefix]int // strangers of each source, and of each IPv6 site; has no zeros
 
 	crowded, full atomic.Uint64
 }
@@ -49,31 +50,57 @@ func NewGate(c GateConfig) *Gate {
 // Connections is the most that may be connected, but for those that resume; negative: there is no limit.
 func (g *Gate) Connections() int { return g.connections }
 
-// Enter counts a connection of a stranger. A status other than 0 is the HTTP answer that refuses it: it is not counted then.
-func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int) {
+// Enter counts a connection of a stranger. A status other than 0 is the HTTP answer that refuses it: it is not counted then. reserve
+// tells that it got a place that is kept for those who resume.
+func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int, reserve bool) {
 	if g == nil {
-		return 0
+		return 0, false
 	}
 	source := Source(addr)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	room := g.connections
-	if resumes {
-		room += room/8 + 1
+	if g.connections > 0 && g.open >= g.connections {
+		if reserve = true; !resumes || g.open >= g.connections+g.connections/8+1 {
+			g.full.Add(1)
+			return http.StatusServiceUnavailable, false
+		}
 	}
-	if g.connections > 0 && g.open >= room {
-		g.full.Add(1)
-		return http.StatusServiceUnavailable
-	}
-	if g.strangers > 0 && source.IsValid() && g.bySource[source] >= g.strangers {
+	if g.crowds(source, reserve) {
 		g.crowded.Add(1)
-		return http.StatusTooManyRequests
+		return http.StatusTooManyRequests, false
 	}
 	g.open++
-	if source.IsValid() {
-		g.bySource[source]++
+	g.count(source, 1)
+	return 0, reserve
+}
+
+// crowds tells whether a source, or the site it is in, has as many strangers as it may. In the reserve it may have few: everybody can say
+// that it resumes, and only its login shows whether that is so.
+func (g *Gate) crowds(source netip.Prefix, reserve bool) bool {
+	if g.strangers <= 0 || !source.IsValid() {
+		return false
 	}
-	return 0
+	most := g.strangers
+	if reserve {
+		most = most/8 + 1
+	}
+	return g.bySource[source] >= most || g.bySource[siteOf(source)] >= most*sourcesOfSite
+}
+
+// count adds n strangers of a source, or takes them away.
+func (g *Gate) count(source netip.Prefix, n int) {
+	add := func(p netip.Prefix) {
+		if g.bySource[p] += n; g.bySource[p] <= 0 {
+			delete(g.bySource, p)
+		}
+	}
+	if !source.IsValid() {
+		return
+	}
+	add(source)
+	if site := siteOf(source); site != source {
+		add(site)
+	}
 }
 
 // Know says that one stranger of the address is a user now.
@@ -83,13 +110,7 @@ func (g *Gate) Know(addr netip.Addr) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.know(Source(addr))
-}
-
-func (g *Gate) know(source netip.Prefix) {
-	if g.bySource[source]--; g.bySource[source] <= 0 {
-		delete(g.bySource, source)
-	}
+	g.count(Source(addr), -1)
 }
 
 // Leave says that a connection has ended; stranger: its user never became known.
@@ -101,7 +122,7 @@ func (g *Gate) Leave(addr netip.Addr, stranger bool) {
 	defer g.mu.Unlock()
 	g.open--
 	if stranger {
-		g.know(Source(addr))
+		g.count(Source(addr), -1)
 	}
 }
 
@@ -119,13 +140,30 @@ func Source(a netip.Addr) netip.Prefix {
 	return p
 }
 
+// siteOf is what one party may have many sources in: the /48 of an IPv6 source, which is what a site is given (RFC 6177). An IPv4
+// address is its own site.
+func siteOf(source netip.Prefix) netip.Prefix {
+	if source.Addr().Is4() {
+		return source
+	}
+	p, _ := source.Addr().Prefix(48)
+	return p
+}
+
+// Open is how many are connected.
+func (g *Gate) Open() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open
+}
+
 // Stats counts.
 func (g *Gate) Stats() GateStats {
 	return GateStats{Strangers: g.crowded.Load(), Connections: g.full.Load()}
 }
 
-// Resumes tells whether an upgrade announces that a session goes on: /signal?resume. Nobody gains anything by a lie but a place in
-// an overload, and the login's limits are the same.
+// Resumes tells whether an upgrade announces that a session goes on: /signal?resume. Who lies gets a place in the reserve of a full
+// server until its login shows it (see Peer.Reserve).
 func Resumes(r *http.Request) bool { return r.URL.Query().Has("resume") }
 
 // refuse is the answer to whom the gate does not let in.

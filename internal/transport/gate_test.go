@@ -12,7 +12,7 @@ func TestStrangersOfOneAddressAreFew(t *testing.T) {
 	g := NewGate(GateConfig{Strangers: 3, Connections: -1})
 	enter := func(addr string, want int) {
 		t.Helper()
-		if got := g.Enter(netip.MustParseAddr(addr), false); got != want {
+		if got, _ := g.Enter(netip.MustParseAddr(addr), false); got != want {
 			t.Errorf("%s: %d, want %d", addr, got, want)
 		}
 	}
@@ -57,19 +57,66 @@ func TestAFullGateLetsInWhoResumes(t *testing.T) {
 	for range 16 {
 		g.Enter(a, false)
 	}
-	if got := g.Enter(a, false); got != 503 {
+	if got, _ := g.Enter(a, false); got != 503 {
 		t.Errorf("a new one: %d", got)
 	}
 	for range 3 {
-		if got := g.Enter(a, true); got != 0 {
+		if got, _ := g.Enter(a, true); got != 0 {
 			t.Errorf("one that resumes: %d", got)
 		}
 	}
-	if got := g.Enter(a, true); got != 503 {
+	if got, _ := g.Enter(a, true); got != 503 {
 		t.Errorf("without any end: %d", got)
 	}
 	if s := g.Stats(); s.Connections != 2 {
 		t.Errorf("%+v", s)
+	}
+}
+
+func TestStrangersOfOneSiteAreFew(t *testing.T) {
+	g := NewGate(GateConfig{Strangers: 3, Connections: -1})
+	in := 0
+	for i := range 1000 {
+		if status, _ := g.Enter(netip.MustParseAddr(fmt.Sprintf("2001:db8:7:%x::1", i)), false); status == 0 {
+			in++
+		}
+	}
+	if in != 3*sourcesOfSite {
+		t.Errorf("%d strangers of a /48", in)
+	}
+	for _, addr := range []string{"2001:db8:8::1", "2001:db8::1", "192.0.2.1"} {
+		if status, _ := g.Enter(netip.MustParseAddr(addr), false); status != 0 {
+			t.Errorf("%s: %d", addr, status)
+		}
+	}
+}
+
+// A place in the reserve is marked as such, and one address cannot take all of them by saying that it resumes.
+func TestTheReserveIsForThoseWhoResume(t *testing.T) {
+	g := NewGate(GateConfig{Connections: 800, Strangers: 16})
+	for i := range 800 {
+		if _, reserve := g.Enter(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), true); reserve {
+			t.Fatal("the reserve was used before it was needed")
+		}
+	}
+	liar, in := netip.MustParseAddr("192.0.2.1"), 0
+	for range 100 {
+		if status, reserve := g.Enter(liar, true); status == 0 {
+			in++
+			if !reserve {
+				t.Error("the place is not marked")
+			}
+		}
+	}
+	if in != 16/8+1 {
+		t.Errorf("one address took %d places of the reserve", in)
+	}
+	g.Know(liar) // one was genuine
+	if status, _ := g.Enter(liar, true); status != 0 {
+		t.Errorf("the next: %d", status)
+	}
+	if status, reserve := g.Enter(netip.MustParseAddr("192.0.2.2"), true); status != 0 || !reserve {
+		t.Errorf("another: %d", status)
 	}
 }
 

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"cmp"
-	"container/list"
 	"crypto/tls"
 	"errors"
 	"log/slog"
@@ -25,13 +24,20 @@ type SwitchConfig struct {
 	Timeout      time.Duration // for the first bytes with the handshake, and again for the first bytes inside TLS; default 10 s
 	MaxDeciding  int           // connections not yet decided on, default 4,096
 	MaxOfAddress int           // of which from one IPv4 address or one /64, default 512; loopback, where proxies live, is exempt
-	Log          *slog.Logger
+	// HTTP bounds the connections that are handed to the HTTP server; nil: with its defaults.
+	HTTP *HTTPConns
+	// Exempt are proxies with everybody behind them, of which only the limits in all count.
+	Exempt []netip.Prefix
+	Log    *slog.Logger
 }
 
 func (c *SwitchConfig) defaults() {
 	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
 	c.MaxDeciding = cmp.Or(c.MaxDeciding, 4096)
 	c.MaxOfAddress = cmp.Or(c.MaxOfAddress, 512)
+	if c.HTTP == nil {
+		c.HTTP = NewHTTPConns(HTTPLimits{Exempt: c.Exempt})
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -68,10 +74,10 @@ type Switch struct {
 	turns  chan struct{}  // one for each handshake that computes
 	quiet  sync.WaitGroup // the accepting goroutine, and one for each connection that is being decided on
 
-	mu       sync.Mutex
-	closed   bool
-	deciding list.List            // of *undecided, oldest first
-	sources  map[netip.Prefix]int // how many of them by source; has no zeros
+	deciding *crowd
+
+	mu     sync.Mutex
+	closed bool
 
 	counters struct{ http, turn, failed, slow, shed atomic.Uint64 }
 }
@@ -86,17 +92,16 @@ type SwitchStats struct {
 	Shed     uint64 // broken off or not taken in because there were too many
 }
 
-type undecided struct {
-	conn   net.Conn
-	source netip.Prefix // invalid: not counted by source
-	since  time.Time
-	at     *list.Element // nil once it is out of the list
-}
-
 // NewSwitch takes over a listener and accepts from it until Close.
 func NewSwitch(l net.Listener, cfg SwitchConfig) *Switch {
 	cfg.defaults()
-	s := &Switch{cfg: cfg, listen: l, ready: make(chan net.Conn), quit: make(chan struct{}), turns: make(chan struct{}, shakingMost()), sources: map[netip.Prefix]int{}}
+	s := &Switch{
+		cfg: cfg, listen: l, ready: make(chan net.Conn), quit: make(chan struct{}), turns: make(chan struct{}, shakingMost()),
+	}
+	s.deciding = newCrowd(cfg.MaxDeciding, cfg.MaxOfAddress, 0, cfg.Exempt, slowAfter, func(e *entry) {
+		s.counters.shed.Add(1)
+		_ = e.conn.Close()
+	})
 	s.quiet.Go(s.accept)
 	return s
 }
@@ -123,10 +128,8 @@ func (s *Switch) Close() error {
 		return net.ErrClosed
 	}
 	s.closed = true
-	for e := s.deciding.Front(); e != nil; e = e.Next() {
-		_ = e.Value.(*undecided).conn.Close()
-	}
 	s.mu.Unlock()
+	s.deciding.clear()
 	close(s.quit)
 	err := s.listen.Close()
 	s.quiet.Wait()
@@ -135,9 +138,7 @@ func (s *Switch) Close() error {
 
 // Stats is a snapshot.
 func (s *Switch) Stats() SwitchStats {
-	s.mu.Lock()
-	n := s.deciding.Len()
-	s.mu.Unlock()
+	n, _ := s.deciding.count()
 	c := &s.counters
 	return SwitchStats{n, c.http.Load(), c.turn.Load(), c.failed.Load(), c.slow.Load(), c.shed.Load()}
 }
@@ -159,7 +160,11 @@ func (s *Switch) accept() {
 			faulty = true
 			s.cfg.Log.Warn("connections not accepted", "error", err)
 		}
-		// Out of descriptors, most likely: wait for some to come back.
+		// Out of descriptors, most likely: whoever waits in front of us is worth more than who has been served, and else we wait for
+		// some to come back.
+		if s.cfg.HTTP.conns.relieve() {
+			continue
+		}
 		pause := time.NewTimer(50 * time.Millisecond)
 		select {
 		case <-pause.C:
@@ -172,77 +177,25 @@ func (s *Switch) accept() {
 
 // take begins to decide on a connection, or closes it when there are too many.
 func (s *Switch) take(conn net.Conn) {
-	u := &undecided{conn: conn, source: limited(conn.RemoteAddr()), since: time.Now()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || !s.makeRoom(u) {
+	var e *entry
+	if !s.closed {
+		e = s.deciding.enter(conn, busyList)
+	}
+	if e == nil {
 		s.counters.shed.Add(1)
 		_ = conn.Close()
 		return
 	}
-	u.at = s.deciding.PushBack(u)
-	if u.source.IsValid() {
-		s.sources[u.source]++
-	}
-	s.quiet.Go(func() { s.decide(u) })
-}
-
-// makeRoom tells whether u may come in, which may cost the oldest its place. mu is held.
-func (s *Switch) makeRoom(u *undecided) bool {
-	var oldest *undecided
-	switch {
-	case u.source.IsValid() && s.sources[u.source] >= s.cfg.MaxOfAddress:
-		for e := s.deciding.Front(); oldest == nil; e = e.Next() { // there is one: the source has a count
-			if o := e.Value.(*undecided); o.source == u.source {
-				oldest = o
-			}
-		}
-	case s.deciding.Len() >= s.cfg.MaxDeciding:
-		oldest = s.deciding.Front().Value.(*undecided)
-	default:
-		return true
-	}
-	if u.since.Sub(oldest.since) < slowAfter {
-		return false
-	}
-	s.counters.shed.Add(1)
-	s.forget(oldest)
-	_ = oldest.conn.Close()
-	return true
-}
-
-// forget takes a connection off the list, unless that has been done. mu is held.
-func (s *Switch) forget(u *undecided) {
-	if u.at == nil {
-		return
-	}
-	s.deciding.Remove(u.at)
-	u.at = nil
-	if u.source.IsValid() {
-		if s.sources[u.source]--; s.sources[u.source] == 0 {
-			delete(s.sources, u.source)
-		}
-	}
-}
-
-// limited is the source of a connection that MaxOfAddress concerns; invalid: it does not.
-func limited(a net.Addr) netip.Prefix {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	return Source(tcp.AddrPort().Addr())
+	s.quiet.Go(func() { s.decide(e) })
 }
 
 // decide reads the first bytes and hands the connection to whom it belongs.
-func (s *Switch) decide(u *undecided) {
+func (s *Switch) decide(u *entry) {
 	conn, kind, err := s.identify(u.conn)
-	s.mu.Lock()
-	cut := u.at == nil || s.closed
-	s.forget(u)
-	s.mu.Unlock()
 	switch {
-	case cut:
+	case !s.deciding.leave(u):
 		_ = u.conn.Close()
 	case err != nil:
 		_ = u.conn.Close()

@@ -3,9 +3,25 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/http"
+	"time"
 )
+
+// NewHTTPServer makes an HTTP server with the limits that all of ours have: strangers reach them.
+func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 60 * time.Second,
+		IdleTimeout: 30 * time.Second, // more than clients that poll are silent for
+		// Go takes 4 KiB more than it is told.
+		MaxHeaderBytes: MaxHeader - 4<<10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 128 << 10},
+	}
+}
+
+// MaxHeader is how long a request's line and headers may be together, about.
+const MaxHeader = 16 << 10
 
 type tlsKey struct{}
 
@@ -19,6 +35,7 @@ func (s *Switch) Serve(srv *http.Server) error {
 		}
 		return ctx
 	}
+	s.cfg.HTTP.Watch(srv)
 	next := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if state, ok := r.Context().Value(tlsKey{}).(*tls.ConnectionState); ok && r.TLS == nil {
@@ -37,6 +54,7 @@ func (s *Switch) Serve(srv *http.Server) error {
 // WebSockets, do not follow; they are told.
 func sendToHTTPS(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Connection", "close")
+	w.Header().Set("Cache-Control", "no-store") // it answers the port, not the address
 	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Host != "" && r.Header.Get("Upgrade") == "" {
 		http.Redirect(w, r, "https://"+r.Host+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 		return

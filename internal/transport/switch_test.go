@@ -408,8 +408,8 @@ func TestSlowConnectionsAreCut(t *testing.T) {
 					t.Errorf("cut after %v, want %v", took, c.limit)
 				}
 				time.Sleep(time.Minute) // what drips comes to an end, too
-				if st := s.Stats(); st.Slow != 1 || st.Deciding != 0 || len(s.sources) != 0 {
-					t.Errorf("%+v, %v", st, s.sources)
+				if st := s.Stats(); st.Slow != 1 || st.Deciding != 0 || len(s.deciding.sources) != 0 {
+					t.Errorf("%+v, %v", st, s.deciding.sources)
 				}
 				_ = s.Close()
 			})
@@ -498,8 +498,8 @@ func TestUndecidedConnectionsAreBounded(t *testing.T) {
 				t.Error("still open after Close")
 			}
 		}
-		if st := s.Stats(); st.Deciding != 0 || len(s.sources) != 0 {
-			t.Errorf("left: %+v, %v", st, s.sources)
+		if st := s.Stats(); st.Deciding != 0 || len(s.deciding.sources) != 0 || len(s.deciding.sites) != 0 {
+			t.Errorf("left: %+v, %v", st, s.deciding.sources)
 		}
 	})
 }

@@ -41,7 +41,9 @@ type Peer struct {
 	Origin string // of the page that opened it; empty: not a browser
 	Host   string // as the client named us, with port if it did
 	TLS    bool
-	Hello  bool // its first message came with the request: until there is another one nobody knows that it has seen an answer
+	// Reserve: the server is full, and it was let in because it said that it resumes. Whoever logs in otherwise has no place.
+	Reserve bool
+	Hello   bool // its first message came with the request: until there is another one nobody knows that it has seen an answer
 }
 
 // Reply answers one message: the connection itself, or the acknowledgement of a carrier that has them.

@@ -111,7 +111,9 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 		refusal = http.StatusBadRequest
 	}
 	if refusal != 0 {
-		w.Header().Set("Upgrade", "websocket")
+		if r.ProtoMajor == 1 { // HTTP/2 has no such field (RFC 9113, section 8.2.2)
+			w.Header().Set("Upgrade", "websocket")
+		}
 		w.Header().Set("Sec-WebSocket-Version", "13")
 		http.Error(w, "This address speaks WebSocket.", refusal)
 		return false
@@ -123,10 +125,12 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 	}
 	peer := PeerOf(r, origin, s.cfg.TrustedProxies)
 	peer.Hello = hello != nil
-	if status := s.cfg.Gate.Enter(peer.Addr.Addr(), Resumes(r)); status != 0 {
+	status, reserve := s.cfg.Gate.Enter(peer.Addr.Addr(), Resumes(r))
+	if status != 0 {
 		refuse(w, status)
 		return false
 	}
+	peer.Reserve = reserve
 	if !s.hijack(hj, peer, accepted, hello, accept) {
 		s.cfg.Gate.Leave(peer.Addr.Addr(), true)
 		return false

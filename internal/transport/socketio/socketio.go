@@ -187,7 +187,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (f
 		origin = ownOrigin(r) // browsers name the origin in a same-origin GET only this way
 	}
 	peer := transport.PeerOf(r, origin, s.cfg.Conn.TrustedProxies)
-	switch s.cfg.Conn.Gate.Enter(peer.Addr.Addr(), transport.Resumes(r)) {
+	status, reserve := s.cfg.Conn.Gate.Enter(peer.Addr.Addr(), transport.Resumes(r))
+	peer.Reserve = reserve
+	switch status {
 	case http.StatusTooManyRequests:
 		return faultCrowded, false
 	case http.StatusServiceUnavailable:

@@ -1,0 +1,151 @@
+package transport
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// addressed is a connection of which only the address matters.
+type addressed struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (a addressed) RemoteAddr() net.Addr { return a.addr }
+
+func somebody(addr string) net.Conn {
+	return addressed{addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 1))}
+}
+
+// check compares what a crowd counts with what is in its lists, and both with its bounds.
+func (k *crowd) check(t *testing.T) {
+	t.Helper()
+	n, spare, sites := map[netip.Prefix]int{}, map[netip.Prefix]int{}, map[netip.Prefix]int{}
+	for state := range k.all {
+		for at := k.all[state].Front(); at != nil; at = at.Next() {
+			e := at.Value.(*entry)
+			if e.state != state || e.gone || e.excused != 0 {
+				t.Fatalf("in the list of state %d: %+v", state, e)
+			}
+			if e.source.IsValid() {
+				n[e.source]++
+				spare[e.source] += state
+				sites[siteOf(e.source)]++
+			}
+		}
+	}
+	if len(n) != len(k.sources) || len(sites) != len(k.sites) {
+		t.Fatalf("%d sources and %d sites are counted, %d and %d are there", len(k.sources), len(k.sites), len(n), len(sites))
+	}
+	for source, c := range k.sources {
+		if c.n != n[source] || c.spare != spare[source] {
+			t.Fatalf("%s: %+v, there are %d and %d", source, c, n[source], spare[source])
+		}
+	}
+	greatest, sized := 0, 0
+	for site, h := range k.sites {
+		if _, ok := k.bySize[h.n][h]; !ok || h.n != sites[site] || h.own[0].Len()+h.own[1].Len() != h.n {
+			t.Fatalf("%s: %d, there are %d", site, h.n, sites[site])
+		}
+		greatest = max(greatest, h.n)
+	}
+	for _, set := range k.bySize {
+		sized += len(set)
+	}
+	if k.largest != greatest || sized != len(k.sites) {
+		t.Fatalf("the greatest has %d and not %d, %d of %d are sorted", greatest, k.largest, sized, len(k.sites))
+	}
+}
+
+// Whatever happens in whatever order, the counts are right, and no bound is passed by those who were let in.
+func TestCrowdCountsRightWhateverHappens(t *testing.T) {
+	for seed := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			var departed []*entry
+			k := newCrowd(20, 5, 2, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, slowAfter, func(e *entry) { departed = append(departed, e) })
+			var in []*entry // known to be connected, excused or not
+			for range 400 {
+				time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
+				switch pick := r.IntN(6); {
+				case pick < 2 || len(in) == 0:
+					addr := fmt.Sprintf([]string{"192.0.2.%d", "2001:db8:0:%x::1", "2001:db8:1:0::%x", "127.0.0.%d", "10.0.0.%d"}[r.IntN(5)], 1+r.IntN(6))
+					busy, spare := k.count()
+					if e := k.enter(somebody(addr), r.IntN(2)); e != nil {
+						in = append(in, e)
+					}
+					if after, more := k.count(); after+more > max(20, busy+spare) {
+						t.Fatalf("%d came in where 20 may be", after+more)
+					}
+				case pick == 2:
+					k.turn(in[r.IntN(len(in))], r.IntN(2))
+				case pick == 3:
+					e := in[r.IntN(len(in))]
+					if e.excused < 2 {
+						k.excuse(e)
+					}
+				case pick == 4:
+					if e := in[r.IntN(len(in))]; e.excused > 0 {
+						k.resume(e)
+					}
+				default:
+					i := r.IntN(len(in))
+					k.leave(in[i])
+					for in[i].excused > 0 { // a request over HTTP/2 may outlive its connection
+						k.resume(in[i])
+					}
+					in = append(in[:i], in[i+1:]...)
+				}
+				k.check(t)
+			}
+			for _, e := range in {
+				k.leave(e)
+				for e.excused > 0 {
+					k.resume(e)
+				}
+			}
+			k.check(t)
+			if busy, spare := k.count(); busy+spare != 0 || len(k.sources)+len(k.sites) != 0 {
+				t.Errorf("nobody is there, and %d are counted of %d sources", busy+spare, len(k.sources))
+			}
+			seen := map[*entry]bool{}
+			for _, e := range departed {
+				if seen[e] {
+					t.Error("one had to make room twice")
+				}
+				seen[e] = true
+			}
+		})
+	}
+}
+
+// However many one site has open, and whatever it does with them, who has fewer finds room at once.
+func TestACrowdHasRoomForWhoHasFewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCrowd(40, 8, 4, nil, slowAfter, func(*entry) {})
+		for i := range 1000 {
+			k.enter(somebody(fmt.Sprintf("2001:db8:0:%x::1", i)), busyList)
+			k.enter(somebody("192.0.2.1"), busyList)
+		}
+		for i := range 30 {
+			if k.enter(somebody(fmt.Sprintf("198.51.100.%d", i)), busyList) == nil {
+				t.Fatalf("the %dth of as many addresses is kept out by two sites", i+1)
+			}
+		}
+		k.check(t)
+	})
+}
+
+func TestDescriptorsThatHaveRunOutAreTakenFromIdleConnections(t *testing.T) {
+	var departed []*entry
+	k := newCrowd(40, 8, 4, nil, slowAfter, func(e *entry) { departed = append(departed, e) })
+	busy, idle := k.enter(somebody("192.0.2.1"), busyList), k.enter(somebody("127.0.0.1"), spareList)
+	if !k.relieve() || k.relieve() || len(departed) != 1 || departed[0] != idle || !k.leave(busy) || k.leave(idle) {
+		t.Errorf("%v had to make room", departed)
+	}
+}
