@@ -17,7 +17,8 @@ esbuild() {
         --sourcemap=linked --sources-content=true --log-level=warning --tsconfig=sdk/tsconfig.json
 }
 esbuild sdk/src/script.ts --format=iife --outfile="$work/knowledgetalk.min.js"
-esbuild sdk/src/index.ts --format=esm --outfile="$work/knowledgetalk.mjs"
+esbuild sdk/src/index.ts --format=esm '--external:*/knowledgetalk.polling.mjs' --outfile="$work/knowledgetalk.mjs"
+esbuild sdk/src/knowledgetalk.polling.mts --format=esm --outfile="$work/knowledgetalk.polling.mjs"
 esbuild sdk/src/socketio.ts --format=iife --outfile="$work/socket.io.min.js"
 cp sdk/types/knowledgetalk.d.ts "$work/"
 mv "$work"/* "$out/"

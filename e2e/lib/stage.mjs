@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { Chromium } from './chromium.mjs';
 import { Process } from './process.mjs';
-import { Proxy } from './proxy.mjs';
+import { HttpProxy, Proxy } from './proxy.mjs';
 import { Server } from './server.mjs';
 import { ROOT, folder } from './work.mjs';
 
@@ -18,11 +18,12 @@ export class Stage {
 
   /**
    * @param {string} name of the folder that keeps logs and pictures
-   * @param {{proxy?: boolean, keepData?: boolean, args?: string[]}} o
-   *   proxy: the browser reaches the server through one that can be cut; keepData: the server has a folder, stage.data, that outlasts its
+   * @param {{proxy?: boolean, site?: string, keepData?: boolean, args?: string[]}} o
+   *   proxy: the browser reaches the server through one that can be cut; site: through that of a site, which has it under this path
+   *   (stage.origin is then its address there); keepData: the server has a folder, stage.data, that outlasts its
    *   restart; args: more flags for the server
    */
-  static async up(name, { proxy = false, keepData = false, args = [] } = {}) {
+  static async up(name, { proxy = false, site, keepData = false, args = [] } = {}) {
     const s = new Stage();
     s.dir = folder(name);
     try {
@@ -35,6 +36,11 @@ export class Stage {
         s.proxy = await Proxy.listen(s.server.host);
         s.onEnd(() => s.proxy.close());
         s.origin = s.proxy.origin;
+      }
+      if (site !== undefined) {
+        s.proxy = await HttpProxy.listen(s.server.host, site);
+        s.onEnd(() => s.proxy.close());
+        s.origin = s.proxy.base;
       }
       s.pages = await servePages({ dir: s.dir, origin: s.origin, license: s.license });
       s.onEnd(() => s.pages.process.stop());

@@ -3,25 +3,10 @@ import type { Result } from '../types/knowledgetalk';
 /** A failure as public methods return it: code for programs, sentence and hint for people. */
 export type Failure = Result & { message: string };
 
-/** What the codes mean when the server gave no sentence of its own: [message, hint]. */
+/** Codes that the SDK makes itself, as [message, hint]. All others come from the server, with its sentences. */
 const texts: Record<string, [string, string?]> = {
-  '400': ['The request was not understood.', 'SDK and server may be of different versions: load the SDK from the server it talks to.'],
-  '401': ['The license was refused.', 'Check cpCode and authKey, their order in init(cpCode, authKey), and the end date of the license.'],
-  '403': ['No such user in this room.', 'Both users must be in the same room.'],
-  '404': ['The server does not know this operation.', 'Load the SDK from the server it talks to.'],
-  '405': ['This server does not offer that.', 'Calls go from browser to browser here: use publishP2P.'],
-  '409': ['This user id is in use.', 'Choose another id, or leave it out to get one.'],
   '410': ['Not registered.', 'Call init() first and wait for its result.'],
-  '413': ['Not allowed.', "Check that the license allows this page's origin."],
-  '421': ['A parameter is missing.'],
-  '422': ['A parameter is not valid.'],
   '429': ['Too many requests.', 'Wait a little before trying again.'],
-  '440': ['Someone else is sharing.', 'Wait until they stop.'],
-  '441': ['There is no such room.', 'Check the room id; a room ends when its last member leaves.'],
-  '442': ['Already in a room.', 'Call leaveRoom() before joining another room.'],
-  '443': ['A room with this id exists.', 'Join it, or choose another id.'],
-  '444': ['The room is full.', 'Raise the capacity given to createRoom, or use another room.'],
-  '445': ['A limit is reached.', 'The license has no seat left.'],
   '500': ['The server failed.', 'Try again; the log of the server says more.'],
   '504': ['No answer from the server in time.', 'Check the network and that the server runs.'],
 };
@@ -41,8 +26,8 @@ export const invalid = (name: string, what: string): Failure => failure('422', `
 /** The server was never reached within the limit. */
 export function unreachable(origin: string): Failure {
   return failure('504', `No answer from ${origin || 'the server'}.`,
-    'Check that the server runs and that this page may reach it: open its address in the browser once '
-    + '(a self-signed certificate must be accepted there), and look for a firewall or a blocked WebSocket.');
+    'Check that the server runs and that its address is right (the option `server` sets it). Open it in the browser once: '
+    + 'a self-signed certificate must be accepted there, and a firewall shows.');
 }
 
 export const insecureHint = 'Browsers give camera and microphone only to pages on https or localhost: open this page that way.';
@@ -55,6 +40,7 @@ const reasons = {
   self: ['The target is the caller itself.', 'Give the id of another member.'],
   'bad-type': ["The type is neither 'cam' nor 'screen'.", "Call publishP2P(target, 'cam', stream)."],
   'bad-stream': ['The stream is no MediaStream with a live track.', 'Pass what getUserMedia or getDisplayMedia resolved with.'],
+  'no-webrtc': ['There is no WebRTC here.', 'Publish from a page in a browser that has RTCPeerConnection: some block it, and Node and workers have none.'],
   'no-answer': ['The target does not answer.', 'Its page may be frozen or its network down; publish again when it is back.'],
   'ice-failed': ['No candidate pair works.', 'Neither a direct nor a relayed path was found: check that the relay is reachable (UDP and TCP) from both.'],
   broken: ['The connection could not be set up.', 'The browser refused a description; its console says more.'],

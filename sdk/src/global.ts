@@ -5,23 +5,51 @@ const page = (): (Window & typeof globalThis) | undefined => (typeof window === 
 let script = '';
 
 /** Notes where the SDK's script came from. Called while the script runs: `document.currentScript` is null afterwards. */
-export function noteScript(url?: string): void {
+export function noteScript(): void {
   const current = typeof document === 'undefined' ? null : document.currentScript;
-  script = url || (current && 'src' in current ? current.src : '') || script;
+  script = current && 'src' in current ? current.src : '';
 }
 
-/** Origin of the server: the one given, else the script's, else the page's. '' when there is none. */
-export function serverOrigin(given?: string): string {
-  for (const url of [given, script, page()?.location.href]) {
-    if (!url) continue;
-    try {
-      const { protocol, host } = new URL(url);
-      if (protocol === 'https:' || protocol === 'http:') return `${protocol}//${host}`;
-    } catch {
-      // Not an address: try the next source.
-    }
+/** Loads the file that polls; the module's own bundler may have renamed it. */
+let polling: (() => Promise<unknown>) | undefined;
+
+/**
+ * Notes where the SDK's module came from, and how it loads the file that polls. Under another name than our own it is part of a bundle, whose
+ * address says nothing.
+ */
+export function noteModule(url: unknown, load: () => Promise<unknown>): void {
+  script = /\/knowledgetalk\.mjs(?:[?#]|$)/.test(`${url}`) ? `${url}` : '';
+  polling = load;
+}
+
+/** What ends the address of a script that a server of ours hands out; the server may be under a path of another site. */
+const SERVED = /\/(?:knowledgetalk|socket\.io\/socket\.io)\.[^/]*$/;
+/** Where copies of the npm package are: in a development server, or a public archive of packages. */
+const PACKED = '/@ieum-rtc/sdk';
+
+/**
+ * Address of the server, without a slash at its end: the one given, else where the script came from. A script of another name may be a copy
+ * or stand behind a proxy: then it tells the host. '' for a given one that is not http(s); undefined when nothing tells.
+ */
+export function serverBase(given?: unknown): string | undefined {
+  const named = given !== undefined && given !== null && given !== '';
+  try {
+    const { protocol, origin, pathname } = new URL(named ? `${given}` : script);
+    if (!/^https?:$/.test(protocol)) return named ? '' : undefined;
+    if (named) return origin + pathname.replace(/\/+$/, '');
+    if (pathname.includes(PACKED)) return undefined;
+    return origin + (SERVED.test(pathname) ? pathname.replace(SERVED, '') : '');
+  } catch {
+    return named ? '' : undefined;
   }
-  return '';
+}
+
+/** Loads the file that polls: from where the script came from, which the page's policy lets in; a copy of the script alone has it at the server. */
+export async function loadPolling<T>(base: string): Promise<T> {
+  const from = (folder: string) => import(`${folder}knowledgetalk.polling.mjs`);
+  if (polling) return (await polling()) as T;
+  const folder = /^https?:/.test(script) ? script.replace(/[?#].*/, '').replace(/[^/]*$/, '') : '';
+  return (await (folder ? from(folder).catch(() => from(`${base}/`)) : from(`${base}/`))) as T;
 }
 
 /** The page's address without its fragment, which changes without a reload. */
@@ -123,8 +151,7 @@ export function watchPage(events: PageEvents): () => void {
   };
 }
 
-/** Makes a name known to the page's other scripts. */
+/** Makes a name known to other scripts, in a page or a worker. */
 export function expose(name: string, value: unknown): void {
-  const target = page();
-  if (target) Object.assign(target, { [name]: value });
+  Object.assign(globalThis, { [name]: value });
 }

@@ -1,8 +1,8 @@
-/** Entry of knowledgetalk.mjs. */
-import { noteScript } from './global';
+/** Entry of knowledgetalk.mjs, and of the package's CommonJS. */
+import { noteModule } from './global';
 import { Knowledgetalk } from './knowledgetalk';
 
-noteScript(import.meta.url);
+noteModule(import.meta.url, () => import('./knowledgetalk.polling.mjs'));
 
 export { Knowledgetalk, Knowledgetalk as KnowledgeTalk };
 export default Knowledgetalk;

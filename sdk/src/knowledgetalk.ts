@@ -1,7 +1,7 @@
 /** The facade: the documented methods, each handed on to the part that does it. No logic here. */
 import type * as api from '../types/knowledgetalk';
 import { Backlog, Emitter } from './events';
-import { serverOrigin } from './global';
+import { serverBase } from './global';
 import { Feeds } from './media/feeds';
 import { Sharing } from './media/sharing';
 import { Streams } from './media/streams';
@@ -28,7 +28,7 @@ export class Knowledgetalk extends EventTarget {
     super();
     const standby = options?.standby !== false;
     const warmPeers = wholeNumber(options?.warmPeers) ?? WARM_PEERS;
-    const session = new Session(serverOrigin(options?.server), {
+    const session = new Session(serverBase(options?.server), {
       presence: (event) => this.presence(event),
       signal: (from, signal) => peers.handleSignal(from, signal),
       subscribe: (from, type) => feeds.handleWish(from, type),

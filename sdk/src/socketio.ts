@@ -2,11 +2,11 @@
  * Entry of socket.io.min.js: `io()` for pages that speak the raw protocol. A small Socket.IO client (protocol 5 over Engine.IO 4), by
  * WebSocket alone, without binary data. It works with other Socket.IO servers of version 3 and later too.
  */
-import { expose, noteScript, serverOrigin } from './global';
+import { expose, noteScript, pageAddress, serverBase } from './global';
 import type { WebSocketLike } from './signaling/connection';
 
 export interface Options {
-  /** Default '/socket.io/'. */
+  /** Default '/socket.io/', on the server of this script under the path that the script has there. */
   path?: string;
   /** Added to the address of the connection. */
   query?: Record<string, string>;
@@ -337,12 +337,15 @@ export class Socket {
 
 /**
  * Connects to a server: the one given (`https://host`, `//host`, `host:port`, `/namespace` of the default one), or the one that this
- * script came from. Every call makes a connection of its own.
+ * script came from, under whatever path. Every call makes a connection of its own.
  */
 export function io(url?: string | Options, options?: Options, create?: (url: string) => WebSocketLike): Socket {
   if (typeof url === 'object') return io(undefined, url, create);
-  const base = serverOrigin();
+  const base = serverBase() ?? pageAddress();
   const given = url ?? '/';
+  if (base && /^\/(?!\/)/.test(given)) {
+    options = { path: `${serverBase() ? new URL(base).pathname : ''}/socket.io`, ...options };
+  }
   // Like other clients: 'host:port' is a host. It would be read as a scheme, or as a path.
   const full = /^(https?:|wss?:|\/)/.test(given) ? given : `${base.startsWith('http:') ? 'http' : 'https'}://${given}`;
   return new Socket(new URL(full.replace(/^ws/, 'http'), base || undefined), options, create);

@@ -1,12 +1,13 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { Connection, LIMIT, type Hooks, type Verdict } from '../src/signaling/connection';
+import { BETTER, Connection, LIMIT, type Hooks, type Verdict } from '../src/signaling/connection';
+import type { Carrier } from '../src/signaling/fallback';
 import { FakeSocket, settled } from './browser';
 
 let verdict: Verdict;
 let heard: string[];
 let connection: Connection;
 
-function make(hooks: Partial<Hooks> = {}): Connection {
+function make(hooks: Partial<Hooks> = {}, fallback?: () => Promise<Carrier | null>): Connection {
   return new Connection('ws://server/signal', {
     resumes: () => false,
     urgent: () => false,
@@ -19,7 +20,7 @@ function make(hooks: Partial<Hooks> = {}): Connection {
     down: () => heard.push('down'),
     ended: (code) => heard.push(`ended ${code}`),
     ...hooks,
-  }, (url, protocols) => new FakeSocket(url, protocols));
+  }, (url, protocols) => new FakeSocket(url, protocols), fallback);
 }
 
 /** Opens the newest socket and answers its handshake. */
@@ -439,5 +440,158 @@ describe('a handshake', () => {
     await settled();
     await vi.advanceTimersByTimeAsync(1);
     expect(FakeSocket.made).toHaveLength(2);
+  });
+});
+
+describe('where no WebSocket comes through', () => {
+  /** Whether the server answers plain requests, and how often it was asked. */
+  let reachable: boolean;
+  let asked: number;
+  /** Milliseconds that its answer takes. */
+  let takes: number;
+
+  beforeEach(() => {
+    takes = 0;
+    reachable = true;
+    asked = 0;
+    let known = false;
+    connection = make({ resumes: () => known, up: () => (heard.push('up'), known = true) }, async () => {
+      asked++;
+      if (takes) await new Promise((done) => setTimeout(done, takes));
+      return reachable ? (resumes) => new FakeSocket(`poll${resumes ? ' resume' : ''}`) : null;
+    });
+  });
+
+  /** The kinds of sockets that were made. */
+  const kinds = () => FakeSocket.made.map(({ url }) => (url.startsWith('poll') ? url : 'ws'));
+  const refuse = async (ms = LIMIT.cap) => {
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(ms);
+  };
+  /** Two WebSockets are refused, and the session polls. */
+  const polls = async () => {
+    connection.start();
+    await refuse(0);
+    await refuse(0);
+    return shake();
+  };
+
+  it('it polls after two that were refused, without waiting', async () => {
+    connection.start();
+    const answer = connection.request({ eventOp: 'a' });
+    await refuse(0);
+    expect(asked).toBe(0);
+    await refuse(0);
+    expect([asked, kinds()]).toEqual([1, ['ws', 'ws', 'poll']]);
+    const socket = await shake();
+    expect(socket.ops()).toEqual(['register', 'a']);
+    socket.answer('a');
+    expect([(await answer).code, heard]).toEqual(['200', ['up', 'answer']]);
+  });
+
+  it('it polls after one that does not open, when the next does not either', async () => {
+    takes = 50;
+    connection.start();
+    await vi.advanceTimersByTimeAsync(LIMIT.open + takes);
+    expect([asked, kinds()]).toEqual([1, ['ws', 'ws']]);
+    await vi.advanceTimersByTimeAsync(LIMIT.grace - 1);
+    expect(kinds()).toEqual(['ws', 'ws']);
+    await vi.advanceTimersByTimeAsync(2);
+    expect([asked, kinds()]).toEqual([1, ['ws', 'ws', 'poll']]);
+    await shake();
+    expect(heard).toEqual(['up']);
+  });
+
+  it('it polls after one that opens and carries nothing', async () => {
+    connection.start();
+    FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(LIMIT.open);
+    expect(kinds()).toEqual(['ws', 'poll']);
+  });
+
+  it('a WebSocket that opens after all is kept', async () => {
+    takes = 50;
+    connection.start();
+    await vi.advanceTimersByTimeAsync(LIMIT.open + takes + LIMIT.grace - 1);
+    await shake();
+    await vi.advanceTimersByTimeAsync(1);
+    await refuse();
+    expect([heard, kinds()]).toEqual([['up', 'down'], ['ws', 'ws', 'ws']]);
+  });
+
+  it('it does not poll while the server is away, nor when it is back', async () => {
+    reachable = false;
+    connection.start();
+    for (let i = 0; i < 10; i++) await refuse();
+    expect(asked).toBeGreaterThan(5);
+    await shake();
+    expect([heard, new Set(kinds())]).toEqual([['up'], new Set(['ws'])]);
+  });
+
+  it('it is not looked for when sockets are lost that carried something', async () => {
+    connection.start();
+    for (let i = 0; i < 5; i++) {
+      await shake();
+      await refuse();
+    }
+    expect([asked, new Set(kinds())]).toEqual([0, new Set(['ws'])]);
+  });
+
+  it('a lost poll is followed by another, and that by a WebSocket when it fails', async () => {
+    (await polls()).die();
+    await vi.advanceTimersByTimeAsync(0);
+    await shake();
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(0);
+    FakeSocket.last.die();
+    await vi.advanceTimersByTimeAsync(LIMIT.cap);
+    expect(kinds()).toEqual(['ws', 'ws', 'poll', 'poll resume', 'poll resume', 'ws']);
+  });
+
+  it('a WebSocket takes over as soon as one opens again: the session goes on', async () => {
+    const socket = await polls();
+    await vi.advanceTimersByTimeAsync(LIMIT.idle);
+    socket.answer('keepAlive');
+    await vi.advanceTimersByTimeAsync(1);
+    const answer = connection.request({ eventOp: 'a' });
+    socket.die(BETTER);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(FakeSocket.last.url).toBe('ws://server/signal?resume');
+    const next = await shake();
+    next.answer('a');
+    expect([(await answer).code, heard]).toEqual(['200', ['up', 'answer', 'down', 'up', 'answer']]);
+    next.die();
+    await vi.advanceTimersByTimeAsync(LIMIT.cap);
+    expect(kinds()).toEqual(['ws', 'ws', 'poll', 'ws', 'ws']);
+  });
+
+  it('another network is tried with a WebSocket first', async () => {
+    await polls();
+    connection.renew();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(kinds()).toEqual(['ws', 'ws', 'poll', 'ws']);
+  });
+
+  it('it polls after every failed WebSocket, with growing waits, while both are refused', async () => {
+    connection.start();
+    await refuse(0);
+    await refuse(0);
+    for (const [i, wait] of [500, LIMIT.cap, LIMIT.cap].entries()) {
+      FakeSocket.last.onclose?.({ code: 1006, status: 429 } as { code: number });
+      await vi.advanceTimersByTimeAsync(wait - 1);
+      expect(FakeSocket.made).toHaveLength(3 + 2 * i); // not yet
+      await vi.advanceTimersByTimeAsync(1);
+      await refuse(0);
+    }
+    expect([connection.status, kinds().slice(2)]).toEqual([429, ['poll', 'ws', 'poll', 'ws', 'poll', 'ws', 'poll']]);
+  });
+
+  it('what is found when all is over counts for nothing', async () => {
+    connection.start();
+    await refuse(0);
+    FakeSocket.last.die();
+    connection.stop();
+    await settled();
+    expect(kinds()).toEqual(['ws', 'ws']);
   });
 });

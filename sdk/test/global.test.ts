@@ -1,33 +1,73 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { isSecure, noteScript, serverOrigin, tabStorage, watchPage } from '../src/global';
+import { expose, isSecure, noteModule, noteScript, serverBase, tabStorage, watchPage } from '../src/global';
 
 afterEach(() => {
   vi.unstubAllGlobals();
-  noteScript('about:blank');
+  noteScript();
 });
 
+/** A script tag with this address runs. */
+const tag = (src?: string) => {
+  vi.stubGlobal('document', { currentScript: src === undefined ? {} : { src } });
+  noteScript();
+  vi.stubGlobal('document', { currentScript: null });
+};
+
 describe('the server', () => {
-  it('is the one given, else the origin of the script, else of the page', () => {
-    expect(serverOrigin()).toBe('');
-    vi.stubGlobal('window', { location: { href: 'http://page.example/x' } });
-    expect(serverOrigin()).toBe('http://page.example');
-    noteScript('https://host:7102/knowledgetalk.mjs?v=1');
-    expect(serverOrigin()).toBe('https://host:7102');
-    expect(serverOrigin('https://other/path')).toBe('https://other');
+  it.each([
+    ['https://host:7102/knowledgetalk.min.js', 'https://host:7102'],
+    ['https://host:7102/knowledgetalk.min.js?v=1#x', 'https://host:7102'],
+    ['https://site/calls/knowledgetalk.min.js', 'https://site/calls'],
+    ['https://site/a/b/knowledgetalk.min.js', 'https://site/a/b'],
+    ['https://site/calls/socket.io/socket.io.min.js', 'https://site/calls'],
+    ['https://host/socket.io/socket.io.js', 'https://host'],
+    // A copy, or part of an app's classic bundle: only the host can be meant.
+    ['https://site/js/vendor.js', 'https://site'],
+    ['https://unpkg.com/@ieum-rtc/sdk@1/dist/knowledgetalk.min.js', undefined],
+    ['blob:https://site/1', undefined],
+    ['', undefined],
+    [undefined, undefined],
+  ])('of the script tag %s is %s', (src, base) => {
+    vi.stubGlobal('window', { location: { href: 'https://page.example/x' } });
+    tag(src);
+    expect(serverBase()).toBe(base);
   });
 
-  it('is read from the script tag while the script runs', () => {
-    vi.stubGlobal('document', { currentScript: { src: 'https://tag:7102/knowledgetalk.min.js' } });
-    noteScript();
-    vi.stubGlobal('document', { currentScript: null });
-    noteScript();
-    expect(serverOrigin()).toBe('https://tag:7102');
+  it.each([
+    ['https://host:7102/knowledgetalk.mjs', 'https://host:7102'],
+    ['https://site/calls/knowledgetalk.mjs?v=1', 'https://site/calls'],
+    // Bundled: the address is the app's.
+    ['http://localhost:5173/node_modules/.vite/deps/@ieum-rtc_sdk.js?v=1', undefined],
+    ['http://localhost:5173/node_modules/@ieum-rtc/sdk/dist/knowledgetalk.mjs', undefined],
+    ['https://app.example/assets/index-1a2b.js', undefined],
+    ['file:///app/node_modules/@ieum-rtc/sdk/dist/knowledgetalk.mjs', undefined],
+    ['file:///app/knowledgetalk.mjs', undefined],
+    [undefined, undefined],
+  ])('of the module %s is %s', (url, base) => {
+    tag('https://app.example/bundle.js');
+    noteModule(url, async () => null);
+    expect(serverBase()).toBe(base);
   });
 
-  it.each(['nonsense', 'file:///x', 'blob:https://x/1', ''])('is not %j', (given) => {
-    vi.stubGlobal('window', { location: { href: 'https://page.example/' } });
-    expect(serverOrigin(given)).toBe('https://page.example');
+  it.each([
+    ['https://other', 'https://other'], ['https://other/', 'https://other'], ['https://other/calls', 'https://other/calls'],
+    ['https://user:word@other:1/a/b//?q=1#f', 'https://other:1/a/b'], ['http://[::1]:7102', 'http://[::1]:7102'],
+    [new URL('https://other/calls/'), 'https://other/calls'],
+    ['nonsense', ''], ['host:7102', ''], ['file:///x', ''], ['blob:https://x/1', ''], ['ws://x', ''], [Symbol('x'), ''],
+  ])('given as %s is %j, wherever the script came from', (given, base) => {
+    tag('https://site/calls/knowledgetalk.min.js');
+    expect(serverBase(given)).toBe(base);
   });
+
+  it('is that of the script when none is given', () => {
+    tag('https://site/calls/knowledgetalk.min.js');
+    expect([undefined, null, ''].map(serverBase)).toEqual(Array(3).fill('https://site/calls'));
+  });
+});
+
+it('makes names known without a window, as in a worker', () => {
+  expose('ieumTest', 1);
+  expect((globalThis as { ieumTest?: number }).ieumTest).toBe(1);
 });
 
 it('does without a browser', () => {

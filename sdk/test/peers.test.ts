@@ -104,6 +104,13 @@ describe('publishP2P that cannot work', () => {
     expect((events[0] as PeerStateEvent).reason).toBe('not-registered');
   });
 
+  it('says so when there is no WebRTC', async () => {
+    vi.stubGlobal('RTCPeerConnection', undefined);
+    expect(await peers.publish('b', 'cam', stream())).toBe(false);
+    expect(events).toMatchObject([{ type: 'peerState', user: 'b', state: 'failed', reason: 'no-webrtc', hint: expect.stringContaining('RTCPeerConnection') }]);
+    expect(sent).toEqual([]);
+  });
+
   it('when the server knows no such user in the room', async () => {
     code = '403';
     expect(await peers.publish('b', 'cam', stream())).toBe(false);

@@ -46,7 +46,7 @@ function page(href = 'https://app.example/room?x=1') {
   return { listeners, storage, beacons, fire: (type: string, event: object = {}) => listeners.get(type)?.(event) };
 }
 
-const make = () => new Session('https://server:7102', hooks, undefined, (url, protocols) => new FakeSocket(url, protocols));
+const make = () => new Session('https://server:7102', hooks, undefined, (url, protocols) => new FakeSocket(url, protocols), async () => null);
 
 async function init(fields: object = {}, id?: string): Promise<InitResult> {
   const result = session.init('KP-1', LICENSE, id, 'Kim', 'pc', false);
@@ -144,6 +144,32 @@ describe('init', () => {
     const made = FakeSocket.made.length;
     await vi.advanceTimersByTimeAsync(60_000);
     expect(FakeSocket.made).toHaveLength(made);
+  });
+
+  it.each([
+    [undefined, '421', /server is missing/, /server: 'https:/],
+    ['', '422', /server is not valid/, /https:/],
+  ])('says at once that the address of the server is %j', async (base, code, message, hint) => {
+    session = new Session(base, hooks, undefined, (url) => new FakeSocket(url), async () => null);
+    const told = { code, userId: '', message: expect.stringMatching(message), hint: expect.stringMatching(hint) };
+    expect(await session.init('KP-1', LICENSE, undefined, undefined, undefined, false)).toEqual(told);
+    expect(FakeSocket.made).toHaveLength(0);
+  });
+
+  it('says at once that there is no WebSocket', async () => {
+    vi.stubGlobal('WebSocket', undefined);
+    session = new Session('https://server:7102', hooks);
+    const told = { code: '405', userId: '', message: expect.stringContaining('WebSocket'), hint: expect.any(String) };
+    expect(await session.init('KP-1', LICENSE, undefined, undefined, undefined, false)).toEqual(told);
+  });
+
+  it('reaches a server that is under a path, and says goodbye there', async () => {
+    const { fire, beacons } = page();
+    session = new Session('https://site/calls', hooks, undefined, (url, protocols) => new FakeSocket(url, protocols), async () => null);
+    await init();
+    expect(FakeSocket.last.url).toBe('wss://site/calls/signal');
+    fire('pagehide');
+    expect(beacons).toEqual([['https://site/calls/leave', '{"resume":"secret"}']]);
   });
 
   it('tells that the camera will be missing on a page that is not secure', async () => {

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { noteScript } from '../src/global';
 import { io, type Options, type Socket } from '../src/socketio';
 
 /** A WebSocket whose other end is the test. */
@@ -97,6 +98,35 @@ describe('the address', () => {
     socket.emit('a');
     expect(wire.sent).toEqual(['40/room,', '42/room,["a"]']);
     expect(heard).toEqual([['connect', undefined], ['knowledgetalk', 1]]);
+  });
+
+  it.each([
+    ['https://site/calls/socket.io/socket.io.min.js', undefined, {}, 'wss://site/calls/socket.io/', '/'],
+    ['https://site/calls/socket.io/socket.io.min.js', '/room', {}, 'wss://site/calls/socket.io/', '/room'],
+    ['https://site/calls/socket.io/socket.io.min.js', undefined, { path: '/io' }, 'wss://site/io/', '/'],
+    ['https://site/calls/socket.io/socket.io.min.js', 'https://other', {}, 'wss://other/socket.io/', '/'],
+    ['https://site/calls/socket.io/socket.io.min.js', '//other', {}, 'wss://other/socket.io/', '/'],
+    ['http://site:1/socket.io/socket.io.min.js', undefined, {}, 'ws://site:1/socket.io/', '/'],
+    ['https://site/js/vendor.js', undefined, {}, 'wss://site/socket.io/', '/'],
+  ] as [string, string | undefined, Options, string, string][])('with the script %s, io(%j, %j) is %s', (src, url, options, want, namespace) => {
+    vi.stubGlobal('document', { currentScript: { src } });
+    noteScript();
+    io(url, options, (u) => new Wire(u)).disconnect();
+    expect(Wire.last.url).toBe(`${want}?EIO=4&transport=websocket`);
+    io(url, options, (u) => new Wire(u));
+    Wire.last.says('0{"pingInterval":25000,"pingTimeout":20000}');
+    expect(Wire.last.sent).toEqual([namespace === '/' ? '40' : `40${namespace},`]);
+    Wire.last.onclose = null;
+    vi.clearAllTimers();
+    vi.unstubAllGlobals();
+    noteScript();
+  });
+
+  it('is that of the page where the script tells none', () => {
+    vi.stubGlobal('window', { location: { href: 'https://page.example/room?x=1' } });
+    io(undefined, {}, (u) => new Wire(u)).disconnect();
+    expect(Wire.last.url).toBe('wss://page.example/socket.io/?EIO=4&transport=websocket');
+    vi.unstubAllGlobals();
   });
 
   it('is needed where no script or page has one', () => {

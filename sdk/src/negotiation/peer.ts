@@ -27,6 +27,9 @@ function selectedPair(stats: Stats): string {
   return (named as string | undefined) ?? all.find(([, { type, selected }]) => type === 'candidate-pair' && selected)?.[0] ?? '';
 }
 
+/** Node and workers have none, and a user may have it blocked. */
+export const hasWebRTC = (): boolean => typeof RTCPeerConnection !== 'undefined';
+
 /** A connection as both kinds of clients have it. This file is the only place that names RTCPeerConnection. */
 class Link {
   readonly pc: RTCPeerConnection;

@@ -5,6 +5,7 @@ import { encodeSignal, STANDBY, WARM, type Request, type Signal } from '../signa
 import { TYPES } from './layout';
 import { RawPair } from './legacy';
 import { Paths } from './paths';
+import { hasWebRTC } from './peer';
 
 /** What the pairs need to know and to reach, as facts and ways. */
 export interface PeersHooks {
@@ -241,6 +242,7 @@ export class Peers {
   }
 
   private wrongPublish(target: unknown, type: unknown, stream: unknown): Reason | undefined {
+    if (!hasWebRTC()) return 'no-webrtc';
     if (!this.hooks.me()) return 'not-registered';
     if (!TYPES.includes(type as MediaType)) return 'bad-type';
     if (target === this.hooks.me()) return 'self';

@@ -1,4 +1,5 @@
 import { failure } from '../errors';
+import type { Carrier } from './fallback';
 import { parse, MAX_MESSAGE, type Answer, type Incoming, type Json, type Request } from './messages';
 
 /** The part of a WebSocket that is used, so that tests can stand in for it. */
@@ -61,6 +62,8 @@ export const LIMIT = {
   hurry: 30_000,
   /** After the server closed for policy (1008). */
   policy: 30_000,
+  /** How long a WebSocket may still open when the server has answered a plain request. */
+  grace: 1_000,
 };
 
 /** Requests and messages that may wait for the socket. */
@@ -75,6 +78,9 @@ const MAX_HELLO = 6 << 10;
 /** base64url, of which names of subprotocols may consist. */
 const encoded = (text: string): string =>
   btoa(Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join('')).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
+
+/** With this the file that polls closes: a WebSocket opens again. */
+export const BETTER = 4000;
 
 /** Close codes after which this session must not come back: taken over (4001, 4002), license ended (4003). */
 const FINAL = [4001, 4002, 4003];
@@ -112,6 +118,15 @@ export class Connection {
   private asked = new Map<string, (answer: Answer) => void>();
   private lastId = 0;
   private attempts = 0;
+  /** WebSockets in a row that brought nothing, the present one included; one that let its time run out counts twice. */
+  private misses = 0;
+  /** Stands in for the next WebSocket. */
+  private carrier: Carrier | null = null;
+  /** It stands in for the present one. */
+  private polls = false;
+  private probing = false;
+  /** HTTP status that refused the last attempt to poll. */
+  status: number | undefined;
   private upSince = 0;
   private lostSince = 0;
   /** Milliseconds of the shortest round trip on this socket. */
@@ -127,6 +142,8 @@ export class Connection {
     private readonly url: string,
     private readonly hooks: Hooks,
     private readonly create: (url: string, protocols?: string[]) => WebSocketLike = (u, protocols) => new WebSocket(u, protocols),
+    /** Finds another way when no WebSocket opens; null when the server cannot be reached. */
+    private readonly fallback: () => Promise<Carrier | null> = async () => null,
   ) {}
 
   get up(): boolean {
@@ -213,7 +230,8 @@ export class Connection {
   /** The device uses another network: a socket of the old one is dead, or will be, and a new one takes no longer than to find out. */
   renew(): void {
     if (this.state === 'stopped') return;
-    this.attempts = 0;
+    this.attempts = this.misses = 0;
+    this.carrier = null;
     if (this.state === 'waiting') this.wake();
     else this.abandon();
   }
@@ -225,26 +243,53 @@ export class Connection {
     const verdict = this.hooks.handshake((message) => this.ask(message));
     const name = this.hello && HELLO + encoded(this.hello);
     // What stands before the server may not let it pass, or the server may be an older one: every other attempt goes without until one succeeds.
-    this.carried = name !== '' && name.length <= MAX_HELLO && (this.carries ?? !this.carried);
+    this.polls = this.carrier !== null;
+    this.carried = !this.polls && name !== '' && name.length <= MAX_HELLO && (this.carries ?? !this.carried);
+    if (!this.polls) this.misses++;
     let socket: WebSocketLike;
     try {
-      const url = this.hooks.resumes() ? `${this.url}?resume` : this.url;
-      socket = this.carried ? this.create(url, [PROTOCOL, name]) : this.create(url);
+      const resumes = this.hooks.resumes();
+      const url = resumes ? `${this.url}?resume` : this.url;
+      if (this.carrier) socket = this.carrier(resumes);
+      else socket = this.carried ? this.create(url, [PROTOCOL, name]) : this.create(url);
     } catch {
       return this.lost(0);
     }
     this.socket = socket;
-    this.openTimer = setTimeout(() => this.abandon(), LIMIT.open);
+    this.openTimer = setTimeout(() => this.expire(), LIMIT.open);
     socket.onopen = () => {
       clearTimeout(this.openTimer);
-      this.openTimer = setTimeout(() => this.abandon(), LIMIT.open);
+      this.openTimer = setTimeout(() => this.expire(), LIMIT.open);
       this.isOpen = true;
       if (!this.carried && this.hello) socket.send(this.hello);
     };
     void this.shake(socket, verdict);
     socket.onmessage = (event: { data: unknown }) => this.receive(event.data);
-    socket.onclose = (event: { code: number }) => this.lost(event.code);
+    socket.onclose = (event: { code: number; status?: number }) => {
+      if (this.polls) this.status = event.status;
+      this.lost(event.code);
+    };
     socket.onerror = () => undefined; // A close always follows.
+  }
+
+  /** The time in which the socket had to open, or to bring an answer, is over. */
+  private expire(): void {
+    this.misses++;
+    this.abandon();
+  }
+
+  /** No WebSocket gets through, it seems: a company's proxy may let requests through. While the server is away they fail as well. */
+  private async probe(): Promise<void> {
+    if (this.probing) return;
+    this.probing = true;
+    const carrier = await this.fallback();
+    this.probing = false;
+    if (!carrier || this.isOpen || this.state === 'stopped' || this.misses < 2) return;
+    this.carrier = carrier;
+    if (this.state === 'waiting') return this.wake();
+    // The server may have come back just now, and the WebSocket be on its way.
+    clearTimeout(this.openTimer);
+    this.openTimer = setTimeout(() => this.abandon(), LIMIT.grace);
   }
 
   private async shake(socket: WebSocketLike, pending: Promise<Verdict>): Promise<void> {
@@ -260,7 +305,10 @@ export class Connection {
     if (verdict === 'stop') return this.stop();
     if (verdict === 'retry') return this.abandon();
     this.state = 'up';
-    this.carries = this.carried;
+    if (!this.polls) {
+      this.carries = this.carried;
+      this.carrier = null;
+    }
     this.upSince = Date.now();
     const queue = this.queue;
     this.queue = [];
@@ -309,6 +357,7 @@ export class Connection {
   }
 
   private receive(data: unknown): void {
+    this.misses = 0;
     const incoming = parse(data);
     const id = incoming?.kind === 'answer' ? `${incoming.message.reqId}` : '';
     const asked = this.asked.get(id);
@@ -389,6 +438,7 @@ export class Connection {
   private lost(code: number): void {
     const wasUp = this.state === 'up';
     if (!wasUp) this.carries = undefined;
+    if (this.polls && (!wasUp || code === BETTER)) this.carrier = null;
     this.detach(1000);
     if (wasUp && Date.now() - this.upSince > LIMIT.later) this.attempts = 0;
     this.state = 'waiting';
@@ -410,9 +460,10 @@ export class Connection {
     if (wasUp || !this.attempts) this.lostSince = Date.now();
     const away = Date.now() - this.lostSince;
     const cap = away > LIMIT.soon ? LIMIT.later : away <= LIMIT.hurry && this.hooks.urgent() ? LIMIT.urgent : LIMIT.cap;
-    const base = code === 1008 ? LIMIT.policy : this.attempts ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
+    const base = code === 1008 ? LIMIT.policy : this.attempts && !this.carrier ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
     this.attempts++;
     // Half of it at random, so that the clients of a restarted server do not come back as one.
     this.retryTimer = setTimeout(() => this.connect(), base * (0.5 + Math.random() / 2));
+    if (!wasUp && !this.polls && !this.carrier && this.misses > 1) void this.probe();
   }
 }

@@ -8,17 +8,18 @@ export interface Handoff {
 
 /**
  * Frames of one origin share the storage and a duplicated tab gets a copy, so the record exists only between `pagehide` and the next
- * `init`, under a key that differs for each page and wished id, and is removed when read: a second claimant finds nothing.
+ * `init`, under a key that differs for each page, server, tenant and wished id, and is removed when read: a second claimant finds nothing.
  */
-const key = (cpCode: string, wished: string) => `ieum:${JSON.stringify([cpCode, wished, pageAddress()])}`;
+const key = (whose: string[]) => `ieum:${JSON.stringify([...whose, pageAddress()])}`;
 
-export function leaveHandoff(cpCode: string, wished: string, handoff: Handoff): void {
-  tabStorage.put(key(cpCode, wished), JSON.stringify(handoff));
+/** `whose`: server, tenant and wished id. */
+export function leaveHandoff(whose: string[], handoff: Handoff): void {
+  tabStorage.put(key(whose), JSON.stringify(handoff));
 }
 
-export function takeHandoff(cpCode: string, wished: string): Handoff | null {
+export function takeHandoff(whose: string[]): Handoff | null {
   try {
-    const record = JSON.parse(tabStorage.take(key(cpCode, wished)) ?? 'null');
+    const record = JSON.parse(tabStorage.take(key(whose)) ?? 'null');
     return typeof record?.userId === 'string' && typeof record.resume === 'string' ? record : null;
   } catch {
     return null;

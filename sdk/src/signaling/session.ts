@@ -1,8 +1,9 @@
 import type { CreateRoomResult, InitResult, JoinRoomResult, MediaType, MemberList, Presence, Result } from '../../types/knowledgetalk';
-import { failure, insecureHint, unreachable, type Failure, type Reason } from '../errors';
+import { failure, insecureHint, invalid, missing, unreachable, type Failure, type Reason } from '../errors';
 import { beacon, isSecure, watchPage } from '../global';
 import { firstFailure, id, isFailure, key, optionalCapacity, optionalId, optionalText } from './arguments';
 import { Connection, LIMIT, type Ask, type Verdict, type WebSocketLike } from './connection';
+import { fallback } from './fallback';
 import { leaveHandoff, takeHandoff, type Handoff } from './handoff';
 import {
   defined, FEATURES, isRoom, readRegister, result, spread, type Answer, type Incoming, type Json, type Push, type RegisterAnswer, type Signal,
@@ -80,10 +81,12 @@ export class Session {
   private unwatch: () => void = () => undefined;
 
   constructor(
-    private readonly origin: string,
+    /** Address of the server; '' and undefined as serverBase says. */
+    private readonly base: string | undefined,
     private readonly hooks: SessionHooks,
     private readonly features: readonly string[] = FEATURES,
     private readonly create?: (url: string, protocols?: string[]) => WebSocketLike,
+    private readonly other = fallback,
   ) {}
 
   get connected(): boolean {
@@ -125,7 +128,8 @@ export class Session {
     const checked = [id(cpCode, 'cpCode', call), key(authKey, call), optionalId(wished, 'id'), optionalText(name, 'name'), optionalText(device, 'device')];
     const wrong = firstFailure(...checked);
     if (wrong) return { userId: '', ...wrong };
-    if (!this.origin) return { userId: '', ...unreachable('') };
+    const off = this.offline();
+    if (off) return { userId: '', ...off };
     const [code, secret, user, shown, kind] = checked as (string | undefined)[];
     const credentials = { cpCode: code!, authKey: secret!, wished: user, name: shown, device: kind, forced: forced === true || forced === 'true' };
     if (this.credentials && !this.over && JSON.stringify(credentials) === JSON.stringify(this.credentials)) {
@@ -212,8 +216,8 @@ export class Session {
     this.over = null;
     this.mode = 'fresh';
     this.credentials = credentials;
-    this.handoff = takeHandoff(credentials.cpCode, credentials.wished ?? '');
-    this.connection = new Connection(`${this.origin.replace(/^http/, 'ws')}/signal`, {
+    this.handoff = takeHandoff(this.whose(credentials));
+    this.connection = new Connection(`${this.base!.replace(/^http/, 'ws')}/signal`, {
       resumes: () => this.mode === 'resume',
       urgent: () => this.hooks.urgent(),
       handshake: (ask) => this.handshake(ask),
@@ -221,9 +225,9 @@ export class Session {
       up: () => this.up(),
       down: () => this.hooks.online(false),
       ended: (code) => this.end(code === 4003 ? failure('401', 'The license ended or was revoked.') : taken(), code === 4003 ? 'session-ended' : 'replaced'),
-    }, this.create);
+    }, this.create, () => this.other(this.base!));
     this.starting = new Promise<InitResult>((resolve) => {
-      const timer = setTimeout(() => this.started(unreachable(this.origin)), LIMIT.request);
+      const timer = setTimeout(() => this.started(this.connection?.status === 429 ? failure('429') : unreachable(this.base!)), LIMIT.request);
       this.started = (outcome) => {
         clearTimeout(timer);
         this.starting = null;
@@ -394,10 +398,22 @@ export class Session {
     }
   }
 
+  /** Why no server can be reached from here, whatever is tried. */
+  private offline(): Failure | undefined {
+    if (this.base === undefined) return missing('server', "new Knowledgetalk({ server: 'https://host:7102' })");
+    if (!this.base) return invalid('server', 'an address such as https://host:7102');
+    if (!this.create && typeof WebSocket === 'undefined') return failure('405', 'There is no WebSocket here.', 'Use a browser, or Node 22 or later.');
+    return undefined;
+  }
+
+  private whose({ cpCode, wished = '' }: Credentials): string[] {
+    return [this.base!, cpCode, wished];
+  }
+
   private pageGone(): void {
     if (!this.credentials || !this.secret || this.over) return;
-    leaveHandoff(this.credentials.cpCode, this.credentials.wished ?? '', { userId: this.userId, resume: this.secret });
-    beacon(`${this.origin}/leave`, JSON.stringify({ resume: this.secret }));
+    leaveHandoff(this.whose(this.credentials), { userId: this.userId, resume: this.secret });
+    beacon(`${this.base}/leave`, JSON.stringify({ resume: this.secret }));
     this.away = true;
     this.connection?.stop(1000);
     this.hooks.lost();
@@ -405,7 +421,7 @@ export class Session {
 
   private pageBack(): void {
     if (!this.away || !this.credentials) return;
-    takeHandoff(this.credentials.cpCode, this.credentials.wished ?? '');
+    takeHandoff(this.whose(this.credentials));
     this.mode = 'again';
     this.connection?.start();
   }
