@@ -9,18 +9,20 @@ import (
 // a room repeats for those who resume. So that no sender can use up what others need, each has budgets of its own, which
 // are smaller than the place they draw on:
 //
-//	flood    all its messages                     429, then close 1008
+//	flood    all its messages                     429
+//	excess   those that flood refuses             close 1008
 //	toRoom   what its room is told                429
 //	toOne    what it sends to one other member    429
 //	toOther  the same outside a common room       429
 //
 // They follow from the rate and the burst of a session, so that an operator who raises those raises all. What is refused
 // is answered; the receiver's connection never pays for it: see transport.Conn.Offer and held.
-type budgets struct{ flood, toRoom, toOne, toOther flood }
+type budgets struct{ flood, excess, toRoom, toOne, toOther flood }
 
 func newBudgets(rate, burst float64) budgets {
 	return budgets{
 		flood:   newFlood(rate, burst),
+		excess:  newFlood(rate*10, burst*10),   // others may have made its client answer them
 		toRoom:  newFlood(rate*2/3, burst/3),   // 20 a second, 100 at once
 		toOne:   newFlood(rate/2, burst*2/5),   // 15 and 120: a call of clients that send each candidate by itself fits
 		toOther: newFlood(rate/30, burst*2/75), // 1 and 8

@@ -48,8 +48,7 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	}
 	now, cost := c.hub.now(), units(1, len(msg), floodBytes)
 	flood := !rate.take(now, c.hub.flood, cost)
-	// A session is refused for a while before it is closed: others may have made its client answer them.
-	if flood && (s == nil || !s.excess.take(now, c.hub.flood, cost)) {
+	if flood && (s == nil || !s.excess.take(now, c.hub.excess, cost)) {
 		c.hub.counters.flooded.Add(1)
 		c.conn.Close(protocol.ClosePolicy, "too many messages")
 		c.hub.leave()

@@ -191,6 +191,7 @@ type peer struct {
 	closed error
 	ended  chan struct{}
 	gate   chan struct{} // while it is open, nothing more is read
+	answer func(msg)     // is told of each message
 
 	user, secret string
 	reqID        int
@@ -211,8 +212,11 @@ func (p *peer) OnMessage(_ *gws.Conn, m *gws.Message) {
 	}
 	p.mu.Lock()
 	p.got = append(p.got, v)
-	gate := p.gate
+	gate, answer := p.gate, p.answer
 	p.mu.Unlock()
+	if answer != nil {
+		answer(v)
+	}
 	if gate != nil {
 		<-gate
 	}
