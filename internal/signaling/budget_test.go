@@ -12,6 +12,7 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // attack is one kind of message of which something is stored or multiplied at others' expense.
@@ -328,5 +329,108 @@ func TestAMeshStaysWithinItsBudgets(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// A room that large members have filled can be joined no more, and those who are in it can come back and ask for the list of members.
+func TestAFullStateHarmsNobodyInTheRoom(t *testing.T) {
+	in(t, 1, func(_ *Config, p *license.Params) { p.MaxUser = 1100 }, func(w *world) {
+		hub := w.nodes[0].hub
+		victim := w.user(0, "victim")
+		victim.want("200", msg{"eventOp": "createRoom", "roomId": "R", "capacity": 1000})
+		victim.want("200", msg{"eventOp": "joinRoom", "roomId": "R"})
+		text := strings.Repeat("<", 256)
+		full := hub.count("joinRoom", "444")
+		n := 0
+		var conns []*client
+		for ; n < 1000 && hub.count("joinRoom", "444") == full; n++ {
+			c := hub.Accept(&sink{}).(*client)
+			conns = append(conns, c)
+			login, _ := protocol.Marshal(msg{
+				"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": fmt.Sprint(n, strings.Repeat("&", 124)), "name": text, "device": text,
+				"features": slices.Repeat([]string{"<<<<<<<<<<<<<<<<"}, 16),
+			})
+			c.Message(login, c.conn)
+			c.Message([]byte(`{"eventOp":"joinRoom","roomId":"R"}`), c.conn)
+			victim.take()
+		}
+		if n < 100 || n == 1000 {
+			t.Fatalf("%d large members got in", n)
+		}
+		members := victim.want("200", msg{"eventOp": "memberList"})["members"].(map[string]any)
+		if len(members) != n {
+			t.Errorf("%d members are listed, want %d", len(members), n)
+		}
+		secret := victim.secret
+		victim.lose()
+		victim = w.connect(0)
+		if a := victim.register("victim", "resume", secret); a["resumed"] != true || a["room"] == nil {
+			t.Errorf("resumed %v", a["resumed"])
+		}
+		if c := victim.closeCode(); c != 0 {
+			t.Errorf("closed with %d", c)
+		}
+		for _, c := range conns {
+			c.Closed(transport.End{Gone: true})
+		}
+	})
+}
+
+// The list of members is as much as many messages, and counts like them.
+func TestLargeAnswersCount(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim := w.connect(0)
+		kim.register("kim", "name", strings.Repeat("x", 256), "device", strings.Repeat("x", 256))
+		w.room("R", kim)
+		asked := func() (n int) {
+			for kim.ask(msg{"eventOp": "memberList"}).str("code") == "200" {
+				n++
+			}
+			return n
+		}
+		if n := asked(); n < 250 {
+			t.Errorf("a small list was answered %d times", n)
+		}
+		time.Sleep(time.Minute)
+		for i := range 15 {
+			p := w.connect(0)
+			p.register(fmt.Sprint("m", i), "name", strings.Repeat("x", 256), "device", strings.Repeat("x", 256))
+			p.want("200", msg{"eventOp": "joinRoom", "roomId": "R"})
+		}
+		kim.take()
+		if n := asked(); n > 160 {
+			t.Errorf("a list of 14 KiB was answered %d times", n)
+		}
+	})
+}
+
+func TestNobodyTakesTheShareUnseen(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("R", kim, lee)
+		kim.want("422", msg{"eventOp": "screen", "target": "kim"})
+		lee.want("200", msg{"eventOp": "screen"})
+		kim.saw("screen:lee:3 ")
+	})
+}
+
+// One message with candidates is bounded, and what they weigh counts.
+func TestCandidatesCountByTheirBytes(t *testing.T) {
+	in(t, 1, func(c *Config, _ *license.Params) { c.Burst = 5000 }, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("R", kim, lee)
+		candidates := func(n int) msg {
+			return msg{"eventOp": "candidate", "target": "lee", "candidates": strings.Repeat("x", n)}
+		}
+		kim.want("445", candidates(maxCandidates))
+		lee.saw("")
+		n := 0
+		for kim.ask(candidates(10<<10)).str("code") == "200" {
+			n++
+		}
+		if most := 1000/11 + 1; n > most {
+			t.Errorf("%d messages of 10 KiB passed, want %d at most", n, most)
+		}
+		w.hits("candidates", 2)
 	})
 }
