@@ -2,6 +2,7 @@ package signaling
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
@@ -36,6 +37,8 @@ var (
 	errUnknownOp      = errors.New("unknown eventOp")
 	errNotOffered     = errors.New("not offered")
 )
+
+var errOvertaken = fmt.Errorf("%w: taken over before the session began", ErrTaken)
 
 var errUntargeted = &protocol.FieldError{Code: protocol.Missing, Field: "target", Why: "is missing"}
 
@@ -83,6 +86,10 @@ var outcomes = []struct {
 	{room.ErrGroup, protocol.Invalid, "list has more entries than the room has places.", "List members of your room, each once."},
 	{errNoTarget, protocol.NoData, "No such user in this room.", "Both users must have joined the same room."},
 	{errGone, protocol.NotRegistered, "The session is gone.", "Register again."},
+	{
+		errOvertaken, protocol.InUse, "Another page has taken the user id over at the same time.",
+		"One page holds a user id; register again to take it back.",
+	},
 	{ErrTaken, protocol.InUse, "The user id is in use.", "Choose another id, or take it over with forced and a proof that it is yours: a user token, or its resume secret."},
 	{ErrSeats, protocol.OverLimit, "The license is full.", "Wait until somebody leaves, or raise maxUser."},
 	{errServerFull, protocol.OverLimit, "The server is full.", "Try again later."},
@@ -95,6 +102,10 @@ var outcomes = []struct {
 	{room.ErrFull, protocol.RoomFull, "The room is full.", "Raise the capacity given to createRoom, or use another room."},
 	{room.ErrNotIn, protocol.NotRegistered, "You are not in this room.", ""},
 	{room.ErrDenied, protocol.NoPermission, "You may not do this in this room.", "Ask the host."},
+	{
+		room.ErrStale, protocol.InUse, "A newer session of this user is in the room.",
+		"Another page has taken the user id over: register again.",
+	},
 	{room.ErrSharing, protocol.Sharing, "Someone else is sharing.", "Wait until they stop."},
 	{room.ErrNoMember, protocol.NotRegistered, "No such member in this room.", ""},
 	{room.ErrCapacity, protocol.Invalid, "capacity is below the present number of members.", ""},

@@ -1,10 +1,13 @@
 package signaling
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,6 +87,7 @@ func (h *Hub) restore() error {
 		h.cfg.Log.Warn("record not restored", "node", h.cfg.Node, "kind", strings.SplitN(key, "/", 2)[0], "error", err)
 		h.cfg.Keeper.Keep(key, func() []byte { return nil })
 	}
+	kept := map[string]sessionRecord{}
 	for key, value := range all {
 		id, ok := strings.CutPrefix(key, sessionPrefix)
 		if !ok {
@@ -94,8 +98,13 @@ func (h *Hub) restore() error {
 			forget(key, err)
 			continue
 		}
-		if err := h.restoreSession(id, rec); err != nil {
-			forget(key, err)
+		kept[id] = rec
+	}
+	// Of two sessions of a user, which a crash may leave behind, the newer one has the id.
+	newest := func(a, b string) int { return cmp.Compare(kept[b].Seat.Epoch, kept[a].Seat.Epoch) }
+	for _, id := range slices.SortedFunc(maps.Keys(kept), newest) {
+		if err := h.restoreSession(id, kept[id]); err != nil {
+			forget(sessionPrefix+id, err)
 			continue
 		}
 		sessions++

@@ -33,13 +33,28 @@ func (l *Local) ClaimUser(_ context.Context, tenant, user string, s Seat, limit 
 	if l.seats[tenant] >= limit {
 		return Seat{}, ErrSeats
 	}
+	l.seats[tenant]++
+	return l.sit(tenant, user, s), nil
+}
+
+// sit is called with mu held.
+func (l *Local) sit(tenant, user string, s Seat) Seat {
 	if s.Epoch == 0 {
 		s.Epoch = l.epoch + 1
 	}
 	l.epoch = max(l.epoch, s.Epoch)
 	l.users[userKey{tenant, user}] = s
-	l.seats[tenant]++
-	return s, nil
+	return s
+}
+
+// TakeUser implements Directory.
+func (l *Local) TakeUser(_ context.Context, tenant, user string, from, s Seat) (Seat, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if holder, ok := l.users[userKey{tenant, user}]; !ok || holder != from {
+		return Seat{}, ErrTaken
+	}
+	return l.sit(tenant, user, s), nil
 }
 
 // Holder implements Directory.

@@ -51,6 +51,49 @@ func testDirectory(t *testing.T, open func() Directory) {
 			t.Errorf("a seat that was lost freed its successor's: %v", err)
 		}
 	})
+	t.Run("a user id passes from one holder to the next in one step", func(t *testing.T) {
+		d := open()
+		a, err := d.ClaimUser(ctx, "t", "kim", Seat{Node: "n1", Session: "s1"}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var taken []Seat
+		for i := range 20 {
+			wg.Go(func() {
+				s, err := d.TakeUser(ctx, "t", "kim", a, Seat{Node: "n2", Session: fmt.Sprint(i)})
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					taken = append(taken, s)
+				} else if !errors.Is(err, ErrTaken) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if len(taken) != 1 || taken[0].Epoch <= a.Epoch {
+			t.Fatalf("%v took over from %v, want one of them with a higher epoch", taken, a)
+		}
+		if holder, _ := d.Holder(ctx, "t", "kim"); holder != taken[0] {
+			t.Errorf("holder %v, want %v", holder, taken[0])
+		}
+		if _, err := d.ClaimUser(ctx, "t", "lee", Seat{Node: "n1", Session: "s3"}, 1); !errors.Is(err, ErrSeats) {
+			t.Errorf("one of one seat is taken, and another claim got %v", err)
+		}
+		if err := d.ReleaseUser(ctx, "t", "kim", taken[0]); err != nil {
+			t.Fatal(err)
+		}
+		for user, from := range map[string]Seat{"kim": taken[0], "nobody": {}} { // nobody holds it
+			if _, err := d.TakeUser(ctx, "t", user, from, a); !errors.Is(err, ErrTaken) {
+				t.Errorf("%s from %v: %v", user, from, err)
+			}
+		}
+		if _, err := d.ClaimUser(ctx, "t", "lee", Seat{Node: "n1", Session: "s3"}, 1); err != nil {
+			t.Errorf("the seat is not free again: %v", err)
+		}
+	})
 	t.Run("a seat that comes with its epoch keeps it, and the next are higher", func(t *testing.T) {
 		d := open()
 		old := Seat{Node: "n1", Session: "s1", Epoch: 40}

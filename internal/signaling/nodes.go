@@ -160,13 +160,16 @@ func (h *Hub) doHere(ctx context.Context, key room.Key, cmd room.Command) (*room
 	return h.rooms.Do(ctx, key, cmd)
 }
 
-// evict ends the session in a seat, wherever it is, before its user id goes to another.
-func (h *Hub) evict(ctx context.Context, seat Seat) error {
+// evict ends the session in a seat that has lost its user id, wherever it is. A node that does not answer has no say in that: a
+// room that both sessions join knows the newer one.
+func (h *Hub) evict(ctx context.Context, seat Seat) {
 	if seat.Node == h.cfg.Node {
 		h.endSession(seat, protocol.CloseTakenOver, "taken over")
-		return nil
+		return
 	}
-	return h.request(ctx, seat.Node, parcel{Evict: &seat}, &struct{}{})
+	if err := h.request(ctx, seat.Node, parcel{Evict: &seat}, &struct{}{}); err != nil {
+		h.cfg.Log.Warn("session not ended", "node", h.cfg.Node, "on", seat.Node, "error", err)
+	}
 }
 
 func (h *Hub) endSession(seat Seat, code int, why string) {

@@ -137,6 +137,16 @@ func (r *request) begin(s *session) error {
 	if h.licenses().Revoked(s.grant) {
 		return license.ErrRevoked
 	}
+	// Whoever takes the id over before the session is known finds none to end.
+	ctx, cancel := r.ctx()
+	defer cancel()
+	holder, err := h.cfg.Directory.Holder(ctx, s.tenant, s.user)
+	switch {
+	case err != nil:
+		return wrap("find user", err)
+	case holder != s.seat:
+		return errOvertaken
+	}
 	h.keepSession(s)
 	h.log(s).Info("session opened", "cpCode", s.tenant)
 	m, err := r.registered(s, false, nil)
@@ -148,17 +158,25 @@ func (r *request) begin(s *session) error {
 	return nil
 }
 
-// seat claims the session's user id, or makes one. A holder is asked to go when the newcomer may take the id over: with the
-// holder's own secret, with a user token, or where the license takes the word for it. Only the secret is good for one time; two
-// pages with the other proofs could throw each other out for ever, so those are limited.
+// maxClaims bounds how often one register tries to get a user id: each further attempt means that another one has succeeded.
+const maxClaims = 16
+
+// seat claims the session's user id, or makes one. A newcomer may take the id over from its holder with the holder's own secret,
+// with a user token, or where the license takes the word for it. Only the secret is good for one time; two pages with the other
+// proofs could throw each other out for ever, so those are limited.
+//
+// The id passes on in one step, and only then its former holder has to go: of any number of pages one holds the id at the end.
 func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error {
+	d := h.cfg.Directory
 	generated := s.user == ""
 	limit := min(s.grant.MaxUser, math.MaxInt32)
-	for range 3 {
+	wish := Seat{Node: h.cfg.Node, Session: s.id}
+	counted := false
+	for range maxClaims {
 		if generated {
 			s.user = newID("U")
 		}
-		seat, err := h.cfg.Directory.ClaimUser(ctx, s.tenant, s.user, Seat{Node: h.cfg.Node, Session: s.id}, limit)
+		seat, err := d.ClaimUser(ctx, s.tenant, s.user, wish, limit)
 		if err == nil {
 			s.seat = seat
 			return nil
@@ -173,10 +191,16 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error
 		if !forced || (!mine && s.grant.User == nil && !s.grant.LegacyForced) {
 			return ErrTaken
 		}
-		if !mine && !h.takeovers.take(s.key()) {
+		if !mine && !counted && !h.takeovers.take(s.key()) {
 			return errTakeovers
 		}
-		if err := h.evict(ctx, seat); err != nil {
+		counted = counted || !mine
+		s.seat, err = d.TakeUser(ctx, s.tenant, s.user, seat, wish)
+		if err == nil {
+			h.evict(ctx, seat)
+			return nil
+		}
+		if !errors.Is(err, ErrTaken) { // that one: the holder is another by now, or nobody
 			return err
 		}
 	}

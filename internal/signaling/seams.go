@@ -26,6 +26,9 @@ type Directory interface {
 	// its epoch: higher than that of any holder before. A seat that comes with an epoch, after a restart, keeps it. ErrTaken
 	// comes with the present holder; ErrSeats.
 	ClaimUser(ctx context.Context, tenant, user string, s Seat, limit int) (Seat, error)
+	// TakeUser gives the user id to s in one step, if from holds it, and returns s with its epoch as ClaimUser does. It takes no further
+	// seat of the tenant's. ErrTaken says that from does not hold it, and that nothing has changed.
+	TakeUser(ctx context.Context, tenant, user string, from, s Seat) (Seat, error)
 	// Holder returns the seat of the one who holds the user id; an empty one: nobody does.
 	Holder(ctx context.Context, tenant, user string) (Seat, error)
 	// ReleaseUser frees the id if s still holds it; a seat that lost it is ignored.

@@ -193,7 +193,9 @@ func (s *session) end(from *client, code int, why string) {
 func (s *session) finish(code int, why string) {
 	cur := s.client.Load()
 	s.ended = true
-	s.leaveRoom()
+	if err := s.leaveRoom(); err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom) {
+		s.hub.log(s).Warn("room not left", "error", err)
+	}
 	s.drop()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

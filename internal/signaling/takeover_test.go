@@ -1,0 +1,282 @@
+package signaling
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lxzan/gws"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+)
+
+// slowDirectory takes a random time before and after each step: with every seed another schedule of those who ask at the same time.
+// Steps that are asked for with a session locked only let others go first, since virtual time stands still while somebody waits for
+// a lock.
+type slowDirectory struct {
+	Directory
+	mu  sync.Mutex
+	rng *rand.Rand
+	max time.Duration // 0: it is not slow yet
+}
+
+func (d *slowDirectory) pause() {
+	d.mu.Lock()
+	var n time.Duration
+	if d.max > 0 {
+		n = time.Duration(d.rng.Int64N(int64(d.max)))
+	}
+	d.mu.Unlock()
+	time.Sleep(n)
+}
+
+func (d *slowDirectory) yield() {
+	d.mu.Lock()
+	n := d.rng.IntN(20)
+	d.mu.Unlock()
+	for range n {
+		runtime.Gosched()
+	}
+}
+
+func (d *slowDirectory) ClaimUser(ctx context.Context, tenant, user string, s Seat, limit int) (Seat, error) {
+	d.pause()
+	defer d.pause()
+	return d.Directory.ClaimUser(ctx, tenant, user, s, limit)
+}
+
+func (d *slowDirectory) TakeUser(ctx context.Context, tenant, user string, from, s Seat) (Seat, error) {
+	d.pause()
+	defer d.pause()
+	return d.Directory.TakeUser(ctx, tenant, user, from, s)
+}
+
+func (d *slowDirectory) Holder(ctx context.Context, tenant, user string) (Seat, error) {
+	d.yield()
+	defer d.yield()
+	return d.Directory.Holder(ctx, tenant, user)
+}
+
+func (d *slowDirectory) ReleaseUser(ctx context.Context, tenant, user string, s Seat) error {
+	d.yield()
+	defer d.yield()
+	return d.Directory.ReleaseUser(ctx, tenant, user, s)
+}
+
+// schedules runs f under many seeds, with n nodes, a directory that is slow at random from slow on, and no limit of takeovers.
+func schedules(t *testing.T, nodes, seeds int, f func(w *world, rng *rand.Rand, slow func())) {
+	for seed := range uint64(seeds) {
+		d := &slowDirectory{rng: rand.New(rand.NewPCG(seed, 1))}
+		slow := func() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.max = 5 * time.Millisecond
+		}
+		in(t, nodes, func(c *Config, _ *license.Params) {
+			c.Limits.Takeovers = -1
+			d.Directory = c.Directory
+			c.Directory = d
+		}, func(w *world) { f(w, rand.New(rand.NewPCG(seed, 2)), slow) })
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// send sends without waiting for anything.
+func (p *peer) send(m msg) {
+	b, _ := json.Marshal(m)
+	_ = p.ws.WriteMessage(gws.OpcodeText, b)
+}
+
+// end is what a page knows at last of its attempt to have the id: in, refused (with a sentence), put out (with a close code).
+func (p *peer) end() string {
+	code := p.closeCode()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.got {
+		if m.str("eventOp") != "register" {
+			continue
+		}
+		switch {
+		case m.str("code") != "200" && m.str("message") == "":
+			return "refused without a word"
+		case m.str("code") != "200":
+			return "refused " + m.str("code")
+		case code == 0:
+			return "in"
+		}
+		return fmt.Sprint("out ", code)
+	}
+	return "not answered"
+}
+
+// oneHolds fails unless one of the pages holds the id, and the others were told that they do not.
+func (w *world) oneHolds(user string, pages []*peer) {
+	w.Helper()
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	in := 0
+	for _, p := range pages {
+		switch end := p.end(); end {
+		case "in":
+			in++
+		case "refused 409", "refused 410", "out 4001", "out 4002":
+		default:
+			w.Errorf("a page ended as %q", end)
+		}
+	}
+	seat, err := w.local.Holder(w.Context(), w.cpCode, user)
+	if err != nil {
+		w.Fatal(err)
+	}
+	sessions := 0
+	for _, n := range w.nodes {
+		for _, s := range n.hub.all() {
+			if s.user == user {
+				sessions++
+			}
+		}
+		if s := n.hub.session(seat.Session); s != nil && s.seat == seat && s.client.Load() == nil {
+			w.Error("the holder has no connection")
+		}
+	}
+	if in != 1 || sessions != 1 || seat.Session == "" {
+		w.Errorf("%d pages are in, of %d sessions, the holder is %v", in, sessions, seat)
+	}
+}
+
+func TestOfPagesThatTakeAnIDOverAtOnceOneHoldsIt(t *testing.T) {
+	for _, nodes := range []int{1, 2} {
+		schedules(t, nodes, 100, func(w *world, rng *rand.Rand, slow func()) {
+			token := w.token("kim", nil)
+			pages := make([]*peer, 8)
+			for i := range pages {
+				pages[i] = w.connect(rng.IntN(nodes))
+			}
+			slow()
+			for _, p := range pages {
+				go p.send(w.login(token, "forced", true))
+			}
+			w.oneHolds("kim", pages)
+		})
+	}
+}
+
+// A session that is live, was lost or is about to expire, its own page that comes back, the same page reloaded, and others that take
+// the id over: all at about the same time.
+func TestTakeoversThatCrossResumesAndTheEndOfTheWindow(t *testing.T) {
+	for _, nodes := range []int{1, 2} {
+		schedules(t, nodes, 200, func(w *world, rng *rand.Rand, slow func()) {
+			lee := w.user(0, "lee")
+			kim := w.connect(0)
+			kim.register("kim", "authKey", w.token("kim", nil))
+			w.room("K1", lee, kim)
+			token := w.token("kim", nil)
+			if rng.IntN(3) > 0 {
+				kim.lose()
+				if rng.IntN(2) == 0 {
+					time.Sleep(20*time.Second - time.Duration(rng.IntN(int(30*time.Millisecond))))
+				}
+			}
+			slow()
+			pages := make([]*peer, 6)
+			for i := range pages {
+				p := w.connect(rng.IntN(nodes))
+				pages[i] = p
+				m := w.login(token, "forced", true) // at least one of them may have it whatever happens
+				switch what := rng.IntN(4); {
+				case i == 0:
+				case what == 0:
+					m = w.login(token, "resume", kim.secret)
+					m["userId"] = "kim"
+				case what == 1:
+					m = w.login(token, "forced", true, "resume", kim.secret)
+				case what == 2:
+					m = w.login(token)
+				}
+				after := time.Duration(rng.IntN(int(20 * time.Millisecond)))
+				go func() {
+					time.Sleep(after)
+					p.send(m)
+				}()
+			}
+			w.oneHolds("kim", pages)
+			if c := lee.closeCode(); c != 0 {
+				w.Errorf("another user was closed with %d", c)
+			}
+			leaves := 0
+			for _, m := range lee.take() {
+				if m.str("type") == "leave" && m.str("user") == "kim" {
+					leaves++
+				}
+			}
+			if leaves != 1 {
+				w.Errorf("others saw %d leaves of kim, want one", leaves)
+			}
+		})
+	}
+}
+
+// A crash may keep the record of a session that was taken over, beside that of the one which took over.
+func TestAfterACrashTheNewerSessionHasTheID(t *testing.T) {
+	for range 10 { // records come in any order
+		withKeeper(t, func(w *world, cfg Config) {
+			old := w.user(0, "kim")
+			k := cfg.Keeper.(*memoryKeeper)
+			before, _ := k.Load()
+			p := w.connect(0)
+			p.register("kim", "forced", true, "resume", old.secret)
+			for key, value := range before {
+				k.kept[key] = value
+			}
+			w.restart(cfg)
+			w.connect(0).want("410", w.login(w.authKey, "userId", "kim", "resume", old.secret))
+			if a := w.connect(0).register("kim", "resume", p.secret); a["resumed"] != true {
+				w.Errorf("answer %v", a)
+			}
+			if kept, _ := k.Load(); len(kept) != 1 {
+				w.Errorf("%d records are kept, want one", len(kept))
+			}
+		})
+	}
+}
+
+// deafBus reaches no other node.
+type deafBus struct{ Bus }
+
+func (deafBus) Request(context.Context, string, []byte) ([]byte, error) {
+	return nil, errors.New("no answer")
+}
+
+// Where a session's node does not answer the id goes on all the same, and its room knows the newer session.
+func TestAnIDIsTakenOverFromANodeThatDoesNotAnswer(t *testing.T) {
+	in(t, 2, nil, func(w *world) {
+		lee := w.user(1, "lee")
+		old := w.connect(0)
+		old.register("kim", "authKey", w.token("kim", nil))
+		w.room("K1", lee, old)
+		w.nodes[1].hub.cfg.Bus = deafBus{w.local}
+		p := w.connect(1)
+		p.want("200", w.login(w.token("kim", nil), "forced", true))
+		p.joins("K1")
+		lee.saw("leave:kim:3 join:kim:4 ")
+		old.want("410", msg{"eventOp": "kickOut", "target": "lee"})
+	})
+}
+
+// What a room refuses is never answered as a fault of the server.
+func TestEveryRefusalOfARoomHasACode(t *testing.T) {
+	for _, err := range roomErrors {
+		if a, known := outcome(err); !known || a.Message == "" {
+			t.Errorf("%v is answered %+v", err, a)
+		}
+	}
+}
