@@ -12,8 +12,10 @@ work=web/.build-$$
 trap 'rm -rf "$root/$work"' EXIT
 mkdir "$work"
 
+# Private names that src uses nowhere else (test/private.test.ts holds that) get short ones.
+short="^($(paste -sd'|' sdk/private.txt))\$"
 esbuild() {
-    go tool esbuild "$@" --bundle --minify --target=es2021 --charset=utf8 --legal-comments=none \
+    "${GO:-go}" tool esbuild "$@" "--mangle-props=$short" --bundle --minify --target=es2021 --charset=utf8 --legal-comments=none \
         --sourcemap=linked --sources-content=true --log-level=warning --tsconfig=sdk/tsconfig.json
 }
 esbuild sdk/src/script.ts --format=iife --outfile="$work/knowledgetalk.min.js"

@@ -39,7 +39,7 @@ type Config struct {
 const devLicensePath = "/dev/license"
 
 // required are the SDK's documented addresses; a build without them must not start.
-var required = []string{"knowledgetalk.min.js", "knowledgetalk.mjs", "knowledgetalk.d.ts"}
+var required = []string{"knowledgetalk.min.js", "knowledgetalk.mjs", "knowledgetalk.polling.mjs", "knowledgetalk.d.ts"}
 
 // Handler serves the SDK, the pages and their files. It answers 404 to every path that is not its own, so it may stand at "/".
 func Handler(c Config) (http.Handler, error) {

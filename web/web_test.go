@@ -354,19 +354,20 @@ func TestRangeOfTheSDK(t *testing.T) {
 func TestWhatDoesNotFitIsAnErrorAtStart(t *testing.T) {
 	whole := func() fstest.MapFS {
 		return fstest.MapFS{
-			"dist/knowledgetalk.min.js":  {Data: []byte("1")},
-			"dist/knowledgetalk.mjs":     {Data: []byte("2")},
-			"dist/knowledgetalk.d.ts":    {Data: []byte("3")},
-			"samples/text.json":          {Data: []byte(`{"a": {"ko": "가", "en": "a"}}`)},
-			"samples/assets/logo.svg":    {Data: []byte("<svg/>")},
-			"samples/layout.html":        {Data: []byte(`{{t "a"}}{{block "main" .}}{{end}}`)},
-			"samples/home.html":          {Data: []byte(`{{define "main"}}home{{end}}`)},
-			"samples/p2p.html":           {Data: []byte(`{{define "main"}}p2p{{end}}`)},
-			"samples/sample.html":        {Data: []byte(`{{define "main"}}sample{{end}}`)},
-			"samples/guide.html":         {Data: []byte(`{{define "main"}}{{rich "a"}}{{end}}`)},
-			"samples/notfound.html":      {Data: []byte(`{{define "main"}}none{{end}}`)},
-			"samples/call.html":          {Data: []byte("one\n" + stepMark + "two\n")},
-			"samples/assets/another.mjs": {Data: []byte("4")},
+			"dist/knowledgetalk.min.js":      {Data: []byte("1")},
+			"dist/knowledgetalk.mjs":         {Data: []byte("2")},
+			"dist/knowledgetalk.d.ts":        {Data: []byte("3")},
+			"dist/knowledgetalk.polling.mjs": {Data: []byte("5")},
+			"samples/text.json":              {Data: []byte(`{"a": {"ko": "가", "en": "a"}}`)},
+			"samples/assets/logo.svg":        {Data: []byte("<svg/>")},
+			"samples/layout.html":            {Data: []byte(`{{t "a"}}{{block "main" .}}{{end}}`)},
+			"samples/home.html":              {Data: []byte(`{{define "main"}}home{{end}}`)},
+			"samples/p2p.html":               {Data: []byte(`{{define "main"}}p2p{{end}}`)},
+			"samples/sample.html":            {Data: []byte(`{{define "main"}}sample{{end}}`)},
+			"samples/guide.html":             {Data: []byte(`{{define "main"}}{{rich "a"}}{{end}}`)},
+			"samples/notfound.html":          {Data: []byte(`{{define "main"}}none{{end}}`)},
+			"samples/call.html":              {Data: []byte("one\n" + stepMark + "two\n")},
+			"samples/assets/another.mjs":     {Data: []byte("4")},
 		}
 	}
 	if _, err := newSite(Config{}, whole()); err != nil {

@@ -8,8 +8,8 @@ import net from 'node:net';
 function reset(socket) {
   if (socket.destroyed) return;
   // Before it is connected there is nobody to tell; and one that is closing in good order cannot be reset any more (Node 20 would never
-  // let go of it).
-  if (socket.connecting || socket.writableEnded) socket.destroy();
+  // let go of it). A Unix socket knows no reset; it has no remote address.
+  if (socket.connecting || socket.writableEnded || !socket.remoteAddress) socket.destroy();
   else socket.resetAndDestroy();
 }
 

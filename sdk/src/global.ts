@@ -4,23 +4,29 @@ const page = (): (Window & typeof globalThis) | undefined => (typeof window === 
 
 let script = '';
 
-/** Notes where the SDK's script came from. Called while the script runs: `document.currentScript` is null afterwards. */
-export function noteScript(): void {
-  const current = typeof document === 'undefined' ? null : document.currentScript;
-  script = current && 'src' in current ? current.src : '';
-}
-
-/** Loads the file that polls; the module's own bundler may have renamed it. */
-let polling: (() => Promise<unknown>) | undefined;
+/** Loads the file that polls, for the server with that address. */
+let polling: ((base: string) => Promise<unknown>) | undefined;
 
 /**
- * Notes where the SDK's module came from, and how it loads the file that polls. Under another name than our own it is part of a bundle, whose
- * address says nothing.
+ * Notes where the SDK's script came from, and how it loads the file that polls. Called while the script runs: `document.currentScript` is
+ * null afterwards.
  */
+export function noteScript(load?: (base: string) => Promise<unknown>): void {
+  const current = typeof document === 'undefined' ? null : document.currentScript;
+  script = current && 'src' in current ? current.src : '';
+  polling = load;
+}
+
+/** The same for the SDK's module. Under another name than our own it is part of a bundle, whose address says nothing. */
 export function noteModule(url: unknown, load: () => Promise<unknown>): void {
   script = /\/knowledgetalk\.mjs(?:[?#]|$)/.test(`${url}`) ? `${url}` : '';
   polling = load;
 }
+
+export const loadPolling = async <T>(base: string): Promise<T> => (await polling?.(base)) as T;
+
+/** The folder of the script, with a slash at its end; '' when it came from nowhere. */
+export const scriptFolder = (): string => (/^https?:/.test(script) ? script.replace(/[?#].*/, '').replace(/[^/]*$/, '') : '');
 
 /** What ends the address of a script that a server of ours hands out; the server may be under a path of another site. */
 const SERVED = /\/(?:knowledgetalk|socket\.io\/socket\.io)\.[^/]*$/;
@@ -42,14 +48,6 @@ export function serverBase(given?: unknown): string | undefined {
   } catch {
     return named ? '' : undefined;
   }
-}
-
-/** Loads the file that polls: from where the script came from, which the page's policy lets in; a copy of the script alone has it at the server. */
-export async function loadPolling<T>(base: string): Promise<T> {
-  const from = (folder: string) => import(`${folder}knowledgetalk.polling.mjs`);
-  if (polling) return (await polling()) as T;
-  const folder = /^https?:/.test(script) ? script.replace(/[?#].*/, '').replace(/[^/]*$/, '') : '';
-  return (await (folder ? from(folder).catch(() => from(`${base}/`)) : from(`${base}/`))) as T;
 }
 
 /** The page's address without its fragment, which changes without a reload. */

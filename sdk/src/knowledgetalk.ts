@@ -1,5 +1,6 @@
 /** The facade: the documented methods, each handed on to the part that does it. No logic here. */
 import type * as api from '../types/knowledgetalk';
+import { addAbsent, type Absent } from './absent';
 import { Backlog, Emitter } from './events';
 import { serverBase } from './global';
 import { Feeds } from './media/feeds';
@@ -11,6 +12,8 @@ import { wholeNumber } from './signaling/arguments';
 import { FEATURES, STANDBY, WARM } from './signaling/messages';
 import { Operations } from './signaling/operations';
 import { Session } from './signaling/session';
+
+export interface Knowledgetalk extends Absent {}
 
 export class Knowledgetalk extends EventTarget {
   private readonly streams = new Streams();
@@ -277,6 +280,8 @@ export class Knowledgetalk extends EventTarget {
     this.sharing.handleMembers(members);
   }
 }
+
+addAbsent(Knowledgetalk.prototype);
 
 function socketOf(wire: Emitter, session: Session): api.Socket {
   const socket: api.Socket = {

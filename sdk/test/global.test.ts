@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { expose, isSecure, noteModule, noteScript, serverBase, tabStorage, watchPage } from '../src/global';
+import { expose, isSecure, noteModule, noteScript, scriptFolder, serverBase, tabStorage, watchPage } from '../src/global';
 
 afterEach(() => {
   vi.unstubAllGlobals();
@@ -63,6 +63,13 @@ describe('the server', () => {
     tag('https://site/calls/knowledgetalk.min.js');
     expect([undefined, null, ''].map(serverBase)).toEqual(Array(3).fill('https://site/calls'));
   });
+});
+
+it.each([
+  ['https://site/calls/knowledgetalk.min.js?v=a/b', 'https://site/calls/'], ['https://site/x.js#/y', 'https://site/'], ['blob:https://x/1', ''], ['', ''],
+])('the folder of %s is %j', (src, folder) => {
+  tag(src);
+  expect(scriptFolder()).toBe(folder);
 });
 
 it('makes names known without a window, as in a worker', () => {

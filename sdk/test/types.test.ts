@@ -1,5 +1,5 @@
 /** The published types against the class that is built: a difference is a compile error (`npm run types`). */
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import type * as api from '../types/knowledgetalk';
 import { Knowledgetalk } from '../src/knowledgetalk';
 
@@ -41,9 +41,24 @@ it('declares every public name, and no other', () => {
   expect(same<keyof Knowledgetalk, keyof api.Knowledgetalk>(true)).toBe(true);
   const names = Object.getOwnPropertyNames(Knowledgetalk.prototype).filter((n) => n !== 'constructor' && n !== 'presence');
   expect(names.filter((n) => !['media', 'entered', 'known'].includes(n)).sort()).toEqual([
-    'addEventListener', 'changeLocalStream', 'changeName', 'chat', 'createGroup', 'createRoom', 'createVideoRoom', 'destroyRoom', 'disconnect',
+    'addEventListener', 'canvasClear', 'canvasInit', 'changeLocalStream', 'changeName', 'chat', 'createGroup', 'createRoom', 'createVideoRoom', 'destroyRoom', 'disconnect',
+    'documentShare', 'documentStart', 'drawingClassStart', 'drawingClassStop', 'drawingInit', 'drawingShareStart', 'drawingShareStop', 'drawingStop',
     'editRoomInfo', 'editUserInfo', 'endGroup', 'getAllPeers', 'getAllStreams', 'getName', 'getPeer', 'getRoomId', 'getShareType', 'getSocket',
     'getStream', 'getUserId', 'inform', 'init', 'isMedia', 'joinRoom', 'joinroom', 'kickOut', 'leaveRoom', 'memberList', 'permit', 'publishP2P',
-    'publishVideo', 'publishvideo', 'removeLocalPeer', 'removePeer', 'screenStart', 'shareStop', 'subscribeVideo',
+    'publishVideo', 'publishvideo', 'removeLocalPeer', 'removePeer', 'reqCanvasImage', 'screenStart', 'setTool', 'shareStop', 'subscribeVideo', 'whiteBoardStart',
   ]);
+});
+
+it('answers what is not offered in the shape that apps expect, and never throws', async () => {
+  const warned = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+  const k: api.Knowledgetalk = new Knowledgetalk();
+  const canvas = {} as HTMLCanvasElement;
+  const later = [k.whiteBoardStart(canvas), k.drawingClassStart(), k.drawingClassStop(), k.drawingShareStart(canvas), k.drawingShareStop()];
+  expect(await Promise.all(later)).toEqual(Array(5).fill(false));
+  for (const answer of await Promise.all([k.documentStart(canvas), k.documentShare('x'), k.reqCanvasImage('u')])) {
+    expect(answer).toEqual({ code: '405', message: expect.any(String), hint: expect.any(String) });
+  }
+  expect([k.drawingInit(), k.drawingStop(), k.canvasInit(canvas), k.setTool('pen', 'black', 1), k.canvasClear()]).toEqual([false, false, undefined, undefined, undefined]);
+  expect(warned).toHaveBeenCalledTimes(13);
+  warned.mockRestore();
 });

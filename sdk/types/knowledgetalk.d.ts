@@ -3,6 +3,9 @@
  *
  * Codes are strings: '200' is success. A method that returns `{code}` never rejects for a documented failure; it resolves with the code,
  * a sentence (`message`) and, where there is something to do about it, a `hint`. Every method has a time limit.
+ *
+ * Not all return `{code}`: publishP2P, publishVideo, removePeer, removeLocalPeer and changeLocalStream resolve with a boolean, subscribeVideo with
+ * a stream or false. A `peerState` event says why.
  */
 
 /** What a publication shows: the camera (with microphone) or a shared screen. */
@@ -40,14 +43,17 @@ export interface Member {
   net?: string;
 }
 
-/** Members by user id, in order of joining. */
+/**
+ * Members by user id, in order of joining. JavaScript puts ids that are whole numbers (`'4'`) first and sorts them: where the order matters,
+ * sort by `since`.
+ */
 export type Members = { [userId: string]: Member };
 
 /** Result of a request. `code` '200' is success; everything else comes with a sentence and, where it helps, a hint. */
 export interface Result {
   /**
    * 200 ok · 400 bad request · 401 not authenticated · 403 no such user, or no common room · 404 unknown operation · 409 user id in use ·
-   * 410 not registered, or not in the room · 413 no permission · 421 parameter missing · 422 parameter invalid · 429 too many requests ·
+   * 405 not offered · 410 not registered, or not in the room · 413 no permission · 421 parameter missing · 422 parameter invalid · 429 too many requests ·
    * 440 someone else is sharing · 441 no such room · 442 already in a room · 443 room exists · 444 room full · 445 over the limit ·
    * 500 internal · 504 no answer in time.
    */
@@ -129,16 +135,14 @@ export interface LeaveEvent extends PresenceBase { type: 'leave'; user: string }
 /** Media of `user` is here: `getStream(user)` (or `getStream(user, 'screen')` when `cam` is false) works inside the handler. */
 export interface SubscribedEvent extends PresenceBase { type: 'subscribed'; user: string; cam: boolean }
 
-/** A stream that its owner sends to whoever asks for it with subscribeVideo. */
-export interface Feed {
-  id: string;
-  /** Repeats `id`. */
-  userId: string;
+/** A stream that its owner sends to whoever asks for it with subscribeVideo, with the fields of its owner. */
+export interface Feed extends Member {
   /** Repeats `id`. */
   user: string;
   type: MediaType;
   /** Counts up with each announcement of this feed. */
   epoch: number;
+  /** Whether the feed has sound and pictures. */
   audio: boolean;
   video: boolean;
 }
@@ -155,13 +159,13 @@ export interface ShareStopEvent extends PresenceBase { type: 'shareStop'; user: 
 export interface ChatEvent extends PresenceBase { type: 'chat'; user: string; message: string }
 /** What the app of `user` has to say to this one: any JSON value. */
 export interface InformEvent extends PresenceBase { type: 'inform'; user: string; message: any }
-/** `user` begins (true) or ends (false) to talk; in rooms made with talkingNoty. */
-export interface TalkingEvent extends PresenceBase { type: 'talking'; user: string; message: boolean }
+/** `user` begins (true) or ends (false) to talk; in rooms made with talkingNoty. `message` repeats `talking`. */
+export interface TalkingEvent extends PresenceBase { type: 'talking'; user: string; talking: boolean; message: boolean }
 /** `user` changed its name, or switched camera or microphone. */
 export interface EditUserInfoEvent extends PresenceBase { type: 'editUserInfo'; user: string; name: string; video: boolean; audio: boolean }
 /** This user (`user`) is asked by the host (`sender`) to go; the server puts it out after 3 s. */
 export interface KickOutEvent extends PresenceBase { type: 'kickOut'; user: string }
-/** `user` has put this user into a group. */
+/** `user` asks this user into a group: leaveRoom(), then joinRoom(groupId). */
 export interface CreateGroupEvent extends PresenceBase { type: 'createGroup'; user: string; groupId: string }
 /** What `user` may do from now on (additive). */
 export interface PermitEvent extends PresenceBase { type: 'permit'; user: string; permit: Permit }
@@ -203,7 +207,10 @@ export interface Socket {
 }
 
 export interface Options {
-  /** Origin of the server, such as 'https://host:7102'. Default: the origin of the script's own address. */
+  /**
+   * Address of the server, such as 'https://host:7102' or, under a path, 'https://site/calls'. Default: where the script came from
+   * (`…/knowledgetalk.min.js` or `….mjs`). Required in a bundle and with the npm package, whose address says nothing: init answers 421.
+   */
   server?: string;
   /**
    * In rooms of at most so many members (4 when not given) connections are made on joining, before anybody publishes: pictures then come
@@ -228,8 +235,8 @@ export class Knowledgetalk extends EventTarget {
    * @param name shown to others
    * @param device shown to others
    * @param forced take the id over from another session of the same user
-   * @returns '200' with `userId`; 401 license refused, 409 id in use, 413 page origin not allowed, 421 and 422 wrong arguments,
-   * 445 license full, 504 no answer.
+   * @returns '200' with `userId`; 401 license refused, 405 no WebSocket (Node before 22), 409 id in use, 413 page origin not allowed, 421 and
+   * 422 wrong arguments or no `server`, 429 too many connections or logins, 445 license full, 504 no answer.
    */
   init(cpCode: string, authKey: string, id?: string, name?: string, device?: string, forced?: boolean): Promise<InitResult>;
 
@@ -317,7 +324,7 @@ export class Knowledgetalk extends EventTarget {
   subscribeVideo(userId: string, type: MediaType): Promise<MediaStream | false>;
 
   /**
-   * Writes to the room, or with `target` to one user of the license, in the room or not. One of both is required.
+   * Writes to the room (`roomId`), to one user of the license, in the room or not (`target`), or to both. One is required.
    * @returns '200' (for a target: whether or not there is such a user); 410 not in the room, 413 no permission, 421, 422, 441, 504.
    */
   chat(message: string, roomId?: string, target?: string): Promise<ChatResult>;
@@ -349,10 +356,40 @@ export class Knowledgetalk extends EventTarget {
   /** '200'; 410, 421, 422, 504. Others see `editUserInfo`. */
   changeName(name: string): Promise<Result>;
 
-  /** Makes a group of members, who are told with `createGroup`. '200' with `groupId`; 410, 422, 445 too many groups, 504. */
+  /**
+   * Makes a room of the kind of the present one, for a part of its members: those in `list` are told with `createGroup`. Who goes there leaves
+   * the present room and calls joinRoom(groupId). '200' with `groupId`; 410 in no room, 422, 445 too many rooms, 504.
+   */
   createGroup(list?: string[], title?: string): Promise<CreateGroupResult>;
-  /** For who made it, and the host: others get 413. 403 no such group, 421, 504. */
+  /** Ends the group's room. For who made it, and the host: others get 413. 403 no such group, 421, 504. */
   endGroup(groupId: string): Promise<Result>;
+
+  /** Not offered: false. */
+  whiteBoardStart(canvas: HTMLCanvasElement): Promise<boolean>;
+  /** Not offered: 405. */
+  documentStart(canvas: HTMLCanvasElement): Promise<Result>;
+  /** Not offered: 405. */
+  documentShare(imgUrl: string): Promise<Result>;
+  /** Not offered: 405. */
+  reqCanvasImage(target: string): Promise<Result>;
+  /** Not offered: does nothing. */
+  canvasInit(canvas: HTMLCanvasElement): void;
+  /** Not offered: false. */
+  drawingInit(): boolean;
+  /** Not offered: false. */
+  drawingStop(): boolean;
+  /** Not offered: does nothing. */
+  setTool(tool: string, color?: string, strokeWidth?: number, type?: string): void;
+  /** Not offered: does nothing. */
+  canvasClear(): void;
+  /** Not offered: false. */
+  drawingClassStart(): Promise<boolean>;
+  /** Not offered: false. */
+  drawingClassStop(): Promise<boolean>;
+  /** Not offered: false. */
+  drawingShareStart(canvas: HTMLCanvasElement): Promise<boolean>;
+  /** Not offered: false. */
+  drawingShareStop(): Promise<boolean>;
 
   /** '' before init. */
   getUserId(): string;
@@ -390,9 +427,13 @@ export class Knowledgetalk extends EventTarget {
 export { Knowledgetalk as KnowledgeTalk };
 export default Knowledgetalk;
 
+type Class = typeof Knowledgetalk;
+type Instance = Knowledgetalk;
+
+/** What the script tag defines, in a page or a worker. */
 declare global {
-  interface Window {
-    Knowledgetalk: typeof Knowledgetalk;
-    KnowledgeTalk: typeof Knowledgetalk;
-  }
+  var Knowledgetalk: Class;
+  var KnowledgeTalk: Class;
+  type Knowledgetalk = Instance;
+  type KnowledgeTalk = Instance;
 }

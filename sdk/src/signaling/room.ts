@@ -145,5 +145,9 @@ export class Room {
   }
 }
 
-/** A push as the app gets it: with the fields that every event has. */
-export const whole = (push: Push): Presence => ({ roomId: '', user: '', sender: '', ...push }) as unknown as Presence;
+/** A push as the app gets it: with the fields that every event has, and whether somebody talks under both of its names. */
+export const whole = (push: Push): Presence => {
+  const { talking, message } = push;
+  const both = push.type === 'talking' ? { talking: talking ?? message, message: message ?? talking } : {};
+  return { roomId: '', user: '', sender: '', ...push, ...both } as unknown as Presence;
+};
