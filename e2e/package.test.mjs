@@ -33,8 +33,9 @@ test('npm pack, npm install, and a call between an import and a script tag', asy
   const sdk = path.join(ROOT, 'sdk');
   const tarball = run(sdk, 'npm', 'pack', '--silent', '--pack-destination', stage.dir).trim().split('\n').at(-1);
   const files = run(stage.dir, 'tar', '-tf', tarball).trim().split('\n').sort();
-  const dist = ['knowledgetalk.d.ts', 'knowledgetalk.min.js', 'knowledgetalk.min.js.map', 'knowledgetalk.mjs', 'knowledgetalk.mjs.map'];
-  assert.deepEqual(files, [...['LICENSE', 'README.md', 'package.json'], ...dist.map((f) => `dist/${f}`)].map((f) => `package/${f}`).sort());
+  const mapped = ['min.js', 'mjs', 'polling.mjs'].flatMap((f) => [f, `${f}.map`]);
+  const dist = ['cjs', 'd.cts', 'd.ts', ...mapped].map((f) => `dist/knowledgetalk.${f}`);
+  assert.deepEqual(files, ['LICENSE', 'README.md', 'package.json', ...dist].map((f) => `package/${f}`).sort());
 
   const app = path.join(stage.dir, 'app');
   fs.mkdirSync(app);
@@ -56,9 +57,52 @@ test('npm pack, npm install, and a call between an import and a script tag', asy
     });
     export const type: Presence['type'] = 'shareStop';
   `);
-  for (const how of [['bundler', 'esnext'], ['nodenext', 'nodenext']]) {
-    const tsc = path.join(sdk, 'node_modules/.bin/tsc');
-    run(app, tsc, '--noEmit', '--strict', '--target', 'es2022', '--moduleResolution', how[0], '--module', how[1], 'app.ts');
+  const tsc = (...argv) => run(app, path.join(sdk, 'node_modules/.bin/tsc'), '--noEmit', '--strict', '--target', 'es2022', ...argv);
+  for (const how of [['bundler', 'esnext'], ['nodenext', 'nodenext']]) tsc('--moduleResolution', how[0], '--module', how[1], 'app.ts');
+  fs.writeFileSync(path.join(app, 'app.cts'), `
+    import sdk = require('@ieum-rtc/sdk');
+    import { Knowledgetalk, type Presence } from '@ieum-rtc/sdk';
+    const k: sdk.Knowledgetalk = new sdk.default({ server: 'https://x' });
+    k.addEventListener('presence', ({ detail }) => {
+      if (detail.type === 'talking') detail.talking.valueOf();
+      if (detail.type === 'publish') detail.feeds.forEach((feed) => feed.name.trim());
+    });
+    void new Knowledgetalk().whiteBoardStart(document.createElement('canvas'));
+    export const type: Presence['type'] = 'shareStop';
+  `);
+  tsc('--moduleResolution', 'nodenext', '--module', 'nodenext', 'app.cts');
+  // With the script tag, and with an import of the server's own module: as sdk/README.md says.
+  fs.writeFileSync(path.join(app, 'tag.ts'), `
+    const k: Knowledgetalk = new Knowledgetalk();
+    if (window.KnowledgeTalk === Knowledgetalk) k.getUserId().trim();
+    // @ts-expect-error no such method
+    k.nothing();
+  `);
+  const types = 'node_modules/@ieum-rtc/sdk/dist/knowledgetalk.d.ts';
+  tsc('--moduleResolution', 'bundler', '--module', 'esnext', 'tag.ts', types);
+  fs.writeFileSync(path.join(app, 'url.ts'), "import K from 'https://call.example.com:7102/knowledgetalk.mjs'; new K().getUserId().trim();");
+  const options = { strict: true, noEmit: true, target: 'es2022', module: 'esnext', moduleResolution: 'bundler' };
+  const paths = { 'https://call.example.com:7102/knowledgetalk.mjs': [`./${types}`] };
+  fs.writeFileSync(path.join(app, 'tsconfig.json'), JSON.stringify({ compilerOptions: { ...options, paths }, files: ['url.ts'] }));
+  run(app, path.join(sdk, 'node_modules/.bin/tsc'), '-p', '.');
+
+  // Node: nothing of a browser at import; without a WebSocket of Node's own init says so at once.
+  const { cpCode, authKey } = stage.license;
+  const use = `const codes = [];
+    for (const options of [undefined, { server: '${stage.origin}' }]) {
+      const k = new Knowledgetalk(options);
+      codes.push((await k.init('${cpCode}', '${authKey}')).code, await k.publishP2P('x', 'cam', {}));
+      k.disconnect();
+    }
+    console.log(JSON.stringify(codes));`;
+  const reached = typeof WebSocket === 'undefined' ? '405' : '200';
+  const old = ['--no-experimental-require-module'].filter((flag) => process.allowedNodeEnvironmentFlags.has(flag));
+  for (const [flags, text] of [
+    [['--input-type=module'], `import Knowledgetalk from '@ieum-rtc/sdk'; ${use}`],
+    [['--input-type=commonjs', ...old], `const { Knowledgetalk } = require('@ieum-rtc/sdk'); (async () => { ${use} })();`],
+    [['--input-type=module'], `import '@ieum-rtc/sdk/knowledgetalk.min.js'; ${use}`],
+  ]) {
+    assert.deepEqual(JSON.parse(run(app, process.execPath, ...flags, '-e', text)), ['421', false, reached, false], text);
   }
 
   stage.pages.write('packed-module.js', fs.readFileSync(resolve('@ieum-rtc/sdk'), 'utf8'));
@@ -72,7 +116,6 @@ test('npm pack, npm install, and a call between an import and a script tag', asy
   const pages = await Promise.all(['module', 'script'].map((name) => stage.open(`${name}.html`, { name })));
   for (const p of pages) {
     await p.until('loaded', () => window.ready);
-    const { cpCode, authKey } = stage.license;
     const { code } = await p.evaluate((x) => start(Class, x.cpCode, x.authKey, x.id), { cpCode, authKey, id: p.name });
     assert.equal(code, '200');
   }
@@ -88,4 +131,18 @@ test('npm pack, npm install, and a call between an import and a script tag', asy
     assert.deepEqual(p.errors, []);
     await p.close();
   }
+
+  // A classic worker, which has no page to take an address from.
+  stage.pages.write('worker.js', `importScripts('packed-script.js');
+    const k = new Knowledgetalk({ server: '${stage.origin}' });
+    k.addEventListener('presence', ({ detail }) => postMessage(detail.reason));
+    k.init('${cpCode}', '${authKey}').then(({ code }) => {
+      postMessage(code);
+      k.publishP2P('somebody', 'cam');
+    });`);
+  stage.pages.write('worker.html', `<!DOCTYPE html><script>window.told = []; new Worker('worker.js').onmessage = ({ data }) => told.push(data);</script>`);
+  const worker = await stage.open('worker.html');
+  await worker.until('both answers', () => told.length === 2);
+  assert.deepEqual(await worker.evaluate(() => told), ['200', 'no-webrtc']);
+  await worker.close();
 });

@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -510,13 +511,38 @@ func TestThePeerIsKnown(t *testing.T) {
 	g := newRig(t, Config{})
 	for want, header := range map[string][]string{
 		"https://app.example": {"Origin", "https://app.example"},
-		"http://ieum.test":    {"Sec-Fetch-Site", "same-origin"}, // browsers send no Origin there
+		"https://ieum.test":   {"Sec-Fetch-Site", "same-origin"}, // browsers send no Origin there
 		"":                    nil,
 	} {
 		g.do(request{method: "GET", query: "EIO=4&transport=polling", header: header})
 		p := (<-g.users).conn.Peer()
 		if p.Origin != want || p.Host != "ieum.test" || p.TLS || p.Addr.String() != "192.0.2.1:1234" {
 			t.Errorf("peer %+v, want origin %q", p, want)
+		}
+	}
+}
+
+// A page on the server's own origin may be behind a proxy that ends TLS; the license names the origin that the browser shows.
+func TestTheOriginOfThePagesOfTheServer(t *testing.T) {
+	for host, want := range map[string]string{
+		"calls.example":      "https://calls.example",
+		"calls.example:7102": "https://calls.example:7102",
+		"192.0.2.1":          "https://192.0.2.1",
+		"[2001:db8::1]:7102": "https://[2001:db8::1]:7102",
+		"localhost:7102":     "http://localhost:7102",
+		"app.localhost":      "http://app.localhost",
+		"127.0.0.9:80":       "http://127.0.0.9:80",
+		"[::1]:7102":         "http://[::1]:7102",
+		"[::1]":              "http://[::1]",
+	} {
+		r := httptest.NewRequest("GET", Path, nil)
+		r.Host = host
+		if got := ownOrigin(r); got != want {
+			t.Errorf("%s: %s, want %s", host, got, want)
+		}
+		r.TLS = &tls.ConnectionState{}
+		if got := ownOrigin(r); got != "https://"+host {
+			t.Errorf("%s over TLS: %s", host, got)
 		}
 	}
 }

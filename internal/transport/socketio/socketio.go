@@ -15,8 +15,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -210,11 +213,25 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (f
 	return fault{}, true
 }
 
+// ownOrigin is the origin of a page that polls its own server. Browsers send Sec-Fetch-Site to HTTPS and to loopback hosts only
+// (W3C Fetch Metadata, section 2.1): without TLS here, a page of another host reached a proxy that ends TLS.
 func ownOrigin(r *http.Request) string {
-	if r.TLS != nil {
-		return "https://" + r.Host
+	if r.TLS == nil && loopbackHost(r.Host) {
+		return "http://" + r.Host
 	}
-	return "http://" + r.Host
+	return "https://" + r.Host
+}
+
+// loopbackHost tells whether host, with or without a port, names this machine (W3C Secure Contexts, section 3.1).
+func loopbackHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && addr.IsLoopback()
 }
 
 // newID has 120 random bits: who knows a session's id owns the session.
