@@ -78,6 +78,7 @@ test('nginx with the documented location', async (t) => {
   const [block] = /location \/calls\/ \{[^]*?\n\}/.exec(text) ?? assert.fail('docs/operating.md has no location /calls/');
   const [map] = /map \$http_upgrade[^\n]*?\}/.exec(text);
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'ieum-nginx-')); // the name of a Unix socket is short
+  t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
   const conf = path.join(dir, 'nginx.conf');
   const folders = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((n) => `${n}_temp_path ${dir}/${n};`).join(' ');
   fs.writeFileSync(conf, `daemon off; master_process off; pid ${dir}/pid; error_log stderr; events {}
@@ -85,24 +86,21 @@ test('nginx with the documented location', async (t) => {
       server { listen unix:${dir}/socket; ${block.replaceAll('127.0.0.1:7102', stage.server.host)} } }`);
   execFileSync(nginx, ['-t', '-q', '-c', conf], { stdio: 'pipe' });
   const server = new Process([nginx, '-c', conf], { dir: stage.dir, name: 'nginx' });
+  t.after(() => server.stop());
   const proxy = await Proxy.listen(`${dir}/socket`);
+  t.after(() => proxy.close());
   const origin = `${proxy.origin}/calls`;
-  fs.mkdirSync(path.join(dir, 'site'));
-  const pages = await servePages({ dir: path.join(dir, 'site'), origin, license: stage.license });
-  try {
-    await until('nginx answers', () => fetch(`${origin}/knowledgetalk.min.js`).then((r) => r.ok, () => false));
-    const [a, b] = await Promise.all(['ann', 'ben'].map((name) => stage.browser.open(`${pages.origin}/app.html`, { name })));
-    for (const p of [a, b]) p.id = await p.evaluate((id) => app.init(id), p.name);
-    const { roomId } = await a.evaluate(() => k.createRoom());
-    await together(a, b, roomId);
-    await call(a, b);
-    await b.close();
-    await a.until('seeing ben leave', () => app.count('leave', 'ben') === 1);
-    await a.close();
-  } finally {
-    await pages.process.stop();
-    await proxy.close();
-    await server.stop();
-    fs.rmSync(dir, { recursive: true });
-  }
+  await until('nginx answers', () => fetch(`${origin}/knowledgetalk.min.js`).then((r) => r.ok, () => false));
+  const site = path.join(dir, 'site');
+  fs.mkdirSync(site);
+  const pages = await servePages({ dir: site, origin, license: stage.license });
+  t.after(() => pages.process.stop());
+  const [a, b] = await Promise.all(['ann', 'ben'].map((name) => stage.browser.open(`${pages.origin}/app.html`, { name })));
+  for (const p of [a, b]) p.id = await p.evaluate((id) => app.init(id), p.name);
+  const { roomId } = await a.evaluate(() => k.createRoom());
+  await together(a, b, roomId);
+  await call(a, b);
+  await b.close();
+  await a.until('seeing ben leave', () => app.count('leave', 'ben') === 1);
+  await a.close();
 });

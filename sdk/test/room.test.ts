@@ -19,6 +19,18 @@ describe('a room', () => {
     expect([...room.members.keys()]).toEqual(['me']);
   });
 
+  it.each([
+    [{ talking: true }], [{ message: true }], [{ talking: true, message: true }],
+  ])('tells who talks under both names (%j)', (said) => {
+    expect(new Room(info(1, 'me', 'a')).apply({ ...push('talking', 2, 'a'), ...said })).toMatchObject([{ talking: true, message: true }]);
+    const not = Object.fromEntries(Object.keys(said).map((name) => [name, false]));
+    expect(new Room(info(1, 'me', 'a')).apply({ ...push('talking', 2, 'a'), ...not })).toMatchObject([{ talking: false, message: false }]);
+  });
+
+  it('leaves the messages of other events alone', () => {
+    expect(new Room(info(1, 'me', 'a')).apply({ ...push('chat', 2, 'a'), message: 'x' })[0]).not.toHaveProperty('talking');
+  });
+
   it('ignores other rooms', () => expect(new Room(info(1, 'me')).apply(push('join', 2, 'a', 'S'))).toEqual([]));
 
   it('shows a leave before a join of one who was never seen to go', () => {
