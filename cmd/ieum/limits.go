@@ -12,13 +12,14 @@ type limitFlags struct {
 	MaxFailedJoinsAddress *int     `help:"Rooms a minute that there are none of and that users of one address may name (default 200; -1 no limit)." placeholder:"N"`
 	MaxCandidates         *int     `help:"Messages with candidates that a session may send a minute (default 1000; -1 no limit)." placeholder:"N"`
 	MaxUserRooms          *int     `help:"Rooms at a time that one user may have made (default 100; -1 no limit)." placeholder:"N"`
+	MaxUnread             *int     `help:"Bytes that wait for all clients together; beyond it those with the most are closed (default a quarter of GOMEMLIMIT, 268435456 at most; -1 no limit)." placeholder:"BYTES"`
 	MaxTakeovers          *int     `help:"Times a minute that a user id may be taken over without its session's own secret (default 3; -1 no limit)." placeholder:"N"`
 	TrustedProxy          []string `help:"Address or network of a proxy whose X-Forwarded-For says who the client is; repeatable." placeholder:"CIDR"`
 }
 
 func (f limitFlags) settings() node.LimitSettings {
 	return node.LimitSettings{
-		Connections: f.MaxConnections, Strangers: f.MaxStrangers, UserRooms: f.MaxUserRooms,
+		Connections: f.MaxConnections, Strangers: f.MaxStrangers, UserRooms: f.MaxUserRooms, Unread: f.MaxUnread,
 		FailedLogins: f.MaxFailedLogins, Joins: f.MaxJoins, FailedJoins: f.MaxFailedJoins, FailedJoinsOfAddress: f.MaxFailedJoinsAddress,
 		Candidates: f.MaxCandidates, Takeovers: f.MaxTakeovers,
 	}

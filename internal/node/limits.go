@@ -13,6 +13,7 @@ type LimitSettings struct {
 	Connections *int // open at a time, of both carriers; see transport.GateConfig, as for Strangers
 	Strangers   *int // of one address, whose users are not known yet
 	UserRooms   *int // at a time, made by one user
+	Unread      *int // bytes that wait for all clients together; see transport.NewBacklog
 
 	// A minute; see signaling.Limits.
 	FailedLogins, Joins, FailedJoins, FailedJoinsOfAddress, Candidates, Takeovers *int
@@ -21,11 +22,13 @@ type LimitSettings struct {
 // plan returns the limits of the carriers and of signaling, and every fault.
 func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limits, _ error) {
 	var faults []error
+	var unread int // see backlog
 	for _, of := range []struct {
 		flag string
 		n    *int
 		into *int
 	}{
+		{"--max-unread", l.Unread, &unread},
 		{"--max-connections", l.Connections, &gate.Connections},
 		{"--max-strangers", l.Strangers, &gate.Strangers},
 		{"--max-user-rooms", l.UserRooms, &limits.Rooms},
@@ -45,6 +48,14 @@ func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limit
 		}
 	}
 	return gate, limits, errors.Join(faults...)
+}
+
+// backlog is the bound of what waits for clients, as transport.NewBacklog takes it.
+func (l LimitSettings) backlog() int {
+	if l.Unread == nil {
+		return 0
+	}
+	return *l.Unread
 }
 
 // sessions is the bound of the carrier for Socket.IO: those that have just ended, which the gate has let go, need a place too.

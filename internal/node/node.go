@@ -27,22 +27,23 @@ import (
 
 // Node is a server that runs until Close.
 type Node struct {
-	plan  *plan // as started; what is read again stands beside it
-	log   *slog.Logger
-	cert  *certificate // nil: no TLS
-	dev   atomic.Pointer[devLicense]
-	relay *relay.Server // nil: relays elsewhere
-	ice   iceIssuer
-	ways  doorway           // what the ports have in common
-	door  *transport.Switch // the one port
-	turn  *turnPort         // nil without a port for STUN and TURN alone
-	data  *data             // nil without a data folder
-	hub   *signaling.Hub
-	gate  *transport.Gate
-	ws    *transport.WebSocket
-	sio   *socketio.Server
-	http  *http.Server
-	admin *admin.Server // nil: no metrics
+	plan   *plan // as started; what is read again stands beside it
+	log    *slog.Logger
+	cert   *certificate // nil: no TLS
+	dev    atomic.Pointer[devLicense]
+	relay  *relay.Server // nil: relays elsewhere
+	ice    iceIssuer
+	ways   doorway           // what the ports have in common
+	door   *transport.Switch // the one port
+	turn   *turnPort         // nil without a port for STUN and TURN alone
+	data   *data             // nil without a data folder
+	hub    *signaling.Hub
+	gate   *transport.Gate
+	unread *transport.Backlog
+	ws     *transport.WebSocket
+	sio    *socketio.Server
+	http   *http.Server
+	admin  *admin.Server // nil: no metrics
 
 	accounts *accounts
 	revoked  *revocations
@@ -62,6 +63,7 @@ func Start(c Config) (_ *Node, err error) {
 		plan: p, log: p.Log, cert: newCertificate(p.cert), accounts: newAccounts(p.Log), reloads: newReloads(p.Log), failed: make(chan error, 1),
 	}
 	n.dev.Store(p.dev)
+	n.unread = transport.NewBacklog(p.Limits.backlog())
 	n.ways = newDoorway(n.cert, p.files, p.proxies, p.Log)
 	defer func() {
 		if err != nil {
@@ -75,7 +77,7 @@ func Start(c Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.gate = transport.NewGate(p.gate)
-	conns := transport.Config{AnyOrigin: p.Dev, Gate: n.gate, TrustedProxies: p.proxies, Log: p.Log}
+	conns := transport.Config{AnyOrigin: p.Dev, Gate: n.gate, Backlog: n.unread, TrustedProxies: p.proxies, Log: p.Log}
 	n.ws = transport.NewWebSocket(conns, n.hub.Accept)
 	n.sio = socketio.New(socketio.Config{Conn: conns, MaxSessions: sessions(n.gate.Connections())}, n.hub.Accept)
 	handler, err := n.routes()
@@ -100,7 +102,7 @@ func (n *Node) openHub() (err error) {
 	cfg := signaling.Config{
 		Node: newNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: n.issuer(),
 		ResumeKeys: p.resumeKeys(), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst,
-		Limits: p.limits, Log: p.Log,
+		Limits: p.limits, Backlog: n.unread, Log: p.Log,
 	}
 	if p.Data != "" {
 		if n.data, err = openData(p.Data, p.Log); err != nil {
@@ -161,7 +163,9 @@ func (n *Node) openAdmin() error {
 	ports := portCollector{"all": n.door}
 	more := []prometheus.Collector{admin.Signaling(n.hub.Stats), admin.Limits(n.limitsHit), ports, httpCollector{n.ways.http}, prometheus.NewGaugeFunc(
 		prometheus.GaugeOpts{Name: "ieum_signaling_connections", Help: "Open connections of clients, of all carriers."},
-		func() float64 { return float64(n.ws.Count() + n.sio.Count()) })}
+		func() float64 { return float64(n.ws.Count() + n.sio.Count()) }), prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Name: "ieum_signaling_unread_bytes", Help: "What is sent to clients and not yet read, or waits for them."},
+		func() float64 { return float64(n.unread.Stats().Bytes) })}
 	if n.turn != nil {
 		ports["relay"] = n.turn.door
 	}
@@ -188,6 +192,7 @@ func (n *Node) openAdmin() error {
 func (n *Node) limitsHit() map[string]uint64 {
 	hits, door := n.hub.LimitsHit(), n.gate.Stats()
 	hits["connections"], hits["strangers"] = door.Connections, door.Strangers
+	hits["unread_total"] = n.unread.Stats().Shed
 	hits["http_connections"] = n.ways.http.Stats().Shed
 	return hits
 }
@@ -269,6 +274,7 @@ func (n *Node) Close(ctx context.Context) error {
 		closed("close connections", n.ws.Close(ctx))
 	}
 	closed("close Socket.IO", <-sio)
+	n.unread.Close()
 	if n.http != nil {
 		// the listener is closed already, which the HTTP server may or may not have noticed
 		if err := n.http.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {

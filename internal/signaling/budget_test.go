@@ -434,3 +434,19 @@ func TestCandidatesCountByTheirBytes(t *testing.T) {
 		w.hits("candidates", 2)
 	})
 }
+
+// Where memory is scarce nothing more waits for those who are away, and senders are told.
+func TestNothingMoreWaitsWhereMemoryIsScarce(t *testing.T) {
+	backlog := transport.NewBacklog(100 << 10)
+	in(t, 1, func(c *Config, _ *license.Params) { c.Backlog = backlog }, func(w *world) {
+		s := newScene(w, "away", 1)
+		long := msg{"eventOp": "sdp", "target": "victim", "sdp": strings.Repeat("x", 60<<10)}
+		s.attackers[0].want("200", long)
+		s.honest.want("504", long)
+		s.speak()
+		s.check("scarce", false)
+		if got := backlog.Stats(); got.Bytes != 0 || got.Shed != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}

@@ -40,6 +40,7 @@ type Config struct {
 	Rate         float64       // messages a second a session may send on average, default 30
 	Burst        float64       // and at once, default 300
 	Limits       Limits
+	Backlog      *transport.Backlog // that of the connections; nil: nothing bounds what waits in all
 	Rooms        room.Limits
 	Log          *slog.Logger
 }

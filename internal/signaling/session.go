@@ -92,6 +92,7 @@ func (s *session) keep(m *transport.Message, from string) {
 		m.Release()
 		return
 	}
+	s.hub.cfg.Backlog.Hold(m)
 	s.held.makeRoom(waiting{m, from, fromRoom})
 }
 
@@ -112,11 +113,16 @@ func (s *session) offer(m *transport.Message, from string, k kind) error {
 		m.Release()
 		return errNoTarget
 	}
-	err := s.held.keep(waiting{m, from, k})
+	err := errFull
+	if !s.hub.cfg.Backlog.Scarce() {
+		err = s.held.keep(waiting{m, from, k})
+	}
 	if err != nil {
 		m.Release()
+		return err
 	}
-	return err
+	s.hub.cfg.Backlog.Hold(m)
+	return nil
 }
 
 // unreachable tells whether nobody will come for what is kept. mu is held.

@@ -11,6 +11,7 @@ type outbox struct {
 	write              func(b []byte) error          // writes all, with a deadline
 	finish             func(code int, reason string) // ends the connection: writes the close frame, or for 1006 none
 	hurry              func()                        // cuts short a write that blocks
+	backlog            *Backlog                      // counts what waits; may be nil
 
 	mu         sync.Mutex
 	queue      []*Message
@@ -73,19 +74,45 @@ func (o *outbox) send(m *Message) bool {
 		return false
 	}
 	if !o.fits(m, o.maxCount, o.maxBytes) {
-		dropped := o.queue
-		o.forget(dropped)
-		o.overflowed = true
-		o.close(1013, "outbox full: reconnect and resume")
-		o.mu.Unlock()
-		o.hurry()
-		for _, d := range append(dropped, m) {
-			d.Release()
-		}
+		o.overflow()
+		m.Release()
 		return false
 	}
 	o.take(m)
 	return true
+}
+
+// overflow closes the connection of a client that reads too slowly. It is called with mu held, and gives it up.
+func (o *outbox) overflow() {
+	dropped := o.queue
+	o.forget(dropped)
+	o.overflowed = true
+	o.close(1013, "outbox full: reconnect and resume")
+	o.mu.Unlock()
+	o.hurry()
+	for _, d := range dropped {
+		d.Release()
+	}
+}
+
+// unread is how much waits.
+func (o *outbox) unread() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing {
+		return 0
+	}
+	return o.bytes
+}
+
+// shed is overflow for a client of whom too much waits, of all clients together.
+func (o *outbox) shed() {
+	o.mu.Lock()
+	if o.closing {
+		o.mu.Unlock()
+		return
+	}
+	o.overflow()
 }
 
 // offer is send for a message that may be refused; see Conn.
@@ -111,6 +138,7 @@ func (o *outbox) take(m *Message) {
 	o.count++
 	o.bytes += len(m.B)
 	if o.try == nil || o.writing {
+		o.backlog.Hold(m)
 		o.queue = append(o.queue, m)
 		o.start()
 		o.mu.Unlock()
@@ -248,7 +276,9 @@ func (o *outbox) run(k *chunk, n int, err error) {
 	defer k.free()
 	for {
 		if err == nil && n < len(k.b) {
+			o.backlog.add(cap(k.b))
 			err = o.write(k.b[n:])
+			o.backlog.add(-cap(k.b))
 		}
 		o.mu.Lock()
 		o.written(k)

@@ -79,8 +79,10 @@ type End struct {
 // Message is an encoded message on its way to one or more outboxes. It is pooled: who holds a reference may read B, must not
 // write it once it has been sent, and gives the reference up by Send or Release.
 type Message struct {
-	B    []byte
-	refs atomic.Int32
+	B       []byte
+	refs    atomic.Int32
+	held    atomic.Bool // it counts in backlog
+	backlog *Backlog    // written by whoever sets held, read with the last reference
 }
 
 // largest buffer kept for reuse: room states of big rooms are rare and would otherwise stay in the pool
@@ -101,7 +103,15 @@ func (m *Message) Retain(n int) { m.refs.Add(int32(n)) }
 
 // Release gives one reference up.
 func (m *Message) Release() {
-	if m.refs.Add(-1) == 0 && cap(m.B) <= maxPooled {
+	if m.refs.Add(-1) != 0 {
+		return
+	}
+	if m.held.Load() {
+		m.backlog.add(-cap(m.B))
+		m.backlog = nil
+		m.held.Store(false)
+	}
+	if cap(m.B) <= maxPooled {
 		pool.Put(m)
 	}
 }

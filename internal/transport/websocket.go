@@ -28,6 +28,8 @@ type Config struct {
 	AnyOrigin bool
 	// Gate counts connections, and refuses those that are too many; nil: there is no limit.
 	Gate *Gate
+	// Backlog bounds what all clients together have not read; nil: nothing does.
+	Backlog *Backlog
 	// TrustedProxies are those whose X-Forwarded-For says who the client is.
 	TrustedProxies []netip.Prefix
 	Log            *slog.Logger
@@ -87,7 +89,17 @@ func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 	s := &WebSocket{cfg: cfg, accept: accept, conns: map[*wsConn]struct{}{}, stop: make(chan struct{})}
 	s.clock.Store(time.Now().UnixNano())
 	s.running.Go(s.sweep)
+	cfg.Backlog.Watch(s.unread)
 	return s
+}
+
+// unread lists connections for the backlog.
+func (s *WebSocket) unread(yield func(bytes int, shed func())) {
+	for _, c := range s.snapshot() {
+		if n := c.out.unread(); n > 0 {
+			yield(n, c.out.shed)
+		}
+	}
 }
 
 // ServeHTTP refuses foreign pages with 403 and what is too many with 429 and 503, upgrades, and returns at once: the handler's stack and request are then freed.
@@ -296,7 +308,7 @@ type wsConn struct {
 
 func newConn(s *WebSocket, nc net.Conn, p Peer) *wsConn {
 	c := &wsConn{srv: s, net: nc, peer: p, in: frames{limit: s.cfg.MaxMessage}}
-	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, finish: c.finish, hurry: c.hurry}
+	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, finish: c.finish, hurry: c.hurry, backlog: s.cfg.Backlog}
 	c.sock, c.out.try = newSocket(c, nc)
 	c.heard.Store(s.clock.Load())
 	limitUnacked(nc, s.cfg.UnackedEnds)

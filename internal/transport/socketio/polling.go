@@ -119,6 +119,7 @@ func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) e
 	body := transport.NewMessage()
 	defer body.Release()
 	body.B = appendPayload(body.B, s.version, packets)
+	s.srv.cfg.Conn.Backlog.Hold(body)
 	for _, p := range packets {
 		p.Release()
 	}

@@ -612,3 +612,20 @@ func TestNothingComesAfterTheEnd(t *testing.T) {
 		t.Errorf("over %v, handed up %q", over, p.messages())
 	}
 }
+
+// What polling clients do not fetch counts with what others do not read, and is given back.
+func TestUnfetchedPacketsCountInTheBacklog(t *testing.T) {
+	b := transport.NewBacklog(500_000)
+	g := newRig(t, Config{Conn: transport.Config{Backlog: b}})
+	p, other := g.connect("4"), g.connect("4")
+	other.send(`"x"`)
+	for range 6 {
+		p.send(`"` + strings.Repeat("x", 100_000) + `"`)
+	}
+	p.wantEnd(transport.End{Code: 1013, Full: true})
+	b.Close()
+	other.poll()
+	if s := b.Stats(); s.Bytes != 0 || s.Shed != 1 {
+		t.Errorf("%+v", s)
+	}
+}

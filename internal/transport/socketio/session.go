@@ -163,15 +163,39 @@ func (s *session) push(m *transport.Message) bool {
 	}
 	if !s.fits(m, s.srv.cfg.Conn.OutboxMessages, s.srv.cfg.Conn.OutboxBytes) {
 		m.Release()
-		s.drop()
-		s.end(1013, "outbox full: reconnect and resume", transport.End{Code: 1013, Full: true})
+		s.overflow()
 		return false
 	}
 	s.enqueue(m)
 	return true
 }
 
+// overflow closes a session whose client reads too slowly; mu is held.
+func (s *session) overflow() {
+	s.drop()
+	s.end(1013, "outbox full: reconnect and resume", transport.End{Code: 1013, Full: true})
+}
+
+// unread and shed are for the backlog; what a WebSocket carries is counted there.
+func (s *session) unread() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0
+	}
+	return s.bytes
+}
+
+func (s *session) shed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.overflow()
+	}
+}
+
 func (s *session) enqueue(m *transport.Message) {
+	s.srv.cfg.Conn.Backlog.Hold(m)
 	s.queue = append(s.queue, m)
 	s.bytes += len(m.B)
 	s.signal()

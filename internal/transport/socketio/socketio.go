@@ -83,7 +83,17 @@ func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 	ws.SilenceEnds = 2 * ws.PingAfter
 	s.ws = transport.NewWebSocket(ws, nil) // each connection brings its own accept
 	s.running.Go(s.sweep)
+	cfg.Conn.Backlog.Watch(s.unread)
 	return s
+}
+
+// unread lists polling sessions for the backlog.
+func (s *Server) unread(yield func(bytes int, shed func())) {
+	for _, c := range s.snapshot() {
+		if n := c.unread(); n > 0 {
+			yield(n, c.shed)
+		}
+	}
 }
 
 // fault is one of Engine.IO's answers to requests it cannot serve.

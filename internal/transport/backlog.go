@@ -1,0 +1,116 @@
+package transport
+
+import (
+	"cmp"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Backlog bounds the memory of what is sent and not yet read, of all clients and carriers together: the bounds of single outboxes
+// would add up to gigabytes. A message counts once, however many outboxes it waits in. When there is too much, the connections
+// with the most unread bytes are closed with 1013 until enough is free; those who read are not concerned.
+type Backlog struct {
+	limit int64 // negative: none
+	bytes atomic.Int64
+	shed  atomic.Uint64
+	busy  atomic.Bool
+
+	mu      sync.Mutex // guards what follows
+	sources []func(unread func(bytes int, shed func()))
+	closed  bool
+	running sync.WaitGroup
+}
+
+const defaultBacklog = 256 << 20
+
+// NewBacklog makes one of limit bytes. 0 is the default: a quarter of the memory limit of the Go runtime (GOMEMLIMIT), and without
+// one 256 MiB. Negative: there is no limit.
+func NewBacklog(limit int) *Backlog {
+	b := &Backlog{limit: int64(limit)}
+	if limit == 0 {
+		b.limit = min(defaultBacklog, debug.SetMemoryLimit(-1)/4)
+	}
+	return b
+}
+
+// BacklogStats are figures of the moment.
+type BacklogStats struct {
+	Bytes int64  // waiting
+	Shed  uint64 // connections that were closed
+}
+
+// Stats counts.
+func (b *Backlog) Stats() BacklogStats { return BacklogStats{b.bytes.Load(), b.shed.Load()} }
+
+// Watch adds a carrier. list calls unread for each connection with unread bytes; shed closes it.
+func (b *Backlog) Watch(list func(unread func(bytes int, shed func()))) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sources = append(b.sources, list)
+}
+
+// Hold counts m until it is released, for whoever keeps a reference to it while others may be sending.
+func (b *Backlog) Hold(m *Message) {
+	if b == nil || !m.held.CompareAndSwap(false, true) {
+		return
+	}
+	m.backlog = b
+	b.add(cap(m.B))
+}
+
+// Scarce tells whether there is none to spare for messages whose senders can be told so: half of it is for clients who are connected.
+func (b *Backlog) Scarce() bool { return b != nil && b.limit >= 0 && b.bytes.Load() > b.limit/2 }
+
+// add counts bytes, also negative ones. It may be called with any lock held.
+func (b *Backlog) add(bytes int) {
+	if b == nil {
+		return
+	}
+	if now := b.bytes.Add(int64(bytes)); b.limit >= 0 && now > b.limit && b.busy.CompareAndSwap(false, true) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !b.closed {
+			b.running.Go(b.relieve)
+		}
+	}
+}
+
+// relieve closes connections, those with the most first, until an eighth is free.
+func (b *Backlog) relieve() {
+	defer b.busy.Store(false)
+	type connection struct {
+		bytes int
+		shed  func()
+	}
+	var all []connection
+	b.mu.Lock()
+	sources := slices.Clone(b.sources)
+	b.mu.Unlock()
+	for _, list := range sources {
+		list(func(bytes int, shed func()) { all = append(all, connection{bytes, shed}) })
+	}
+	slices.SortFunc(all, func(x, y connection) int { return cmp.Compare(y.bytes, x.bytes) })
+	for _, c := range all {
+		if b.bytes.Load() <= b.limit-b.limit/8 {
+			return
+		}
+		c.shed()
+		b.shed.Add(1)
+	}
+}
+
+// Close waits until nothing is being closed. Nothing is closed any more afterwards.
+func (b *Backlog) Close() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.running.Wait()
+}

@@ -1,0 +1,110 @@
+package transport
+
+import (
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// stuckAll are connections of one server whose other ends never read.
+func stuckAll(t *testing.T, b *Backlog, n int) (conns []*wsConn, ends []*echo, ours []net.Conn) {
+	for range n {
+		c, e, nc := stuck(t, Config{Backlog: b})
+		conns, ends, ours = append(conns, c), append(ends, e), append(ours, nc)
+	}
+	return conns, ends, ours
+}
+
+// Who has left the most unread is closed when all together have left too much, and nobody else.
+func TestTheLargestBacklogsAreShed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBacklog(2 << 20)
+		conns, ends, ours := stuckAll(t, b, 5)
+		for i, c := range conns {
+			for range 1 + 2*i { // 100 to 900 KB, 2.5 MB together
+				c.Send(sized(100_000))
+			}
+		}
+		synctest.Wait()
+		if got := b.Stats().Bytes; got > 2<<20 {
+			t.Errorf("%d bytes wait", got)
+		}
+		time.Sleep(2 * time.Second) // what was being written when it was closed is given up
+		synctest.Wait()
+		shed := 0
+		for i, e := range ends {
+			select {
+			case end := <-e.end:
+				if shed++; !end.Full || end.Gone {
+					t.Errorf("connection %d ended with %+v", i, end)
+				}
+			default:
+				if shed > 0 {
+					t.Errorf("connection %d, with more unread, was left", i)
+				}
+			}
+		}
+		if shed == 0 || shed == len(conns) || int(b.Stats().Shed) != shed {
+			t.Errorf("%d connections were closed, %d counted", shed, b.Stats().Shed)
+		}
+		for _, nc := range ours {
+			go func() { _, _ = io.Copy(io.Discard, nc) }()
+		}
+		synctest.Wait()
+		if got := b.Stats().Bytes; got != 0 {
+			t.Errorf("%d bytes are counted when everything is read", got)
+		}
+		b.Close()
+	})
+}
+
+// A message for many is one message.
+func TestABacklogCountsAMessageOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBacklog(1 << 20)
+		conns, ends, ours := stuckAll(t, b, 20)
+		for _, c := range conns {
+			c.Send(sized(10)) // is being written
+		}
+		synctest.Wait()
+		m := sized(200_000)
+		m.Retain(len(conns))
+		for _, c := range conns {
+			c.Send(m)
+		}
+		synctest.Wait()
+		if got := b.Stats().Bytes; got < 200_000 || got > 600_000 {
+			t.Errorf("%d bytes are counted for a message of 200,000", got)
+		}
+		m.Release()
+		for _, nc := range ours {
+			go func() { _, _ = io.Copy(io.Discard, nc) }()
+		}
+		synctest.Wait()
+		if s := b.Stats(); s.Bytes != 0 || s.Shed != 0 {
+			t.Errorf("%+v when everything is read", s)
+		}
+		for _, e := range ends {
+			if len(e.end) > 0 {
+				t.Error("closed")
+			}
+		}
+	})
+}
+
+func TestABacklogWithoutALimit(t *testing.T) {
+	b := NewBacklog(-1)
+	b.Hold(sized(1 << 20))
+	if b.Stats().Bytes == 0 || b.Scarce() {
+		t.Errorf("%+v, scarce: %v", b.Stats(), b.Scarce())
+	}
+	var none *Backlog
+	none.Hold(sized(1))
+	none.Watch(nil)
+	none.Close()
+	if none.Scarce() {
+		t.Error("nothing is scarce")
+	}
+}
