@@ -22,7 +22,7 @@ type budgets struct{ flood, excess, toRoom, toOne, toOther flood }
 func newBudgets(rate, burst float64) budgets {
 	return budgets{
 		flood:   newFlood(rate, burst),
-		excess:  newFlood(rate*4, burst*4),   // others may have made its client answer them
+		excess:  newFlood(rate*4, burst*4),     // others may have made its client answer them
 		toRoom:  newFlood(rate*2/3, burst/3),   // 20 a second, 100 at once
 		toOne:   newFlood(rate/2, burst*2/5),   // 15 and 120: a call of clients that send each candidate by itself fits
 		toOther: newFlood(rate/30, burst*2/75), // 1 and 8

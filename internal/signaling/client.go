@@ -207,7 +207,9 @@ func (r *request) answer(a protocol.Answer) {
 		return
 	}
 	r.charge(len(m.B))
-	if to, ok := r.reply.(interface{ Offer(*transport.Message) error }); ok && r.flood {
+	if to, ok := r.reply.(interface {
+		Offer(*transport.Message) error
+	}); ok && r.flood {
 		_ = to.Offer(m) // a client that floods, and does not read, is closed for the first
 		return
 	}
