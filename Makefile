@@ -14,7 +14,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 .PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay bench-call clean
 
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | sort | expand -t 14
 
 run: build ## build and start a server for trying; ARGS="--listen :7102 --tls-self-signed" to try it from a phone
 	./bin/ieum serve --dev $(ARGS)
@@ -33,22 +33,22 @@ test: setup check fuzz churn load e2e ## everything
 
 check: fmt vet lint race sdk-check fresh ## what a change must pass
 
-fmt:
+fmt: ## gofmt finds nothing to change
 	@out=$$(gofmt -l cmd internal web e2e); test -z "$$out" || { echo "not formatted: $$out"; exit 1; }
 
-vet:
+vet: ## go vet, and builds for macOS and Windows
 	$(GO) vet ./...
 	GOOS=darwin $(GO) build ./cmd/... ./internal/... ./web/...
 	GOOS=windows $(GO) build ./cmd/... ./internal/... ./web/...
 
-lint:
+lint: ## staticcheck
 	$(GO) tool staticcheck ./...
 
 # a longer list, with a tool that is too large for every run; settings in .golangci.yml
 lint-more: ## golangci-lint with .golangci.yml
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
 
-race:
+race: ## Go tests with the race detector
 	$(GO) test -race -timeout 5m ./...
 
 # every fuzz target, two at a time with one worker each; what they found before is kept in testdata/fuzz and runs with the tests
@@ -66,7 +66,7 @@ churn: ## a million packets of junk at the relay, and CHURN=30s of a thousand cl
 load: build ## users at a fixed rate: nothing may be lost, out of order, closed or left behind; LOAD="--conns 1000 --rate 200 …", flags of bench signal
 	IEUM_LOAD="$(LOAD)" $(GO) test -count=1 -v -timeout 30m -run '^TestNothingIsLostUnderLoad$$' ./cmd/ieum
 
-sdk-check:
+sdk-check: ## SDK types, tests and size
 	@if command -v npm >/dev/null; then cd sdk && npm run --silent check; else echo "SKIPPED: SDK types and tests (no Node)"; fi
 
 fresh: ## the committed web/dist must equal a fresh build
@@ -97,5 +97,5 @@ bench-call: build setup ## our calls, PeerJS's and simple-peer's in browsers in 
 	$(GO) build -trimpath -o bin/netlab ./e2e/netlab
 	@node bench/call.mjs $(BENCH)
 
-clean:
+clean: ## remove what was built
 	rm -rf bin e2e/.work

@@ -2,10 +2,15 @@
 
 import { after, afterEach, before, test } from 'node:test';
 import assert from 'node:assert/strict';
+import { survivesReloads } from './lib/reloads.mjs';
 import { Stage } from './lib/stage.mjs';
 
 let stage;
-before(async () => (stage = await Stage.up('call')));
+before(async () => {
+  stage = await Stage.up('call');
+  // Browsers ask for it by themselves, and write to the console when it is missing.
+  stage.pages.write('favicon.ico', '');
+});
 afterEach((t) => stage.after(t));
 after(() => stage?.down());
 
@@ -55,5 +60,20 @@ for (const lang of ['en', 'ko']) {
     await guest.close();
     await host.until('alone', () => document.querySelectorAll('video').length === 0);
     assert.deepEqual(host.errors, []);
+    await host.close();
+
+    await survivesReloads((hash, name) => stage.open(`copied-${lang}.html${hash}`, { name: `${name}-${lang}-again` }), 'video');
   });
 }
+
+test('the five steps as others write them find their way back after reloads, too', async () => {
+  await survivesReloads((hash, name) => stage.open(`guide.html${hash}`, { name }), 'video');
+});
+
+test('a room that cannot be created is told, and stands in no address', async () => {
+  const page = await stage.open(`copied-en.html#${'x'.repeat(129)}`, { name: 'refused' });
+  await page.until('told', () => /^422 /.test(document.body.textContent.trim()));
+  assert.match(page.errors.join(), /roomId/);
+  assert.equal(await page.evaluate(() => location.hash.length), 130);
+  await page.close();
+});

@@ -4,6 +4,7 @@ import { after, afterEach, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { call, meet } from './lib/call.mjs';
 import { Stage } from './lib/stage.mjs';
+import { until } from './lib/wait.mjs';
 
 let stage;
 before(async () => (stage = await Stage.up('sample')));
@@ -36,6 +37,17 @@ test('/sample: two frames of one origin hold two users, call each other and say 
   assert.equal(result.path, 'direct');
   assert.match(result.candidates, /^(host|srflx|prflx)–(host|srflx|prflx)$/);
   assert.match(await page.evaluate(() => document.querySelector('.console .result').textContent), /direct/i);
+  // Each sends sound, and neither plays it: they would hear themselves.
+  for (const side of ['a', 'b']) {
+    const frame = await (await page.page.$(`iframe[data-side="${side}"]`)).contentFrame();
+    const sound = await frame.evaluate(() => {
+      const video = document.querySelector('[data-member] video');
+      return [document.querySelector('[data-self]').dataset.microphone, video.srcObject.getAudioTracks().length, video.muted];
+    });
+    assert.deepEqual(sound, ['on', 1, true]);
+    await frame.click('[data-action="sound"]');
+    assert.equal(await frame.evaluate(() => document.querySelector('[data-member] video').muted), false);
+  }
   const [a, b] = await users(page);
   assert.ok(a && b && a !== b, `users ${a} and ${b}`);
   // Once more: both leave and come back, still two.
@@ -47,7 +59,7 @@ test('/sample: two frames of one origin hold two users, call each other and say 
 });
 
 test('/sample says that a call is relayed when it is, in both languages', async () => {
-  for (const [lang, word] of [['en', /relayed/i], ['ko', /중계/]]) {
+  for (const [lang, word] of [['en', /relayed/i], ['ko', /릴레이/]]) {
     const page = await stage.browser.open('about:blank', { name: `relayed-${lang}` });
     await page.page.addInitScript(() => {
       const Plain = RTCPeerConnection;
@@ -66,6 +78,134 @@ test('/sample says that a call is relayed when it is, in both languages', async 
     const after = JSON.parse(await stage.server.get('/dev/stats')).relay;
     for (const way of ['ClientToPeer', 'PeerToClient']) assert.ok(after[way].Bytes > before[way].Bytes, `the relay itself has counted ${way}`);
     await page.close();
+  }
+});
+
+/** What a page's box of another shows and hears. */
+const other = () => {
+  const box = document.querySelector('[data-member]');
+  const video = box?.querySelector('video');
+  return box && {
+    name: box.querySelector('[data-value="name"]').textContent,
+    muted: !box.querySelector('[data-value="muted"]').hidden,
+    frames: e2e.frames(video),
+    heard: !video.muted && video.srcObject?.getAudioTracks().length === 1,
+  };
+};
+const own = () => ({ ...document.querySelector('[data-self]').dataset });
+
+/** Resolves when p shows the other one moving, and under this name. */
+async function showsOther(p, name) {
+  const before = (await p.evaluate(other))?.frames ?? 0;
+  await p.until(`showing ${name}`, (x) => {
+    const video = document.querySelector('[data-member] video');
+    const named = document.querySelector('[data-member] [data-value="name"]')?.textContent === x.name;
+    return named && e2e.frames(video) > (x.before > e2e.frames(video) ? 10 : x.before + 10);
+  }, { name, before });
+}
+
+/** Sound energy that p has received so far, of all connections. */
+const energy = async () => {
+  let sum = 0;
+  for (const pc of e2e.open()) {
+    (await pc.getStats()).forEach((s) => { if (s.type === 'inbound-rtp' && s.kind === 'audio') sum += s.totalAudioEnergy ?? 0; });
+  }
+  return sum;
+};
+
+/** Resolves when p has heard something from now on. */
+async function hears(p) {
+  const before = await p.evaluate(energy);
+  await until(`${p.name} hearing the other`, async () => (await p.evaluate(energy)) > before + 1e-4);
+}
+
+/** Opens /p2p twice, in one call, with camera and microphone. */
+async function inACall(query = '?lang=en') {
+  const host = await stage.browser.open(site(`/p2p${query}`), { name: 'host' });
+  await host.page.fill('#name', 'Anna');
+  await host.page.click('[data-action="create"]');
+  const roomId = await host.until('in a room', value, 'room');
+  const guest = await stage.browser.open(site(`/p2p${query}&room=${roomId}`), { name: 'guest' });
+  await guest.page.fill('#name', 'Ben');
+  await guest.page.click('[data-action="join"]');
+  await guest.until('in the room', value, 'room');
+  for (const p of [host, guest]) await p.page.click('[data-self] [data-action="camera"]');
+  await showsOther(host, 'Ben');
+  await showsOther(guest, 'Anna');
+  return { host, guest, roomId };
+}
+
+test('/p2p: sound is on with the camera, muting silences it and tells the other, and the camera goes without the voice', async () => {
+  const { host, guest } = await inACall();
+  for (const p of [host, guest]) {
+    assert.deepEqual(await p.evaluate(own), { self: '', camera: 'camera', microphone: 'on' });
+    assert.equal((await p.evaluate(other)).heard, true);
+    await hears(p);
+  }
+  await guest.page.click('[data-action="microphone"]');
+  await host.until('told that the other is muted', () => !document.querySelector('[data-member] [data-value="muted"]').hidden);
+  // What was under way has arrived when frames sent after it have.
+  await showsOther(host, 'Ben');
+  const silent = await host.evaluate(energy);
+  await showsOther(host, 'Ben');
+  assert.ok((await host.evaluate(energy)) - silent < 1e-6, 'nothing is heard of who is muted');
+
+  await guest.page.click('[data-self] [data-action="camera"]');
+  await host.until('voice alone', () => document.querySelector('[data-member]').dataset.picture === 'no');
+  assert.deepEqual(await guest.evaluate(own), { self: '', camera: 'off', microphone: 'muted' });
+  await guest.page.click('[data-action="microphone"]');
+  await host.until('told that the other speaks', () => document.querySelector('[data-member] [data-value="muted"]').hidden);
+  await hears(host);
+  for (const p of [host, guest]) assert.deepEqual(p.errors, []);
+  await Promise.all([host.close(), guest.close()]);
+});
+
+test('/p2p: a reload in a call comes back by itself, with name, room, camera and microphone as they were', async () => {
+  const { host, guest, roomId } = await inACall();
+  const id = await guest.evaluate(value, 'user');
+  await guest.page.click('[data-action="microphone"]');
+  await guest.page.reload();
+  await guest.until('back in the room', (r) => document.querySelector('[data-value="room"]').textContent === r, roomId);
+  await showsOther(guest, 'Anna');
+  await showsOther(host, 'Ben');
+  await guest.until('all as before', () => JSON.stringify(document.querySelector('[data-self]').dataset).includes('"camera":"camera"'));
+  assert.deepEqual(await guest.evaluate(own), { self: '', camera: 'camera', microphone: 'muted' });
+  assert.equal(await guest.evaluate(value, 'user'), id);
+  await host.until('told that the other is still muted', () => !document.querySelector('[data-member] [data-value="muted"]').hidden);
+
+  // Alone, the reload has ended the room: it is there again under its id, for those who have the link.
+  await guest.page.click('[data-action="leave"]');
+  await host.until('alone', () => !document.querySelector('[data-member]'));
+  await host.page.reload();
+  await host.until('back in the room', (r) => document.querySelector('[data-value="room"]').textContent === r, roomId);
+  await host.until('sending again', () => document.querySelector('[data-self]').dataset.microphone === 'on');
+  assert.deepEqual(await host.evaluate(own), { self: '', camera: 'camera', microphone: 'on' });
+
+  // In another language it is the same call; who has left, or comes by a link, is asked first.
+  await Promise.all([host.page.waitForURL(/lang=ko/), host.page.click('[data-action="language"]')]);
+  await host.until('back in the room', (r) => document.querySelector('[data-value="room"]').textContent === r, roomId);
+  await guest.page.reload();
+  await guest.page.click('[data-action="join"]');
+  await showsOther(guest, 'Anna');
+  for (const p of [host, guest]) assert.deepEqual(p.errors, []);
+  await Promise.all([host.close(), guest.close()]);
+});
+
+test('/p2p: what only its host can do something about is not told to guests, and no button ends what has not begun', async () => {
+  const host = await stage.browser.open(site('/p2p?lang=en'), { name: 'host' });
+  await host.page.click('[data-action="create"]');
+  const roomId = await host.until('in a room', value, 'room');
+  const guest = await stage.browser.open(site(`/p2p?lang=en&room=${roomId}`), { name: 'guest' });
+  await guest.page.click('[data-action="join"]');
+  await guest.until('in the room', value, 'room');
+  const shown = (selector) => document.querySelector(selector).checkVisibility();
+  assert.deepEqual([await host.evaluate(shown, '[data-part="local-only"]'), await guest.evaluate(shown, '[data-part="local-only"]')], [true, false]);
+  for (const p of [host, guest]) {
+    await p.until('showing the other', () => document.querySelector('[data-member]'));
+    assert.deepEqual([await p.evaluate(shown, '[data-action="stop"]'), await p.evaluate(shown, '[data-action="send"]')], [false, true]);
+    // An unnamed user is called by the end of the id, once.
+    assert.match(await p.evaluate(() => document.querySelector('[data-member] h3').textContent.trim()), /^User …[0-9A-Z]{4}$/);
+    await p.close();
   }
 });
 

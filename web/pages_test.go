@@ -385,7 +385,7 @@ func TestEveryTextIsUsedAndEveryUseHasAText(t *testing.T) {
 	}
 	// Every quoted word that a text is named after counts as a use; keys put together at run time are listed by hand.
 	built := []string{
-		"say.camera.on", "say.camera.off", "say.drawn.on", "say.drawn.off", "say.path.direct", "say.path.relayed",
+		"say.camera.on", "say.camera.off", "say.microphone.off", "say.microphone.on", "say.microphone.muted", "say.drawn.on", "say.drawn.off", "say.path.direct", "say.path.relayed",
 		"say.sample.direct", "say.sample.relayed",
 		"say.sending.no", "say.sending.starting", "say.sending.yes", "say.sending.failed", "say.sending.waiting",
 	}
@@ -440,7 +440,7 @@ func TestGuideShowsOneWholePageInFiveSteps(t *testing.T) {
 			steps = append(steps, html.UnescapeString(span.ReplaceAllString(m[1], "")))
 		}
 		wanted := []string{
-			"knowledgetalk.init('YOUR-CPCODE', 'YOUR-AUTHKEY')", ".createRoom()", ".joinRoom(roomId)",
+			"knowledgetalk.init('YOUR-CPCODE', 'YOUR-AUTHKEY')", ".createRoom(location.hash.slice(1))", ".joinRoom(roomId)",
 			".publishP2P(target, 'cam', localStream)", "addEventListener('presence'",
 		}
 		if len(steps) != len(wanted) {

@@ -21,10 +21,12 @@ export class Boxes {
   /**
    * @param {HTMLElement} stage where boxes are put
    * @param {{send: (id: string) => void, stop: (id: string) => void}} actions
+   * @param {boolean} quiet whether nobody is heard before the user asks for it: two pages of one window would hear themselves
    */
-  constructor(stage, actions) {
+  constructor(stage, actions, quiet) {
     this.stage = stage;
     this.actions = actions;
+    this.quiet = quiet;
   }
 
   /**
@@ -59,6 +61,7 @@ export class Boxes {
     find('[data-action="send"]', box).addEventListener('click', () => this.actions.send(id));
     find('[data-action="stop"]', box).addEventListener('click', () => this.actions.stop(id));
     const sound = find('[data-action="sound"]', box);
+    find('video', box).muted = this.quiet;
     sound.addEventListener('click', () => {
       find('video', box).muted = false;
       sound.hidden = true;
@@ -82,9 +85,12 @@ function fill(box, member, hasStream) {
   box.setAttribute('aria-label', member.name);
 
   write(find('[data-value="name"]', box), member.name);
-  write(find('[data-value="id"]', box), member.id);
+  // A name that is made of the id says enough of it.
+  write(find('[data-value="id"]', box), member.named ? member.id : '');
+  find('[data-value="muted"]', box).hidden = !member.muted;
   write(find('[data-value="nothing"]', box), nothing(member, tracks.length > 0));
   play(box, tracks.length > 0 ? member.stream : null);
+  find('[data-action="sound"]', box).hidden = !(find('video', box).muted && tracks.some(track => track.kind === 'audio'));
 
   const chip = find('[data-value="path"]', box);
   const way = member.way;
@@ -110,7 +116,7 @@ function fill(box, member, hasStream) {
   write(trouble, member.trouble ? `${member.trouble.title} ${member.trouble.help}` : '');
 
   write(find('[data-value="sending"]', box), say(`sending.${member.wanted && !hasStream ? 'waiting' : member.sending}`));
-  const going = member.sending === 'yes' || member.sending === 'starting' || (member.wanted && !hasStream);
+  const going = member.sending === 'yes' || member.sending === 'starting';
   swap(find('[data-action="send"]', box), find('[data-action="stop"]', box), going);
 }
 
@@ -159,7 +165,6 @@ function play(box, stream) {
     // A browser that lets no page make a sound before a click: show the picture, offer the sound.
     if (error.name !== 'NotAllowedError') return;
     video.muted = true;
-    find('[data-action="sound"]', box).hidden = false;
     video.play().catch(() => {});
   });
 }

@@ -15,9 +15,11 @@ import {say, server} from './page.mjs';
  * @typedef {object} Member
  * @property {string} id
  * @property {string} name
+ * @property {boolean} named whether the name is the member's own; otherwise it is made of the id
  * @property {'present' | 'connecting' | 'connected' | 'interrupted' | 'failed'} state
  * @property {MediaStream | null} stream what this member sends to us
  * @property {boolean} wanted our picture is to go there as soon as there is one
+ * @property {boolean} muted whether this member has muted the microphone
  * @property {'no' | 'starting' | 'yes' | 'failed'} sending
  * @property {number} attempt counts, so that a late answer to an earlier attempt is known as such
  * @property {Problem | null} trouble
@@ -38,6 +40,8 @@ export class Call extends EventTarget {
   everyone = true;
   /** @type {MediaStream | null} */
   stream = null;
+  /** Our microphone is open, and nothing of it is sent. */
+  muted = false;
 
   /** @type {any} the SDK object; null: not connected */
   #sdk = null;
@@ -75,9 +79,14 @@ export class Call extends EventTarget {
     this.user = answer.userId;
   }
 
-  /** Step 2. @returns {Promise<string>} the new room's id */
-  async create() {
-    const answer = await this.#sdk.createRoom();
+  /**
+   * Step 2.
+   * @param {string} [room] the id it is to have; that it exists already is as good
+   * @returns {Promise<string>} the room's id
+   */
+  async create(room) {
+    const answer = await this.#sdk.createRoom(room);
+    if (room !== undefined && answer.code === '443') return room;
     if (answer.code !== '200') throw this.#refused(answer, '');
     return answer.roomId;
   }
@@ -98,6 +107,7 @@ export class Call extends EventTarget {
       if (id !== this.user) this.#add(answer.members[id]);
     }
     for (const msg of early) this.#onPresence(msg);
+    if (this.muted) this.#sayMuted();
     this.#changed('');
     this.#watch();
   }
@@ -109,22 +119,33 @@ export class Call extends EventTarget {
   }
 
   /**
-   * Step 4, for everyone who is to have it: another picture, or none. What the old stream alone used is stopped.
+   * Step 4, for everyone who is to have it: another stream, or none.
    * @param {MediaStream | null} stream
    */
   useStream(stream) {
-    const old = this.stream;
+    if (stream === this.stream) return;
     this.stream = stream;
     for (const member of this.members.values()) {
       if (!member.wanted) continue;
       if (stream === null) this.#unpublish(member);
       else this.#publish(member);
     }
-    const kept = stream?.getTracks() ?? [];
-    for (const track of old?.getTracks() ?? []) {
-      if (!kept.includes(track)) track.stop();
-    }
     this.#changed('');
+  }
+
+  /**
+   * Tells the others that our microphone is muted, or no longer.
+   * @param {boolean} muted
+   */
+  mute(muted) {
+    if (muted === this.muted) return;
+    this.muted = muted;
+    if (this.room !== '') this.#sayMuted();
+  }
+
+  #sayMuted() {
+    // The SDK silences what is sent before it asks the server, so there is nothing to wait for.
+    this.#sdk.editUserInfo(undefined, undefined, !this.muted);
   }
 
   /** @param {string} id */
@@ -216,6 +237,14 @@ export class Call extends EventTarget {
         }
         break;
       }
+      case 'editUserInfo': {
+        const member = this.members.get(msg.user);
+        if (member !== undefined) {
+          Object.assign(member, callIt({userId: msg.user, name: msg.name}), {muted: msg.audio === false});
+          this.#changed(msg.user);
+        }
+        break;
+      }
       case 'peerState':
         this.#onPeerState(msg);
         break;
@@ -248,7 +277,7 @@ export class Call extends EventTarget {
   #add(user) {
     /** @type {Member} */
     const member = {
-      id: user.userId, name: nameOf(user), state: 'present', stream: null, wanted: this.everyone,
+      id: user.userId, ...callIt(user), muted: user.audio === false, state: 'present', stream: null, wanted: this.everyone,
       sending: 'no', attempt: 0, trouble: null, way: null, picture: null,
     };
     this.members.set(member.id, member);
@@ -339,11 +368,12 @@ export class Call extends EventTarget {
 }
 
 /**
- * Who gives no name is called by the id: here by its end, the whole stands beside it.
+ * Who gives no name is called by the end of the id.
  * @param {{userId: string, name: string}} user
  */
-function nameOf({userId, name}) {
-  return name && name !== userId ? name : say('member.unnamed', {id: userId.slice(-4)});
+function callIt({userId, name}) {
+  const named = name !== '' && name !== userId;
+  return {named, name: named ? name : say('member.unnamed', {id: userId.slice(-4)})};
 }
 
 /**

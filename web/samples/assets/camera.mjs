@@ -4,13 +4,47 @@
 import {say} from './page.mjs';
 import {ofCamera, Problem} from './problems.mjs';
 
-/** @returns {Promise<MediaStream>} rejects with a Problem */
-export async function openCamera() {
+const voice = {echoCancellation: true, noiseSuppression: true};
+
+/**
+ * The camera, and the microphone with it, so that the browser asks once. A microphone that cannot be had does not cost the picture.
+ * @param {boolean} withVoice
+ * @returns {Promise<{video: MediaStreamTrack, audio: MediaStreamTrack | null, trouble: Problem | null}>} trouble: why there is no audio;
+ *   rejects with a Problem
+ */
+export async function openCamera(withVoice) {
   if (!isSecureContext || !navigator.mediaDevices) throw new Problem('insecure');
+  const size = {width: {ideal: 1280}, height: {ideal: 720}};
+  /** @param {boolean} both */
+  const open = async both => {
+    const stream = await navigator.mediaDevices.getUserMedia({video: size, audio: both && voice});
+    return {video: stream.getVideoTracks()[0], audio: stream.getAudioTracks()[0] ?? null, trouble: null};
+  };
   try {
-    return await navigator.mediaDevices.getUserMedia({video: {width: {ideal: 1280}, height: {ideal: 720}}, audio: false});
+    return await open(withVoice);
   } catch (error) {
-    throw ofCamera(error);
+    if (!withVoice || !await cameraMayOpenAlone(error)) throw ofCamera(error);
+    try {
+      return {...await open(false), trouble: ofMicrophone(error)};
+    } catch (alone) {
+      throw ofCamera(alone);
+    }
+  }
+}
+
+/**
+ * Who has said no to both is not asked again; who has forbidden the microphone alone may want to be seen.
+ * @param {unknown} error of opening both
+ */
+async function cameraMayOpenAlone(error) {
+  if (!(error instanceof DOMException && error.name === 'NotAllowedError')) return true;
+  try {
+    const [camera, microphone] = await Promise.all(['camera', 'microphone'].map(
+      name => navigator.permissions.query({name: /** @type {PermissionName} */ (name)}),
+    ));
+    return microphone.state === 'denied' && camera.state !== 'denied';
+  } catch {
+    return false; // a browser that does not tell
   }
 }
 
@@ -18,11 +52,16 @@ export async function openCamera() {
 export async function openMicrophone() {
   if (!isSecureContext || !navigator.mediaDevices) throw new Problem('insecure');
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({audio: {echoCancellation: true, noiseSuppression: true}});
+    const stream = await navigator.mediaDevices.getUserMedia({audio: voice});
     return stream.getAudioTracks()[0];
   } catch (error) {
-    throw new Problem('microphone', {reason: error instanceof Error ? error.name : String(error)});
+    throw ofMicrophone(error);
   }
+}
+
+/** @param {unknown} error */
+function ofMicrophone(error) {
+  return new Problem('microphone', {reason: error instanceof Error ? error.name : String(error)});
 }
 
 const rate = 15; // frames a second: enough to see that it lives, little enough for two senders on one machine

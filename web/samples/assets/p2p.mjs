@@ -3,16 +3,19 @@
 //
 // Controls:  data-action = create | join | leave | copy-invite | everyone | camera | test-picture | microphone | language
 //            inside a member's box: send | stop | sound;  inside a notice: dismiss | test-picture
+// A reload in a call comes back into it: room, name, picture and microphone (again.mjs).
 // Fields:    #cpCode #authKey (both absent in development mode) #name #roomId, and #invite, which holds the link
 // Values:    [data-value="room"] [data-value="user"] (in [data-part="room"], shown while in a room), #status (live region)
 // Notices:   [data-problem="<key>"] in #problems, keys as in problems.mjs
-// Boxes:     [data-member="<userId>"], attributes as listed in boxes.mjs; ours is [data-self] with data-camera="off|camera|drawn"
+// Boxes:     [data-member="<userId>"], attributes as listed in boxes.mjs; ours is [data-self] with data-camera="off|camera|drawn" and
+//            data-microphone="off|on|muted"
 // Address:   ?room=ID and ?cp=CPCODE fill the fields; ?side=a|b is a frame of /sample. A key is never read from or put into it.
 
+import {forget, keep, returning, staying} from './again.mjs';
 import {Boxes} from './boxes.mjs';
 import {Call} from './call.mjs';
-import {drawTestPicture, openCamera, openMicrophone} from './camera.mjs';
 import {obey} from './frame.mjs';
+import {Own} from './own.mjs';
 import {copy, find, root, say, server, settle, showProblem, tell, write} from './page.mjs';
 import {describe} from './path.mjs';
 import {Problem} from './problems.mjs';
@@ -30,14 +33,15 @@ const drawnButton = find('[data-action="test-picture"]', self);
 const microphone = find('[data-action="microphone"]');
 const everyone = find('[data-action="everyone"]');
 
+const own = new Own();
 const call = new Call();
 const boxes = new Boxes(find('[data-part="stage"]'), {
   send: id => attempt(async () => {
     call.send(id);
-    if (call.stream === null) await useCamera();
+    if (own.stream === null) await useCamera();
   }),
   stop: id => call.stop(id),
-});
+}, side !== '');
 
 /**
  * Runs what a button asked for and shows what went wrong with it.
@@ -72,7 +76,7 @@ async function move(action) {
 function show(error) {
   const problem = error instanceof Problem ? error : new Problem('other', {code: '–', reason: String(error)});
   tell('');
-  showProblem(problem, {onTestPicture: () => attempt(useDrawn)});
+  showProblem(problem, {onTestPicture: useDrawn});
   const field = document.querySelector(problem.key.startsWith('room-') ? '#roomId' : problem.key.startsWith('key-') ? '#cpCode' : 'none');
   if (side === '' && field instanceof HTMLElement) field.focus();
 }
@@ -99,11 +103,16 @@ async function connect(given) {
   await call.connect(given ?? await license(), name);
 }
 
+/** Whether this page created the room it is in. */
+let made = false;
+
 /** @param {import('./call.mjs').License} [given] */
 async function create(given) {
   await connect(given);
   tell(say('creating'));
-  await joinRoom(await call.create());
+  const id = await call.create();
+  made = true;
+  await joinRoom(id);
 }
 
 /**
@@ -114,7 +123,33 @@ async function join(id, given) {
   settle();
   if (id === '') throw new Problem('room-needed');
   await connect(given);
+  made = false;
   await joinRoom(id);
+}
+
+/**
+ * After a reload. Who was alone in the room has ended it by that, so it is created again under its id.
+ * @param {import('./again.mjs').Kept} kept
+ */
+async function comeBack(kept) {
+  find('#name').value = kept.name;
+  find('#roomId').value = kept.room;
+  call.everyone = kept.everyone;
+  if (!dev && kept.license !== null) {
+    find('#cpCode').value = kept.license.cpCode;
+    find('#authKey').value = kept.license.authKey;
+  }
+  try {
+    await connect();
+    made = kept.made;
+    await joinRoom(await call.create(kept.room));
+  } catch (error) {
+    forget();
+    throw error;
+  }
+  if (kept.picture === 'drawn') useDrawn();
+  if (kept.voice !== 'off' && (kept.picture !== 'camera' || kept.voice === 'muted')) await own.useVoice(kept.voice === 'muted');
+  if (kept.picture === 'camera') await useCamera(kept.voice !== 'off');
 }
 
 /** @param {string} id */
@@ -124,7 +159,8 @@ async function joinRoom(id) {
   const count = call.members.size;
   tell(count === 0 ? say('waiting') : say('with', {count}));
   find('#invite').value = invitation();
-  find('[data-part="local-only"]').hidden = !['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
+  // For who tries this on the own machine. Guests can do nothing about it, and behind a proxy it would be wrong.
+  find('[data-part="local-only"]').hidden = !(dev && made && ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname));
   setAddress(call.room);
   refresh();
   if (side === '') find('#room-title').focus();
@@ -139,7 +175,8 @@ async function leave() {
 }
 
 function ended() {
-  closePicture();
+  own.close();
+  forget();
   setAddress('');
   refresh();
   if (side === '') find('[data-action="create"]').focus();
@@ -165,87 +202,38 @@ function setAddress(id) {
   history.replaceState(null, '', url);
 }
 
-// Our picture.
+// What we send.
 
-/** Counts the wishes for a picture: while the browser asks for the camera, another may overtake it. */
-let wish = 0;
-
-async function useCamera() {
-  const mine = ++wish;
-  const stream = await openCamera();
-  if (mine !== wish) {
-    for (const track of stream.getTracks()) track.stop();
-    return;
-  }
+/** @param {boolean} [withVoice] */
+async function useCamera(withVoice) {
+  await own.useCamera(withVoice);
   settleCamera();
-  watchEnd(stream);
-  usePicture(stream, 'camera');
 }
 
-async function useDrawn() {
-  wish++;
+function useDrawn() {
   settleCamera();
-  usePicture(drawTestPicture(side.toUpperCase()), 'drawn');
+  own.useDrawn(side.toUpperCase());
 }
 
 function settleCamera() {
   for (const key of ['insecure', 'camera-denied', 'camera-missing', 'camera-busy', 'camera-other']) settle(key);
 }
 
-/**
- * @param {MediaStream} stream
- * @param {'camera' | 'drawn'} kind
- */
-function usePicture(stream, kind) {
-  const voice = call.stream?.getAudioTracks()[0];
-  if (voice) stream.addTrack(voice);
-  self.dataset.camera = kind;
-  call.useStream(stream);
-  refresh();
-}
-
-/**
- * A camera that is unplugged, or taken back in the browser's bar, ends its track by itself.
- * @param {MediaStream} stream
- */
-function watchEnd(stream) {
-  stream.getVideoTracks()[0].addEventListener('ended', () => {
-    if (call.stream !== stream) return;
-    closePicture();
-    showProblem(new Problem('camera-missing'), {onTestPicture: () => attempt(useDrawn)});
-  });
-}
-
-function closePicture() {
-  wish++;
-  self.dataset.camera = 'off';
-  microphone.checked = false;
-  call.useStream(null);
-  refresh();
-}
-
 async function useMicrophone() {
-  /** @type {MediaStreamTrack[]} */
-  const voice = [];
-  if (microphone.checked) {
-    try {
-      voice.push(await openMicrophone());
-      settle('microphone');
-    } catch (error) {
-      microphone.checked = false;
-      throw error;
-    }
-  }
-  // The picture may be another one by now, or gone, and the box unchecked.
-  const picture = call.stream?.getVideoTracks() ?? [];
-  if (picture.length === 0 || microphone.checked !== voice.length > 0) {
-    for (const track of voice) track.stop();
+  if (own.voice !== 'off') {
+    own.toggleMute();
     return;
   }
-  const stream = new MediaStream([...picture, ...voice]);
-  if (self.dataset.camera === 'camera') watchEnd(stream);
-  call.useStream(stream);
+  await own.useVoice();
+  settle('microphone');
 }
+
+own.addEventListener('change', () => {
+  call.mute(own.voice === 'muted');
+  call.useStream(own.stream);
+  refresh();
+});
+own.addEventListener('problem', event => show(/** @type {CustomEvent} */ (event).detail));
 
 // What the page shows.
 
@@ -263,16 +251,26 @@ function refresh() {
   }
   everyone.checked = call.everyone;
 
-  const picture = self.dataset.camera ?? 'off';
-  if (preview.srcObject !== call.stream) preview.srcObject = call.stream;
+  self.dataset.camera = own.picture;
+  self.dataset.microphone = own.voice;
+  if (preview.srcObject !== own.stream) preview.srcObject = own.stream;
   for (const [button, kind, key] of [[cameraButton, 'camera', 'camera'], [drawnButton, 'drawn', 'drawn']]) {
-    button.dataset.on = String(picture === kind);
-    write(button, say(picture === kind ? `${key}.off` : `${key}.on`));
+    button.dataset.on = String(own.picture === kind);
+    write(button, say(own.picture === kind ? `${key}.off` : `${key}.on`));
   }
-  microphone.disabled = call.stream === null;
+  write(microphone, say(`microphone.${own.voice}`));
+  microphone.dataset.on = String(own.voice === 'on');
   find('[data-part="alone"]').hidden = !inRoom || call.members.size > 0;
-  boxes.show(call.members.values(), call.stream !== null);
+  boxes.show(call.members.values(), own.stream !== null);
+  if (inRoom && side === '') remember();
   report();
+}
+
+/** For a reload: the state as it is now. */
+function remember() {
+  const license = dev ? null : {cpCode: find('#cpCode').value.trim(), authKey: find('#authKey').value.trim()};
+  const name = find('#name').value.trim();
+  keep({room: call.room, made, name, license, picture: own.picture, voice: own.voice, everyone: call.everyone});
 }
 
 call.addEventListener('change', refresh);
@@ -294,14 +292,15 @@ find('[data-action="copy-invite"]').addEventListener('click', async () => {
 });
 everyone.addEventListener('change', () => call.sendToEveryone(everyone.checked));
 cameraButton.addEventListener('click', () => attempt(async () => {
-  if (self.dataset.camera === 'camera') closePicture();
+  if (own.picture === 'camera') own.closePicture();
   else await useCamera();
 }));
 drawnButton.addEventListener('click', () => attempt(async () => {
-  if (self.dataset.camera === 'drawn') closePicture();
-  else await useDrawn();
+  if (own.picture === 'drawn') own.closePicture();
+  else useDrawn();
 }));
-microphone.addEventListener('change', () => attempt(useMicrophone));
+microphone.addEventListener('click', () => attempt(useMicrophone));
+find('[data-action="language"]').addEventListener('click', staying);
 
 // In a frame of /sample.
 
@@ -312,7 +311,8 @@ if (side !== '') {
   const told = obey({
     hello: async () => report(),
     camera: async kind => {
-      await (kind === 'drawn' ? useDrawn() : useCamera());
+      if (kind === 'drawn') useDrawn();
+      else await useCamera();
     },
     create: async ({license: given}) => {
       await create(given);
@@ -335,6 +335,7 @@ if (side !== '') {
 
 find('#roomId').value = query.get('room') ?? '';
 if (!dev) find('#cpCode').value = query.get('cp') ?? '';
-self.dataset.camera = 'off';
-if (!isSecureContext) showProblem(new Problem('insecure'), {onTestPicture: () => attempt(useDrawn)});
+if (!isSecureContext) showProblem(new Problem('insecure'), {onTestPicture: useDrawn});
 refresh();
+const kept = side === '' ? returning() : null;
+if (kept !== null) move(() => comeBack(kept));

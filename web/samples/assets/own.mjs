@@ -1,0 +1,141 @@
+// @ts-check
+// What we send: a picture (the camera or a drawing) and a voice. Each is turned on and off by itself; both travel in one stream.
+
+import {drawTestPicture, openCamera, openMicrophone} from './camera.mjs';
+import {Problem} from './problems.mjs';
+
+/**
+ * Events: change (picture, voice or stream is another one) and problem (CustomEvent with a Problem: the picture or the voice is gone).
+ */
+export class Own extends EventTarget {
+  /** @type {'off' | 'camera' | 'drawn'} */
+  picture = 'off';
+  /** @type {'off' | 'on' | 'muted'} muted: the microphone is open, and nothing of it is sent */
+  voice = 'off';
+  /** @type {MediaStream | null} null: neither */
+  stream = null;
+
+  /** @type {MediaStreamTrack | null} */
+  #video = null;
+  /** @type {MediaStreamTrack | null} */
+  #audio = null;
+  // What was asked for last. The browser may ask the user for long, and another wish may overtake it meanwhile.
+  #pictureWish = 0;
+  #voiceWish = 0;
+
+  /**
+   * Opens the camera, and with it the microphone unless it is open already.
+   * @param {boolean} [withVoice]
+   */
+  async useCamera(withVoice = true) {
+    const wish = ++this.#pictureWish;
+    const voiceWish = this.#voiceWish;
+    const {video, audio, trouble} = await openCamera(withVoice && this.#audio === null);
+    if (wish !== this.#pictureWish) {
+      video.stop();
+      audio?.stop();
+      return;
+    }
+    this.#show(video, 'camera');
+    if (audio !== null && voiceWish === this.#voiceWish) this.#speak(audio, false);
+    else audio?.stop();
+    this.#changed();
+    if (trouble !== null) this.#problem(trouble);
+  }
+
+  /** @param {string} letter drawn into the picture */
+  useDrawn(letter) {
+    this.#pictureWish++;
+    this.#show(drawTestPicture(letter).getVideoTracks()[0], 'drawn');
+    this.#changed();
+  }
+
+  /** The voice stays. */
+  closePicture() {
+    this.#pictureWish++;
+    this.#video = null;
+    this.picture = 'off';
+    this.#changed();
+  }
+
+  /**
+   * Opens the microphone.
+   * @param {boolean} [muted] whether it begins muted
+   */
+  async useVoice(muted = false) {
+    const wish = ++this.#voiceWish;
+    const track = await openMicrophone();
+    if (wish !== this.#voiceWish) {
+      track.stop();
+      return;
+    }
+    this.#speak(track, muted);
+    this.#changed();
+  }
+
+  /** Mutes the open microphone, or ends that. */
+  toggleMute() {
+    if (this.#audio === null) return;
+    this.voice = this.voice === 'muted' ? 'on' : 'muted';
+    this.#audio.enabled = this.voice === 'on';
+    this.dispatchEvent(new Event('change'));
+  }
+
+  close() {
+    this.#pictureWish++;
+    this.#voiceWish++;
+    this.#video = this.#audio = null;
+    this.picture = this.voice = 'off';
+    this.#changed();
+  }
+
+  /**
+   * @param {MediaStreamTrack} track
+   * @param {'camera' | 'drawn'} kind
+   */
+  #show(track, kind) {
+    this.#video = track;
+    this.picture = kind;
+    // A camera that is unplugged, or taken back in the browser's bar, ends its track by itself.
+    track.addEventListener('ended', () => {
+      if (this.#video !== track) return;
+      this.closePicture();
+      this.#problem(new Problem('camera-missing'));
+    });
+  }
+
+  /**
+   * @param {MediaStreamTrack} track
+   * @param {boolean} muted
+   */
+  #speak(track, muted) {
+    track.enabled = !muted;
+    this.#audio = track;
+    this.voice = muted ? 'muted' : 'on';
+    track.addEventListener('ended', () => {
+      if (this.#audio !== track) return;
+      this.#audio = null;
+      this.voice = 'off';
+      this.#changed();
+      this.#problem(new Problem('microphone', {reason: 'ended'}));
+    });
+  }
+
+  /** A new stream of what there is; tracks that it does not have end. */
+  #changed() {
+    const tracks = [this.#video, this.#audio].filter(track => track !== null);
+    const old = this.stream?.getTracks() ?? [];
+    if (tracks.length !== old.length || tracks.some(track => !old.includes(track))) {
+      this.stream = tracks.length === 0 ? null : new MediaStream(tracks);
+    }
+    this.dispatchEvent(new Event('change'));
+    for (const track of old) {
+      if (!tracks.includes(track)) track.stop();
+    }
+  }
+
+  /** @param {Problem} problem */
+  #problem(problem) {
+    this.dispatchEvent(new CustomEvent('problem', {detail: problem}));
+  }
+}
