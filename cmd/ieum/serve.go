@@ -55,18 +55,19 @@ func (f adminFlags) settings() node.AdminSettings {
 
 // relayFlags are those of every relay, in a server or alone.
 type relayFlags struct {
-	STUNListen        string        `name:"stun-listen" help:"UDP address of a second STUN port, or off (default: port 3478, if it is free)." placeholder:"HOST:PORT"`
-	RelayIP           []string      `name:"relay-ip" help:"Address that the relay hands out; behind 1:1 NAT public/private (default: found)." placeholder:"IP[/IP]"`
-	RelayPorts        string        `help:"Ports for relayed traffic (default 49152-65535)." placeholder:"FROM-TO"`
-	RelayAllowPeer    []string      `help:"Private network that the relay may reach all the same; repeatable." placeholder:"CIDR"`
-	RelayQuota        int           `help:"Relay allocations a session may hold (default 64)." placeholder:"N"`
-	RelayQuotaLicense int           `help:"Relay allocations all sessions of a license may hold (default: no limit of their own)." placeholder:"N"`
-	RelayQuotaAddress int           `help:"Relay allocations that clients of one address may hold (default 1000)." placeholder:"N"`
-	RelayQuotaTotal   int           `help:"Relay allocations in all (default 10000)." placeholder:"N"`
-	RelayBandwidth    int           `help:"Bytes a second that an allocation may relay each way; -1 no limit." placeholder:"N"`
-	RelayLinger       time.Duration `help:"How long the relay waits for more to send at once; 0 sends each packet at once." default:"300us" placeholder:"TIME"`
-	RelayWorkers      int           `help:"Threads of the relay (default: one a core)." placeholder:"N"`
-	RelaySecretFile   string        `help:"File with the secret of relay credentials; or IEUM_RELAY_SECRET (default of a server: derived from the license key)." placeholder:"FILE"`
+	STUNListen            string        `name:"stun-listen" help:"UDP address of a second STUN port, or off (default: port 3478, if it is free)." placeholder:"HOST:PORT"`
+	RelayIP               []string      `name:"relay-ip" help:"Address that the relay hands out; behind 1:1 NAT public/private (default: found)." placeholder:"IP[/IP]"`
+	RelayPorts            string        `help:"Ports for relayed traffic (default 49152-65535)." placeholder:"FROM-TO"`
+	RelayAllowPeer        []string      `help:"Private network that the relay may reach all the same; repeatable." placeholder:"CIDR"`
+	RelayQuota            int           `help:"Relay allocations a session may hold (default 64)." placeholder:"N"`
+	RelayQuotaLicense     int           `help:"Relay allocations all sessions of a license may hold (default: a quarter of the total)." placeholder:"N"`
+	RelayQuotaAddress     int           `help:"Relay allocations that clients of one address may hold (default 1000)." placeholder:"N"`
+	RelayQuotaTotal       int           `help:"Relay allocations in all (default 10000)." placeholder:"N"`
+	RelayBandwidth        int           `help:"Bytes a second that an allocation may relay each way; -1 no limit." placeholder:"N"`
+	RelayBandwidthSession int           `help:"Bytes a second that all allocations of a session may relay each way (default: twice --relay-bandwidth); -1 no limit." placeholder:"N"`
+	RelayLinger           time.Duration `help:"How long the relay waits for more to send at once; 0 sends each packet at once." default:"300us" placeholder:"TIME"`
+	RelayWorkers          int           `help:"Threads of the relay (default: one a core)." placeholder:"N"`
+	RelaySecretFile       string        `help:"File with the secret of relay credentials; or IEUM_RELAY_SECRET (default of a server: derived from the license key)." placeholder:"FILE"`
 }
 
 func (f relayFlags) settings() node.RelaySettings {
@@ -77,7 +78,7 @@ func (f relayFlags) settings() node.RelaySettings {
 	return node.RelaySettings{
 		STUNListen: f.STUNListen, IPs: f.RelayIP, Ports: f.RelayPorts, AllowPeers: f.RelayAllowPeer,
 		Quota:     node.RelayQuota{Session: f.RelayQuota, License: f.RelayQuotaLicense, Address: f.RelayQuotaAddress, Total: f.RelayQuotaTotal},
-		Bandwidth: f.RelayBandwidth, Linger: linger, Workers: workers(f.RelayWorkers),
+		Bandwidth: f.RelayBandwidth, SessionBandwidth: f.RelayBandwidthSession, Linger: linger, Workers: workers(f.RelayWorkers),
 		Secret: os.Getenv("IEUM_RELAY_SECRET"), SecretFile: f.RelaySecretFile,
 	}
 }

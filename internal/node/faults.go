@@ -77,7 +77,8 @@ func (l list) has(setting string) bool {
 var relaySettings = map[string]string{
 	"STUN": "--stun-listen", "Addresses": "--relay-ip", "MinPort": "--relay-ports", "AllowPeers": "--relay-allow-peer",
 	"Quota.Session": "--relay-quota", "Quota.Tenant": "--relay-quota-license", "Quota.Source": "--relay-quota-address",
-	"Quota.Total": "--relay-quota-total", "Bandwidth": "--relay-bandwidth", "Linger": "--relay-linger", "Workers": "--relay-workers",
+	"Quota.Total": "--relay-quota-total", "Bandwidth": "--relay-bandwidth",
+	"SessionBandwidth": "--relay-bandwidth-session", "Linger": "--relay-linger", "Workers": "--relay-workers",
 }
 
 // blameRelay tells which settings the relay's faults come from.

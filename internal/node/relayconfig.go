@@ -21,11 +21,13 @@ type RelaySettings struct {
 	Ports      string   // for relayed traffic, default "49152-65535"
 	AllowPeers []string // CIDRs that the relay may reach though they are private
 	Quota      RelayQuota
-	Bandwidth  int           // bytes a second each way that an allocation may relay; 0 the relay's default, -1 no limit
-	Linger     time.Duration // for more to send at once; 0 the relay's default, -1 not at all
-	Workers    int           // default one a core
-	Secret     string        // HMAC key of the credentials
-	SecretFile string
+	Bandwidth  int // bytes a second each way that an allocation may relay; 0 the relay's default, -1 no limit
+	// SessionBandwidth is the same for all allocations of a session together.
+	SessionBandwidth int
+	Linger           time.Duration // for more to send at once; 0 the relay's default, -1 not at all
+	Workers          int           // default one a core
+	Secret           string        // HMAC key of the credentials
+	SecretFile       string
 }
 
 // RelayQuota bounds allocations at a time; 0 is the relay's default.
@@ -45,7 +47,7 @@ func (r *RelaySettings) defaults() {
 // itself. secret names the setting that the secret comes from; empty: there is none.
 func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (c relay.Config, secretFrom string, _ error) {
 	c = relay.Config{
-		Listen: listen, Realm: "ieum", Bandwidth: r.Bandwidth, Linger: r.Linger, Workers: r.Workers, Log: log,
+		Listen: listen, Realm: "ieum", Bandwidth: r.Bandwidth, SessionBandwidth: r.SessionBandwidth, Linger: r.Linger, Workers: r.Workers, Log: log,
 		Quota: relay.Quota{Session: r.Quota.Session, Tenant: r.Quota.License, Source: r.Quota.Address, Total: r.Quota.Total},
 	}
 	var faults list

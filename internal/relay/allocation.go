@@ -2,6 +2,7 @@ package relay
 
 import (
 	"cmp"
+	"hash/maphash"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -25,8 +26,9 @@ type allocation struct {
 	// Static.
 	worker   *worker
 	client   path
-	session  string // tenantHash.session
-	holder   Holder
+	session  string   // tenantHash.session
+	license  uint64   // hash of tenantHash, which a packet is compared by
+	holder   Holder   // as it was at the Allocate
 	tid      [12]byte // of the Allocate request, to know its repetition
 	made     time.Duration
 	relays   [families]*relaySocket   // but for the one that a Refresh takes away
@@ -43,6 +45,7 @@ type allocation struct {
 	// Shared: a worker that relays from another client of ours to this one reads and counts.
 	peers   atomic.Pointer[peers]
 	dead    atomic.Bool
+	room    atomic.Uint64 // hash of the room's name; 0: not known
 	up      meter
 	down    meter
 	dropped [reasons]atomic.Uint32
@@ -51,7 +54,8 @@ type allocation struct {
 // meter counts and limits one direction.
 type meter struct {
 	traffic
-	bucket bucket
+	bucket  bucket
+	session *bucket // which all allocations of the session share; static
 }
 
 // permission lets one peer address in and out (RFC 8656 section 9).
@@ -226,6 +230,25 @@ func (a *allocation) bind(now time.Duration, number uint16, peer endpoint) reaso
 	}
 	byNumber.expires.Store(int64(now + channelLife))
 	return fine
+}
+
+// mayReach tells whether packets go from one client of ours to another: only within a license and, where it is known, a room. A permission
+// cannot tell them apart, since it names an address and they all have ours.
+func (a *allocation) mayReach(b *allocation) bool {
+	if a.license != b.license {
+		return false
+	}
+	in, there := a.room.Load(), b.room.Load()
+	return in == there || in == 0 || there == 0
+}
+
+// enter notes which room the session is in.
+func (a *allocation) enter(h Holder) {
+	var room uint64
+	if h.Room != "" {
+		room = max(1, maphash.String(a.worker.server.seed, h.Room))
+	}
+	a.room.Store(room)
 }
 
 // drop counts a packet of this allocation that was not relayed.

@@ -34,6 +34,7 @@ func sockaddrOf(e endpoint) (s sockaddr) {
 	binary.NativeEndian.PutUint16(s.raw[:], unix.AF_INET6)
 	binary.BigEndian.PutUint16(s.raw[2:], e.port)
 	copy(s.raw[8:], e.ip[:])
+	binary.NativeEndian.PutUint32(s.raw[24:], e.scope)
 	s.size = unix.SizeofSockaddrInet6
 	return s
 }
@@ -46,6 +47,9 @@ func readSockaddr(raw *[unix.SizeofSockaddrInet6]byte) (e endpoint) {
 		copy(e.ip[12:], raw[4:8])
 	} else {
 		copy(e.ip[:], raw[8:24])
+		if isLinkLocal(e.ip) {
+			e.scope = binary.NativeEndian.Uint32(raw[24:])
+		}
 	}
 	return e
 }
@@ -129,14 +133,18 @@ func (r *receiver) segment(i int) int {
 }
 
 // destination is the address that message i was sent to; ok is false when the socket was not told to say it.
-func (r *receiver) destination(i int, ip *[16]byte) (ok bool) {
+func (r *receiver) destination(i int, to *endpoint) (ok bool) {
 	if b := r.controlMessage(i, unix.SOL_IP, unix.IP_PKTINFO); len(b) >= unix.SizeofInet4Pktinfo {
-		copy(ip[:], mappedPrefix[:])
-		copy(ip[12:], b[8:12])
+		copy(to.ip[:], mappedPrefix[:])
+		copy(to.ip[12:], b[8:12])
+		to.scope = 0
 		return true
 	}
 	if b := r.controlMessage(i, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(b) >= unix.SizeofInet6Pktinfo {
-		copy(ip[:], b[:16])
+		copy(to.ip[:], b[:16])
+		if to.scope = 0; isLinkLocal(to.ip) {
+			to.scope = binary.NativeEndian.Uint32(b[16:])
+		}
 		return true
 	}
 	return false
@@ -170,7 +178,7 @@ const (
 type run struct {
 	fd          int
 	to          *sockaddr
-	source      *[16]byte // nil: the socket has one address
+	source      *endpoint // nil: the socket has one address
 	size        int
 	total       int
 	packets     int
@@ -327,17 +335,19 @@ func (t *sender) prepare(i, firstIov, iovs int) {
 }
 
 // putSource says which of our addresses a packet leaves from.
-func putSource(b []byte, source *[16]byte) int {
+func putSource(b []byte, source *endpoint) int {
 	switch {
 	case source == nil:
 		return 0
-	case familyOf(*source) == v4:
+	case source.family() == v4:
 		n := putControl(b, unix.SOL_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
-		copy(b[unix.CmsgLen(0)+4:], source[12:])
+		copy(b[unix.CmsgLen(0)+4:], source.ip[12:])
 		return n
 	}
 	n := putControl(b, unix.SOL_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
-	copy(b[unix.CmsgLen(0):], source[:])
+	copy(b[unix.CmsgLen(0):], source.ip[:])
+	// A link-local address is one of that interface.
+	binary.NativeEndian.PutUint32(b[unix.CmsgLen(0)+16:], source.scope)
 	return n
 }
 

@@ -26,6 +26,12 @@ func (b *bucket) take(now, cost, burst time.Duration) bool {
 	}
 }
 
+// give gives back what was taken and not used.
+func (b *bucket) give(cost time.Duration) { b.full.Add(-int64(cost)) }
+
+// isFull tells that nothing was taken lately.
+func (b *bucket) isFull(now time.Duration) bool { return b.full.Load() <= int64(now) }
+
 const (
 	// strangers answered: this many a second to one source prefix (an IPv4 /24 or IPv6 /48), twice that at once.
 	answersPerSecond = 100

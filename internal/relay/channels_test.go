@@ -10,13 +10,16 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// Every channel number there is can be bound and used if RFC 5766 allows it, and no other.
-func TestEveryChannelNumber(t *testing.T) {
+// A channel number can be bound and used if RFC 5766 allows it, and no other: all where a range may end, and samples between.
+func TestChannelNumbers(t *testing.T) {
 	w, d := offline(4)
 	p := offlinePath(1)
 	a := offlineAllocation(t, w, p)
 	at := netip.MustParseAddrPort("8.8.8.8:9")
 	for n := range 1 << 16 {
+		if edge := n & 0xfff; edge > 4 && edge < 0xffb && n%61 != 0 { // each costs a signature
+			continue
+		}
 		number := uint16(n)
 		want := 400
 		if 0x4000 <= n && n <= 0x7ffe {

@@ -172,9 +172,7 @@ func (c *churn) rest() {
 		return s.Stats().Allocations == 0 && len(s.streams.open) == 0 && len(s.streams.idle) == 0 && c.ended.Load() == int64(s.Stats().Allocated) &&
 			runtime.NumGoroutine() <= c.goroutines
 	})
-	s.quota.mu.Lock()
-	defer s.quota.mu.Unlock()
-	if s.quota.total != 0 || len(s.quota.sessions)+len(s.quota.tenants)+len(s.quota.sources) != 0 {
+	if !s.quota.empty() {
 		c.t.Errorf("quota: %d in all, sessions %v", s.quota.total, s.quota.sessions)
 	}
 	for _, r := range s.relays {

@@ -104,7 +104,7 @@ func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
 	}
 	stop()
 	goleak.VerifyNone(t, before)
-	if st := s.Stats(); st.Allocations != 0 || s.quota.total != 0 || len(s.quota.sessions)+len(s.quota.tenants)+len(s.quota.sources) != 0 || len(s.streams.open) != 0 || len(s.streams.idle) != 0 {
+	if st := s.Stats(); st.Allocations != 0 || !s.quota.empty() || len(s.streams.open) != 0 || len(s.streams.idle) != 0 {
 		t.Errorf("left: %+v, %v, %v, %v", st, s.quota.sessions, s.streams.open, s.streams.idle)
 	}
 	for _, at := range append(ports, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port()))) {

@@ -187,7 +187,7 @@ func offlineAllocation(t *testing.T, w *worker, p *path) *allocation {
 func nothingLeft(t *testing.T, w *worker, d *memoryDriver) {
 	t.Helper()
 	q := w.server.quota
-	if len(w.owned)+len(w.clients)+len(d.sockets)+q.total+len(q.sessions)+len(q.tenants)+len(q.sources) != 0 || !w.server.reserved.empty() {
+	if len(w.owned)+len(w.clients)+len(d.sockets) != 0 || !q.empty() || !w.server.reserved.empty() {
 		t.Fatalf("left: %d allocations, %d clients, %d sockets, quota %d, reserved %d",
 			len(w.owned), len(w.clients), len(d.sockets), q.total, w.server.reserved.n.Load())
 	}

@@ -358,16 +358,17 @@ func (d *epollDriver) fromClients(l *listening, first int) int {
 			continue
 		}
 		from := &d.in.from[i]
-		local := last.path.local.ip
+		local := last.path.local
 		if !l.wild || !d.in.destination(i, &local) {
-			local = l.addr.Addr().As16()
+			local = endpoint{ip: l.addr.Addr().As16()}
 		}
+		local.port = l.addr.Port()
 		if d.in.headers[i].Namelen < unix.SizeofSockaddrInet6 {
 			clear(from[unix.SizeofSockaddrInet4:])
 		}
-		if (last.allocation != nil && last.allocation.dead.Load()) || last.from != *from || last.path.local.ip != local || last.path.via != l.listener {
+		if (last.allocation != nil && last.allocation.dead.Load()) || last.from != *from || last.path.local != local || last.path.via != l.listener {
 			last.from = *from
-			last.path = path{remote: readSockaddr(from), local: endpoint{local, l.addr.Port()}, via: l.listener}
+			last.path = path{remote: readSockaddr(from), local: local, via: l.listener}
 			last.valid = false
 		}
 		room := d.in.room(i)
@@ -465,19 +466,19 @@ func (d *epollDriver) close(s *relaySocket) {
 func (d *epollDriver) reply(p *path, message []byte) bool {
 	to := sockaddrOf(p.remote)
 	l := &d.socks[p.via.index]
-	return sendOne(l.fd, &to, l.source(&p.local.ip), message) == nil
+	return sendOne(l.fd, &to, l.source(&p.local), message) == nil
 }
 
 // source is the address to name as the source of a packet, if one must be named.
-func (l *listening) source(ip *[16]byte) *[16]byte {
+func (l *listening) source(of *endpoint) *endpoint {
 	if l.wild {
-		return ip
+		return of
 	}
 	return nil
 }
 
 // sendOne sends one packet at once.
-func sendOne(fd int, to *sockaddr, source *[16]byte, message []byte) error {
+func sendOne(fd int, to *sockaddr, source *endpoint, message []byte) error {
 	var control [sendControl]byte
 	iov := unix.Iovec{}
 	if len(message) > 0 {
@@ -536,7 +537,7 @@ func (d *epollDriver) toClient(a *allocation, message []byte, head *[channelHead
 	if head != nil {
 		size, payload = size+channelHeader, size
 	}
-	d.clients.add(run{fd: l.fd, to: &a.to, source: l.source(&a.client.local.ip), size: size, payload: payload, down: a, up: up}, message, head, out)
+	d.clients.add(run{fd: l.fd, to: &a.to, source: l.source(&a.client.local), size: size, payload: payload, down: a, up: up}, message, head, out)
 }
 
 func (d *epollDriver) fragments() bool { return true }

@@ -3,17 +3,52 @@ package relay
 import (
 	"net"
 	"net/netip"
+	"strconv"
+	"sync"
 )
 
 // endpoint is an address and a port in a form that is quick to compare and to hash; IPv4 stands as IPv4-mapped IPv6.
 type endpoint struct {
-	ip   [16]byte
-	port uint16
+	ip    [16]byte
+	port  uint16
+	scope uint32 // the interface of a link-local address, 0 with all others
 }
 
-func endpointOf(a netip.AddrPort) endpoint { return endpoint{a.Addr().As16(), a.Port()} }
+func endpointOf(a netip.AddrPort) endpoint {
+	return endpoint{ip: a.Addr().As16(), port: a.Port(), scope: scopeOf(a.Addr().Zone())}
+}
 
-func (e endpoint) addr() netip.Addr { return netip.AddrFrom16(e.ip).Unmap() }
+func (e endpoint) addr() netip.Addr {
+	a := netip.AddrFrom16(e.ip).Unmap()
+	if e.scope != 0 {
+		a = a.WithZone(strconv.FormatUint(uint64(e.scope), 10))
+	}
+	return a
+}
+
+func isLinkLocal(ip [16]byte) bool { return ip[0] == 0xfe && ip[1]&0xc0 == 0x80 }
+
+// scopes keeps the numbers of interfaces by the names that the net package has for them.
+var scopes sync.Map
+
+// scopeOf is the number of a zone; 0: there is none.
+func scopeOf(zone string) uint32 {
+	if zone == "" {
+		return 0
+	}
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n)
+	}
+	if n, ok := scopes.Load(zone); ok {
+		return n.(uint32)
+	}
+	i, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0
+	}
+	scopes.Store(zone, uint32(i.Index))
+	return uint32(i.Index)
+}
 
 func (e endpoint) addrPort() netip.AddrPort { return netip.AddrPortFrom(e.addr(), e.port) }
 
@@ -62,12 +97,9 @@ func (p *path) lost() reason {
 }
 
 // key finds the allocation of a UDP client. A stream knows its own.
-type key struct {
-	remote endpoint
-	local  [16]byte
-}
+type key struct{ remote, local endpoint }
 
-func (p *path) key() key { return key{p.remote, p.local.ip} }
+func (p *path) key() key { return key{p.remote, p.local} }
 
 // listener is a UDP socket address that is listened on; each worker has a socket of its own for it.
 type listener struct {

@@ -171,9 +171,7 @@ func TestJunkLeavesNothingAndCostsACallNothing(t *testing.T) {
 	if got := call.refresh(0); got != 0 {
 		t.Errorf("the end: %d", got)
 	}
-	s.quota.mu.Lock()
-	defer s.quota.mu.Unlock()
-	if s.quota.total+len(s.quota.sessions)+len(s.quota.tenants)+len(s.quota.sources) != 0 || !s.reserved.empty() {
+	if !s.quota.empty() || !s.reserved.empty() {
 		t.Errorf("quota: %d, %v, %v, %v", s.quota.total, s.quota.sessions, s.quota.tenants, s.quota.sources)
 	}
 }

@@ -18,7 +18,7 @@ func TestAnswersToStrangersAreLimitedOverAllWorkers(t *testing.T) {
 		for i := range 4 * answersBurst {
 			w := workers[i%len(workers)]
 			w.now = now
-			p := path{remote: endpoint{a.As16(), uint16(i)}}
+			p := path{remote: endpointOf(netip.AddrPortFrom(a, uint16(i)))}
 			if w.stranger(&p, nil) {
 				n++
 			}

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -94,7 +93,7 @@ func TestQuotas(t *testing.T) {
 		"session": {Quota{Session: 2}, who{there, "t", "s"}, who{here, "t", "s2"}, false},
 		"tenant":  {Quota{Tenant: 2}, who{there, "t", "s2"}, who{here, "t2", "s"}, false},
 		"source":  {Quota{Source: 2}, who{here, "t2", "s2"}, who{there, "t", "s"}, false},
-		"total":   {Quota{Total: 2}, who{there, "t2", "s2"}, who{}, true},
+		"total":   {Quota{Total: 2, Tenant: -1}, who{there, "t2", "s2"}, who{}, true},
 	} {
 		s := start(t, func(cfg *Config) {
 			cfg.Listen, cfg.Addresses, cfg.Quota = ":0", []Address{loopback("127.0.0.1")}, c.quota
@@ -127,13 +126,26 @@ func TestQuotas(t *testing.T) {
 	}
 }
 
-// An IPv6 client has 2^64 addresses, which count as one.
+// An IPv6 client has 2^64 addresses, which count as one. On a link all addresses are in one /64, and each link has the same.
 func TestSourceIsAPrefix(t *testing.T) {
-	for a, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1/32", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "2001:db8:1:2::": "2001:db8:1:2::/64",
+	for _, c := range []struct {
+		a, b           string
+		one, neighbour bool // one source; at least in the network around it
+	}{
+		{"192.0.2.1", "192.0.2.1", true, true},
+		{"192.0.2.1", "::ffff:192.0.2.1", true, true},
+		{"192.0.2.1", "192.0.2.2", false, true},
+		{"192.0.2.1", "192.0.3.1", false, false},
+		{"2001:db8:1:2:3:4:5:6", "2001:db8:1:2::", true, true},
+		{"2001:db8:1:2:3:4:5:6", "2001:db8:1:3::", false, true},
+		{"2001:db8:1:2:3:4:5:6", "2001:db8:2:2:3:4:5:6", false, false},
+		{"fe80::1%3", "fe80::1%3", true, true},
+		{"fe80::1%3", "fe80::2%3", false, true},
+		{"fe80::1%3", "fe80::1%4", false, false},
 	} {
-		if got := fmt.Sprint(sourceOf(netip.MustParseAddr(a))); got != want {
-			t.Errorf("%s counts as %s, want %s", a, got, want)
+		a, b := sourceAt(c.a), sourceAt(c.b)
+		if (a == b) != c.one || (a.prefix() == b.prefix()) != c.neighbour {
+			t.Errorf("%s and %s: one is %v, neighbour is %v", c.a, c.b, a == b, a.prefix() == b.prefix())
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"time"
 
@@ -64,7 +65,7 @@ func offline(ports int) (*worker, *memoryDriver) {
 		Listen: "192.0.2.1:3478", Secret: secret, MinPort: 50000, MaxPort: 50000 + uint16(ports) - 1,
 		Now: func() time.Time { return time.Unix(1_700_000_000, 0) },
 	}.withDefaults()
-	s := &Server{cfg: c, port: 3478, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), local: map[netip.Addr]struct{}{at: {}}}
+	s := &Server{cfg: c, port: 3478, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed(), local: map[netip.Addr]struct{}{at: {}}}
 	s.secrets.Store(&secrets{now: c.Secret})
 	s.streams.init(maxStreams)
 	a := Address{Public: at, Private: at}

@@ -32,7 +32,7 @@ func (n *nonces) seal(seconds uint32, remote endpoint) (b [nonceBytes]byte) {
 	n.mac.Reset()
 	n.mac.Write(b[:4])
 	n.mac.Write(remote.ip[:])
-	n.mac.Write(binary.BigEndian.AppendUint16(nil, remote.port))
+	n.mac.Write(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(nil, remote.port), remote.scope))
 	n.sum = n.mac.Sum(n.sum[:0])
 	copy(b[4:], n.sum)
 	return b

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
+	"hash/maphash"
 	"iter"
 	mrand "math/rand/v2"
 	"net"
@@ -282,13 +283,17 @@ func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *all
 	if !in {
 		return nil, notInRoom, stun.CodeForbidden
 	}
-	if !s.quota.take(c.session, c.tenant, sourceOf(p.remote.addr())) {
+	place := seat{c.session, c.tenant, sourceOf(p.remote)}
+	with := s.quota.take(place, w.now)
+	if with == nil {
 		return nil, overQuota, stun.CodeAllocQuotaReached
 	}
 	a = &allocation{
-		worker: w, client: *p, session: c.session, holder: holder, tid: m.TransactionID, made: w.now, credential: *c,
+		worker: w, client: *p, session: c.session, license: maphash.String(s.seed, c.tenant), holder: holder, tid: m.TransactionID, made: w.now, credential: *c,
 		expires: s.deadline(w.now, w.now, d.life), to: sockaddrOf(p.remote),
 	}
+	a.up.session, a.down.session = &with.up, &with.down
+	a.enter(holder)
 	a.peers.Store(noPeers)
 	var odd *relaySocket
 	if d.token != nil {
@@ -324,7 +329,7 @@ func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *all
 		ok = true
 	}
 	if !ok {
-		s.quota.give(c.session, c.tenant, sourceOf(p.remote.addr()))
+		s.quota.give(place, w.now)
 		return nil, noPort, stun.CodeInsufficientCapacity
 	}
 	if p.stream != nil {
@@ -362,7 +367,7 @@ func (w *worker) end(a *allocation, why string) {
 		delete(w.clients, a.client.key())
 	}
 	delete(w.owned, a)
-	w.server.quota.give(a.session, tenantOf(a.session), sourceOf(a.client.remote.addr()))
+	w.server.quota.give(seat{a.session, tenantOf(a.session), sourceOf(a.client.remote)}, w.now)
 	w.server.stats.live.Add(-1)
 	w.server.ended(a, w.now, why)
 }

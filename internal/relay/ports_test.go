@@ -25,9 +25,7 @@ func TestFullPortRange(t *testing.T) {
 	if again := third.allocate(); again.Port() != one.Port() {
 		t.Errorf("the port that became free is %d, got %d", one.Port(), again.Port())
 	}
-	s.quota.mu.Lock()
-	defer s.quota.mu.Unlock()
-	if s.quota.sessions["t.s"] != 2 {
+	if s.quota.of("t.s") != 2 {
 		t.Errorf("the quota counts %v", s.quota.sessions)
 	}
 }
@@ -55,9 +53,7 @@ func TestEvenPortAndTheOneReserved(t *testing.T) {
 			t.Error("still reserved")
 		}
 	}
-	s.quota.mu.Lock()
-	defer s.quota.mu.Unlock()
-	if s.quota.sessions["t.s"] != 40 || len(s.quota.sessions) != 1 {
+	if s.quota.of("t.s") != 40 || len(s.quota.sessions) != 1 {
 		t.Errorf("the quota counts %v", s.quota.sessions)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"maps"
 	mrand "math/rand/v2"
@@ -68,6 +69,8 @@ type Config struct {
 	Streams int
 	// Bandwidth is what an allocation may relay each way, in bytes a second with headers (16 MiB); -1 for no limit.
 	Bandwidth int
+	// SessionBandwidth is what all allocations of a session may relay together, each way; 0 means twice Bandwidth, -1 no limit.
+	SessionBandwidth int
 	// CredentialLife is how long fresh credentials can be used to allocate (10 minutes).
 	CredentialLife time.Duration
 	// MaxAge ends allocations that are older; zero: they may live as long as they are refreshed.
@@ -77,7 +80,8 @@ type Config struct {
 	// Workers share the UDP clients between them (one for each core).
 	Workers int
 	// Holder tells who holds a session that is in a room; false: it is in none, and may neither allocate nor keep an allocation. It is
-	// asked at each Allocate and then every two seconds, and must not block. Nil: whoever has good credentials may.
+	// asked at each Allocate and then every two seconds, and must not block. Relayed clients of different rooms do not reach each other.
+	// Nil: whoever has good credentials may allocate, and reaches relayed clients with the same tenantHash.
 	Holder func(tenantHash, session string) (Holder, bool)
 	// Ended is told of the end of each allocation and must not block. It may be nil.
 	Ended func(Record)
@@ -108,6 +112,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Bandwidth == 0 {
 		c.Bandwidth = defaultBandwidth
+	}
+	if c.SessionBandwidth == 0 {
+		c.SessionBandwidth = max(-1, 2*c.Bandwidth)
 	}
 	if c.CredentialLife == 0 {
 		c.CredentialLife = defaultLife
@@ -185,6 +192,9 @@ func (c Config) Validate() error {
 	if c.Bandwidth < -1 {
 		fault("Bandwidth", "must be at least 1 byte a second, or -1 for no limit, not %d", c.Bandwidth)
 	}
+	if c.SessionBandwidth < -1 {
+		fault("SessionBandwidth", "must be at least 1 byte a second, or -1 for no limit, not %d", c.SessionBandwidth)
+	}
 	if c.CredentialLife < time.Second {
 		fault("CredentialLife", "credential lifetime %v is under a second", c.CredentialLife)
 	}
@@ -232,6 +242,7 @@ type Server struct {
 	local     map[netip.Addr]struct{}
 	workers   []*worker
 	nonceKey  []byte
+	seed      maphash.Seed // of all hashes: nobody can foresee which values meet
 
 	secrets    atomic.Pointer[secrets]
 	stats      counters
@@ -269,7 +280,7 @@ func Start(c Config) (_ *Server, err error) {
 			return nil, blame("Addresses", err)
 		}
 	}
-	s := &Server{cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), local: map[netip.Addr]struct{}{}}
+	s := &Server{cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed(), local: map[netip.Addr]struct{}{}}
 	s.secrets.Store(&secrets{now: c.Secret})
 	s.self.init()
 	_, _ = rand.Read(s.nonceKey) // never fails

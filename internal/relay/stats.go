@@ -20,6 +20,7 @@ const (
 	deniedPeer
 	ownPort
 	ownSource
+	otherRoom
 	badChannel
 	manyPermissions
 	noPermission
@@ -50,6 +51,7 @@ var names = [reasons]string{
 	deniedPeer:      "peer",        // 403
 	ownPort:         "own-port",    // packet to our own address at no relay port
 	ownSource:       "own-source",  // packet from our own address that was not relayed
+	otherRoom:       "other-room",  // packet for a relayed client of another license or room
 	badChannel:      "channel",     // 400: channel number out of range or taken
 	manyPermissions: "permissions", // 508: too many peers for one allocation
 	noPermission:    "permission",  // packet for or from a peer that is not permitted

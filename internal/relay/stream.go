@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -21,9 +20,11 @@ const (
 	frameLimit = 30 * time.Second
 	// writeLimit ends a client that does not read.
 	writeLimit = 10 * time.Second
-	// maxStreams bounds all connections (see Config.Streams), maxIdleStreams those of one address that have no allocation.
+	// maxStreams bounds all connections (see Config.Streams), maxIdleStreams those of one address that have no allocation,
+	// maxIdleAround those of the network around it.
 	maxStreams     = 8192
 	maxIdleStreams = 64
+	maxIdleAround  = 512
 	streamBuffer   = 4096
 	// outLength and outBytes bound what waits to be written to one client; what is more is lost, as it would be over UDP.
 	outLength = 256
@@ -39,24 +40,25 @@ type streamSet struct {
 	most   int // static
 	mu     sync.Mutex
 	open   map[*stream]struct{} // guarded by mu
-	idle   map[netip.Prefix]int // guarded by mu: connections without allocation by source; has no zeros
+	idle   map[source]int       // guarded by mu: connections without allocation by source; has no zeros
+	wide   map[source]int       // guarded by mu: the same by the network around it
 	closed bool                 // guarded by mu
 }
 
 func (t *streamSet) init(most int) {
 	t.most = most
-	t.open, t.idle = map[*stream]struct{}{}, map[netip.Prefix]int{}
+	t.open, t.idle, t.wide = map[*stream]struct{}{}, map[source]int{}, map[source]int{}
 }
 
 // add takes a connection in unless there are too many, and begins to serve it.
 func (t *streamSet) add(c *stream, begin func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.open) >= t.most || t.idle[c.source] >= maxIdleStreams {
+	if t.closed || len(t.open) >= t.most || t.idle[c.source] >= maxIdleStreams || t.wide[c.source.prefix()] >= maxIdleAround {
 		return false
 	}
 	t.open[c] = struct{}{}
-	t.idle[c.source]++
+	t.wait(c)
 	// Here, or Close could have finished waiting.
 	begin()
 	return true
@@ -67,8 +69,19 @@ func (t *streamSet) remove(c *stream) {
 	defer t.mu.Unlock()
 	delete(t.open, c)
 	if !c.busy {
-		less(t.idle, c.source)
+		t.waited(c)
 	}
+}
+
+// wait counts a connection without allocation. mu is held, as for waited.
+func (t *streamSet) wait(c *stream) {
+	t.idle[c.source]++
+	t.wide[c.source.prefix()]++
+}
+
+func (t *streamSet) waited(c *stream) {
+	less(t.idle, c.source)
+	less(t.wide, c.source.prefix())
 }
 
 // allocated keeps the number of idle connections right when an allocation comes or goes.
@@ -79,9 +92,9 @@ func (t *streamSet) allocated(c *stream, busy bool) {
 		return
 	}
 	if c.busy = busy; busy {
-		less(t.idle, c.source)
+		t.waited(c)
 	} else {
-		t.idle[c.source]++
+		t.wait(c)
 	}
 }
 
@@ -112,7 +125,7 @@ type stream struct {
 	worker *worker
 	conn   net.Conn
 	path   path
-	source netip.Prefix
+	source source
 	kind   string      // "tcp" or "tls"
 	out    chan *frame // to the writer
 	// waiting is how many bytes are in out; shared.
@@ -129,16 +142,16 @@ type stream struct {
 }
 
 func newStream(s *Server, w *worker, conn net.Conn) *stream {
-	remote, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
+	remote, local := endpointOf(addrPort(conn.RemoteAddr())), endpointOf(addrPort(conn.LocalAddr()))
 	c := &stream{
-		server: s, worker: w, conn: conn, source: sourceOf(remote.Addr()), kind: "tcp",
+		server: s, worker: w, conn: conn, source: sourceOf(remote), kind: "tcp",
 		out: make(chan *frame, outLength), drained: make(chan struct{}),
 		in: bufio.NewReaderSize(conn, streamBuffer), first: time.Now().Add(frameLimit),
 	}
 	if _, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		c.kind = "tls"
 	}
-	c.path = path{remote: endpointOf(remote), local: endpointOf(local), stream: c}
+	c.path = path{remote: remote, local: local, stream: c}
 	return c
 }
 
@@ -322,14 +335,4 @@ func (c *stream) join(b []byte) []byte {
 		}
 	}
 	return b
-}
-
-// sourceOf is whom a limit by source counts: an IPv4 address, or the /64 of an IPv6 address.
-func sourceOf(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a.Is4() {
-		bits = 32
-	}
-	p, _ := a.Prefix(bits)
-	return p
 }

@@ -318,7 +318,9 @@ func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	set := &streamSet{}
 	set.init(maxStreams)
 	add := func(c *stream) bool { return set.add(c, func() {}) }
-	from := func(addr string) *stream { return &stream{source: sourceOf(netip.MustParseAddr(addr))} }
+	from := func(addr string) *stream {
+		return &stream{source: sourceOf(endpointOf(netip.AddrPortFrom(netip.MustParseAddr(addr), 1)))}
+	}
 	var first *stream
 	for range maxIdleStreams {
 		first = from("2001:db8::1")

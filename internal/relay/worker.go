@@ -134,23 +134,38 @@ func (w *worker) fromClient(p *path, a *allocation, b []byte) {
 func (w *worker) far(a *allocation, r route, port uint16) *relaySocket {
 	if r.kind == own {
 		if s := r.relay.at(port); s != nil && !s.allocation.dead.Load() {
-			return s
+			if a.mayReach(s.allocation) {
+				return s
+			}
+			a.drop(otherRoom)
+			return nil
 		}
 	}
 	a.drop(ownPort)
 	return nil
 }
 
-// admit keeps a direction of an allocation within its bandwidth.
+// admit keeps a direction of an allocation within its bandwidth and that of its session.
 func (w *worker) admit(a *allocation, m *meter, size int) bool {
-	if per := w.server.cfg.Bandwidth; per > 0 {
-		cost := time.Duration(size+overhead) * time.Second / time.Duration(per)
-		if !m.bucket.take(w.now, cost, burstTime) {
-			a.drop(overBandwidth)
-			return false
-		}
+	cost := costAt(w.server.cfg.Bandwidth, size)
+	if cost > 0 && !m.bucket.take(w.now, cost, burstTime) {
+		a.drop(overBandwidth)
+		return false
+	}
+	if of := costAt(w.server.cfg.SessionBandwidth, size); of > 0 && !m.session.take(w.now, of, burstTime) {
+		m.bucket.give(cost)
+		a.drop(overBandwidth)
+		return false
 	}
 	return true
+}
+
+// costAt is how long a packet takes at a bandwidth; 0: there is no limit.
+func costAt(bandwidth, size int) time.Duration {
+	if bandwidth <= 0 {
+		return 0
+	}
+	return time.Duration(size+overhead) * time.Second / time.Duration(bandwidth)
 }
 
 // overhead is what is counted against the bandwidth for the headers of IP and UDP.
@@ -284,9 +299,13 @@ func (w *worker) sweep() {
 	w.swept = w.now
 	w.server.reserved.sweep(w, w.now)
 	ask := w.server.cfg.Holder != nil && w.now-w.asked >= askEvery
-	var held map[string]bool
+	type answer struct {
+		holder Holder
+		in     bool
+	}
+	var held map[string]answer
 	if ask {
-		w.asked, held = w.now, map[string]bool{}
+		w.asked, held = w.now, map[string]answer{}
 	}
 	for a := range w.owned {
 		if w.now >= a.expires {
@@ -296,14 +315,16 @@ func (w *worker) sweep() {
 		if !ask {
 			continue
 		}
-		in, known := held[a.session]
+		now, known := held[a.session]
 		if !known {
-			_, in = w.server.holder(a.session)
-			held[a.session] = in
+			now.holder, now.in = w.server.holder(a.session)
+			held[a.session] = now
 		}
-		if !in {
+		if !now.in {
 			w.end(a, endSession)
+			continue
 		}
+		a.enter(now.holder)
 	}
 }
 

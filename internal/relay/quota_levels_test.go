@@ -1,0 +1,157 @@
+package relay
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// empty tells that nothing is held. Sessions may still rest.
+func (q *quota) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, s := range q.sessions {
+		if s.held != 0 {
+			return false
+		}
+	}
+	return q.total+len(q.tenants)+len(q.sources)+len(q.prefixes) == 0 && len(q.sessions) <= len(q.resting)
+}
+
+// of is what a session holds.
+func (q *quota) of(session string) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if s := q.sessions[session]; s != nil {
+		return s.held
+	}
+	return 0
+}
+
+func sourceAt(addr string) source {
+	return sourceOf(endpointOf(netip.AddrPortFrom(netip.MustParseAddr(addr), 1)))
+}
+
+// Each level of the quota holds by itself, those with a default and those around others too, and all are given back.
+func TestQuotaLevels(t *testing.T) {
+	for name, c := range map[string]struct {
+		quota Quota
+		next  func(i int) seat
+		want  int
+	}{
+		"a session": {Quota{}, func(i int) seat { return seat{"t.s", "t", sourceAt(fmt.Sprintf("192.0.%d.1", i))} }, 64},
+		"a license, by itself": {Quota{}, func(i int) seat {
+			return seat{fmt.Sprint("t.", i), "t", sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255))}
+		}, 2500},
+		"a license, of another total":  {Quota{Total: 10}, func(i int) seat { return seat{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 3},
+		"a license, as given":          {Quota{Total: 10, Tenant: 8}, func(i int) seat { return seat{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 8},
+		"a license, without any total": {Quota{Total: -1, Source: -1}, func(i int) seat { return seat{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, -1},
+		"an address":                   {Quota{}, func(i int) seat { return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt("192.0.2.1")} }, 1000},
+		"an IPv6 /64": {Quota{}, func(i int) seat {
+			return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8::%x", i))}
+		}, 1000},
+		"an IPv6 /48": {Quota{}, func(i int) seat {
+			return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8:0:%x::", i))}
+		}, 4000},
+		"an IPv4 /24 is no address": {Quota{Source: 2}, func(i int) seat {
+			return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("192.0.2.%d", i%256))}
+		}, 512},
+		"the total": {Quota{}, func(i int) seat {
+			return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255))}
+		}, 10000},
+	} {
+		q := newQuota(c.quota.withDefaults())
+		const most = 20000
+		var held []seat
+		for i := range most {
+			s := c.next(i)
+			if q.take(s, 0) == nil {
+				break
+			}
+			held = append(held, s)
+		}
+		if want := c.want; len(held) != want && (want >= 0 || len(held) != most) {
+			t.Errorf("%s: %d are held, want %d", name, len(held), want)
+		}
+		if q.take(seat{"other.s", "other", sourceAt("203.0.113.1")}, 0) == nil != (name == "the total") {
+			t.Errorf("%s: another pays", name)
+		} else if name != "the total" {
+			q.give(seat{"other.s", "other", sourceAt("203.0.113.1")}, 0)
+		}
+		for _, s := range held {
+			q.give(s, 0)
+		}
+		if !q.empty() || len(q.sessions) != 0 {
+			t.Errorf("%s: left %d, %v", name, q.total, q.sessions)
+		}
+	}
+}
+
+// A session has its bandwidth once, whatever number of allocations it has, has had, and begins anew. The same at random.
+func TestBandwidthOfASessionIsShared(t *testing.T) {
+	const rate, size = 100_000, 1000 - overhead // a hundred packets a second
+	w, _ := offline(64)
+	s := w.server
+	s.cfg.Bandwidth, s.cfg.SessionBandwidth = rate, 2*rate
+	random := rand.New(rand.NewPCG(1, 2))
+	open := func(port uint16) *allocation { return offlineAllocation(t, w, offlinePath(port)) }
+	begin := w.now
+	var passed int
+	live := []*allocation{open(1)}
+	next := uint16(2)
+	for range 20_000 {
+		switch random.IntN(8) {
+		case 0:
+			if len(live) < 10 {
+				live = append(live, open(next))
+				next++
+			}
+		case 1:
+			if len(live) > 0 {
+				w.end(live[0], endRefresh)
+				live = live[1:]
+			}
+		case 2:
+			w.now += time.Duration(random.IntN(int(20 * time.Millisecond)))
+		default:
+			for _, a := range live {
+				if w.admit(a, &a.up, size) {
+					passed++
+				}
+			}
+		}
+	}
+	most := int((w.now-begin+burstTime)/time.Second*200) + 200
+	if passed > most || passed < most/2 {
+		t.Errorf("%d packets in %v, at most %d are allowed", passed, w.now-begin, most)
+	}
+	for _, a := range live {
+		w.end(a, endRefresh)
+	}
+	w.now += burstTime
+	if !s.quota.empty() {
+		t.Error("the quota is not empty")
+	}
+	w.end(open(next), endRefresh)
+	if len(s.quota.sessions)+len(s.quota.resting) != 0 {
+		t.Errorf("%d sessions rest for ever", len(s.quota.sessions))
+	}
+}
+
+// What the session's bandwidth refuses is not taken from the allocation's.
+func TestRefusedBySessionCostsTheAllocationNothing(t *testing.T) {
+	w, _ := offline(4)
+	w.server.cfg.Bandwidth, w.server.cfg.SessionBandwidth = 1_000_000, 100_000
+	a := offlineAllocation(t, w, offlinePath(1))
+	for w.admit(a, &a.down, 1000-overhead) {
+	}
+	full := a.down.bucket.full.Load()
+	if w.admit(a, &a.down, 1000-overhead) || a.down.bucket.full.Load() != full {
+		t.Error("the allocation pays for what its session has not")
+	}
+	if a.dropped[overBandwidth].Load() != 2 {
+		t.Errorf("%d dropped", a.dropped[overBandwidth].Load())
+	}
+}
