@@ -31,6 +31,7 @@ describe('what is asked of the server', () => {
   it.each<Call>([
     ['chat to a room', () => ops.chat('hi', 'R', undefined), ['chat', { message: 'hi', roomId: 'R' }]],
     ['chat to a user', () => ops.chat(7, null, 'b'), ['chat', { message: '7', target: 'b' }]],
+    ['chat to both', () => ops.chat('hi', 'R', 'b'), ['chat', { message: 'hi', roomId: 'R', target: 'b' }]],
     ['inform', () => ops.inform({ a: [1] }, undefined, undefined), ['inform', { message: { a: [1] } }]],
     ['inform of something false', () => ops.inform(false, 'b', 'R'), ['inform', { message: false, target: 'b', roomId: 'R' }]],
     ['kickOut', () => ops.kickOut('b'), ['kickOut', { target: 'b' }]],

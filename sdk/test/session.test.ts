@@ -172,6 +172,22 @@ describe('init', () => {
     expect(beacons).toEqual([['https://site/calls/leave', '{"resume":"secret"}']]);
   });
 
+  it('tells who has too many connections, as far as plain requests show it', async () => {
+    const refusing = () => {
+      const socket = new FakeSocket('poll');
+      queueMicrotask(() => socket.onclose?.({ code: 1006, status: 429 } as { code: number }));
+      return socket;
+    };
+    session = new Session('https://server:7102', hooks, undefined, (url) => {
+      const socket = new FakeSocket(url);
+      queueMicrotask(() => socket.die());
+      return socket;
+    }, async () => refusing);
+    const result = session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(await result).toEqual({ code: '429', userId: '', message: expect.any(String), hint: expect.any(String) });
+  });
+
   it('tells that the camera will be missing on a page that is not secure', async () => {
     page();
     vi.stubGlobal('window', { ...window, isSecureContext: false });
@@ -515,6 +531,20 @@ describe('the same page coming back', () => {
 });
 
 describe('a page that goes', () => {
+  it('leaves its secret to the next page for its own server alone', async () => {
+    const { fire } = page();
+    const on = (base: string) => new Session(base, hooks, undefined, (url, protocols) => new FakeSocket(url, protocols), async () => null);
+    session = on('https://site/calls');
+    await init({}, 'me');
+    fire('pagehide');
+    for (const [base, secret] of [['https://site/other', undefined], ['https://site/calls', 'secret']] as const) {
+      session.disconnect();
+      session = on(base);
+      await init({}, 'me');
+      expect(FakeSocket.last.sent[0].resume).toBe(secret);
+    }
+  });
+
   it('leaves at once, and its successor takes the id over', async () => {
     const { fire, beacons, storage } = page();
     await init();
