@@ -1,4 +1,5 @@
-// A server under a path of another site: script, module, socket, goodbye and Socket.IO client find it there, behind a proxy of ours and nginx.
+// A server under a path of another site: script, module, socket, goodbye and Socket.IO client find it there, behind
+// a proxy of ours and nginx.
 
 import { after, afterEach, before, test } from 'node:test';
 import assert from 'node:assert/strict';

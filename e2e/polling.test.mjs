@@ -1,4 +1,5 @@
-// A proxy that lets no WebSocket through: the SDK polls, and goes back to a WebSocket when it can; sessions and calls go on over the change.
+// A proxy that lets no WebSocket through: the SDK polls, and goes back to a WebSocket when it can; sessions and
+// calls go on over the change.
 
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import assert from 'node:assert/strict';

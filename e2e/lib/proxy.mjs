@@ -1,5 +1,5 @@
-// What stands in front of the server: a TCP proxy, a network that can be cut while both ends live on; and an HTTP proxy, that of a site
-// that has the server under a path, or of a company that lets no WebSocket through.
+// What stands in front of the server: a TCP proxy, a network that can be cut while both ends live on; and an HTTP
+// proxy, that of a site that has the server under a path, or of a company that lets no WebSocket through.
 
 import http from 'node:http';
 import net from 'node:net';
@@ -17,7 +17,10 @@ export class Proxy {
   #pairs = new Set();
   #mode = 'pass';
 
-  /** @param {string} target host:port, or the path of a Unix socket; changeable later (a restarted server has another port) */
+  /**
+   * @param {string} target host:port, or the path of a Unix socket; changeable later (a restarted server has
+   * another port)
+   */
   static async listen(target) {
     const p = new Proxy();
     p.target = target;
@@ -86,7 +89,10 @@ export class HttpProxy {
   #sockets = new Set();
   #carried = new Set();
 
-  /** @param {string} target host:port. @param {string} [path] where the server is on this site, without a slash at its end */
+  /**
+   * @param {string} target host:port. @param {string} [path] where the server is on this site, without a slash at
+   * its end
+   */
   static async listen(target, path = '') {
     const p = new HttpProxy();
     p.target = target;
@@ -128,8 +134,9 @@ export class HttpProxy {
     if (this.upgrades !== 'pass') this.seen.push(`${req.method} ${req.url}`);
     if (this.upgrades === 'hang') return;
     const far = this.upgrades === 'pass' && this.#forward(req);
-    if (!far) return near.end(`HTTP/1.1 ${this.upgrades === 'pass' ? 404 : this.upgrades} no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
-    const refuse = () => near.end('HTTP/1.1 502 no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
+    const no = (status) => near.end(`HTTP/1.1 ${status} no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
+    if (!far) return no(this.upgrades === 'pass' ? 404 : this.upgrades);
+    const refuse = () => no(502);
     far.on('error', refuse).on('response', refuse).on('upgrade', (answer, socket, first) => {
       const headers = Object.entries(answer.headers).map(([name, value]) => `${name}: ${value}\r\n`).join('');
       near.write(`HTTP/1.1 101 Switching Protocols\r\n${headers}\r\n`);

@@ -19,7 +19,8 @@ export class Stage {
   /**
    * @param {string} name of the folder that keeps logs and pictures
    * @param {{proxy?: boolean, site?: string, keepData?: boolean, args?: string[]}} o
-   *   proxy: the browser reaches the server through one that can be cut; site: through that of a site, which has it under this path
+   * proxy: the browser reaches the server through one that can be cut; site: through that of a site, which has it
+   * under this path
    *   (stage.origin is then its address there); keepData: the server has a folder, stage.data, that outlasts its
    *   restart; args: more flags for the server
    */

@@ -1,6 +1,6 @@
 /**
- * Methods of the original that are not offered: whiteboard, documents, drawing. An app that calls one goes on: it gets the failure that the
- * original's documents let it expect.
+ * Methods of the original that are not offered: whiteboard, documents, drawing. An app that calls one goes on: it
+ * gets the failure that the original's documents let it expect.
  */
 import type * as api from '../types/knowledgetalk';
 import { failure } from './errors';
@@ -8,10 +8,12 @@ import { failure } from './errors';
 const nothing = (): void => undefined;
 const no = (): boolean => false;
 const noLater = async (): Promise<boolean> => false;
-const result = async (): Promise<api.Result> => failure('405', 'Whiteboard, documents and drawing are not offered.', 'Share a screen instead: screenStart(stream).');
+const result = async (): Promise<api.Result> =>
+  failure('405', 'Whiteboard, documents and drawing are not offered.', 'Share a screen instead: screenStart(stream).');
 
 const methods = {
-  whiteBoardStart: noLater, drawingClassStart: noLater, drawingClassStop: noLater, drawingShareStart: noLater, drawingShareStop: noLater,
+  whiteBoardStart: noLater,
+  drawingClassStart: noLater, drawingClassStop: noLater, drawingShareStart: noLater, drawingShareStop: noLater,
   documentStart: result, documentShare: result, reqCanvasImage: result,
   drawingInit: no, drawingStop: no,
   canvasInit: nothing, setTool: nothing, canvasClear: nothing,

@@ -40,7 +40,10 @@ const reasons = {
   self: ['The target is the caller itself.', 'Give the id of another member.'],
   'bad-type': ["The type is neither 'cam' nor 'screen'.", "Call publishP2P(target, 'cam', stream)."],
   'bad-stream': ['The stream is no MediaStream with a live track.', 'Pass what getUserMedia or getDisplayMedia resolved with.'],
-  'no-webrtc': ['There is no WebRTC here.', 'Publish from a page in a browser that has RTCPeerConnection: some block it, and Node and workers have none.'],
+  'no-webrtc': [
+    'There is no WebRTC here.',
+    'Publish from a page in a browser that has RTCPeerConnection: some block it, and Node and workers have none.',
+  ],
   'no-answer': ['The target does not answer.', 'Its page may be frozen or its network down; publish again when it is back.'],
   'ice-failed': ['No candidate pair works.', 'Neither a direct nor a relayed path was found: check that the relay is reachable (UDP and TCP) from both.'],
   broken: ['The connection could not be set up.', 'The browser refused a description; its console says more.'],

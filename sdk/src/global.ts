@@ -8,8 +8,8 @@ let script = '';
 let polling: ((base: string) => Promise<unknown>) | undefined;
 
 /**
- * Notes where the SDK's script came from, and how it loads the file that polls. Called while the script runs: `document.currentScript` is
- * null afterwards.
+ * Notes where the SDK's script came from, and how it loads the file that polls. Called while the script runs:
+ * `document.currentScript` is null afterwards.
  */
 export function noteScript(load?: (base: string) => Promise<unknown>): void {
   const current = typeof document === 'undefined' ? null : document.currentScript;
@@ -17,7 +17,10 @@ export function noteScript(load?: (base: string) => Promise<unknown>): void {
   polling = load;
 }
 
-/** The same for the SDK's module. Under another name than our own it is part of a bundle, whose address says nothing. */
+/**
+ * The same for the SDK's module. Under another name than our own it is part of a bundle, whose address says
+ * nothing.
+ */
 export function noteModule(url: unknown, load: () => Promise<unknown>): void {
   script = /\/knowledgetalk\.mjs(?:[?#]|$)/.test(`${url}`) ? `${url}` : '';
   polling = load;
@@ -26,16 +29,21 @@ export function noteModule(url: unknown, load: () => Promise<unknown>): void {
 export const loadPolling = async <T>(base: string): Promise<T> => (await polling?.(base)) as T;
 
 /** The folder of the script, with a slash at its end; '' when it came from nowhere. */
-export const scriptFolder = (): string => (/^https?:/.test(script) ? script.replace(/[?#].*/, '').replace(/[^/]*$/, '') : '');
+export const scriptFolder = (): string =>
+  /^https?:/.test(script) ? script.replace(/[?#].*/, '').replace(/[^/]*$/, '') : '';
 
-/** What ends the address of a script that a server of ours hands out; the server may be under a path of another site. */
+/**
+ * What ends the address of a script that a server of ours hands out; the server may be under a path of another
+ * site.
+ */
 const SERVED = /\/(?:knowledgetalk|socket\.io\/socket\.io)\.[^/]*$/;
 /** Where copies of the npm package are: in a development server, or a public archive of packages. */
 const PACKED = '/@ieum-rtc/sdk';
 
 /**
- * Address of the server, without a slash at its end: the one given, else where the script came from. A script of another name may be a copy
- * or stand behind a proxy: then it tells the host. '' for a given one that is not http(s); undefined when nothing tells.
+ * Address of the server, without a slash at its end: the one given, else where the script came from. A script of
+ * another name may be a copy or stand behind a proxy: then it tells the host. '' for a given one that is not
+ * http(s); undefined when nothing tells.
  */
 export function serverBase(given?: unknown): string | undefined {
   const named = given !== undefined && given !== null && given !== '';

@@ -1,6 +1,7 @@
 /**
- * Entry of knowledgetalk.polling.mjs, which is loaded where no WebSocket comes through: the same messages over HTTP requests, by the polling of
- * Engine.IO 4 that the server has at /socket.io/. One request waits for what the server has to say, another takes there what is said here.
+ * Entry of knowledgetalk.polling.mjs, which is loaded where no WebSocket comes through: the same messages over HTTP
+ * requests, by the polling of Engine.IO 4 that the server has at /socket.io/. One request waits for what the server
+ * has to say, another takes there what is said here.
  */
 import type { WebSocketLike } from './signaling/connection';
 
@@ -53,7 +54,10 @@ class Polling implements WebSocketLike {
     void this.post();
   }
 
-  /** Like a WebSocket, what was sent before still arrives. The server takes 1000 for a goodbye, anything else for a lost client. */
+  /**
+   * Like a WebSocket, what was sent before still arrives. The server takes 1000 for a goodbye, anything else for a
+   * lost client.
+   */
   close(code = 1000): void {
     if (this.state === 'open' && code === 1000) {
       this.state = 'leaving';
@@ -123,7 +127,8 @@ class Polling implements WebSocketLike {
   private async request(body?: string): Promise<string> {
     // keepalive: the last words of a page that goes.
     const keepalive = this.state === 'leaving';
-    const options: RequestInit = body === undefined ? {} : { method: 'POST', body, headers: { 'Content-Type': 'text/plain' }, keepalive };
+    const headers = { 'Content-Type': 'text/plain' };
+    const options: RequestInit = body === undefined ? {} : { method: 'POST', body, headers, keepalive };
     const response = await fetch(this.url, { ...options, cache: 'no-store', signal: this.abort.signal });
     if (!response.ok) throw Object.assign(new Error(`HTTP ${response.status}`), { status: response.status });
     return response.text();

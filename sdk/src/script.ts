@@ -4,7 +4,8 @@ import { Knowledgetalk } from './knowledgetalk';
 
 const load = (folder: string) => import(/* webpackIgnore: true */ /* @vite-ignore */ `${folder}knowledgetalk.polling.mjs`);
 
-// From where the script came from, which the page's policy lets in. Beside a copy of the script it may be missing; the server has it.
+// From where the script came from, which the page's policy lets in. Beside a copy of the script it may be missing;
+// the server has it.
 noteScript((base) => {
   const folder = scriptFolder();
   return folder ? load(folder).catch(() => load(`${base}/`)) : load(`${base}/`);

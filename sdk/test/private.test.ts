@@ -1,15 +1,21 @@
-/** Names that the build shortens (private.txt): each is private to its class, reached by `this` alone, and nobody outside can know it. */
+/**
+ * Names that the build shortens (private.txt): each is private to its class, reached by `this` alone, and nobody
+ * outside can know it.
+ */
 import { expect, it } from 'vitest';
 
-const files = import.meta.glob(['../src/**/*.ts', '../src/**/*.mts'], { query: '?raw', import: 'default', eager: true }) as Record<string, string>;
-const list = (import.meta.glob('../private.txt', { query: '?raw', import: 'default', eager: true }) as Record<string, string>)['../private.txt']!;
-const types = (import.meta.glob('../types/*.d.ts', { query: '?raw', import: 'default', eager: true }) as Record<string, string>)['../types/knowledgetalk.d.ts']!;
+type Texts = Record<string, string>;
+const files = import.meta.glob(['../src/**/*.ts', '../src/**/*.mts'], { query: '?raw', import: 'default', eager: true }) as Texts;
+const [list = ''] = Object.values(import.meta.glob('../private.txt', { query: '?raw', import: 'default', eager: true }) as Texts);
+const [types = ''] = Object.values(import.meta.glob('../types/*.d.ts', { query: '?raw', import: 'default', eager: true }) as Texts);
 
 const code = Object.values(files).join('\n').replace(/^\s*(\*|\/\/|\/\*).*$/gm, '').replace(/\s\/\/ .*$/gm, '');
 const names = list.trim().split('\n');
 
 /** The name where it is neither declared private nor reached by `this`: an interface, an object, a text. */
-const elsewhere = (name: string) => new RegExp(`(?<!this\\.)(?<!private (?:readonly |async |static |override )*)(?<!private (?:get|set) )\\b${name}\\b`).exec(code);
+const elsewhere = (name: string) => new RegExp(
+  `(?<!this\\.)(?<!private (?:readonly |async |static |override )*)(?<!private (?:get|set) )\\b${name}\\b`,
+).exec(code);
 
 it('are many, each once, in order', () => {
   expect(names.length).toBeGreaterThan(50);

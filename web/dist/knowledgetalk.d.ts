@@ -4,8 +4,8 @@
  * Codes are strings: '200' is success. A method that returns `{code}` never rejects for a documented failure; it resolves with the code,
  * a sentence (`message`) and, where there is something to do about it, a `hint`. Every method has a time limit.
  *
- * Not all return `{code}`: publishP2P, publishVideo, removePeer, removeLocalPeer and changeLocalStream resolve with a boolean, subscribeVideo with
- * a stream or false. A `peerState` event says why.
+ * Not all return `{code}`: publishP2P, publishVideo, removePeer, removeLocalPeer and changeLocalStream resolve with
+ * a boolean, subscribeVideo with a stream or false. A `peerState` event says why.
  */
 
 /** What a publication shows: the camera (with microphone) or a shared screen. */
@@ -44,8 +44,8 @@ export interface Member {
 }
 
 /**
- * Members by user id, in order of joining. JavaScript puts ids that are whole numbers (`'4'`) first and sorts them: where the order matters,
- * sort by `since`.
+ * Members by user id, in order of joining. JavaScript puts ids that are whole numbers (`'4'`) first and sorts them:
+ * where the order matters, sort by `since`.
  */
 export type Members = { [userId: string]: Member };
 
@@ -53,9 +53,9 @@ export type Members = { [userId: string]: Member };
 export interface Result {
   /**
    * 200 ok · 400 bad request · 401 not authenticated · 403 no such user, or no common room · 404 unknown operation · 409 user id in use ·
-   * 405 not offered · 410 not registered, or not in the room · 413 no permission · 421 parameter missing · 422 parameter invalid · 429 too many requests ·
-   * 440 someone else is sharing · 441 no such room · 442 already in a room · 443 room exists · 444 room full · 445 over the limit ·
-   * 500 internal · 504 no answer in time.
+   * 405 not offered · 410 not registered, or not in the room · 413 no permission · 421 parameter missing · 422
+   * parameter invalid · 429 too many requests · 440 someone else is sharing · 441 no such room · 442 already in a
+   * room · 443 room exists · 444 room full · 445 over the limit · 500 internal · 504 no answer in time.
    */
   code: string;
   /** One sentence for people. */
@@ -208,8 +208,9 @@ export interface Socket {
 
 export interface Options {
   /**
-   * Address of the server, such as 'https://host:7102' or, under a path, 'https://site/calls'. Default: where the script came from
-   * (`…/knowledgetalk.min.js` or `….mjs`). Required in a bundle and with the npm package, whose address says nothing: init answers 421.
+   * Address of the server, such as 'https://host:7102' or, under a path, 'https://site/calls'. Default: where the
+   * script came from (`…/knowledgetalk.min.js` or `….mjs`). Required in a bundle and with the npm package, whose
+   * address says nothing: init answers 421.
    */
   server?: string;
   /**
@@ -235,8 +236,9 @@ export class Knowledgetalk extends EventTarget {
    * @param name shown to others
    * @param device shown to others
    * @param forced take the id over from another session of the same user
-   * @returns '200' with `userId`; 401 license refused, 405 no WebSocket (Node before 22), 409 id in use, 413 page origin not allowed, 421 and
-   * 422 wrong arguments or no `server`, 429 too many connections or logins, 445 license full, 504 no answer.
+   * @returns '200' with `userId`; 401 license refused, 405 no WebSocket (Node before 22), 409 id in use, 413 page
+   * origin not allowed, 421 and 422 wrong arguments or no `server`, 429 too many connections or logins, 445 license
+   * full, 504 no answer.
    */
   init(cpCode: string, authKey: string, id?: string, name?: string, device?: string, forced?: boolean): Promise<InitResult>;
 
@@ -324,7 +326,8 @@ export class Knowledgetalk extends EventTarget {
   subscribeVideo(userId: string, type: MediaType): Promise<MediaStream | false>;
 
   /**
-   * Writes to the room (`roomId`), to one user of the license, in the room or not (`target`), or to both. One is required.
+   * Writes to the room (`roomId`), to one user of the license, in the room or not (`target`), or to both. One is
+   * required.
    * @returns '200' (for a target: whether or not there is such a user); 410 not in the room, 413 no permission, 421, 422, 441, 504.
    */
   chat(message: string, roomId?: string, target?: string): Promise<ChatResult>;
@@ -357,8 +360,9 @@ export class Knowledgetalk extends EventTarget {
   changeName(name: string): Promise<Result>;
 
   /**
-   * Makes a room of the kind of the present one, for a part of its members: those in `list` are told with `createGroup`. Who goes there leaves
-   * the present room and calls joinRoom(groupId). '200' with `groupId`; 410 in no room, 422, 445 too many rooms, 504.
+   * Makes a room of the kind of the present one, for a part of its members: those in `list` are told with
+   * `createGroup`. Who goes there leaves the present room and calls joinRoom(groupId). '200' with `groupId`; 410 in
+   * no room, 422, 445 too many rooms, 504.
    */
   createGroup(list?: string[], title?: string): Promise<CreateGroupResult>;
   /** Ends the group's room. For who made it, and the host: others get 413. 403 no such group, 421, 504. */

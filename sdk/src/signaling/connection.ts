@@ -278,7 +278,10 @@ export class Connection {
     this.abandon();
   }
 
-  /** No WebSocket gets through, it seems: a company's proxy may let requests through. While the server is away they fail as well. */
+  /**
+   * No WebSocket gets through, it seems: a company's proxy may let requests through. While the server is away they
+   * fail as well.
+   */
   private async probe(): Promise<void> {
     if (this.probing) return;
     this.probing = true;
@@ -460,7 +463,8 @@ export class Connection {
     if (wasUp || !this.attempts) this.lostSince = Date.now();
     const away = Date.now() - this.lostSince;
     const cap = away > LIMIT.soon ? LIMIT.later : away <= LIMIT.hurry && this.hooks.urgent() ? LIMIT.urgent : LIMIT.cap;
-    const base = code === 1008 ? LIMIT.policy : this.attempts && !this.carrier ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
+    const step = this.attempts && !this.carrier ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
+    const base = code === 1008 ? LIMIT.policy : step;
     this.attempts++;
     // Half of it at random, so that the clients of a restarted server do not come back as one.
     this.retryTimer = setTimeout(() => this.connect(), base * (0.5 + Math.random() / 2));

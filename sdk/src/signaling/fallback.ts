@@ -12,8 +12,8 @@ export type Carrier = (resumes: boolean) => WebSocketLike;
 const PATIENCE = 5_000;
 
 /**
- * The way to a server whose WebSocket does not open. Null when it does not answer plain requests either, as while it starts anew, and when the
- * file that polls cannot be loaded.
+ * The way to a server whose WebSocket does not open. Null when it does not answer plain requests either, as while
+ * it restarts, and when the file that polls cannot be loaded.
  */
 export async function fallback(base: string): Promise<Carrier | null> {
   const abort = new AbortController();

@@ -8,7 +8,8 @@ export interface Handoff {
 
 /**
  * Frames of one origin share the storage and a duplicated tab gets a copy, so the record exists only between `pagehide` and the next
- * `init`, under a key that differs for each page, server, tenant and wished id, and is removed when read: a second claimant finds nothing.
+ * `init`, under a key that differs for each page, server, tenant and wished id, and is removed when read: a second
+ * claimant finds nothing.
  */
 const key = (whose: string[]) => `ieum:${JSON.stringify([...whose, pageAddress()])}`;
 

@@ -145,7 +145,10 @@ export class Room {
   }
 }
 
-/** A push as the app gets it: with the fields that every event has, and whether somebody talks under both of its names. */
+/**
+ * A push as the app gets it: with the fields that every event has, and whether somebody talks under both of its
+ * names.
+ */
 export const whole = (push: Push): Presence => {
   const { talking, message } = push;
   const both = push.type === 'talking' ? { talking: talking ?? message, message: message ?? talking } : {};

@@ -227,7 +227,9 @@ export class Session {
       ended: (code) => this.end(code === 4003 ? failure('401', 'The license ended or was revoked.') : taken(), code === 4003 ? 'session-ended' : 'replaced'),
     }, this.create, () => this.other(this.base!));
     this.starting = new Promise<InitResult>((resolve) => {
-      const timer = setTimeout(() => this.started(this.connection?.status === 429 ? failure('429') : unreachable(this.base!)), LIMIT.request);
+      const timer = setTimeout(() => {
+        this.started(this.connection?.status === 429 ? failure('429') : unreachable(this.base!));
+      }, LIMIT.request);
       this.started = (outcome) => {
         clearTimeout(timer);
         this.starting = null;
@@ -402,7 +404,9 @@ export class Session {
   private offline(): Failure | undefined {
     if (this.base === undefined) return missing('server', "new Knowledgetalk({ server: 'https://host:7102' })");
     if (!this.base) return invalid('server', 'an address such as https://host:7102');
-    if (!this.create && typeof WebSocket === 'undefined') return failure('405', 'There is no WebSocket here.', 'Use a browser, or Node 22 or later.');
+    if (!this.create && typeof WebSocket === 'undefined') {
+      return failure('405', 'There is no WebSocket here.', 'Use a browser, or Node 22 or later.');
+    }
     return undefined;
   }
 
