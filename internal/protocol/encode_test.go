@@ -13,7 +13,7 @@ func TestTextDoesNotGrowOnTheWire(t *testing.T) {
 	quoted := `"` + text + `"`
 	m := Member{ID: text, UserID: text, Name: text, Device: text, Features: []Feature{Feature(text)}}
 	state := &RoomState{RoomID: text, Title: text, Host: &m, Members: Members{m}, Share: &Share{"screen", text}}
-	feeds := []Feed{{ID: text, UserID: text, User: text, Type: "cam"}}
+	feeds := []Feed{{Member: m, User: text, Type: "cam"}}
 	encode := func(v any) []byte {
 		b, err := Marshal(v)
 		if err != nil {

@@ -27,7 +27,7 @@ func TestGoldenRequestsAreUnderstood(t *testing.T) {
 		"keepAlive": &struct{}{}, "iceServers": &struct{}{}, "shareStop": &struct{}{},
 		"createVideoRoom": &CreateVideoRoom{}, "destroyRoom": &RoomRef{}, "kickOut": &Targeted{}, "permit": &PermitRequest{},
 		"editRoomInfo": &EditRoom{}, "editUserInfo": &EditUser{}, "changeName": &EditUser{}, "screen": &Targeted{}, "chat": &SayRequest{},
-		"inform": &SayRequest{}, "talking": &SayRequest{}, "publish": &PublishRequest{}, "unpublish": &PublishRequest{},
+		"inform": &SayRequest{}, "talking": &TalkingRequest{}, "publish": &PublishRequest{}, "unpublish": &PublishRequest{},
 		"createGroup": &GroupRequest{}, "endGroup": &GroupRequest{},
 	}
 	files, _ := filepath.Glob("testdata/*.request.json")
@@ -120,7 +120,9 @@ func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
 	group.Share = &Share{Type: "screen", User: "kpoint123"}
 	quiet := lee
 	quiet.Video, quiet.Permit.Chat = false, false
-	feeds := []Feed{{ID: "guest-2", UserID: "guest-2", User: "guest-2", Type: "cam", Epoch: 1, Audio: true, Video: true}}
+	owner := lee
+	owner.Publishing, owner.Pulishing, owner.Audio = true, true, false
+	feeds := []Feed{{Member: owner, User: "guest-2", Type: "cam", Epoch: 1, Audio: true, Video: true}}
 	page := json.RawMessage(`{"page":3,"seen":[true,null]}`)
 	stun := []ICEServer{{URLs: []string{"stun:203.0.113.10:3478"}}}
 	answer := func(op, reqID string, a Answer) []byte {
@@ -182,7 +184,7 @@ func TestGoldenAnswersAndEventsAreWritten(t *testing.T) {
 		"presence.chat":          event(Chat("chat", "K4325403300AB", 7, "guest-2", json.RawMessage(`"안녕하세요"`))),
 		"presence.chat.outside":  event(Chat("chat", "", 0, "guest-2", json.RawMessage(`"hello"`))),
 		"presence.inform":        event(Chat("inform", "K4325403300AB", 0, "guest-2", page)),
-		"presence.talking":       event(Chat("talking", "K4325403300AB", 8, "guest-2", json.RawMessage(`true`))),
+		"presence.talking":       event(Talking("K4325403300AB", 8, "guest-2", json.RawMessage(`true`))),
 		"presence.kickOut":       event(KickOut("K4325403300AB", "guest-2", "kpoint123")),
 		"presence.permit":        event(Permitted("K4325403300AB", 9, quiet)),
 		"presence.editRoomInfo":  event(EditRoomInfo("K4325403300AB", 10, "kpoint123", "Monthly", 12, "guest-2")),

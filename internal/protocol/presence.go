@@ -17,6 +17,7 @@ type Presence struct {
 	Sender string `json:"sender,omitempty"`
 
 	Message json.RawMessage `json:"message,omitempty"`
+	Talking json.RawMessage `json:"talking,omitempty"` // the original's name of a talking's message
 
 	Name     *string `json:"name,omitempty"`
 	Video    *bool   `json:"video,omitempty"`
@@ -29,16 +30,15 @@ type Presence struct {
 	Host     string  `json:"host,omitempty"`
 }
 
-// Feed is a stream that its owner sends to whoever asks for it with subscribe. ID and UserID repeat User, since applications
-// read either.
+// Feed is a stream that its owner, whose fields it has too, sends to whoever asks for it with subscribe. User repeats the owner's
+// ID, since applications read either.
 type Feed struct {
-	ID     string `json:"id"`
-	UserID string `json:"userId"`
-	User   string `json:"user"`
-	Type   string `json:"type"` // cam or screen
-	Epoch  int    `json:"epoch"`
-	Audio  bool   `json:"audio"`
-	Video  bool   `json:"video"`
+	Member
+	User  string `json:"user"`
+	Type  string `json:"type"` // cam or screen
+	Epoch int    `json:"epoch"`
+	Audio bool   `json:"audio"` // of the feed, in place of what the owner says of itself
+	Video bool   `json:"video"`
 }
 
 // Event starts a presence event about a user; seq 0 for one outside the room's order.
@@ -73,7 +73,14 @@ func HostChange(roomID string, seq uint64, user string) Presence {
 	return Event("hostChange", roomID, seq, user)
 }
 
-// Chat is the presence event of a message; inform and talking have the same shape.
+// Talking is the presence event of a member who begins or ends to talk, with either name that applications read.
+func Talking(roomID string, seq uint64, user string, talking json.RawMessage) Presence {
+	p := Chat("talking", roomID, seq, user, talking)
+	p.Talking = talking
+	return p
+}
+
+// Chat is the presence event of a message; inform has the same shape.
 func Chat(kind, roomID string, seq uint64, user string, message json.RawMessage) Presence {
 	p := Event(kind, roomID, seq, user)
 	p.Message = message

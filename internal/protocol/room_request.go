@@ -40,7 +40,12 @@ type (
 		Audio     *Bool   `json:"audio"`
 		Broadcast *Bool   `json:"broadcast"`
 	}
-	// SayRequest is chat (Message is a string), inform and talking (Message is any JSON value).
+	// TalkingRequest says whether the sender talks, under either name.
+	TalkingRequest struct {
+		Talking *Bool `json:"talking"`
+		Message *Bool `json:"message"`
+	}
+	// SayRequest is chat (Message is a string) and inform (Message is any JSON value).
 	SayRequest struct {
 		RoomRef
 		Targeted
@@ -126,6 +131,22 @@ func (r *SayRequest) Validate() error {
 		return err
 	}
 	return r.Targeted.Validate()
+}
+
+// Validate tells the first parameter that is wrong, as a *FieldError.
+func (r *TalkingRequest) Validate() error {
+	if r.Talking == nil && r.Message == nil {
+		return missing("talking")
+	}
+	return nil
+}
+
+// Value is what the request says: talking, the original's name, before message.
+func (r *TalkingRequest) Value() bool {
+	if r.Talking != nil {
+		return bool(*r.Talking)
+	}
+	return bool(*r.Message)
 }
 
 // Text is the message of a chat, which must be a string.

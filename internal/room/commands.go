@@ -45,16 +45,18 @@ type (
 		Target                                   string
 		Screen, Chat, Whiteboard, Draw, Document *bool
 	}
-	// Kick asks a member to leave, and puts it out after three seconds. Host only.
+	// Kick asks a member to leave, puts it out after three seconds, and keeps it from joining again for ten minutes. Host only.
 	Kick struct {
 		By     Actor
 		Target string
 	}
-	// Say passes Body on to all other members, in the room's order.
+	// Say passes Body on to all other members, in the room's order. With a Target that is no member Do returns the State: the room
+	// has not told it.
 	Say struct {
-		By   Actor
-		Word string // what it is: chat, inform, talking
-		Body json.RawMessage
+		By     Actor
+		Word   string // what it is: chat, inform, talking
+		Body   json.RawMessage
+		Target string
 	}
 	// Announce says that the actor has a feed; Withdraw that it has it no longer.
 	Announce struct {
@@ -66,17 +68,14 @@ type (
 		By   Actor
 		Type string
 	}
-	// MakeGroup and EndGroup keep the groups of a room; only who made a group, or the host, ends it.
+	// MakeGroup tells the members of a list that there is a group for them. The group is a room: it has been made with Create.
 	MakeGroup struct {
 		By    Actor
 		Group string
 		List  []string
 	}
-	// EndGroup forgets a group.
-	EndGroup struct {
-		By    Actor
-		Group string
-	}
+	// EndGroup is for the group itself, and ends it as Destroy does: for who made it, its host, and the host of the room it was made in.
+	EndGroup struct{ By Actor }
 )
 
 func (Destroy) command()    {}
@@ -96,8 +95,7 @@ const (
 	// how long somebody who was asked to leave may take
 	kickAfter = 3 * time.Second
 
-	maxGroups = 64 // of a room
-	maxFeeds  = 4  // of a member: a type has one, and there are two types
+	maxFeeds = 4 // of a member: a type has one, and there are two types
 )
 
 // actor finds the member who commands; r.mu is held, as in all that follow.
@@ -165,21 +163,7 @@ func (r *room) apply(cmd Command, sink Sink) error {
 		}
 		return err
 	case MakeGroup:
-		return r.makeGroup(c, sink)
-	case EndGroup:
-		m, err := r.actor(c.By)
-		if err != nil {
-			return err
-		}
-		by, ok := r.groups[c.Group]
-		switch {
-		case !ok:
-			return ErrNoGroup
-		case by != m.ID && !m.Host:
-			return ErrDenied
-		}
-		delete(r.groups, c.Group)
-		return nil
+		return r.tellGroup(c, sink)
 	}
 	return fmt.Errorf("room: unknown command %T", cmd)
 }
@@ -302,6 +286,7 @@ func (r *room) setPermit(c SetPermit, sink Sink) error {
 			*f.to = *f.v
 		}
 	}
+	r.keepPermit(*m)
 	r.tell(sink, r.others(""), r.next(Event{Kind: Permitted, Member: *m}))
 	return nil
 }
@@ -352,44 +337,21 @@ func (r *room) announce(c Announce, sink Sink) error {
 	if err := r.replace(m, next); err != nil {
 		return err
 	}
-	r.tell(sink, r.others(m.ID), r.next(Event{Kind: Published, Member: *m, Feeds: []Feed{c.Feed}}))
+	r.tell(sink, r.others(m.ID), r.next(Event{Kind: Published, Member: *m, Feeds: []MemberFeed{{*m, c.Feed}}}))
 	return nil
 }
 
-func (r *room) makeGroup(c MakeGroup, sink Sink) error {
-	m, err := r.actor(c.By)
-	if err != nil {
-		return err
-	}
-	if len(r.groups) >= maxGroups {
-		return ErrTooMany
-	}
-	if len(c.List) > r.capacity {
-		return ErrGroup
-	}
-	if r.groups == nil {
-		r.groups = map[string]string{}
-	}
-	r.groups[c.Group] = m.ID
-	listed := make(map[string]bool, len(c.List)) // a set: each is told once
-	for _, id := range c.List {
-		listed[id] = true
-	}
-	var to []Address
-	for _, t := range r.members {
-		if listed[t.ID] && t.ID != m.ID {
-			to = append(to, t.Address)
-		}
-	}
-	r.tell(sink, to, Event{Kind: Grouped, Key: r.key, Member: *m, Word: c.Group})
-	return nil
-}
-
-// destroy tells everyone of everyone's leaving, and then that the room has ended.
+// destroy ends the room for whoever may.
 func (r *room) destroy(c Destroy, sink Sink) error {
 	if _, err := r.host(c.By); err != nil && (r.owner != c.By.User || r.index(c.By.User) >= 0) {
 		return ErrDenied
 	}
+	r.endForAll(c.By.User, sink)
+	return nil
+}
+
+// endForAll puts everybody out, and tells each of all.
+func (r *room) endForAll(by string, sink Sink) {
 	everyone := r.others("")
 	if r.share != nil {
 		if m, err := r.member(r.share.User); err == nil {
@@ -399,13 +361,12 @@ func (r *room) destroy(c Destroy, sink Sink) error {
 	for _, m := range r.members {
 		r.tell(sink, everyone, r.next(Event{Kind: Left, Member: m}))
 	}
-	r.tell(sink, everyone, r.next(Event{Kind: Destroyed, Member: Member{ID: c.By.User}}))
+	r.tell(sink, everyone, r.next(Event{Kind: Destroyed, Member: Member{ID: by}}))
 	for _, m := range r.members {
 		r.tell(sink, []Address{m.Address}, Event{Kind: Removed, Key: r.key, Member: m})
 	}
 	r.members = nil
 	r.stopKicks()
-	return nil
 }
 
 // kick tells the target and starts the timer that puts it out.
@@ -417,15 +378,22 @@ func (r *room) kick(c Kick, g *Registry) error {
 	if err != nil {
 		return err
 	}
+	if m.ID != c.By.User {
+		r.bar(m.ID)
+	}
+	r.startKick(*m, g)
+	r.tell(g.sink, []Address{m.Address}, Event{Kind: Kicked, Key: r.key, Member: *m, Other: c.By.User})
+	return nil
+}
+
+func (r *room) startKick(m Member, g *Registry) {
 	if r.kicks == nil {
 		r.kicks = map[Address]*time.Timer{}
 	}
 	if r.kicks[m.Address] == nil {
-		key, user, addr := r.key, m.ID, m.Address
-		r.kicks[addr] = time.AfterFunc(kickAfter, func() { g.expel(key, user, addr) })
+		key := r.key
+		r.kicks[m.Address] = time.AfterFunc(kickAfter, func() { g.expel(key, m.ID, m.Address) })
 	}
-	r.tell(g.sink, []Address{m.Address}, Event{Kind: Kicked, Key: r.key, Member: *m, Other: c.By.User})
-	return nil
 }
 
 // expel puts somebody out who was asked to go and did not.
@@ -441,9 +409,7 @@ func (g *Registry) expel(key Key, user string, addr Address) {
 		r.tell(g.sink, []Address{addr}, Event{Kind: Removed, Key: key, Seq: r.seq, Member: m})
 	}
 	r.mu.Unlock()
-	if ended {
-		g.end(r)
-	} else {
+	if !ended || !g.end(r, false) {
 		g.hooks.Changed(key)
 	}
 }

@@ -19,6 +19,21 @@ func consistent(t *testing.T, g *Registry, after string) {
 	for key, r := range g.rooms {
 		tenants.add(key.Tenant)
 		makers.add(r.madeBy())
+		r.mu.Lock()
+		if len(r.members) == 0 && r.reaper == nil && len(g.groups[key]) == 0 {
+			t.Fatalf("after %s: nothing ends %v, which nobody is in", after, key)
+		}
+		r.mu.Unlock()
+	}
+	for parent, groups := range g.groups {
+		if len(groups) == 0 {
+			t.Fatalf("after %s: %v has an entry without groups", after, parent)
+		}
+		for key, maker := range groups {
+			if r := g.rooms[key]; r == nil || r.parent != parent || r.maker != maker {
+				t.Fatalf("after %s: %v is counted as a group of %v, made by %s", after, key, parent, maker)
+			}
+		}
 	}
 	if !maps.Equal(g.tenants, tenants) {
 		t.Fatalf("after %s: rooms of tenants %v, counted %v", after, tenants, g.tenants)
@@ -40,7 +55,7 @@ func (c *crowd) pick(of ...string) string { return of[c.rng.IntN(len(of))] }
 
 func (c *crowd) user() string { return c.pick("a", "b", "c", "d", "e") }
 
-func (c *crowd) room() Key { return Key{c.pick("T1", "T2"), c.pick("K1", "K2", "K3")} }
+func (c *crowd) room() Key { return Key{c.pick("T1", "T2"), c.pick("K1", "K2", "K3", "G1", "G2")} }
 
 func (c *crowd) actor(user string) Actor {
 	return Actor{user, at(fmt.Sprintf("%s-%d", user, c.epoch[user]))}
@@ -55,7 +70,14 @@ func (c *crowd) do(key Key, cmd Command) {
 func (c *crowd) step() {
 	key, user := c.room(), c.user()
 	by := c.actor(user)
-	switch c.rng.IntN(16) {
+	switch c.rng.IntN(18) {
+	case 16:
+		if key.Room[0] == 'K' {
+			group := Key{key.Tenant, c.pick("G1", "G2")}
+			c.do(group, Create{Capacity: 4, Owner: user, Limit: 4, Parent: key.Room, Listed: []string{"a", "b"}})
+		}
+	case 17:
+		c.do(key, EndGroup{By: by})
 	case 0, 1, 2:
 		c.do(key, Create{Capacity: 4, Owner: user, Keep: c.rng.IntN(4) == 0, Limit: 3, Owned: 2})
 	case 3, 4, 5, 6:
@@ -109,7 +131,10 @@ func TestCountsFollowTheRooms(t *testing.T) {
 				c.step()
 			}
 			for key := range maps.Clone(c.reg.rooms) {
-				s, _ := c.reg.Snapshot(key)
+				s, there := c.reg.Snapshot(key)
+				if !there { // it waited for its last group
+					continue
+				}
 				for _, m := range s.State.Members {
 					c.do(key, Leave{m.ID, m.Address})
 				}
@@ -117,7 +142,7 @@ func TestCountsFollowTheRooms(t *testing.T) {
 			time.Sleep(25 * time.Hour)
 			synctest.Wait()
 			consistent(t, c.reg, "the end")
-			if n := len(c.reg.rooms) + len(c.reg.tenants) + len(c.reg.makers); n != 0 {
+			if n := len(c.reg.rooms) + len(c.reg.tenants) + len(c.reg.makers) + len(c.reg.groups); n != 0 {
 				t.Errorf("seed %d: nobody is left, and the registry holds %v %v %v", seed, c.reg.rooms, c.reg.tenants, c.reg.makers)
 			}
 		})

@@ -33,8 +33,9 @@ type Registry struct {
 
 	mu      sync.RWMutex // may be held while a room's mu is taken, never the other way round
 	rooms   map[Key]*room
-	tenants count[string] // rooms of each tenant
-	makers  count[maker]  // rooms that each user made and that have not ended
+	tenants count[string]          // rooms of each tenant
+	makers  count[maker]           // rooms that each user made and that have not ended
+	groups  map[Key]map[Key]string // of each room that has some: the groups, and who made them
 	closed  bool
 }
 
@@ -68,10 +69,11 @@ func NewRegistry(sink Sink, l Limits, h Hooks) *Registry {
 	}
 	return &Registry{
 		sink: sink, limits: l, hooks: h, rooms: map[Key]*room{}, tenants: count[string]{}, makers: count[maker]{},
+		groups: map[Key]map[Key]string{},
 	}
 }
 
-// Do carries out one command on one room. The State is nil except for Get.
+// Do carries out one command on one room. The State is nil except for Get, and for some Say.
 func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 	if c, ok := cmd.(Create); ok {
 		err := g.create(key, c)
@@ -80,13 +82,15 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 		}
 		return nil, err
 	}
+	_, endsGroup := cmd.(EndGroup)
+	parentHost := endsGroup && g.hostsParent(key, cmd.(EndGroup).By)
 	r := g.locked(key)
 	if r == nil {
 		return nil, ErrNoRoom
 	}
 	var state *State
 	var err error
-	ended := false
+	ended, destroyed := false, false
 	switch c := cmd.(type) {
 	case Join:
 		if err = r.join(c, g.sink); err == nil {
@@ -110,18 +114,24 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 	case Get:
 		state = r.state()
 	case Destroy:
-		if err = r.destroy(c, g.sink); err == nil {
-			ended = true
-		}
+		err = r.destroy(c, g.sink)
+		ended, destroyed = err == nil, true
+	case EndGroup:
+		err = r.endGroup(c, parentHost, g.sink)
+		ended, destroyed = err == nil, true
 	case Kick:
 		err = r.kick(c, g)
 	default:
 		err = r.apply(cmd, g.sink)
+		if c, said := cmd.(Say); said && err == nil && c.Target != "" && r.index(c.Target) < 0 {
+			state = r.state()
+		}
 	}
 	r.mu.Unlock()
-	if ended {
-		g.end(r)
-	} else if _, asked := cmd.(Get); !asked && err == nil {
+	if ended && g.end(r, destroyed) {
+		return state, err
+	}
+	if _, asked := cmd.(Get); !asked && err == nil {
 		g.hooks.Changed(key)
 	}
 	return state, err
@@ -156,6 +166,7 @@ func (g *Registry) Close() {
 	clear(g.rooms)
 	clear(g.tenants)
 	clear(g.makers)
+	clear(g.groups)
 }
 
 // locked finds a room and locks it. It looks again when the room ended in between.
@@ -192,6 +203,16 @@ func (g *Registry) create(key Key, c Create) error {
 	if c.Owned > 0 && g.makers[r.madeBy()] >= c.Owned {
 		return ErrManyOwned
 	}
+	if c.Parent != "" {
+		r.parent, r.listed = Key{key.Tenant, c.Parent}, c.Listed
+		if err := g.mayGroup(r.parent, c.Owner, c.ByHost); err != nil && !c.restored {
+			return err
+		}
+		g.attach(r)
+	}
+	if !c.restored {
+		delete(g.groups, key) // they belong to a room with the same id that a restart did not bring back
+	}
 	g.rooms[key] = r
 	g.tenants.add(key.Tenant)
 	g.makers.add(r.madeBy())
@@ -213,29 +234,55 @@ func (r *room) takeOut(i int, g *Registry) (ended bool) {
 	return len(r.members) == 0 && !r.keep
 }
 
-// end removes a room if it is still empty: somebody may have come in since.
-func (g *Registry) end(r *room) {
+// end removes a room if it is still empty: somebody may have come in since. A room with groups stays until the last of them has
+// ended, unless it was destroyed. It tells whether the room has gone.
+func (g *Registry) end(r *room, destroyed bool) bool {
+	var gone []Key
 	g.mu.Lock()
-	r.mu.Lock()
-	ended := !r.dead && len(r.members) == 0
-	if ended {
-		r.dead = true
-		r.stopReaper()
-		delete(g.rooms, r.key)
-		g.tenants.remove(r.key.Tenant)
-		g.makers.remove(r.madeBy())
+	for r != nil && g.remove(r, destroyed) {
+		gone = append(gone, r.key)
+		destroyed = false
+		if r = g.detach(r); r != nil && !r.isDue() {
+			break
+		}
 	}
-	r.mu.Unlock()
 	g.mu.Unlock()
-	if ended {
-		g.hooks.Gone(r.key)
+	for _, key := range gone {
+		g.hooks.Gone(key)
 	}
+	return len(gone) > 0
+}
+
+// remove is end for one room; g.mu is held. It tells whether the room was removed.
+func (g *Registry) remove(r *room, destroyed bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.dead || len(r.members) > 0:
+		return false
+	case !destroyed && len(g.groups[r.key]) > 0:
+		r.due = true
+		return false
+	}
+	r.dead = true
+	r.stopReaper()
+	delete(g.rooms, r.key)
+	delete(g.groups, r.key) // those that are left are rooms as others
+	g.tenants.remove(r.key.Tenant)
+	g.makers.remove(r.madeBy())
+	return true
+}
+
+func (r *room) isDue() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.due
 }
 
 // startReaper and stopReaper are called with r.mu held. A reaper that fires late finds members and leaves the room alone.
 func (r *room) startReaper(g *Registry, after time.Duration) {
 	r.stopReaper()
-	r.reaper = time.AfterFunc(after, func() { g.end(r) })
+	r.reaper = time.AfterFunc(after, func() { g.end(r, false) })
 }
 
 func (r *room) stopReaper() {

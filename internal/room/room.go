@@ -15,22 +15,25 @@ import (
 
 // What a room refuses.
 var (
-	ErrNoRoom    = errors.New("no such room")
-	ErrExists    = errors.New("room exists")
-	ErrFull      = errors.New("room full")
-	ErrAlreadyIn = errors.New("already in the room")
-	ErrNotIn     = errors.New("not in the room")
-	ErrTooMany   = errors.New("too many rooms")
-	ErrManyOwned = errors.New("too many rooms of their maker")
-	ErrStale     = errors.New("a newer session of this user is in the room")
-	ErrDenied    = errors.New("not allowed in this room")
-	ErrSharing   = errors.New("someone else is sharing")
-	ErrNoMember  = errors.New("no such member")
-	ErrCapacity  = errors.New("capacity below the present number of members")
-	ErrNoGroup   = errors.New("no such group")
-	ErrGroup     = errors.New("group larger than the room")
-	ErrBusy      = errors.New("too much is said in the room")
-	ErrLarge     = errors.New("too much data of the room's members")
+	ErrNoRoom     = errors.New("no such room")
+	ErrExists     = errors.New("room exists")
+	ErrFull       = errors.New("room full")
+	ErrAlreadyIn  = errors.New("already in the room")
+	ErrNotIn      = errors.New("not in the room")
+	ErrTooMany    = errors.New("too many rooms")
+	ErrManyOwned  = errors.New("too many rooms of their maker")
+	ErrStale      = errors.New("a newer session of this user is in the room")
+	ErrDenied     = errors.New("not allowed in this room")
+	ErrSharing    = errors.New("someone else is sharing")
+	ErrNoMember   = errors.New("no such member")
+	ErrCapacity   = errors.New("capacity below the present number of members")
+	ErrNoGroup    = errors.New("no such group")
+	ErrManyGroups = errors.New("too many groups of the room")
+	ErrBarred     = errors.New("put out of the room a short while ago")
+	ErrUnlisted   = errors.New("not listed for the group")
+	ErrGroup      = errors.New("group larger than the room")
+	ErrBusy       = errors.New("too much is said in the room")
+	ErrLarge      = errors.New("too much data of the room's members")
 )
 
 // Key names a room: ids are only unique within a tenant (a cpCode).
@@ -74,6 +77,12 @@ type Feed struct {
 	Epoch int    // counts the publications of this type
 	Audio bool
 	Video bool
+}
+
+// MemberFeed is a feed with the member who has it.
+type MemberFeed struct {
+	Member Member
+	Feed   Feed
 }
 
 // Share is what a member shows to all: one at a time in a room.
@@ -126,7 +135,7 @@ type Event struct {
 	Member Member
 	State  *State          // Entered, Synced and Edited only
 	Share  *Share          // Shared only
-	Feeds  []Feed          // Published only
+	Feeds  []MemberFeed    // Published only
 	Other  string          // Kicked only: a user id
 	Word   string          // Said and Grouped only
 	Body   json.RawMessage // Said only: not looked at here
@@ -151,11 +160,20 @@ type (
 		Talking  bool // tell members who talks
 		Limit    int  // refuse when the tenant has this many rooms; 0: only Limits.Rooms counts
 		Owned    int  // refuse when this many rooms were made by Owner; 0: there is no limit
+
+		// Parent is the room of the tenant that this one is a group of; empty: it is none. ByHost: its host makes the group. Listed are
+		// the users it is for: others may enter too, but for those who may enter only where they are listed.
+		Parent string
+		ByHost bool
+		Listed []string
+
+		restored bool // it has been counted before
 	}
 	// Join puts Member into the room. The first member is host, until the one who made the room comes, or one with Host set.
 	Join struct {
 		Member Member
 		Host   bool // becomes host on entering, whoever is; the last of several to come stays it
+		Listed bool // may enter only a group, and only one that Member is listed for
 	}
 	// Leave takes a user out, if it is there with this session.
 	Leave struct {
@@ -185,8 +203,10 @@ type room struct {
 	maker   string    // whose count of rooms it belongs to, whoever owns it later
 	began   time.Time // when this process had it first
 	keep    bool
-	group   bool
+	group   bool // made for group calls
 	talking bool
+	parent  Key      // the room that it is a group of; zero: it is none
+	listed  []string // the users that a group is for
 
 	mu       sync.Mutex // guards what follows; a Sink is called with it held
 	dead     bool       // removed from the registry: look it up again
@@ -195,7 +215,8 @@ type room struct {
 	capacity int
 	members  []Member
 	share    *Share
-	groups   map[string]string       // group id to the user who made it
+	marks    []Mark                  // of users whom the host has restricted, the oldest first
+	due      bool                    // ends with the last of its groups, unless somebody joins before
 	said     []Event                 // the last ones that are no state, see remember
 	spoken   time.Duration           // see afford
 	kicks    map[Address]*time.Timer // members who were asked to go
@@ -229,6 +250,9 @@ func (r *room) others(user string) []Address {
 // join is called with r.mu held.
 func (r *room) join(c Join, sink Sink) error {
 	m := c.Member
+	if r.barred(m.ID) && !c.Host { // whom a user token makes host nobody in the room keeps out
+		return ErrBarred
+	}
 	if i := r.index(m.ID); i >= 0 {
 		switch old := r.members[i]; {
 		case old.Address == m.Address:
@@ -239,6 +263,9 @@ func (r *room) join(c Join, sink Sink) error {
 			r.remove(i, sink)
 		}
 	}
+	if c.Listed && !slices.Contains(r.listed, m.ID) {
+		return ErrUnlisted
+	}
 	if len(r.members) >= r.capacity || r.size()+m.size() > maxState {
 		return ErrFull
 	}
@@ -247,7 +274,8 @@ func (r *room) join(c Join, sink Sink) error {
 	for i := range r.members {
 		r.members[i].Host = r.members[i].Host && !m.Host
 	}
-	m.Permit, m.Since = AllPermitted, r.seq+1
+	r.due = false
+	m.Permit, m.Since = r.permits(m.ID), r.seq+1
 	r.members = append(r.members, m)
 	e := r.next(Event{Kind: Joined, Member: m})
 	sink.Deliver([]Address{m.Address}, Event{Kind: Entered, Key: r.key, Seq: e.Seq, Member: m, State: r.state()})
@@ -267,11 +295,6 @@ func (r *room) remove(i int, sink Sink) {
 	if t := r.kicks[m.Address]; t != nil {
 		t.Stop()
 		delete(r.kicks, m.Address)
-	}
-	for id, by := range r.groups {
-		if by == m.ID {
-			delete(r.groups, id)
-		}
 	}
 	r.tell(sink, r.others(m.ID), r.next(Event{Kind: Left, Member: m}))
 	if m.Host && len(r.members) > 0 {
@@ -306,10 +329,13 @@ func (r *room) tellFeeds(user string, to Address, sink Sink) {
 }
 
 // feeds are those of all members but one.
-func (r *room) feeds(but string) (all []Feed) {
+func (r *room) feeds(but string) (all []MemberFeed) {
 	for _, m := range r.members {
-		if m.ID != but {
-			all = append(all, m.Feeds...)
+		if m.ID == but {
+			continue
+		}
+		for _, f := range m.Feeds {
+			all = append(all, MemberFeed{m, f})
 		}
 	}
 	return all

@@ -1,17 +1,16 @@
 package room
 
-import (
-	"maps"
-	"slices"
-)
+import "slices"
 
 // Snapshot is all that must be known to have a room again after a restart.
 type Snapshot struct {
 	State  State
-	Maker  string // whose count of rooms it belongs to
-	Owner  string // becomes host on joining
+	Parent string   // the room it is a group of
+	Listed []string // the users that a group is for
+	Maker  string   // whose count of rooms it belongs to
+	Owner  string   // becomes host on joining
 	Keep   bool
-	Groups map[string]string // group id to the user who made it
+	Marks  []Mark
 }
 
 // Snapshot copies a room; ok is false when there is none.
@@ -21,14 +20,20 @@ func (g *Registry) Snapshot(key Key) (s Snapshot, ok bool) {
 		return s, false
 	}
 	defer r.mu.Unlock()
-	return Snapshot{State: *r.state(), Maker: r.maker, Owner: r.owner, Keep: r.keep, Groups: maps.Clone(r.groups)}, true
+	return Snapshot{
+		State: *r.state(), Parent: r.parent.Room, Listed: r.listed, Maker: r.maker, Owner: r.owner, Keep: r.keep,
+		Marks: slices.Clone(r.marks),
+	}, true
 }
 
 // Restore brings a room back, with those of its members that here returns true for. Nobody is told: to its members the room
 // never went away.
 func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 	st := s.State
-	c := Create{Title: st.Title, Capacity: st.Capacity, Owner: s.Maker, Keep: s.Keep, Group: st.Group, Talking: st.Talking}
+	c := Create{
+		Title: st.Title, Capacity: st.Capacity, Owner: s.Maker, Keep: s.Keep, Group: st.Group, Talking: st.Talking,
+		Parent: s.Parent, Listed: s.Listed, restored: true,
+	}
 	if err := g.create(st.Key, c); err != nil {
 		return err
 	}
@@ -37,12 +42,16 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 		return ErrNoRoom
 	}
 	defer r.mu.Unlock()
-	r.created, r.owner, r.share, r.groups, r.seq = st.CreatedAt, s.Owner, st.Share, s.Groups, st.Seq
+	r.created, r.owner, r.share, r.seq, r.marks = st.CreatedAt, s.Owner, st.Share, st.Seq, s.Marks
 	r.members = slices.DeleteFunc(st.Members, func(m Member) bool { return !here(m) })
 	if r.share != nil && r.index(r.share.User) < 0 {
 		r.share = nil
 	}
-	maps.DeleteFunc(r.groups, func(_, by string) bool { return r.index(by) < 0 })
+	for _, m := range r.members {
+		if r.barred(m.ID) {
+			r.startKick(m, g)
+		}
+	}
 	switch {
 	case len(r.members) > 0:
 		r.stopReaper()

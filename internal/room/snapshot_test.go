@@ -33,7 +33,6 @@ func TestWhatBelongsToThoseWhoDoNotComeBackEnds(t *testing.T) {
 	}
 	by := Actor{"a", at("s-a")}
 	f.do(nil, Show{By: by, Type: "screen"})
-	f.do(nil, MakeGroup{By: by, Group: "G1"})
 	for name, here := range map[string][]string{"some come back": {"b"}, "nobody comes back": nil} {
 		t.Run(name, func(t *testing.T) {
 			before, _ := f.reg.Snapshot(key)
@@ -42,9 +41,6 @@ func TestWhatBelongsToThoseWhoDoNotComeBackEnds(t *testing.T) {
 			c := Member{ID: "c", Address: at("s-c"), Epoch: 1}
 			f.do(nil, Join{Member: c})
 			f.do(nil, Show{By: Actor{"c", c.Address}, Type: "screen"})
-			if after, _ := f.reg.Snapshot(key); len(after.Groups) != 0 {
-				t.Errorf("groups %v", after.Groups)
-			}
 		})
 	}
 	f.do(ErrSharing, Show{By: Actor{"b", at("s-b")}, Type: "screen"})

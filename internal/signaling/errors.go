@@ -106,6 +106,12 @@ var outcomes = []struct {
 		room.ErrStale, protocol.InUse, "A newer session of this user is in the room.",
 		"Another page has taken the user id over: register again.",
 	},
+	{
+		room.ErrBarred, protocol.NoPermission, "The host has put you out of this room.",
+		"You can join again ten minutes after that.",
+	},
+	{room.ErrManyGroups, protocol.OverLimit, "This room has too many groups.", "End one with endGroup."},
+	{room.ErrUnlisted, protocol.NoPermission, "You are not listed for this group.", "Ask the one who made it."},
 	{room.ErrSharing, protocol.Sharing, "Someone else is sharing.", "Wait until they stop."},
 	{room.ErrNoMember, protocol.NotRegistered, "No such member in this room.", ""},
 	{room.ErrCapacity, protocol.Invalid, "capacity is below the present number of members.", ""},

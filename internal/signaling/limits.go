@@ -86,7 +86,7 @@ func (r *request) mayName() error {
 // named counts a room that was named in vain, and hands on why. For the address only guesses count: others there may find a room full.
 func (r *request) named(err error) error {
 	none := errors.Is(err, room.ErrNoRoom)
-	if none || errors.Is(err, room.ErrFull) || errors.Is(err, errTokenRoom) {
+	if none || errors.Is(err, room.ErrFull) || errors.Is(err, room.ErrBarred) || errors.Is(err, errTokenRoom) {
 		r.c.hub.failedJoins.add(r.s.key())
 	}
 	if source := r.c.source(); none && source.IsValid() {

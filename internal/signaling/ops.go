@@ -1,7 +1,10 @@
 package signaling
 
 import (
+	"context"
+	"errors"
 	"slices"
+	"strconv"
 
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
@@ -132,13 +135,33 @@ func (r *request) chat() error {
 	if q.RoomID == "" && q.Target == "" {
 		return &protocol.FieldError{Code: protocol.Missing, Field: "roomId or target", Why: "is missing"}
 	}
-	if q.Target == "" {
-		return r.command(q.RoomID, room.Say{By: r.s.actor(), Word: "chat", Body: q.Message}, nil)
+	if q.RoomID != "" {
+		return r.chatToRoom(q)
 	}
 	if err := r.mayChat(); err != nil {
 		return err
 	}
 	return r.whisper("chat", q)
+}
+
+// chatToRoom reaches the whole room, and the target too when it is outside: everybody once.
+func (r *request) chatToRoom(q protocol.SayRequest) error {
+	key, err := r.inRoom(q.RoomID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	say := room.Say{By: r.s.actor(), Word: "chat", Body: q.Message, Target: q.Target}
+	outside, err := r.c.hub.ask(ctx, key, say)
+	if err != nil {
+		return err
+	}
+	if outside != nil && q.Target != r.s.user {
+		return r.whisper("chat", q)
+	}
+	r.ok(nil)
+	return nil
 }
 
 // mayChat refuses a member whose host took the permission away; who is in no room has none to lose.
@@ -171,11 +194,12 @@ func (r *request) inform() error {
 }
 
 func (r *request) talking() error {
-	var q protocol.SayRequest
+	var q protocol.TalkingRequest
 	if err := r.read(&q); err != nil {
 		return err
 	}
-	return r.command("", room.Say{By: r.s.actor(), Word: "talking", Body: q.Message}, nil)
+	body := strconv.AppendBool(nil, q.Value())
+	return r.command("", room.Say{By: r.s.actor(), Word: "talking", Body: body}, nil)
 }
 
 // whisper reaches any user of the same license. Outside a common room the answer is 200 whether or not there is one: it must not tell
@@ -257,15 +281,70 @@ func (r *request) unpublish() error {
 	return r.command("", room.Withdraw{By: r.s.actor(), Type: q.Type}, nil)
 }
 
+// createGroup makes a room of the same kind as the one the sender is in, and tells those who are listed.
 func (r *request) createGroup() error {
 	var q protocol.GroupRequest
 	if err := r.read(&q); err != nil {
 		return err
 	}
-	id := newID("G")
-	return r.command("", room.MakeGroup{By: r.s.actor(), Group: id, List: q.List}, protocol.GroupAnswer{GroupID: id})
+	key, err := r.inRoom("")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	h, s := r.c.hub, r.s
+	parent, err := h.get(ctx, key)
+	if err != nil {
+		return err
+	}
+	if len(q.List) > parent.Capacity {
+		return room.ErrGroup
+	}
+	id, err := h.makeGroup(ctx, parent, room.Create{
+		Title: q.Title, Capacity: parent.Capacity, Owner: s.user, Group: parent.Group, Talking: parent.Talking,
+		Limit: s.grant.MaxRooms, Owned: max(0, h.cfg.Limits.Rooms), Listed: append(q.List, s.user),
+	})
+	if err != nil {
+		return r.countRooms(err)
+	}
+	if err := h.do(ctx, key, room.MakeGroup{By: s.actor(), Group: id, List: q.List}); err != nil {
+		_ = h.do(ctx, room.Key{Tenant: s.tenant, Room: id}, room.Destroy{By: s.actor()}) // nobody knows of it
+		return err
+	}
+	r.ok(protocol.GroupAnswer{GroupID: id})
+	return nil
 }
 
+// makeGroup makes the room of a group, on the node of the room it is made in: that one knows its groups. Listed are those of the list
+// who are members of it.
+func (h *Hub) makeGroup(ctx context.Context, parent *room.State, cmd room.Create) (id string, err error) {
+	node, err := h.cfg.Directory.RoomOwner(ctx, parent.Key.Tenant, parent.Key.Room)
+	if err != nil {
+		return "", wrap("find room", err)
+	}
+	listed := cmd.Listed
+	cmd.Parent, cmd.Listed = parent.Key.Room, nil
+	for _, m := range parent.Members {
+		if slices.Contains(listed, m.ID) {
+			cmd.Listed = append(cmd.Listed, m.ID)
+		}
+		if m.ID == cmd.Owner {
+			cmd.ByHost = m.Host
+		}
+	}
+	err = room.ErrExists
+	for range 3 {
+		if !errors.Is(err, room.ErrExists) {
+			break
+		}
+		id = newID("G")
+		_, err = h.command(ctx, node, room.Key{Tenant: parent.Key.Tenant, Room: id}, cmd)
+	}
+	return id, err
+}
+
+// endGroup is for the group itself, and the sender need not be in it. What is no group is answered alike, a room or not.
 func (r *request) endGroup() error {
 	var q protocol.GroupRequest
 	if err := r.read(&q); err != nil {
@@ -274,5 +353,21 @@ func (r *request) endGroup() error {
 	if q.GroupID == "" {
 		return &protocol.FieldError{Code: protocol.Missing, Field: "groupId", Why: "is missing"}
 	}
-	return r.command("", room.EndGroup{By: r.s.actor(), Group: q.GroupID}, nil)
+	key := room.Key{Tenant: r.s.tenant, Room: q.GroupID}
+	if here, in := r.s.roomKey(); !in || here != key {
+		if err := r.mayName(); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	err := r.named(r.c.hub.do(ctx, key, room.EndGroup{By: r.s.actor()}))
+	switch {
+	case errors.Is(err, room.ErrNoRoom):
+		return room.ErrNoGroup
+	case err != nil:
+		return err
+	}
+	r.ok(nil)
+	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
 )
 
 // trio is a room with a host and two guests.
@@ -116,15 +118,29 @@ func TestKickOut(t *testing.T) {
 		host.saw("leave:lee:4 ")
 		lee.saw("leave:lee:4 ") // so that its page knows
 		lee.want("403", msg{"eventOp": "sdp", "target": "pak"})
+		w.says(lee.want("413", msg{"eventOp": "joinRoom", "roomId": "K1"}), "put you out", "ten minutes")
+		time.Sleep(10*time.Minute - 3200*time.Millisecond)
+		lee.want("413", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		time.Sleep(100 * time.Millisecond)
 		lee.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		host.take()
 		pak.take()
-		// who goes by itself is not put out of the room it comes back to
+		// who goes by itself cannot come back either, in the same session or in another
 		host.want("200", msg{"eventOp": "kickOut", "target": "lee"})
 		lee.want("200", msg{"eventOp": "leaveRoom"})
-		lee.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		lee.want("413", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		lee.goAway(1000)
+		w.user(second, "lee").want("413", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		time.Sleep(4 * time.Second)
-		pak.saw("leave:lee:6 join:lee:7 ")
+		pak.saw("leave:lee:6 ")
+		// but who puts itself out may, and who is host by its user token
+		host.want("200", msg{"eventOp": "kickOut", "target": "host"})
+		host.want("200", msg{"eventOp": "leaveRoom"})
+		host.joins("K1")
+		host.want("200", msg{"eventOp": "kickOut", "target": "pak"})
+		pak.goAway(1000)
+		token := w.token("pak", func(p *license.UserParams) { p.Host = true })
+		w.tokenUser(0, token).joins("K1")
 	})
 }
 
@@ -263,21 +279,5 @@ func TestFeedsOfAGroupRoom(t *testing.T) {
 			w.user(0, fmt.Sprint("m", i)).want("200", msg{"eventOp": "joinRoom", "roomId": id})
 		}
 		w.user(0, "ninth").want("444", msg{"eventOp": "joinRoom", "roomId": id}) // a mesh of eight by default
-	})
-}
-
-func TestGroups(t *testing.T) {
-	onOneAndTwoNodes(t, func(w *world, second int) {
-		host, lee, pak := w.trio(second)
-		id := lee.want("200", msg{"eventOp": "createGroup", "list": []string{"pak", "nobody", "lee"}}).str("groupId")
-		if m := pak.only(); m.str("type") != "createGroup" || m.str("groupId") != id || m.str("user") != "lee" {
-			w.Errorf("got %v", m)
-		}
-		host.saw("")
-		pak.want("413", msg{"eventOp": "endGroup", "groupId": id})
-		pak.want("421", msg{"eventOp": "endGroup"})
-		lee.want("200", msg{"eventOp": "endGroup", "groupId": id})
-		lee.want("403", msg{"eventOp": "endGroup", "groupId": id})
-		w.user(0, "out").want("410", msg{"eventOp": "createGroup", "list": []string{}})
 	})
 }

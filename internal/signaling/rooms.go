@@ -60,14 +60,19 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 			r.ok(protocol.CreateRoomAnswer{RoomID: id})
 			return nil
 		}
-		if errors.Is(err, room.ErrManyOwned) {
-			r.c.hub.counters.manyRooms.Add(1)
-		}
 		if q.RoomID != "" || !errors.Is(err, room.ErrExists) {
-			return err
+			return r.countRooms(err)
 		}
 	}
 	return room.ErrExists
+}
+
+// countRooms counts a refusal by the number of rooms, and hands on why.
+func (r *request) countRooms(err error) error {
+	if errors.Is(err, room.ErrManyOwned) {
+		r.c.hub.counters.manyRooms.Add(1)
+	}
+	return err
 }
 
 // roomRef reads the request's roomId.
@@ -104,9 +109,7 @@ func (r *request) joinRoom() error {
 	if err := r.mayName(); err != nil {
 		return err
 	}
-	if !s.grant.User.Admits(id) { // the same whether or not there is such a room
-		return r.named(errTokenRoom)
-	}
+	admitted := s.grant.User.Admits(id)
 	ctx, cancel := r.ctx()
 	defer cancel()
 	name, _ := s.name.Load().(string)
@@ -118,11 +121,14 @@ func (r *request) joinRoom() error {
 		r.ok(roomState(e.State))
 		s.hub.counters.join(time.Since(began))
 	}, func() error {
-		join := room.Join{Member: member, Host: s.grant.User != nil && s.grant.User.Host}
+		join := room.Join{Member: member, Host: s.grant.User != nil && s.grant.User.Host, Listed: !admitted}
 		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, join)
 	})
 	if err == nil {
 		s.hub.joins.add(s.key())
+	}
+	if !admitted && (errors.Is(err, room.ErrNoRoom) || errors.Is(err, room.ErrUnlisted)) {
+		err = errTokenRoom // the same whether or not there is such a room
 	}
 	return r.named(err)
 }

@@ -242,6 +242,10 @@ func presence(e room.Event) (p protocol.Presence, ok bool) {
 	case room.Unshared:
 		p = protocol.Event("shareStop", id, e.Seq, user)
 	case room.Said:
+		if e.Word == "talking" {
+			p = protocol.Talking(id, e.Seq, user, e.Body)
+			break
+		}
 		p = protocol.Chat(e.Word, id, e.Seq, user, e.Body)
 	case room.Kicked:
 		p = protocol.KickOut(id, user, e.Other)
@@ -270,10 +274,13 @@ func hostOf(st *room.State) string {
 	return ""
 }
 
-func wireFeeds(feeds []room.Feed) []protocol.Feed {
+func wireFeeds(feeds []room.MemberFeed) []protocol.Feed {
 	w := make([]protocol.Feed, len(feeds))
-	for i, f := range feeds {
-		w[i] = protocol.Feed{ID: f.User, UserID: f.User, User: f.User, Type: f.Type, Epoch: f.Epoch, Audio: f.Audio, Video: f.Video}
+	for i, mf := range feeds {
+		f := mf.Feed
+		w[i] = protocol.Feed{
+			Member: wireMember(mf.Member), User: f.User, Type: f.Type, Epoch: f.Epoch, Audio: f.Audio, Video: f.Video,
+		}
 	}
 	return w
 }
