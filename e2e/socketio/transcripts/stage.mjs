@@ -183,6 +183,7 @@ export class Stage {
       let text = JSON.stringify(entry)
         .replaceAll(JSON.stringify(cpCode), '"<cpCode>"').replaceAll(JSON.stringify(authKey), '"<authKey>"')
         .replace(/(?<="resume":")r1\.[\w-]+\.[\w-]+(?=")/g, named('resume'))
+        .replace(/(?<="identity":")[\w-]{11}(?=")/g, named('identity'))
         .replace(/(?<="username":")\d{10}:[0-9a-f]{16}\.[0-9A-Z]+(?=")/g, '<username>')
         .replace(/(?<="credential":")[\w+/]+=*(?=")/g, '<credential>')
         .replace(/(?<="createdAt":")\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d(?=")/g, '<time>')
