@@ -53,6 +53,23 @@ test('the module of the path, an address given with the path, and the Socket.IO 
   assert.deepEqual(astray(), []);
 });
 
+test('the pages of the path call each other, and their invitation and their code lead there', async () => {
+  const sample = await stage.browser.open(`${stage.origin}/sample?lang=en`, { name: 'sample' });
+  await sample.page.click('[data-action="start"]');
+  await sample.until('running', () => Number(document.querySelector('.console').dataset.framesA) > 10);
+  const room = await stage.browser.open(`${stage.origin}/p2p?lang=en`, { name: 'p2p' });
+  await room.page.click('[data-action="create"]');
+  assert.ok((await room.until('an invitation', () => document.querySelector('#invite').value)).startsWith(`${stage.origin}/p2p?`));
+  const guide = await stage.browser.open(`${stage.origin}/guide`, { name: 'guide' });
+  const filled = (place) => document.querySelector(`[data-fill="${place}"]`).textContent;
+  assert.equal(await guide.evaluate(filled, 'origin'), stage.origin);
+  await guide.until('the license of the path', (key) => document.querySelector('[data-fill="authKey"]').textContent === key, stage.license.authKey);
+  const lost = await stage.browser.open(`${stage.origin}/a/b/c`, { name: 'lost' });
+  await Promise.all([lost.page.waitForURL(`${stage.origin}/`), lost.page.click('main a')]);
+  for (const p of [sample, room, guide, lost]) await p.close();
+  assert.deepEqual(astray(), []);
+});
+
 test('no address to take: init says at once which option is missing', async () => {
   stage.pages.write('blob.html', `<!DOCTYPE html><script type="module">
     const text = await (await fetch('${stage.origin}/knowledgetalk.min.js')).text();

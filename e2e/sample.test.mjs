@@ -185,6 +185,7 @@ test('/p2p: a reload in a call comes back by itself, with name, room, camera and
   await Promise.all([host.page.waitForURL(/lang=ko/), host.page.click('[data-action="language"]')]);
   await host.until('back in the room', (r) => document.querySelector('[data-value="room"]').textContent === r, roomId);
   await guest.page.reload();
+  await guest.page.fill('#roomId', roomId);
   await guest.page.click('[data-action="join"]');
   await showsOther(guest, 'Anna');
   for (const p of [host, guest]) assert.deepEqual(p.errors, []);
@@ -205,8 +206,8 @@ test('/p2p: what only its host can do something about is not told to guests, and
     assert.deepEqual([await p.evaluate(shown, '[data-action="stop"]'), await p.evaluate(shown, '[data-action="send"]')], [false, true]);
     // An unnamed user is called by the end of the id, once.
     assert.match(await p.evaluate(() => document.querySelector('[data-member] h3').textContent.trim()), /^User …[0-9A-Z]{4}$/);
-    await p.close();
   }
+  for (const p of [host, guest]) await p.close();
 });
 
 test('/p2p: a duplicated tab is another user in the same room', async () => {
