@@ -50,9 +50,10 @@ export function serverBase(given?: unknown): string | undefined {
   try {
     const { protocol, origin, pathname } = new URL(named ? `${given}` : script);
     if (!/^https?:$/.test(protocol)) return named ? '' : undefined;
-    if (named) return origin + pathname.replace(/\/+$/, '');
+    const base = origin + pathname.replace(SERVED, '').replace(/\/+$/, '');
+    if (named) return base;
     if (pathname.includes(PACKED)) return undefined;
-    return origin + (SERVED.test(pathname) ? pathname.replace(SERVED, '') : '');
+    return SERVED.test(pathname) ? base : origin;
   } catch {
     return named ? '' : undefined;
   }

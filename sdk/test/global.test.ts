@@ -53,6 +53,7 @@ describe('the server', () => {
     ['https://other', 'https://other'], ['https://other/', 'https://other'], ['https://other/calls', 'https://other/calls'],
     ['https://user:word@other:1/a/b//?q=1#f', 'https://other:1/a/b'], ['http://[::1]:7102', 'http://[::1]:7102'],
     [new URL('https://other/calls/'), 'https://other/calls'],
+    ['https://other/calls/knowledgetalk.min.js', 'https://other/calls'],
     ['nonsense', ''], ['host:7102', ''], ['file:///x', ''], ['blob:https://x/1', ''], ['ws://x', ''], [Symbol('x'), ''],
   ])('given as %s is %j, wherever the script came from', (given, base) => {
     tag('https://site/calls/knowledgetalk.min.js');
