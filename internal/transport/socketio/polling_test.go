@@ -478,27 +478,31 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 	origin := []string{"Origin", "https://app.example"}
 	for name, q := range map[string]request{
 		"handshake": {method: "GET", query: "EIO=4&transport=polling", header: origin},
+		"version 3": {method: "GET", query: "EIO=3&transport=polling", header: origin},
 		"fault":     {method: "GET", query: "EIO=4&transport=polling&sid=x", header: origin},
+		"post":      {method: "POST", query: "EIO=4&transport=polling&sid=x", header: origin},
 		"preflight": {method: "OPTIONS", header: append(slices.Clone(origin), "Access-Control-Request-Method", "POST")},
 	} {
 		h := ask(q).Header
 		if h.Get("Access-Control-Allow-Origin") != "https://app.example" || h.Get("Vary") != "Origin" || h.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %v", name, h)
 		}
-		if h.Values("Access-Control-Allow-Credentials") != nil {
-			t.Errorf("%s: allows credentials", name)
+		if got := h.Values("Access-Control-Allow-Credentials"); !slices.Equal(got, []string{"true"}) {
+			t.Errorf("%s: credentials %q", name, got)
 		}
 	}
-	r := ask(request{method: "OPTIONS", header: origin})
+	// With credentials "*" is a name and no wildcard (Fetch, CORS protocol).
+	r := ask(request{method: "OPTIONS", header: append(slices.Clone(origin), "Access-Control-Request-Headers", "content-type,x-app")})
 	h := r.Header
-	if r.StatusCode != 204 || h.Get("Access-Control-Allow-Methods") != "GET, POST" || h.Get("Access-Control-Allow-Headers") != "*" {
+	if r.StatusCode != 204 || h.Get("Access-Control-Allow-Methods") != "GET, POST" || h.Get("Access-Control-Allow-Headers") != "content-type,x-app" ||
+		!slices.Contains(h.Values("Vary"), "Access-Control-Request-Headers") {
 		t.Errorf("preflight: %d %v", r.StatusCode, r.Header)
 	}
 	if h := ask(request{method: "GET", query: "EIO=4&transport=polling"}).Header; h.Values("Access-Control-Allow-Origin") != nil {
 		t.Errorf("without an origin: %v", h)
 	}
 	h = ask(request{method: "GET", query: "EIO=4&transport=polling", header: []string{"Origin", "null"}}).Header
-	if h.Values("Access-Control-Allow-Origin") != nil {
+	if h.Values("Access-Control-Allow-Origin") != nil || h.Values("Access-Control-Allow-Credentials") != nil {
 		t.Errorf("a refused origin: %v", h)
 	}
 	dev := newRig(t, Config{Conn: transport.Config{AnyOrigin: true}})

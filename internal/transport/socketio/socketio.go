@@ -143,12 +143,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if origin != "" {
-		// Nothing here looks at cookies: no credentials, and any page that could reach the WebSocket may reach this.
+		// Any page that could reach the WebSocket may reach this. Client 2, and others where a balancer sets a cookie, ask with
+		// credentials, and are then shown the answer only if that is allowed. Nothing here looks at cookies, so none are borrowed.
 		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Allow-Credentials", "true")
 	}
 	if r.Method == http.MethodOptions {
+		h.Add("Vary", "Access-Control-Request-Headers")
 		h.Set("Access-Control-Allow-Methods", "GET, POST")
-		h.Set("Access-Control-Allow-Headers", "*")
+		if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" { // "*" means none where credentials are
+			h.Set("Access-Control-Allow-Headers", asked)
+		}
 		h.Set("Access-Control-Max-Age", "600")
 		w.WriteHeader(http.StatusNoContent)
 		return
