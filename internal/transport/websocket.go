@@ -73,7 +73,8 @@ const lingerAfterClose = time.Second
 type WebSocket struct {
 	cfg    Config
 	accept func(Conn) Receiver
-	clock  atomic.Int64 // nanoseconds, of the sweeper's last round: asking for the time at each message would cost more than it tells
+	begin  time.Time
+	clock  atomic.Int64 // time since begin, of the sweeper's last round: asking for it at each message would cost more than it tells
 
 	mu      sync.Mutex
 	conns   map[*wsConn]struct{}
@@ -86,8 +87,7 @@ type WebSocket struct {
 // NewWebSocket makes a handler; accept is called for each connection, before its first message.
 func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 	cfg.defaults()
-	s := &WebSocket{cfg: cfg, accept: accept, conns: map[*wsConn]struct{}{}, stop: make(chan struct{})}
-	s.clock.Store(time.Now().UnixNano())
+	s := &WebSocket{cfg: cfg, accept: accept, conns: map[*wsConn]struct{}{}, stop: make(chan struct{}), begin: time.Now()}
 	s.running.Go(s.sweep)
 	cfg.Backlog.Watch(s.unread)
 	return s
@@ -273,11 +273,12 @@ func (s *WebSocket) sweep() {
 		select {
 		case <-s.stop:
 			return
-		case now := <-second.C:
-			s.clock.Store(now.UnixNano())
-		case now := <-silence.C:
+		case <-second.C:
+			s.clock.Store(int64(time.Since(s.begin)))
+		case <-silence.C:
+			now := time.Since(s.begin) // a step of the wall clock is not in it
 			for _, c := range s.snapshot() {
-				switch silent := now.Sub(time.Unix(0, c.heard.Load())); {
+				switch silent := now - time.Duration(c.heard.Load()); {
 				case silent >= s.cfg.SilenceEnds:
 					c.cut()
 				case silent >= s.cfg.PingAfter:
@@ -300,7 +301,7 @@ type wsConn struct {
 	over     int          // code of the client's close frame
 	smalls   uint32       // small frames
 	smallsOf uint32       // the second in which they came, by the server's clock
-	heard    atomic.Int64 // nanoseconds
+	heard    atomic.Int64 // the server's clock at the last frame
 	closing  atomic.Bool  // we closed: what still comes in is not read as messages
 	known    atomic.Bool  // its user is, see Gate
 	out      outbox
