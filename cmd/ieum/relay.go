@@ -36,6 +36,7 @@ func (f *relayCmd) Run(c *console) error {
 		return err
 	}
 	defer makeRoomFor(cfg.Relay.Workers)()
+	defer outliveLog()()
 	hangup, ignore := hangups()
 	defer ignore()
 	n, err := node.StartRelay(cfg)

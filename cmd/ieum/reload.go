@@ -15,6 +15,13 @@ func hangups() (hangup <-chan os.Signal, stop func()) {
 	return c, func() { signal.Stop(c) }
 }
 
+// outliveLog keeps a server alive when whoever reads its log ends, as log shippers and terminals do: calls matter more. Go would end it at
+// the next line, since a write to a broken pipe on standard output or error raises SIGPIPE.
+func outliveLog() (undo func()) {
+	signal.Ignore(syscall.SIGPIPE)
+	return func() { signal.Reset(syscall.SIGPIPE) }
+}
+
 // untilEnd waits for the end of ctx, or for that with which the server ends by itself. At a SIGHUP the configuration is read again;
 // reload says in the log what came of it.
 func untilEnd(ctx context.Context, failed <-chan error, hangup <-chan os.Signal, reload func() error) error {

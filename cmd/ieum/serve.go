@@ -136,6 +136,7 @@ func (f *serveCmd) Run(c *console) error {
 	}
 	defer keepLittleGarbage()()
 	defer makeRoomFor(cfg.Relay.Workers)()
+	defer outliveLog()()
 	hangup, ignore := hangups()
 	defer ignore()
 	n, err := node.Start(cfg)
