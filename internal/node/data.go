@@ -4,21 +4,26 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// data is what a node remembers across restarts: a bbolt file in the data folder. One goroutine writes, a moment after the
-// first change, so that a burst of joins costs one transaction. A crash loses that moment at most.
+// data is what a node remembers across restarts: a file in the data folder. One goroutine writes, a moment after the first change, so
+// that a burst of joins costs one transaction. A crash loses that moment at most. What cannot be written, since the disk is full, is
+// tried again every second.
 type data struct {
-	db  *bbolt.DB
-	log *slog.Logger
+	log   *slog.Logger
+	store *store // owned by write
+	stale bool   // owned by write: the last try failed
+
+	unwritten atomic.Int64 // changes that the last try failed to write
+	node      string
+	loaded    map[string][]byte // until Load
 
 	mu     sync.Mutex
 	dirty  map[string]func() []byte // bounded by what there is to keep: one entry a session or room
@@ -32,31 +37,16 @@ type data struct {
 const (
 	dataFile   = "ieum.db"
 	writeAfter = 20 * time.Millisecond
-)
-
-var (
-	recordsBucket = []byte("records")
-	nodeBucket    = []byte("node")
+	retryAfter = time.Second
 )
 
 func openData(dir string, log *slog.Logger) (*data, error) {
-	db, err := bbolt.Open(filepath.Join(dir, dataFile), 0o600, &bbolt.Options{Timeout: time.Second})
-	if errors.Is(err, berrors.ErrTimeout) {
-		return nil, fmt.Errorf("%s is in use by another server", filepath.Join(dir, dataFile))
-	}
+	s, k, err := openStore(filepath.Join(dir, dataFile), log)
 	if err != nil {
 		return nil, err
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		_, err1 := tx.CreateBucketIfNotExists(recordsBucket)
-		_, err2 := tx.CreateBucketIfNotExists(nodeBucket)
-		return errors.Join(err1, err2)
-	})
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
 	d := &data{
-		db: db, log: log, dirty: map[string]func() []byte{},
+		store: s, log: log, node: k.node, loaded: k.records, dirty: map[string]func() []byte{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	go d.write()
@@ -64,35 +54,21 @@ func openData(dir string, log *slog.Logger) (*data, error) {
 }
 
 // nodeID is the same after every restart: sessions and rooms that are kept belong to it.
-func (d *data) nodeID() (id string, err error) {
-	err = d.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(nodeBucket)
-		if v := b.Get([]byte("id")); v != nil {
-			id = string(v)
-			return nil
-		}
-		id = newNodeID()
-		return b.Put([]byte("id"), []byte(id))
-	})
-	return id, err
-}
+func (d *data) nodeID() string { return d.node }
+
+const nodeIDBytes = 6
 
 func newNodeID() string {
-	var b [6]byte
+	var b [nodeIDBytes]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }
 
-// Load implements signaling.Keeper.
+// Load implements signaling.Keeper: what was kept when the file was opened, once.
 func (d *data) Load() (map[string][]byte, error) {
-	all := map[string][]byte{}
-	err := d.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(recordsBucket).ForEach(func(k, v []byte) error {
-			all[string(k)] = append([]byte(nil), v...)
-			return nil
-		})
-	})
-	return all, err
+	all := d.loaded
+	d.loaded = nil
+	return all, nil
 }
 
 // Keep implements signaling.Keeper.
@@ -112,17 +88,21 @@ func (d *data) Keep(key string, value func() []byte) {
 func (d *data) write() {
 	defer close(d.done)
 	for {
+		pause := retryAfter
+		if !d.stale { // else the next change is no reason to try sooner
+			select {
+			case <-d.stop:
+			case <-d.wake:
+			}
+			pause = writeAfter // let changes gather
+		}
 		select {
 		case <-d.stop:
 			d.flush()
 			return
-		case <-d.wake:
+		case <-time.After(pause):
+			d.flush()
 		}
-		select { // let changes gather
-		case <-d.stop:
-		case <-time.After(writeAfter):
-		}
-		d.flush()
 	}
 }
 
@@ -134,29 +114,46 @@ func (d *data) flush() {
 	if len(dirty) == 0 {
 		return
 	}
-	err := d.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(recordsBucket)
-		var faults []error
-		for key, value := range dirty {
-			if v := value(); v != nil {
-				faults = append(faults, b.Put([]byte(key), v))
-			} else {
-				faults = append(faults, b.Delete([]byte(key)))
-			}
-		}
-		return errors.Join(faults...)
-	})
+	records := make(map[string][]byte, len(dirty))
+	for key, value := range dirty {
+		records[key] = value()
+	}
+	err := d.store.put(records)
+	if errors.Is(err, errDamaged) {
+		err = d.replace(records, err)
+	}
 	if err == nil {
+		if d.unwritten.Store(0); d.stale {
+			d.stale = false
+			d.log.Info("data written again")
+		}
 		return
 	}
-	d.log.Error("data not written", "error", err)
-	d.mu.Lock() // to be written with the next change, or at the end
+	if !d.stale { // once, and not for each try
+		d.stale = true
+		d.log.Error("data not written: a restart would lose the latest sessions and rooms; tried again every second", "error", err)
+	}
+	d.mu.Lock()
 	defer d.mu.Unlock()
 	for key, value := range dirty {
 		if d.dirty[key] == nil {
 			d.dirty[key] = value
 		}
 	}
+	d.unwritten.Store(int64(len(d.dirty)))
+}
+
+// replace goes on with an empty file where the present one is damaged. What was in it and has not changed since is lost to a restart.
+func (d *data) replace(records map[string][]byte, why error) error {
+	if err := d.store.moveAside(d.log, why); err != nil {
+		return err
+	}
+	s, _, err := openStore(d.store.path, d.log)
+	if err != nil {
+		return err
+	}
+	d.store = s
+	return errors.Join(s.setNode(d.node), s.put(records))
 }
 
 // close writes what is still to be written. What is noted afterwards is not kept: a server that stops must not record that its
@@ -171,5 +168,12 @@ func (d *data) close() error {
 	}
 	close(d.stop)
 	<-d.done
-	return d.db.Close()
+	return d.store.close()
+}
+
+// gauge shows what a full disk, say, keeps from being written.
+func (d *data) gauge() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ieum_data_unwritten", Help: "Sessions and rooms whose latest state could not be written to --data yet.",
+	}, func() float64 { return float64(d.unwritten.Load()) })
 }

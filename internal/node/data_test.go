@@ -1,11 +1,17 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -18,11 +24,7 @@ func TestDataOutlastsItsProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := d.nodeID()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids = append(ids, id)
+		ids = append(ids, d.nodeID())
 		all, err := d.Load()
 		if err != nil {
 			t.Fatal(err)
@@ -62,37 +64,237 @@ func TestDataBelongsToOneServer(t *testing.T) {
 	}
 }
 
-func TestWhatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
+func value(s string) func() []byte { return func() []byte { return []byte(s) } }
+
+// What cannot be written is tried again every second and with no other change, is told once, and is written as soon as that can be.
+func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		var said strings.Builder
+		d, err := openData(dir, slog.New(slog.NewTextHandler(&said, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		healthy := d.store.db
+		sick, err := bbolt.Open(filepath.Join(t.TempDir(), "sick.db"), 0o600, nil) // closed: every write fails
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sick.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d.store.db = sick
+		d.Keep("a", value("old"))
+		d.Keep("b", value("kept"))
+		time.Sleep(10 * retryAfter)
+		for range 100 {
+			d.Keep("a", value("new"))
+			time.Sleep(retryAfter / 50)
+		}
+		synctest.Wait()
+		if n := d.unwritten.Load(); n != 2 {
+			t.Errorf("%d are said to be unwritten", n)
+		}
+		d.store.db = healthy
+		time.Sleep(retryAfter + writeAfter)
+		synctest.Wait()
+		if n := d.unwritten.Load(); n != 0 {
+			t.Errorf("%d are said to be unwritten, after all could be", n)
+		}
+		if got := strings.Count(said.String(), "data not written") + strings.Count(said.String(), "data written again"); got != 2 {
+			t.Errorf("the log says\n%s", said.String())
+		}
+		d.Keep("c", value("later"))
+		time.Sleep(writeAfter)
+		synctest.Wait()
+		if err := healthy.View(func(tx *bbolt.Tx) error {
+			for key, want := range map[string]string{"a": "new", "b": "kept", "c": "later"} {
+				if got := tx.Bucket(recordsBucket).Get([]byte(key)); string(got) != want {
+					t.Errorf("%s is %q", key, got)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		if err := d.close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// damage is done to one page of a file, or to all behind it.
+var damage = map[string]func(r *rand.Rand, file []byte, from, to int) []byte{
+	"zero": func(_ *rand.Rand, file []byte, from, to int) []byte { clear(file[from:to]); return file },
+	"ones": func(_ *rand.Rand, file []byte, from, to int) []byte {
+		return fill(file, from, to, func() byte { return 0xFF })
+	},
+	"random": func(r *rand.Rand, file []byte, from, to int) []byte {
+		return fill(file, from, to, func() byte { return byte(r.Uint32()) })
+	},
+	"a header": func(r *rand.Rand, file []byte, from, _ int) []byte { // the id stays, so that bbolt goes on
+		return fill(file, from+8, from+16, func() byte { return byte(r.Uint32()) })
+	},
+	"bits": func(r *rand.Rand, file []byte, from, to int) []byte {
+		for range 20 {
+			file[from+r.IntN(to-from)] ^= 1 << r.IntN(8)
+		}
+		return file
+	},
+	"another page": func(_ *rand.Rand, file []byte, from, to int) []byte { copy(file[from:to], file[:to-from]); return file },
+	"cut":          func(_ *rand.Rand, file []byte, from, _ int) []byte { return file[:from] },
+	"cut within":   func(_ *rand.Rand, file []byte, from, _ int) []byte { return file[:from+100] },
+}
+
+func fill(file []byte, from, to int, with func() byte) []byte {
+	for i := from; i < to; i++ {
+		file[i] = with()
+	}
+	return file
+}
+
+// Whatever happens to its file, a server starts, keeps what happens from then on, and finds that after its next start.
+func TestADamagedFileIsSurvived(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, dataFile)
 	d, err := openData(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	healthy := d.db
-	sick, err := bbolt.Open(filepath.Join(t.TempDir(), "sick.db"), 0o600, nil) // without buckets, and closed: every write fails
-	if err != nil {
-		t.Fatal(err)
+	for i := range 300 {
+		d.Keep(fmt.Sprintf("session-%d", i), value(strings.Repeat("s", 200)))
 	}
-	if err := sick.Close(); err != nil {
-		t.Fatal(err)
-	}
-	value := func(s string) func() []byte { return func() []byte { return []byte(s) } }
-	d.db = sick
-	d.dirty["a"], d.dirty["b"] = value("old"), value("kept") // without a word to the writer, which sleeps
-	d.flush()
-	d.db = healthy
-	d.Keep("a", value("new"))
+	d.Keep("room", value(strings.Repeat("r", 20_000)))
 	if err := d.close(); err != nil {
 		t.Fatal(err)
 	}
-	if d, err = openData(dir, slog.New(slog.DiscardHandler)); err != nil {
+	good, err := os.ReadFile(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := d.Load()
-	if err := errors.Join(err, d.close()); err != nil {
+	page := os.Getpagesize()
+	r := rand.New(rand.NewPCG(1, 1))
+	moved := 0
+	for from := 0; from < len(good); from += page {
+		for kind, do := range damage {
+			name := fmt.Sprintf("page %d, %s", from/page, kind)
+			for _, old := range stores(t, dir) {
+				_ = os.Remove(old)
+			}
+			if err := os.WriteFile(path, do(r, bytes.Clone(good), from, from+page), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var said strings.Builder
+			d, err := openData(dir, slog.New(slog.NewTextHandler(&said, nil)))
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			for i := range 100 {
+				d.Keep(fmt.Sprintf("session-%d", 3*i), newOrGone(i))
+			}
+			id := d.nodeID()
+			if err := d.close(); err != nil {
+				t.Errorf("%s: close: %v", name, err)
+			}
+			aside := len(stores(t, dir)) - 1
+			if moved += aside; aside != strings.Count(said.String(), "data file damaged") {
+				t.Errorf("%s: %d files were moved aside, the log says %s", name, aside, said.String())
+			}
+			if d, err = openData(dir, slog.New(slog.DiscardHandler)); err != nil {
+				t.Errorf("%s: at the next start: %v", name, err)
+				continue
+			}
+			all, _ := d.Load()
+			for i := range 100 {
+				if got, want := string(all[fmt.Sprintf("session-%d", 3*i)]), string(newOrGone(i)()); got != want {
+					t.Errorf("%s: the record %d is %q, want %q", name, i, got, want)
+					break
+				}
+			}
+			if d.nodeID() != id {
+				t.Errorf("%s: the node has another id", name)
+			}
+			if err := d.close(); err != nil {
+				t.Errorf("%s: the second close: %v", name, err)
+			}
+		}
+	}
+	if moved == 0 {
+		t.Error("nothing was damaged")
+	}
+}
+
+// newOrGone is a value for even numbers, and a removal for odd ones.
+func newOrGone(i int) func() []byte {
+	if i%2 == 1 {
+		return func() []byte { return nil }
+	}
+	return value(fmt.Sprint("new ", i))
+}
+
+func stores(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, dataFile+"*"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if string(all["a"]) != "new" || string(all["b"]) != "kept" {
-		t.Errorf("kept %q", all)
+	return paths
+}
+
+// A file that is cut or overwritten while it is in use is replaced.
+func TestAFileDamagedInUseIsReplaced(t *testing.T) {
+	for name, do := range map[string]func(path string) error{
+		"cut":     func(path string) error { return os.Truncate(path, 4096) },
+		"emptied": func(path string) error { return os.Truncate(path, 0) },
+		"overwritten": func(path string) error {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt(bytes.Repeat([]byte{0x5A}, 32<<10), 8<<10)
+			return errors.Join(err, f.Close())
+		},
+	} {
+		dir := t.TempDir()
+		d, err := openData(dir, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			d.Keep(fmt.Sprint("before-", i), value(strings.Repeat("x", 200)))
+		}
+		if err := d.close(); err != nil {
+			t.Fatal(err)
+		}
+		if d, err = openData(dir, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		id := d.nodeID()
+		if err := do(filepath.Join(dir, dataFile)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			d.Keep(fmt.Sprint("after-", i), value("y"))
+		}
+		if err := d.close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d, err = openData(dir, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		all, _ := d.Load()
+		for i := range 100 {
+			if string(all[fmt.Sprint("after-", i)]) != "y" {
+				t.Errorf("%s: after-%d is lost", name, i)
+				break
+			}
+		}
+		if d.nodeID() != id {
+			t.Errorf("%s: the node has another id", name)
+		}
+		if err := d.close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -108,9 +108,7 @@ func (n *Node) openHub() (err error) {
 		if n.data, err = openData(p.Data, p.Log); err != nil {
 			return blame("--data", err)
 		}
-		if cfg.Node, err = n.data.nodeID(); err != nil {
-			return blame("--data", err)
-		}
+		cfg.Node = n.data.nodeID()
 		cfg.Keeper = n.data
 	}
 	if n.hub, err = signaling.New(cfg); err != nil {
@@ -171,6 +169,9 @@ func (n *Node) openAdmin() error {
 	}
 	if n.relay != nil {
 		more = append(more, n.relay.Collector())
+	}
+	if n.data != nil {
+		more = append(more, n.data.gauge())
 	}
 	r, err := newRegistry(n.plan.Version, more...)
 	if err != nil {
