@@ -220,7 +220,7 @@ func (c claimSet) origins() ([]string, error) {
 	origins := make([]string, 0, len(list))
 	for _, origin := range list {
 		if origin == nil || (*origin != "*" && !validOrigin(*origin)) {
-			return nil, errors.New(`origins must be "*" or written as browsers do: scheme://host[:port], lower case, no path`)
+			return nil, errors.New(`origins must be "*" or written as browsers do: scheme://host[:port], lower case, no path, like https://app.example or capacitor://localhost`)
 		}
 		origins = append(origins, *origin)
 	}
@@ -233,8 +233,17 @@ func (c claimSet) origins() ([]string, error) {
 // validOrigin accepts the serialisation a browser sends (RFC 6454 section 6.2), since origins are compared byte for byte.
 func validOrigin(s string) bool {
 	u, err := url.Parse(s)
-	if err != nil || len(s) > maxText || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != s || strings.ToLower(s) != s {
+	if err != nil || len(s) > maxText || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != s {
 		return false
+	}
+	switch u.Scheme {
+	case "http", "https":
+		if strings.ToLower(s) != s {
+			return false
+		}
+	case "file", "data", "blob", "about", "javascript", "ws", "wss": // no page has such an origin
+		return false
+	default: // of a web view or an extension, whose hosts keep their case
 	}
 	for _, r := range s {
 		if r <= ' ' || r > '~' {

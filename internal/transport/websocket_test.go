@@ -229,6 +229,9 @@ func TestOriginsThatNoSiteSendsAreRefused(t *testing.T) {
 	for _, origins := range [][]string{
 		{"null"}, {"file://"}, {"https://"}, {"app.example"}, {"https://app.example/path"}, {"https://app.example?x"}, {"javascript:alert(1)"},
 		{"https://u@app.example"}, {"https://a.example", "https://b.example"}, {"%"}, {""},
+		{"file:///index.html"}, {"file://localhost"}, {"data:text/html,x"}, {"blob:https://app.example"}, {"about:blank"}, {"capacitor://"}, {"capacitor:localhost"},
+		{"capacitor://localhost/"}, {"ionic://localhost#x"}, {"1app://localhost"}, {"app://a b"}, {"app://:80"}, {"wss://app.example"}, {"capacitor://localhost", "null"},
+		{"https://" + strings.Repeat("a", maxOrigin)},
 	} {
 		var h []string
 		for _, o := range origins {
@@ -238,7 +241,9 @@ func TestOriginsThatNoSiteSendsAreRefused(t *testing.T) {
 			t.Errorf("origin %q: %v %v", origins, c, err)
 		}
 	}
-	for _, o := range []string{"https://app.example", "http://localhost:3000", "https://[::1]:8443"} {
+	for _, o := range []string{"https://app.example", "http://localhost:3000", "https://[::1]:8443", "capacitor://localhost", "ionic://localhost",
+		"tauri://localhost", "app://localhost", "app://.", "chrome-extension://abcdefghijklmnopabcdefghijklmnop", "moz-extension://8f2f9d60-1111-4c4c-9c9c-000000000000",
+		"safari-web-extension://8F2F9D60-1111-4C4C-9C9C-000000000000", "com.example.app://localhost:8080"} {
 		if _, _, err := s.try("Origin", o); err != nil {
 			t.Errorf("origin %q: %v", o, err)
 		}
