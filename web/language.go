@@ -15,8 +15,9 @@ const langCookie = "lang"
 // language is that of ?lang=, which is remembered, or of the cookie, or the best of Accept-Language.
 func language(w http.ResponseWriter, r *http.Request) string {
 	if asked := r.URL.Query().Get("lang"); slices.Contains(languages, asked) {
+		// Without a path it is for the pages beside this one, wherever a proxy serves them.
 		http.SetCookie(w, &http.Cookie{
-			Name: langCookie, Value: asked, Path: "/", MaxAge: 365 * 24 * 60 * 60,
+			Name: langCookie, Value: asked, MaxAge: 365 * 24 * 60 * 60,
 			HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteLaxMode,
 		})
 		return asked

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 )
@@ -139,9 +140,10 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if res == nil && !license {
 		// Only to a page of ours, so the address cannot lead to another host.
 		if trimmed := strings.TrimSuffix(p, "/"); trimmed != p && s.resources[trimmed] != nil {
-			to := *r.URL
-			to.Scheme, to.Host, to.Path, to.RawPath = "", "", trimmed, ""
-			http.Redirect(w, r, to.String(), http.StatusPermanentRedirect)
+			// Relative, since a proxy may serve all this below a path of its own; http.Redirect would make it absolute.
+			to := url.URL{Path: "../" + path.Base(trimmed), RawQuery: r.URL.RawQuery}
+			w.Header().Set("Location", to.String())
+			w.WriteHeader(http.StatusPermanentRedirect)
 			return
 		}
 		s.notFound.refuse(w, r, http.StatusNotFound)

@@ -138,7 +138,7 @@ func (c Config) guard(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		switch {
-		case len(c.Key) == 0 && !isLiteral(r.Host):
+		case len(c.Key) == 0 && !ByAddress(r.Host):
 			http.Error(w, "Ask by address: this name is not known here.", http.StatusForbidden)
 		case len(c.Key) > 0 && !c.knows(r.Header.Get("Authorization")):
 			w.Header().Set("WWW-Authenticate", "Bearer")
@@ -155,7 +155,9 @@ func (c Config) knows(authorization string) bool {
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
 }
 
-func isLiteral(host string) bool {
+// ByAddress tells whether a request's Host is an address, or localhost. Another name may be one that its owner has pointed here, so that
+// pages of that name read the answer (DNS rebinding).
+func ByAddress(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h

@@ -5,11 +5,17 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/transport/socketio"
 )
 
 // devLicense is what --dev makes so that somebody can try the server with nothing at hand: a key, and a license signed with it
@@ -71,4 +77,34 @@ func (d *devLicense) issue(v *license.Verifier, dir string, write bool) error {
 		return prefix("dev license", err)
 	}
 	return prefix("dev license", os.WriteFile(filepath.Join(dir, devFile), b, 0o600))
+}
+
+// ownNames refuses requests for what is there with --dev alone, unless they name this machine: a page of the web could point a name of
+// its own here, and read the license. On loopback, where nobody else could come, it must not get a connection either, of which no
+// origin is looked at.
+func (n *Node) ownNames(next http.Handler) http.Handler {
+	var names []string
+	if name, err := os.Hostname(); err == nil {
+		names = append(names, name, name+".local")
+	}
+	if n.plan.PublicHost != "" {
+		names = append(names, n.plan.PublicHost)
+	}
+	loopback := n.Addr().Addr().IsLoopback()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := r.URL.Path
+		guarded := strings.HasPrefix(p, "/dev/") || loopback && (p == "/signal" || strings.HasPrefix(p, socketio.Path))
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		own := admin.ByAddress(r.Host) || slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, host) })
+		if guarded && !own {
+			w.Header().Set("Cache-Control", "no-store")
+			http.Error(w, "With --dev ask by address, or by the name of this machine: "+
+				"this name is not known here. --public-host makes one known.", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }

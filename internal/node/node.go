@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -233,10 +234,20 @@ func (n *Node) routes() (http.Handler, error) {
 	mux.Handle(socketio.Path, n.sio)
 	mux.Handle("GET "+socketio.Path+"{script}", pages)
 	mux.HandleFunc("POST /leave", n.hub.ServeLeave)
-	if n.plan.Dev {
-		mux.HandleFunc("GET /dev/stats", n.serveStats)
+	mux.HandleFunc("GET /healthz", serveHealth)
+	if !n.plan.Dev {
+		return mux, nil
 	}
-	return mux, nil
+	mux.HandleFunc("GET /dev/stats", n.serveStats)
+	return n.ownNames(mux), nil
+}
+
+// serveHealth tells a balancer that the server runs, and nothing else. What it can do is told at the listener for operators.
+func serveHealth(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = io.WriteString(w, "ok\n")
 }
 
 // Failed delivers the error with which serving ended by itself, if it does.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -348,5 +349,60 @@ func TestSlowRequestsAreCut(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// With --dev a page of the web that has pointed its own name here reads nothing, and on loopback gets no connection.
+func TestNamesThatAreNotOursAreRefusedWithDev(t *testing.T) {
+	n := start(t, Config{Dev: true, PublicHost: "calls.example"})
+	port := n.Addr().Port()
+	host, _ := os.Hostname()
+	status := func(path, name string) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), "GET", n.URLs()[0]+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = name
+		res, err := insecure.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	for path, want := range map[string]int{
+		"dev/license": 200, "dev/stats": 200, "signal": http.StatusUpgradeRequired, "socket.io/?EIO=4&transport=polling": 200,
+	} {
+		for _, name := range []string{"127.0.0.1", "localhost", "[::1]", host, "calls.example", "CALLS.example", "192.0.2.1"} {
+			for _, with := range []string{name, fmt.Sprintf("%s:%d", name, port)} {
+				if got := status(path, with); got != want {
+					t.Errorf("%s of %s: %d, want %d", path, with, got, want)
+				}
+			}
+		}
+		for _, name := range []string{"evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "a.calls.example", "evil.example:7102"} {
+			if got := status(path, name); got != http.StatusForbidden {
+				t.Errorf("%s of %s: %d", path, name, got)
+			}
+		}
+	}
+	if got := status("guide", "evil.example"); got != 200 { // pages hold no secret
+		t.Errorf("a page: %d", got)
+	}
+}
+
+func TestHealthOnTheMainPort(t *testing.T) {
+	for _, c := range []Config{{Dev: true}, {LicenseKey: "0123456789abcdef0123456789abcdef"}} {
+		n := start(t, c)
+		res, body := get(t, n.URLs()[0]+"healthz")
+		if res.StatusCode != 200 || body != "ok\n" || res.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%d %q %v", res.StatusCode, body, res.Header)
+		}
+		for _, path := range []string{"readyz", "metrics", "debug/pprof/"} {
+			if res, _ := get(t, n.URLs()[0]+path); res.StatusCode != 404 {
+				t.Errorf("%s: %d", path, res.StatusCode)
+			}
+		}
 	}
 }

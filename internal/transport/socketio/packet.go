@@ -151,18 +151,24 @@ func text(p string) *transport.Message {
 	return m
 }
 
-// wrap makes the event, or the acknowledgement with that id, that carries m, and gives up the reference to m.
-func wrap(m *transport.Message, ack []byte) *transport.Message {
+// asEvent makes the event that carries m, and gives up the reference to m. All receivers of m share it.
+func asEvent(m *transport.Message) *transport.Message {
+	defer m.Release()
+	return m.As(func(b, of []byte) []byte {
+		b = append(b, `42["`+event+`",`...)
+		b = append(b, of...)
+		return append(b, ']')
+	})
+}
+
+// asAck makes the acknowledgement with that id that carries m, and gives up the reference to m.
+func asAck(m *transport.Message, ack []byte) *transport.Message {
+	defer m.Release()
 	e := transport.NewMessage()
-	if ack == nil {
-		e.B = append(e.B, `42["`+event+`",`...)
-	} else {
-		e.B = append(e.B, '4', byte(kindAck))
-		e.B = append(e.B, ack...)
-		e.B = append(e.B, '[')
-	}
+	e.B = append(e.B, '4', byte(kindAck))
+	e.B = append(e.B, ack...)
+	e.B = append(e.B, '[')
 	e.B = append(e.B, m.B...)
 	e.B = append(e.B, ']')
-	m.Release()
 	return e
 }

@@ -101,7 +101,7 @@ func (s *session) await(r *http.Request) ([]*transport.Message, bool) {
 	packets := s.queue
 	s.queue, s.bytes = nil, 0
 	// Before the answer is written: its client may ask again before the writing has returned.
-	s.polling = false
+	s.polling, s.polled = false, time.Now()
 	switch {
 	case len(packets) > 0:
 	case s.closed:

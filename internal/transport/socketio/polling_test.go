@@ -311,6 +311,29 @@ func TestOnePollAtATime(t *testing.T) {
 	})
 }
 
+// A session that is not polled for two intervals is lost, whatever it posts meanwhile; one that is polled, or has a WebSocket, is not.
+func TestASessionThatNeverPollsIsLost(t *testing.T) {
+	for _, version := range []string{"3", "4"} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newRig(t, Config{})
+			p := g.connect(version)
+			begin := time.Now()
+			for time.Since(begin) < 10*time.Minute {
+				time.Sleep(5 * time.Second)
+				packet := map[string]string{"3": "2", "4": "3"}[version]
+				if status, _ := p.raw(p.frame(packet)); status != http.StatusOK {
+					break
+				}
+				p.send(`"for nobody"`)
+			}
+			p.wantEnd(transport.End{Code: 1006})
+			if d := time.Since(begin); d > 65*time.Second {
+				t.Errorf("version %s: lost after %v", version, d)
+			}
+		})
+	}
+}
+
 func TestOnePostAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Config{})

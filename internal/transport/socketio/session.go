@@ -40,6 +40,7 @@ type session struct {
 	since   time.Time // last ping (version 4), last packet (version 3), or the end
 	pinged  bool      // an answer is awaited (version 4)
 	noise   bucket
+	polled  time.Time // a poll has ended, or the session begun
 }
 
 // bucket is a token bucket for packets that are no messages; those are counted above.
@@ -86,11 +87,11 @@ func final(code int) bool { return code >= 4001 && code <= 4003 }
 func (s *session) Peer() transport.Peer { return s.peer }
 
 // Send implements transport.Conn: m becomes an event.
-func (s *session) Send(m *transport.Message) bool { return s.send(wrap(m, nil)) }
+func (s *session) Send(m *transport.Message) bool { return s.send(asEvent(m)) }
 
 // Offer implements transport.Conn.
 func (s *session) Offer(m *transport.Message) error {
-	e := wrap(m, nil)
+	e := asEvent(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
@@ -140,7 +141,7 @@ func (a *ack) Send(m *transport.Message) bool {
 	if a.used.Swap(true) {
 		return a.s.Send(m)
 	}
-	return a.s.send(wrap(m, a.id))
+	return a.s.send(asAck(m, a.id))
 }
 
 // Wanted says that the client waits, see transport.Wanted.
@@ -304,6 +305,8 @@ func (s *session) tick(now time.Time) bool {
 		p.conn.Close(1008, "upgrade not finished in time")
 	}
 	switch cfg := &s.srv.cfg; {
+	case s.carrier == nil && !s.polling && now.Sub(s.polled) >= 2*cfg.PingInterval:
+		s.lost() // it may post what it likes: what is kept for it, it does not fetch
 	case s.version == 3:
 		if age >= cfg.PingInterval+cfg.PingTimeout {
 			s.lost()

@@ -260,6 +260,7 @@ func newID() string {
 func (s *Server) open(version int, peer transport.Peer) *session {
 	c := &session{srv: s, id: newID(), version: version, peer: peer, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	c.since = time.Now()
+	c.polled = c.since
 	c.joined = version == 3 // there the server connects its client to "/" unasked
 	s.mu.Lock()
 	if s.closed || (s.cfg.MaxSessions >= 0 && len(s.sessions) >= s.cfg.MaxSessions) {
