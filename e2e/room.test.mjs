@@ -104,8 +104,8 @@ test('who does not go when asked to is put out, and everything of the room is ov
   for (const p of [host, third]) await p.until('told', (id) => app.count('leave', id) === 1, guest.id);
   assert.equal(await code(guest, 'leaveRoom'), '410');
   assert.deepEqual(await events(third, 'kickOut'), []);
-  // He may come again.
-  await guest.evaluate((r) => app.join(r), roomId);
+  // For ten minutes he may not come again.
+  assert.equal(await guest.evaluate((r) => k.joinRoom(r).then((x) => x.code), roomId), '413');
   await close([host, guest, third]);
 });
 
