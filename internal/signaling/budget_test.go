@@ -52,7 +52,7 @@ func attacks(text string) map[string]attack {
 		"inform from outside": {messages: []msg{{"eventOp": "inform", "target": "victim", "message": text}}, outside: true},
 	}
 	for name, a := range all { // and each with what hurts nobody else, but costs the room
-		if !a.outside {
+		if !a.outside && len(text) < 1000 {
 			a.messages = append(slices.Clone(a.messages), msg{"eventOp": "memberList"})
 			all[name+" with memberList"] = a
 		}
@@ -178,7 +178,7 @@ var sizes = map[string]struct {
 	text string
 	n    int
 }{
-	"short": {"x", 400},
+	"short": {"x", 350},
 	"long":  {strings.Repeat("<", 60<<10), 60},
 }
 
