@@ -36,8 +36,8 @@ const (
 	candidateBytes = 1 << 10
 )
 
-// maxCandidates bounds one message with candidates: a host has a dozen or two, of 250 bytes each.
-const maxCandidates = 16 << 10
+// maxCandidates bounds one message with candidates. A host has a dozen or two, of 250 bytes each; our SDK sends 128 at most.
+const maxCandidates = 32 << 10
 
 func units(count, bytes, each int) int64 { return int64(count + bytes/each) }
 
@@ -69,6 +69,33 @@ func (r *request) mayTell() error {
 		return errTells
 	}
 	return nil
+}
+
+// sent is what a session has sent to other users. Most sessions are silent and have none.
+type sent struct {
+	trickle  minute // of candidates
+	contacts contacts
+}
+
+// outgoing is sent, made if there is none; mu is held.
+func (s *session) outgoing() *sent {
+	if s.sent == nil {
+		s.sent = new(sent)
+	}
+	return s.sent
+}
+
+// forgetSent gives up the memory of sent when all has refilled.
+func (s *session) forgetSent(now time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sent == nil {
+		return
+	}
+	s.sent.contacts.forget(now)
+	if s.sent.contacts == nil && s.sent.trickle.over(now) {
+		s.sent = nil
+	}
 }
 
 // maxContacts bounds the users whose budgets a session remembers. Beyond it the one who was sent the least is forgotten.
@@ -133,7 +160,7 @@ func (r *request) mayRelay() (to place, ro *roster, err error) {
 	if string(r.env.Op) == "candidate" {
 		err = r.mayTrickle(now)
 	}
-	if err == nil && !s.contacts.take(h.hash(r.env.Target), now, h.toOne, relayUnits(r.env.Op, len(r.msg))) {
+	if err == nil && !s.outgoing().contacts.take(h.hash(r.env.Target), now, h.toOne, relayUnits(r.env.Op, len(r.msg))) {
 		h.counters.toOne.Add(1)
 		err = errToOne
 	}
@@ -154,7 +181,7 @@ func (r *request) mayTrickle(now time.Duration) error {
 		r.c.hub.counters.candidates.Add(1)
 		return errLongCandidates
 	}
-	if !r.s.trickle.take(now, r.c.hub.cfg.Limits.Candidates, int(units(1, len(r.msg), candidateBytes))) {
+	if !r.s.outgoing().trickle.take(now, r.c.hub.cfg.Limits.Candidates, int(units(1, len(r.msg), candidateBytes))) {
 		r.c.hub.counters.candidates.Add(1)
 		return errCandidates
 	}
@@ -174,7 +201,7 @@ func (r *request) mayWhisper(target string) (to place, ro *roster, err error) {
 	if !in {
 		ro, user, f = nil, ^user, h.toOther
 	}
-	if !s.contacts.take(user, h.now(), f, relayUnits(r.env.Op, len(r.msg))) {
+	if !s.outgoing().contacts.take(user, h.now(), f, relayUnits(r.env.Op, len(r.msg))) {
 		h.counters.toOne.Add(1)
 		err = errToOne
 	}

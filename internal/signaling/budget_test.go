@@ -27,7 +27,7 @@ func attacks(text string) map[string]attack {
 	short := text[:min(len(text), 200)]
 	all := map[string]attack{
 		"sdp":                 one(msg{"eventOp": "sdp", "target": "victim", "sdp": text, "type": "cam", "gen": 1}),
-		"candidate":           one(msg{"eventOp": "candidate", "target": "victim", "candidate": text[:min(len(text), 15<<10)]}),
+		"candidate":           one(msg{"eventOp": "candidate", "target": "victim", "candidate": text[:min(len(text), 31<<10)]}),
 		"subscribe":           one(msg{"eventOp": "subscribe", "target": "victim", "type": "cam", "x": text}),
 		"publish to one":      one(msg{"eventOp": "publish", "target": "victim", "type": "cam", "epoch": 1, "x": text}),
 		"unpublish to one":    one(msg{"eventOp": "unpublish", "target": "victim", "type": "cam", "epoch": 1, "x": text}),
@@ -302,6 +302,34 @@ func TestContactsAreFew(t *testing.T) {
 	if c.forget(2 * time.Hour); c != nil {
 		t.Error("not forgotten")
 	}
+}
+
+// A silent session has no memory of what it once sent, and what still counts is not forgotten.
+func TestAnIdleSessionForgetsWhatItSent(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("R", kim, lee)
+		seat, _ := w.local.Holder(t.Context(), w.cpCode, "kim")
+		s := w.nodes[0].hub.session(seat.Session)
+		remembers := func() bool {
+			kim.want("200", msg{"eventOp": "keepAlive"})
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.sent != nil
+		}
+		if remembers() {
+			t.Error("before anything was sent")
+		}
+		kim.want("200", msg{"eventOp": "candidate", "target": "lee", "candidate": "x"})
+		time.Sleep(59 * time.Second)
+		if !remembers() {
+			t.Error("the candidates of a minute were forgotten before it was over")
+		}
+		time.Sleep(time.Second)
+		if remembers() {
+			t.Error("nothing counts any more")
+		}
+	})
 }
 
 // A mesh of the default size whose clients send each candidate by itself, twice in a row, as after a resume.

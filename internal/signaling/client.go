@@ -166,10 +166,7 @@ var handlers = map[string]func(*request) error{
 
 // keepAlive is what an idle client sends: what it needs no longer is given up.
 func (r *request) keepAlive() error {
-	s := r.s
-	s.mu.Lock()
-	s.contacts.forget(r.c.hub.now())
-	s.mu.Unlock()
+	r.s.forgetSent(r.c.hub.now())
 	r.ok(nil)
 	return nil
 }

@@ -77,7 +77,7 @@ var outcomes = []struct {
 	{errFlood, protocol.TooMany, "You send too many messages.", "Wait a moment; a connection that goes on like this is closed."},
 	{errTells, protocol.TooMany, "You tell your room too much.", "Wait a moment and send it again."},
 	{errToOne, protocol.TooMany, "You send this user too much.", "Wait a moment and send it again."},
-	{errLongCandidates, protocol.OverLimit, "The message with candidates is longer than 16 KiB.", "Send the candidates in several messages."},
+	{errLongCandidates, protocol.OverLimit, "The message with candidates is longer than 32 KiB.", "Send the candidates in several messages."},
 	{errWaiting, protocol.TooMany, "This user is away, and too much of yours waits already.", "Send it again when they are back."},
 	{errFull, protocol.Timeout, "This user is away, and too much waits already.", "Send it again when they are back."},
 	{transport.ErrFull, protocol.Timeout, "This user has not read what was sent before.", "Send it again in a moment."},

@@ -63,7 +63,7 @@ func (m *minute) take(now time.Duration, limit, units int) bool {
 	if limit < 0 {
 		return true
 	}
-	if m.n == 0 || now-m.began >= tallyWindow {
+	if m.over(now) {
 		m.began, m.n = now, 0
 	}
 	if m.n >= limit {
@@ -72,3 +72,6 @@ func (m *minute) take(now time.Duration, limit, units int) bool {
 	m.n += units
 	return true
 }
+
+// over tells whether it has counted nothing that still counts.
+func (m *minute) over(now time.Duration) bool { return m.n == 0 || now-m.began >= tallyWindow }

@@ -38,15 +38,14 @@ type session struct {
 	excess meter         // of those that rate refuses
 	told   meter         // of what others in its room are told
 
-	mu       sync.Mutex // guards what follows; only an outbox's lock is taken inside
-	away     *time.Timer
-	absence  int              // counts the times it was away
-	held     held             // messages of others for a client that is away
-	pace     *pace            // of joins and leaves; nil until there is one
-	roster   *roster          // of the room the session is in, or nil
-	welcome  func(room.Event) // takes Entered or Synced while one is expected
-	trickle  minute           // of candidates
-	contacts contacts         // what it has sent to others lately
+	mu      sync.Mutex // guards what follows; only an outbox's lock is taken inside
+	away    *time.Timer
+	absence int              // counts the times it was away
+	held    held             // messages of others for a client that is away
+	pace    *pace            // of joins and leaves; nil until there is one
+	roster  *roster          // of the room the session is in, or nil
+	welcome func(room.Event) // takes Entered or Synced while one is expected
+	sent    *sent            // to others, lately; nil: nothing
 }
 
 func (s *session) address() room.Address { return room.Address{Node: s.seat.Node, Session: s.id} }
