@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -250,6 +251,9 @@ func TestPlainHTTPWhereTLSIsServed(t *testing.T) {
 	p := openPort(t, SwitchConfig{TLS: serverTLS()})
 	c := browser(t, nil, false)
 	res, _ := fetch(t, c, "http://"+p.addr+"/sample?x=1")
+	if res.Header.Get("Cache-Control") != "no-store" { // the port may serve plain HTTP another day
+		t.Errorf("kept by caches: %v", res.Header)
+	}
 	if want := "https://" + p.addr + "/sample?x=1"; res.StatusCode != 307 || res.Header.Get("Location") != want {
 		t.Errorf("%d to %q, want %q", res.StatusCode, res.Header.Get("Location"), want)
 	}
@@ -673,4 +677,60 @@ func orders(names []string) (lists [][]string) {
 		}
 	}
 	return lists
+}
+
+// What connects over HTTP/2 to the address of WebSockets gets an answer that HTTP/2 allows (RFC 9113, section 8.2.2), at each refusal.
+func TestRefusalsOverHTTP2AreWellFormed(t *testing.T) {
+	p := openPort(t, SwitchConfig{TLS: serverTLS()})
+	client := &http.Client{Timeout: failSafe, Transport: &http.Transport{
+		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+	}}
+	defer client.CloseIdleConnections()
+	for _, c := range []struct{ method, origin string }{{"GET", ""}, {"POST", ""}, {"GET", "null"}, {"GET", "https://app.example"}} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, "https://"+p.addr+"/signal", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.origin != "" {
+			r.Header.Set("Origin", c.origin)
+		}
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if want := map[bool]int{true: http.StatusForbidden, false: http.StatusUpgradeRequired}[c.origin == "null"]; res.ProtoMajor != 2 || res.StatusCode != want {
+			t.Errorf("%v: %s %d", c, res.Proto, res.StatusCode)
+		}
+		for _, name := range []string{"Upgrade", "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding"} {
+			if v := res.Header.Values(name); v != nil {
+				t.Errorf("%v: %s: %q", c, name, v)
+			}
+		}
+	}
+}
+
+// The documented length of a request's header is the one that counts.
+func TestHeadersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipes()
+		srv := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), slog.New(slog.DiscardHandler))
+		ended := make(chan error, 1)
+		go func() { ended <- srv.Serve(l) }()
+		for length, want := range map[int]int{1000: 200, MaxHeader: 200, MaxHeader + 1: 431, 2 * MaxHeader: 431} {
+			c := l.connect("192.0.2.1:1")
+			const around = "GET / HTTP/1.1\r\nHost: x\r\nX: " + "\r\n\r\n"
+			go func() {
+				_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", length-len(around))+"\r\n\r\n")
+			}()
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil || res.StatusCode != want {
+				t.Errorf("%d bytes: %v, %v, want %d", length, res, err, want)
+			}
+			_ = c.Close()
+		}
+		_ = srv.Close()
+		<-ended
+		time.Sleep(time.Second) // a refused connection is read for a moment
+	})
 }
