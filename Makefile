@@ -8,6 +8,8 @@ FUZZTIME ?= 10s
 CHURN    ?= 30s
 LOAD     ?= --conns 1000 --rate 200 --joins 10 --duration 1m --sources 100
 ARGS     ?=
+# what `ieum version` says; a build without git keeps what Go knows
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -21,7 +23,7 @@ run: build ## build and start a server for trying; ARGS="--listen :7102 --tls-se
 
 # without C the program needs no library of the system, whose pages would be 1.6 MB of its memory
 build: ## bin/ieum; the built SDK is committed, so Go is enough
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ieum ./cmd/ieum
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.buildVersion=$(VERSION)' -o bin/ieum ./cmd/ieum
 
 sdk: ## rebuild the SDK into web/dist
 	GO=$(GO) sh sdk/build.sh

@@ -138,7 +138,7 @@ func (b *benchSignalCmd) license(ctx context.Context) (cpCode, authKey string, e
 	if b.DevLicense != "" {
 		return fetchLicense(ctx, b.DevLicense)
 	}
-	v, err := (&issueCmd{LicenseKeyFile: b.LicenseKeyFile}).verifier()
+	v, err := withKeyOf(b.LicenseKeyFile)
 	if err != nil {
 		return "", "", fmt.Errorf("%w: %w (or --dev-license)", errUsage, err)
 	}

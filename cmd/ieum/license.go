@@ -2,26 +2,55 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/node"
 )
 
 type licenseCmd struct {
+	Key       keyCmd       `cmd:"" help:"Make a file with a new license key, which signs licenses."`
 	Issue     issueCmd     `cmd:"" help:"Make a license (authKey) for a tenant (cpCode)."`
 	UserToken userTokenCmd `cmd:"" help:"Make a user token, for trying: a tenant's backend makes its own."`
 	Hash      hashCmd      `cmd:"" help:"Print the line that revokes a license or a user token in the file of --license-revoked."`
-	Inspect   inspectCmd   `cmd:"" help:"Show what a license or a user token says, without checking its signature."`
+	Inspect   inspectCmd   `cmd:"" help:"Show what a license or a user token says, and verify it with the license key."`
+}
+
+type keyCmd struct {
+	File string `arg:"" optional:"" default:"license.key" placeholder:"FILE" help:"Where to write the key (default ${default}); a file that exists is left alone."`
+}
+
+// Run writes a new key for its owner alone.
+func (k *keyCmd) Run(c *console) error {
+	f, err := os.OpenFile(k.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s exists; it is left as it is: licenses signed with its key would become invalid", k.File)
+	}
+	if err != nil {
+		return err
+	}
+	key := make([]byte, 36)
+	_, _ = rand.Read(key) // never fails
+	_, err = fmt.Fprintln(f, base64.StdEncoding.EncodeToString(key))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(k.File))
+	}
+	fmt.Fprintf(c.out, "Wrote a new license key to %s. Keep it secret, and keep a copy: without it every license must be issued again.\n", k.File)
+	return nil
 }
 
 type issueCmd struct {
-	LicenseKeyFile   string   `help:"File with the secret that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	LicenseKeyFile   string   `help:"File with the key that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
 	CpCode           string   `required:"" help:"The tenant's code, as applications pass it to init." placeholder:"CODE"`
 	Name             string   `help:"Name of the tenant (default: its code)." placeholder:"NAME"`
 	CompanyCode      string   `help:"Company code (default: the tenant's code)." placeholder:"CODE"`
@@ -33,70 +62,130 @@ type issueCmd struct {
 	Relay            string   `default:"all" enum:"all,none" help:"Whether calls may be relayed: all or none."`
 	RequireUserToken bool     `help:"Admit nobody with the license alone: each user needs a token of the tenant's backend."`
 	JSON             bool     `help:"Print JSON."`
+
+	issued issued // by check
 }
 
-// issued is what issue prints with --json.
+// issued is what issue prints, with --json as it stands here. What it grants is as the license says it.
 type issued struct {
 	CpCode       string `json:"cpCode"`
 	AuthKey      string `json:"authKey"`
 	UserTokenKey string `json:"userTokenKey"`
+
+	Grants struct {
+		First            string   `json:"startDate"` // days, UTC; both count in full
+		Last             string   `json:"endDate"`
+		MaxUser          int      `json:"maxUser"`
+		MaxRooms         int      `json:"maxRooms,omitempty"`
+		Origins          []string `json:"origins,omitempty"`
+		Relay            string   `json:"relay"`
+		RequireUserToken bool     `json:"requireUserToken"`
+	} `json:"grants"`
 }
 
-// Run prints the license and the key with which the tenant's backend signs user tokens.
-func (i *issueCmd) Run(c *console) error {
+// check makes the license, and tells everything that is wrong.
+func (i *issueCmd) check() error {
+	var faults []error
 	p := license.Params{
-		Name: i.Name, CpCode: i.CpCode, CompanyCode: i.CompanyCode, MaxUser: i.MaxUser, Origins: i.Origin, MaxRooms: i.MaxRooms, Relay: i.Relay,
-		RequireUserToken: i.RequireUserToken,
+		Name: cmp.Or(i.Name, i.CpCode), CpCode: i.CpCode, CompanyCode: cmp.Or(i.CompanyCode, i.CpCode), MaxUser: i.MaxUser, Origins: i.Origin,
+		MaxRooms: i.MaxRooms, Relay: i.Relay, RequireUserToken: i.RequireUserToken,
 	}
-	if p.Name == "" {
-		p.Name = i.CpCode
-	}
-	if p.CompanyCode == "" {
-		p.CompanyCode = i.CpCode
+	if strings.ContainsFunc(i.CpCode, unicode.IsSpace) {
+		faults = append(faults, fmt.Errorf("--cp-code: %q has a blank in it; applications would have to write it exactly so", i.CpCode))
 	}
 	today := time.Now().UTC().Truncate(24 * time.Hour)
-	var err error
-	if p.Start, err = day("--start", i.Start, today); err != nil {
-		return err
-	}
-	if p.End, err = day("--end", i.End, today.AddDate(1, 0, 0)); err != nil {
-		return err
-	}
-	p.End = p.End.AddDate(0, 0, 1) // the last day counts whole
-	v, err := i.verifier()
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+	var startErr, endErr error
+	p.Start, startErr = day("--start", i.Start, today)
+	last, endErr := day("--end", i.End, today.AddDate(1, 0, 0))
+	p.End = last.AddDate(0, 0, 1) // the last day counts whole
+	v, keyErr := withKeyOf(i.LicenseKeyFile)
+	faults = append(faults, startErr, endErr, keyErr)
+	if keyErr != nil { // whose faults are told; any key shows the others
+		v, _ = license.New(license.Config{Keys: [][]byte{[]byte("a key that signs nothing anybody gets")}})
 	}
 	token, err := v.Issue(p)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+	for _, err := range node.Faults(err) {
+		faults = append(faults, i.blame(err, startErr != nil || endErr != nil))
 	}
-	out := issued{i.CpCode, token, base64.StdEncoding.EncodeToString(v.UserTokenKey(i.CpCode))}
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	i.issued = issued{CpCode: i.CpCode, AuthKey: token, UserTokenKey: base64.StdEncoding.EncodeToString(v.UserTokenKey(i.CpCode))}
+	g := &i.issued.Grants
+	g.First, g.Last = p.Start.Format(time.DateOnly), last.Format(time.DateOnly)
+	g.MaxUser, g.MaxRooms, g.Origins, g.Relay, g.RequireUserToken = i.MaxUser, i.MaxRooms, i.Origin, i.Relay, i.RequireUserToken
+	return nil
+}
+
+// claimFlags are the flags that claims of a license come from.
+var claimFlags = map[string]string{
+	"authCode": "--cp-code", "name": "--name", "companyCode": "--company-code", "maxUser": "--max-user", "startDate": "--start",
+	"endDate": "--end", "origins": "--origin", "maxRooms": "--max-rooms", "relay": "--relay",
+}
+
+// blame tells which flag a claim that is wrong comes from. Days that could not be read are not judged, nor is a code that is missing.
+func (i *issueCmd) blame(err error, daysUnread bool) error {
+	claim, rest, _ := strings.Cut(err.Error(), " ")
+	flag, ok := claimFlags[claim]
+	if (daysUnread && (flag == "--start" || flag == "--end")) || (i.CpCode == "" && (flag == "--cp-code" || flag == "--name" || flag == "--company-code")) {
+		return nil
+	}
+	if !ok {
+		return err
+	}
+	return fmt.Errorf("%s: %s", flag, strings.ReplaceAll(rest, "startDate", "--start"))
+}
+
+// Run prints the license that check has made, what it grants, and the key with which the tenant's backend signs user tokens.
+func (i *issueCmd) Run(c *console) error {
+	out := i.issued
 	if i.JSON {
 		return json.NewEncoder(c.out).Encode(out)
 	}
 	fmt.Fprintf(c.out, "cpCode          %s\nauthKey         %s\n", out.CpCode, out.AuthKey)
-	fmt.Fprintf(c.out, "userTokenKey    %s\n(base64; keep it on the tenant's backend, it signs user tokens; cpCode and authKey are public)\n", out.UserTokenKey)
+	fmt.Fprintf(c.out, "userTokenKey    %s\n(base64; keep it on the tenant's backend, it signs user tokens; cpCode and authKey are public)\n\n", out.UserTokenKey)
+	row := func(name, text string) { fmt.Fprintf(c.out, "%-15s %s\n", name, text) }
+	row("valid", fmt.Sprintf("%s to %s, UTC, both included (--start, --end)", out.Grants.First, out.Grants.Last))
+	row("users", fmt.Sprintf("%d at the same time (--max-user)", out.Grants.MaxUser))
+	rooms := "no limit (--max-rooms)"
+	if n := out.Grants.MaxRooms; n != 0 {
+		rooms = fmt.Sprintf("%d at the same time (--max-rooms)", n)
+	}
+	row("rooms", rooms)
+	row("origins", cmp.Or(strings.Join(out.Grants.Origins, " "), "all")+" (--origin)")
+	row("relay", out.Grants.Relay+" (--relay)")
+	if out.Grants.RequireUserToken {
+		row("user tokens", "required: the license alone admits nobody")
+	}
 	return nil
 }
 
-func (i *issueCmd) verifier() (*license.Verifier, error) { return withKeyOf(i.LicenseKeyFile) }
-
 // withKeyOf takes the license key from the file, or from the environment when none is given.
 func withKeyOf(file string) (*license.Verifier, error) {
-	text := []byte(os.Getenv("IEUM_LICENSE_KEY"))
+	text, from := []byte(os.Getenv("IEUM_LICENSE_KEY")), "IEUM_LICENSE_KEY"
 	if file != "" {
 		var err error
+		from = "--license-key-file"
 		if text, err = os.ReadFile(file); err != nil {
-			return nil, fmt.Errorf("--license-key-file: %w", err)
+			return nil, fmt.Errorf("%s: %w", from, err)
 		}
 	}
 	keys := license.ParseKeys(text)
-	if len(keys) == 0 {
-		return nil, fmt.Errorf("a license key is required: --license-key-file or IEUM_LICENSE_KEY")
+	if len(keys) == 0 && file != "" {
+		return nil, fmt.Errorf("%s: there is no key in it", from)
 	}
-	return license.New(license.Config{Keys: keys})
+	if len(keys) == 0 {
+		return nil, errNoKey
+	}
+	v, err := license.New(license.Config{Keys: keys})
+	var faults []error
+	for _, err := range node.Faults(err) {
+		faults = append(faults, fmt.Errorf("%s: %w", from, err))
+	}
+	return v, errors.Join(faults...)
 }
+
+var errNoKey = errors.New("a license key is required: --license-key-file or IEUM_LICENSE_KEY")
 
 func day(flag, text string, fallback time.Time) (time.Time, error) {
 	if text == "" {
@@ -104,13 +193,13 @@ func day(flag, text string, fallback time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.DateOnly, text)
 	if err != nil {
-		return t, fmt.Errorf("%w: %s: %q is not of the form YYYY-MM-DD", errUsage, flag, text)
+		return t, fmt.Errorf("%s: %q is not a day of the form YYYY-MM-DD", flag, text)
 	}
 	return t, nil
 }
 
 type userTokenCmd struct {
-	LicenseKeyFile string   `help:"File with the secret that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
+	LicenseKeyFile string   `help:"File with the key that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
 	CpCode         string   `required:"" help:"The tenant's code." placeholder:"CODE"`
 	User           string   `required:"" help:"The user id that the token is good for." placeholder:"ID"`
 	Name           string   `help:"Name that others see, unless the page gives another." placeholder:"NAME"`
@@ -118,55 +207,81 @@ type userTokenCmd struct {
 	Host           bool     `help:"Make the user host of each room it enters."`
 	Minutes        int      `default:"60" help:"How long the token lets the user in." placeholder:"N"`
 	AuthKey        string   `help:"The license that the token names (default: the one that the server's --licenses has for the tenant)." placeholder:"LICENSE"`
+
+	token string // by check
+}
+
+// check makes the token, and tells everything that is wrong.
+func (u *userTokenCmd) check() error {
+	v, err := withKeyOf(u.LicenseKeyFile)
+	var minutes error
+	if u.Minutes < 1 {
+		minutes = fmt.Errorf("--minutes: %d is not at least 1", u.Minutes)
+	}
+	if err != nil || minutes != nil {
+		return errors.Join(err, minutes)
+	}
+	u.token, err = v.IssueUser(license.UserParams{
+		CpCode: u.CpCode, ID: u.User, Name: u.Name, Rooms: u.Room, Host: u.Host, License: u.AuthKey,
+		Expires: time.Now().Add(time.Duration(u.Minutes) * time.Minute),
+	})
+	return err
 }
 
 // Run prints the token alone, so that it can be handed on.
 func (u *userTokenCmd) Run(c *console) error {
-	v, err := withKeyOf(u.LicenseKeyFile)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
-	}
-	if u.Minutes < 1 {
-		return fmt.Errorf("%w: --minutes: %d is not at least 1", errUsage, u.Minutes)
-	}
-	token, err := v.IssueUser(license.UserParams{
-		CpCode: u.CpCode, ID: u.User, Name: u.Name, Rooms: u.Room, Host: u.Host, License: u.AuthKey,
-		Expires: time.Now().Add(time.Duration(u.Minutes) * time.Minute),
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
-	}
 	if u.AuthKey == "" {
 		fmt.Fprintln(c.err, "Note: the token names no license. It is good where --licenses lists one for this cpCode; else give --auth-key.")
 	}
-	fmt.Fprintln(c.out, token)
+	fmt.Fprintln(c.out, u.token)
 	return nil
 }
 
 type inspectCmd struct {
-	AuthKey string `arg:"" optional:"" help:"The license or user token; - or nothing reads it from standard input."`
+	LicenseKeyFile string `help:"File with the key that signs licenses; or IEUM_LICENSE_KEY (default: none, the signature is not verified)." placeholder:"FILE"`
+	AuthKey        string `arg:"" optional:"" help:"The license or user token; - or nothing reads it from standard input."`
+
+	verifier *license.Verifier // by check; nil without a key
 }
 
-// Run prints the claims.
+func (i *inspectCmd) check() (err error) {
+	if i.verifier, err = withKeyOf(i.LicenseKeyFile); errors.Is(err, errNoKey) {
+		return nil
+	}
+	return err
+}
+
+// Run prints the claims. It fails when a server with the license key would refuse them now.
 func (i *inspectCmd) Run(c *console) error {
-	claims, err := inspect(i.AuthKey)
+	text, err := tokenFrom(i.AuthKey)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(c.out, claims)
+	inspect := license.Inspect
+	if i.verifier != nil {
+		inspect = i.verifier.Inspect
+	}
+	claims, err := inspect(text)
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(c.out, claims)
+	if claims.Refused != nil {
+		return fmt.Errorf("a server with this license key refuses it: %w", claims.Refused)
+	}
 	return nil
 }
 
-// inspect reads a token from the command line or from standard input.
-func inspect(text string) (license.Claims, error) {
+// tokenFrom is the token of the command line, or of standard input.
+func tokenFrom(text string) (string, error) {
 	if text == "" || text == "-" {
 		var b bytes.Buffer
 		if _, err := b.ReadFrom(os.Stdin); err != nil {
-			return license.Claims{}, err
+			return "", err
 		}
 		text = b.String()
 	}
-	return license.Inspect(strings.TrimSpace(text))
+	return strings.TrimSpace(text), nil
 }
 
 type hashCmd struct {
@@ -176,7 +291,11 @@ type hashCmd struct {
 // Run prints the hash of the token as it is written, and beside it whose it is. A token with faults has a hash, too: the server that
 // takes it may know better, since such licenses can be listed.
 func (h *hashCmd) Run(c *console) error {
-	claims, err := inspect(h.AuthKey)
+	text, err := tokenFrom(h.AuthKey)
+	if err != nil {
+		return err
+	}
+	claims, err := license.Inspect(text)
 	if err != nil {
 		return err
 	}

@@ -9,22 +9,32 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
-
-	"github.com/alecthomas/kong"
 )
 
-// commands is the command line. Every flag of serve can also stand in the environment as IEUM_… and in the file of --config.
+// commands is the command line. The flags of serve, relay and config can also stand in the environment as IEUM_… and in the file of
+// --config.
 type commands struct {
-	Serve   serveCmd   `cmd:"" help:"Run the server."`
-	Relay   relayCmd   `cmd:"" help:"Run the relay alone, for servers on other machines."`
-	Config  configCmd  `cmd:"" help:"Look at a configuration."`
-	License licenseCmd `cmd:"" help:"Make and read licenses."`
-	Bench   benchCmd   `cmd:"" help:"Make load on a server and measure what it costs."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve      serveCmd      `cmd:"" help:"Run the server."`
+	Relay      relayCmd      `cmd:"" help:"Run the relay alone, for servers on other machines."`
+	Config     configCmd     `cmd:"" help:"Check, show or write a configuration."`
+	License    licenseCmd    `cmd:"" help:"Make and read licenses."`
+	Bench      benchCmd      `cmd:"" help:"Load a server and measure what that costs it."`
+	Completion completionCmd `cmd:"" help:"Print the completion script of a shell."`
+	Help       helpCmd       `cmd:"" help:"Show the help of a command."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+
+	ShowVersion bool `name:"version" help:"Print the version."`
 }
 
-type versionCmd struct{}
+type (
+	versionCmd struct{}
+	// helpCmd stands in the list of commands; run turns it into --help.
+	helpCmd struct {
+		Command []string `arg:"" optional:"" help:"The command."`
+	}
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -40,81 +50,80 @@ const (
 	exitUsage  = 2 // the command line or the configuration is wrong; nothing was started
 )
 
-// console is where a command writes.
+// console is where a command writes, and what it has to know of the command line.
 type console struct {
 	ctx      context.Context
 	out, err io.Writer
+	settings *settings
+	line     *commandLine
 }
 
-// errUsage marks faults of the command line or the configuration.
-var errUsage = errors.New("not started")
+// errUsage is part of errors that are the user's: exit code 2.
+var errUsage = errors.New("usage")
+
+// checker is a command that can tell what is wrong with its flags before it does anything. Its faults are told together with those of
+// the values.
+type checker interface{ check() error }
+
+// starter is a command that starts something, which the sentence about its faults says.
+type starter interface{ starts() }
 
 // run is main with everything handed in, so that tests can call it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	var cli commands
-	exit := -1
-	parser, err := kong.New(&cli,
-		kong.Name("ieum"),
-		kong.Description("Self-hosted peer-to-peer video calling: signaling, STUN/TURN relay and browser SDK in one program."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.DefaultEnvars("IEUM"),
-		kong.Configuration(loadConfig),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { exit = code; panic(errUsage) }),
-	)
+	if len(args) > 0 && args[0] == completeCommand {
+		return complete(args[1:], stdout)
+	}
+	line, err := parseCommandLine(args, stdout, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "ieum:", err)
 		return exitFailed
 	}
-	defer func() {
-		// --help ends the parser by way of Exit; everything else that panics is a fault
-		if r := recover(); r != nil && r != errUsage {
-			panic(r)
-		}
-	}()
-	parsed, err := parse(parser, args, &exit)
-	if exit >= 0 {
-		return exit
+	if line.helped {
+		return exitOK
 	}
-	if err == nil {
-		err = parsed.Run(&console{ctx, stdout, stderr})
+	if line.cli.ShowVersion {
+		fmt.Fprintln(stdout, "ieum", version())
+		return exitOK
 	}
+	if faults := line.faults(); len(faults) > 0 {
+		fmt.Fprintln(stderr, "ieum:", line.tell(faults))
+		return exitUsage
+	}
+	err = line.parsed.Run(&console{ctx, stdout, stderr, line.settings, line})
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errUsage), parsed == nil:
-		fmt.Fprintln(stderr, "ieum:", err)
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(stderr, "ieum:", strings.TrimPrefix(err.Error(), errUsage.Error()+": "))
 		return exitUsage
 	default:
-		fmt.Fprintln(stderr, "ieum:", err)
+		fmt.Fprintln(stderr, "ieum:", line.placed(err))
 		return exitFailed
 	}
 }
 
-// parse is parser.Parse, ending quietly when --help has been printed.
-func parse(parser *kong.Kong, args []string, exit *int) (parsed *kong.Context, err error) {
-	defer func() {
-		if r := recover(); r != nil && r != errUsage {
-			panic(r)
-		}
-	}()
-	return parser.Parse(args)
-}
-
-// Run prints version, revision and Go version.
+// Run prints version and Go version.
 func (versionCmd) Run(c *console) error {
 	fmt.Fprintln(c.out, "ieum", version())
 	return nil
 }
 
-// version is the module's version, or the revision it was built from.
+// Run is not reached: see run.
+func (helpCmd) Run(*console) error { return nil }
+
+// buildVersion is set by the linker: see the Makefile.
+var buildVersion string
+
+// version is the one the linker has set, or else the module's, or the revision it was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
 	}
-	v := info.Main.Version
+	v := buildVersion
+	if v == "" {
+		v = info.Main.Version
+	}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
 			v = s.Value[:min(12, len(s.Value))]

@@ -20,6 +20,12 @@ import (
 
 func TestMain(m *testing.M) {
 	runInstead()
+	cache, err := os.MkdirTemp("", "ieum-cache") // where --dev keeps its license: not that of whoever runs the tests
+	if err != nil {
+		panic(err)
+	}
+	_ = os.Setenv("XDG_CACHE_HOME", cache)
+	_ = os.Setenv("HOME", cache)
 	goleak.VerifyTestMain(m)
 }
 
@@ -52,7 +58,23 @@ func TestCommandLine(t *testing.T) {
 		"help":                   {[]string{"--help"}, exitOK, []string{"serve", "license issue", "version"}},
 		"help of serve":          {[]string{"serve", "--help"}, exitOK, []string{"--relay-allow-peer", "$IEUM_LISTEN", "--tls-self-signed"}},
 		"version":                {[]string{"version"}, exitOK, []string{"ieum ", "go1."}},
-		"no command":             {nil, exitUsage, []string{"expected one of"}},
+		"no command":             {nil, exitOK, []string{"Usage: ieum <command>", "license issue"}},
+		"help as a command":      {[]string{"help"}, exitOK, []string{"Usage: ieum <command>"}},
+		"help of a command":      {[]string{"help", "serve"}, exitOK, []string{"Usage: ieum serve", "Network:"}},
+		"help of one below":      {[]string{"help", "license", "issue"}, exitOK, []string{"Usage: ieum license issue", "(default 100)"}},
+		"help of no command":     {[]string{"help", "nonsense"}, exitUsage, []string{"unexpected argument nonsense"}},
+		"a group of commands":    {[]string{"license"}, exitOK, []string{"Usage: ieum license <command>", "license inspect"}},
+		"a misspelt command":     {[]string{"licens"}, exitUsage, []string{`did you mean "license"?`}},
+		"version as a flag":      {[]string{"--version"}, exitOK, []string{"ieum ", "go1."}},
+		"short help":             {[]string{"serve", "-h"}, exitOK, []string{"Usage: ieum serve"}},
+		"no flag like it":        {[]string{"serve", "--listn", ":1"}, exitUsage, []string{"not started", "unknown flag --listn; did you mean --listen?", "license key is required"}},
+		"a value is missing":     {[]string{"config", "check", "--listen", "--max-joins", "many"}, exitUsage, []string{"--listen: needs a value: HOST:PORT", `--max-joins: "many"`}},
+		"a negative number":      {[]string{"config", "check", "--license-key-file", keys, "--max-joins", "-1", "--relay-bandwidth", "-1"}, exitOK, []string{"good"}},
+		"a port alone":           {[]string{"config", "check", "--license-key-file", keys, "--listen", "7102", "--stun-listen", "3478", "--admin-listen", "9000"}, exitOK, []string{"good"}},
+		"no port":                {[]string{"config", "check", "--license-key-file", keys, "--listen", "99999"}, exitUsage, []string{`--listen: "99999" is not a port`}},
+		"nothing was to start":   {[]string{"license", "issue", "--start", "2026-13-01", "--max-user", "many", "--license-key-file", keys}, exitUsage, []string{"3 faults", "missing flags: --cp-code", "--start: ", `--max-user: "many"`}},
+		"a code with a blank":    {[]string{"license", "issue", "--cp-code", "a b", "--max-user", "0", "--license-key-file", keys}, exitUsage, []string{"--cp-code: ", "--max-user: must be"}},
+		"a day before the other": {[]string{"license", "issue", "--cp-code", "C", "--start", "2090-01-01", "--end", "2089-01-01", "--license-key-file", keys}, exitUsage, []string{"ieum: --end: is not after --start"}},
 		"unknown flag":           {[]string{"serve", "--nonsense"}, exitUsage, []string{"unknown flag --nonsense"}},
 		"secrets are no flags":   {[]string{"serve", "--license-key", key}, exitUsage, []string{"unknown flag"}},
 		"no license key":         {[]string{"serve"}, exitUsage, []string{"a license key is required"}},
@@ -62,9 +84,9 @@ func TestCommandLine(t *testing.T) {
 		"a good configuration":   {[]string{"config", "check", "--license-key-file", keys, "--relay-ip", "203.0.113.7/10.0.0.7"}, exitOK, []string{"good"}},
 		"from a file":            {[]string{"config", "check", "--config", file(t, "c.yaml", "license-key-file: "+keys+"\nrelay-ip: [203.0.113.7, '2001:db8::7']\nrelay-quota: 8\ntls-self-signed: true\n")}, exitOK, []string{"good"}},
 		"from a JSON file":       {[]string{"config", "check", "--config", file(t, "c.json", `{"license-key-file":"`+keys+`"}`)}, exitOK, []string{"good"}},
-		"fault in the file":      {[]string{"config", "check", "--config", file(t, "f.yaml", "license-key-file: "+keys+"\nrelay-ports: x\n")}, exitUsage, []string{"--relay-ports"}},
-		"unknown keys":           {[]string{"config", "check", "--config", file(t, "u.yaml", "listen: ':1'\nextra: 1\n")}, exitUsage, []string{"unknown keys: extra"}},
-		"file that is not YAML":  {[]string{"config", "check", "--config", file(t, "b.yaml", "{")}, exitUsage, []string{"--config"}},
+		"fault in the file":      {[]string{"config", "check", "--config", file(t, "f.yaml", "license-key-file: "+keys+"\nrelay-ports: x\n")}, exitUsage, []string{"f.yaml:2: relay-ports: "}},
+		"unknown keys":           {[]string{"config", "check", "--config", file(t, "u.yaml", "listen: ':1'\nextra: 1\n")}, exitUsage, []string{"u.yaml:2: extra: unknown key"}},
+		"file that is not YAML":  {[]string{"config", "check", "--config", file(t, "b.yaml", "{")}, exitUsage, []string{"b.yaml:1: ", "license key is required"}},
 		"help of relay":          {[]string{"relay", "--help"}, exitOK, []string{"--relay-secret-file", "$IEUM_RELAY_IP", ":3478)"}},
 		"relay without secret":   {[]string{"relay", "--listen", "127.0.0.1:0"}, exitUsage, []string{"a relay secret is required"}},
 		"relay's faults":         {[]string{"relay", "--listen", "x", "--relay-ports", "9", "--tls-key", "k"}, exitUsage, []string{"--listen", "--relay-ports", "--tls-cert"}},
@@ -290,6 +312,6 @@ func TestDevLicenseIsKeptWithData(t *testing.T) {
 	url, stop := started(t)
 	defer stop()
 	if _, body := get(t, url+"dev/license"); body == seen[0] {
-		t.Error("without --data the license must be a new one")
+		t.Error("the license of a data folder is nobody else's")
 	}
 }

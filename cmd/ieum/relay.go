@@ -5,22 +5,24 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/alecthomas/kong"
-
 	"github.com/ieum-rtc/ieum/internal/node"
 )
 
 // relayCmd is a relay alone. Its flags mean what those of serve mean.
 type relayCmd struct {
-	ConfigFile kong.ConfigFlag `name:"config" help:"Read flags from this YAML or JSON file." placeholder:"FILE"`
+	ConfigFile string `name:"config" help:"YAML or JSON file whose keys are the names of flags (default: none)." placeholder:"FILE"`
 
-	Listen string `help:"UDP and TCP address of STUN and TURN (default :3478)." placeholder:"HOST:PORT"`
-	relayFlags
-	TLSCert string `name:"tls-cert" help:"Certificate chain for turns:, PEM." placeholder:"FILE"`
-	TLSKey  string `name:"tls-key" help:"Key of the certificate, PEM." placeholder:"FILE"`
-	adminFlags
-	LogLevel string `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
+	Listen     string `help:"UDP and TCP address of STUN and TURN (default :3478)." placeholder:"HOST:PORT" group:"network"`
+	TLSCert    string `name:"tls-cert" help:"Certificate chain for turns:, PEM (default: none)." placeholder:"FILE" group:"tls"`
+	TLSKey     string `name:"tls-key" help:"Private key of the certificate, PEM (default: none)." placeholder:"FILE" group:"tls"`
+	relayFlags `group:"relay"`
+	adminFlags `group:"admin"`
+	LogLevel   string `help:"Least severe messages to log: debug, info, warn or error." default:"info" enum:"debug,info,warn,error" group:"logging"`
 }
+
+func (f *relayCmd) check() error { return f.config(io.Discard).Validate() }
+
+func (f *relayCmd) starts() {}
 
 func (f relayCmd) config(log io.Writer) node.RelayConfig {
 	return node.RelayConfig{
@@ -32,9 +34,7 @@ func (f relayCmd) config(log io.Writer) node.RelayConfig {
 // Run relays until the context ends.
 func (f *relayCmd) Run(c *console) error {
 	cfg := f.config(c.err)
-	if err := usage(cfg.Validate()); err != nil {
-		return err
-	}
+	c.warn(cfg.Log, cfg.Warnings())
 	defer makeRoomFor(cfg.Relay.Workers)()
 	defer outliveLog()()
 	hangup, ignore := hangups()
@@ -44,9 +44,14 @@ func (f *relayCmd) Run(c *console) error {
 		return err
 	}
 	fmt.Fprintln(c.out, "The relay is running.")
-	greetRelay(c.out, n, false)
+	greetRelay(c.out, n)
+	cfg.Log.Info("started", "version", version(), "port", n.RelayPort())
+	warnPrivate(cfg.Log, n)
 	_ = untilEnd(c.ctx, nil, hangup, n.Reload) // nothing else ends it
+	cfg.Log.Info("stopping", "cause", context.Cause(c.ctx))
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
-	return n.Close(ctx)
+	err = n.Close(ctx)
+	cfg.Log.Info("stopped")
+	return err
 }

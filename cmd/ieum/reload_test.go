@@ -165,7 +165,7 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 
 	second := pair(t, path("cert"), path("tls-key"))
 	rewrite(t, path("keys"), next+"\n"+key+"\n")
-	hangup("configuration read again")
+	hangup("configuration reloaded")
 	if serial().Cmp(second) != 0 {
 		t.Error("the next handshake has the old certificate")
 	}
@@ -175,7 +175,7 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 
 	third := pair(t, path("cert"), path("tls-key"))
 	rewrite(t, path("keys"), "too short")
-	hangup("configuration not read again")
+	hangup("configuration not reloaded")
 	if s := serial(); s.Cmp(third) == 0 || s.Cmp(second) != 0 {
 		t.Error("the certificate was taken over though the keys have a fault")
 	}
@@ -184,7 +184,7 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 	goesOn()
 
 	rewrite(t, path("keys"), next+"\n")
-	hangup("configuration read again")
+	hangup("configuration reloaded")
 	if serial().Cmp(third) != 0 {
 		t.Error("mended, the certificate was not taken over")
 	}
@@ -193,7 +193,7 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 	goesOn()
 
 	rewrite(t, path("revoked"), fmt.Sprintf("%x\n", sha256.Sum256([]byte(oldLicense))))
-	hangup("configuration read again")
+	hangup("configuration reloaded")
 	select {
 	case code := <-kim.closed:
 		if code != 4003 {

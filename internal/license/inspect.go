@@ -12,8 +12,23 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Claims is what a license says about itself. Nothing of it is verified.
+// Signature is what is known of a token's signature.
+type Signature int
+
+// Nobody has looked at it; one of the keys has made it; or none has.
+const (
+	Unverified Signature = iota
+	Verified
+	Invalid
+)
+
+// Claims is what a license says about itself. Nothing of it is verified unless Signature says so.
 type Claims struct {
+	Signature Signature
+	// Refused tells why a server with these keys, and without a list of other licenses, refuses the token now; nil: it takes it, or
+	// nobody knows since the signature was not verified.
+	Refused error
+
 	// Header and Payload are the two JSON objects as they stand in the token.
 	Header, Payload json.RawMessage
 	// Grant is what Check would grant if the signature is good. It is complete only when Fault is nil. Of a user token it has
@@ -74,10 +89,39 @@ func Inspect(authKey string) (Claims, error) {
 	return c, nil
 }
 
-// String is a text for people. It begins by saying that nothing is verified.
+// Inspect decodes a license or a user token and verifies it.
+func (v *Verifier) Inspect(authKey string) (Claims, error) {
+	c, err := Inspect(authKey)
+	if err != nil {
+		return c, err
+	}
+	typ, keys := licenseType, v.keys
+	if c.User != nil {
+		typ, keys = userType, v.UserTokenKeys(c.Grant.CpCode)
+	}
+	c.Signature = Verified
+	if _, err := v.verify(authKey, typ, keys); err != nil {
+		c.Signature = Invalid
+		c.Refused = ErrRefused
+		return c, nil
+	}
+	if _, c.Refused = v.Check(c.Grant.CpCode, authKey); errors.Is(c.Refused, ErrUserTokenNeeded) {
+		c.Refused = nil // as the license says itself
+	}
+	return c, nil
+}
+
+// String is a text for people. It begins with what is known of the signature.
 func (c Claims) String() string {
 	var b strings.Builder
-	b.WriteString("Signature NOT verified: anyone could have written this.\n")
+	switch c.Signature {
+	case Verified:
+		b.WriteString("Signature verified: a key of this server has made it.\n")
+	case Invalid:
+		b.WriteString("Signature INVALID: no key of this server has made it. A license issued elsewhere is valid only where --licenses lists it.\n")
+	default:
+		b.WriteString("Signature NOT verified: anyone could have written this. The license key verifies it.\n")
+	}
 	for _, part := range []struct {
 		name string
 		json []byte
@@ -95,6 +139,11 @@ func (c Claims) String() string {
 		fmt.Fprintf(&b, "a user token for one user, valid until %s\n", c.User.Expires.Format(time.RFC3339))
 	} else {
 		fmt.Fprintf(&b, "valid from %s until %s\n", c.Grant.Start.Format(time.RFC3339), c.Grant.End.Format(time.RFC3339))
+	}
+	if c.Signature == Verified && c.Refused == nil {
+		b.WriteString("accepted now\n")
+	} else if c.Signature == Verified && c.Fault == nil {
+		fmt.Fprintf(&b, "refused now: %s\n", c.Refused)
 	}
 	fmt.Fprintf(&b, "hash %x\n", c.Grant.Hash)
 	return b.String()

@@ -106,8 +106,8 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = n.accounts.register(r); err != nil {
-		return nil, prefix("metrics", err)
+	if err = errors.Join(prefix("metrics", n.accounts.register(r)), n.cert.register(r)); err != nil {
+		return nil, err
 	}
 	if n.admin, err = startAdmin(p.admin, p.Admin.Listen != "", r, server.SelfTest); err != nil {
 		return nil, err

@@ -48,6 +48,9 @@ type Config struct {
 
 	Data string // folder for what must outlast a restart; empty: nothing does
 	Dev  bool   // for trying: loopback, a license of its own, pages that know it
+	// DevFolder is where the license of Dev is kept when there is no Data, so that a restart changes nothing for pages that are open;
+	// empty, or where that fails: it is another after a restart.
+	DevFolder string
 
 	ResumeWindow time.Duration // default 20 s
 	SessionRate  float64       // messages a second a session may send on average, default 30
@@ -65,19 +68,18 @@ type Config struct {
 // plan is a Config that has been checked, with everything read that has to be read.
 type plan struct {
 	Config
-	licenses  *license.Verifier
-	revoked   *license.Revoked // what licenses asks
-	list      revokedFile      // what was read for it
-	dev       *devLicense
-	relay     relay.Config
-	external  *external // nil: a relay of our own
-	cert      *tls.Certificate
-	admin     *admin.Config // nil: no metrics
-	gate      transport.GateConfig
-	limits    signaling.Limits
-	proxies   []netip.Prefix
-	files     files // what the process may have open, by what for
-	ephemeral bool  // the license key dies with this process
+	licenses *license.Verifier
+	revoked  *license.Revoked // what licenses asks
+	list     revokedFile      // what was read for it
+	dev      *devLicense
+	relay    relay.Config
+	external *external // nil: a relay of our own
+	cert     *tls.Certificate
+	admin    *admin.Config // nil: no metrics
+	gate     transport.GateConfig
+	limits   signaling.Limits
+	proxies  []netip.Prefix
+	files    files // what the process may have open, by what for
 }
 
 // Validate reports every fault at once, without opening a socket or writing a file.
@@ -203,10 +205,9 @@ func (p *plan) planKeys(pinned []license.Pinned, write bool) error {
 		if p.running != nil {
 			kept := *p.running.dev
 			p.dev = &kept
-		} else if p.dev, err = loadDevLicense(p.Data); err != nil {
+		} else if p.dev, err = p.loadDev(); err != nil {
 			return blame("--data", err)
 		}
-		p.ephemeral = p.Data == ""
 		keys = [][]byte{[]byte(p.dev.Key)}
 	}
 	switch {
@@ -225,7 +226,7 @@ func (p *plan) planKeys(pinned []license.Pinned, write bool) error {
 		}
 	}
 	if p.dev != nil {
-		return p.dev.issue(p.licenses, p.Data, write)
+		return p.keepDevLicense(write)
 	}
 	return nil
 }
@@ -260,7 +261,7 @@ func (p *plan) planRelay() error {
 	faults.add(err)
 	if p.external != nil {
 		p.external.secret.Store(&p.relay.Secret)
-		if p.RelayListen != "" {
+		if p.RelayListen != "" && checkListen("", p.RelayListen) == nil {
 			faults.add(blamef("--relay-listen", "excludes --relay-external: keep one"))
 		}
 		if len(p.relay.Secret) == 0 && secret == "" {

@@ -19,7 +19,8 @@ import (
 )
 
 // devLicense is what --dev makes so that somebody can try the server with nothing at hand: a key, and a license signed with it
-// that the sample pages may fetch. With a data folder it is kept, and a restart changes nothing for pages that are open.
+// that the sample pages may fetch. It is kept in the data folder or else in DevFolder, and a restart changes nothing for pages that
+// are open.
 type devLicense struct {
 	Key     string `json:"key"`
 	CpCode  string `json:"cpCode"`
@@ -31,6 +32,35 @@ const (
 	devCpCode = "DEV-LOCAL-01"
 	devYears  = 10
 )
+
+// loadDev reads what an earlier run kept, or makes a new key. What is wrong in DevFolder, which nobody asked for, is no fault.
+func (p *plan) loadDev() (*devLicense, error) {
+	if p.Data != "" {
+		return loadDevLicense(p.Data)
+	}
+	d, err := loadDevLicense(p.DevFolder)
+	if err != nil {
+		p.Log.Warn("the license of --dev is a new one: that of an earlier run cannot be read", "folder", p.DevFolder, "error", err)
+		return loadDevLicense("")
+	}
+	return d, nil
+}
+
+// keepDevLicense issues the license and keeps it where that is wanted.
+func (p *plan) keepDevLicense(write bool) error {
+	if p.Data != "" || p.DevFolder == "" || !write {
+		return p.dev.issue(p.licenses, p.Data, write)
+	}
+	err := os.MkdirAll(p.DevFolder, 0o700)
+	if err == nil {
+		err = p.dev.issue(p.licenses, p.DevFolder, write)
+	}
+	if err == nil {
+		return nil
+	}
+	p.Log.Warn("the license of --dev is not kept: a restart will end its sessions", "folder", p.DevFolder, "error", err)
+	return p.dev.issue(p.licenses, "", false)
+}
 
 // loadDevLicense reads what an earlier run kept, or makes a new key.
 func loadDevLicense(dir string) (*devLicense, error) {
@@ -76,7 +106,23 @@ func (d *devLicense) issue(v *license.Verifier, dir string, write bool) error {
 	if err != nil {
 		return prefix("dev license", err)
 	}
-	return prefix("dev license", os.WriteFile(filepath.Join(dir, devFile), b, 0o600))
+	return prefix("dev license", replaceFile(filepath.Join(dir, devFile), b))
+}
+
+// replaceFile writes a file for its owner alone, whole or not at all: two servers may start at the same time.
+func replaceFile(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".ieum-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
 }
 
 // ownNames refuses requests for what is there with --dev alone, unless they name this machine: a page of the web could point a name of

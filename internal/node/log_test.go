@@ -96,7 +96,7 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	}
 
 	text := log.String()
-	for _, want := range []string{"session opened", "session ended", "login refused", "relay allocation ended", "configuration not read again", "configuration read again"} {
+	for _, want := range []string{"session opened", "session ended", "login refused", "relay allocation ended", "configuration not reloaded", "configuration reloaded"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log does not say %q:\n%s", want, text)
 		}

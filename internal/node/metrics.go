@@ -34,16 +34,16 @@ func (s AdminSettings) plan(log *slog.Logger) (*admin.Config, error) {
 	if s.Listen == "off" {
 		return nil, nil
 	}
+	var faults list
 	text, from, err := secret("--admin-key-file", s.KeyFile, "IEUM_ADMIN_KEY", s.Key)
-	if err != nil {
-		return nil, err
-	}
+	faults.add(err)
 	c := &admin.Config{Listen: literal(s.Listen, "127.0.0.1"), Key: bytes.TrimSpace(text), Profile: s.Profile, Log: log}
 	if s.Listen == "" {
 		c.Listen = adminListen
 	}
-	if err := checkListen("--admin-listen", c.Listen); err != nil {
-		return nil, err
+	faults.add(checkListen("--admin-listen", c.Listen))
+	if len(faults) > 0 {
+		return nil, faults.err()
 	}
 	err = c.Validate()
 	if errors.Is(err, admin.ErrKey) && from != "" {

@@ -178,7 +178,7 @@ func (n *Node) openAdmin() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(n.revoked.register(r), prefix("metrics", r.Register(n.reloads.count))); err != nil {
+	if err := errors.Join(n.revoked.register(r), n.cert.register(r), prefix("metrics", r.Register(n.reloads.count))); err != nil {
 		return err
 	}
 	if n.relay != nil {
@@ -353,9 +353,6 @@ func (n *Node) RelayAddresses() (addrs []relay.Address, onlyPrivate bool) {
 	}
 	return n.relay.Addresses(), n.relay.OnlyPrivate()
 }
-
-// Ephemeral tells that the license key, and with it every license and session, dies with this process.
-func (n *Node) Ephemeral() bool { return n.plan.ephemeral }
 
 // URLs are the addresses to open in a browser: one when bound to one address, else one for each address of this machine.
 func (n *Node) URLs() []string {

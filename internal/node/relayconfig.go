@@ -91,11 +91,12 @@ func (r RelaySettings) secondPort(listen string) (string, error) {
 	switch {
 	case r.STUNListen == "off":
 		return "", nil
-	case r.STUNListen != "" && r.STUNListen == listen && port != "0":
-		return "", blamef("--stun-listen", "%s is the relay's own port, which answers already: give another, or off", listen)
 	case r.STUNListen != "":
 		if err := checkListen("--stun-listen", r.STUNListen); err != nil {
 			return "", err
+		}
+		if r.STUNListen == listen && port != "0" {
+			return "", blamef("--stun-listen", "%s is the relay's own port, which answers already: give another, or off", listen)
 		}
 		return r.STUNListen, nil
 	case err != nil || port == stunPort: // a fault of listen has been said

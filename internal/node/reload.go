@@ -20,12 +20,18 @@ type reloads struct {
 
 func newReloads(log *slog.Logger) *reloads {
 	r := &reloads{log: log, count: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "ieum_reloads_total", Help: "How often the configuration was read again: done, or refused since it had faults.",
+		Name: "ieum_reloads_total", Help: "Reloads of the configuration: done, or refused because of faults.",
 	}, []string{"result"})}
 	for _, result := range []string{"done", "refused"} {
 		r.count.WithLabelValues(result)
 	}
 	return r
+}
+
+func (r *reloads) warn(warnings error) {
+	for _, w := range Faults(warnings) {
+		r.log.Warn(w.Error())
+	}
 }
 
 // do logs what came of it: nobody waits for the answer to a signal.
@@ -35,11 +41,11 @@ func (r *reloads) do(reload func() (what []any, err error)) error {
 	what, err := reload()
 	if err != nil {
 		r.count.WithLabelValues("refused").Inc()
-		r.log.Error("configuration not read again: it has faults, and all is as before; mend them and try again", "faults", err)
+		r.log.Error("configuration not reloaded: it has faults, and all is as before; fix them and try again", "faults", err)
 		return err
 	}
 	r.count.WithLabelValues("done").Inc()
-	r.log.Info("configuration read again", what...)
+	r.log.Info("configuration reloaded", what...)
 	return nil
 }
 
@@ -59,6 +65,7 @@ func (n *Node) Reload() error {
 		n.cert.set(p.cert)
 		n.dev.Store(p.dev)
 		n.hub.Renew(p.licenses, p.resumeKeys())
+		n.reloads.warn(p.warnings())
 		n.revoked.look() // not p.list: a newer one may be in force by now
 		return []any{"certificateEnds", n.cert.ends(), "revoked", n.plan.revoked.Len()}, nil
 	})
@@ -84,6 +91,7 @@ func (n *Relay) Reload() error {
 			return nil, err
 		}
 		n.cert.set(p.cert)
+		n.reloads.warn(p.warnings())
 		return []any{"certificateEnds", n.cert.ends()}, nil
 	})
 }

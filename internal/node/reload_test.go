@@ -215,7 +215,7 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 	}
 	has(t, r.metrics, fmt.Sprintf(`ieum_reloads_total{result="refused"} %d`, refused))
 	has(t, r.metrics, `ieum_reloads_total{result="done"} 0`)
-	if n := strings.Count(r.log.String(), "configuration not read again"); n != refused {
+	if n := strings.Count(r.log.String(), "configuration not reloaded"); n != refused {
 		t.Errorf("said %d times:\n%s", n, r.log)
 	}
 	if err := r.Reload(); err != nil {

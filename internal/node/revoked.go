@@ -99,7 +99,7 @@ func (r *revocations) look() {
 		r.stale.Store(true)
 		if said := err.Error(); said != r.fault { // once, not at each look
 			r.fault = said
-			r.log.Error("revoked licenses not read: those revoked before stay so; mend the file", "file", r.path, "faults", said)
+			r.log.Error("list of revoked licenses not reloaded: the previous list stays in force; fix the file", "file", r.path, "faults", said)
 		}
 		return
 	}
@@ -112,7 +112,7 @@ func (r *revocations) look() {
 		r.apply()
 	}
 	if !same || mended {
-		r.log.Info("revoked licenses read again", "revoked", r.list.Len())
+		r.log.Info("list of revoked licenses reloaded", "revoked", r.list.Len())
 	}
 }
 

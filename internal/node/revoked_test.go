@@ -92,7 +92,7 @@ func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 				t.Errorf("%s: %v", step.name, err)
 			}
 		}
-		for _, want := range []string{"line 2: ", "line 4: ", "mend the file"} {
+		for _, want := range []string{"line 2: ", "line 4: ", "fix the file"} {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("%q is not logged:\n%s", want, log)
 			}

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -100,7 +102,18 @@ func loadCert(cert, key string) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, blame("--tls-key", errors.New(strings.TrimPrefix(err.Error(), "tls: ")))
 	}
-	return &c, nil
+	return &c, blame("--tls-cert", inTime(c.Leaf, time.Now()))
+}
+
+// inTime refuses what every browser would refuse.
+func inTime(leaf *x509.Certificate, now time.Time) error {
+	switch {
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("the certificate has expired, on %s: renew it", leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("the certificate is not valid before %s: is the clock of this machine right?", leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // checkChain tells whether there is a certificate first, and nothing that cannot be read after it.
@@ -172,6 +185,22 @@ func (c *certificate) ends() string {
 		return current.Leaf.NotAfter.UTC().Format(time.RFC3339)
 	}
 	return "none"
+}
+
+// register shows when the certificate in force ends. Without one there is nothing to show.
+func (c *certificate) register(r *prometheus.Registry) error {
+	if c == nil {
+		return nil
+	}
+	return prefix("metrics", r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ieum_tls_certificate_not_after_timestamp_seconds",
+		Help: "When the certificate in force ends, in seconds since 1970.",
+	}, func() float64 {
+		if current := c.get(); current.Leaf != nil {
+			return float64(current.Leaf.NotAfter.Unix())
+		}
+		return 0
+	})))
 }
 
 // tlsConfig allows TLS 1.2 with AEAD suites and TLS 1.3.
