@@ -56,10 +56,10 @@ func TestTheLargestBacklogsAreShed(t *testing.T) {
 	})
 }
 
-// A message for many is one message.
+// A message for many is one message, until it is written to each.
 func TestABacklogCountsAMessageOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := NewBacklog(1 << 20)
+		b := NewBacklog(64 << 20)
 		conns, ends, ours := stuckAll(t, b, 20)
 		for _, c := range conns {
 			c.Send(sized(10)) // is being written
