@@ -77,6 +77,9 @@ func Start(c Config) (_ *Node, err error) {
 	if err = n.openPorts(); err != nil {
 		return nil, err
 	}
+	if n.relay != nil {
+		p.gate.Known = n.relay.Expect
+	}
 	n.gate = transport.NewGate(p.gate)
 	conns := transport.Config{AnyOrigin: p.Dev, Gate: n.gate, Backlog: n.unread, TrustedProxies: p.proxies, Log: p.Log}
 	n.ws = transport.NewWebSocket(conns, n.hub.Accept)

@@ -62,6 +62,7 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 	if !w.nonces.valid(nonce, w.now, p.remote) {
 		return c, staleNonce, stun.CodeStaleNonce
 	}
+	w.server.limiter.prove(sourceOf(p.remote), w.now)
 	if string(realm) != w.server.cfg.Realm {
 		return c, badCredentials, stun.CodeUnauthorized
 	}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -9,37 +10,96 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// A source prefix has its number of answers once, not once with each worker: a stranger chooses the worker by its port.
-func TestAnswersToStrangersAreLimitedOverAllWorkers(t *testing.T) {
-	s := &Server{}
-	workers := []*worker{newWorker(s, 0), newWorker(s, 1), newWorker(s, 2), newWorker(s, 3)}
-	answered := func(prefix string, now time.Duration) (n int) {
-		a := netip.MustParsePrefix(prefix).Addr()
-		for i := range 4 * answersBurst {
-			w := workers[i%len(workers)]
-			w.now = now
-			p := path{remote: endpointOf(netip.AddrPortFrom(a, uint16(i)))}
-			if w.stranger(&p, nil) {
-				n++
-			}
-			// The next address of the same prefix.
-			a = a.Next()
-			if !netip.MustParsePrefix(prefix).Contains(a) {
-				a = netip.MustParsePrefix(prefix).Addr()
-			}
-		}
-		return n
+// Each level of the limiter, over all workers: a stranger chooses the worker by its port. What one network uses up another has still.
+func TestAnswersToStrangersAreLimited(t *testing.T) {
+	one := func(a string) func(int) netip.Addr { return func(int) netip.Addr { return netip.MustParseAddr(a) } }
+	many := func(form string) func(int) netip.Addr {
+		return func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(form, i%250)) }
 	}
-	for _, prefix := range []string{"192.0.2.0/24", "2001:db8::/48"} {
-		if got := answered(prefix, time.Hour); got != answersBurst {
-			t.Errorf("%s: %d answers at once, want %d", prefix, got, answersBurst)
+	for name, c := range map[string]struct {
+		from  func(i int) netip.Addr
+		known bool
+		want  rate
+	}{
+		"an IPv4 address":      {one("192.0.2.1"), false, strangerRate},
+		"an IPv4 /24":          {many("192.0.2.%d"), false, aroundRate},
+		"an IPv6 address":      {one("2001:db8::1"), false, strangerRate},
+		"an IPv6 /64":          {many("2001:db8::%x"), false, strangerRate},
+		"an IPv6 /48":          {many("2001:db8:0:%x::"), false, aroundRate},
+		"a link-local address": {one("fe80::1%2"), false, strangerRate},
+		"a link":               {many("fe80::%x%%2"), false, aroundRate},
+		"a known address":      {one("192.0.2.1"), true, knownRate},
+		"a known /64":          {many("2001:db8::%x"), true, knownRate},
+	} {
+		w, _ := offline(1)
+		s := w.server
+		if c.known {
+			s.Expect(c.from(0), 1)
 		}
-		if got := answered(prefix, time.Hour+time.Second); got != answersPerSecond {
-			t.Errorf("%s: %d answers a second later, want %d", prefix, got, answersPerSecond)
+		workers := []*worker{newWorker(s, 0), newWorker(s, 1), newWorker(s, 2), newWorker(s, 3)}
+		answered := func(now time.Duration) (n int) {
+			for i := range 4 * c.want.burst {
+				w := workers[i%len(workers)]
+				w.now = now
+				if w.stranger(&path{remote: endpointOf(netip.AddrPortFrom(c.from(i), uint16(i)))}, nil) {
+					n++
+				}
+			}
+			return n
+		}
+		// Of addresses that meet in one slot fewer are answered.
+		near := func(got, want int) bool { return got <= want && got > want*9/10 }
+		if got := answered(time.Hour); !near(got, c.want.burst) {
+			t.Errorf("%s: %d answers at once, want %d", name, got, c.want.burst)
+		}
+		if got := answered(time.Hour + time.Second); !near(got, c.want.perSecond) {
+			t.Errorf("%s: %d answers a second later, want %d", name, got, c.want.perSecond)
+		}
+		other := path{remote: endpointOf(netip.MustParseAddrPort("203.0.113.77:1"))}
+		if !workers[0].stranger(&other, nil) {
+			t.Errorf("%s: another network pays", name)
 		}
 	}
-	if got := s.stats.refused[unanswered].Load(); got != 2*(8*answersBurst-answersBurst-answersPerSecond) {
-		t.Errorf("%d unanswered", got)
+}
+
+// While somebody uses up all answers for a network, with forged addresses or his own, a client there that is known still gets its own: it has
+// shown a nonce, it has a session, or it has an allocation. The same for both families, and for whichever way the network is filled.
+func TestAFullNetworkAnswersWhoIsKnown(t *testing.T) {
+	for _, c := range []struct{ honest, attacker string }{
+		{"192.0.2.9", "192.0.2.%d"}, {"2001:db8:0:fff::9", "2001:db8:0:%x::1"}, {"fe80::fff:9%3", "fe80::%x%%3"},
+	} {
+		for how, known := range map[string]bool{"": false, "a nonce": true, "a session": true, "an allocation": true} {
+			w, d := offline(4)
+			honest := &path{remote: endpointOf(netip.AddrPortFrom(netip.MustParseAddr(c.honest), 9)), local: offlinePath(1).local, via: &listener{}}
+			request := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodRefresh, stun.ClassRequest))
+			switch how {
+			case "a nonce":
+				w.signAs(request, honest, "s", "wrong")
+				w.fromClient(honest, nil, request.Raw)
+			case "a session":
+				w.server.Expect(netip.MustParseAddr(c.honest), 1)
+			case "an allocation":
+				offlineAllocation(t, w, honest)
+			}
+			for i := range 20_000 {
+				from := netip.MustParseAddr(fmt.Sprintf(c.attacker, 10+i%200))
+				w.fromClient(&path{remote: endpointOf(netip.AddrPortFrom(from, uint16(i))), via: &listener{}}, nil, bindingRequest)
+			}
+			d.forget()
+			for range 20 {
+				w.fromClient(honest, w.lookup(honest), bindingRequest)
+			}
+			if got := len(d.replies); got != 20 && known || got == 20 && !known {
+				t.Errorf("%s, known by %q: %d of 20 answers", c.honest, how, got)
+			}
+			if how == "a session" {
+				w.server.Expect(netip.MustParseAddr(c.honest), -1)
+				d.forget()
+				if w.fromClient(honest, nil, bindingRequest); len(d.replies) != 0 {
+					t.Errorf("%s is known after its session has ended", c.honest)
+				}
+			}
+		}
 	}
 }
 

@@ -67,6 +67,7 @@ func offline(ports int) (*worker, *memoryDriver) {
 	}.withDefaults()
 	s := &Server{cfg: c, port: 3478, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed(), local: map[netip.Addr]struct{}{at: {}}}
 	s.secrets.Store(&secrets{now: c.Secret})
+	s.limiter.seed = s.seed
 	s.streams.init(maxStreams)
 	a := Address{Public: at, Private: at}
 	s.relays = []*relayAddress{newRelayAddress(a, c.MinPort, c.MaxPort)}

@@ -21,7 +21,6 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"maps"
-	mrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"runtime"
@@ -284,7 +283,7 @@ func Start(c Config) (_ *Server, err error) {
 	s.secrets.Store(&secrets{now: c.Secret})
 	s.self.init()
 	_, _ = rand.Read(s.nonceKey) // never fails
-	s.limiter.seed = mrand.Uint64()
+	s.limiter.seed = s.seed
 	s.streams.init(c.Streams)
 	for _, a := range addresses {
 		if err := a.probe(); err != nil {

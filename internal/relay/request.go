@@ -43,9 +43,10 @@ func (w *worker) control(p *path, a *allocation, raw []byte) {
 	}
 }
 
-// stranger tells whether a client that has proved nothing gets an answer. Over a stream it has proved its address.
+// stranger tells whether a client that has signed nothing gets an answer; a is its allocation, if it has one. Over a stream it has proved
+// its address.
 func (w *worker) stranger(p *path, a *allocation) bool {
-	if a != nil || p.stream != nil || w.server.limiter.allow(p.remote.ip, w.now) {
+	if p.stream != nil || w.server.limiter.allow(sourceOf(p.remote), a != nil, w.now) {
 		return true
 	}
 	w.server.stats.refuse(unanswered)

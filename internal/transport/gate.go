@@ -16,12 +16,15 @@ type GateConfig struct {
 	// Connections are all of them, default 50,000. Clients that say that they resume find room for an eighth more: what is shed under
 	// load is new, never a session that goes on.
 	Connections int
+	// Known is told how many users more, or less, are connected from an address. It must not block, and may be nil.
+	Known func(addr netip.Addr, n int)
 }
 
 // Gate counts connections, of all carriers together. Its table has one entry for each address with a stranger, which the number of
 // connections bounds, and a stranger is known or gone when the login's time is up.
 type Gate struct {
 	strangers, connections int
+	known                  func(netip.Addr, int)
 
 	mu       sync.Mutex // guards what follows
 	open     int
@@ -44,7 +47,10 @@ func NewGate(c GateConfig) *Gate {
 	if c.Connections == 0 {
 		c.Connections = 50_000
 	}
-	return &Gate{strangers: c.Strangers, connections: c.Connections, bySource: map[netip.Prefix]int{}}
+	if c.Known == nil {
+		c.Known = func(netip.Addr, int) {}
+	}
+	return &Gate{strangers: c.Strangers, connections: c.Connections, known: c.Known, bySource: map[netip.Prefix]int{}}
 }
 
 // Connections is the most that may be connected, but for those that resume; negative: there is no limit.
@@ -111,6 +117,7 @@ func (g *Gate) Know(addr netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.count(Source(addr), -1)
+	g.known(addr.Unmap(), 1)
 }
 
 // Leave says that a connection has ended; stranger: its user never became known.
@@ -123,6 +130,8 @@ func (g *Gate) Leave(addr netip.Addr, stranger bool) {
 	g.open--
 	if stranger {
 		g.count(Source(addr), -1)
+	} else {
+		g.known(addr.Unmap(), -1)
 	}
 }
 

@@ -184,3 +184,28 @@ func TestTooManyStrangersAreRefusedAtTheUpgrade(t *testing.T) {
 		t.Errorf("%d addresses, %d connections are left", len(g.bySource), g.open)
 	}
 }
+
+// Whoever wants to know hears of each user that comes and goes, and of no stranger.
+func TestTheGateTellsOfKnownUsers(t *testing.T) {
+	users := map[netip.Addr]int{}
+	g := NewGate(GateConfig{Known: func(a netip.Addr, n int) { users[a] += n }})
+	one, same, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	for _, a := range []netip.Addr{one, same, other, other} {
+		if status, _ := g.Enter(a, false); status != 0 {
+			t.Fatal(status)
+		}
+	}
+	g.Know(one)
+	g.Know(same)
+	g.Know(other)
+	g.Leave(other, true)
+	if users[one] != 2 || users[other] != 1 || len(users) != 2 {
+		t.Errorf("known are %v", users)
+	}
+	g.Leave(one, false)
+	g.Leave(same, false)
+	g.Leave(other, false)
+	if users[one] != 0 || users[other] != 0 {
+		t.Errorf("left are %v", users)
+	}
+}
