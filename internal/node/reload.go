@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 
@@ -62,6 +63,11 @@ func (n *Node) Reload() error {
 		if err := n.shareRelaySecret(p.relay.Secret); err != nil {
 			return nil, err
 		}
+		if n.relay != nil {
+			if err := n.relay.Look(); err != nil {
+				return nil, err
+			}
+		}
 		n.cert.set(p.cert)
 		n.dev.Store(p.dev)
 		n.hub.Renew(p.licenses, p.resumeKeys())
@@ -87,7 +93,7 @@ func (n *Relay) Reload() error {
 		if err != nil {
 			return nil, err
 		}
-		if err := n.relay.SetSecret(p.relay.Secret); err != nil {
+		if err := errors.Join(n.relay.SetSecret(p.relay.Secret), n.relay.Look()); err != nil {
 			return nil, err
 		}
 		n.cert.set(p.cert)

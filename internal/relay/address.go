@@ -93,11 +93,15 @@ func FindAddresses() ([]Address, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := choose(all, []netip.Addr{routeSource("udp4", "198.51.100.1:9"), routeSource("udp6", "[2001:db8::1]:9")})
+	list := findAmong(all)
 	if len(list) == 0 {
 		return nil, errors.New("this machine has no address but loopback; name the one to relay from")
 	}
 	return list, nil
+}
+
+func findAmong(all []netip.Addr) []Address {
+	return choose(all, []netip.Addr{routeSource("udp4", "198.51.100.1:9"), routeSource("udp6", "[2001:db8::1]:9")})
 }
 
 // choose is the pure part of FindAddresses; routed are the sources of the default routes.

@@ -96,7 +96,9 @@ func TestOnlyPrivate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := (&Server{relays: []*relayAddress{{Address: a}}}); s.OnlyPrivate() != want {
+		s := &Server{}
+		s.where.Store(&place{relays: []*relayAddress{{Address: a}}})
+		if s.OnlyPrivate() != want {
 			t.Errorf("%s: OnlyPrivate is not %v", address, want)
 		}
 	}

@@ -67,7 +67,7 @@ func newChurn(t *testing.T) *churn {
 		cfg.Ended = func(Record) { c.ended.Add(1) }
 	})
 	c.far = echo(t)
-	c.overTLS = fmt.Sprintf("%s:%d", c.s.listening[0], acceptTLS(t, c.s))
+	c.overTLS = fmt.Sprintf("%s:%d", c.s.place().listening[0], acceptTLS(t, c.s))
 	c.goroutines = runtime.NumGoroutine()
 	return c
 }
@@ -142,7 +142,7 @@ func (c *churn) live(place, n int) (good bool) {
 // other than that of the lives before: a port that comes again may still have the allocation of one that vanished.
 func (c *churn) connect(network string, place, n int) (*rawClient, error) {
 	from := netip.AddrFrom4([4]byte{127, byte(1 + place/250), byte(1 + place%250), byte(1 + n%250)})
-	to := netip.AddrPortFrom(c.s.listening[0], c.s.port).String()
+	to := netip.AddrPortFrom(c.s.place().listening[0], c.s.port).String()
 	client := &rawClient{t: c.t, stream: network != "udp"}
 	client.user, client.pass = c.s.Credentials("t", fmt.Sprint(place))
 	var err error
@@ -175,7 +175,7 @@ func (c *churn) rest() {
 	if !s.quota.empty() {
 		c.t.Errorf("quota: %d in all, sessions %v", s.quota.total, s.quota.sessions)
 	}
-	for _, r := range s.relays {
+	for _, r := range s.place().relays {
 		for i := range r.sockets {
 			if r.sockets[i].Load() != nil {
 				c.t.Errorf("port %d is held", int(r.min)+i)

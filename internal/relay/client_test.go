@@ -73,7 +73,7 @@ func acceptStreams(s *Server) (stop func(), err error) {
 		}
 		accepting.Wait()
 	}
-	for _, a := range s.listening {
+	for _, a := range s.place().listening {
 		tcp, err := net.Listen("tcp", netip.AddrPortFrom(a, s.port).String())
 		if err != nil {
 			return stop, err
@@ -133,7 +133,7 @@ type rawClient struct {
 // dial connects from host (empty: any) over "udp" or "tcp".
 func dial(t testing.TB, s *Server, network, tenant, session string) *rawClient {
 	t.Helper()
-	host := s.listening[0]
+	host := s.place().listening[0]
 	return dialTo(t, s, network, netip.AddrPortFrom(host, uint16(s.Port())), tenant, session)
 }
 

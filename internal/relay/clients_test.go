@@ -164,7 +164,7 @@ func TestCoturnClientRelays(t *testing.T) {
 				before := refusedBy(s, badChannel)
 				user, password := s.Credentials("t", fmt.Sprint("s", try))
 				ctx, cancel := context.WithTimeout(t.Context(), 3*failSafe)
-				run := exec.CommandContext(ctx, tool, append(slices.Clone(args), "-u", user, "-w", password, s.listening[0].String())...)
+				run := exec.CommandContext(ctx, tool, append(slices.Clone(args), "-u", user, "-w", password, s.place().listening[0].String())...)
 				out, err := run.CombinedOutput()
 				cancel()
 				if refusedBy(s, badChannel) > before {
@@ -210,7 +210,7 @@ func (r *records) transports() map[string]int {
 // acceptTLS hands TLS connections to the relay once they have shaken hands, as the node does. It returns the port.
 func acceptTLS(t *testing.T, s *Server) int {
 	t.Helper()
-	tcp, err := net.Listen("tcp", net.JoinHostPort(s.listening[0].String(), "0"))
+	tcp, err := net.Listen("tcp", net.JoinHostPort(s.place().listening[0].String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

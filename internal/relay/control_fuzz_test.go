@@ -151,7 +151,7 @@ func fuzzSigned(t *testing.T, raw []byte) {
 		}
 		// Every peer that has come in is one that may.
 		for _, p := range a.peers.Load().permissions {
-			if e := (endpoint{ip: p.ip}); !w.server.policy.allowed(e.addr()) || e.family() != v4 {
+			if e := (endpoint{ip: p.ip}); !w.server.place().policy.allowed(e.addr()) || e.family() != v4 {
 				t.Fatalf("permission for %v", e.addr())
 			}
 		}
@@ -191,7 +191,7 @@ func nothingLeft(t *testing.T, w *worker, d *memoryDriver) {
 		t.Fatalf("left: %d allocations, %d clients, %d sockets, quota %d, reserved %d",
 			len(w.owned), len(w.clients), len(d.sockets), q.total, w.server.reserved.n.Load())
 	}
-	for _, r := range w.server.relays {
+	for _, r := range w.server.place().relays {
 		for i := range r.sockets {
 			if r.sockets[i].Load() != nil {
 				t.Fatalf("port %d is kept", int(r.min)+i)

@@ -27,7 +27,7 @@ func TestDifferential(t *testing.T) {
 		usual   func(ours string, method stun.Method) string
 		special func(difference) string
 	}{
-		{"ours", netip.AddrPortFrom(s.listening[0], uint16(s.Port())), asWeDo, func(difference) string { return "" }},
+		{"ours", netip.AddrPortFrom(s.place().listening[0], uint16(s.Port())), asWeDo, func(difference) string { return "" }},
 		{"coturn", startCoturn(t), asCoturn, func(d difference) string { return d.coturn }},
 		{"pion", startPion(t), asPion, func(d difference) string { return d.pion }},
 	}

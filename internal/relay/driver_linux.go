@@ -202,6 +202,9 @@ func openSocket(at netip.AddrPort, buffer int, set func(fd int) error) (int, err
 	}
 	if kind == unix.AF_INET6 {
 		err = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 1)
+	} else {
+		// Routers may cut what we relay, unless its client asks that they do not (RFC 8656 section 14).
+		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
 	}
 	if err == nil && set != nil {
 		err = set(fd)
@@ -514,7 +517,7 @@ func (d *epollDriver) toPeer(a *allocation, from *relaySocket, to endpoint, payl
 	address := sockaddrOf(to)
 	a.count(&a.up, 1, len(payload))
 	level, option, always := unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO
-	usual := unix.IP_PMTUDISC_WANT
+	usual := unix.IP_PMTUDISC_DONT
 	if to.family() == v6 {
 		level, option, always, usual = unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IPV6_PMTUDISC_WANT
 	}

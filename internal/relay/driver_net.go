@@ -32,7 +32,7 @@ func (s *Server) newNetDrivers() (func(host netip.Addr, port uint16, binding boo
 	open := func(host netip.Addr, port uint16, binding bool) (uint16, error) {
 		addrs := []netip.Addr{host}
 		if !host.IsValid() || host.IsUnspecified() {
-			addrs = s.listening
+			addrs = s.place().listening
 		}
 		number := port
 		for _, a := range addrs {

@@ -130,7 +130,7 @@ func TestRefreshEndsOneHalf(t *testing.T) {
 	if got := code(c.ask(stun.MethodRefresh, life(0), inFamily(2))); got != 0 {
 		t.Fatalf("refresh: %d", got)
 	}
-	if s.relays[1].at(at[v6].Port()) != nil || s.relays[0].at(at[v4].Port()) == nil || s.Stats().Allocations != 2 {
+	if s.place().relays[1].at(at[v6].Port()) != nil || s.place().relays[0].at(at[v4].Port()) == nil || s.Stats().Allocations != 2 {
 		t.Error("not the one half is closed")
 	}
 	c.channelData(0x4000, "after")

@@ -65,13 +65,12 @@ func offline(ports int) (*worker, *memoryDriver) {
 		Listen: "192.0.2.1:3478", Secret: secret, MinPort: 50000, MaxPort: 50000 + uint16(ports) - 1,
 		Now: func() time.Time { return time.Unix(1_700_000_000, 0) },
 	}.withDefaults()
-	s := &Server{cfg: c, port: 3478, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed(), local: map[netip.Addr]struct{}{at: {}}}
+	s := &Server{cfg: c, port: 3478, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed()}
 	s.secrets.Store(&secrets{now: c.Secret})
 	s.limiter.seed = s.seed
 	s.streams.init(maxStreams)
 	a := Address{Public: at, Private: at}
-	s.relays = []*relayAddress{newRelayAddress(a, c.MinPort, c.MaxPort)}
-	s.policy = newPolicy(nil, []Address{a}, []netip.Addr{at})
+	s.where.Store(s.newPlace([]*relayAddress{newRelayAddress(a, c.MinPort, c.MaxPort)}, []netip.Addr{at}))
 	w := newWorker(s, 0)
 	d := &memoryDriver{worker: w, sockets: map[uint16]*relaySocket{}}
 	w.driver, w.now = d, time.Hour

@@ -18,7 +18,7 @@ func TestEveryAddressOfThisMachineIsOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range append(all, netip.MustParseAddr(listen)) {
-		if !slices.Contains(s.policy.local, a) {
+		if !slices.Contains(s.place().policy.local, a) {
 			t.Errorf("%s is not known as ours", a)
 		}
 	}

@@ -88,14 +88,15 @@ type route struct {
 // route judges where an address leads. It is asked for every packet that goes by no channel.
 func (s *Server) route(e endpoint) route {
 	a := e.addr()
-	for _, r := range s.relays {
+	here := s.place()
+	for _, r := range here.relays {
 		if r.has(a) {
 			return route{own, r}
 		}
 	}
 	if e.port == s.port || e.port == s.stunPort {
 		// All of 127.0.0.0/8 is this machine.
-		if _, ok := s.local[a]; ok || a.IsLoopback() {
+		if _, ok := here.local[a]; ok || a.IsLoopback() {
 			return route{closed, nil}
 		}
 	}
@@ -104,7 +105,7 @@ func (s *Server) route(e endpoint) route {
 
 // relayFor finds the relay address of a family; nil: none.
 func (s *Server) relayFor(f family) *relayAddress {
-	for _, r := range s.relays {
+	for _, r := range s.place().relays {
 		if r.Public.Is4() == (f == v4) {
 			return r
 		}
@@ -186,6 +187,7 @@ func (w *worker) openOne(r *relayAddress, d demand) (socket, odd *relaySocket, c
 		socket, err = w.openAny(r)
 	}
 	if err != nil {
+		w.server.suspect()
 		return nil, nil, stun.CodeInsufficientCapacity
 	}
 	return socket, odd, 0

@@ -42,14 +42,14 @@ func TestEvenPortAndTheOneReserved(t *testing.T) {
 			t.Fatalf("code %d, port %d", code(answer), relayed.Port)
 		}
 		reserved, err := answer.Get(stun.AttrReservationToken)
-		if err != nil || !s.reserved.has(s.relays[0], uint16(relayed.Port+1)) {
+		if err != nil || !s.reserved.has(s.place().relays[0], uint16(relayed.Port+1)) {
 			t.Fatalf("nothing is reserved: %v", err)
 		}
 		next := dial(t, s, "udp", "t", "s")
 		if at := next.allocate(token(reserved)); int(at.Port()) != relayed.Port+1 {
 			t.Errorf("the port beside %d is %d", relayed.Port, at.Port())
 		}
-		if s.reserved.has(s.relays[0], uint16(relayed.Port+1)) {
+		if s.reserved.has(s.place().relays[0], uint16(relayed.Port+1)) {
 			t.Error("still reserved")
 		}
 	}
@@ -109,7 +109,7 @@ func TestReservationsEndAndAreBounded(t *testing.T) {
 	var r reservations
 	open := func() *relaySocket {
 		// The port of the socket does not matter here.
-		socket, err := w.driver.open(s.relays[0], 0)
+		socket, err := w.driver.open(s.place().relays[0], 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -73,7 +73,7 @@ func TestRecordOfAnAllocation(t *testing.T) {
 // dialTLS connects over TLS, as the node would hand it in.
 func dialTLS(t *testing.T, s *Server) *rawClient {
 	t.Helper()
-	conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", s.listening[0], acceptTLS(t, s)), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", s.place().listening[0], acceptTLS(t, s)), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)
 	}

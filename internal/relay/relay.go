@@ -20,11 +20,9 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -232,17 +230,18 @@ func parseListen(listen string) (netip.Addr, uint16, error) {
 // Server is a running relay.
 type Server struct {
 	// Static after Start.
-	cfg       Config
-	port      uint16
-	stunPort  uint16
-	policy    policy
-	relays    []*relayAddress
-	listening []netip.Addr
-	local     map[netip.Addr]struct{}
-	workers   []*worker
-	nonceKey  []byte
-	seed      maphash.Seed // of all hashes: nobody can foresee which values meet
+	cfg      Config
+	port     uint16
+	stunPort uint16
+	host     netip.Addr // that is listened at; invalid: all
+	found    bool       // nobody has said which addresses to relay from
+	workers  []*worker
+	nonceKey []byte
+	seed     maphash.Seed // of all hashes: nobody can foresee which values meet
 
+	where      atomic.Pointer[place]
+	looking    sync.Mutex    // one at a time looks for addresses
+	suspects   chan struct{} // an allocation failed
 	secrets    atomic.Pointer[secrets]
 	stats      counters
 	limiter    limiter
@@ -269,7 +268,7 @@ func Start(c Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, blame("Listen", err)
 	}
-	addresses := c.Addresses
+	addresses, found := c.Addresses, false
 	switch {
 	case len(addresses) > 0:
 	case host.IsValid() && !host.IsUnspecified():
@@ -278,37 +277,29 @@ func Start(c Config) (_ *Server, err error) {
 		if addresses, err = FindAddresses(); err != nil {
 			return nil, blame("Addresses", err)
 		}
+		found = true
 	}
-	s := &Server{cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed(), local: map[netip.Addr]struct{}{}}
+	s := &Server{
+		cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed(),
+		host: host, found: found, suspects: make(chan struct{}, 1),
+	}
 	s.secrets.Store(&secrets{now: c.Secret})
 	s.self.init()
 	_, _ = rand.Read(s.nonceKey) // never fails
 	s.limiter.seed = s.seed
 	s.streams.init(c.Streams)
+	var relays []*relayAddress
 	for _, a := range addresses {
 		if err := a.probe(); err != nil {
 			return nil, blame("Addresses", err)
 		}
-		s.relays = append(s.relays, newRelayAddress(a, c.MinPort, c.MaxPort))
+		relays = append(relays, newRelayAddress(a, c.MinPort, c.MaxPort))
 	}
 	all, err := localAddresses()
 	if err != nil {
 		return nil, err
 	}
-	if host.IsValid() && !host.IsUnspecified() {
-		s.listening = []netip.Addr{host}
-		s.local[host] = struct{}{}
-	} else {
-		for _, a := range all {
-			if a.Is4() || !host.IsValid() {
-				s.listening = append(s.listening, a)
-			}
-		}
-	}
-	for _, a := range all {
-		s.local[a] = struct{}{}
-	}
-	s.policy = newPolicy(c.AllowPeers, addresses, slices.Collect(maps.Keys(s.local)))
+	s.where.Store(s.newPlace(relays, all))
 	for i := range c.Workers {
 		s.workers = append(s.workers, newWorker(s, i))
 	}
@@ -323,6 +314,7 @@ func Start(c Config) (_ *Server, err error) {
 			}
 		})
 	}
+	s.quiet.Go(s.watch)
 	c.Log.Info("relay listening", "port", s.port, "stun", s.stunPort, "workers", len(s.workers), "relayFrom", fmt.Sprint(addresses))
 	return s, nil
 }
@@ -408,8 +400,9 @@ func (s *Server) STUNPort() int { return int(s.stunPort) }
 
 // Addresses are those relayed from.
 func (s *Server) Addresses() []Address {
-	list := make([]Address, len(s.relays))
-	for i, r := range s.relays {
+	relays := s.place().relays
+	list := make([]Address, len(relays))
+	for i, r := range relays {
 		list[i] = r.Address
 	}
 	return list
@@ -417,7 +410,7 @@ func (s *Server) Addresses() []Address {
 
 // OnlyPrivate tells that no public address is among them: clients elsewhere cannot use the relay.
 func (s *Server) OnlyPrivate() bool {
-	for _, r := range s.relays {
+	for _, r := range s.place().relays {
 		if global(r.Public) {
 			return false
 		}

@@ -164,7 +164,7 @@ func loopback(s string) Address {
 // With one socket for all addresses the kernel would answer from the address of the route, here 127.0.0.1.
 func TestAnswersLeaveFromTheAddressAsked(t *testing.T) {
 	s := start(t, func(c *Config) { c.Listen, c.Addresses = ":0", []Address{loopback("127.0.0.1")} })
-	for _, a := range s.listening {
+	for _, a := range s.place().listening {
 		conn := udpPeer(t, map[bool]string{true: "127.0.0.1", false: "::1"}[a.Is4()])
 		if !a.IsLoopback() {
 			conn = udpPeer(t, a.String())

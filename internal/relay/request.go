@@ -309,7 +309,7 @@ func (w *worker) judge(a *allocation, peer endpoint, f family, ok bool) (reason,
 	switch {
 	case !ok:
 		return malformed, stun.CodeBadRequest
-	case !w.server.policy.allowed(peer.addr()):
+	case !w.server.place().policy.allowed(peer.addr()):
 		return deniedPeer, stun.CodeForbidden
 	// An IPv4 address in the dress of IPv6 is refused even where it is allowed: no IPv6 relay reaches it.
 	case f != peer.family() || a.relays[f] == nil:

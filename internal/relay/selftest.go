@@ -47,8 +47,15 @@ func (s *Server) SelfTest(ctx context.Context) error {
 	defer s.self.one.Unlock()
 	s.self.running.Store(true)
 	defer s.self.running.Store(false)
+	if err := s.Look(); err != nil {
+		return fmt.Errorf("relay self-test: %w", err)
+	}
+	here := s.place()
+	if err := here.lostFault(); err != nil {
+		return fmt.Errorf("relay self-test: %w", err)
+	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "udp", netip.AddrPortFrom(s.testedAddress(), s.port).String())
+	conn, err := d.DialContext(ctx, "udp", netip.AddrPortFrom(here.testedAddress(), s.port).String())
 	if err != nil {
 		return fmt.Errorf("relay self-test: %w", err)
 	}
@@ -63,7 +70,7 @@ func (s *Server) SelfTest(ctx context.Context) error {
 	}()
 	t := &tester{conn: conn}
 	t.user, t.password = s.Credentials(selfTenant, strings.TrimPrefix(s.self.session, selfTenant+"."))
-	err = t.run(s.relays[0].Public)
+	err = t.run(here.relays[0].Public)
 	if ctx.Err() != nil {
 		err = errors.Join(errNoAnswer, ctx.Err())
 	}
@@ -76,13 +83,13 @@ func (s *Server) SelfTest(ctx context.Context) error {
 var errNoAnswer = errors.New("no answer")
 
 // testedAddress is one that the relay listens at, the one it relays from if it can be.
-func (s *Server) testedAddress() netip.Addr {
-	for _, r := range s.relays {
-		if slices.Contains(s.listening, r.Private) {
+func (p *place) testedAddress() netip.Addr {
+	for _, r := range p.relays {
+		if slices.Contains(p.listening, r.Private) {
 			return r.Private
 		}
 	}
-	return s.listening[0]
+	return p.listening[0]
 }
 
 // tester is the client of a self-test.

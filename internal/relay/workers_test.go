@@ -11,7 +11,7 @@ import (
 
 // workerOf is the worker of the allocation at a relayed address.
 func workerOf(s *Server, at netip.AddrPort) int {
-	if socket := s.relays[0].at(at.Port()); socket != nil {
+	if socket := s.place().relays[0].at(at.Port()); socket != nil {
 		return socket.allocation.worker.index
 	}
 	return -1
