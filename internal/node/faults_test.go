@@ -1,0 +1,24 @@
+package node
+
+import (
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// What keeps an address from being opened is told with what to do.
+func TestAddressesThatCannotBeOpened(t *testing.T) {
+	at := &net.TCPAddr{IP: net.IPv4zero, Port: 443}
+	for errno, want := range map[syscall.Errno]string{
+		syscall.EACCES: "setcap cap_net_bind_service=+ep", syscall.EADDRINUSE: "is in use", syscall.EADDRNOTAVAIL: "is not an address of this machine",
+	} {
+		err := opened(blame("--listen", &net.OpError{Op: "listen", Net: "tcp", Addr: at, Err: os.NewSyscallError("bind", errno)}))
+		var f *Fault
+		if !errors.As(err, &f) || f.Setting != "--listen" || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "0.0.0.0:443") {
+			t.Errorf("%v: %v", errno, err)
+		}
+	}
+}
