@@ -13,13 +13,16 @@ type limitFlags struct {
 	MaxCandidates         *int     `help:"Messages with ICE candidates, per minute and session (default 1000; -1 no limit)." placeholder:"N"`
 	MaxUserRooms          *int     `help:"Rooms at a time that one user may have made (default 100; -1 no limit)." placeholder:"N"`
 	MaxUnread             *int     `help:"Bytes that wait for all clients together; beyond it those with the most are closed (default: a quarter of GOMEMLIMIT, 268435456 at most; -1 no limit)." placeholder:"BYTES"`
+	MaxAddressSessions    *int     `help:"Sessions at a time of one address, for licenses that admit without a user token (default 200; -1 no limit)." placeholder:"N"`
+	MaxAddressRooms       *int     `help:"Rooms at a time made from one address, for licenses that admit without a user token (default 200; -1 no limit)." placeholder:"N"`
 	MaxTakeovers          *int     `help:"Takeovers of a user id without the secret of its session, per minute (default 3; -1 no limit)." placeholder:"N"`
 	TrustedProxy          []string `help:"Address or network of a proxy whose X-Forwarded-For names the client; repeatable (default: none)." placeholder:"CIDR" group:"network"`
 }
 
 func (f limitFlags) settings() node.LimitSettings {
 	return node.LimitSettings{
-		Connections: f.MaxConnections, Strangers: f.MaxStrangers, UserRooms: f.MaxUserRooms, Unread: f.MaxUnread,
+		Connections: f.MaxConnections, Strangers: f.MaxStrangers, UserRooms: f.MaxUserRooms,
+		AddressSessions: f.MaxAddressSessions, AddressRooms: f.MaxAddressRooms, Unread: f.MaxUnread,
 		FailedLogins: f.MaxFailedLogins, Joins: f.MaxJoins, FailedJoins: f.MaxFailedJoins, FailedJoinsOfAddress: f.MaxFailedJoinsAddress,
 		Candidates: f.MaxCandidates, Takeovers: f.MaxTakeovers,
 	}

@@ -13,7 +13,9 @@ type LimitSettings struct {
 	Connections *int // open at a time, of both carriers; see transport.GateConfig, as for Strangers
 	Strangers   *int // of one address, whose users are not known yet
 	UserRooms   *int // at a time, made by one user
-	Unread      *int // bytes that wait for all clients together; see transport.NewBacklog
+
+	AddressSessions, AddressRooms *int // at a time, of one address without user tokens
+	Unread                        *int // bytes that wait for all clients together; see transport.NewBacklog
 
 	// A minute; see signaling.Limits.
 	FailedLogins, Joins, FailedJoins, FailedJoinsOfAddress, Candidates, Takeovers *int
@@ -32,6 +34,8 @@ func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limit
 		{"--max-connections", l.Connections, &gate.Connections},
 		{"--max-strangers", l.Strangers, &gate.Strangers},
 		{"--max-user-rooms", l.UserRooms, &limits.Rooms},
+		{"--max-address-sessions", l.AddressSessions, &limits.AddressSessions},
+		{"--max-address-rooms", l.AddressRooms, &limits.AddressRooms},
 		{"--max-failed-logins", l.FailedLogins, &limits.FailedLogins},
 		{"--max-joins", l.Joins, &limits.Joins},
 		{"--max-failed-joins", l.FailedJoins, &limits.FailedJoins},

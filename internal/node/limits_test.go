@@ -92,14 +92,14 @@ func TestWithoutATrustedProxyNobodySaysWhereItComesFrom(t *testing.T) {
 func TestLimitsThatLetNobodyInAreFaults(t *testing.T) {
 	c := Config{
 		Dev: true, TrustedProxies: []string{"0.0.0.0/0", "::/0", "proxy.example", "::ffff:10.0.0.1", "fe80::1%eth0"},
-		Limits: LimitSettings{Strangers: new(0), Connections: new(-2), FailedLogins: new(0), Takeovers: new(-3), UserRooms: new(0), Candidates: new(0), Joins: new(0), FailedJoins: new(0), FailedJoinsOfAddress: new(0), Unread: new(0)},
+		Limits: LimitSettings{Strangers: new(0), Connections: new(-2), FailedLogins: new(0), Takeovers: new(-3), UserRooms: new(0), AddressSessions: new(0), AddressRooms: new(-2), Candidates: new(0), Joins: new(0), FailedJoins: new(0), FailedJoinsOfAddress: new(0), Unread: new(0)},
 	}
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("no fault")
 	}
 	for _, want := range []string{
-		"--max-strangers: must be at least 1", "--max-connections: must be at least 1", "--max-failed-logins: must", "--max-takeovers: must", "--max-user-rooms: must", "--max-candidates: must", "--max-joins: must", "--max-failed-joins: must", "--max-failed-joins-address: must", "--max-unread: must", `"0.0.0.0/0" is everybody`, `"::/0" is everybody`,
+		"--max-strangers: must be at least 1", "--max-connections: must be at least 1", "--max-failed-logins: must", "--max-takeovers: must", "--max-user-rooms: must", "--max-address-sessions: must", "--max-address-rooms: must", "--max-candidates: must", "--max-joins: must", "--max-failed-joins: must", "--max-failed-joins-address: must", "--max-unread: must", `"0.0.0.0/0" is everybody`, `"::/0" is everybody`,
 		`"proxy.example" is neither`, `"::ffff:10.0.0.1" is neither`, `"fe80::1%eth0" is neither`,
 	} {
 		if !strings.Contains(err.Error(), want) {
@@ -135,7 +135,7 @@ func TestLimitsAreDocumented(t *testing.T) {
 func TestEachLimitIsTheOneThatWasSet(t *testing.T) {
 	p, err := Config{Dev: true, Limits: LimitSettings{
 		Connections: new(1), Strangers: new(2), UserRooms: new(3), FailedLogins: new(4), Joins: new(5), FailedJoins: new(6),
-		FailedJoinsOfAddress: new(7), Candidates: new(8), Takeovers: new(-1), Unread: new(9),
+		FailedJoinsOfAddress: new(7), Candidates: new(8), Takeovers: new(-1), AddressSessions: new(9), AddressRooms: new(10), Unread: new(9),
 	}}.plan(false)
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestEachLimitIsTheOneThatWasSet(t *testing.T) {
 	if want := (transport.GateConfig{Connections: 1, Strangers: 2}); !reflect.DeepEqual(p.gate, want) {
 		t.Errorf("%+v, want %+v", p.gate, want)
 	}
-	want := signaling.Limits{Rooms: 3, FailedLogins: 4, Joins: 5, FailedJoins: 6, FailedJoinsOfAddress: 7, Candidates: 8, Takeovers: -1}
+	want := signaling.Limits{Rooms: 3, FailedLogins: 4, Joins: 5, FailedJoins: 6, FailedJoinsOfAddress: 7, Candidates: 8, Takeovers: -1, AddressSessions: 9, AddressRooms: 10}
 	if p.limits != want {
 		t.Errorf("%+v, want %+v", p.limits, want)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -150,6 +151,9 @@ func checkID(field, id string) error {
 	if id == "__proto__" || hasControl(id) {
 		return invalid(field, "has characters that are not allowed")
 	}
+	if strings.ContainsFunc(id, invisible) || strings.TrimSpace(id) != id {
+		return invalid(field, "has characters that nobody sees, or begins or ends with a space")
+	}
 	return nil
 }
 
@@ -162,6 +166,9 @@ func checkText(field, s string) error {
 	}
 	return nil
 }
+
+// invisible tells whether r only changes how others are shown (category Cf): ids that differ in nothing else look the same.
+func invisible(r rune) bool { return unicode.Is(unicode.Cf, r) }
 
 func hasControl(s string) bool {
 	for _, r := range s {

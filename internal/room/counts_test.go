@@ -15,10 +15,13 @@ func consistent(t *testing.T, g *Registry, after string) {
 	t.Helper()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	tenants, makers := count[string]{}, count[maker]{}
+	tenants, makers, sources := count[string]{}, count[maker]{}, count[maker]{}
 	for key, r := range g.rooms {
 		tenants.add(key.Tenant)
 		makers.add(r.madeBy())
+		if r.source != "" {
+			sources.add(r.madeFrom())
+		}
 		r.mu.Lock()
 		if len(r.members) == 0 && r.reaper == nil && len(g.groups[key]) == 0 {
 			t.Fatalf("after %s: nothing ends %v, which nobody is in", after, key)
@@ -37,6 +40,9 @@ func consistent(t *testing.T, g *Registry, after string) {
 	}
 	if !maps.Equal(g.tenants, tenants) {
 		t.Fatalf("after %s: rooms of tenants %v, counted %v", after, tenants, g.tenants)
+	}
+	if !maps.Equal(g.sources, sources) {
+		t.Fatalf("after %s: rooms of addresses %v, counted %v", after, sources, g.sources)
 	}
 	if !maps.Equal(g.makers, makers) {
 		t.Fatalf("after %s: rooms of makers %v, counted %v", after, makers, g.makers)
@@ -79,7 +85,7 @@ func (c *crowd) step() {
 	case 17:
 		c.do(key, EndGroup{By: by})
 	case 0, 1, 2:
-		c.do(key, Create{Capacity: 4, Owner: user, Keep: c.rng.IntN(4) == 0, Limit: 3, Owned: 2})
+		c.do(key, Create{Capacity: 4, Owner: user, Keep: c.rng.IntN(4) == 0, Limit: 3, Owned: 2, Source: c.pick("", "x", "y"), OfSource: 2})
 	case 3, 4, 5, 6:
 		m := Member{ID: user, Address: by.Address, Epoch: c.epoch[user]}
 		c.do(key, Join{Member: m, Host: c.rng.IntN(8) == 0})
@@ -142,7 +148,7 @@ func TestCountsFollowTheRooms(t *testing.T) {
 			time.Sleep(25 * time.Hour)
 			synctest.Wait()
 			consistent(t, c.reg, "the end")
-			if n := len(c.reg.rooms) + len(c.reg.tenants) + len(c.reg.makers) + len(c.reg.groups); n != 0 {
+			if n := len(c.reg.rooms) + len(c.reg.tenants) + len(c.reg.makers) + len(c.reg.sources) + len(c.reg.groups); n != 0 {
 				t.Errorf("seed %d: nobody is left, and the registry holds %v %v %v", seed, c.reg.rooms, c.reg.tenants, c.reg.makers)
 			}
 		})

@@ -35,6 +35,7 @@ type Registry struct {
 	rooms   map[Key]*room
 	tenants count[string]          // rooms of each tenant
 	makers  count[maker]           // rooms that each user made and that have not ended
+	sources count[maker]           // rooms made from each address
 	groups  map[Key]map[Key]string // of each room that has some: the groups, and who made them
 	closed  bool
 }
@@ -69,7 +70,7 @@ func NewRegistry(sink Sink, l Limits, h Hooks) *Registry {
 	}
 	return &Registry{
 		sink: sink, limits: l, hooks: h, rooms: map[Key]*room{}, tenants: count[string]{}, makers: count[maker]{},
-		groups: map[Key]map[Key]string{},
+		sources: count[maker]{}, groups: map[Key]map[Key]string{},
 	}
 }
 
@@ -166,6 +167,7 @@ func (g *Registry) Close() {
 	clear(g.rooms)
 	clear(g.tenants)
 	clear(g.makers)
+	clear(g.sources)
 	clear(g.groups)
 }
 
@@ -197,11 +199,14 @@ func (g *Registry) create(key Key, c Create) error {
 	}
 	now := time.Now()
 	r := &room{
-		key: key, created: now, began: now, maker: c.Owner, keep: c.Keep, group: c.Group, talking: c.Talking,
+		key: key, created: now, began: now, maker: c.Owner, source: c.Source, keep: c.Keep, group: c.Group, talking: c.Talking,
 		owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity),
 	}
 	if c.Owned > 0 && g.makers[r.madeBy()] >= c.Owned {
 		return ErrManyOwned
+	}
+	if c.OfSource > 0 && c.Source != "" && g.sources[r.madeFrom()] >= c.OfSource {
+		return ErrManyHere
 	}
 	if c.Parent != "" {
 		r.parent, r.listed = Key{key.Tenant, c.Parent}, c.Listed
@@ -216,6 +221,9 @@ func (g *Registry) create(key Key, c Create) error {
 	g.rooms[key] = r
 	g.tenants.add(key.Tenant)
 	g.makers.add(r.madeBy())
+	if r.source != "" {
+		g.sources.add(r.madeFrom())
+	}
 	r.mu.Lock()
 	r.startReaper(g, g.limits.EmptyLife)
 	r.mu.Unlock()
@@ -270,6 +278,9 @@ func (g *Registry) remove(r *room, destroyed bool) bool {
 	delete(g.groups, r.key) // those that are left are rooms as others
 	g.tenants.remove(r.key.Tenant)
 	g.makers.remove(r.madeBy())
+	if r.source != "" {
+		g.sources.remove(r.madeFrom())
+	}
 	return true
 }
 

@@ -22,6 +22,7 @@ var (
 	ErrNotIn      = errors.New("not in the room")
 	ErrTooMany    = errors.New("too many rooms")
 	ErrManyOwned  = errors.New("too many rooms of their maker")
+	ErrManyHere   = errors.New("too many rooms of an address")
 	ErrStale      = errors.New("a newer session of this user is in the room")
 	ErrDenied     = errors.New("not allowed in this room")
 	ErrSharing    = errors.New("someone else is sharing")
@@ -161,6 +162,9 @@ type (
 		Limit    int  // refuse when the tenant has this many rooms; 0: only Limits.Rooms counts
 		Owned    int  // refuse when this many rooms were made by Owner; 0: there is no limit
 
+		Source   string // what stands for the address that it is made from; empty: it counts for none
+		OfSource int    // refuse when this many of the tenant's rooms were made from Source; 0: there is no limit
+
 		// Parent is the room of the tenant that this one is a group of; empty: it is none. ByHost: its host makes the group. Listed are
 		// the users it is for: others may enter too, but for those who may enter only where they are listed.
 		Parent string
@@ -200,6 +204,7 @@ func (Get) command()    {}
 type room struct {
 	key     Key
 	created time.Time
+	source  string    // see Create
 	maker   string    // whose count of rooms it belongs to, whoever owns it later
 	began   time.Time // when this process had it first
 	keep    bool
@@ -223,6 +228,8 @@ type room struct {
 	seq      uint64
 	reaper   *time.Timer // runs while the room is empty
 }
+
+func (r *room) madeFrom() maker { return maker{r.key.Tenant, r.source} }
 
 func (r *room) madeBy() maker { return maker{r.key.Tenant, r.maker} }
 

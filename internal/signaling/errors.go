@@ -38,7 +38,10 @@ var (
 	errNotOffered     = errors.New("not offered")
 )
 
-var errOvertaken = fmt.Errorf("%w: taken over before the session began", ErrTaken)
+var (
+	errSources   = errors.New("too many sessions of the address")
+	errOvertaken = fmt.Errorf("%w: taken over before the session began", ErrTaken)
+)
 
 var errUntargeted = &protocol.FieldError{Code: protocol.Missing, Field: "target", Why: "is missing"}
 
@@ -105,6 +108,14 @@ var outcomes = []struct {
 	{
 		room.ErrStale, protocol.InUse, "A newer session of this user is in the room.",
 		"Another page has taken the user id over: register again.",
+	},
+	{
+		errSources, protocol.OverLimit, "Too many users are connected from your address.",
+		"Close other pages, or register with a user token; the operator may raise --max-address-sessions.",
+	},
+	{
+		room.ErrManyHere, protocol.OverLimit, "Too many rooms were made from your address.",
+		"Wait until some have ended, or register with a user token; the operator may raise --max-address-rooms.",
 	},
 	{
 		room.ErrBarred, protocol.NoPermission, "The host has put you out of this room.",

@@ -15,6 +15,7 @@ import (
 type figures struct {
 	relayed, spoofed, flooded atomic.Uint64
 	resumed, overflowed, late atomic.Uint64
+	manyHere                  atomic.Uint64                      // refused
 	candidates, manyRooms     atomic.Uint64                      // refused
 	long, small               atomic.Uint64                      // messages, frames
 	refusedFlood              atomic.Uint64                      // messages beyond the rate
@@ -82,6 +83,7 @@ var loginReasons = []loginReason{
 	{"gone", errGone},
 	{"in_use", ErrTaken},
 	{"full", ErrSeats},
+	{"address", errSources},
 	{"server_full", errServerFull},
 	{other, nil},
 }

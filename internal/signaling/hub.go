@@ -89,6 +89,9 @@ type Hub struct {
 	sessions map[string]*session
 	rosters  map[room.Key]*roster
 
+	sources sources
+	refused meter // lines in the log about refused logins
+
 	ownership sync.Mutex // see createHere
 
 	tallies
@@ -144,6 +147,7 @@ func New(cfg Config) (*Hub, error) {
 		cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{}),
 		tallies: newTallies(cfg.Limits), budgets: newBudgets(cfg.Rate, cfg.Burst), began: time.Now(), seed: maphash.MakeSeed(),
 	}
+	h.sources.limit = cfg.Limits.AddressSessions
 	h.keys.Store(&keys{cfg.Licenses, cfg.ResumeKeys})
 	h.counters.init()
 	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})

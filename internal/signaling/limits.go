@@ -25,6 +25,9 @@ type Limits struct {
 	// Rooms are those at a time that one user made, default 100. A person is in one; what nobody enters stays ten minutes, so whoever is
 	// over it makes more than one every six seconds. Tenants whose backend makes the rooms of everybody need more.
 	Rooms int
+	// AddressSessions and AddressRooms are those at a time of one address, of users whose license admits without a user token, default
+	// 200 each. They may choose any number of user ids, so that limits by user do not bound them.
+	AddressSessions, AddressRooms int
 	// Takeovers are those of one user id without its session's own secret, default 3: two pages could throw each other out for ever.
 	Takeovers int
 }
@@ -41,6 +44,8 @@ func (l *Limits) defaults() {
 		{&l.Candidates, 1000},
 		{&l.Rooms, 100},
 		{&l.Takeovers, 3},
+		{&l.AddressSessions, 200},
+		{&l.AddressRooms, 200},
 	} {
 		if *of.n == 0 {
 			*of.n = of.value
@@ -95,10 +100,13 @@ func (r *request) named(err error) error {
 	return err
 }
 
-// lookUp gets a room that the user is not in.
+// lookUp gets a room that the user is not in. Whose token names rooms learns nothing of others.
 func (r *request) lookUp(id string) (*room.State, error) {
 	if err := r.mayName(); err != nil {
 		return nil, err
+	}
+	if !r.s.grant.User.Admits(id) {
+		return nil, r.named(errTokenRoom)
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
@@ -128,6 +136,8 @@ func (h *Hub) LimitsHit() map[string]uint64 {
 		"failed_joins_address": h.failedJoinsOf.hits.Load(),
 		"candidates":           h.counters.candidates.Load(),
 		"user_rooms":           h.counters.manyRooms.Load(),
+		"address_sessions":     h.sources.hits.Load(),
+		"address_rooms":        h.counters.manyHere.Load(),
 		"takeovers":            h.takeovers.hits.Load(),
 	}
 }

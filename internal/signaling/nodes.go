@@ -66,7 +66,7 @@ type doAnswer struct {
 // errors of rooms keep their identity on the way between nodes
 var roomErrors = []error{
 	room.ErrNoRoom, room.ErrExists, room.ErrFull, room.ErrAlreadyIn, room.ErrNotIn, room.ErrTooMany, room.ErrManyOwned, room.ErrStale, room.ErrDenied,
-	room.ErrSharing, room.ErrNoMember, room.ErrCapacity, room.ErrNoGroup, room.ErrManyGroups, room.ErrBarred, room.ErrUnlisted, room.ErrBusy, room.ErrLarge, room.ErrGroup,
+	room.ErrSharing, room.ErrNoMember, room.ErrCapacity, room.ErrNoGroup, room.ErrManyGroups, room.ErrManyHere, room.ErrBarred, room.ErrUnlisted, room.ErrBusy, room.ErrLarge, room.ErrGroup,
 }
 
 // create makes this node the room's owner, unless another is.

@@ -55,6 +55,9 @@ func (r *request) destroyRoom() error {
 		if err := r.mayName(); err != nil {
 			return err
 		}
+		if !r.s.grant.User.Admits(id) {
+			return r.named(errTokenRoom)
+		}
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
@@ -210,6 +213,9 @@ func (r *request) whisper(word string, q protocol.SayRequest) error {
 	if err != nil {
 		return err
 	}
+	if u := r.s.grant.User; ro == nil && u != nil && u.Rooms != nil { // it is kept to its rooms
+		return errNoTarget
+	}
 	key, _ := r.s.roomKey()
 	b, err := protocol.Marshal(protocol.Chat(word, key.Room, 0, r.s.user, q.Message))
 	if err != nil {
@@ -304,6 +310,7 @@ func (r *request) createGroup() error {
 	id, err := h.makeGroup(ctx, parent, room.Create{
 		Title: q.Title, Capacity: parent.Capacity, Owner: s.user, Group: parent.Group, Talking: parent.Talking,
 		Limit: s.grant.MaxRooms, Owned: max(0, h.cfg.Limits.Rooms), Listed: append(q.List, s.user),
+		Source: s.source, OfSource: max(0, h.cfg.Limits.AddressRooms),
 	})
 	if err != nil {
 		return r.countRooms(err)

@@ -28,7 +28,7 @@ func (r *request) register() error {
 		r.c.shown = p
 	}
 	source := r.c.source()
-	limited := p == nil && source.IsValid()
+	limited := !h.goesOn(p) && source.IsValid()
 	if limited && h.failedLogins.spent(source) {
 		return errLogins // not logged: whoever has come so far could fill the log
 	}
@@ -37,7 +37,9 @@ func (r *request) register() error {
 		if limited && guessed(err) {
 			h.failedLogins.add(source)
 		}
-		h.cfg.Log.Info("login refused", "node", h.cfg.Node, "reason", err)
+		if h.refused.take(h.now(), loginLog, 1) {
+			h.cfg.Log.Info("login refused", "node", h.cfg.Node, "reason", err)
+		}
 		return err
 	}
 	if o := r.c.conn.Peer().Origin; grant.Origins != nil && o != "" && !slices.Contains(grant.Origins, o) && !slices.Contains(grant.Origins, "*") {
@@ -68,6 +70,18 @@ func (r *request) register() error {
 		return errGone
 	}
 	return r.resume(p, q.Seq)
+}
+
+// loginLog bounds the lines about refused logins, whoever is refused: one a second, 60 at once. The metric counts them all.
+var loginLog = newFlood(1, 60)
+
+// goesOn tells whether the secret is that of a session that has not ended: whoever shows it is no stranger.
+func (h *Hub) goesOn(p *proof) bool {
+	if p == nil {
+		return false
+	}
+	s := h.session(p.ID)
+	return s != nil && s.seat == p.seat
 }
 
 // proofOf reads the resume secret; nil when there is none, or none that is good for this tenant and user.
@@ -108,7 +122,12 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
-	if err := h.seat(ctx, s, bool(q.Forced), p); err != nil {
+	if grant.User == nil {
+		s.source = h.sourceName(r.c.source())
+	}
+	within := h.sources.add(s.sourceKey())
+	if err := h.seat(ctx, s, bool(q.Forced), p, within); err != nil {
+		h.sources.remove(s.sourceKey())
 		return err
 	}
 	s.identity = h.identity(s, r.c.shown)
@@ -165,8 +184,10 @@ const maxClaims = 16
 // with a user token, or where the license takes the word for it. Only the secret is good for one time; two pages with the other
 // proofs could throw each other out for ever, so those are limited.
 //
+// A session beyond the limit of its address (not within) may still take the place of another.
+//
 // The id passes on in one step, and only then its former holder has to go: of any number of pages one holds the id at the end.
-func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error {
+func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof, within bool) error {
 	d := h.cfg.Directory
 	generated := s.user == ""
 	limit := min(s.grant.MaxUser, math.MaxInt32)
@@ -176,7 +197,18 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof) error
 		if generated {
 			s.user = newID("U")
 		}
-		seat, err := d.ClaimUser(ctx, s.tenant, s.user, wish, limit)
+		seat, err := d.Holder(ctx, s.tenant, s.user)
+		switch {
+		case err != nil:
+			return err
+		case seat.Session == "" && !within:
+			h.sources.hits.Add(1)
+			return errSources
+		case seat.Session != "":
+			err = ErrTaken
+		default:
+			seat, err = d.ClaimUser(ctx, s.tenant, s.user, wish, limit)
+		}
 		if err == nil {
 			s.seat = seat
 			return nil

@@ -45,6 +45,7 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 	}
 	cmd.Title, cmd.Owner, cmd.Keep, cmd.Limit = q.Title, r.s.user, q.Destroy != nil && !bool(*q.Destroy), r.s.grant.MaxRooms
 	cmd.Owned = max(0, r.c.hub.cfg.Limits.Rooms)
+	cmd.Source, cmd.OfSource = r.s.source, max(0, r.c.hub.cfg.Limits.AddressRooms)
 	if q.Capacity != nil {
 		cmd.Capacity = int(*q.Capacity)
 	}
@@ -71,6 +72,9 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 func (r *request) countRooms(err error) error {
 	if errors.Is(err, room.ErrManyOwned) {
 		r.c.hub.counters.manyRooms.Add(1)
+	}
+	if errors.Is(err, room.ErrManyHere) {
+		r.c.hub.counters.manyHere.Add(1)
 	}
 	return err
 }

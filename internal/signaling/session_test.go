@@ -128,7 +128,7 @@ func TestForcedAloneWorksWhereTheLicenseSaysSo(t *testing.T) {
 		old := w.user(0, "kim")
 		h := w.nodes[0].hub
 		s := &session{hub: h, id: "another", tenant: w.cpCode, user: "kim", grant: grant}
-		if err := h.seat(w.Context(), s, true, nil); err != nil {
+		if err := h.seat(w.Context(), s, true, nil, true); err != nil {
 			w.Fatal(err)
 		}
 		if c := old.closeCode(); c != 4002 {

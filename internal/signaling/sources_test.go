@@ -1,0 +1,177 @@
+package signaling
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
+)
+
+func TestSessionsOfAnAddressAreLimited(t *testing.T) {
+	in(t, 1, func(c *Config, _ *license.Params) { c.Limits.AddressSessions = 3 }, func(w *world) {
+		login := func(from, user string, extra ...any) (string, *peer) {
+			p := w.from(from)
+			a := p.ask(w.login(w.authKey, append([]any{"userId", user}, extra...)...))
+			p.user, p.secret = user, a.str("resume")
+			return a.str("code"), p
+		}
+		want := func(code, from, user string, extra ...any) *peer {
+			w.Helper()
+			got, p := login(from, user, extra...)
+			if got != code {
+				w.Errorf("%s from %s: %s, want %s", user, from, got, code)
+			}
+			return p
+		}
+		a := want("200", "192.0.2.1", "a")
+		b := want("200", "192.0.2.1", "b")
+		c := want("200", "192.0.2.1", "c")
+		want("445", "192.0.2.1", "d")
+		want("445", "192.0.2.1", "")
+		want("200", "192.0.2.2", "other")
+		for range 5 {
+			want("200", "127.0.0.1", "") // nobody knows who is behind it
+		}
+		p := w.from("192.0.2.1")
+		p.want("200", w.login(w.token("kim", nil))) // whom its backend knows
+		w.hits("address_sessions", 2)
+
+		// who is in stays: away, back from elsewhere, or reloaded
+		a.lose()
+		want("445", "192.0.2.1", "d")
+		want("200", "192.0.2.9", "a", "resume", a.secret)
+		want("445", "192.0.2.1", "d")
+		b2 := want("200", "192.0.2.1", "b", "forced", true, "resume", b.secret)
+		want("445", "192.0.2.1", "d")
+		want("409", "192.0.2.1", "c", "forced", true) // without proof
+		c.goAway(1000)
+		want("200", "192.0.2.1", "d")
+		b2.lose()
+		time.Sleep(21 * time.Second)
+		synctest.Wait()
+		want("200", "192.0.2.1", "e")
+		want("445", "192.0.2.1", "f")
+		for _, s := range w.nodes[0].hub.all() {
+			s.end(nil, 1008, "test")
+		}
+		if n := w.nodes[0].hub.sources.counts; len(n) != 0 {
+			w.Errorf("no sessions, and counted are %v", n)
+		}
+	})
+}
+
+func TestRoomsOfAnAddressAreLimited(t *testing.T) {
+	in(t, 1, func(c *Config, _ *license.Params) { c.Limits.AddressRooms = 2 }, func(w *world) {
+		make := func(code, from, room string) *peer {
+			w.Helper()
+			p := w.from(from)
+			p.register("")
+			p.want(code, msg{"eventOp": "createRoom", "roomId": room})
+			return p
+		}
+		make("200", "192.0.2.1", "K1")
+		p := make("200", "192.0.2.1", "K2") // another id is no way round it
+		w.says(make("445", "192.0.2.1", "K3").want("445", msg{"eventOp": "createVideoRoom"}), "your address", "--max-address-rooms")
+		p.joins("K1").want("445", msg{"eventOp": "createGroup"})
+		w.hits("address_rooms", 3)
+		make("200", "192.0.2.2", "K3")
+		kim := w.from("192.0.2.1")
+		kim.want("200", w.login(w.token("kim", nil)))
+		kim.want("200", msg{"eventOp": "createRoom", "roomId": "K4"})
+		p.leaves() // K1 ends
+		make("200", "192.0.2.1", "K1")
+	})
+}
+
+func TestSessionsAndRoomsOfAnAddressOutlastARestart(t *testing.T) {
+	withKeeper(t, func(w *world, cfg Config) {
+		p := w.from("192.0.2.1")
+		p.register("kim")
+		w.room("K1", p)
+		w.restart(cfg)
+		h := w.nodes[0].hub
+		if n := len(h.sources.counts); n != 1 {
+			w.Errorf("%d addresses are counted, want one", n)
+		}
+		for _, v := range cfg.Keeper.(*memoryKeeper).kept {
+			if strings.Contains(string(v), "192.0.2.1") {
+				w.Error("an address is kept")
+			}
+		}
+		w.empty()
+		if n := len(h.sources.counts); n != 0 {
+			w.Errorf("%d addresses are counted, want none", n)
+		}
+	})
+}
+
+// A secret of one's own lifts the limit on failed logins only while its session lives, and fills no log.
+func TestAnEndedSessionsSecretIsNoWayRoundFailedLogins(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		kim := w.from("192.0.2.1")
+		kim.register("kim")
+		guess := w.login(w.authKey[:len(w.authKey)-4]+"AAAA", "userId", "kim", "resume", kim.secret)
+		p := w.from("192.0.2.1")
+		for range 200 {
+			p.want("401", guess)
+		}
+		if n := strings.Count(w.log.String(), "login refused"); n != 60 {
+			w.Errorf("%d lines in the log, want 60", n)
+		}
+		w.nodes[0].post(t, "/leave", `{"resume":"`+kim.secret+`"}`)
+		for range 10 {
+			p.want("401", guess)
+		}
+		p.want("429", guess)
+		w.hits("failed_logins", 1)
+		time.Sleep(10 * time.Second)
+		w.from("192.0.2.2").guesses("401")
+		if n := strings.Count(w.log.String(), "login refused"); n != 61 {
+			w.Errorf("%d lines in the log, want one more", n)
+		}
+	})
+}
+
+func TestATokenForRoomsReachesNobodyElse(t *testing.T) {
+	onOneAndTwoNodes(t, func(w *world, second int) {
+		pak, out := w.user(0, "pak"), w.user(second, "out")
+		w.room("K2", out)
+		kim := w.tokenUser(second, w.token("kim", func(p *license.UserParams) { p.Rooms = []string{"K1"} }))
+		w.room("K1", pak)
+		kim.joins("K1")
+		for _, op := range []string{"chat", "inform"} {
+			for _, user := range []string{"out", "nobody"} {
+				kim.want("403", msg{"eventOp": op, "target": user, "message": "x"})
+			}
+			kim.want("403", msg{"eventOp": "chat", "roomId": "K1", "target": "out", "message": "x"})
+			kim.want("200", msg{"eventOp": op, "target": "pak", "message": "x"})
+		}
+		out.saw("")
+		n := 0
+		for _, op := range []string{"memberList", "leaveRoom", "destroyRoom"} {
+			for _, room := range []string{"K2", "nothing"} {
+				w.says(kim.want("413", msg{"eventOp": op, "roomId": room}), "does not admit")
+				n++
+			}
+		}
+		for ; n < 20; n++ {
+			kim.want("413", msg{"eventOp": "memberList", "roomId": "nothing"})
+		}
+		kim.want("429", msg{"eventOp": "memberList", "roomId": "nothing"})
+	})
+}
+
+func TestIDsThatLookLikeOthersAreRefused(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		p := w.connect(0)
+		for _, id := range []string{"alice\u200b", "\u202ealice", "al\u00adice", "alice ", " alice", "alice\u3000", "\ufeffalice"} {
+			p.want("422", w.login(w.authKey, "userId", id))
+		}
+		p.register("김 철수") // a space within
+		for _, id := range []string{"K1\u200b", "K1 "} {
+			p.want("422", msg{"eventOp": "createRoom", "roomId": id})
+		}
+	})
+}
