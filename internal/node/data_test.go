@@ -83,7 +83,9 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 		if err := sick.Close(); err != nil {
 			t.Fatal(err)
 		}
+		d.mu.Lock()
 		d.store.db = sick
+		d.mu.Unlock()
 		d.Keep("a", value("old"))
 		d.Keep("b", value("kept"))
 		time.Sleep(10 * retryAfter)
@@ -95,7 +97,9 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 		if n := d.unwritten.Load(); n != 2 {
 			t.Errorf("%d are said to be unwritten", n)
 		}
+		d.mu.Lock() // the writer takes it before each try
 		d.store.db = healthy
+		d.mu.Unlock()
 		time.Sleep(retryAfter + writeAfter)
 		synctest.Wait()
 		if n := d.unwritten.Load(); n != 0 {
