@@ -5,10 +5,10 @@ import { Backlog, Emitter } from './events';
 import { serverBase } from './global';
 import { Feeds } from './media/feeds';
 import { Sharing } from './media/sharing';
-import { Streams } from './media/streams';
+import { isLive, Streams } from './media/streams';
 import { Talking } from './media/talking';
 import { Peers, WARM_PEERS } from './negotiation/peers';
-import { wholeNumber } from './signaling/arguments';
+import { idText, wholeNumber } from './signaling/arguments';
 import { FEATURES, STANDBY, WARM } from './signaling/messages';
 import { Operations } from './signaling/operations';
 import { Session } from './signaling/session';
@@ -41,7 +41,7 @@ export class Knowledgetalk extends EventTarget {
       resumed: () => peers.handleResumed(),
       lost: () => (peers.handleLost(), feeds.handleLost()),
       entered: (members) => this.entered([...members]),
-      restored: () => (peers.handleRestored(), operations.restored(), feeds.restored(), void sharing.restored()),
+      restored: () => (peers.handleRestored(), feeds.restored(), void sharing.restored()),
       network: () => (session.renew(), peers.handleNetwork()),
       left: (reason) => (peers.handleLeft(reason), operations.left(), feeds.left(), sharing.left(), talking.stop()),
     }, warmPeers ? [...FEATURES, WARM, ...(standby ? [STANDBY] : [])] : FEATURES);
@@ -54,6 +54,8 @@ export class Knowledgetalk extends EventTarget {
       members: () => [...session.room?.members.keys() ?? []],
       relay: (message) => session.relay(message),
       iceServers: () => session.freshIce(),
+      muted: (kind) => operations.muted(kind),
+      ended: () => void feeds.change('cam'),
       online: () => session.connected,
       doubt: () => session.doubt(),
       presence: (event) => this.media(event),
@@ -67,6 +69,7 @@ export class Knowledgetalk extends EventTarget {
       unpublish: (target, type) => void peers.unpublish(target, type),
       sent: (type) => peers.sent(type),
       stream: (user, type) => this.streams.get(user, type),
+      renewStream: (user, type) => peers.renewStream(user, type),
     });
     const sharing = new Sharing({
       me,
@@ -77,15 +80,13 @@ export class Knowledgetalk extends EventTarget {
       announce: (stream) => void feeds.publish('screen', stream),
       withdraw: () => feeds.unpublish('screen'),
     });
-    const cameras = () => [feeds.stream('cam'), ...peers.sent('cam').map(([, stream]) => stream)];
-    const outgoing = () => cameras().flatMap((stream) => stream?.getTracks() ?? []);
     const operations = new Operations({
       request,
       named: (name) => (session.name = name),
-      enable: (kind, on) => outgoing().forEach((track) => track.kind === kind && (track.enabled = on)),
+      enable: (kind, on) => peers.enable(kind, on, feeds.stream('cam')),
     });
     const talking = new Talking({
-      track: () => outgoing().find(({ kind, readyState }) => kind === 'audio' && readyState === 'live'),
+      track: () => peers.outgoing(feeds.stream('cam')).find(({ kind, readyState }) => kind === 'audio' && readyState === 'live'),
       say: (message) => void request('talking', { message }),
     });
     this.session = session;
@@ -134,19 +135,20 @@ export class Knowledgetalk extends EventTarget {
   }
 
   publishP2P(target: string, type: api.MediaType, stream: MediaStream): Promise<boolean> {
-    return this.peers.publish(target, type, stream);
+    return this.peers.publish(idText(target), type, stream);
   }
 
   async removeLocalPeer(target: string, type: api.MediaType): Promise<boolean> {
-    return this.peers.unpublish(target, type);
+    return this.peers.unpublish(idText(target), type);
   }
 
   async removePeer(target: string, type: api.MediaType): Promise<boolean> {
-    return this.peers.refuse(target, type);
+    return this.peers.refuse(idText(target), type);
   }
 
   changeLocalStream(stream: MediaStream, target?: string): Promise<boolean> {
-    return this.peers.change(stream, target);
+    const all = target === undefined || target === null;
+    return this.peers.change(stream, idText(target), all && isLive(stream) && this.feeds.change('cam', stream));
   }
 
   // What canvas is for comes with drawing on the shared picture.
@@ -167,7 +169,7 @@ export class Knowledgetalk extends EventTarget {
   }
 
   subscribeVideo(userId: string, type: api.MediaType): Promise<MediaStream | false> {
-    return this.feeds.subscribe(userId, type);
+    return this.feeds.subscribe(idText(userId), type);
   }
 
   chat(message: string, roomId?: string, target?: string): Promise<api.ChatResult> {
@@ -231,15 +233,15 @@ export class Knowledgetalk extends EventTarget {
   }
 
   getPeer(userId: string): RTCPeerConnection | undefined {
-    return this.peers.connection(userId);
+    return this.peers.connection(idText(userId));
   }
 
   getAllPeers(): { [userId: string]: RTCPeerConnection } {
     return this.peers.connections();
   }
 
-  getStream(userId: string, type: api.MediaType = 'cam'): MediaStream | undefined {
-    return this.streams.get(userId, type) ?? (userId === 'screen' ? this.streams.newestScreen() : undefined);
+  getStream(userId: string, type?: api.MediaType): MediaStream | undefined {
+    return this.streams.find(idText(userId), type);
   }
 
   getAllStreams(): { [id: string]: MediaStream } {
@@ -270,6 +272,7 @@ export class Knowledgetalk extends EventTarget {
   }
 
   private entered(members: string[]): void {
+    this.operations.entered();
     if (this.session.room?.info.talkingNoty) this.talking.start();
     this.known(members);
   }

@@ -1,8 +1,42 @@
 /** Stand-ins for what only a browser has. */
 
-export const track = (kind: 'audio' | 'video', readyState: 'live' | 'ended' = 'live') => ({ kind, readyState, id: `${kind}${Math.random()}` }) as unknown as MediaStreamTrack;
+export class FakeTrack extends EventTarget {
+  readonly id = `${Math.random()}`;
+  enabled = true;
+  contentHint = '';
+
+  constructor(readonly kind: string, public readyState: 'live' | 'ended' = 'live', readonly of?: FakeTrack) {
+    super();
+  }
+
+  /** What it comes from: a copy shows the same. */
+  get source(): FakeTrack {
+    return this.of?.source ?? this;
+  }
+
+  clone(): FakeTrack {
+    return Object.assign(new FakeTrack(this.kind, this.readyState, this), { enabled: this.enabled });
+  }
+
+  /** By the page, which gets no event. */
+  stop(): void {
+    this.readyState = 'ended';
+  }
+
+  /** Its device is gone. */
+  end(): void {
+    this.stop();
+    this.dispatchEvent(new Event('ended'));
+  }
+}
+
+export const track = (kind: 'audio' | 'video', readyState: 'live' | 'ended' = 'live') => new FakeTrack(kind, readyState) as unknown as MediaStreamTrack;
 
 export class FakeStream extends EventTarget {
+  get [Symbol.toStringTag](): string {
+    return 'MediaStream';
+  }
+
   /** The fewest tracks this stream held after it had held any. */
   fewest = Infinity;
   private tracks: MediaStreamTrack[];

@@ -1,8 +1,13 @@
 /** A fake of the one boundary to WebRTC: RTCPeerConnection, as far as the SDK uses it. Two of them reach each other by their SDP. */
+import { FakeTrack } from './browser';
+
+class FakeTransport extends EventTarget {
+  state = 'connected';
+}
 
 export class FakeSender {
   track: MediaStreamTrack | null = null;
-  transport: { state: string; onstatechange: (() => void) | null } | null = null;
+  transport: FakeTransport | null = null;
   /** Asked for. */
   keyFrames = 0;
   getParameters(): { encodings: object[] } {
@@ -18,10 +23,16 @@ export class FakeSender {
 
 export class FakeTransceiver {
   readonly sender = new FakeSender();
-  readonly receiver: { track: { kind: string } };
+  readonly receiver: { track: FakeTrack };
   currentDirection: string | null = null;
   constructor(kind: string, public direction: string) {
-    this.receiver = { track: { kind } };
+    this.receiver = { track: new FakeTrack(kind) };
+  }
+
+  stop(): void {
+    this.direction = 'stopped';
+    this.sender.track = null;
+    this.receiver.track.stop();
   }
 }
 
@@ -37,7 +48,7 @@ class FakeChannel {
   }
 }
 
-export class FakeConnection {
+export class FakeConnection extends EventTarget {
   static made: FakeConnection[] = [];
   static get last(): FakeConnection {
     return FakeConnection.made[FakeConnection.made.length - 1]!;
@@ -51,8 +62,6 @@ export class FakeConnection {
   signalingState = 'stable';
   localDescription: { type: string; sdp: string } | null = null;
   remoteDescription: { type: string; sdp: string } | null = null;
-  onconnectionstatechange: (() => void) | null = null;
-  onicecandidate: ((event: { candidate: unknown }) => void) | null = null;
   channel!: FakeChannel;
   channelOptions: unknown;
   readonly beats = new FakeChannel();
@@ -63,11 +72,12 @@ export class FakeConnection {
   selected: { local: string; remote: string } | null = null;
   /** Answers to checks of the pair in use; a browser may not count them. */
   checksAnswered: number | undefined;
-  private readonly dtls = { state: 'connected', onstatechange: null as (() => void) | null };
+  private readonly dtls = new FakeTransport();
   private readonly transceivers: FakeTransceiver[] = [];
   private offers = 0;
 
   constructor(private config: RTCConfiguration) {
+    super();
     FakeConnection.made.push(this);
   }
 
@@ -150,23 +160,28 @@ export class FakeConnection {
   }
 
   close(): void {
-    this.connectionState = 'closed';
+    this.connectionState = this.signalingState = 'closed';
+    for (const { receiver } of this.transceivers) receiver.track.stop();
   }
 
   become(state: string): void {
     if (state === 'connected') for (const s of this.getSenders()) s.transport ??= this.dtls;
     this.connectionState = state;
-    this.onconnectionstatechange?.();
+    this.dispatchEvent(new Event('connectionstatechange'));
   }
 
   /** The other side closes its connection: its DTLS alert comes long before the connection's own state changes. */
   hangUp(): void {
     this.dtls.state = 'closed';
-    this.dtls.onstatechange?.();
+    this.dtls.dispatchEvent(new Event('statechange'));
   }
 
   find(...candidates: string[]): void {
-    for (const candidate of candidates) this.onicecandidate?.({ candidate: candidate && { candidate, toJSON: () => ({ candidate }) } });
+    for (const candidate of candidates) this.gathered(candidate);
+  }
+
+  protected gathered(candidate: string): void {
+    this.dispatchEvent(Object.assign(new Event('icecandidate'), { candidate: candidate && { candidate, toJSON: () => ({ candidate }) } }));
   }
 
   openChannel(): void {

@@ -7,7 +7,7 @@ import type { MediaType } from '../types/knowledgetalk';
 import { TYPES } from '../src/negotiation/layout';
 import { Paths } from '../src/negotiation/paths';
 import { encodeSignal, readSignal, type Signal } from '../src/signaling/messages';
-import { FakeStream, track } from './browser';
+import { FakeStream, FakeTrack, track } from './browser';
 import { Clock } from './clock';
 import { Lines, type Lane, type Session, type Way } from './lines';
 
@@ -71,6 +71,7 @@ export class User {
     this.paths = new Paths(this.me, this.peer, {
       send: (signal) => this.send(signal),
       apart: () => this.lanes.apart,
+      pass: () => undefined,
       online: () => this.online,
       iceServers: () => new Promise((done) => {
         const servers = [{ urls: ['turn:relay'], username: this.me, credential: 'c' }];
@@ -433,7 +434,7 @@ export class Lanes {
   /** What comes out of this track now. */
   private source(received: MediaStreamTrack): MediaStreamTrack | null {
     for (const connection of this.users.flatMap(({ connections }) => connections)) {
-      const line = connection.getTransceivers().findIndex(({ receiver }) => receiver.track as unknown === received);
+      const line = connection.getTransceivers().findIndex(({ receiver }) => receiver.track === (received as unknown as FakeTrack).source);
       if (line >= 0) return (connection.reaching && connection.end!.getSenders()[line]!.track) || null;
     }
     return null;

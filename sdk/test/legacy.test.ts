@@ -57,6 +57,7 @@ beforeEach(() => {
       return code;
     },
     iceServers: async () => [],
+    pass: () => undefined,
     stream: (type, tracks) => (tracks ? shown.set(type, tracks.map((t) => t.kind).join()) : shown.delete(type)),
     subscribed: (type) => log.push(`subscribed ${type} ${shown.get(type)}`),
     report: (state, reason) => log.push(`${state}${reason && ` ${reason}`}`),

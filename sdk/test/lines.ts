@@ -275,8 +275,7 @@ export class Lines extends FakeConnection {
       Lines.lanes.later(Lines.lanes.next() * (kind === 'host' ? 30 : 300), () => {
         if (this.closed || this.mine !== session) return;
         this.describe(' found');
-        const candidate = `candidate:${session} 1 udp 1 ${Lines.lanes.hidden ? 'x.local' : '10.0.0.1'} 9 typ ${kind}`;
-        this.onicecandidate?.({ candidate: { candidate, toJSON: () => ({ candidate }) } });
+        this.gathered(`candidate:${session} 1 udp 1 ${Lines.lanes.hidden ? 'x.local' : '10.0.0.1'} 9 typ ${kind}`);
       });
     }
   }

@@ -215,10 +215,20 @@ describe('what comes twice or late', () => {
     expect(b.state.early).toEqual([]);
   });
 
-  it('no more than 64 of them', () => {
+  it('no more than 128 of them, however many are in a message, and no more after a description', () => {
+    const some = (n: number, gen = GEN): Signal => ({ eventOp: 'candidate', gen, candidates: Array.from({ length: n }, (_, i) => ({ candidate: `${i}` })) });
+    const added = (bench: Bench) => bench.did.reduce((n, e) => n + (e.do === 'candidates' ? e.list.length : 0), 0);
     const b = new Bench('b');
-    for (let i = 0; i < 100; i++) b.signal(candidate());
-    expect(b.state.early).toHaveLength(64);
+    for (let i = 0; i < 100; i++) b.signal(some(50));
+    expect(b.state.early).toHaveLength(128);
+    expect(added(b.signal(sdp('offer', 5)))).toBe(128);
+    expect(added(b.signal(some(50)))).toBe(0);
+    // A restart brings others.
+    b.signal(sdp('offer', 6));
+    expect([100, 100, 1].map((n) => added(b.signal(some(n))))).toEqual([100, 28, 0]);
+    const a = new Bench('a').take(publish());
+    a.signal(sdp('answer', a.effect('offer').n));
+    expect([100, 100, 1].map((n) => added(a.signal(some(n))))).toEqual([100, 28, 0]);
   });
 });
 
@@ -269,11 +279,23 @@ describe('subscribed', () => {
 });
 
 describe('swapping what is sent', () => {
-  it('changes tracks, and says so only when the kinds change', () => {
+  it('changes tracks, and says so: those who receive it may have stopped what they were handed', () => {
     const a = connectedCreator();
-    expect(a.take(publish()).names).toEqual(['attach', 'settle']);
-    expect(a.take(publish(true, false)).names).toEqual(['attach', 'publish by channel', 'settle']);
-    expect(a.effect('send').signal).toMatchObject({ epoch: SEED + 1, rev: 1, audio: false });
+    for (const [rev, audio] of [[1, true], [2, false]] as const) {
+      expect(a.take(publish(true, audio)).names).toEqual(['attach', 'publish by channel', 'settle']);
+      expect(a.effect('send').signal).toMatchObject({ epoch: SEED + 1, rev, audio });
+    }
+  });
+
+  it('tells of a device that is gone, and has nobody wait', () => {
+    const a = connectedCreator();
+    expect(a.take({ kind: 'kinds', type: 'cam', audio: true, video: false }).names).toEqual(['publish by channel']);
+    expect(a.effect('send').signal).toMatchObject({ epoch: SEED + 1, rev: 1, audio: true, video: false });
+    expect(a.take({ kind: 'kinds', type: 'cam', audio: true, video: false }).names).toEqual([]);
+    expect(a.take({ kind: 'kinds', type: 'screen', audio: false, video: false }).names).toEqual([]);
+    // Without a connection it is told with the next one.
+    const b = new Bench('b').take(publish(), { kind: 'kinds', type: 'cam', audio: true, video: false });
+    expect(b.signal(sdp('offer', 5)).effect('send').signal).toMatchObject({ rev: 1, audio: true, video: false });
   });
 
   it('is seen without a second subscribed, and an older word does not undo it', () => {

@@ -103,21 +103,28 @@ describe('editUserInfo', () => {
     const result = ops.editUserInfo(undefined, false, true, true, undefined);
     expect(enabled).toEqual(['video false', 'audio true']);
     expect((await result).code).toBe('410');
-    ops.restored();
-    expect(sent).toHaveLength(1);
+    expect([ops.muted('video'), ops.muted('audio')]).toEqual([true, false]);
+    sent = [];
+    ops.entered();
+    expect(sent).toEqual([['editUserInfo', { video: false, audio: true }]]);
   });
 
-  it('is said again by a new session in the same room, and not in the next room', async () => {
+  it('is said again by a new session in the same room; the next room is told what is off', async () => {
     await ops.editUserInfo(undefined, false, undefined, true, undefined);
     await ops.changeName('N');
     sent = [];
-    ops.restored();
+    ops.entered();
     expect(sent).toEqual([['editUserInfo', { video: false, name: 'N' }]]);
     expect(named).toEqual(['N']);
     ops.left();
     sent = [];
-    ops.restored();
-    expect(sent).toEqual([]);
+    ops.entered();
+    expect([sent, ops.muted('video')]).toEqual([[['editUserInfo', { video: false }]], true]);
+    await ops.editUserInfo(undefined, true, undefined, true, undefined);
+    ops.left();
+    sent = [];
+    ops.entered();
+    expect([sent, ops.muted('video')]).toEqual([[], false]);
   });
 });
 

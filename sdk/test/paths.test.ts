@@ -94,6 +94,7 @@ beforeEach(() => {
       return lost ? '504' : '200';
     },
     apart: () => false,
+    pass: () => undefined,
     online: () => online,
     iceServers: async () => servers,
     stream: (type, list) => (shown[type] = list),

@@ -17,6 +17,10 @@ let events: Presence[];
 let code: string;
 let streams: Streams;
 let peers: Peers;
+/** Kinds that the user has switched off. */
+let off: Set<string>;
+/** Times that a track of the camera has been seen to end. */
+let ended: number;
 
 const stream = (...kinds: ('audio' | 'video')[]) => new FakeStream((kinds.length ? kinds : ['audio', 'video'] as const).map((k) => track(k))) as unknown as MediaStream;
 const ops = () => sent.map((m) => m.eventOp);
@@ -54,6 +58,8 @@ beforeEach(() => {
   events = [];
   code = '200';
   streams = new Streams();
+  off = new Set();
+  ended = 0;
   peers = new Peers({
     me: () => me,
     roomId: () => 'R',
@@ -64,6 +70,8 @@ beforeEach(() => {
       return code;
     },
     iceServers: async () => servers,
+    muted: (kind) => off.has(kind),
+    ended: () => ended++,
     online: () => true,
     doubt: async () => true,
     presence: (event) => events.push(event),
@@ -74,7 +82,13 @@ afterEach(() => {
   peers.handleLeft('left');
   expect(FakeConnection.open, 'a connection outlives the room').toBe(0);
   expect(vi.getTimerCount(), 'a timer outlives the room').toBe(0);
-  for (const c of FakeConnection.made) expect([c.onconnectionstatechange, c.onicecandidate, c.channel.onmessage]).toEqual([null, null, null]);
+  const said = [events.length, sent.length];
+  for (const c of FakeConnection.made) {
+    c.become('failed');
+    c.find('late');
+    expect(c.channel.onmessage).toBeNull();
+  }
+  expect([events.length, sent.length], 'a closed connection is heard').toEqual(said);
   vi.useRealTimers();
   vi.unstubAllGlobals();
   vi.restoreAllMocks();

@@ -72,13 +72,13 @@ describe('remote streams', () => {
     }
     streams.set('u', 'screen', [track('video')]);
     expect(Object.keys(streams.all())).toEqual(['u', 'v', 'screen']);
-    expect(streams.newestScreen()).toBe(streams.get('v', 'screen'));
+    expect(streams.find('screen')).toBe(streams.get('v', 'screen'));
     streams.drop('v', 'screen');
-    expect(streams.newestScreen()).toBe(streams.get('u', 'screen'));
+    expect(streams.find('screen')).toBe(streams.get('u', 'screen'));
     streams.set('v', 'screen', [track('video')]);
-    expect(streams.newestScreen()).toBe(streams.get('v', 'screen'));
+    expect(streams.find('screen')).toBe(streams.get('v', 'screen'));
     streams.drop('u', 'screen');
     streams.drop('v', 'screen');
-    expect(streams.newestScreen()).toBeUndefined();
+    expect(streams.find('screen')).toBeUndefined();
   });
 });

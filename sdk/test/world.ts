@@ -51,6 +51,8 @@ export class Side {
   timers = new Set<TimerName>();
   online = true;
   subscribed: string[] = [];
+  /** Publications that `subscribed` is about to be told of: the state may be further when its turn comes. */
+  private telling: string[] = [];
   streams: Record<MediaType, { audio: boolean; video: boolean } | null> = { cam: null, screen: null };
   want: Record<MediaType, { audio: boolean; video: boolean } | null> = { cam: null, screen: null };
   settled = 0;
@@ -65,6 +67,7 @@ export class Side {
 
   feed(event: Event): void {
     const [state, effects] = step(freeze(this.state), event); // A function that is not pure throws here.
+    for (const e of effects) if (e.do === 'subscribed') this.telling.push(`${e.type} ${state.remote[e.type].epoch}`);
     if (effects.some((e) => e.do === 'subscribed')) expect(state, 'subscribed too early').toMatchObject({ link: 'connected', tracks: true });
     // What failed, or what the receiver refused, is no longer wanted: its app was told.
     for (const type of TYPES) if (!state.local[type].on) this.want[type] = null;
@@ -76,6 +79,7 @@ export class Side {
   reset(): void {
     this.state = initial(this.me, this.peer, this.world.clock);
     this.queue = [];
+    this.telling = [];
     this.busy = null;
     this.connection = null;
     this.timers.clear();
@@ -192,7 +196,7 @@ export class Side {
         return;
       case 'subscribed':
         expect(this.streams[e.type], 'subscribed without a stream').not.toBeNull();
-        this.subscribed.push(`${e.type} ${this.state.remote[e.type].epoch}`);
+        this.subscribed.push(this.telling.shift()!);
         return;
       case 'settle':
         this.settled++;

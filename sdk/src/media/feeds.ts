@@ -1,7 +1,7 @@
 import type { MediaType } from '../../types/knowledgetalk';
 import { explain, type Reason } from '../errors';
 import type { Answer, Json } from '../signaling/messages';
-import { isLive } from './streams';
+import { isLive, kindsOf } from './streams';
 
 export interface FeedsHooks {
   me(): string;
@@ -13,6 +13,8 @@ export interface FeedsHooks {
   /** Who is sent what. */
   sent(type: MediaType): [user: string, stream: MediaStream][];
   stream(user: string, type: MediaType): MediaStream | undefined;
+  /** See Peers. */
+  renewStream(user: string, type: MediaType): void;
 }
 
 /** Milliseconds. */
@@ -61,7 +63,7 @@ export class Feeds {
     if (!isLive(stream)) return refuse('publishVideo', 'bad-stream');
     if (!this.hooks.inRoom()) return refuse('publishVideo', 'no-room');
     const before = this.own.get(type);
-    const feed = { stream, audio: stream.getAudioTracks().length > 0, video: stream.getVideoTracks().length > 0 };
+    const feed = { stream, ...kindsOf(stream) };
     this.own.set(type, feed);
     if (before) {
       for (const [id, old] of this.hooks.sent(type)) if (old === before.stream) this.hooks.publish(id, type, stream);
@@ -77,6 +79,16 @@ export class Feeds {
       }
     }
     for (const id of this.wishes.keys()) this.serve(id);
+    return true;
+  }
+
+  /** The feed is another stream, or what is left of it; that those see it who receive it is up to others. False: there is no feed. */
+  change(type: MediaType, stream = this.stream(type)): boolean {
+    const before = this.own.get(type);
+    if (!before || !stream) return false;
+    const feed = { stream, ...kindsOf(stream) };
+    this.own.set(type, feed);
+    if (before.audio !== feed.audio || before.video !== feed.video) void this.announce(type, feed);
     return true;
   }
 
@@ -97,7 +109,10 @@ export class Feeds {
     if (typeof user !== 'string' || !this.hooks.isMember(user)) return no('not-in-room');
     const key = `${type} ${user}`;
     const stream = this.hooks.stream(user, type);
-    if (stream && this.received.has(key)) return Promise.resolve(stream);
+    if (stream && this.received.has(key)) {
+      this.hooks.renewStream(user, type);
+      return Promise.resolve(stream);
+    }
     const waiting = this.waits.get(key);
     if (waiting) return waiting.promise;
     let resolve!: (stream: MediaStream | false) => void;

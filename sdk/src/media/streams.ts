@@ -1,9 +1,21 @@
 import type { MediaType } from '../../types/knowledgetalk';
 import { isFirefox } from '../global';
 
-/** Whether there is something to send. */
+/** One live track of each kind at most: what is sent of a stream. */
+export const liveTracks = (stream: MediaStream): MediaStreamTrack[] => {
+  const live = stream.getTracks().filter((track) => track.readyState === 'live');
+  return live.filter((track, i) => live.findIndex(({ kind }) => kind === track.kind) === i);
+};
+
+/** Whether there is something to send. A stream made in another frame is not an instance of this frame's class. */
 export const isLive = (x: unknown): x is MediaStream =>
-  x instanceof MediaStream && x.getTracks().some((track) => track.readyState === 'live');
+  Object.prototype.toString.call(x) === '[object MediaStream]' && liveTracks(x as MediaStream).length > 0;
+
+/** What a stream has to send. A track that has ended is not sent. */
+export const kindsOf = (stream: MediaStream): { audio: boolean; video: boolean } => {
+  const has = (wanted: string) => liveTracks(stream).some(({ kind }) => kind === wanted);
+  return { audio: has('audio'), video: has('video') };
+};
 
 interface Entry {
   stream: MediaStream;
@@ -47,15 +59,16 @@ export class Streams {
     entry.on = true;
   }
 
-  /** Nothing is published any more. The object is kept for the next publication, empty. */
-  drop(user: string, type: MediaType): void {
+  /** Nothing is published any more. The object is kept for the next publication, empty. False: nothing was. */
+  drop(user: string, type: MediaType): boolean {
     const entry = this.entries.get(user)?.get(type);
-    if (!entry) return;
+    if (!entry?.on) return false;
     entry.on = false;
     const gone = entry.stream.getTracks();
     for (const track of gone) entry.stream.removeTrack(track);
     tell(entry.stream, 'removetrack', gone);
     if (type === 'screen') this.screens = this.screens.filter((id) => id !== user);
+    return true;
   }
 
   /** The call with this user is over: the next one gets new objects. */
@@ -69,19 +82,17 @@ export class Streams {
     return entry?.on ? entry.stream : undefined;
   }
 
-  newestScreen(): MediaStream | undefined {
-    const user = this.screens[this.screens.length - 1];
-    return user === undefined ? undefined : this.get(user, 'screen');
+  /** As getStream has it: 'screen' alone names the newest screen, never a user who is called so. */
+  find(user: string, type?: MediaType): MediaStream | undefined {
+    return user === 'screen' && !type ? this.get(this.screens[this.screens.length - 1] ?? '', 'screen') : this.get(user, type ?? 'cam');
   }
 
   all(): { [id: string]: MediaStream } {
     const all: { [id: string]: MediaStream } = {};
-    for (const user of this.entries.keys()) {
-      const stream = this.get(user, 'cam');
+    for (const user of [...this.entries.keys(), 'screen']) {
+      const stream = this.find(user);
       if (stream) all[user] = stream;
     }
-    const screen = this.newestScreen();
-    if (screen) all.screen = screen;
     return all;
   }
 }

@@ -5,17 +5,19 @@
 import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
 import type { Signal } from '../signaling/messages';
+import { kindsOf } from '../media/streams';
+import { Demands } from './budget';
 import { TYPES } from './layout';
 import { LIMIT, type PairHooks } from './pair';
 import { OneWay } from './peer';
 import { Trickle } from './trickle';
 
-/** Candidates kept for a description that has not come. */
-const EARLY = 128;
+/** Candidates kept for a description that has not come, and taken for one that has. */
+const CANDIDATES = 128;
 /** New connections in place of one that broke. */
 const TRIES = 3;
 
-type Hooks = Pick<PairHooks, 'send' | 'iceServers'> & {
+type Hooks = Pick<PairHooks, 'send' | 'iceServers' | 'pass'> & {
   state(state: RTCPeerConnectionState | 'opening', reason: Reason | ''): void;
 };
 
@@ -25,6 +27,7 @@ abstract class Way {
   private trickle: Trickle | null = null;
   private early: RTCIceCandidateInit[] = [];
   private described = false;
+  private taken = 0;
   /** Counts connections: what belongs to an earlier one is void. */
   protected life = 0;
   private chain: Promise<void> = Promise.resolve();
@@ -41,8 +44,14 @@ abstract class Way {
 
   /** The descriptions do not say which way a candidate goes: both ways get it, and the browser knows by its user fragment. */
   candidates(list: RTCIceCandidateInit[]): void {
-    if (this.link && this.described) this.run((link) => link.add(list));
-    else this.early = [...this.early, ...list].slice(-EARLY);
+    if (this.link && this.described) this.add(list);
+    else this.early = [...this.early, ...list.slice(-CANDIDATES)].slice(-CANDIDATES);
+  }
+
+  private add(list: RTCIceCandidateInit[]): void {
+    const some = list.slice(0, CANDIDATES - this.taken);
+    this.taken += some.length;
+    if (some.length) this.run((link) => link.add(some));
   }
 
   /** What was sent last may have been lost with the socket. */
@@ -70,7 +79,9 @@ abstract class Way {
       if (life !== this.life) return;
       const trickle = new Trickle((candidates) => void this.hooks.send({ eventOp: 'candidate', gen: 0, type: this.type, candidates }));
       this.trickle = trickle;
-      this.link = new OneWay(servers, { link: (state) => this.changed(state), candidate: (candidate) => trickle.add(candidate) });
+      this.link = new OneWay(servers, {
+        link: (state) => this.changed(state), candidate: (candidate) => trickle.add(candidate), pass: (track) => this.hooks.pass(track),
+      });
     });
   }
 
@@ -98,11 +109,12 @@ abstract class Way {
   }
 
   /** The remote description is set: candidates can go in. */
-  protected async flush(link: OneWay): Promise<void> {
+  protected flush(): void {
     this.described = true;
+    this.taken = 0;
     const { early } = this;
     this.early = [];
-    await link.add(early);
+    this.add(early);
   }
 
   protected fail(reason: Reason): void {
@@ -147,7 +159,7 @@ class Outgoing extends Way {
   publish(stream: MediaStream): Promise<boolean> {
     this.stream = stream;
     const promise = this.wait();
-    const kinds = (['audio', 'video'] as const).filter((kind) => stream.getTracks().some((track) => track.kind === kind)).join();
+    const kinds = JSON.stringify(kindsOf(stream));
     if (this.kinds === kinds && this.life > 0 && this.link) {
       this.run((link) => link.replace(stream));
       this.run(async () => this.connected && this.ready());
@@ -162,7 +174,7 @@ class Outgoing extends Way {
     this.run(async (link) => {
       if (link.pc.signalingState !== 'have-local-offer') return;
       await link.answered(sdp);
-      await this.flush(link);
+      this.flush();
     });
   }
 
@@ -198,7 +210,7 @@ class Outgoing extends Way {
   private offer(): void {
     this.open();
     this.run(async (link) => {
-      if (this.stream) this.describe('offer', await link.offer(this.stream));
+      if (this.stream) this.describe('offer', await link.offer(this.stream, this.type === 'cam'));
     });
   }
 
@@ -239,7 +251,7 @@ class Incoming extends Way {
     this.fingerprint = fingerprint;
     this.run(async (link) => {
       this.describe('answer', await link.accept(sdp));
-      await this.flush(link);
+      this.flush();
       if (this.connected) this.ready();
     });
   }
@@ -248,6 +260,11 @@ class Incoming extends Way {
     super.close();
     this.fingerprint = '';
     this.show(null, false);
+  }
+
+  /** Hands out again what is received, in place of what the app has stopped. */
+  renew(): void {
+    if (this.told) this.ready();
   }
 
   /** By closing its connection a raw client ends a publication: nothing has failed. */
@@ -274,10 +291,14 @@ export class RawPair {
   private readonly in: Record<MediaType, Incoming>;
   private reported: PeerStateEvent['state'] | '' = '';
 
-  constructor(private readonly hooks: Pick<PairHooks, 'send' | 'iceServers' | 'stream' | 'subscribed' | 'report'>) {
+  constructor(
+    private readonly hooks: Pick<PairHooks, 'send' | 'iceServers' | 'pass' | 'stream' | 'subscribed' | 'report'>,
+    private readonly demands = new Demands(),
+  ) {
     const ways: Hooks = {
       send: (signal) => hooks.send(signal),
       iceServers: () => hooks.iceServers(),
+      pass: (track) => hooks.pass(track),
       state: (state, reason) => this.report(state, reason),
     };
     const incoming = (type: MediaType) => new Incoming(type, ways, (tracks, first) => {
@@ -309,6 +330,17 @@ export class RawPair {
     this.out[type].unpublish();
   }
 
+  /** Raw clients are not told of kinds: another offer would be another publication to them. */
+  ended(): void {}
+
+  senders(): RTCRtpSender[] {
+    return this.out.cam.connection?.getSenders() ?? [];
+  }
+
+  renewStream(type: MediaType): void {
+    this.in[type].renew();
+  }
+
   refuse(type: MediaType): void {
     this.in[type].close();
   }
@@ -320,7 +352,7 @@ export class RawPair {
     } else if (signal.eventOp === 'sdp') {
       const type = signal.type ?? 'cam';
       if (signal.sdp.type === 'answer') this.out[type].answered(signal.sdp.sdp);
-      else this.in[type].offered(signal.sdp.sdp);
+      else if (this.demands.build()) this.in[type].offered(signal.sdp.sdp);
     }
   }
 

@@ -77,7 +77,9 @@ export interface State {
   readonly used: boolean;
   /** What the app would have heard last. */
   readonly unsaid: { readonly state: PeerStateEvent['state']; readonly reason: Reason | '' } | null;
-  readonly early: readonly { gen: number; candidates: RTCIceCandidateInit[] }[];
+  readonly early: readonly { gen: number; candidate: RTCIceCandidateInit }[];
+  /** Candidates of the other side since its last description. */
+  readonly taken: number;
   readonly local: Readonly<Record<MediaType, Readonly<Local>>>;
   readonly remote: Readonly<Record<MediaType, Readonly<Remote>>>;
 }
@@ -87,6 +89,8 @@ const TIMERS: readonly TimerName[] = ['repeat', 'restart', 'connect', 'again'];
 
 export type Event =
   | { kind: 'publish'; type: MediaType; audio: boolean; video: boolean }
+  /** What is published holds these kinds from now on: a device has gone. Nobody waits for an outcome. */
+  | { kind: 'kinds'; type: MediaType; audio: boolean; video: boolean }
   | { kind: 'unpublish'; type: MediaType }
   /** The time limit of publishP2P. */
   | { kind: 'giveUp'; type: MediaType }
@@ -95,7 +99,7 @@ export type Event =
   | { kind: 'signal'; signal: Signal; byChannel: boolean }
   /** connectionState of a generation. */
   | { kind: 'link'; gen: number; state: RTCPeerConnectionState }
-  /** DTLS of a generation has ended: no restart of ICE mends that. */
+  /** DTLS of a generation has ended, or an app has closed the connection: no restart of ICE brings it back. */
   | { kind: 'lost'; gen: number }
   | { kind: 'channel'; gen: number; open: boolean }
   /** The remote tracks of a generation exist. */
@@ -142,8 +146,8 @@ export type Effect =
   | { do: 'settle'; type: MediaType; ok: boolean; reason: Reason | '' }
   | { do: 'report'; state: PeerStateEvent['state']; reason: Reason | '' };
 
-/** Candidate messages kept for a description that has not come. */
-const EARLY = 64;
+/** Candidates taken for one description of the other side, and kept for one that has not come. Browsers stand still over thousands. */
+const CANDIDATES = 128;
 /** Unanswered repetitions (timer 'repeat') before the other side counts as silent. */
 const REPEATS = 6;
 
@@ -158,7 +162,7 @@ export function initial(me: string, peer: string, seed: number): State {
   return {
     me, peer, creator, gen: creator ? seed : 0, open: false, neg: 'new', described: false, offered: seed, answered: 0, link: 'new', tracks: false,
     channel: false, stood: false, restarts: 0, asking: false, repeats: 0, failures: 0, warm: false, elsewhere: false,
-    used: false, unsaid: null, early: [], local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
+    used: false, unsaid: null, early: [], taken: 0, local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
   };
 }
 
@@ -181,6 +185,7 @@ class Turn {
   take(e: Event): void {
     switch (e.kind) {
       case 'publish': return this.publish(e.type, e.audio, e.video);
+      case 'kinds': return this.kinds(e.type, e.audio, e.video);
       case 'unpublish': return this.withdraw(e.type, 'removed');
       case 'giveUp': return this.giveUp(e.type);
       case 'refuse': return this.refuse(e.type);
@@ -238,15 +243,22 @@ class Turn {
   private publish(type: MediaType, audio: boolean, video: boolean): void {
     const l = this.s.local[type];
     const same = l.on && l.audio === audio && l.video === video;
-    if (!l.on) this.setLocal(type, { on: true, epoch: l.epoch + 1, rev: 0, audio, video, waiting: true, delivered: false });
-    else if (!same) this.setLocal(type, { rev: l.rev + 1, audio, video, waiting: true, delivered: false });
-    else this.setLocal(type, { waiting: true });
+    // Said although nothing has changed: the app there may have stopped the tracks that it was handed.
+    const more = l.on ? { rev: l.rev + 1 } : { on: true, epoch: l.epoch + 1, rev: 0 };
+    this.setLocal(type, { ...more, audio, video, waiting: true, delivered: same && l.delivered });
     if (this.s.open) {
       this.out.push({ do: 'attach', type });
-      if (!same) this.announce(type);
+      this.announce(type);
     } else {
       this.connect();
     }
+  }
+
+  private kinds(type: MediaType, audio: boolean, video: boolean): void {
+    const { on, rev, audio: heard, video: seen } = this.s.local[type];
+    if (!on || (heard === audio && seen === video)) return;
+    this.setLocal(type, { rev: rev + 1, audio, video });
+    if (this.s.open) this.announce(type);
   }
 
   private warm(): void {
@@ -423,7 +435,7 @@ class Turn {
     }
     // A later offer is an ICE restart. Where the connection is down here too it is this side's as well.
     if (gen === s.gen && s.link !== 'connected') this.set({ restarts: Math.max(1, s.restarts) });
-    this.set({ neg: 'stable', answered: n, described: true, asking: false, repeats: 0 });
+    this.set({ neg: 'stable', answered: n, described: true, asking: false, repeats: 0, taken: 0 });
     this.timerOff('repeat');
     this.out.push({ do: 'accept', gen, n, sdp });
     if (gen === s.gen && s.link !== 'connected') this.timerOn('connect');
@@ -435,7 +447,7 @@ class Turn {
   private answer(gen: number, n: number, sdp: string): void {
     const s = this.s;
     if (!s.open || gen !== s.gen || s.neg !== 'offering' || n !== s.offered) return;
-    this.set({ neg: 'stable', described: true, repeats: 0 });
+    this.set({ neg: 'stable', described: true, repeats: 0, taken: 0 });
     this.timerOff('repeat');
     if (s.link !== 'connected') this.timerOn('connect');
     this.out.push({ do: 'answered', gen, sdp });
@@ -449,15 +461,23 @@ class Turn {
       if (gen === 0 && (s.open || this.kept() || this.wanted())) this.generation(0);
       else if (s.open && gen === s.gen) this.restart();
     } else if (s.open && gen === s.gen && s.described) {
-      this.out.push({ do: 'candidates', gen, list });
+      this.addCandidates(list);
     } else if (gen > s.gen || (gen === s.gen && s.open)) {
-      this.set({ early: [...s.early, { gen, candidates: list }].slice(-EARLY) });
+      this.set({ early: [...s.early, ...list.slice(-CANDIDATES).map((candidate) => ({ gen, candidate }))].slice(-CANDIDATES) });
     }
+  }
+
+  private addCandidates(list: RTCIceCandidateInit[]): void {
+    const { gen, taken } = this.s;
+    const some = list.slice(0, CANDIDATES - taken);
+    if (!some.length) return;
+    this.set({ taken: taken + some.length });
+    this.out.push({ do: 'candidates', gen, list: some });
   }
 
   private releaseEarly(): void {
     const { gen, early } = this.s;
-    for (const e of early) if (e.gen === gen) this.out.push({ do: 'candidates', gen, list: e.candidates });
+    this.addCandidates(early.filter((e) => e.gen === gen).map((e) => e.candidate));
     this.set({ early: early.filter((e) => e.gen > gen) });
   }
 

@@ -2,6 +2,8 @@ import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
 import { isHidden } from '../global';
 import { negotiates, readSignal, type Signal } from '../signaling/messages';
+import { kindsOf } from '../media/streams';
+import type { Demands } from './budget';
 import { TYPES } from './layout';
 import { Liveness } from './liveness';
 import { initial, step, type Effect, type Event, type State, type TimerName } from './machine';
@@ -31,6 +33,8 @@ export interface PairHooks {
   /** To the other user over the server. Resolves with the server's code. */
   send(signal: Signal): Promise<string>;
   iceServers(): Promise<RTCIceServer[]>;
+  /** See LinkHooks. */
+  pass(track: MediaStreamTrack): void;
   /** The other user is known to be in another network: private addresses there are of no use here. */
   apart(): boolean;
   /** Null: nothing is published. */
@@ -70,7 +74,7 @@ export class Pair {
   private state: State;
   private peer: Peer | null = null;
   private trickle: Trickle | null = null;
-  private readonly queue: Step[] = [];
+  private queue: Step[] = [];
   private running = false;
   private disposed = false;
   private reported: PeerStateEvent['state'] | '' = '';
@@ -87,7 +91,7 @@ export class Pair {
   private readonly late = new Set<ReturnType<typeof setTimeout>>();
   private readonly timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
 
-  constructor(me: string, other: string, private readonly hooks: PairHooks, private readonly relayOnly = false) {
+  constructor(me: string, other: string, private readonly hooks: PairHooks, private readonly demands: Demands, private readonly relayOnly = false) {
     this.liveness = new Liveness({
       send: (text) => this.peer?.beat(text),
       now: () => performance.now(),
@@ -210,9 +214,28 @@ export class Pair {
       waiter = { promise, resolve, timer };
       this.waiters.set(type, waiter);
     }
-    this.feed({ kind: 'publish', type, audio: stream.getAudioTracks().length > 0, video: stream.getVideoTracks().length > 0 });
+    this.feed({ kind: 'publish', type, ...kindsOf(stream) });
     this.improve();
     return waiter.promise;
+  }
+
+  /** A track of what is being sent has ended. */
+  ended(type: MediaType): void {
+    const stream = this.sending(type);
+    if (stream) this.feed({ kind: 'kinds', type, ...kindsOf(stream) });
+  }
+
+  /** What carries the camera. */
+  senders(): RTCRtpSender[] {
+    return this.peer?.senders() ?? [];
+  }
+
+  /** Hands out again what is received, in place of what the app has stopped. */
+  renewStream(type: MediaType): void {
+    const { shown, audio, video } = this.state.remote[type];
+    if (!shown) return;
+    this.queue.push({ do: 'stream', type, audio, video });
+    void this.run();
   }
 
   unpublish(type: MediaType): void {
@@ -247,6 +270,7 @@ export class Pair {
     if (this.disposed) return;
     const { local } = this.state;
     const [state, effects] = step(this.state, event);
+    if (event.kind === 'signal' && !this.affordable(effects)) return;
     this.state = state;
     for (const type of TYPES) if (local[type].on && !state.local[type].on) this.hooks.withdrawn(type);
     for (const effect of effects) {
@@ -254,8 +278,18 @@ export class Pair {
       if (effect.do === 'settle' && !effect.ok) this.settle(effect.type, false);
       else this.queue.push(effect);
     }
+    const opened = effects.find((effect) => effect.do === 'open');
+    // What was to be done with an earlier generation is void.
+    if (opened) this.queue = this.queue.filter((effect) => !('gen' in effect) || effect.gen >= opened.gen);
     this.readied();
     void this.run();
+  }
+
+  /** Whether the other side may cause this now. Otherwise its message has not come: what is meant is repeated. */
+  private affordable(effects: Effect[]): boolean {
+    const does = (...kinds: Effect['do'][]) => effects.some((effect) => kinds.includes(effect.do));
+    if (does('open', 'offer', 'accept')) return this.demands.build();
+    return !does('resend', 'send') || this.demands.repeat();
   }
 
   private readied(): void {
@@ -318,7 +352,7 @@ export class Pair {
     this.hidden = this.regathered = false;
     this.peer = new Peer(servers, creator, {
       link: (state) => {
-        this.feed(state === 'failed' && this.peer?.over ? { kind: 'lost', gen } : { kind: 'link', gen, state });
+        this.feed(state === 'closed' || (state === 'failed' && this.peer?.over) ? { kind: 'lost', gen } : { kind: 'link', gen, state });
         this.improve();
       },
       channel: (open) => {
@@ -330,6 +364,7 @@ export class Pair {
         this.hidden ||= /\.local /.test(candidate.candidate ?? '');
         trickle.add(candidate);
       },
+      pass: (track) => this.hooks.pass(track),
       beating: (open) => (open ? this.liveness.start() : this.liveness.stop()),
       beat: (text) => this.liveness.heard(text),
     }, this.relayOnly);

@@ -1,6 +1,7 @@
 import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
 import { negotiates, NONE, type Signal } from '../signaling/messages';
+import { Demands } from './budget';
 import { TYPES } from './layout';
 import { BEAT } from './liveness';
 import { Pair, type PairHooks } from './pair';
@@ -75,11 +76,14 @@ export class Paths {
     main: { cam: null, screen: null }, spare: { cam: null, screen: null },
   };
 
-  constructor(private readonly me: string, private readonly other: string, private readonly hooks: PathsHooks) {
+  constructor(
+    private readonly me: string, private readonly other: string, private readonly hooks: PathsHooks, private readonly demands = new Demands(),
+  ) {
     this.main = new Pair(me, other, {
       send: (signal) => this.send(signal),
       iceServers: () => hooks.iceServers(),
       apart: () => hooks.apart(),
+      pass: (track) => hooks.pass(track),
       stream: (type, tracks) => this.show('main', type, tracks),
       subscribed: (type) => {
         hooks.subscribed(type);
@@ -99,7 +103,7 @@ export class Paths {
       failed: () => undefined,
       closed: () => undefined,
       needed: () => false,
-    });
+    }, demands);
   }
 
   /** The one that carries what we send. */
@@ -134,6 +138,22 @@ export class Paths {
 
   unpublish(type: MediaType): void {
     this.main.unpublish(type);
+  }
+
+  ended(type: MediaType): void {
+    for (const pair of this.pairs) pair.ended(type);
+  }
+
+  senders(): RTCRtpSender[] {
+    return this.pairs.flatMap((pair) => pair.senders());
+  }
+
+  renewStream(type: MediaType): void {
+    for (const pair of this.pairs) pair.renewStream(type);
+  }
+
+  private get pairs(): Pair[] {
+    return this.spare ? [this.main, this.spare] : [this.main];
   }
 
   refuse(type: MediaType): void {
@@ -256,6 +276,7 @@ export class Paths {
       },
       iceServers: () => this.hooks.iceServers(),
       apart: () => false,
+      pass: (track) => this.hooks.pass(track),
       stream: (type, tracks) => this.show('spare', type, tracks),
       subscribed: () => undefined,
       report: () => undefined,
@@ -279,7 +300,7 @@ export class Paths {
       },
       closed: () => (this.main.creator && this.used && this.hooks.standby() ? spare.renew() : this.drop()),
       needed: () => this.main.doubtful,
-    }, true);
+    }, this.demands, true);
     spare.warm();
     // What it is made for may be over.
     this.roster();

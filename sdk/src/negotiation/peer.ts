@@ -1,11 +1,23 @@
 import type { MediaType } from '../../types/knowledgetalk';
 import { isFirefox } from '../global';
+import { liveTracks } from '../media/streams';
 import { BEATS, CHANNEL, LAYOUT } from './layout';
 import type { Checks } from './liveness';
 
 export interface LinkHooks {
+  /** 'closed' as well when the app has ended what it was handed. */
   link(state: RTCPeerConnectionState): void;
   candidate(candidate: RTCIceCandidateInit): void;
+  /** A track of the camera is about to be sent, or has just been put in place of another by the app. */
+  pass(track: MediaStreamTrack): void;
+}
+
+/** Candidates taken from a description, as from messages: see the machine. */
+const CANDIDATES = 128;
+
+/** Has a method of an object that apps are handed do more. */
+function wrap<T extends object, K extends keyof T>(object: T, name: K, by: (native: T[K]) => T[K]): void {
+  object[name] = by((object[name] as (...args: never[]) => unknown).bind(object) as T[K]);
 }
 
 /** What a connection reports. */
@@ -33,20 +45,25 @@ export const hasWebRTC = (): boolean => typeof RTCPeerConnection !== 'undefined'
 /** A connection as both kinds of clients have it. This file is the only place that names RTCPeerConnection. */
 class Link {
   readonly pc: RTCPeerConnection;
+  protected closed = false;
+  /** Received tracks: what the app is handed, and a copy in reserve for the time when it has stopped that. */
+  private readonly received = new Map<MediaStreamTrack, { handed: MediaStreamTrack; reserve: MediaStreamTrack }>();
 
-  constructor(iceServers: RTCIceServer[], hooks: LinkHooks, relayOnly = false) {
+  /** Apps are handed the connection: their handlers, and whatever they call, must do no harm here. */
+  constructor(iceServers: RTCIceServer[], protected readonly hooks: LinkHooks, relayOnly = false) {
     this.pc = new RTCPeerConnection({
       iceServers, bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require', ...(relayOnly ? { iceTransportPolicy: 'relay' } : {}),
     });
-    this.pc.onconnectionstatechange = () => hooks.link(this.pc.connectionState);
-    this.pc.onicecandidate = ({ candidate }) => {
+    this.pc.addEventListener('connectionstatechange', () => this.closed || hooks.link(this.pc.connectionState));
+    this.pc.addEventListener('icecandidate', ({ candidate }) => {
       // An empty candidate marks the end of a list; trickling has no use for it.
-      if (candidate?.candidate) hooks.candidate(candidate.toJSON());
-    };
+      if (candidate?.candidate && !this.closed) hooks.candidate(candidate.toJSON());
+    });
+    this.ends(this.pc, 'close');
   }
 
   answered(sdp: string): Promise<void> {
-    return this.pc.setRemoteDescription({ type: 'answer', sdp });
+    return this.describe('answer', sdp);
   }
 
   /** Candidates of an offer that was ignored, or of a description that was replaced, are refused by the browser: nothing is lost. */
@@ -55,8 +72,39 @@ class Link {
   }
 
   close(): void {
-    this.pc.onconnectionstatechange = this.pc.onicecandidate = null;
+    this.closed = true;
     this.pc.close();
+    for (const tracks of this.received.values()) for (const track of Object.values(tracks)) track.stop();
+  }
+
+  /** No event follows a call of these. */
+  protected ends<K extends string>(object: Record<K, () => void>, name: K): void {
+    wrap(object, name, (native) => () => {
+      native();
+      if (!this.closed) this.hooks.link('closed');
+    });
+  }
+
+  /** A sender of the camera. Once more afterwards: the user may have been muted while the track was on its way. */
+  protected guard(sender: RTCRtpSender): void {
+    wrap(sender, 'replaceTrack', (native) => async (track) => {
+      if (track) this.hooks.pass(track);
+      await native(track);
+      if (track) this.hooks.pass(track);
+    });
+  }
+
+  /** What the app has stopped is dead for good; a copy made before is not. */
+  protected take(track: MediaStreamTrack): MediaStreamTrack {
+    const kept = this.received.get(track) ?? { handed: track, reserve: track.clone() };
+    this.received.set(track, kept);
+    if (kept.handed.readyState === 'ended') kept.handed = kept.reserve.clone();
+    return kept.handed;
+  }
+
+  protected describe(type: 'offer' | 'answer', sdp: string): Promise<void> {
+    let left = CANDIDATES;
+    return this.pc.setRemoteDescription({ type, sdp: sdp.replace(/^a=candidate:.*\r?\n/gm, (line) => (left-- > 0 ? line : '')) });
   }
 
   protected sdp(): string {
@@ -70,25 +118,26 @@ export class OneWay extends Link {
 
   /** Once connected: tells when the other side closes its connection. The connection itself takes 15 s to say so, and calls it lost before. */
   watch(closed: () => void): void {
-    this.dtls = this.pc.getSenders()[0]?.transport ?? null;
-    if (this.dtls) this.dtls.onstatechange = () => this.dtls?.state === 'closed' && closed();
-  }
-
-  override close(): void {
-    if (this.dtls) this.dtls.onstatechange = null;
-    super.close();
+    const dtls = this.pc.getSenders()[0]?.transport ?? null;
+    if (dtls === this.dtls) return;
+    this.dtls = dtls;
+    dtls?.addEventListener('statechange', () => dtls.state === 'closed' && !this.closed && closed());
   }
 
   /** Offers to send a stream. Resolves with the SDP. */
-  async offer(stream: MediaStream): Promise<string> {
-    for (const track of live(stream)) this.pc.addTransceiver(track, { direction: 'sendonly', streams: [stream] });
+  async offer(stream: MediaStream, camera: boolean): Promise<string> {
+    for (const track of liveTracks(stream)) {
+      if (camera) this.hooks.pass(track);
+      const { sender } = this.pc.addTransceiver(track, { direction: 'sendonly', streams: [stream] });
+      if (camera) this.guard(sender);
+    }
     await this.pc.setLocalDescription();
     return this.sdp();
   }
 
   /** Takes an offer, to receive only, and answers it. Resolves with the SDP. */
   async accept(sdp: string): Promise<string> {
-    await this.pc.setRemoteDescription({ type: 'offer', sdp });
+    await this.describe('offer', sdp);
     await this.pc.setLocalDescription();
     return this.sdp();
   }
@@ -97,19 +146,13 @@ export class OneWay extends Link {
   async replace(stream: MediaStream): Promise<void> {
     const senders = this.pc.getSenders();
     const kinds = this.pc.getTransceivers().map((line) => line.receiver.track.kind);
-    await Promise.all(senders.map((sender, i) => sender.replaceTrack(live(stream).find(({ kind }) => kind === kinds[i]) ?? null)));
+    await Promise.all(senders.map((sender, i) => sender.replaceTrack(liveTracks(stream).find(({ kind }) => kind === kinds[i]) ?? null)));
   }
 
   /** The tracks that the other side sends. */
   tracks(): MediaStreamTrack[] {
-    return this.pc.getTransceivers().flatMap((line) => (line.currentDirection === 'recvonly' ? [line.receiver.track] : []));
+    return this.pc.getTransceivers().flatMap((line) => (line.currentDirection === 'recvonly' ? [this.take(line.receiver.track)] : []));
   }
-}
-
-/** One live track of each kind at most. */
-function live(stream: MediaStream): MediaStreamTrack[] {
-  const first = (tracks: MediaStreamTrack[]) => tracks.filter(({ readyState }) => readyState === 'live').slice(0, 1);
-  return [...first(stream.getAudioTracks()), ...first(stream.getVideoTracks())];
 }
 
 /** One generation of a pair's connection. */
@@ -130,8 +173,28 @@ export class Peer extends Link {
     this.beats.onmessage = ({ data }) => typeof data === 'string' && hooks.beat(data);
     if (creator) {
       for (const { kind } of LAYOUT) this.pc.addTransceiver(kind, { direction: 'sendrecv' });
-      this.adopted = true;
+      this.adopt();
     }
+  }
+
+  /** The lines are there. What comes over them is kept from the start: an app may stop every track of a connection at once. */
+  private adopt(): void {
+    this.adopted = true;
+    this.lines.forEach((line, i) => {
+      if (LAYOUT[i]!.type === 'cam') this.guard(line.sender);
+      this.ends(line, 'stop');
+      this.take(line.receiver.track);
+    });
+    this.aim();
+  }
+
+  private get lines(): RTCRtpTransceiver[] {
+    return this.pc.getTransceivers().slice(0, LAYOUT.length);
+  }
+
+  /** Transceivers made by a remote offer are recvonly until told otherwise, and apps may change them. */
+  private aim(): void {
+    for (const line of this.lines) if (line.direction !== 'stopped') line.direction = 'sendrecv';
   }
 
   /** Makes and sets an offer; `servers` given: an ICE restart with these. Resolves with the SDP to send. */
@@ -140,37 +203,39 @@ export class Peer extends Link {
       this.pc.setConfiguration({ ...this.pc.getConfiguration(), iceServers: servers });
       this.pc.restartIce();
     }
+    this.aim();
     await this.pc.setLocalDescription();
     return this.sdp();
   }
 
   /** Sets a remote offer and answers. `attach` runs once the senders exist. */
   async accept(sdp: string, attach: () => Promise<void>): Promise<string> {
-    await this.pc.setRemoteDescription({ type: 'offer', sdp });
-    if (!this.adopted) {
-      const lines = this.pc.getTransceivers();
-      if (LAYOUT.some(({ kind }, i) => lines[i]?.receiver.track.kind !== kind)) throw new Error('the offer has another layout');
-      // Transceivers made by a remote offer are recvonly until told otherwise.
-      for (const line of lines) line.direction = 'sendrecv';
-      this.adopted = true;
+    await this.describe('offer', sdp);
+    if (this.adopted) {
+      this.aim();
+    } else {
+      if (LAYOUT.some(({ kind }, i) => this.lines[i]?.receiver.track.kind !== kind)) throw new Error('the offer has another layout');
+      this.adopt();
       await attach();
     }
     const { sdp: answer = '' } = await this.pc.createAnswer();
     // The side that offers is to begin with DTLS: it knows one round trip earlier that a pair of candidates works, and there is no API for
-    // it. Firefox takes no answer but its own.
-    await this.pc.setLocalDescription({ type: 'answer', sdp: isFirefox() ? answer : answer.replace(/a=setup:active/g, 'a=setup:passive') });
+    // it. Firefox takes no answer but its own; where another browser does the same, its own must do.
+    const passive = isFirefox() ? answer : answer.replace(/a=setup:active/g, 'a=setup:passive');
+    await this.pc.setLocalDescription({ type: 'answer', sdp: passive }).catch(() => this.pc.setLocalDescription({ type: 'answer', sdp: answer }));
     return this.sdp();
   }
 
   /** Gives the senders of a type the tracks of a stream, or none. */
   async attach(type: MediaType, stream: MediaStream | null): Promise<void> {
     if (!this.adopted) return;
-    const lines = this.pc.getTransceivers();
+    const { lines } = this;
+    this.aim();
     await Promise.all(LAYOUT.map(async (line, i) => {
       if (line.type !== type) return;
-      const track = stream?.getTracks().find(({ kind, readyState }) => kind === line.kind && readyState === 'live') ?? null;
+      const track = (stream && liveTracks(stream).find(({ kind }) => kind === line.kind)) ?? null;
       const sender = lines[i]?.sender;
-      if (!sender || sender.track === track) return;
+      if (!sender || sender.track === track) return track && type === 'cam' ? this.hooks.pass(track) : undefined;
       // Where there is too little room a face may lose sharpness, and a screen pictures. An app that knows better has said so.
       if (track?.kind === 'video' && track.contentHint === '') track.contentHint = type === 'screen' ? 'detail' : 'motion';
       await sender.replaceTrack(track);
@@ -179,11 +244,7 @@ export class Peer extends Link {
 
   /** The remote tracks of the given kinds. */
   tracks(type: MediaType, kinds: { audio: boolean; video: boolean }): MediaStreamTrack[] {
-    const lines = this.pc.getTransceivers();
-    return LAYOUT.flatMap((line, i) => {
-      const track = line.type === type && kinds[line.kind] ? lines[i]?.receiver.track : undefined;
-      return track ? [track] : [];
-    });
+    return this.lines.flatMap(({ receiver }, i) => (LAYOUT[i]!.type === type && kinds[LAYOUT[i]!.kind] ? [this.take(receiver.track)] : []));
   }
 
   /** The local description with the candidates found so far; null when its kind is another by now. */
@@ -219,6 +280,11 @@ export class Peer extends Link {
     const stats: Stats = new Map();
     (await this.pc.getStats().catch(() => new Map())).forEach((entry: Record<string, unknown>, id: string) => stats.set(id, entry));
     return stats;
+  }
+
+  /** What the camera's senders send. */
+  senders(): RTCRtpSender[] {
+    return this.lines.flatMap(({ sender }, i) => (LAYOUT[i]!.type === 'cam' ? [sender] : []));
   }
 
   /** Over the data channel. False when it is not open. */

@@ -1,7 +1,9 @@
 import type { MediaType, Member, PeerStateEvent, Presence } from '../../types/knowledgetalk';
 import { explain, type Reason } from '../errors';
+import { Camera } from '../media/camera';
 import { isLive, type Streams } from '../media/streams';
 import { encodeSignal, STANDBY, WARM, type Request, type Signal } from '../signaling/messages';
+import { Demands, Pacer } from './budget';
 import { TYPES } from './layout';
 import { RawPair } from './legacy';
 import { Paths } from './paths';
@@ -17,6 +19,10 @@ export interface PeersHooks {
   /** To one user, over the server. Resolves with the server's code. */
   relay(message: Request): Promise<string>;
   iceServers(): Promise<RTCIceServer[]>;
+  /** The user has said that the camera's sound or picture is off. */
+  muted(kind: string): boolean;
+  /** A track of the camera that is or was sent has ended. */
+  ended(): void;
   /** The server can be reached. */
   online(): boolean;
   /** Nothing passes to some user any more: is the server still there? */
@@ -30,6 +36,8 @@ const EARLY = { users: 64, signals: 64 };
 const RETURN = 60_000;
 /** So many of them at most. */
 const OWED = 64;
+/** Users whose demands are remembered: who leaves and comes back does not begin anew. */
+const DEMANDS = 64;
 /** Default of the option. */
 export const WARM_PEERS = 4;
 
@@ -38,24 +46,37 @@ export class Peers {
   private readonly pairs = new Map<string, Paths | RawPair>();
   private readonly early = new Map<string, Signal[]>();
   /** What was being sent when this session, or the other user's, was lost: until it is sent again or the time for it is over. */
-  private owed = new Map<string, Map<MediaType, MediaStream>>();
+  private owed = new Map<string, { identity: string | undefined; sent: Map<MediaType, MediaStream> }>();
+  /** Of those there are pairs with: when somebody has left, nothing else tells it any more. */
+  private readonly identities = new Map<string, string | undefined>();
+  private readonly demands = new Map<string, Demands>();
+  private readonly pacer = new Pacer();
+  private readonly camera: Camera;
   private owedTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** @param warmPeers members of a room, at most, in which connections are made before anybody publishes */
-  constructor(private readonly hooks: PeersHooks, private readonly streams: Streams, private readonly warmPeers = WARM_PEERS) {}
+  constructor(private readonly hooks: PeersHooks, private readonly streams: Streams, private readonly warmPeers = WARM_PEERS) {
+    this.camera = new Camera({
+      muted: (kind) => hooks.muted(kind),
+      ended: () => {
+        for (const pair of this.pairs.values()) pair.ended('cam');
+        hooks.ended();
+      },
+    });
+  }
 
   async publish(target: unknown, type: unknown, stream: unknown): Promise<boolean> {
     const wrong = this.wrongPublish(target, type, stream);
     if (wrong) {
-      this.report(typeof target === 'string' ? target : `${target}`, 'failed', wrong);
+      this.report(textOf(target), 'failed', wrong);
       return false;
     }
-    this.owed.get(target as string)?.delete(type as MediaType);
+    this.owed.get(target as string)?.sent.delete(type as MediaType);
     return this.pair(target as string).publish(type as MediaType, stream as MediaStream);
   }
 
   unpublish(target: unknown, type: unknown): boolean {
-    this.owed.get(target as string)?.delete(type as MediaType);
+    this.owed.get(target as string)?.sent.delete(type as MediaType);
     if (!this.known(target, type)) return false;
     this.pairs.get(target)?.unpublish(type as MediaType);
     return true;
@@ -67,11 +88,29 @@ export class Peers {
     return true;
   }
 
-  /** Another camera stream for one user, or for everyone who is sent one. */
-  async change(stream: unknown, target: unknown): Promise<boolean> {
-    const targets = [...this.pairs].filter(([id, pair]) => pair.sending('cam') && (target === undefined || target === null || target === id));
-    if (targets.length === 0) return false;
+  /** Another camera stream for one user, or for everyone who is sent one. `nobody` is the outcome where there is none. */
+  async change(stream: unknown, target: unknown, nobody = false): Promise<boolean> {
+    const meant = (id: string) => target === undefined || target === null || target === id;
+    for (const [id, { sent }] of this.owed) if (meant(id) && sent.has('cam') && isLive(stream)) sent.set('cam', stream);
+    const targets = this.sent('cam').filter(([id]) => meant(id));
+    if (targets.length === 0) return nobody;
     return (await Promise.all(targets.map(([id]) => this.publish(id, 'cam', stream)))).every(Boolean);
+  }
+
+  /** Switches a kind of the camera on or off, wherever it is sent, an app's own tracks as well. `more`: sent to nobody at present. */
+  enable(kind: string, on: boolean, more: MediaStream | undefined): void {
+    for (const track of this.outgoing(more)) if (track.kind === kind) this.camera.enable(track, on);
+  }
+
+  /** The camera's tracks: those that were published, and those that senders have. */
+  outgoing(more?: MediaStream): MediaStreamTrack[] {
+    const published = [more, ...this.sent('cam').map(([, stream]) => stream)].flatMap((stream) => stream?.getTracks() ?? []);
+    return [...published, ...[...this.pairs.values()].flatMap((pair) => pair.senders()).flatMap(({ track }) => track ?? [])];
+  }
+
+  /** Hands out again what is received of a user, in place of what the app has stopped. */
+  renewStream(id: string, type: MediaType): void {
+    this.pairs.get(id)?.renewStream(type);
   }
 
   /** Who is sent what of a type. */
@@ -114,7 +153,9 @@ export class Peers {
       for (const signal of signals) this.handleSignal(id, signal);
       const owed = this.owed.get(id);
       this.owed.delete(id);
-      for (const [type, stream] of owed ?? []) void this.publish(id, type, stream);
+      // Whoever holds the id now need not be who held it before.
+      if (owed?.identity !== this.hooks.member(id)?.identity) continue;
+      for (const [type, stream] of owed?.sent ?? []) void this.publish(id, type, stream);
     }
   }
 
@@ -164,7 +205,7 @@ export class Peers {
     }
     if (!sent.size) return;
     this.owed.delete(id);
-    this.owed.set(id, sent);
+    this.owed.set(id, { identity: this.identities.get(id), sent });
     const [oldest] = this.owed.keys();
     if (this.owed.size > OWED && oldest !== undefined) this.owed.delete(oldest);
   }
@@ -200,6 +241,7 @@ export class Peers {
     this.early.delete(id);
     this.pairs.get(id)?.dispose();
     this.pairs.delete(id);
+    this.identities.delete(id);
     if (forGood) this.streams.forget(id);
     else for (const type of TYPES) this.streams.drop(id, type);
   }
@@ -207,33 +249,49 @@ export class Peers {
   private closeAll(forGood = true): void {
     for (const id of [...this.pairs.keys()]) this.close(id, forGood);
     this.early.clear();
+    this.pacer.stop();
   }
 
   private pair(id: string): Paths | RawPair {
     const known = this.pairs.get(id);
     if (known) return known;
+    const member = this.hooks.member(id);
     const hooks = {
       send: (signal: Signal) => this.send(id, signal),
       iceServers: () => this.hooks.iceServers(),
-      stream: (type: MediaType, tracks: MediaStreamTrack[] | null) =>
-        (tracks ? this.streams.set(id, type, tracks) : this.streams.drop(id, type)),
-      subscribed: (type: MediaType) => this.hooks.presence({
-        eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
-      }),
+      pass: (track: MediaStreamTrack) => this.camera.pass(track),
+      stream: (type: MediaType, tracks: MediaStreamTrack[] | null) => {
+        if (tracks) this.streams.set(id, type, tracks);
+        else if (this.streams.drop(id, type)) this.tell(id, 'unsubscribed', type);
+      },
+      subscribed: (type: MediaType) => this.tell(id, 'subscribed', type),
       report: (state: PeerStateEvent['state'], reason: Reason | '') => this.report(id, state, reason),
       apart: () => apart(this.hooks.member(this.hooks.me()), this.hooks.member(id)),
       online: () => this.hooks.online(),
       doubt: () => this.hooks.doubt(),
       standby: () => this.hooks.members().length <= this.warmPeers && (this.hooks.member(id)?.features?.includes(STANDBY) ?? false),
     };
-    const pair = this.hooks.member(id)?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks) : new RawPair(hooks);
+    const demands = this.demands.get(id) ?? new Demands();
+    this.demands.delete(id);
+    this.demands.set(id, demands);
+    const [oldest] = this.demands.keys();
+    if (this.demands.size > DEMANDS) this.demands.delete(oldest!);
+    const pair = member?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks, demands) : new RawPair(hooks, demands);
     this.pairs.set(id, pair);
+    this.identities.set(id, member?.identity);
     return pair;
+  }
+
+  private tell(id: string, what: 'subscribed' | 'unsubscribed', type: MediaType): void {
+    this.hooks.presence({ eventOp: 'presence', type: what, roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam' });
   }
 
   private async send(target: string, signal: Signal): Promise<string> {
     const several = this.hooks.member(target)?.features?.includes('candidates') ?? false;
-    const codes = await Promise.all(encodeSignal(signal, target, several).map((message) => this.hooks.relay(message)));
+    const messages = encodeSignal(signal, target, several);
+    const codes = await Promise.all(messages.map((message) => new Promise<string>((done) => {
+      this.pacer.pass(() => void this.hooks.relay(message).then(done));
+    })));
     return codes[0] ?? '200';
   }
 
@@ -257,6 +315,15 @@ export class Peers {
     this.hooks.presence({
       eventOp: 'presence', type: 'peerState', roomId: this.hooks.roomId(), user, sender: this.hooks.me(), state, reason, message, hint,
     });
+  }
+}
+
+/** Whatever an app has given for a user. */
+function textOf(x: unknown): string {
+  try {
+    return String(x);
+  } catch {
+    return '';
   }
 }
 

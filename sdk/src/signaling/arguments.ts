@@ -11,9 +11,12 @@ export function id(x: unknown, name: string, call: string): string | Failure {
   return optionalId(x, name) ?? missing(name, call);
 }
 
+/** An id as the wire has it, of what an app may have as a number. */
+export const idText = <T>(x: T): T | string => (typeof x === 'number' ? `${x}` : x);
+
 export function optionalId(x: unknown, name: string): string | undefined | Failure {
   if (absent(x)) return undefined;
-  const text = typeof x === 'number' ? `${x}` : x;
+  const text = idText(x);
   if (typeof text !== 'string' || text === '__proto__' || /[\u0000-\u001f\u007f-\u009f]/.test(text) || new TextEncoder().encode(text).length > 128) {
     return invalid(name, 'text of 1 to 128 bytes without control characters');
   }

@@ -13,8 +13,8 @@ export interface OperationsHooks {
 
 /** What members and hosts ask of a room: checked arguments in, codes out. */
 export class Operations {
-  /** What this user has said of itself in the present room: a new session would not know. */
-  private said: Json = {};
+  /** What this user has said of itself: a new session, or another room, does not know. */
+  private said: { name?: unknown; video?: unknown; audio?: unknown } = {};
 
   constructor(private readonly hooks: OperationsHooks) {}
 
@@ -61,8 +61,12 @@ export class Operations {
     const wrong = firstFailure(...Object.values(fields));
     if (wrong) return wrong;
     // Who mutes is silent from this moment on, whatever the network does.
-    if (typeof fields.video === 'boolean') this.hooks.enable('video', fields.video);
-    if (typeof fields.audio === 'boolean') this.hooks.enable('audio', fields.audio);
+    for (const kind of ['video', 'audio'] as const) {
+      const on = fields[kind];
+      if (typeof on !== 'boolean') continue;
+      this.said[kind] = on;
+      this.hooks.enable(kind, on);
+    }
     return this.describe('editUserInfo', fields);
   }
 
@@ -90,22 +94,30 @@ export class Operations {
     return this.ask('destroyRoom', { roomId: id(roomId, 'roomId', 'destroyRoom(roomId)') });
   }
 
-  /** A new session is in the room. */
-  restored(): void {
+  /** Whether this user has said that the kind is off. */
+  muted(kind: string): boolean {
+    return this.said[kind as 'audio' | 'video'] === false;
+  }
+
+  /** A room is entered, or a new session is in the old one. */
+  entered(): void {
     if (Object.keys(this.said).length) void this.hooks.request('editUserInfo', this.said);
   }
 
-  /** The room is left: in the next one this user starts anew. */
+  /** The room is left. Who is muted stays so, and the next room is told. */
   left(): void {
-    this.said = {};
+    const off = (['video', 'audio'] as const).filter((kind) => this.muted(kind));
+    this.said = Object.fromEntries(off.map((kind) => [kind, false]));
   }
 
   private async describe(eventOp: string, fields: Json): Promise<Result> {
     const answer = await this.hooks.request(eventOp, defined(fields));
     if (answer.code !== '200') return result(answer);
-    const { name, video, audio } = fields;
-    if (typeof name === 'string') this.hooks.named(name);
-    this.said = { ...this.said, ...defined({ name, video, audio }) };
+    const { name } = fields;
+    if (typeof name === 'string') {
+      this.hooks.named(name);
+      this.said.name = name;
+    }
     return result(answer);
   }
 
