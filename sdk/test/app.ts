@@ -16,14 +16,16 @@ class ServerSocket extends FakeSocket {
   constructor(url: string, protocols?: string[]) {
     super(url, protocols);
     queueMicrotask(() => {
+      const early = [...this.sent];
       this.open();
-      for (const message of this.sent) ServerSocket.app.serve(this, message);
+      for (const message of early) ServerSocket.app.serve(this, message);
     });
   }
 
   override send(text: string): void {
     super.send(text);
-    queueMicrotask(() => ServerSocket.app.serve(this, this.sent.at(-1)));
+    const message = this.sent.at(-1);
+    queueMicrotask(() => ServerSocket.app.serve(this, message));
   }
 }
 

@@ -43,6 +43,7 @@ const ways: Record<string, Way> = {
   },
   'goes over another connection when the path dies': async (a, id) => {
     if (id === 'raw') return;
+    await a.pass(2_500);
     const [main, spare] = a.open;
     a.cut(main!);
     await a.pass(1_500);
@@ -81,7 +82,6 @@ for (const id of ['b', 'raw']) {
         const published = app.k.publishP2P(id, 'cam', first);
         await app.pass();
         expect(await published).toBe(true);
-        await app.pass(3_000);
         if (time === 'before') await app.say(off);
         const done = way(app, id, first);
         if (time === 'while') await app.say(off);
