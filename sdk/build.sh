@@ -12,10 +12,8 @@ work=web/.build-$$
 trap 'rm -rf "$root/$work"' EXIT
 mkdir "$work"
 
-# Private names that src uses nowhere else (test/private.test.ts holds that) get short ones.
-short="^($(paste -sd'|' sdk/private.txt))\$"
 esbuild() {
-    "${GO:-go}" tool esbuild "$@" "--mangle-props=$short" --bundle --minify --target=es2021 --charset=utf8 --legal-comments=none \
+    "${GO:-go}" tool esbuild "$@" --bundle --minify --target=es2021 --charset=utf8 --legal-comments=none \
         --sourcemap=linked --sources-content=true --log-level=warning --tsconfig=sdk/tsconfig.json
 }
 # Names that only the SDK itself knows are shortened. test/names.test.ts holds that nobody else knows one of them.

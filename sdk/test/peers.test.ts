@@ -528,13 +528,15 @@ describe('a user who was given up', () => {
     expect(ops()).toEqual(['sdp', 'publish']);
   });
 
-  it.each(['left by itself', 'is back too late', 'is sent something by the app first', 'is to get no more'])('but not one who %s', async (how) => {
+  it.each(['left by itself', 'is back too late', 'is sent something by the app first', 'is to get no more', 'is another', 'is not told apart'])('but not one who %s', async (how) => {
     const c = await connected();
     await gone(c, ...(how === 'left by itself' ? [] : ['disconnected' as const]));
     if (how === 'is back too late') await vi.advanceTimersByTimeAsync(60_000);
     const other = stream();
     if (how === 'is sent something by the app first') void peers.publish('b', 'cam', other);
     if (how === 'is to get no more') peers.unpublish('b', 'cam');
+    if (how === 'is another') members.get('b')!.identity = 'another party';
+    if (how === 'is not told apart') delete members.get('b')!.identity;
     peers.handleMembers(['b']);
     await settled();
     expect(peers.sent('cam').map(([, s]) => s)).toEqual(how === 'is sent something by the app first' ? [other] : []);

@@ -137,9 +137,6 @@ export interface LeaveEvent extends PresenceBase { type: 'leave'; user: string }
 /** Media of `user` is here: `getStream(user)` (or `getStream(user, 'screen')` when `cam` is false) works inside the handler. */
 export interface SubscribedEvent extends PresenceBase { type: 'subscribed'; user: string; cam: boolean }
 
-/** Media of `user` is not sent any more, and `getStream` gives undefined for it (additive). Not when `user` has left: `leave` tells that. */
-export interface UnsubscribedEvent extends PresenceBase { type: 'unsubscribed'; user: string; cam: boolean }
-
 /** A stream that its owner sends to whoever asks for it with subscribeVideo, with the fields of its owner. */
 export interface Feed extends Member {
   /** Repeats `id`. */
@@ -196,7 +193,7 @@ export interface PeerStateEvent extends PresenceBase {
 
 /** A server newer than this SDK may send more types: end a `switch` over them with an empty `default`. */
 export type Presence =
-  | JoinEvent | LeaveEvent | SubscribedEvent | UnsubscribedEvent | PublishEvent | ScreenEvent | WhiteboardEvent | DocumentEvent | ShareStopEvent | ChatEvent
+  | JoinEvent | LeaveEvent | SubscribedEvent | PublishEvent | ScreenEvent | WhiteboardEvent | DocumentEvent | ShareStopEvent | ChatEvent
   | InformEvent | TalkingEvent | EditUserInfoEvent | KickOutEvent | CreateGroupEvent | PermitEvent | EditRoomInfoEvent | HostChangeEvent
   | DestroyEvent | PeerStateEvent;
 export type PresenceEvent = CustomEvent<Presence>;

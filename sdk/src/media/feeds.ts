@@ -13,8 +13,6 @@ export interface FeedsHooks {
   /** Who is sent what. */
   sent(type: MediaType): [user: string, stream: MediaStream][];
   stream(user: string, type: MediaType): MediaStream | undefined;
-  /** See Peers. */
-  renewStream(user: string, type: MediaType): void;
 }
 
 /** Milliseconds. */
@@ -109,10 +107,7 @@ export class Feeds {
     if (typeof user !== 'string' || !this.hooks.isMember(user)) return no('not-in-room');
     const key = `${type} ${user}`;
     const stream = this.hooks.stream(user, type);
-    if (stream && this.received.has(key)) {
-      this.hooks.renewStream(user, type);
-      return Promise.resolve(stream);
-    }
+    if (stream && this.received.has(key)) return Promise.resolve(stream);
     const waiting = this.waits.get(key);
     if (waiting) return waiting.promise;
     let resolve!: (stream: MediaStream | false) => void;

@@ -59,16 +59,15 @@ export class Streams {
     entry.on = true;
   }
 
-  /** Nothing is published any more. The object is kept for the next publication, empty. False: nothing was. */
-  drop(user: string, type: MediaType): boolean {
+  /** Nothing is published any more. The object is kept for the next publication, empty. */
+  drop(user: string, type: MediaType): void {
     const entry = this.entries.get(user)?.get(type);
-    if (!entry?.on) return false;
+    if (!entry) return;
     entry.on = false;
     const gone = entry.stream.getTracks();
     for (const track of gone) entry.stream.removeTrack(track);
     tell(entry.stream, 'removetrack', gone);
     if (type === 'screen') this.screens = this.screens.filter((id) => id !== user);
-    return true;
   }
 
   /** The call with this user is over: the next one gets new objects. */

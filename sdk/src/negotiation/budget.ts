@@ -22,16 +22,8 @@ export class Budget {
  * what was said. What is refused is repeated by who means it, within seconds.
  */
 export class Demands {
-  private readonly builds = new Budget(12, 5_000);
-  private readonly repeats = new Budget(2, 1_000);
-
-  build(): boolean {
-    return this.builds.take();
-  }
-
-  repeat(): boolean {
-    return this.repeats.take();
-  }
+  readonly builds = new Budget(12, 5_000);
+  readonly repeats = new Budget(2, 1_000);
 }
 
 /** Sends in order, so fast that the server does not take it for a flood: it closes sessions that say more than 30 a second after 300. */

@@ -262,11 +262,6 @@ class Incoming extends Way {
     this.show(null, false);
   }
 
-  /** Hands out again what is received, in place of what the app has stopped. */
-  renew(): void {
-    if (this.told) this.ready();
-  }
-
   /** By closing its connection a raw client ends a publication: nothing has failed. */
   protected override ended(): void {
     if (this.told) this.close();
@@ -337,10 +332,6 @@ export class RawPair {
     return this.out.cam.connection?.getSenders() ?? [];
   }
 
-  renewStream(type: MediaType): void {
-    this.in[type].renew();
-  }
-
   refuse(type: MediaType): void {
     this.in[type].close();
   }
@@ -352,7 +343,7 @@ export class RawPair {
     } else if (signal.eventOp === 'sdp') {
       const type = signal.type ?? 'cam';
       if (signal.sdp.type === 'answer') this.out[type].answered(signal.sdp.sdp);
-      else if (this.demands.build()) this.in[type].offered(signal.sdp.sdp);
+      else if (this.demands.builds.take()) this.in[type].offered(signal.sdp.sdp);
     }
   }
 

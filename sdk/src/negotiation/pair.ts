@@ -230,14 +230,6 @@ export class Pair {
     return this.peer?.senders() ?? [];
   }
 
-  /** Hands out again what is received, in place of what the app has stopped. */
-  renewStream(type: MediaType): void {
-    const { shown, audio, video } = this.state.remote[type];
-    if (!shown) return;
-    this.queue.push({ do: 'stream', type, audio, video });
-    void this.run();
-  }
-
   unpublish(type: MediaType): void {
     this.feed({ kind: 'unpublish', type });
   }
@@ -288,8 +280,8 @@ export class Pair {
   /** Whether the other side may cause this now. Otherwise its message has not come: what is meant is repeated. */
   private affordable(effects: Effect[]): boolean {
     const does = (...kinds: Effect['do'][]) => effects.some((effect) => kinds.includes(effect.do));
-    if (does('open', 'offer', 'accept')) return this.demands.build();
-    return !does('resend', 'send') || this.demands.repeat();
+    if (does('open', 'offer', 'accept')) return this.demands.builds.take();
+    return !does('resend', 'send') || this.demands.repeats.take();
   }
 
   private readied(): void {

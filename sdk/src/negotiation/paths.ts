@@ -148,10 +148,6 @@ export class Paths {
     return this.pairs.flatMap((pair) => pair.senders());
   }
 
-  renewStream(type: MediaType): void {
-    for (const pair of this.pairs) pair.renewStream(type);
-  }
-
   private get pairs(): Pair[] {
     return this.spare ? [this.main, this.spare] : [this.main];
   }

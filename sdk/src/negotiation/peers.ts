@@ -3,7 +3,7 @@ import { explain, type Reason } from '../errors';
 import { Camera } from '../media/camera';
 import { isLive, type Streams } from '../media/streams';
 import { encodeSignal, STANDBY, WARM, type Request, type Signal } from '../signaling/messages';
-import { Demands, Pacer } from './budget';
+import { Pacer } from './budget';
 import { TYPES } from './layout';
 import { RawPair } from './legacy';
 import { Paths } from './paths';
@@ -36,8 +36,6 @@ const EARLY = { users: 64, signals: 64 };
 const RETURN = 60_000;
 /** So many of them at most. */
 const OWED = 64;
-/** Users whose demands are remembered: who leaves and comes back does not begin anew. */
-const DEMANDS = 64;
 /** Default of the option. */
 export const WARM_PEERS = 4;
 
@@ -46,10 +44,9 @@ export class Peers {
   private readonly pairs = new Map<string, Paths | RawPair>();
   private readonly early = new Map<string, Signal[]>();
   /** What was being sent when this session, or the other user's, was lost: until it is sent again or the time for it is over. */
-  private owed = new Map<string, { identity: string | undefined; sent: Map<MediaType, MediaStream> }>();
+  private owed = new Map<string, { identity: string; sent: Map<MediaType, MediaStream> }>();
   /** Of those there are pairs with: when somebody has left, nothing else tells it any more. */
   private readonly identities = new Map<string, string | undefined>();
-  private readonly demands = new Map<string, Demands>();
   private readonly pacer = new Pacer();
   private readonly camera: Camera;
   private owedTimer: ReturnType<typeof setTimeout> | undefined;
@@ -106,11 +103,6 @@ export class Peers {
   outgoing(more?: MediaStream): MediaStreamTrack[] {
     const published = [more, ...this.sent('cam').map(([, stream]) => stream)].flatMap((stream) => stream?.getTracks() ?? []);
     return [...published, ...[...this.pairs.values()].flatMap((pair) => pair.senders()).flatMap(({ track }) => track ?? [])];
-  }
-
-  /** Hands out again what is received of a user, in place of what the app has stopped. */
-  renewStream(id: string, type: MediaType): void {
-    this.pairs.get(id)?.renewStream(type);
   }
 
   /** Who is sent what of a type. */
@@ -203,9 +195,10 @@ export class Peers {
       const stream = pair.sending(type);
       if (stream) sent.set(type, stream);
     }
-    if (!sent.size) return;
+    const identity = this.identities.get(id);
+    if (!sent.size || !identity) return;
     this.owed.delete(id);
-    this.owed.set(id, { identity: this.identities.get(id), sent });
+    this.owed.set(id, { identity, sent });
     const [oldest] = this.owed.keys();
     if (this.owed.size > OWED && oldest !== undefined) this.owed.delete(oldest);
   }
@@ -262,28 +255,21 @@ export class Peers {
       pass: (track: MediaStreamTrack) => this.camera.pass(track),
       stream: (type: MediaType, tracks: MediaStreamTrack[] | null) => {
         if (tracks) this.streams.set(id, type, tracks);
-        else if (this.streams.drop(id, type)) this.tell(id, 'unsubscribed', type);
+        else this.streams.drop(id, type);
       },
-      subscribed: (type: MediaType) => this.tell(id, 'subscribed', type),
+      subscribed: (type: MediaType) => this.hooks.presence({
+        eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
+      }),
       report: (state: PeerStateEvent['state'], reason: Reason | '') => this.report(id, state, reason),
       apart: () => apart(this.hooks.member(this.hooks.me()), this.hooks.member(id)),
       online: () => this.hooks.online(),
       doubt: () => this.hooks.doubt(),
       standby: () => this.hooks.members().length <= this.warmPeers && (this.hooks.member(id)?.features?.includes(STANDBY) ?? false),
     };
-    const demands = this.demands.get(id) ?? new Demands();
-    this.demands.delete(id);
-    this.demands.set(id, demands);
-    const [oldest] = this.demands.keys();
-    if (this.demands.size > DEMANDS) this.demands.delete(oldest!);
-    const pair = member?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks, demands) : new RawPair(hooks, demands);
+    const pair = member?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks) : new RawPair(hooks);
     this.pairs.set(id, pair);
     this.identities.set(id, member?.identity);
     return pair;
-  }
-
-  private tell(id: string, what: 'subscribed' | 'unsubscribed', type: MediaType): void {
-    this.hooks.presence({ eventOp: 'presence', type: what, roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam' });
   }
 
   private async send(target: string, signal: Signal): Promise<string> {
