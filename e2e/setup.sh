@@ -5,6 +5,14 @@
 set -eu
 cd "$(dirname "$0")"
 
+# Debian starts the services that it installs, unless this file forbids it: the tests want the programs alone.
+quiet_services() {
+    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+}
+
 missing=""
 while read -r package command; do
     command -v "$command" >/dev/null 2>&1 || [ -e "$command" ] || missing="$missing $package"
@@ -14,6 +22,7 @@ if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "installing$missing"
         apt-get update -qq
+        quiet_services
         # shellcheck disable=SC2086 # a list of names
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
     else
