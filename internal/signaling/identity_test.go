@@ -57,7 +57,9 @@ func TestIdentityIsTheSameWhereThereIsProof(t *testing.T) {
 		}, false},
 		"a page with a secret that is broken": {ended, func(w *world, first *peer) *peer {
 			p := w.connect(0)
-			p.register("kim", "forced", true, "resume", first.secret[:len(first.secret)-1]+"A")
+			signature := strings.LastIndexByte(first.secret, '.') + 1
+			flipped := string(first.secret[signature] ^ 1) // another character of base64url's alphabet, or none of it
+			p.register("kim", "forced", true, "resume", first.secret[:signature]+flipped+first.secret[signature+1:])
 			return p
 		}, false},
 		"a page with another user's secret": {ended, func(w *world, _ *peer) *peer {

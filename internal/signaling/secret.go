@@ -1,13 +1,14 @@
 package signaling
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"strings"
+
+	"github.com/ieum-rtc/ieum/internal/protocol"
 )
 
 var errNoProof = errors.New("resume secret not valid")
@@ -29,15 +30,13 @@ const resumeVersion = "r1"
 
 // resumeSecret makes the session's secret: version, content and HMAC-SHA256, separated by points.
 func (h *Hub) resumeSecret(s *session) string {
-	var body bytes.Buffer
-	e := json.NewEncoder(&body)
-	e.SetEscapeHTML(false) // six bytes for one would make the secret of some ids longer than register takes
-	if err := e.Encode(proof{
+	body, err := protocol.Marshal(proof{
 		Tenant: s.tenant, User: s.user, Node: s.seat.Node, ID: s.id, Epoch: s.seat.Epoch, Identity: s.identity,
-	}); err != nil {
+	})
+	if err != nil {
 		return "" // cannot happen: strings and a number
 	}
-	text := resumeVersion + "." + base64.RawURLEncoding.EncodeToString(bytes.TrimSpace(body.Bytes()))
+	text := resumeVersion + "." + base64.RawURLEncoding.EncodeToString(body)
 	return text + "." + base64.RawURLEncoding.EncodeToString(mac(h.keys.Load().resume[0], text))
 }
 
