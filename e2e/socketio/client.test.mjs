@@ -31,12 +31,14 @@ after(async () => {
 
 /** Runs the script as a page does that loads it from `origin`, and returns its io(). */
 function page(origin) {
-  const window = { location: { href: 'https://page.example/' } };
   class HTMLScript {
     src = `${origin}/socket.io/socket.io.min.js`;
   }
+  const location = { href: 'https://page.example/' };
   const document = { currentScript: new HTMLScript() };
-  vm.runInNewContext(script, { window, document, URL, URLSearchParams, WebSocket, setTimeout, clearTimeout, console });
+  const window = vm.createContext({ location, document, URL, URLSearchParams, WebSocket, setTimeout, clearTimeout, console });
+  window.window = window; // a page's global object
+  vm.runInContext(script, window);
   return (...args) => {
     const s = window.io(...args);
     open.add(s);

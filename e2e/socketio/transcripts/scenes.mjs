@@ -319,7 +319,12 @@ export const SCENES = {
       await s.ask('a', 'endGroup', { groupId });
       await s.ask('b', 'endGroup', { groupId });
       const other = await s.ask('c', 'createGroup', { list: [s.id('b')] });
+      for (const m of ['c', 'b']) {
+        await s.ask(m, 'leaveRoom');
+        await s.ask(m, 'joinRoom', { roomId: other.groupId });
+      }
       await s.ask('c', 'endGroup', { groupId: other.groupId });
+      await s.ask('b', 'joinRoom', { roomId: s.room('room') });
     },
   },
   sdp: {

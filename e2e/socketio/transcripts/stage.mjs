@@ -8,7 +8,7 @@ import { SocketMember, WebSocketMember } from '../member.mjs';
 const EVENT = 'knowledgetalk';
 const ID = '[0-9A-HJKMNP-TV-Z]{12}';
 
-/** A session is replaced when it has sent so much: it may send 300 messages in a burst. */
+/** A session is replaced when it has sent so much: its user may join 20 rooms a minute. */
 const MANY = 150;
 
 const isMark = (m) => m.message?.mark !== undefined || `${m.reqId}`.startsWith('mark');
