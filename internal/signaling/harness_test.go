@@ -24,6 +24,9 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
+// maxStrangers bounds the connections of an address that have not registered.
+const maxStrangers = 50
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is one or more nodes in virtual time. Clients reach them through real WebSockets over net.Pipe.
@@ -43,6 +46,25 @@ type testNode struct {
 	http  *http.Server
 	pipes *pipeListener
 	done  chan struct{}
+	gate  *transport.Gate
+	known known
+}
+
+// known are the users that a gate reports, by address.
+type known struct {
+	mu sync.Mutex
+	of map[netip.Addr]int
+}
+
+func (k *known) add(a netip.Addr, n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.of == nil {
+		k.of = map[netip.Addr]int{}
+	}
+	if k.of[a] += n; k.of[a] == 0 {
+		delete(k.of, a)
+	}
 }
 
 // logBuffer is a log that tests may read while it is written.
@@ -102,7 +124,8 @@ func (w *world) start(cfg Config) {
 		w.Fatal(err)
 	}
 	n := &testNode{hub: hub, pipes: &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}, done: make(chan struct{})}
-	n.ws = transport.NewWebSocket(transport.Config{Log: cfg.Log}, hub.Accept)
+	n.gate = transport.NewGate(transport.GateConfig{Strangers: maxStrangers, Known: n.known.add})
+	n.ws = transport.NewWebSocket(transport.Config{Log: cfg.Log, Gate: n.gate, Backlog: cfg.Backlog}, hub.Accept)
 	mux := http.NewServeMux()
 	mux.Handle("GET /signal", n.ws)
 	mux.HandleFunc("POST /leave", hub.ServeLeave)
