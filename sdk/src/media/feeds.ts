@@ -1,4 +1,5 @@
 import type { MediaType } from '../../types/knowledgetalk';
+import { deferred, type Deferred } from '../deferred';
 import { explain, type Reason } from '../errors';
 import type { Answer, Json } from '../signaling/messages';
 import { isLive, kindsOf } from './streams';
@@ -31,11 +32,6 @@ interface Feed {
   video: boolean;
 }
 
-interface Wait {
-  promise: Promise<MediaStream | false>;
-  settle(stream: MediaStream | false): void;
-}
-
 const isType = (x: unknown): x is MediaType => x === 'cam' || x === 'screen';
 
 /**
@@ -47,7 +43,7 @@ export class Feeds {
   /** Who asked for what that is not being sent yet: the feed is not there, or the asker is not known yet. */
   private readonly wishes = new Map<string, Set<MediaType>>();
   /** Subscriptions under way and those that stand, by type and user. */
-  private readonly waits = new Map<string, Wait>();
+  private readonly waits = new Map<string, Deferred<MediaStream | false>>();
   private readonly received = new Set<string>();
   /** Counts announcements; the server takes up to nine digits. */
   private epoch = 0;
@@ -110,28 +106,16 @@ export class Feeds {
     if (stream && this.received.has(key)) return Promise.resolve(stream);
     const waiting = this.waits.get(key);
     if (waiting) return waiting.promise;
-    let resolve!: (stream: MediaStream | false) => void;
-    const promise = new Promise<MediaStream | false>((r) => {
-      resolve = r;
-    });
     const ask = async () => {
       const { code } = await this.hooks.request('subscribe', { target: user, type, audio: true, video: true });
-      if (code !== '200' && code !== '504' && this.waits.get(key) === wait) wait.settle(refuse('subscribeVideo', 'not-in-room'));
+      if (code !== '200' && code !== '504' && this.waits.get(key) === wait) this.settle(key, refuse('subscribeVideo', 'not-in-room'));
     };
-    const limit = setTimeout(() => wait.settle(refuse('subscribeVideo', 'no-answer')), LIMIT.subscribe);
     const repeat = setInterval(() => void ask(), LIMIT.repeat);
-    const wait: Wait = {
-      promise,
-      settle: (outcome) => {
-        clearTimeout(limit);
-        clearInterval(repeat);
-        this.waits.delete(key);
-        resolve(outcome);
-      },
-    };
+    const wait = deferred<MediaStream | false>(LIMIT.subscribe, () => this.settle(key, refuse('subscribeVideo', 'no-answer')));
     this.waits.set(key, wait);
+    void wait.promise.then(() => clearInterval(repeat));
     void ask();
-    return promise;
+    return wait.promise;
   }
 
   stream(type: MediaType): MediaStream | undefined {
@@ -144,7 +128,7 @@ export class Feeds {
     const stream = this.hooks.stream(user, type);
     if (!stream) return;
     this.received.add(key);
-    this.waits.get(key)?.settle(stream);
+    this.settle(key, stream);
   }
 
   /** A user asks for a feed. */
@@ -163,7 +147,7 @@ export class Feeds {
     this.wishes.delete(user);
     for (const type of ['cam', 'screen']) {
       this.received.delete(`${type} ${user}`);
-      this.waits.get(`${type} ${user}`)?.settle(false);
+      this.settle(`${type} ${user}`, false);
     }
   }
 
@@ -182,7 +166,12 @@ export class Feeds {
     this.own.clear();
     this.wishes.clear();
     this.received.clear();
-    for (const wait of [...this.waits.values()]) wait.settle(false);
+    for (const key of this.waits.keys()) this.settle(key, false);
+  }
+
+  private settle(key: string, outcome: MediaStream | false): void {
+    this.waits.get(key)?.settle(outcome);
+    this.waits.delete(key);
   }
 
   private async announce(type: MediaType, { audio, video }: Feed): Promise<boolean> {

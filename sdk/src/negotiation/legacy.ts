@@ -2,7 +2,8 @@
  * The other user's client speaks the raw protocol: one connection for each direction and type, each with a plain offer by who sends. It
  * announces nothing: the tracks of its offer are the publication, and closing the connection ends it.
  */
-import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
+import type { MediaType } from '../../types/knowledgetalk';
+import { deferred, type Deferred } from '../deferred';
 import type { Reason } from '../errors';
 import type { Signal } from '../signaling/messages';
 import { kindsOf } from '../media/streams';
@@ -10,6 +11,7 @@ import { Demands } from './budget';
 import { TYPES } from './layout';
 import { LIMIT, type PairHooks } from './pair';
 import { OneWay } from './peer';
+import { changes, type Report } from './report';
 import { Trickle } from './trickle';
 
 /** Candidates kept for a description that has not come, and taken for one that has. */
@@ -17,9 +19,7 @@ const CANDIDATES = 128;
 /** New connections in place of one that broke. */
 const TRIES = 3;
 
-type Hooks = Pick<PairHooks, 'send' | 'iceServers' | 'pass'> & {
-  state(state: RTCPeerConnectionState | 'opening', reason: Reason | ''): void;
-};
+type Hooks = Pick<PairHooks, 'send' | 'iceServers' | 'pass'> & { report: Report };
 
 /** A connection of one type in one direction, and its successors: one operation at a time, none after close(). */
 abstract class Way {
@@ -73,7 +73,7 @@ abstract class Way {
   protected open(): void {
     this.close();
     const life = this.life;
-    this.hooks.state('opening', '');
+    this.hooks.report('connecting', '');
     this.then(async () => {
       const servers = await this.hooks.iceServers();
       if (life !== this.life) return;
@@ -119,7 +119,7 @@ abstract class Way {
 
   protected fail(reason: Reason): void {
     this.close();
-    this.hooks.state('failed', reason);
+    this.hooks.report('failed', reason);
   }
 
   protected ended(): void {
@@ -133,10 +133,10 @@ abstract class Way {
     if (state === 'connected') {
       this.link?.watch(() => this.hungUp());
       this.ready();
-    }
-    if (state === 'closed') this.hungUp();
+      this.hooks.report('connected', '');
+    } else if (state === 'disconnected') this.hooks.report('interrupted', 'interrupted');
+    else if (state === 'closed') this.hungUp();
     else if (state === 'failed') this.ended();
-    else if (state === 'connected' || state === 'disconnected') this.hooks.state(state, state === 'connected' ? '' : 'interrupted');
   }
 
   private then(work: () => Promise<void>): void {
@@ -148,7 +148,7 @@ abstract class Way {
 class Outgoing extends Way {
   stream: MediaStream | null = null;
   private kinds = '';
-  private waiter: { promise: Promise<boolean>; resolve(ok: boolean): void; timer: ReturnType<typeof setTimeout> } | null = null;
+  private waiter: Deferred<boolean> | null = null;
   private again: ReturnType<typeof setTimeout> | undefined;
   private failures = 0;
 
@@ -215,19 +215,13 @@ class Outgoing extends Way {
   }
 
   private wait(): Promise<boolean> {
-    if (this.waiter) return this.waiter.promise;
-    let resolve!: (ok: boolean) => void;
-    const promise = new Promise<boolean>((r) => {
-      resolve = r;
-    });
-    const timer = setTimeout(() => this.fail(this.link?.pc.remoteDescription ? 'ice-failed' : 'no-answer'), LIMIT.publish);
-    this.waiter = { promise, resolve, timer };
-    return promise;
+    const late = () => this.fail(this.link?.pc.remoteDescription ? 'ice-failed' : 'no-answer');
+    this.waiter ??= deferred(LIMIT.publish, late);
+    return this.waiter.promise;
   }
 
   private settle(ok: boolean): void {
-    clearTimeout(this.waiter?.timer);
-    this.waiter?.resolve(ok);
+    this.waiter?.settle(ok);
     this.waiter = null;
   }
 }
@@ -284,17 +278,17 @@ class Incoming extends Way {
 export class RawPair {
   private readonly out: Record<MediaType, Outgoing>;
   private readonly in: Record<MediaType, Incoming>;
-  private reported: PeerStateEvent['state'] | '' = '';
 
   constructor(
-    private readonly hooks: Pick<PairHooks, 'send' | 'iceServers' | 'pass' | 'stream' | 'subscribed' | 'report'>,
+    hooks: Pick<PairHooks, 'send' | 'iceServers' | 'pass' | 'stream' | 'subscribed' | 'report'>,
     private readonly demands = new Demands(),
   ) {
     const ways: Hooks = {
       send: (signal) => hooks.send(signal),
       iceServers: () => hooks.iceServers(),
       pass: (track) => hooks.pass(track),
-      state: (state, reason) => this.report(state, reason),
+      // Over all ways.
+      report: changes((state, reason) => hooks.report(state, reason)),
     };
     const incoming = (type: MediaType) => new Incoming(type, ways, (tracks, first) => {
       hooks.stream(type, tracks);
@@ -356,14 +350,5 @@ export class RawPair {
       this.out[type].unpublish();
       this.in[type].close();
     }
-  }
-
-  /** Once for each change, over all ways. */
-  private report(state: RTCPeerConnectionState | 'opening', reason: Reason | ''): void {
-    const shown = state === 'opening' ? 'connecting' : state === 'disconnected' ? 'interrupted'
-      : state === 'failed' ? 'failed' : 'connected';
-    if (shown === this.reported && shown !== 'failed') return;
-    this.reported = shown;
-    this.hooks.report(shown, reason);
   }
 }

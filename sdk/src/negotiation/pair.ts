@@ -1,4 +1,5 @@
-import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
+import type { MediaType } from '../../types/knowledgetalk';
+import { deferred, type Deferred } from '../deferred';
 import type { Reason } from '../errors';
 import { isHidden } from '../global';
 import { negotiates, readSignal, type Signal } from '../signaling/messages';
@@ -8,6 +9,7 @@ import { TYPES } from './layout';
 import { Liveness } from './liveness';
 import { initial, step, type Effect, type Event, type State, type TimerName } from './machine';
 import { Peer } from './peer';
+import { changes, type Report } from './report';
 import { isPrivate, Trickle } from './trickle';
 
 /** Milliseconds. */
@@ -42,7 +44,7 @@ export interface PairHooks {
   subscribed(type: MediaType): void;
   /** No longer published: it was taken back, refused, or failed. */
   withdrawn(type: MediaType): void;
-  report(state: PeerStateEvent['state'], reason: Reason | ''): void;
+  report: Report;
   /** A description or candidates of the other side, of this connection or another, came over the data channel. */
   carried(signal: Signal): void;
   /** Nothing comes through any more, in one direction at least; and again. */
@@ -63,12 +65,6 @@ export interface PairHooks {
 /** What is done in turn: what the machine wants, and key frames, of which it knows nothing. */
 type Step = Effect | { do: 'refresh' };
 
-interface Waiter {
-  promise: Promise<boolean>;
-  resolve(ok: boolean): void;
-  timer: ReturnType<typeof setTimeout>;
-}
-
 /** One other user: feeds the machine and performs its effects, one at a time and in order. Nothing of it runs after dispose(). */
 export class Pair {
   private state: State;
@@ -77,7 +73,6 @@ export class Pair {
   private queue: Step[] = [];
   private running = false;
   private disposed = false;
-  private reported: PeerStateEvent['state'] | '' = '';
   /** The browser hid this side's addresses when it gathered them: no camera was allowed then. */
   private hidden = false;
   private regathered = false;
@@ -86,12 +81,15 @@ export class Pair {
   /** Nothing is sent here although it is published: it goes another way. */
   private held = false;
   private readonly liveness: Liveness;
+  /** Asking for an offer and getting one are the same 'connecting' to the app. */
+  private readonly report: Report;
   private readonly outgoing: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
-  private readonly waiters = new Map<MediaType, Waiter>();
+  private readonly waiters = new Map<MediaType, Deferred<boolean>>();
   private readonly late = new Set<ReturnType<typeof setTimeout>>();
   private readonly timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
 
   constructor(me: string, other: string, private readonly hooks: PairHooks, private readonly demands: Demands, private readonly relayOnly = false) {
+    this.report = changes((state, reason) => hooks.report(state, reason));
     this.liveness = new Liveness({
       send: (text) => this.peer?.beat(text),
       now: () => performance.now(),
@@ -203,15 +201,10 @@ export class Pair {
     this.outgoing[type] = stream;
     let waiter = this.waiters.get(type);
     if (!waiter) {
-      let resolve!: (ok: boolean) => void;
-      const promise = new Promise<boolean>((r) => {
-        resolve = r;
-      });
-      const timer = setTimeout(() => {
+      waiter = deferred(LIMIT.publish, () => {
         this.feed({ kind: 'giveUp', type });
         this.settle(type, false);
-      }, LIMIT.publish);
-      waiter = { promise, resolve, timer };
+      });
       this.waiters.set(type, waiter);
     }
     this.feed({ kind: 'publish', type, ...kindsOf(stream) });
@@ -471,19 +464,9 @@ export class Pair {
     }, limit));
   }
 
-  /** Once for each change: asking for an offer and getting one are the same 'connecting' to the app. */
-  private report(state: PeerStateEvent['state'], reason: Reason | ''): void {
-    if (this.reported === state && state !== 'failed') return;
-    this.reported = state;
-    this.hooks.report(state, reason);
-  }
-
   private settle(type: MediaType, ok: boolean): void {
-    const waiter = this.waiters.get(type);
-    if (!waiter) return;
+    this.waiters.get(type)?.settle(ok);
     this.waiters.delete(type);
-    clearTimeout(waiter.timer);
-    waiter.resolve(ok);
   }
 
   private closePeer(): void {

@@ -5,6 +5,7 @@ import { Demands } from './budget';
 import { TYPES } from './layout';
 import { BEAT } from './liveness';
 import { Pair, type PairHooks } from './pair';
+import { changes } from './report';
 
 export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'stirs' | 'alive' | 'usable' | 'failed' | 'closed' | 'needed' | 'carried'> {
   /** The server can be reached. */
@@ -72,6 +73,10 @@ export class Paths {
   private serverless = false;
   private disposed = false;
   private reported: PeerStateEvent['state'] | '' = '';
+  private readonly tell = changes((state, reason) => {
+    this.reported = state;
+    this.hooks.report(state, reason);
+  });
   private readonly tracks: Record<'main' | 'spare', Record<MediaType, MediaStreamTrack[] | null>> = {
     main: { cam: null, screen: null }, spare: { cam: null, screen: null },
   };
@@ -404,11 +409,9 @@ export class Paths {
     }), Math.min(PATHS.betterMost, PATHS.better * 2 ** this.tried++));
   }
 
-  /** Once for each change, and nothing of a connection that is only kept ready. */
+  /** Nothing of a connection that is only kept ready. */
   private report(state: PeerStateEvent['state'], reason: Reason | ''): void {
-    if ((this.reported === state && state !== 'failed') || (state === 'recovering' && !this.connection)) return;
-    this.reported = state;
-    this.hooks.report(state, reason);
+    if (state !== 'recovering' || this.connection) this.tell(state, reason);
   }
 
   private home(): void {

@@ -1,3 +1,4 @@
+import { deferred, type Deferred } from '../deferred';
 import { failure } from '../errors';
 import type { Carrier } from './fallback';
 import { parse, MAX_MESSAGE, type Answer, type Incoming, type Json, type Request } from './messages';
@@ -85,12 +86,10 @@ export const BETTER = 4000;
 /** Close codes after which this session must not come back: taken over (4001, 4002), license ended (4003). */
 const FINAL = [4001, 4002, 4003];
 
-interface Pending {
+interface Pending extends Deferred<Answer> {
   message: Request;
   /** When it went out on the present socket; 0: it waits for one. */
   sent: number;
-  resolve(answer: Answer): void;
-  timer: ReturnType<typeof setTimeout>;
 }
 
 /** Bytes on the wire; a character has three at most for each unit of its length. */
@@ -173,11 +172,10 @@ export class Connection {
     const reqId = `${++this.lastId}`;
     const full = { ...message, reqId };
     if (size(JSON.stringify(full)) > MAX_MESSAGE) return Promise.resolve({ eventOp, ...failure('445', 'The message is over 64 KiB.') });
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => this.settle(reqId, { eventOp, ...failure('504') }), limit);
-      this.pending.set(reqId, { message: full, sent: 0, resolve, timer });
-      this.post(full);
-    });
+    const answer = deferred<Answer>(limit, () => this.settle(reqId, { eventOp, ...failure('504') }));
+    this.pending.set(reqId, { message: full, sent: 0, ...answer });
+    this.post(full);
+    return answer.promise;
   }
 
   /** Sends without asking for an answer; waits for the socket when it is away. */
@@ -321,19 +319,18 @@ export class Connection {
 
   /** A request of the handshake itself, past the queue. */
   private ask(message: Request): Promise<Answer> {
-    return new Promise((resolve) => {
-      const reqId = `${++this.lastId}`;
-      const done = (answer: Answer) => {
-        clearTimeout(timer);
-        clearTimeout(this.openTimer);
-        this.asked.delete(reqId);
-        resolve(answer);
-      };
-      const timer = setTimeout(() => done({ eventOp: message.eventOp, ...failure('504') }), this.isOpen ? LIMIT.open : 2 * LIMIT.open);
-      this.asked.set(reqId, done);
-      if (this.isOpen) this.write({ ...message, reqId });
-      else this.hello = JSON.stringify({ ...message, reqId });
-    });
+    const reqId = `${++this.lastId}`;
+    const limit = this.isOpen ? LIMIT.open : 2 * LIMIT.open;
+    const { promise, settle } = deferred<Answer>(limit, () => done({ eventOp: message.eventOp, ...failure('504') }));
+    const done = (answer: Answer) => {
+      clearTimeout(this.openTimer);
+      this.asked.delete(reqId);
+      settle(answer);
+    };
+    this.asked.set(reqId, done);
+    if (this.isOpen) this.write({ ...message, reqId });
+    else this.hello = JSON.stringify({ ...message, reqId });
+    return promise;
   }
 
   private post(message: Request): void {
@@ -379,10 +376,9 @@ export class Connection {
     const pending = this.pending.get(id);
     if (!pending) return;
     this.pending.delete(id);
-    clearTimeout(pending.timer);
     // What timed out before the socket came back must not be sent later: the app was told that it failed.
     this.queue = this.queue.filter((m) => m !== pending.message);
-    pending.resolve(answer);
+    pending.settle(answer);
   }
 
   /** Something came: the socket lives. What is still awaited gets a new limit. */

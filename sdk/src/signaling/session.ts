@@ -1,4 +1,5 @@
 import type { CreateRoomResult, InitResult, JoinRoomResult, MediaType, MemberList, Presence, Result } from '../../types/knowledgetalk';
+import { deferred } from '../deferred';
 import { failure, insecureHint, invalid, missing, unreachable, type Failure, type Reason } from '../errors';
 import { beacon, isSecure, watchPage } from '../global';
 import { firstFailure, id, isFailure, key, optionalCapacity, optionalId, optionalText } from './arguments';
@@ -226,23 +227,20 @@ export class Session {
       down: () => this.hooks.online(false),
       ended: (code) => this.end(code === 4003 ? failure('401', 'The license ended or was revoked.') : taken(), code === 4003 ? 'session-ended' : 'replaced'),
     }, this.create, () => this.other(this.base!));
-    this.starting = new Promise<InitResult>((resolve) => {
-      const timer = setTimeout(() => {
-        this.started(this.connection?.status === 429 ? failure('429') : unreachable(this.base!));
-      }, LIMIT.request);
-      this.started = (outcome) => {
-        clearTimeout(timer);
-        this.starting = null;
-        this.started = () => undefined;
-        if (outcome.code !== '200') this.end(null);
-        const hint = outcome.hint ?? (isSecure() ? undefined : insecureHint);
-        resolve({ userId: '', ...outcome, ...(hint ? { hint } : {}) });
-      };
+    const { promise, settle } = deferred<InitResult>(LIMIT.request, () => {
+      this.started(this.connection?.status === 429 ? failure('429') : unreachable(this.base!));
     });
-    const { starting } = this;
+    this.starting = promise;
+    this.started = (outcome) => {
+      this.starting = null;
+      this.started = () => undefined;
+      if (outcome.code !== '200') this.end(null);
+      const hint = outcome.hint ?? (isSecure() ? undefined : insecureHint);
+      settle({ userId: '', ...outcome, ...(hint ? { hint } : {}) });
+    };
     this.unwatch = watchPage({ gone: () => this.pageGone(), back: () => this.pageBack(), wake: () => this.connection?.wake(), network: () => this.hooks.network() });
     this.connection.start();
-    return starting;
+    return promise;
   }
 
   private async handshake(ask: Ask): Promise<Verdict> {
