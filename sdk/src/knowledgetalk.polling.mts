@@ -95,6 +95,9 @@ class Polling implements WebSocketLike {
     } else if (packet === CLOSE || packet.startsWith('41') || packet.startsWith('44')) {
       // Why, the answer to the next register tells.
       throw new Error('closed by the server');
+    } else if (!/^[0-6]/.test(packet)) {
+      // A network's own page, in answer to every request: asking on would be asking without a pause.
+      throw new Error('not from the server');
     }
   }
 

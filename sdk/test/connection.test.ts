@@ -538,11 +538,15 @@ describe('where no WebSocket comes through', () => {
   });
 
   it('a lost poll is followed by another, and that by a WebSocket when it fails', async () => {
-    (await polls()).die();
+    const socket = await polls();
+    await vi.advanceTimersByTimeAsync(LIMIT.idle);
+    socket.answer('keepAlive');
+    await vi.advanceTimersByTimeAsync(1);
+    socket.die();
     await vi.advanceTimersByTimeAsync(0);
     await shake();
     FakeSocket.last.die();
-    await vi.advanceTimersByTimeAsync(0);
+    await vi.advanceTimersByTimeAsync(LIMIT.step);
     FakeSocket.last.die();
     await vi.advanceTimersByTimeAsync(LIMIT.cap);
     expect(kinds()).toEqual(['ws', 'ws', 'poll', 'poll resume', 'poll resume', 'ws']);
@@ -563,6 +567,20 @@ describe('where no WebSocket comes through', () => {
     next.die();
     await vi.advanceTimersByTimeAsync(LIMIT.cap);
     expect(kinds()).toEqual(['ws', 'ws', 'poll', 'ws', 'ws']);
+  });
+
+  it('it waits ever longer when a server takes who polls and drops it again', async () => {
+    await polls();
+    const waits: number[] = [];
+    for (let i = 0; i < 6; i++) {
+      const from = Date.now();
+      FakeSocket.last.die();
+      await vi.advanceTimersToNextTimerAsync();
+      waits.push(Date.now() - from);
+      await shake();
+    }
+    expect(waits).toEqual([500, 1_000, 2_000, 2_000, 2_000, 2_000]);
+    expect(new Set(kinds().slice(2))).toEqual(new Set(['poll', 'poll resume']));
   });
 
   it('another network is tried with a WebSocket first', async () => {

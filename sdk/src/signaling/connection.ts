@@ -267,7 +267,6 @@ export class Connection {
       if (this.polls) this.status = event.status;
       this.lost(event.code);
     };
-    socket.onerror = () => undefined; // A close always follows.
   }
 
   /** The time in which the socket had to open, or to bring an answer, is over. */
@@ -426,7 +425,7 @@ export class Connection {
     this.isOpen = false;
     for (const done of [...this.asked.values()]) done({ eventOp: 'register', ...failure('504') });
     if (!socket) return;
-    socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
+    socket.onopen = socket.onmessage = socket.onclose = null;
     try {
       socket.close(code);
     } catch {
@@ -459,7 +458,7 @@ export class Connection {
     if (wasUp || !this.attempts) this.lostSince = Date.now();
     const away = Date.now() - this.lostSince;
     const cap = away > LIMIT.soon ? LIMIT.later : away <= LIMIT.hurry && this.hooks.urgent() ? LIMIT.urgent : LIMIT.cap;
-    const step = this.attempts && !this.carrier ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
+    const step = this.attempts && (this.polls || !this.carrier) ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
     const base = code === 1008 ? LIMIT.policy : step;
     this.attempts++;
     // Half of it at random, so that the clients of a restarted server do not come back as one.
