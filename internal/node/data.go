@@ -118,9 +118,9 @@ func (d *data) flush() {
 	for key, value := range dirty {
 		records[key] = value()
 	}
-	err := d.store.put(records)
+	err := d.store.put(d.node, records)
 	if errors.Is(err, errDamaged) {
-		err = d.replace(records, err)
+		err = d.replace(records)
 	}
 	if err == nil {
 		if d.unwritten.Store(0); d.stale {
@@ -144,8 +144,9 @@ func (d *data) flush() {
 }
 
 // replace goes on with an empty file where the present one is damaged. What was in it and has not changed since is lost to a restart.
-func (d *data) replace(records map[string][]byte, why error) error {
-	if err := d.store.moveAside(d.log, why); err != nil {
+// When that fails, since the disk is full or gone, the next try goes on from there.
+func (d *data) replace(records map[string][]byte) error {
+	if err := d.store.moveAside(d.log); err != nil {
 		return err
 	}
 	s, _, err := openStore(d.store.path, d.log)
@@ -153,7 +154,7 @@ func (d *data) replace(records map[string][]byte, why error) error {
 		return err
 	}
 	d.store = s
-	return errors.Join(s.setNode(d.node), s.put(records))
+	return s.put(d.node, records)
 }
 
 // close writes what is still to be written. What is noted afterwards is not kept: a server that stops must not record that its

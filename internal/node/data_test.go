@@ -302,3 +302,77 @@ func TestAFileDamagedInUseIsReplaced(t *testing.T) {
 		}
 	}
 }
+
+// While there can be no new file in place of one that was damaged in use, the server goes on and can be stopped. When there can be, all
+// that has changed meanwhile is written to it, and the node keeps its id.
+func TestADamagedFileIsReplacedAsSoonAsThatCanBe(t *testing.T) {
+	for name, hinder := range map[string]func(dir string) (undo func() error, err error){
+		"the folder is away": func(dir string) (func() error, error) {
+			return func() error { return os.Rename(dir+"-away", dir) }, os.Rename(dir, dir+"-away")
+		},
+		"a folder stands there": func(dir string) (func() error, error) {
+			path := filepath.Join(dir, dataFile)
+			return func() error { return os.Remove(path) }, errors.Join(os.Remove(path), os.Mkdir(path, 0o700))
+		},
+	} {
+		for _, stop := range []bool{false, true} {
+			dir := filepath.Join(t.TempDir(), "data")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			var id string
+			var undo func() error
+			synctest.Test(t, func(t *testing.T) {
+				var said strings.Builder
+				d, err := openData(dir, slog.New(slog.NewTextHandler(&said, nil)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				id = d.nodeID()
+				if err := os.Truncate(filepath.Join(dir, dataFile), 0); err != nil {
+					t.Fatal(err)
+				}
+				if undo, err = hinder(dir); err != nil {
+					t.Fatal(err)
+				}
+				d.Keep("a", value("old"))
+				time.Sleep(10 * retryAfter)
+				synctest.Wait()
+				if n := d.unwritten.Load(); n != 1 {
+					t.Errorf("%s: %d are said to be unwritten", name, n)
+				}
+				if !stop {
+					d.Keep("b", value("kept"))
+					if err := undo(); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(2 * retryAfter)
+					synctest.Wait()
+					if n := d.unwritten.Load(); n != 0 {
+						t.Errorf("%s: %d are said to be unwritten, after all could be", name, n)
+					}
+				}
+				if err := d.close(); (err != nil) != stop {
+					t.Errorf("%s: close: %v", name, err)
+				}
+				if n := strings.Count(said.String(), "data not written"); n != 1 {
+					t.Errorf("%s: the log says\n%s", name, said.String())
+				}
+			})
+			if stop {
+				continue
+			}
+			d, err := openData(dir, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, _ := d.Load()
+			if string(all["a"]) != "old" || string(all["b"]) != "kept" || d.nodeID() != id {
+				t.Errorf("%s: %q of node %s, want that of %s", name, all, d.nodeID(), id)
+			}
+			if err := d.close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -18,9 +18,13 @@ import (
 // are sessions and rooms of the last seconds, whose loss costs users a new login. bbolt panics where it meets damage, and its file is
 // mapped, so that a page that is gone is a memory fault; both end here as errDamaged.
 type store struct {
-	path string
-	file *os.File // as opened by bbolt
-	db   *bbolt.DB
+	path   string
+	node   string      // the id in it
+	file   *os.File    // as opened by bbolt
+	opened os.FileInfo // of file
+	db     *bbolt.DB
+	damage error // found in it: the database is not used any more, since it may hold its own locks from then on
+	aside  bool  // the path is not that of this file any more
 }
 
 var errDamaged = errors.New("damaged")
@@ -46,7 +50,7 @@ func openStore(path string, log *slog.Logger) (*store, kept, error) {
 	if !errors.Is(err, errDamaged) {
 		return s, k, err
 	}
-	if err := s.moveAside(log, err); err != nil {
+	if err := s.moveAside(log); err != nil {
 		return nil, kept{}, err
 	}
 	return readStore(path)
@@ -59,7 +63,10 @@ func readStore(path string) (*store, kept, error) {
 	err := guard(func() (err error) {
 		options := &bbolt.Options{Timeout: time.Second, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 			f, err := os.OpenFile(name, flag, mode)
-			s.file = f
+			if err == nil {
+				s.file = f
+				s.opened, err = f.Stat()
+			}
 			return f, err
 		}}
 		if s.db, err = bbolt.Open(path, 0o600, options); err != nil {
@@ -80,8 +87,10 @@ func readStore(path string) (*store, kept, error) {
 	}
 	switch {
 	case err == nil:
+		s.node = k.node
 		return s, k, nil
 	case errors.Is(err, errDamaged):
+		s.damage = err
 		return s, kept{}, err
 	case errors.Is(err, berrors.ErrTimeout):
 		err = fmt.Errorf("%s is in use by another server", path)
@@ -114,56 +123,73 @@ func (k *kept) read(tx *bbolt.Tx) error {
 	})
 }
 
-// put writes records; an empty value deletes.
-func (s *store) put(records map[string][]byte) error {
-	return guard(func() error {
+// put writes records, and the node's id where there is another; an empty value deletes. After damage nothing is written any more.
+func (s *store) put(node string, records map[string][]byte) error {
+	if s.damage != nil {
+		return s.damage
+	}
+	err := guard(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
-			b := tx.Bucket(recordsBucket)
-			if b == nil {
+			to, of := tx.Bucket(recordsBucket), tx.Bucket(nodeBucket)
+			if to == nil || of == nil {
 				return errDamaged
 			}
+			var faults []error
+			if s.node != node {
+				faults = append(faults, of.Put(nodeKey, []byte(node)))
+			}
 			for key, v := range records {
-				var err error
 				if v != nil {
-					err = b.Put([]byte(key), v)
+					faults = append(faults, to.Put([]byte(key), v))
 				} else {
-					err = b.Delete([]byte(key))
-				}
-				if err != nil {
-					return err
+					faults = append(faults, to.Delete([]byte(key)))
 				}
 			}
-			return nil
+			return errors.Join(faults...)
 		})
 	})
+	switch {
+	case err == nil:
+		s.node = node
+	case errors.Is(err, errDamaged):
+		s.damage = err
+	}
+	return err
 }
 
-// setNode writes the node's id.
-func (s *store) setNode(id string) error {
-	return guard(func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(nodeBucket).Put(nodeKey, []byte(id)) })
-	})
-}
-
-// moveAside gives a damaged file another name, for whoever wants to look at it. The database is not closed: it may hold its own locks since
-// the panic. That costs a mapping, once.
-func (s *store) moveAside(log *slog.Logger, why error) error {
-	opened, err1 := s.file.Stat()
-	there, err2 := os.Stat(s.path)
-	if err1 == nil && err2 == nil && !os.SameFile(opened, there) {
-		return fmt.Errorf("%s is in use by another server", s.path)
+// moveAside gives a damaged file another name, for whoever wants to look at it; it may be tried again. The database is not closed: that
+// costs a mapping, once, which also keeps the lock on the file. One that has taken its place is left alone.
+func (s *store) moveAside(log *slog.Logger) error {
+	if s.aside {
+		return nil
 	}
-	_ = s.file.Close() // gives up the lock on the file
-	aside := s.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
-	if err := os.Rename(s.path, aside); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s is damaged (%w) and cannot be moved aside: %w", s.path, why, err)
+	_ = s.file.Close()
+	there, err := os.Stat(s.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist): // it may come back, with its folder
+		return nil
+	case err == nil && !os.SameFile(s.opened, there):
+		s.aside = true
+		return nil
 	}
-	log.Warn("data file damaged: moved aside, and an empty one made; users register again", "file", s.path, "movedTo", filepath.Base(aside), "error", why)
+	to := s.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
+	if err := os.Rename(s.path, to); err != nil {
+		return fmt.Errorf("%s is damaged (%w) and cannot be moved aside: %w", s.path, s.damage, err)
+	}
+	s.aside = true
+	log.Warn("data file damaged: moved aside, and an empty one made; users register again",
+		"file", s.path, "movedTo", filepath.Base(to), "error", s.damage)
 	return nil
 }
 
 // close waits for what is being written.
-func (s *store) close() error { return guard(s.db.Close) }
+func (s *store) close() error {
+	if s.damage != nil {
+		_ = s.file.Close()
+		return s.damage
+	}
+	return guard(s.db.Close)
+}
 
 // guard turns a panic or a memory fault of do into errDamaged.
 func guard(do func() error) (err error) {
