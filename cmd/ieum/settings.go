@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -265,7 +266,7 @@ func relativeTo(file, path string) string {
 }
 
 // unknownVariables tells of variables that no flag has. One that looks misspelt is a fault: a limit that somebody meant to set would
-// silently not be in force. Any other may be somebody else's: Kubernetes sets IEUM_SERVICE_HOST for a service named ieum.
+// silently not be in force. Any other may be somebody else's, as those of services are.
 func (s *settings) unknownVariables(app *kong.Application) {
 	known := slices.Clone(secretVariables)
 	_ = kong.Visit(app, func(n kong.Visitable, next kong.Next) error {
@@ -277,16 +278,28 @@ func (s *settings) unknownVariables(app *kong.Application) {
 		return next(nil)
 	})
 	for _, pair := range os.Environ() {
-		name, _, _ := strings.Cut(pair, "=")
+		name, text, _ := strings.Cut(pair, "=")
 		if !strings.HasPrefix(name, "IEUM_") || strings.HasPrefix(name, "IEUM_TEST_") || slices.Contains(known, name) {
 			continue
 		}
-		if near := nearest(name, known); near != "" {
+		if near := nearest(name, known); near != "" && !ofService(name, text) {
 			s.fault(name, "unknown variable; did you mean %s?", near)
 			continue
 		}
 		s.warnings = append(s.warnings, name+": unknown variable, ignored")
 	}
+}
+
+// Kubernetes tells every container where the services of its namespace are: of one named ieum-relay by IEUM_RELAY_SERVICE_HOST,
+// IEUM_RELAY_PORT, IEUM_RELAY_PORT_3478_UDP_ADDR and others. Docker's links do the same.
+var (
+	serviceName = regexp.MustCompile(`_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
+	servicePort = regexp.MustCompile(`^(tcp|udp|sctp)://`)
+)
+
+// ofService tells whether a variable says where a service is.
+func ofService(name, text string) bool {
+	return serviceName.MatchString(name) || (strings.HasSuffix(name, "_PORT") && servicePort.MatchString(text))
 }
 
 // nearest is the name that somebody may have meant; empty: none is near.

@@ -285,7 +285,23 @@ func TestUnknownVariables(t *testing.T) {
 	if code != exitOK || strings.Count(errs, "unknown variable, ignored") != 2 {
 		t.Errorf("what is somebody else's is told, and no fault: %d %s", code, errs)
 	}
-	for _, name := range []string{"IEUM_LISTN", "IEUM_LICENSE_KEYFILE", "IEUM_MAX_CONECTIONS", "IEUM_RELAY_SECRETS"} {
+	of := 2
+	for _, service := range []string{"RELAY", "ADMIN", "DATA", "PUBLIC", "STUN", "TLS", "MAX"} {
+		for _, v := range []string{
+			"SERVICE_HOST=10.0.0.1", "SERVICE_PORT=80", "SERVICE_PORT_METRICS=80", "PORT=tcp://10.0.0.1:80",
+			"PORT_80_TCP=tcp://10.0.0.1:80", "PORT_80_TCP_PROTO=tcp", "PORT_80_TCP_PORT=80", "PORT_80_TCP_ADDR=10.0.0.1",
+			"PORT_3478_UDP=udp://10.0.0.1:3478",
+		} {
+			name, text, _ := strings.Cut("IEUM_"+service+"_"+v, "=")
+			t.Setenv(name, text)
+			of++
+		}
+	}
+	code, _, errs = ieum(t, "config", "check", "--license-key-file", keys)
+	if code != exitOK || strings.Count(errs, "unknown variable, ignored") != of {
+		t.Errorf("services named ieum-relay and the like: %d %s", code, errs)
+	}
+	for _, name := range []string{"IEUM_RELAY_PORT", "IEUM_LISTN", "IEUM_LICENSE_KEYFILE", "IEUM_MAX_CONECTIONS", "IEUM_RELAY_SECRETS"} {
 		t.Setenv(name, "1")
 		if code, _, errs := ieum(t, "config", "check", "--license-key-file", keys); code != exitUsage || !strings.Contains(errs, name+": unknown variable; did you mean IEUM_") {
 			t.Errorf("%s: %d %s", name, code, errs)
