@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"log/slog"
 	"sync"
 
@@ -60,13 +59,13 @@ func (n *Node) Reload() error {
 		if err != nil {
 			return nil, err
 		}
-		if err := n.shareRelaySecret(p.relay.Secret); err != nil {
-			return nil, err
-		}
-		if n.relay != nil {
+		if n.relay != nil { // before anything changes, since it can fail
 			if err := n.relay.Look(); err != nil {
 				return nil, err
 			}
+		}
+		if err := n.shareRelaySecret(p.relay.Secret); err != nil {
+			return nil, err
 		}
 		n.cert.set(p.cert)
 		n.dev.Store(p.dev)
@@ -93,7 +92,10 @@ func (n *Relay) Reload() error {
 		if err != nil {
 			return nil, err
 		}
-		if err := errors.Join(n.relay.SetSecret(p.relay.Secret), n.relay.Look()); err != nil {
+		if err := n.relay.Look(); err != nil {
+			return nil, err
+		}
+		if err := n.relay.SetSecret(p.relay.Secret); err != nil {
 			return nil, err
 		}
 		n.cert.set(p.cert)

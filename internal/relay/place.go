@@ -64,7 +64,9 @@ func (s *Server) Look() error {
 	var kept []*relayAddress
 	var lost []netip.Addr
 	for _, r := range old.relays {
-		if r.probe() == nil {
+		// One that cannot be bound though it is there is kept: perhaps there is no descriptor left. Another table of its sockets in place
+		// of this one would keep the clients there from reaching each other.
+		if r.probe() == nil || slices.Contains(all, r.Private) {
 			kept = append(kept, r)
 		} else {
 			lost = append(lost, r.Private)

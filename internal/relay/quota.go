@@ -123,8 +123,13 @@ func (q *quota) forget(now time.Duration) {
 	n := 0
 	for n < len(q.resting) && q.resting[n].until <= now {
 		// It may hold something again, or rest for a second time, further back.
-		if own := q.sessions[q.resting[n].session]; own != nil && own.held == 0 && own.rested(now) {
-			delete(q.sessions, q.resting[n].session)
+		name := q.resting[n].session
+		if own := q.sessions[name]; own != nil && own.held == 0 {
+			if own.rested(now) {
+				delete(q.sessions, name)
+			} else { // another worker, whose clock was read a moment later, has relayed to it
+				q.resting = append(q.resting, resting{name, now + burstTime})
+			}
 		}
 		n++
 	}

@@ -155,3 +155,19 @@ func TestRefusedBySessionCostsTheAllocationNothing(t *testing.T) {
 		t.Errorf("%d dropped", a.dropped[overBandwidth].Load())
 	}
 }
+
+// A session whose bandwidth another worker used at the last moment, by a clock that it had read a little later, is forgotten all the same.
+func TestASessionIsForgottenHoweverLateItsLastPacket(t *testing.T) {
+	q := newQuota(Quota{}.withDefaults())
+	one := seat{"t.s", "t", sourceAt("192.0.2.1")}
+	own := q.take(one, 0)
+	own.down.take(0, time.Millisecond, burstTime)
+	q.give(one, 0)
+	own.down.take(time.Millisecond, burstTime, burstTime)
+	for now := time.Duration(0); now < 3*burstTime; now += time.Millisecond {
+		q.forget(now)
+	}
+	if len(q.sessions)+len(q.resting) != 0 {
+		t.Errorf("%d sessions and %d resting are kept", len(q.sessions), len(q.resting))
+	}
+}
