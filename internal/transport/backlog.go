@@ -18,7 +18,7 @@ type Backlog struct {
 	busy  atomic.Bool
 
 	mu      sync.Mutex // guards what follows
-	sources []func(unread func(bytes int, shed func()))
+	sources []func(tell func(Unread))
 	closed  bool
 	running sync.WaitGroup
 }
@@ -44,8 +44,15 @@ type BacklogStats struct {
 // Stats counts.
 func (b *Backlog) Stats() BacklogStats { return BacklogStats{b.bytes.Load(), b.shed.Load()} }
 
-// Watch adds a carrier. list calls unread for each connection with unread bytes; shed closes it.
-func (b *Backlog) Watch(list func(unread func(bytes int, shed func()))) {
+// Unread is what one connection has not read, also one that is being closed.
+type Unread struct {
+	Bytes   int
+	Writing int    // of them: on their way, and free a moment after Shed
+	Shed    func() // closes the connection, and lets go of what waits; nil: it was called before
+}
+
+// Watch adds a carrier. list calls tell for each connection with unread bytes.
+func (b *Backlog) Watch(list func(tell func(Unread))) {
 	if b == nil {
 		return
 	}
@@ -80,26 +87,31 @@ func (b *Backlog) add(bytes int) {
 	}
 }
 
-// relieve closes connections, those with the most first, until an eighth is free.
+// relieve closes connections, those with the most first, until an eighth is free, or will be in a moment: others must not pay for what is
+// on its way already.
 func (b *Backlog) relieve() {
 	defer b.busy.Store(false)
-	type connection struct {
-		bytes int
-		shed  func()
-	}
-	var all []connection
 	b.mu.Lock()
 	sources := slices.Clone(b.sources)
 	b.mu.Unlock()
+	var all []Unread
+	var soon int64
 	for _, list := range sources {
-		list(func(bytes int, shed func()) { all = append(all, connection{bytes, shed}) })
+		list(func(u Unread) {
+			if u.Shed == nil {
+				soon += int64(u.Writing)
+			} else {
+				all = append(all, u)
+			}
+		})
 	}
-	slices.SortFunc(all, func(x, y connection) int { return cmp.Compare(y.bytes, x.bytes) })
-	for _, c := range all {
-		if b.bytes.Load() <= b.limit-b.limit/8 {
+	slices.SortFunc(all, func(x, y Unread) int { return cmp.Compare(y.Bytes, x.Bytes) })
+	for _, u := range all {
+		if b.bytes.Load()-soon <= b.limit-b.limit/8 {
 			return
 		}
-		c.shed()
+		u.Shed()
+		soon += int64(u.Writing)
 		b.shed.Add(1)
 	}
 }

@@ -104,3 +104,36 @@ func TestABacklogWithoutALimit(t *testing.T) {
 		t.Error("nothing is scarce")
 	}
 }
+
+// A connection that is being closed has its client read what is left, for as long as there is enough for all.
+func TestWhatIsLeftOfAClosedConnectionIsShed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBacklog(1 << 20)
+		conns, ends, ours := stuckAll(t, b, 2)
+		for range 8 {
+			conns[0].Send(sized(100_000))
+			synctest.Wait()
+		}
+		conns[0].Close(4001, "taken over")
+		for range 4 {
+			conns[1].Send(sized(100_000))
+			synctest.Wait()
+		}
+		if got := b.Stats(); got.Bytes > 700_000 || got.Shed != 1 {
+			t.Errorf("%+v", got)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if len(ends[0].end) != 1 || len(ends[1].end) != 0 {
+			t.Errorf("the closed one ended %d times, the other one %d times", len(ends[0].end), len(ends[1].end))
+		}
+		for _, nc := range ours {
+			go func() { _, _ = io.Copy(io.Discard, nc) }()
+		}
+		synctest.Wait()
+		if got := b.Stats().Bytes; got != 0 {
+			t.Errorf("%d bytes are counted when everything is read", got)
+		}
+		b.Close()
+	})
+}

@@ -21,6 +21,7 @@ type outbox struct {
 	writing    bool   // somebody writes
 	closing    bool
 	overflowed bool
+	hurried    bool // hurry was called, or is about to be
 	code       int
 	reason     string
 	writers    sync.WaitGroup
@@ -86,7 +87,7 @@ func (o *outbox) send(m *Message) bool {
 func (o *outbox) overflow() {
 	dropped := o.queue
 	o.forget(dropped)
-	o.overflowed = true
+	o.overflowed, o.hurried = true, true
 	o.close(1013, "outbox full: reconnect and resume")
 	o.mu.Unlock()
 	o.hurry()
@@ -95,24 +96,35 @@ func (o *outbox) overflow() {
 	}
 }
 
-// unread is how much waits.
-func (o *outbox) unread() int {
+// unread is what waits, for the backlog.
+func (o *outbox) unread() Unread {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closing {
-		return 0
+	u := Unread{Bytes: o.bytes, Writing: o.bytes, Shed: o.shed}
+	for _, m := range o.queue {
+		u.Writing -= len(m.B)
 	}
-	return o.bytes
+	if o.hurried {
+		u.Shed = nil
+	}
+	return u
 }
 
-// shed is overflow for a client of whom too much waits, of all clients together.
+// shed is overflow for a client of whom too much waits, of all clients together. One that is being closed gets no more than it has.
 func (o *outbox) shed() {
 	o.mu.Lock()
-	if o.closing {
-		o.mu.Unlock()
+	if !o.closing {
+		o.overflow()
 		return
 	}
-	o.overflow()
+	dropped := o.queue
+	o.forget(dropped)
+	o.hurried = true
+	o.mu.Unlock()
+	o.hurry()
+	for _, d := range dropped {
+		d.Release()
+	}
 }
 
 // offer is send for a message that may be refused; see Conn.

@@ -94,10 +94,10 @@ func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 }
 
 // unread lists connections for the backlog.
-func (s *WebSocket) unread(yield func(bytes int, shed func())) {
+func (s *WebSocket) unread(tell func(Unread)) {
 	for _, c := range s.snapshot() {
-		if n := c.out.unread(); n > 0 {
-			yield(n, c.out.shed)
+		if u := c.out.unread(); u.Bytes > 0 {
+			tell(u)
 		}
 	}
 }

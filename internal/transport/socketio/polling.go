@@ -114,7 +114,7 @@ func (s *session) await(r *http.Request) ([]*transport.Message, bool) {
 	return packets, true
 }
 
-// respond writes packets as one payload and releases them.
+// respond writes packets as one payload and releases them. The backlog may break that off.
 func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) error {
 	body := transport.NewMessage()
 	defer body.Release()
@@ -123,20 +123,34 @@ func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) e
 	for _, p := range packets {
 		p.Release()
 	}
-	return respond(w, body.B, s.srv.cfg.Conn.WriteTimeout)
+	defer s.limit(w)()
+	s.answers(len(body.B), func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0)) }) // long ago
+	defer s.answers(0, nil)
+	return write(w, body.B)
 }
 
-func respond(w http.ResponseWriter, body []byte, limit time.Duration) error {
+// limit bounds the time that the writing of an answer takes, until undo is called.
+func (s *session) limit(w http.ResponseWriter) (undo func()) {
+	c := http.NewResponseController(w)
+	_ = c.SetWriteDeadline(time.Now().Add(s.srv.cfg.Conn.WriteTimeout)) // an error here: not a socket
+	return func() { _ = c.SetWriteDeadline(time.Time{}) }
+}
+
+// answers notes how much is being written, and how to break that off.
+func (s *session) answers(bytes int, cut func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answering, s.cut = bytes, cut
+}
+
+func write(w http.ResponseWriter, body []byte) error {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=UTF-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	c := http.NewResponseController(w)
-	_ = c.SetWriteDeadline(time.Now().Add(limit)) // an error here: not a socket
-	defer func() { _ = c.SetWriteDeadline(time.Time{}) }()
 	if _, err := w.Write(body); err != nil {
 		return err
 	}
-	if err := c.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	return nil
@@ -163,7 +177,8 @@ func (s *session) servePost(w http.ResponseWriter, r *http.Request) (fault, bool
 	s.posting = false // before the answer, as with polls
 	s.mu.Unlock()
 	if ok {
-		_ = respond(w, []byte("ok"), s.srv.cfg.Conn.WriteTimeout) // the packets have been read: if this is lost, a poll will tell
+		defer s.limit(w)()
+		_ = write(w, []byte("ok")) // the packets have been read: if this is lost, a poll will tell
 	}
 	return f, ok
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -654,5 +655,76 @@ func TestUnfetchedPacketsCountInTheBacklog(t *testing.T) {
 	other.poll()
 	if s := b.Stats(); s.Bytes != 0 || s.Shed != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// unreading is a client that does not read its answer: writing takes until its deadline.
+type unreading struct {
+	*httptest.ResponseRecorder
+	begun chan struct{} // closed when the body is being written
+	until chan time.Time
+}
+
+func (u *unreading) SetWriteDeadline(at time.Time) error {
+	if !at.IsZero() {
+		u.until <- at
+	}
+	return nil
+}
+
+func (u *unreading) Write([]byte) (int, error) {
+	close(u.begun)
+	limit := time.NewTimer(time.Until(<-u.until))
+	defer limit.Stop()
+	select {
+	case <-limit.C:
+	case at := <-u.until:
+		time.Sleep(time.Until(at))
+	}
+	return 0, os.ErrDeadlineExceeded
+}
+
+// An answer that its client does not read is broken off when all together have left too much, and whoever has less does not pay for it: not
+// even when the session has ended meanwhile.
+func TestAnAnswerThatIsNotReadIsShed(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := transport.NewBacklog(500_000)
+			g := newRig(t, Config{Conn: transport.Config{Backlog: b}})
+			defer b.Close()
+			large, less, little := g.connect("4"), g.connect("4"), g.connect("4")
+			large.send(`"` + strings.Repeat("x", 300_000) + `"`)
+			w := &unreading{httptest.NewRecorder(), make(chan struct{}), make(chan time.Time, 2)}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				g.ServeHTTP(w, request{method: "GET", query: large.query()}.build())
+			}()
+			<-w.begun
+			if ended {
+				large.conn.Close(4001, "taken over")
+			}
+			began := time.Now()
+			little.send(`"x"`)
+			less.send(`"` + strings.Repeat("x", 250_000) + `"`)
+			<-done
+			if time.Since(began) > 0 {
+				t.Error("it was not broken off")
+			}
+			synctest.Wait()
+			if s := b.Stats(); s.Shed != 1 || s.Bytes > 300_000 {
+				t.Errorf("%+v", s)
+			}
+			for _, p := range []*poller{less, little} {
+				if got := p.poll(); !strings.HasPrefix(got, "42") {
+					t.Errorf("polled %.9q", got)
+				}
+			}
+			want := transport.End{Code: 1013, Full: true}
+			if ended {
+				want = transport.End{Code: 4001}
+			}
+			large.wantEnd(want)
+		})
 	}
 }

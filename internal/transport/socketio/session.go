@@ -41,6 +41,9 @@ type session struct {
 	pinged  bool      // an answer is awaited (version 4)
 	noise   bucket
 	polled  time.Time // a poll has ended, or the session begun
+
+	answering int    // bytes of the answer to a poll that is being written
+	cut       func() // breaks that off; nil: there is none, or it was broken off
 }
 
 // bucket is a token bucket for packets that are no messages; those are counted above.
@@ -178,20 +181,27 @@ func (s *session) overflow() {
 }
 
 // unread and shed are for the backlog; what a WebSocket carries is counted there.
-func (s *session) unread() int {
+func (s *session) unread() transport.Unread {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return 0
+	u := transport.Unread{Bytes: s.bytes + s.answering, Writing: s.answering, Shed: s.shed}
+	if s.closed && s.bytes == 0 && s.cut == nil {
+		u.Shed = nil
 	}
-	return s.bytes
+	return u
 }
 
 func (s *session) shed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
+	if s.closed {
+		s.drop()
+	} else {
 		s.overflow()
+	}
+	if s.cut != nil {
+		s.cut()
+		s.cut = nil
 	}
 }
 
@@ -295,7 +305,7 @@ func (s *session) tick(now time.Time) bool {
 	defer s.mu.Unlock()
 	age := now.Sub(s.since)
 	if s.closed {
-		if s.carrier != nil || age < lingerAfterClose { // a WebSocket tells its own end
+		if s.carrier != nil || s.answering > 0 || age < lingerAfterClose { // a WebSocket tells its own end
 			return false
 		}
 		s.drop()

@@ -88,10 +88,10 @@ func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 }
 
 // unread lists polling sessions for the backlog.
-func (s *Server) unread(yield func(bytes int, shed func())) {
+func (s *Server) unread(tell func(transport.Unread)) {
 	for _, c := range s.snapshot() {
-		if n := c.unread(); n > 0 {
-			yield(n, c.shed)
+		if u := c.unread(); u.Bytes > 0 {
+			tell(u)
 		}
 	}
 }
