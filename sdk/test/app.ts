@@ -41,8 +41,10 @@ export class App {
   private session = 0;
   private readonly deaf = new Set<FakeConnection>();
 
-  static async open(options = {}): Promise<App> {
+  /** @param more other users with our SDK who are in the room */
+  static async open(options = {}, more: string[] = []): Promise<App> {
     const app = new App();
+    app.members.push(...more.map((id) => member(id, PAIR)));
     ServerSocket.app = app;
     vi.useFakeTimers();
     vi.stubGlobal('WebSocket', ServerSocket);

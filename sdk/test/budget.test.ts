@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { Pair, type PairHooks } from '../src/negotiation/pair';
 import { Budget, Demands, Pacer } from '../src/negotiation/budget';
-import { FakeStream, settled } from './browser';
+import { FakeStream, settled, track } from './browser';
 import { FakeConnection } from './connections';
 
 beforeEach(() => {
@@ -34,19 +34,63 @@ it('what is sent keeps its order and stays below the flood limit of the server',
   expect(vi.getTimerCount()).toBe(0);
 });
 
+/** What 'a' may say to the side that makes the connections, and to the other one. */
 it.each([
   ['offers of ever newer generations', (i: number) => ({ eventOp: 'sdp', gen: i + 1, n: 1, sdp: { type: 'offer', sdp: 'x' } })],
   ['the same offer again and again', () => ({ eventOp: 'sdp', gen: 1, n: 1, sdp: { type: 'offer', sdp: 'x' } })],
 ] as const)('a storm of %s makes few connections and few answers', async (_, signal) => {
-  let answers = 0;
-  const hooks = { send: async () => (answers++, '200'), iceServers: async () => [], apart: () => false };
+  const { made, messages } = await storm('b', 'a', signal);
+  expect(made).toBeLessThanOrEqual(12);
+  expect(messages).toBeLessThanOrEqual(24);
+});
+
+it.each([
+  ['no candidates, where there is no connection', () => ({ eventOp: 'candidate', gen: 0, candidates: [] })],
+  ['no candidates, of ever newer connections', (i: number) => ({ eventOp: 'candidate', gen: Date.now() + i, candidates: [] })],
+  ['no candidates, for the present connection', (_: number, gen: number) => ({ eventOp: 'candidate', gen, candidates: [] })],
+  ['publications of no connection', (i: number) => ({ eventOp: 'publish', type: 'cam', epoch: i + 1, rev: 0, audio: true, video: true, gen: 0 })],
+  ['publications that were refused', () => ({ eventOp: 'publish', type: 'cam', epoch: 0, rev: 0, audio: true, video: true, gen: 0 })],
+] as const)('a storm of %s makes the side that offers make few connections and offers', async (_, signal) => {
+  const { made, messages } = await storm('a', 'b', signal as never, true);
+  expect(made).toBeLessThanOrEqual(13);
+  // Each with what is published, and repetitions.
+  expect(messages).toBeLessThanOrEqual(60);
+});
+
+/** 300 signals at once; `calls`: this side has published, and whatever it offers is answered. */
+async function storm(me: string, other: string, signal: (i: number, gen: number) => object, calls = false) {
+  let messages = 0;
+  let offered: { gen: number; n: number } | undefined;
+  const send = async (m: { eventOp: string; gen: number; n: number }) => {
+    messages++;
+    if (m.eventOp === 'sdp') offered = m;
+    return '200';
+  };
+  const hooks = { send, iceServers: async () => [], apart: () => false };
   const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PairHooks;
-  const pair = new Pair('b', 'a', none, new Demands());
+  const pair = new Pair(me, other, none, new Demands());
+  if (calls) void pair.publish('cam', new FakeStream([track('video')]) as never);
+  await settled();
   for (let i = 0; i < 300; i++) {
-    pair.signal(signal(i) as never);
+    pair.signal(signal(i, offered?.gen ?? 0) as never);
+    await settled();
+    if (calls && offered) pair.signal({ eventOp: 'sdp', gen: offered.gen, n: offered.n, sdp: { type: 'answer', sdp: 'x' } } as never);
     await settled();
   }
-  expect(FakeConnection.made.length).toBeLessThanOrEqual(12);
-  expect(answers).toBeLessThanOrEqual(24);
   pair.dispose();
+  return { made: FakeConnection.made.length, messages };
+}
+
+it('no more than 128 candidates of a description are taken', async () => {
+  const lines = (n: number) => Array.from({ length: n }, (_, i) => `a=candidate:${i} 1 udp 1 192.0.2.1 ${i} typ host\r\n`).join('');
+  const hooks = { send: async () => '200', iceServers: async () => [], apart: () => false };
+  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PairHooks;
+  for (const [i, [n, taken]] of [[1, 1], [128, 128], [129, 128], [5_000, 128]].entries()) {
+    const pair = new Pair('b', 'a', none, new Demands());
+    pair.signal({ eventOp: 'sdp', gen: 1 + i, n: 1, sdp: { type: 'offer', sdp: `v=0\r\n${lines(n!)}a=end-of-candidates\r\n` } } as never);
+    await settled();
+    const { sdp } = FakeConnection.last.remoteDescription!;
+    expect(sdp).toBe(`v=0\r\n${lines(taken!)}a=end-of-candidates\r\n`);
+    pair.dispose();
+  }
 });

@@ -86,7 +86,7 @@ afterEach(() => {
   for (const c of FakeConnection.made) {
     c.become('failed');
     c.find('late');
-    expect(c.channel.onmessage).toBeNull();
+    expect(c.channel?.onmessage ?? null).toBeNull();
   }
   expect([events.length, sent.length], 'a closed connection is heard').toEqual(said);
   vi.useRealTimers();
@@ -459,6 +459,50 @@ describe('what others send', () => {
     await settled();
     expect(c.log).toEqual(['offer', 'remote answer']);
     expect(events.at(-1)?.type).toBe('subscribed');
+  });
+});
+
+describe('what one user may cause here', () => {
+  /** As many connections as he can have made: he leaves and comes again, 300 messages in all. */
+  async function storm(id: string): Promise<number> {
+    const before = FakeConnection.made.length;
+    const someone = members.get(id)!;
+    for (let i = 0; i < 300; i++) {
+      from(id, offer({ gen: i + 1 }));
+      await settled();
+      if (i % 15) continue;
+      members.delete(id);
+      peers.handleLeave(id);
+      members.set(id, someone);
+      peers.handleMembers([id]);
+    }
+    return FakeConnection.made.length - before;
+  }
+
+  it.each(['b', 'raw'])('does not begin anew when he leaves and joins again: %s', async (id) => {
+    me = 'z';
+    members.set('z', member('z'));
+    expect(await storm(id)).toBeLessThanOrEqual(12);
+    // Nobody else pays for it.
+    from('c', offer());
+    await settled();
+    const mine = FakeConnection.made.length;
+    expect(FakeConnection.last.remoteDescription).not.toBeNull();
+    // He may again after a while.
+    await vi.advanceTimersByTimeAsync(60_000);
+    from(id, offer({ gen: 1_000 }));
+    await settled();
+    expect(FakeConnection.made.length).toBeGreaterThan(mine);
+  });
+
+  it('is remembered for a bounded number of users', async () => {
+    for (let i = 0; i < 300; i++) {
+      members.set(`u${i}`, member(`u${i}`));
+      from(`u${i}`, { eventOp: 'candidate', gen: 0, candidates: [] });
+      members.delete(`u${i}`);
+      peers.handleLeave(`u${i}`);
+    }
+    expect((peers as unknown as { demands: Map<string, unknown> }).demands.size).toBe(64);
   });
 });
 

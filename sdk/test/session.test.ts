@@ -261,6 +261,22 @@ describe('rooms', () => {
     expect([ids, result.code, Object.keys(result.members)]).toEqual([['me', 'a'], '200', ['me', 'a']]);
   });
 
+  it.each([
+    'code', 'members', 'message', 'hint', 'screen', 'constructor', 'toString', 'hasOwnProperty', 'length', 'null', 'undefined', '0', '4', '김', '🙂',
+  ])('memberList holds a user called %s', async (odd) => {
+    await init();
+    await join('a', odd);
+    const list = session.memberList(undefined);
+    await settled();
+    FakeSocket.last.answer('memberList', { hint: 'wait', members: info(5, 'me', 'a', odd).members });
+    const result = await list as Record<string, any>;
+    const names: Record<string, unknown> = {};
+    for (const id in result) names[id] = result[id].name;
+    expect(names).toEqual({ me: 'me', a: 'a', [odd]: odd });
+    for (const [key, value] of Object.entries({ code: '200', message: 'ok', hint: 'wait' })) if (key !== odd) expect(result[key]).toBe(value);
+    if (odd !== 'members') expect(Object.keys(result.members).sort()).toEqual(['me', 'a', odd].sort());
+  });
+
   it('leaves the current room when none is named', async () => {
     await init();
     expect(await session.leaveRoom(undefined)).toMatchObject({ code: '410', hint: expect.any(String) });

@@ -117,7 +117,10 @@ export interface JoinRoomResult extends Result {
   share?: Share;
 }
 
-/** Members by id; `code`, `message`, `hint` and `members` are there too, but a `for … in` does not meet them. */
+/**
+ * Members by id; `code`, `message`, `hint` and `members` are there too, but a `for … in` does not meet them. A user
+ * whose id is one of these words takes its place: then `list.code` is that member.
+ */
 export type MemberList = Members & { readonly code: string; readonly members: Members };
 
 interface PresenceBase {
@@ -218,6 +221,10 @@ export interface Options {
   /**
    * In rooms of at most so many members (4 when not given) connections are made on joining, before anybody publishes: pictures then come
    * several round trips earlier. Nothing is sent on them, and the app does not see them, until somebody publishes. 0: not at all.
+   *
+   * A connection tells the other member this user's network addresses. In such rooms everybody learns them on joining.
+   * In larger rooms, and with 0, those learn them whom the app deals with, and every member who sends an offer: it is
+   * answered. There is no option yet to use the relay alone, so addresses cannot be kept from members of the same room.
    */
   warmPeers?: number;
   /**

@@ -103,11 +103,16 @@ export class Feeds {
     if (typeof user !== 'string' || !this.hooks.isMember(user)) return no('not-in-room');
     const key = `${type} ${user}`;
     const stream = this.hooks.stream(user, type);
-    if (stream && this.received.has(key)) return Promise.resolve(stream);
+    const request = () => this.hooks.request('subscribe', { target: user, type, audio: true, video: true });
+    if (stream && this.received.has(key)) {
+      // The app has stopped the tracks that it was handed: others come when the owner says again what it publishes.
+      if (!isLive(stream)) void request();
+      return Promise.resolve(stream);
+    }
     const waiting = this.waits.get(key);
     if (waiting) return waiting.promise;
     const ask = async () => {
-      const { code } = await this.hooks.request('subscribe', { target: user, type, audio: true, video: true });
+      const { code } = await request();
       if (code !== '200' && code !== '504' && this.waits.get(key) === wait) this.settle(key, refuse('subscribeVideo', 'not-in-room'));
     };
     const repeat = setInterval(() => void ask(), LIMIT.repeat);

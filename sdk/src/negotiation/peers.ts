@@ -3,7 +3,7 @@ import { explain, type Reason } from '../errors';
 import { Camera } from '../media/camera';
 import { isLive, type Streams } from '../media/streams';
 import { encodeSignal, STANDBY, WARM, type Request, type Signal } from '../signaling/messages';
-import { Pacer } from './budget';
+import { Demands, Pacer } from './budget';
 import { TYPES } from './layout';
 import { RawPair } from './legacy';
 import { Paths } from './paths';
@@ -47,6 +47,8 @@ export class Peers {
   private owed = new Map<string, { identity: string; sent: Map<MediaType, MediaStream> }>();
   /** Of those there are pairs with: when somebody has left, nothing else tells it any more. */
   private readonly identities = new Map<string, string | undefined>();
+  /** By user, while this one is in the room: leaving and joining again must not renew them. */
+  private readonly demands = new Map<string, Demands>();
   private readonly pacer = new Pacer();
   private readonly camera: Camera;
   private owedTimer: ReturnType<typeof setTimeout> | undefined;
@@ -242,6 +244,7 @@ export class Peers {
   private closeAll(forGood = true): void {
     for (const id of [...this.pairs.keys()]) this.close(id, forGood);
     this.early.clear();
+    this.demands.clear();
     this.pacer.stop();
   }
 
@@ -266,7 +269,12 @@ export class Peers {
       doubt: () => this.hooks.doubt(),
       standby: () => this.hooks.members().length <= this.warmPeers && (this.hooks.member(id)?.features?.includes(STANDBY) ?? false),
     };
-    const pair = member?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks) : new RawPair(hooks);
+    const demands = this.demands.get(id) ?? new Demands();
+    this.demands.delete(id);
+    this.demands.set(id, demands);
+    const [oldest] = this.demands.keys();
+    if (this.demands.size > OWED) this.demands.delete(oldest!);
+    const pair = member?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks, demands) : new RawPair(hooks, demands);
     this.pairs.set(id, pair);
     this.identities.set(id, member?.identity);
     return pair;

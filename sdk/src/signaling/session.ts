@@ -197,7 +197,8 @@ export class Session {
     const answer = isFailure(given) ? { eventOp: 'memberList', ...given } : await this.request('memberList', defined({ roomId: given ?? this.room?.id }));
     const members = (answer.code === '200' && answer.members) || {};
     const list = { ...members };
-    for (const [key, value] of Object.entries({ ...result(answer), members })) Object.defineProperty(list, key, { value });
+    // Users may be called `code` or `message`: apps go through the members.
+    for (const [key, value] of Object.entries({ ...result(answer), members })) if (!(key in list)) Object.defineProperty(list, key, { value });
     return list as MemberList;
   }
 
