@@ -7,6 +7,7 @@ import path from 'node:path';
 import { flowing, seen, send } from './lib/call.mjs';
 import { Firefox } from './lib/firefox.mjs';
 import { enter, events, paint, shows } from './lib/media.mjs';
+import { listens } from './lib/mute.mjs';
 import { Proxy } from './lib/proxy.mjs';
 import { Stage, servePages } from './lib/stage.mjs';
 
@@ -69,6 +70,23 @@ for (const [fId, cId] of [['a-firefox', 'b-chromium'], ['d-firefox', 'c-chromium
     await close(f, c);
   });
 }
+
+test('who has muted is not heard, from Firefox and in Firefox, also after a change of the microphone, and is heard again', async () => {
+  const { f, c } = await meet('mute-f', 'mute-c');
+  await Promise.all([send(f, c), send(c, f)]);
+  for (const [p, q] of [[f, c], [c, f]]) {
+    const say = async (on) => assert.equal(await p.evaluate((x) => k.editUserInfo(undefined, undefined, x).then((r) => r.code), on), '200');
+    assert.equal(await listens(q, p.id), true, `${q.id} hears ${p.id}`);
+    await say(false);
+    assert.equal(await listens(q, p.id), false, `${p.id} is muted`);
+    const changed = await p.evaluate(async () => k.changeLocalStream(await navigator.mediaDevices.getUserMedia({ video: true, audio: true })));
+    assert.equal(changed, true);
+    assert.equal(await listens(q, p.id), false, `${p.id} is muted, and has changed its stream`);
+    await say(true);
+    assert.equal(await listens(q, p.id), true, `${q.id} hears ${p.id} again`);
+  }
+  await close(f, c);
+});
 
 test('Firefox reloads its page: the same id without 409, one leave and one join at the other, and video again', async () => {
   const { f, c, roomId } = await meet('reload-f', 'reload-c');

@@ -75,6 +75,20 @@ test('an app that stopped the tracks sees the picture again when only the other 
   await Promise.all([a.close(), b.close()]);
 });
 
+test('a stream that another frame of the page has made is sent like one of its own', async () => {
+  const { a, b } = await meet(stage, ['frame-a', 'frame-b']);
+  const outcome = await a.evaluate(async (id) => {
+    const frame = document.body.appendChild(document.createElement('iframe'));
+    window.foreign = await frame.contentWindow.navigator.mediaDevices.getUserMedia({ video: true, audio: true });
+    return [foreign instanceof MediaStream, await k.publishP2P(id, 'cam', foreign)];
+  }, b.id);
+  assert.deepEqual(outcome, [false, true]);
+  await shows(b, a.id, 'cam');
+  assert.equal(await a.evaluate(() => k.screenStart(foreign.clone()).then((r) => r.code)), '200');
+  await shows(b, a.id, 'screen');
+  await Promise.all([a.close(), b.close()]);
+});
+
 test("the original's own recipe for reconnecting, word for word", async () => {
   const { a, b } = await meet(stage, ['asks', 'is-asked']);
   for (const p of [a, b]) {
