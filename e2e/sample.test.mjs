@@ -160,6 +160,24 @@ test('/p2p: sound is on with the camera, muting silences it and tells the other,
   await Promise.all([host.close(), guest.close()]);
 });
 
+test('/p2p: whoever was muted at the end of a call is heard in the next one, as the page says', async () => {
+  const { host, guest } = await inACall();
+  await guest.page.click('[data-action="microphone"]');
+  await host.until('told that the other is muted', () => !document.querySelector('[data-member] [data-value="muted"]').hidden);
+  await guest.page.click('[data-action="leave"]');
+  await host.until('alone', () => !document.querySelector('[data-member]'));
+  await guest.page.fill('#roomId', await host.evaluate(value, 'room'));
+  await guest.page.click('[data-action="join"]');
+  await guest.until('in the room', value, 'room');
+  await guest.page.click('[data-self] [data-action="camera"]');
+  await showsOther(host, 'Ben');
+  assert.deepEqual(await guest.evaluate(own), { self: '', camera: 'camera', microphone: 'on' });
+  await hears(host);
+  await host.until('told that the other speaks', () => document.querySelector('[data-member] [data-value="muted"]').hidden);
+  for (const p of [host, guest]) assert.deepEqual(p.errors, []);
+  await Promise.all([host.close(), guest.close()]);
+});
+
 test('/p2p: a reload in a call comes back by itself, with name, room, camera and microphone as they were', async () => {
   const { host, guest, roomId } = await inACall();
   const id = await guest.evaluate(value, 'user');

@@ -359,6 +359,7 @@ export class Knowledgetalk extends EventTarget {
 
   /**
    * Says what this user is called and whether camera and microphone are on, and switches the camera's tracks that are being sent, at once.
+   * What is off stays off in every stream that is sent later, in other rooms too, until it is said to be on.
    * @param broadcast false: nobody is told
    * @param target tell this member only
    * @returns '200'; 410, 422, 504.

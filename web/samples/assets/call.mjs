@@ -46,6 +46,8 @@ export class Call extends EventTarget {
   /** @type {any} the SDK object; null: not connected */
   #sdk = null;
   #connectedWith = '';
+  /** What the SDK was told last: it holds on in the next room. */
+  #saidMuted = false;
   #away = false;
   /** @type {any[] | null} events that came while a join was under way: they belong after its members */
   #early = null;
@@ -107,7 +109,7 @@ export class Call extends EventTarget {
       if (id !== this.user) this.#add(answer.members[id]);
     }
     for (const msg of early) this.#onPresence(msg);
-    if (this.muted) this.#sayMuted();
+    if (this.muted !== this.#saidMuted) this.#sayMuted();
     this.#changed('');
     this.#watch();
   }
@@ -144,6 +146,7 @@ export class Call extends EventTarget {
   }
 
   #sayMuted() {
+    this.#saidMuted = this.muted;
     // The SDK silences what is sent before it asks the server, so there is nothing to wait for.
     this.#sdk.editUserInfo(undefined, undefined, !this.muted);
   }
@@ -331,6 +334,7 @@ export class Call extends EventTarget {
     this.#forget();
     this.#sdk?.disconnect();
     this.#sdk = null;
+    this.#saidMuted = false;
     this.#connectedWith = '';
   }
 
