@@ -246,6 +246,74 @@ func TestManySendersToOneCloseNobody(t *testing.T) {
 	}
 }
 
+// A room of the usual size may say at once what all its members may, and closes nobody for it, whether or not they read.
+func TestManySendersToTheirRoomCloseNobody(t *testing.T) {
+	for _, how := range []string{"live", "slow"} {
+		for name, a := range attacks("short") {
+			if _, room := tells[a.messages[0].str("eventOp")]; !room || a.outside || len(a.messages) > 1 || a.messages[0].str("target") != "" {
+				continue
+			}
+			in(t, 1, nil, func(w *world) {
+				s := newScene(w, how, 14)
+				for _, p := range s.attackers {
+					p.flood(a.messages, 120)
+				}
+				s.speak()
+				s.check(how+", "+name+" of many", false)
+			})
+		}
+	}
+}
+
+// A stranger may come as often as it likes under another id: what a member sends has its place all the same.
+func TestStrangersWithoutEndTakeNothingFromMembers(t *testing.T) {
+	for _, how := range []string{"live", "slow", "away"} {
+		for size, of := range sizes {
+			in(t, 1, nil, func(w *world) {
+				s := newScene(w, how, 1)
+				for i := range 40 {
+					p := w.user(0, fmt.Sprint("stranger", i))
+					p.flood([]msg{{"eventOp": "inform", "target": "victim", "message": of.text}}, 8)
+					p.goAway(1000)
+				}
+				s.speak()
+				s.check(how+", "+size+" of strangers", true)
+			})
+		}
+	}
+}
+
+// What waits for a user who is away, of those outside its room, has a place of its own, and each of them a part of it.
+func TestWhatWaitsFromOutsideTheRoom(t *testing.T) {
+	for size, of := range map[string]struct {
+		text       string
+		each, both int
+	}{"short": {"x", 4, 8}, "long": {strings.Repeat("x", 3<<10), 2, 5}} {
+		in(t, 1, nil, func(w *world) {
+			s := newScene(w, "away", 1)
+			for _, name := range []string{"one", "two", "three"} {
+				p := w.user(0, name)
+				for range 6 { // whatever becomes of them: the sender may not learn who is there
+					p.want("200", msg{"eventOp": "inform", "target": "victim", "message": of.text})
+					time.Sleep(time.Second)
+				}
+			}
+			s.speak()
+			back := w.connect(0)
+			back.register("victim", "resume", s.victim.secret)
+			got := map[string]int{}
+			for _, m := range back.take() {
+				if m.str("type") == "inform" {
+					got[m.str("user")]++
+				}
+			}
+			if got["one"] != of.each || got["one"]+got["two"]+got["three"] != of.both {
+				t.Errorf("%s: of the first %d, in all %v, want %d and %d", size, got["one"], got, of.each, of.both)
+			}
+		})
+	}
+}
+
 // A client that answers each message it gets, as a browser answers offers, is not made to flood the server.
 func TestAClientIsNotClosedForAnswering(t *testing.T) {
 	in(t, 1, nil, func(w *world) {

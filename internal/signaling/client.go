@@ -205,9 +205,9 @@ func (r *request) answer(a protocol.Answer) {
 	}
 	r.charge(len(m.B))
 	if to, ok := r.reply.(interface {
-		Offer(*transport.Message) error
+		Offer(*transport.Message, transport.Share) error
 	}); ok && r.flood {
-		_ = to.Offer(m) // a client that floods, and does not read, is closed for the first
+		_ = to.Offer(m, holds[fromMember].share) // a client that floods, and does not read, is closed for the first
 		return
 	}
 	r.reply.Send(m)

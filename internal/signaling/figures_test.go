@@ -73,7 +73,7 @@ func TestFiguresOfResumesAndOverflows(t *testing.T) {
 		resume := lee.register("lee").str("resume")
 		w.room("R", kim, lee)
 		goOn := lee.stall()
-		for range 280 { // 256 wait, and one write takes some
+		for range 1200 { // 1 MiB waits
 			kim.raw(`{"eventOp":"inform","message":"` + strings.Repeat("x", 900) + `"}`)
 		}
 		synctest.Wait()
@@ -103,10 +103,10 @@ func TestJoinsByTime(t *testing.T) {
 // sink is a connection that takes everything.
 type sink struct{ sent int }
 
-func (s *sink) Send(m *transport.Message) bool   { s.sent++; m.Release(); return true }
-func (s *sink) Offer(m *transport.Message) error { s.Send(m); return nil }
-func (s *sink) Close(int, string)                {}
-func (s *sink) Peer() transport.Peer             { return transport.Peer{} }
+func (s *sink) Send(m *transport.Message) bool                      { s.sent++; m.Release(); return true }
+func (s *sink) Offer(m *transport.Message, _ transport.Share) error { s.Send(m); return nil }
+func (s *sink) Close(int, string)                                   {}
+func (s *sink) Peer() transport.Peer                                { return transport.Peer{} }
 
 func TestPassingAMessageOnAllocatesNothing(t *testing.T) {
 	in(t, 1, func(c *Config, _ *license.Params) { c.Rate, c.Burst = 1e9, 1e9 }, func(w *world) {

@@ -25,11 +25,15 @@ const (
 	fromRoom                 // an event for this member alone
 )
 
-// holds is how much may wait of a kind, and how much of one sender.
-var holds = [...]struct{ count, bytes, each, eachBytes int }{
-	fromMember:   {96, 256 << 10, 64, 128 << 10},
-	fromStranger: {8, 16 << 10, 4, 8 << 10},
-	fromRoom:     {32, 32 << 10, 32, 32 << 10},
+// holds is how much may wait of a kind, and how much of one sender; and while the client is connected, the share of its outbox. A
+// stranger may come again as another one, without end, so that all of them together leave most of it to members.
+var holds = [...]struct {
+	count, bytes, each, eachBytes int
+	share                         transport.Share
+}{
+	fromMember:   {96, 256 << 10, 64, 128 << 10, 5},
+	fromStranger: {8, 16 << 10, 4, 8 << 10, 2},
+	fromRoom:     {32, 32 << 10, 32, 32 << 10, 8},
 }
 
 // keep takes over one reference to m, unless it is refused.

@@ -13,7 +13,7 @@ type slowConn struct{ held, free chan struct{} }
 
 func (c *slowConn) Peer() transport.Peer { return transport.Peer{} }
 func (c *slowConn) Close(int, string)    {}
-func (c *slowConn) Offer(m *transport.Message) error {
+func (c *slowConn) Offer(m *transport.Message, _ transport.Share) error {
 	c.Send(m)
 	return nil
 }

@@ -104,7 +104,7 @@ func (s *session) offer(m *transport.Message, from string, k kind) error {
 	s.flush()
 	if c := s.client.Load(); c != nil {
 		m.Retain(1)
-		if err := c.conn.Offer(m); !errors.Is(err, transport.ErrClosed) {
+		if err := c.conn.Offer(m, holds[k].share); !errors.Is(err, transport.ErrClosed) {
 			m.Release()
 			return err
 		}

@@ -543,10 +543,10 @@ func TestWhatIsSentToAConnectionThatIsClosingWaits(t *testing.T) {
 		kim, lee := w.user(0, "kim"), w.user(0, "lee")
 		w.room("K1", kim, lee)
 		open := lee.stall()
-		for i := range 270 { // more than its outbox takes
+		for i := range 2100 { // more than its outbox takes
 			kim.want("200", msg{"eventOp": "inform", "message": i})
 		}
-		kim.want("200", sdp(1000))
+		kim.want("200", sdp(10_000))
 		open()
 		time.Sleep(2 * time.Second)
 		if c := lee.closeCode(); c == 0 {
@@ -554,7 +554,7 @@ func TestWhatIsSentToAConnectionThatIsClosingWaits(t *testing.T) {
 		}
 		lee2 := w.connect(0)
 		lee2.register("lee", "resume", lee.secret)
-		if got := lee2.sdps(); len(got) == 0 || got[len(got)-1] != 1000 {
+		if got := lee2.sdps(); len(got) == 0 || got[len(got)-1] != 10_000 {
 			w.Errorf("after the resume came %v, want what was sent since the outbox was full", got)
 		}
 	})

@@ -56,10 +56,6 @@ func (k *chunk) free() {
 	}
 }
 
-// Spare is what is left of a bound for messages that may be refused: the rest is for answers and for the events of rooms,
-// which cannot be left out.
-func Spare(bound int) int { return bound * 5 / 8 }
-
 // fits tells whether m may join what is unread. A message that comes alone always may: the state of a room may be
 // larger than the bound, and a client that has read everything is not slow. mu is held.
 func (o *outbox) fits(m *Message, count, bytes int) bool {
@@ -128,13 +124,13 @@ func (o *outbox) shed() {
 }
 
 // offer is send for a message that may be refused; see Conn.
-func (o *outbox) offer(m *Message) error {
+func (o *outbox) offer(m *Message, share Share) error {
 	o.mu.Lock()
 	var err error
 	switch {
 	case o.closing:
 		err = ErrClosed
-	case !o.fits(m, Spare(o.maxCount), Spare(o.maxBytes)):
+	case !o.fits(m, share.Of(o.maxCount), share.Of(o.maxBytes)):
 		err = ErrFull
 	default:
 		o.take(m)

@@ -23,11 +23,18 @@ type Conn interface {
 	// Offer is Send for a message that its sender can be told was not delivered. Where Send would soon find the outbox
 	// full, and close the connection, Offer returns ErrFull and nothing happens to the connection. ErrClosed: as when Send
 	// returns false. In both cases the reference is given up.
-	Offer(m *Message) error
+	Offer(m *Message, share Share) error
 	// Close sends what is in the outbox, then the code and the reason (RFC 6455, section 7.4), and ends the connection. It does
 	// not wait for that.
 	Close(code int, reason string)
 }
+
+// Share is the part of an outbox, in eighths, that messages of a kind may fill if they may be refused. All of it is for answers and for
+// the events of rooms, which cannot be left out.
+type Share int
+
+// Of is the share of a bound.
+func (s Share) Of(bound int) int { return bound * int(s) / 8 }
 
 // What Offer refuses.
 var (

@@ -18,7 +18,7 @@ import (
 // Config bounds what a connection may cost. The zero value of each field means its default.
 type Config struct {
 	MaxMessage     int           // bytes, default 64 KiB; more closes with 1009
-	OutboxMessages int           // default 256
+	OutboxMessages int           // default 2048
 	OutboxBytes    int           // default 1 MiB
 	WriteTimeout   time.Duration // of one message, default 10 s
 	PingAfter      time.Duration // of silence, default 25 s
@@ -51,7 +51,7 @@ func (c *Config) defaults() {
 		c.MaxMessage = 64 << 10
 	}
 	if c.OutboxMessages == 0 {
-		c.OutboxMessages = 256
+		c.OutboxMessages = 2048 // more than a room of usual size can say at once, before the writer has had its turn
 	}
 	if c.OutboxBytes == 0 {
 		c.OutboxBytes = 1 << 20
@@ -320,7 +320,7 @@ func (c *wsConn) Peer() Peer           { return c.peer }
 func (c *wsConn) Send(m *Message) bool { return c.out.send(m) }
 
 // Offer implements Conn.
-func (c *wsConn) Offer(m *Message) error { return c.out.offer(m) }
+func (c *wsConn) Offer(m *Message, share Share) error { return c.out.offer(m, share) }
 
 func (c *wsConn) Close(code int, reason string) {
 	c.closing.Store(true)

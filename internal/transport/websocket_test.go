@@ -322,7 +322,7 @@ func TestOutboxIsBounded(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, e, _ := stuck(t, Config{})
 				sent := 0
-				for sent < 1000 {
+				for sent < 5000 {
 					m := NewMessage()
 					m.B = append(m.B, make([]byte, size)...)
 					if !c.Send(m) {
@@ -330,7 +330,7 @@ func TestOutboxIsBounded(t *testing.T) {
 					}
 					sent++
 				}
-				if want := map[int]int{10: 257, 100_000: 10}[size]; sent < want-1 || sent > want {
+				if want := map[int]int{10: 2049, 100_000: 10}[size]; sent < want-1 || sent > want {
 					t.Errorf("%d messages of %d bytes were taken, want about %d", sent, size, want)
 				}
 				time.Sleep(2 * time.Second)
@@ -355,13 +355,13 @@ func TestAnOfferIsRefusedAndClosesNothing(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, _, nc := stuck(t, Config{})
 				offered := 0
-				for offered < 1000 && c.Offer(sized(size)) == nil {
+				for offered < 5000 && c.Offer(sized(size), 5) == nil {
 					offered++
 				}
-				if want := map[int]int{10: 160, 100_000: 6}[size]; offered != want {
+				if want := map[int]int{10: 1280, 100_000: 6}[size]; offered != want {
 					t.Errorf("%d offers of %d bytes were taken, want %d", offered, size, want)
 				}
-				if err := c.Offer(sized(size)); err != ErrFull {
+				if err := c.Offer(sized(size), 5); err != ErrFull {
 					t.Errorf("one more: %v, want %v", err, ErrFull)
 				}
 				if !c.Send(sized(size)) {
@@ -369,11 +369,11 @@ func TestAnOfferIsRefusedAndClosesNothing(t *testing.T) {
 				}
 				go func() { _, _ = io.Copy(io.Discard, nc) }()
 				synctest.Wait()
-				if err := c.Offer(sized(size)); err != nil {
+				if err := c.Offer(sized(size), 5); err != nil {
 					t.Errorf("when all has been read: %v", err)
 				}
 				c.Close(1000, "")
-				if err := c.Offer(sized(size)); err != ErrClosed {
+				if err := c.Offer(sized(size), 5); err != ErrClosed {
 					t.Errorf("when the connection closes: %v, want %v", err, ErrClosed)
 				}
 			})
@@ -388,12 +388,12 @@ func TestALargeMessageAloneIsTaken(t *testing.T) {
 		if !c.Send(sized(3 << 20)) {
 			t.Error("refused")
 		}
-		if err := c.Offer(sized(10)); err != ErrFull {
+		if err := c.Offer(sized(10), 5); err != ErrFull {
 			t.Errorf("behind it: %v, want %v", err, ErrFull)
 		}
 		go func() { _, _ = io.Copy(io.Discard, nc) }()
 		synctest.Wait()
-		if err := c.Offer(sized(3 << 20)); err != nil {
+		if err := c.Offer(sized(3<<20), 5); err != nil {
 			t.Errorf("when it has been read: %v", err)
 		}
 		synctest.Wait()

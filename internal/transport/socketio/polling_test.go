@@ -478,10 +478,10 @@ func TestAPollingClientsOutboxIsBounded(t *testing.T) {
 			g := newRig(t, Config{})
 			p := g.connect("4")
 			sent := 0
-			for sent < 1000 && p.send(`"`+strings.Repeat("x", size)+`"`) {
+			for sent < 5000 && p.send(`"`+strings.Repeat("x", size)+`"`) {
 				sent++
 			}
-			if want := map[int]int{10: 256, 100_000: 10}[size]; sent != want {
+			if want := map[int]int{10: 2048, 100_000: 10}[size]; sent != want {
 				t.Errorf("%d messages of %d bytes were taken, want %d", sent, size, want)
 			}
 			p.wantEnd(transport.End{Code: 1013, Full: true})

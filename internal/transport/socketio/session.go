@@ -93,7 +93,7 @@ func (s *session) Peer() transport.Peer { return s.peer }
 func (s *session) Send(m *transport.Message) bool { return s.send(asEvent(m)) }
 
 // Offer implements transport.Conn.
-func (s *session) Offer(m *transport.Message) error {
+func (s *session) Offer(m *transport.Message, share transport.Share) error {
 	e := asEvent(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,8 +102,8 @@ func (s *session) Offer(m *transport.Message) error {
 	case s.closed || !s.joined:
 		err = transport.ErrClosed
 	case s.carrier != nil:
-		return s.carrier.Offer(e)
-	case !s.fits(e, transport.Spare(s.srv.cfg.Conn.OutboxMessages), transport.Spare(s.srv.cfg.Conn.OutboxBytes)):
+		return s.carrier.Offer(e, share)
+	case !s.fits(e, share.Of(s.srv.cfg.Conn.OutboxMessages), share.Of(s.srv.cfg.Conn.OutboxBytes)):
 		err = transport.ErrFull
 	default:
 		s.enqueue(e)
