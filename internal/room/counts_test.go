@@ -19,8 +19,8 @@ func consistent(t *testing.T, g *Registry, after string) {
 	for key, r := range g.rooms {
 		tenants.add(key.Tenant)
 		makers.add(r.madeBy())
-		if r.source != "" {
-			sources.add(r.madeFrom())
+		for _, from := range r.madeFrom() {
+			sources.add(from)
 		}
 		r.mu.Lock()
 		if len(r.members) == 0 && r.reaper == nil && len(g.groups[key]) == 0 {
@@ -85,7 +85,10 @@ func (c *crowd) step() {
 	case 17:
 		c.do(key, EndGroup{By: by})
 	case 0, 1, 2:
-		c.do(key, Create{Capacity: 4, Owner: user, Keep: c.rng.IntN(4) == 0, Limit: 3, Owned: 2, Source: c.pick("", "x", "y"), OfSource: 2})
+		c.do(key, Create{
+			Capacity: 4, Owner: user, Keep: c.rng.IntN(4) == 0, Limit: 3, Owned: 2,
+			Source: c.pick("", "x", "y"), OfSource: 2, Site: c.pick("", "z"), OfSite: 3,
+		})
 	case 3, 4, 5, 6:
 		m := Member{ID: user, Address: by.Address, Epoch: c.epoch[user]}
 		c.do(key, Join{Member: m, Host: c.rng.IntN(8) == 0})

@@ -35,7 +35,7 @@ type Registry struct {
 	rooms   map[Key]*room
 	tenants count[string]          // rooms of each tenant
 	makers  count[maker]           // rooms that each user made and that have not ended
-	sources count[maker]           // rooms made from each address
+	sources count[maker]           // rooms made from each address, and from each site
 	groups  map[Key]map[Key]string // of each room that has some: the groups, and who made them
 	closed  bool
 }
@@ -199,13 +199,13 @@ func (g *Registry) create(key Key, c Create) error {
 	}
 	now := time.Now()
 	r := &room{
-		key: key, created: now, began: now, maker: c.Owner, source: c.Source, keep: c.Keep, group: c.Group, talking: c.Talking,
+		key: key, created: now, began: now, maker: c.Owner, source: c.Source, site: c.Site, keep: c.Keep, group: c.Group, talking: c.Talking,
 		owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity),
 	}
 	if c.Owned > 0 && g.makers[r.madeBy()] >= c.Owned {
 		return ErrManyOwned
 	}
-	if c.OfSource > 0 && c.Source != "" && g.sources[r.madeFrom()] >= c.OfSource {
+	if g.spent(maker{key.Tenant, c.Source}, c.OfSource) || g.spent(maker{key.Tenant, c.Site}, c.OfSite) {
 		return ErrManyHere
 	}
 	if c.Parent != "" {
@@ -221,13 +221,18 @@ func (g *Registry) create(key Key, c Create) error {
 	g.rooms[key] = r
 	g.tenants.add(key.Tenant)
 	g.makers.add(r.madeBy())
-	if r.source != "" {
-		g.sources.add(r.madeFrom())
+	for _, from := range r.madeFrom() {
+		g.sources.add(from)
 	}
 	r.mu.Lock()
 	r.startReaper(g, g.limits.EmptyLife)
 	r.mu.Unlock()
 	return nil
+}
+
+// spent tells whether most rooms were made from a source or site; g.mu is held.
+func (g *Registry) spent(from maker, most int) bool {
+	return from.user != "" && most > 0 && g.sources[from] >= most
 }
 
 // takeOut removes a member; it returns true when the room ends with it. r.mu is held.
@@ -278,8 +283,8 @@ func (g *Registry) remove(r *room, destroyed bool) bool {
 	delete(g.groups, r.key) // those that are left are rooms as others
 	g.tenants.remove(r.key.Tenant)
 	g.makers.remove(r.madeBy())
-	if r.source != "" {
-		g.sources.remove(r.madeFrom())
+	for _, from := range r.madeFrom() {
+		g.sources.remove(from)
 	}
 	return true
 }

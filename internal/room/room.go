@@ -162,8 +162,10 @@ type (
 		Limit    int  // refuse when the tenant has this many rooms; 0: only Limits.Rooms counts
 		Owned    int  // refuse when this many rooms were made by Owner; 0: there is no limit
 
-		Source   string // what stands for the address that it is made from; empty: it counts for none
-		OfSource int    // refuse when this many of the tenant's rooms were made from Source; 0: there is no limit
+		// Source stands for the address that it is made from, Site for the network around that; empty: it counts for none. OfSource
+		// and OfSite: refuse when this many of the tenant's rooms were made from there; 0: there is no limit.
+		Source, Site     string
+		OfSource, OfSite int
 
 		// Parent is the room of the tenant that this one is a group of; empty: it is none. ByHost: its host makes the group. Listed are
 		// the users it is for: others may enter too, but for those who may enter only where they are listed.
@@ -204,7 +206,8 @@ func (Get) command()    {}
 type room struct {
 	key     Key
 	created time.Time
-	source  string    // see Create
+	source  string // see Create, as is site
+	site    string
 	maker   string    // whose count of rooms it belongs to, whoever owns it later
 	began   time.Time // when this process had it first
 	keep    bool
@@ -229,7 +232,15 @@ type room struct {
 	reaper   *time.Timer // runs while the room is empty
 }
 
-func (r *room) madeFrom() maker { return maker{r.key.Tenant, r.source} }
+// madeFrom is whom limits by address count it for.
+func (r *room) madeFrom() (all []maker) {
+	for _, from := range []string{r.source, r.site} {
+		if from != "" {
+			all = append(all, maker{r.key.Tenant, from})
+		}
+	}
+	return all
+}
 
 func (r *room) madeBy() maker { return maker{r.key.Tenant, r.maker} }
 

@@ -7,9 +7,10 @@ type Snapshot struct {
 	State  State
 	Parent string   // the room it is a group of
 	Listed []string // the users that a group is for
-	Source string   // see Create
-	Maker  string   // whose count of rooms it belongs to
-	Owner  string   // becomes host on joining
+	Source string   // see Create, as is Site
+	Site   string
+	Maker  string // whose count of rooms it belongs to
+	Owner  string // becomes host on joining
 	Keep   bool
 	Marks  []Mark
 }
@@ -22,7 +23,7 @@ func (g *Registry) Snapshot(key Key) (s Snapshot, ok bool) {
 	}
 	defer r.mu.Unlock()
 	return Snapshot{
-		State: *r.state(), Parent: r.parent.Room, Listed: r.listed, Source: r.source, Maker: r.maker, Owner: r.owner, Keep: r.keep,
+		State: *r.state(), Parent: r.parent.Room, Listed: r.listed, Source: r.source, Site: r.site, Maker: r.maker, Owner: r.owner, Keep: r.keep,
 		Marks: slices.Clone(r.marks),
 	}, true
 }
@@ -33,7 +34,7 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 	st := s.State
 	c := Create{
 		Title: st.Title, Capacity: st.Capacity, Owner: s.Maker, Keep: s.Keep, Group: st.Group, Talking: st.Talking,
-		Parent: s.Parent, Listed: s.Listed, Source: s.Source, restored: true,
+		Parent: s.Parent, Listed: s.Listed, Source: s.Source, Site: s.Site, restored: true,
 	}
 	if err := g.create(st.Key, c); err != nil {
 		return err

@@ -174,8 +174,10 @@ func (c *crowd) checkAddresses(h *Hub, here []*session) {
 	c.Helper()
 	want := map[userKey]int{}
 	for _, s := range here {
-		if s.source != "" {
-			want[s.sourceKey()]++
+		for _, from := range []string{s.origin.Source, s.origin.Site} {
+			if from != "" {
+				want[userKey{s.tenant, from}]++
+			}
 		}
 	}
 	if got := h.sources.counts; !maps.Equal(got, want) {
@@ -264,8 +266,10 @@ func (c *crowd) checkRooms(everyone []*session) {
 		r.all++
 		r.tenants[key.Tenant]++
 		r.makers[userKey{key.Tenant, snap.Maker}]++
-		if snap.Source != "" {
-			r.sources[userKey{key.Tenant, snap.Source}]++
+		for _, from := range []string{snap.Source, snap.Site} {
+			if from != "" {
+				r.sources[userKey{key.Tenant, from}]++
+			}
 		}
 		for _, m := range snap.State.Members {
 			members++
@@ -306,10 +310,15 @@ func (c *crowd) checkQuotas(h *Hub, want *quotas) {
 			c.oneMore(h, tenant, room.Create{Owner: user, Owned: n + 1}, n, nil)
 		}
 		for _, home := range crowdHomes {
-			source := h.sourceName(transport.Source(netip.MustParseAddr(home)))
-			n := want.sources[userKey{tenant, source}]
-			c.oneMore(h, tenant, room.Create{Source: source, OfSource: n}, n, room.ErrManyHere)
-			c.oneMore(h, tenant, room.Create{Source: source, OfSource: n + 1}, n, nil)
+			from := h.originOf(transport.Source(netip.MustParseAddr(home)))
+			n := want.sources[userKey{tenant, from.Source}]
+			c.oneMore(h, tenant, room.Create{Source: from.Source, OfSource: n}, n, room.ErrManyHere)
+			c.oneMore(h, tenant, room.Create{Source: from.Source, OfSource: n + 1}, n, nil)
+			if from.Site != "" {
+				n := want.sources[userKey{tenant, from.Site}]
+				c.oneMore(h, tenant, room.Create{Site: from.Site, OfSite: n}, n, room.ErrManyHere)
+				c.oneMore(h, tenant, room.Create{Site: from.Site, OfSite: n + 1}, n, nil)
+			}
 		}
 	}
 }
@@ -354,7 +363,11 @@ func (c *crowd) held() int64 {
 func (c *crowd) checkTallies(h *Hub) (keys int) {
 	c.Helper()
 	type counts interface{ keys() (counted, lasting int) }
-	for _, t := range []counts{h.failedLogins, h.joins, h.failedJoins, h.failedJoinsOf, h.takeovers} {
+	all := []counts{h.joins, h.failedJoins, h.takeovers}
+	for _, t := range []addressTally{h.failedLogins, h.failedJoinsOf, h.opened, h.joinsOf} {
+		all = append(all, t.sources, t.sites)
+	}
+	for _, t := range all {
 		counted, lasting := t.keys()
 		if counted != lasting {
 			c.fail("%d keys are counted, the minutes of %d are not over", counted, lasting)

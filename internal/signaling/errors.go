@@ -21,6 +21,7 @@ var (
 	errTokenRoom      = errors.New("room not in the user token")
 	errLogins         = errors.New("too many failed logins of the address")
 	errJoins          = errors.New("too many joins of the user")
+	errJoinsHere      = errors.New("too many joins of the address")
 	errNamed          = errors.New("too many rooms named in vain")
 	errNamedHere      = errors.New("too many rooms named in vain from the address")
 	errCandidates     = errors.New("too many candidates of the session")
@@ -40,6 +41,7 @@ var (
 
 var (
 	errSources   = errors.New("too many sessions of the address")
+	errOpened    = fmt.Errorf("%w within a minute", errSources)
 	errOvertaken = fmt.Errorf("%w: taken over before the session began", ErrTaken)
 )
 
@@ -73,6 +75,7 @@ var outcomes = []struct {
 	{errTokenRoom, protocol.NoPermission, "The user token does not admit to this room.", "Ask your backend for a token whose rooms contain it."},
 	{errLogins, protocol.TooMany, "Too many logins from your address have failed.", "Wait a minute; then use the cpCode and authKey as issued."},
 	{errJoins, protocol.TooMany, "You have joined rooms too often.", "Wait a minute."},
+	{errJoinsHere, protocol.TooMany, "Rooms were joined too often from your address.", "Wait a minute, or register with a user token."},
 	{errNamed, protocol.TooMany, "Too many rooms that you named are not there, full, or closed to you.", "Wait a minute, and check the room id."},
 	{errNamedHere, protocol.TooMany, "Too many rooms that were named from your address are not there.", "Wait a minute, and check the room id."},
 	{errCandidates, protocol.TooMany, "You have sent too many candidates.", "Wait a minute; send several in one message to who announces candidates."},
@@ -108,6 +111,10 @@ var outcomes = []struct {
 	{
 		room.ErrStale, protocol.InUse, "A newer session of this user is in the room.",
 		"Another page has taken the user id over: register again.",
+	},
+	{
+		errOpened, protocol.TooMany, "Users have registered too often from your address.",
+		"Wait a minute, or register with a user token; the operator may raise --max-address-sessions.",
 	},
 	{
 		errSources, protocol.OverLimit, "Too many users are connected from your address.",

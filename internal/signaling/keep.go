@@ -30,7 +30,7 @@ type sessionRecord struct {
 	Name, Device string
 	Features     []string
 	Identity     string
-	Source       string
+	Origin       origin
 	Grant        license.Grant
 }
 
@@ -48,7 +48,7 @@ func (h *Hub) keepSession(s *session) {
 
 // record does not wait for op, under which whole commands run.
 func (s *session) record() sessionRecord {
-	rec := sessionRecord{Seat: s.seat, Tenant: s.tenant, User: s.user, Device: s.device, Features: s.features, Identity: s.identity, Source: s.source, Grant: s.grant}
+	rec := sessionRecord{Seat: s.seat, Tenant: s.tenant, User: s.user, Device: s.device, Features: s.features, Identity: s.identity, Origin: s.origin, Grant: s.grant}
 	rec.Name, _ = s.name.Load().(string)
 	return rec
 }
@@ -143,12 +143,12 @@ func (h *Hub) restoreSession(id string, rec sessionRecord) error {
 	}
 	s := &session{
 		hub: h, id: id, seat: rec.Seat, tenant: rec.Tenant, user: rec.User, sender: protocol.AppendString(nil, rec.User),
-		device: rec.Device, features: rec.Features, identity: rec.Identity, source: rec.Source, grant: rec.Grant,
+		device: rec.Device, features: rec.Features, identity: rec.Identity, origin: rec.Origin, grant: rec.Grant,
 	}
 	if s.identity == "" { // kept by a server that knew of none
 		s.identity = newIdentity()
 	}
-	h.sources.add(s.sourceKey()) // it was within the limit
+	h.sources.add(s.tenant, s.origin) // it was within the limit
 	s.name.Store(rec.Name)
 	h.mu.Lock()
 	h.sessions[id] = s

@@ -26,11 +26,15 @@ type Limits struct {
 	// over it makes more than one every six seconds. Tenants whose backend makes the rooms of everybody need more.
 	Rooms int
 	// AddressSessions and AddressRooms are those at a time of one address, of users whose license admits without a user token, default
-	// 200 each. They may choose any number of user ids, so that limits by user do not bound them.
+	// 200 each. They may choose any number of user ids, so that limits by user do not bound them. In a minute comings times as many
+	// sessions may be opened, and rooms joined: others are told of each, and each has budgets of its own.
 	AddressSessions, AddressRooms int
 	// Takeovers are those of one user id without its session's own secret, default 3: two pages could throw each other out for ever.
 	Takeovers int
 }
+
+// comings is how often in a minute all who may be connected from an address may come.
+const comings = 3
 
 func (l *Limits) defaults() {
 	for _, of := range []struct {
@@ -55,18 +59,21 @@ func (l *Limits) defaults() {
 
 // tallies count for one node what the limits bound.
 type tallies struct {
-	failedLogins       *tally[netip.Prefix]
+	failedLogins       addressTally
 	joins, failedJoins *tally[userKey]
-	failedJoinsOf      *tally[netip.Prefix]
+	failedJoinsOf      addressTally
+	opened, joinsOf    addressTally // of sessions that count for an address
 	takeovers          *tally[userKey]
 }
 
 func newTallies(l Limits) tallies {
 	return tallies{
-		failedLogins:  newTally[netip.Prefix](l.FailedLogins),
+		failedLogins:  newAddressTally(l.FailedLogins),
 		joins:         newTally[userKey](l.Joins),
 		failedJoins:   newTally[userKey](l.FailedJoins),
-		failedJoinsOf: newTally[netip.Prefix](l.FailedJoinsOfAddress),
+		failedJoinsOf: newAddressTally(l.FailedJoinsOfAddress),
+		opened:        newAddressTally(l.AddressSessions * comings),
+		joinsOf:       newAddressTally(l.AddressSessions * comings),
 		takeovers:     newTally[userKey](l.Takeovers),
 	}
 }
@@ -82,7 +89,7 @@ func (r *request) mayName() error {
 	if r.c.hub.failedJoins.spent(r.s.key()) {
 		return errNamed
 	}
-	if source := r.c.source(); source.IsValid() && r.c.hub.failedJoinsOf.spent(source) {
+	if r.c.hub.failedJoinsOf.spent(r.c.source()) {
 		return errNamedHere
 	}
 	return nil
@@ -94,8 +101,8 @@ func (r *request) named(err error) error {
 	if none || errors.Is(err, room.ErrFull) || errors.Is(err, room.ErrBarred) || errors.Is(err, errTokenRoom) {
 		r.c.hub.failedJoins.add(r.s.key())
 	}
-	if source := r.c.source(); none && source.IsValid() {
-		r.c.hub.failedJoinsOf.add(source)
+	if none {
+		r.c.hub.failedJoinsOf.add(r.c.source())
 	}
 	return err
 }
@@ -130,13 +137,15 @@ func (h *Hub) LimitsHit() map[string]uint64 {
 		"message_size":         h.counters.long.Load(),
 		"login_time":           h.counters.late.Load(),
 		"outbox":               h.counters.overflowed.Load(),
-		"failed_logins":        h.failedLogins.hits.Load(),
+		"failed_logins":        h.failedLogins.hits(),
 		"joins":                h.joins.hits.Load(),
 		"failed_joins":         h.failedJoins.hits.Load(),
-		"failed_joins_address": h.failedJoinsOf.hits.Load(),
+		"failed_joins_address": h.failedJoinsOf.hits(),
 		"candidates":           h.counters.candidates.Load(),
 		"user_rooms":           h.counters.manyRooms.Load(),
 		"address_sessions":     h.sources.hits.Load(),
+		"address_logins":       h.opened.hits(),
+		"address_joins":        h.joinsOf.hits(),
 		"address_rooms":        h.counters.manyHere.Load(),
 		"takeovers":            h.takeovers.hits.Load(),
 	}

@@ -307,11 +307,12 @@ func (r *request) createGroup() error {
 	if len(q.List) > parent.Capacity {
 		return room.ErrGroup
 	}
-	id, err := h.makeGroup(ctx, parent, room.Create{
+	cmd := room.Create{
 		Title: q.Title, Capacity: parent.Capacity, Owner: s.user, Group: parent.Group, Talking: parent.Talking,
 		Limit: s.grant.MaxRooms, Owned: max(0, h.cfg.Limits.Rooms), Listed: append(q.List, s.user),
-		Source: s.source, OfSource: max(0, h.cfg.Limits.AddressRooms),
-	})
+	}
+	r.from(&cmd)
+	id, err := h.makeGroup(ctx, parent, cmd)
 	if err != nil {
 		return r.countRooms(err)
 	}

@@ -28,7 +28,7 @@ func (r *request) register() error {
 		r.c.shown = p
 	}
 	source := r.c.source()
-	limited := !h.goesOn(p) && source.IsValid()
+	limited := !h.goesOn(p)
 	if limited && h.failedLogins.spent(source) {
 		return errLogins // not logged: whoever has come so far could fill the log
 	}
@@ -123,11 +123,14 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	ctx, cancel := r.ctx()
 	defer cancel()
 	if grant.User == nil {
-		s.source = h.sourceName(r.c.source())
+		if h.opened.spent(r.c.source()) {
+			return errOpened
+		}
+		s.origin = h.originOf(r.c.source())
 	}
-	within := h.sources.add(s.sourceKey())
+	within := h.sources.add(s.tenant, s.origin)
 	if err := h.seat(ctx, s, bool(q.Forced), p, within); err != nil {
-		h.sources.remove(s.sourceKey())
+		h.sources.remove(s.tenant, s.origin)
 		return err
 	}
 	s.identity = h.identity(s, r.c.shown)
@@ -139,6 +142,9 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	if err := r.begin(s); err != nil {
 		s.end(nil, protocol.ClosePolicy, "not begun")
 		return err
+	}
+	if s.origin != (origin{}) {
+		h.opened.add(r.c.source())
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 	}
 	cmd.Title, cmd.Owner, cmd.Keep, cmd.Limit = q.Title, r.s.user, q.Destroy != nil && !bool(*q.Destroy), r.s.grant.MaxRooms
 	cmd.Owned = max(0, r.c.hub.cfg.Limits.Rooms)
-	cmd.Source, cmd.OfSource = r.s.source, max(0, r.c.hub.cfg.Limits.AddressRooms)
+	r.from(&cmd)
 	if q.Capacity != nil {
 		cmd.Capacity = int(*q.Capacity)
 	}
@@ -66,6 +66,12 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 		}
 	}
 	return room.ErrExists
+}
+
+// from says where a room is made.
+func (r *request) from(cmd *room.Create) {
+	cmd.Source, cmd.OfSource = r.s.origin.Source, max(0, r.c.hub.cfg.Limits.AddressRooms)
+	cmd.Site, cmd.OfSite = r.s.origin.Site, cmd.OfSource*transport.SourcesOfSite
 }
 
 // countRooms counts a refusal by the number of rooms, and hands on why.
@@ -110,6 +116,9 @@ func (r *request) joinRoom() error {
 	if s.hub.joins.spent(s.key()) {
 		return errJoins
 	}
+	if s.origin != (origin{}) && s.hub.joinsOf.spent(r.c.source()) {
+		return errJoinsHere
+	}
 	if err := r.mayName(); err != nil {
 		return err
 	}
@@ -130,6 +139,9 @@ func (r *request) joinRoom() error {
 	})
 	if err == nil {
 		s.hub.joins.add(s.key())
+		if s.origin != (origin{}) {
+			s.hub.joinsOf.add(r.c.source())
+		}
 	}
 	if !admitted && (errors.Is(err, room.ErrNoRoom) || errors.Is(err, room.ErrUnlisted)) {
 		err = errTokenRoom // the same whether or not there is such a room

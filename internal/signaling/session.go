@@ -23,7 +23,7 @@ type session struct {
 	sender   []byte // user as a JSON string, as it is stamped into messages
 	device   string
 	features []string
-	source   string // sourceName of where it registered, if limits by address count it
+	origin   origin // of where it registered, if limits by address count it
 	identity string // shown to other members, see Hub.identity
 	grant    license.Grant
 
@@ -208,7 +208,7 @@ func (s *session) finish(code int, why string) {
 	if err := s.hub.cfg.Directory.ReleaseUser(ctx, s.tenant, s.user, s.seat); err != nil {
 		s.hub.log(s).Warn("user id not released", "error", err)
 	}
-	s.hub.sources.remove(s.sourceKey())
+	s.hub.sources.remove(s.tenant, s.origin)
 	s.hub.mu.Lock()
 	delete(s.hub.sessions, s.id)
 	s.hub.mu.Unlock()

@@ -5,50 +5,86 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
+
+// origin is what stands for the address that a session registered from, and for the network around it, where that is kept: nobody
+// learns an address from it. Empty: limits by address do not count the session. The site of an IPv4 address is empty.
+type origin struct{ Source, Site string }
 
 // sources counts the sessions of each address, of those whose license admits without a user token: a visitor with a license out of a
 // page could else take all places that it has. A session counts for where it registered until it ends, wherever it resumes.
 type sources struct {
-	limit int           // negative: none
+	limit int           // of a source, negative: none; a site has transport.SourcesOfSite times as much
 	hits  atomic.Uint64 // refusals
 
 	mu     sync.Mutex
-	counts map[userKey]int // tenant, and sourceName of the address
+	counts map[userKey]int // tenant, and Source or Site of an origin
 }
 
 // add counts a session, and tells whether it is within the limit.
-func (c *sources) add(k userKey) bool {
-	if k.id == "" {
-		return true
-	}
+func (c *sources) add(tenant string, o origin) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	source := c.count(userKey{tenant, o.Source}, 1)
+	site := c.count(userKey{tenant, o.Site}, 1)
+	return c.limit < 0 || source <= c.limit && site <= c.limit*transport.SourcesOfSite
+}
+
+func (c *sources) remove(tenant string, o origin) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count(userKey{tenant, o.Source}, -1)
+	c.count(userKey{tenant, o.Site}, -1)
+}
+
+// count is called with mu held.
+func (c *sources) count(k userKey, n int) int {
+	if k.id == "" {
+		return 0
+	}
 	if c.counts == nil {
 		c.counts = map[userKey]int{}
 	}
-	c.counts[k]++
-	return c.limit < 0 || c.counts[k] <= c.limit
-}
-
-func (c *sources) remove(k userKey) {
-	if k.id == "" {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.counts[k]--; c.counts[k] == 0 {
+	if c.counts[k] += n; c.counts[k] == 0 {
 		delete(c.counts, k)
 	}
+	return c.counts[k]
 }
 
-// sourceName stands for an address where it is kept. Nobody learns the address from it; empty: limits by address do not count it.
-func (h *Hub) sourceName(source netip.Prefix) string {
+func (h *Hub) originOf(source netip.Prefix) (o origin) {
 	if !source.IsValid() {
-		return ""
+		return o
 	}
-	return base64.RawURLEncoding.EncodeToString(mac(h.keys.Load().resume[0], "source "+source.String())[:9])
+	name := func(p netip.Prefix) string {
+		return base64.RawURLEncoding.EncodeToString(mac(h.keys.Load().resume[0], "source "+p.String())[:9])
+	}
+	o.Source = name(source)
+	if site := transport.Site(source); site != source {
+		o.Site = name(site)
+	}
+	return o
 }
 
-// sourceKey is whom limits by address count.
-func (s *session) sourceKey() userKey { return userKey{s.tenant, s.source} }
+// addressTally is a tally by address, and by the network around it, which may have transport.SourcesOfSite times as much.
+type addressTally struct{ sources, sites *tally[netip.Prefix] }
+
+func newAddressTally(limit int) addressTally {
+	return addressTally{newTally[netip.Prefix](limit), newTally[netip.Prefix](limit * transport.SourcesOfSite)}
+}
+
+// spent tells whether a source or its site has reached the limit. What is not valid has none.
+func (t addressTally) spent(source netip.Prefix) bool {
+	return source.IsValid() && (t.sources.spent(source) || t.sites.spent(transport.Site(source)))
+}
+
+func (t addressTally) add(source netip.Prefix) {
+	if source.IsValid() {
+		t.sources.add(source)
+		t.sites.add(transport.Site(source))
+	}
+}
+
+// hits counts refusals.
+func (t addressTally) hits() uint64 { return t.sources.hits.Load() + t.sites.hits.Load() }

@@ -1,12 +1,14 @@
 package signaling
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 func TestSessionsOfAnAddressAreLimited(t *testing.T) {
@@ -82,6 +84,95 @@ func TestRoomsOfAnAddressAreLimited(t *testing.T) {
 		kim.want("200", msg{"eventOp": "createRoom", "roomId": "K4"})
 		p.leaves() // K1 ends
 		make("200", "192.0.2.1", "K1")
+	})
+}
+
+// Whoever has a /48 has 65,536 sources.
+func TestASiteCountsAsAFewAddresses(t *testing.T) {
+	address := func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i) }
+	const other = "2001:db8:2::1"
+	for name, c := range map[string]struct {
+		limits Limits
+		again  func(w *world, from string) string // one more of what is limited, from there
+		code   string
+	}{
+		"sessions": {Limits{AddressSessions: 1}, func(w *world, from string) string {
+			return w.from(from).ask(w.login(w.authKey)).str("code")
+		}, "445"},
+		"rooms": {Limits{AddressRooms: 1}, func(w *world, from string) string {
+			p := w.from(from)
+			p.register("")
+			return p.ask(msg{"eventOp": "createRoom"}).str("code")
+		}, "445"},
+		"failed logins": {Limits{FailedLogins: 1}, func(w *world, from string) string {
+			p := w.from(from)
+			if code := p.ask(w.login(w.authKey[:len(w.authKey)-4] + "AAAA")).str("code"); code != "401" {
+				return code
+			}
+			return "200"
+		}, "429"},
+		"failed joins": {Limits{FailedJoinsOfAddress: 1}, func(w *world, from string) string {
+			p := w.from(from)
+			p.register("")
+			if code := p.ask(msg{"eventOp": "joinRoom", "roomId": "none"}).str("code"); code != "441" {
+				return code
+			}
+			return "200"
+		}, "429"},
+	} {
+		in(t, 1, func(cfg *Config, _ *license.Params) { cfg.Limits = c.limits }, func(w *world) {
+			for i := range transport.SourcesOfSite {
+				if code := c.again(w, address(i)); code != "200" {
+					w.Fatalf("%s: the first of source %d: %s", name, i, code)
+				}
+			}
+			if code := c.again(w, address(1000)); code != c.code {
+				w.Errorf("%s: of one more source of the site: %s, want %s", name, code, c.code)
+			}
+			if code := c.again(w, other); code != "200" {
+				w.Errorf("%s: of another site: %s", name, code)
+			}
+		})
+	}
+}
+
+// Under another id whoever comes again is told to others again, and has all budgets again.
+func TestComingsOfAnAddressAreLimited(t *testing.T) {
+	const most = 2 * comings
+	in(t, 1, func(c *Config, _ *license.Params) { c.Limits.AddressSessions = 2 }, func(w *world) {
+		host, other := w.user(0, "host"), w.user(0, "other")
+		w.room("K1", host, other)
+		come := func(code, from string) {
+			w.Helper()
+			p := w.from(from)
+			if p.want(code, w.login(w.authKey)); code == "200" {
+				p.goAway(1000)
+			}
+		}
+		for range most {
+			come("200", "192.0.2.1")
+		}
+		come("429", "192.0.2.1")
+		w.hits("address_logins", 1)
+		come("200", "192.0.2.2")
+		w.from("192.0.2.1").want("200", w.login(w.token("kim", nil)))
+		for range most + 1 {
+			come("200", "127.0.0.1")
+		}
+		time.Sleep(time.Minute)
+
+		kim := w.from("192.0.2.1")
+		kim.register("lee")
+		for range most {
+			kim.joins("K1").leaves()
+		}
+		host.take()
+		w.says(kim.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"}), "your address")
+		host.saw("")
+		w.hits("address_joins", 1)
+		other.leaves().joins("K1") // of another address
+		time.Sleep(time.Minute)
+		kim.joins("K1")
 	})
 }
 

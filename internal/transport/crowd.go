@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// sourcesOfSite is how many times the limit of one Source all sources of a Site may have together.
-const sourcesOfSite = 4
+// SourcesOfSite is how many times the limit of one Source all sources of a Site may have together.
+const SourcesOfSite = 4
 
 // crowd bounds connections of which nobody knows yet whose they are: in all, of one source, and of one site. When it is full, a
 // newcomer takes the place of one of whoever has most, so that no one who opens many keeps out another who opens one.
@@ -138,7 +138,7 @@ func (k *crowd) turn(e *entry, state int) {
 	if k.sources[e.source].spare > k.spareOf {
 		k.depart(e.holder.oldest(spareList, e.source))
 	}
-	if siteSpare := e.holder.own[spareList].Len(); siteSpare > k.spareOf*sourcesOfSite {
+	if siteSpare := e.holder.own[spareList].Len(); siteSpare > k.spareOf*SourcesOfSite {
 		k.depart(e.holder.oldest(spareList, netip.Prefix{}))
 	}
 }
@@ -177,11 +177,11 @@ func (k *crowd) count() (busy, spare int) {
 // makeRoom tells whether e may come in, which may cost another its place.
 func (k *crowd) makeRoom(e *entry) bool {
 	if e.source.IsValid() {
-		site := k.sites[siteOf(e.source)]
+		site := k.sites[Site(e.source)]
 		if t := k.sources[e.source]; t != nil && t.n >= k.ofSource && !k.replace(site, e.source, e) {
 			return false
 		}
-		if site != nil && site.n >= k.ofSource*sourcesOfSite && !k.replace(site, netip.Prefix{}, e) {
+		if site != nil && site.n >= k.ofSource*SourcesOfSite && !k.replace(site, netip.Prefix{}, e) {
 			return false
 		}
 	}
@@ -190,7 +190,7 @@ func (k *crowd) makeRoom(e *entry) bool {
 	}
 	mine := 0
 	if e.source.IsValid() {
-		if h := k.sites[siteOf(e.source)]; h != nil {
+		if h := k.sites[Site(e.source)]; h != nil {
 			mine = h.n
 		}
 	}
@@ -244,7 +244,7 @@ func (k *crowd) depart(e *entry) {
 	k.onDeparted(e)
 }
 
-// oldest is the entry that has been in the state for longest, of one source if it is valid. A holder has at most sourcesOfSite times the
+// oldest is the entry that has been in the state for longest, of one source if it is valid. A holder has at most SourcesOfSite times the
 // limit of a source, so that the search ends soon.
 func (h *holder) oldest(state int, source netip.Prefix) *entry {
 	for at := h.own[state].Front(); at != nil; at = at.Next() {
@@ -260,7 +260,7 @@ func (k *crowd) add(e *entry) {
 	if !e.source.IsValid() {
 		return
 	}
-	site := siteOf(e.source)
+	site := Site(e.source)
 	h := k.sites[site]
 	if h == nil {
 		h = &holder{site: site}

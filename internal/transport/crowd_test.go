@@ -35,7 +35,7 @@ func (k *crowd) check(t *testing.T) {
 			if e.source.IsValid() {
 				n[e.source]++
 				spare[e.source] += state
-				sites[siteOf(e.source)]++
+				sites[Site(e.source)]++
 			}
 		}
 	}

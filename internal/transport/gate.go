@@ -90,7 +90,7 @@ func (g *Gate) crowds(source netip.Prefix, reserve bool) bool {
 	if reserve {
 		most = most/8 + 1
 	}
-	return g.bySource[source] >= most || g.bySource[siteOf(source)] >= most*sourcesOfSite
+	return g.bySource[source] >= most || g.bySource[Site(source)] >= most*SourcesOfSite
 }
 
 // count adds n strangers of a source, or takes them away.
@@ -104,7 +104,7 @@ func (g *Gate) count(source netip.Prefix, n int) {
 		return
 	}
 	add(source)
-	if site := siteOf(source); site != source {
+	if site := Site(source); site != source {
 		add(site)
 	}
 }
@@ -149,9 +149,9 @@ func Source(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// siteOf is what one party may have many sources in: the /48 of an IPv6 source, which is what a site is given (RFC 6177). An IPv4
+// Site is what one party may have many sources in: the /48 of an IPv6 source, which is what a site is given (RFC 6177). An IPv4
 // address is its own site.
-func siteOf(source netip.Prefix) netip.Prefix {
+func Site(source netip.Prefix) netip.Prefix {
 	if source.Addr().Is4() {
 		return source
 	}

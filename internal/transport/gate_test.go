@@ -81,7 +81,7 @@ func TestStrangersOfOneSiteAreFew(t *testing.T) {
 			in++
 		}
 	}
-	if in != 3*sourcesOfSite {
+	if in != 3*SourcesOfSite {
 		t.Errorf("%d strangers of a /48", in)
 	}
 	for _, addr := range []string{"2001:db8:8::1", "2001:db8::1", "192.0.2.1"} {
