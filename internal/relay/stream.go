@@ -21,7 +21,7 @@ const (
 	// writeLimit ends a client that does not read.
 	writeLimit = 10 * time.Second
 	// maxStreams bounds all connections (see Config.Streams), maxIdleStreams those of one address that have no allocation,
-	// maxIdleAround those of the network around it.
+	// maxIdleAround those of the network around it. Where there may be few in all, an address gets an eighth and a network a quarter.
 	maxStreams     = 8192
 	maxIdleStreams = 64
 	maxIdleAround  = 512
@@ -37,16 +37,16 @@ var errFraming = errors.New("neither STUN nor ChannelData")
 
 // streamSet holds the connections.
 type streamSet struct {
-	most   int // static
-	mu     sync.Mutex
-	open   map[*stream]struct{} // guarded by mu
-	idle   map[source]int       // guarded by mu: connections without allocation by source; has no zeros
-	wide   map[source]int       // guarded by mu: the same by the network around it
-	closed bool                 // guarded by mu
+	most, idleOf, idleAround int // static
+	mu                       sync.Mutex
+	open                     map[*stream]struct{} // guarded by mu
+	idle                     map[source]int       // guarded by mu: connections without allocation by source; has no zeros
+	wide                     map[source]int       // guarded by mu: the same by the network around it
+	closed                   bool                 // guarded by mu
 }
 
 func (t *streamSet) init(most int) {
-	t.most = most
+	t.most, t.idleOf, t.idleAround = most, min(maxIdleStreams, max(most/8, 1)), min(maxIdleAround, max(most/4, 1))
 	t.open, t.idle, t.wide = map[*stream]struct{}{}, map[source]int{}, map[source]int{}
 }
 
@@ -54,7 +54,7 @@ func (t *streamSet) init(most int) {
 func (t *streamSet) add(c *stream, begin func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.open) >= t.most || t.idle[c.source] >= maxIdleStreams || t.wide[c.source.prefix()] >= maxIdleAround {
+	if t.closed || len(t.open) >= t.most || t.idle[c.source] >= t.idleOf || t.wide[c.source.prefix()] >= t.idleAround {
 		return false
 	}
 	t.open[c] = struct{}{}

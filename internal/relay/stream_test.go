@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -345,6 +346,39 @@ func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	set.remove(last)
 	if !add(first) || set.idle[first.source] != maxIdleStreams {
 		t.Errorf("%d idle", set.idle[first.source])
+	}
+}
+
+// Neither an address nor the network around it takes all there may be, however few that are.
+func TestIdleStreamsOfOneNetworkAreBounded(t *testing.T) {
+	for _, c := range []struct {
+		most, address, network int
+		form                   string
+	}{
+		{maxStreams, maxIdleStreams, maxIdleAround, "192.0.2.%d"}, {maxStreams, maxIdleStreams, maxIdleAround, "2001:db8:0:%x::1"},
+		{64, 8, 16, "192.0.2.%d"}, {64, 8, 16, "2001:db8:0:%x::1"}, {4, 1, 1, "192.0.2.%d"},
+	} {
+		set := &streamSet{}
+		set.init(c.most)
+		fill := func(address func(i int) string) (n int) {
+			for i := range 2 * maxStreams {
+				at := netip.AddrPortFrom(netip.MustParseAddr(address(i)), 1)
+				if set.add(&stream{source: sourceOf(endpointOf(at))}, func() {}) {
+					n++
+				}
+			}
+			return n
+		}
+		of := func(i int) string { return fmt.Sprintf(c.form, i) }
+		if n := fill(func(int) string { return of(1) }); n != c.address {
+			t.Errorf("%d of %d are one address's, want %d", n, c.most, c.address)
+		}
+		if n := fill(func(i int) string { return of(i % 250) }); c.address+n != c.network {
+			t.Errorf("%d of %d are one network's, want %d", c.address+n, c.most, c.network)
+		}
+		if n := fill(func(int) string { return "203.0.113.1" }); n != c.address {
+			t.Errorf("another address gets %d of %d, want %d", n, c.most, c.address)
+		}
 	}
 }
 
