@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -28,38 +29,63 @@ func (r rate) take(b *bucket, now time.Duration) bool {
 // limiterSlots is a power of two.
 const limiterSlots = 1 << 14
 
-// limiter bounds what is sent to sources that have proved nothing. It has a fixed size, so that forged sources cost nothing; those that
-// meet in one slot share it, and which ones meet cannot be foreseen.
+// limiter bounds what is sent to sources that have proved nothing. It has a fixed size but for addresses with registered sessions, so that
+// forged sources cost nothing; those that meet in one slot share its budget, and which ones meet cannot be foreseen. Being known is not
+// shared: whoever has many addresses, or many sessions, would make every forged source a known one.
 type limiter struct {
 	seed      maphash.Seed
 	strangers [limiterSlots]bucket
 	around    [limiterSlots]bucket
 	known     [limiterSlots]bucket
-	proven    [limiterSlots]atomic.Int64 // until when an address counts as proved
-	sessions  [limiterSlots]atomic.Int32 // how many registered sessions there are
+	proven    [limiterSlots]atomic.Uint64 // the last source that has proved its address, see proof
+
+	mu       sync.RWMutex
+	sessions map[source]int // guarded by mu: how many registered sessions there are, without zeros
 }
 
-func (l *limiter) slot(s source) int {
-	b := binary.BigEndian.AppendUint32(append(make([]byte, 0, 20), s.ip[:]...), s.scope)
-	return int(maphash.Bytes(l.seed, b) % limiterSlots)
+func (l *limiter) hash(s source) uint64 {
+	return maphash.Bytes(l.seed, binary.BigEndian.AppendUint32(append(make([]byte, 0, 20), s.ip[:]...), s.scope))
+}
+
+// proof is the half of a source's hash that says nothing of its slot, and until when it counts, in seconds.
+func proof(hash uint64, until time.Duration) uint64 {
+	return hash>>32<<32 | uint64(uint32(until/time.Second))
 }
 
 // allow tells whether a source gets one more answer; known: it is known in another way.
 func (l *limiter) allow(s source, known bool, now time.Duration) bool {
-	at := l.slot(s)
-	if known || l.sessions[at].Load() > 0 || l.proven[at].Load() > int64(now) {
+	hash := l.hash(s)
+	at := hash % limiterSlots
+	proven := l.proven[at].Load()
+	if known || (proven>>32 == hash>>32 && proven > proof(hash, now)) || l.expected(s) {
 		return knownRate.take(&l.known[at], now)
 	}
-	return strangerRate.take(&l.strangers[at], now) && aroundRate.take(&l.around[l.slot(s.prefix())], now)
+	return strangerRate.take(&l.strangers[at], now) && aroundRate.take(&l.around[l.hash(s.prefix())%limiterSlots], now)
+}
+
+// expected tells whether a session is registered from a source.
+func (l *limiter) expected(s source) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.sessions[s] > 0
 }
 
 // prove notes that a source has shown a nonce that was sent to it.
 func (l *limiter) prove(s source, now time.Duration) {
-	l.proven[l.slot(s)].Store(int64(now + nonceLife))
+	hash := l.hash(s)
+	l.proven[hash%limiterSlots].Store(proof(hash, now+nonceLife))
 }
 
 // Expect notes that n sessions more, or less, are registered from an address: its clients get their answers however many others of its
 // network ask. It may be called at any time.
 func (s *Server) Expect(addr netip.Addr, n int) {
-	s.limiter.sessions[s.limiter.slot(sourceOf(endpointOf(netip.AddrPortFrom(addr, 0))))].Add(int32(n))
+	of, l := sourceOf(endpointOf(netip.AddrPortFrom(addr, 0))), &s.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sessions == nil {
+		l.sessions = map[source]int{}
+	}
+	if l.sessions[of] += n; l.sessions[of] == 0 {
+		delete(l.sessions, of)
+	}
 }

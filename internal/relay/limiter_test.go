@@ -62,6 +62,44 @@ func TestAnswersToStrangersAreLimited(t *testing.T) {
 	}
 }
 
+// However many addresses have proved themselves or have sessions, others are strangers: a network that packets are forged from gets no more
+// answers than it would.
+func TestManyKnownAddressesMakeNoOthersKnown(t *testing.T) {
+	for how, know := range map[string]func(s *Server, a netip.Addr){
+		"proved": func(s *Server, a netip.Addr) {
+			s.limiter.prove(sourceOf(endpointOf(netip.AddrPortFrom(a, 1))), time.Hour)
+		},
+		"with session": func(s *Server, a netip.Addr) { s.Expect(a, 1) },
+	} {
+		w, _ := offline(1)
+		last := netip.Addr{}
+		for i := range 4 * limiterSlots { // the /64 of one /48
+			last = netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%x::1", i))
+			know(w.server, last)
+		}
+		w.now = time.Hour + time.Second
+		answered := 0
+		for i := range 10 * aroundRate.burst {
+			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)
+			if w.stranger(&path{remote: endpointOf(from)}, nil) {
+				answered++
+			}
+		}
+		if answered > aroundRate.burst {
+			t.Errorf("%s: %d answers to a network of strangers, want %d", how, answered, aroundRate.burst)
+		}
+		n := 0
+		for range 2 * knownRate.burst {
+			if w.stranger(&path{remote: endpointOf(netip.AddrPortFrom(last, 1))}, nil) {
+				n++
+			}
+		}
+		if n != knownRate.burst {
+			t.Errorf("%s: %d answers to one that is known, want %d", how, n, knownRate.burst)
+		}
+	}
+}
+
 // While somebody uses up all answers for a network, with forged addresses or his own, a client there that is known still gets its own: it has
 // shown a nonce, it has a session, or it has an allocation. The same for both families, and for whichever way the network is filled.
 func TestAFullNetworkAnswersWhoIsKnown(t *testing.T) {
