@@ -95,9 +95,13 @@ it.each(Object.entries(odd))('whatever is given for a user, no method throws or 
   expect(await app.k.publishP2P(make() as never, 'cam', app.stream())).toBe(false);
 });
 
-/** As a frame of the same origin makes it. */
-const foreign = () => {
-  class MediaStream extends FakeStream {}
+/** As a frame of the same origin makes it, and, in Firefox, a canvas. */
+const foreign = (name: string) => {
+  class MediaStream extends FakeStream {
+    override get [Symbol.toStringTag](): string {
+      return name;
+    }
+  }
   const stream = new MediaStream([track('audio'), track('video')]);
   vi.stubGlobal('MediaStream', class extends FakeStream {});
   expect(stream instanceof globalThis.MediaStream).toBe(false);
@@ -109,11 +113,15 @@ it.each<[string, (s: MediaStream) => Promise<unknown>, unknown]>([
   ['publishVideo', (s) => app.k.publishVideo('cam', s), true],
   ['changeLocalStream', async (s) => (await app.k.publishVideo('cam', app.stream())) && app.k.changeLocalStream(s), true],
   ['screenStart', async (s) => (await app.k.screenStart(s)).code, '200'],
-])('a stream of another frame is as good as one of this: %s', async (_, call, expected) => {
-  app = await App.open({ warmPeers: 0 });
-  const outcome = call(foreign());
-  await app.pass();
-  expect(await outcome).toBe(expected);
+])('a stream of another frame, or of a canvas, is as good as any: %s', async (_, call, expected) => {
+  for (const name of ['MediaStream', 'CanvasCaptureMediaStream']) {
+    app = await App.open({ warmPeers: 0 });
+    const outcome = call(foreign(name));
+    await app.pass();
+    expect(await outcome, name).toBe(expected);
+    app.close();
+  }
+  app = await App.open();
 });
 
 it.each<[string, () => unknown]>([

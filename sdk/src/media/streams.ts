@@ -7,9 +7,12 @@ export const liveTracks = (stream: MediaStream): MediaStreamTrack[] => {
   return live.filter((track, i) => live.findIndex(({ kind }) => kind === track.kind) === i);
 };
 
-/** Whether there is something to send. A stream made in another frame is not an instance of this frame's class. */
+/**
+ * Whether there is something to send. A stream made in another frame is not an instance of this frame's class, and that
+ * of a canvas is a CanvasCaptureMediaStream in Firefox.
+ */
 export const isLive = (x: unknown): x is MediaStream =>
-  Object.prototype.toString.call(x) === '[object MediaStream]' && liveTracks(x as MediaStream).length > 0;
+  /MediaStream]$/.test(Object.prototype.toString.call(x)) && liveTracks(x as MediaStream).length > 0;
 
 /** What a stream has to send. A track that has ended is not sent. */
 export const kindsOf = (stream: MediaStream): { audio: boolean; video: boolean } => {

@@ -45,7 +45,8 @@ export const hasWebRTC = (): boolean => typeof RTCPeerConnection !== 'undefined'
 /** A connection as both kinds of clients have it. This file is the only place that names RTCPeerConnection. */
 class Link {
   readonly pc: RTCPeerConnection;
-  protected closed = false;
+  /** Ends whatever listens: what is closed may live for a while, and is not to be heard. */
+  private readonly life = new AbortController();
   /** Received tracks: what the app is handed, and a copy in reserve for the time when it has stopped that. */
   private readonly received = new Map<MediaStreamTrack, { handed: MediaStreamTrack; reserve: MediaStreamTrack }>();
 
@@ -54,12 +55,17 @@ class Link {
     this.pc = new RTCPeerConnection({
       iceServers, bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require', ...(relayOnly ? { iceTransportPolicy: 'relay' } : {}),
     });
-    this.pc.addEventListener('connectionstatechange', () => this.closed || hooks.link(this.pc.connectionState));
-    this.pc.addEventListener('icecandidate', ({ candidate }) => {
+    this.listen(this.pc, 'connectionstatechange', () => hooks.link(this.pc.connectionState));
+    this.listen(this.pc, 'icecandidate', ({ candidate }: RTCPeerConnectionIceEvent) => {
       // An empty candidate marks the end of a list; trickling has no use for it.
-      if (candidate?.candidate && !this.closed) hooks.candidate(candidate.toJSON());
+      if (candidate?.candidate) hooks.candidate(candidate.toJSON());
     });
     this.ends(this.pc, 'close');
+  }
+
+  /** Until close(). */
+  protected listen(object: EventTarget, type: string, listener: (event: any) => void): void {
+    object.addEventListener(type, listener, { signal: this.life.signal });
   }
 
   answered(sdp: string): Promise<void> {
@@ -72,7 +78,7 @@ class Link {
   }
 
   close(): void {
-    this.closed = true;
+    this.life.abort();
     this.pc.close();
     for (const tracks of this.received.values()) for (const track of Object.values(tracks)) track.stop();
   }
@@ -81,7 +87,7 @@ class Link {
   protected ends<K extends string>(object: Record<K, () => void>, name: K): void {
     wrap(object, name, (native) => () => {
       native();
-      if (!this.closed) this.hooks.link('closed');
+      if (!this.life.signal.aborted) this.hooks.link('closed');
     });
   }
 
@@ -121,7 +127,7 @@ export class OneWay extends Link {
     const dtls = this.pc.getSenders()[0]?.transport ?? null;
     if (dtls === this.dtls) return;
     this.dtls = dtls;
-    dtls?.addEventListener('statechange', () => dtls.state === 'closed' && !this.closed && closed());
+    if (dtls) this.listen(dtls, 'statechange', () => dtls.state === 'closed' && closed());
   }
 
   /** Offers to send a stream. Resolves with the SDP. */
