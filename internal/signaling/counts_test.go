@@ -79,7 +79,7 @@ func (c *crowd) empties() {
 	for _, n := range c.nodes {
 		h := n.hub
 		s, bytes := h.Stats(), c.backlog.Stats().Bytes
-		if s.Sessions+s.Rooms+s.Rosters+len(h.sources.counts)+len(n.known.of)+n.gate.Open() != 0 || bytes != 0 {
+		if s.Sessions+s.Rooms+s.Rosters+len(h.sources.sessions())+len(n.known.of)+n.gate.Open() != 0 || bytes != 0 {
 			c.fail("nobody is there, and there are %d bytes, %+v", bytes, s)
 		}
 		if n := c.checkTallies(h); n != 0 {
@@ -180,7 +180,7 @@ func (c *crowd) checkAddresses(h *Hub, here []*session) {
 			}
 		}
 	}
-	if got := h.sources.counts; !maps.Equal(got, want) {
+	if got := h.sources.sessions(); !maps.Equal(got, want) {
 		c.fail("sessions of addresses are counted as %v, want %v", got, want)
 	}
 }

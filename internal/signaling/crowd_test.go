@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing/synctest"
 	"time"
 
@@ -287,6 +288,28 @@ func (c *crowd) settle() {
 	}
 	c.check()
 	c.look()
+	c.fence()
+}
+
+// fence takes the locks of all that was read without them: whoever changes it next, a timer, takes one of them later.
+func (c *crowd) fence() {
+	locks := []sync.Locker{&c.local.mu}
+	if k, ok := c.cfg.Keeper.(*memoryKeeper); ok {
+		locks = append(locks, &k.mu)
+	}
+	for _, n := range c.nodes {
+		for _, s := range n.hub.all() {
+			locks = append(locks, &s.op, &s.mu)
+		}
+		for _, ro := range n.hub.rosters {
+			locks = append(locks, &ro.mu)
+		}
+		locks = append(locks, &n.hub.mu, &n.hub.sources.mu, &n.known.mu)
+	}
+	for _, l := range locks {
+		l.Lock()
+		defer l.Unlock()
+	}
 }
 
 func (c *crowd) hear(p *page, m msg) {

@@ -2,6 +2,7 @@ package signaling
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,13 @@ import (
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
+
+// sessions are those that are counted, by address.
+func (c *sources) sessions() map[userKey]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.counts)
+}
 
 func TestSessionsOfAnAddressAreLimited(t *testing.T) {
 	in(t, 1, func(c *Config, _ *license.Params) { c.Limits.AddressSessions = 3 }, func(w *world) {
@@ -58,7 +66,7 @@ func TestSessionsOfAnAddressAreLimited(t *testing.T) {
 		for _, s := range w.nodes[0].hub.all() {
 			s.end(nil, 1008, "test")
 		}
-		if n := w.nodes[0].hub.sources.counts; len(n) != 0 {
+		if n := w.nodes[0].hub.sources.sessions(); len(n) != 0 {
 			w.Errorf("no sessions, and counted are %v", n)
 		}
 	})
@@ -183,16 +191,17 @@ func TestSessionsAndRoomsOfAnAddressOutlastARestart(t *testing.T) {
 		w.room("K1", p)
 		w.restart(cfg)
 		h := w.nodes[0].hub
-		if n := len(h.sources.counts); n != 1 {
+		if n := len(h.sources.sessions()); n != 1 {
 			w.Errorf("%d addresses are counted, want one", n)
 		}
-		for _, v := range cfg.Keeper.(*memoryKeeper).kept {
+		kept, _ := cfg.Keeper.Load()
+		for _, v := range kept {
 			if strings.Contains(string(v), "192.0.2.1") {
 				w.Error("an address is kept")
 			}
 		}
 		w.empty()
-		if n := len(h.sources.counts); n != 0 {
+		if n := len(h.sources.sessions()); n != 0 {
 			w.Errorf("%d addresses are counted, want none", n)
 		}
 	})
