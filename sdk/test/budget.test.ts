@@ -22,10 +22,69 @@ it('a budget allows so many at once, and another one at a time', () => {
   expect([budget.take(), budget.take()]).toEqual([true, false]);
 });
 
+it('members who make this side answer without end do not hold up what is for another', () => {
+  const pacer = new Pacer();
+  const waits: number[] = [];
+  for (let ms = 0; ms < 60_000; ms += 250) {
+    for (let member = 0; member < 14; member++) for (let i = 0; i < 2; i++) pacer.pass(`member ${member}`, () => undefined);
+    const asked = performance.now();
+    if (ms % 5_000 === 0) pacer.pass('honest', () => waits.push(performance.now() - asked));
+    vi.advanceTimersByTime(250);
+  }
+  expect(waits).toHaveLength(12);
+  expect(Math.max(...waits)).toBeLessThanOrEqual(1_000);
+  pacer.stop();
+});
+
+it('of what is for one user a bounded number waits, and the rest is refused', () => {
+  const pacer = new Pacer();
+  const passed = Array.from({ length: 1_000 }, () => pacer.pass('one', () => undefined)).filter(Boolean);
+  expect(passed).toHaveLength(150 + 256);
+  expect(pacer.pass('another', () => undefined)).toBe(true);
+  pacer.stop();
+});
+
+it('a storm over the data channel makes few publications', async () => {
+  let subscribed = 0;
+  const hooks = { send: async () => '200', iceServers: async () => [], apart: () => false, subscribed: () => subscribed++ };
+  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PairHooks;
+  const pair = new Pair('b', 'a', none, new Demands());
+  pair.signal({ eventOp: 'sdp', gen: 5, n: 1, sdp: { type: 'offer', sdp: 'x' } } as never);
+  await settled();
+  FakeConnection.last.become('connected');
+  FakeConnection.last.openChannel();
+  await settled();
+  for (let epoch = 1; epoch <= 2_000; epoch++) {
+    FakeConnection.last.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'publish', type: 'cam', epoch, rev: 0, audio: true, video: true, gen: 5 }) });
+    await settled();
+  }
+  expect(subscribed).toBeGreaterThan(0);
+  expect(subscribed).toBeLessThanOrEqual(200);
+  pair.dispose();
+});
+
+it('a connection that this side has closed is listened to no more', async () => {
+  const hooks = { send: async () => '200', iceServers: async () => [], apart: () => false };
+  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PairHooks;
+  const signals: AbortSignal[] = [];
+  const add = vi.spyOn(EventTarget.prototype, 'addEventListener').mockImplementation((_, __, options) => {
+    signals.push((options as AddEventListenerOptions).signal!);
+  });
+  const pair = new Pair('b', 'a', none, new Demands());
+  pair.signal({ eventOp: 'sdp', gen: 5, n: 1, sdp: { type: 'offer', sdp: 'x' } } as never);
+  await settled();
+  expect(signals.length).toBeGreaterThan(1);
+  expect(signals.some(({ aborted }) => aborted)).toBe(false);
+  pair.dispose();
+  await settled();
+  expect(signals.every(({ aborted }) => aborted)).toBe(true);
+  add.mockRestore();
+});
+
 it('what is sent keeps its order and stays below the flood limit of the server', () => {
   const pacer = new Pacer();
   const sent: number[] = [];
-  for (let i = 0; i < 400; i++) pacer.pass(() => sent.push(i));
+  for (let i = 0; i < 400; i++) pacer.pass(`user ${i % 2}`, () => sent.push(i));
   expect(sent).toHaveLength(150);
   vi.advanceTimersByTime(1_000);
   expect(sent.length).toBeLessThanOrEqual(171);

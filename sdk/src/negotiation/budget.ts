@@ -24,27 +24,48 @@ export class Budget {
 export class Demands {
   readonly builds = new Budget(12, 5_000);
   readonly repeats = new Budget(2, 1_000);
+  /** What comes over the data channel. */
+  readonly words = new Budget(200, 50);
 }
 
-/** Sends in order, so fast that the server does not take it for a flood: it closes sessions that say more than 30 a second after 300. */
+/** Messages to one user that wait. */
+const WAITING = 256;
+
+/**
+ * Sends in order for each user, so fast that the server does not take it for a flood: it closes sessions that say more than 30 a second
+ * after 300. The users take turns: what one of them causes does not hold up what is for another.
+ */
 export class Pacer {
   private readonly budget = new Budget(150, 50);
-  private readonly waiting: (() => void)[] = [];
+  private readonly waiting = new Map<string, (() => void)[]>();
   private timer: ReturnType<typeof setInterval> | undefined;
 
-  pass(send: () => void): void {
-    if (!this.waiting.length && this.budget.take()) return send();
-    this.waiting.push(send);
+  /** False: too much waits for this user already. */
+  pass(to: string, send: () => void): boolean {
+    if (!this.waiting.size && this.budget.take()) {
+      send();
+      return true;
+    }
+    const mine = this.waiting.get(to) ?? [];
+    if (mine.length >= WAITING) return false;
+    mine.push(send);
+    this.waiting.set(to, mine);
     this.timer ??= setInterval(() => {
-      while (this.waiting.length && this.budget.take()) this.waiting.shift()!();
-      if (!this.waiting.length) this.stop();
+      for (const [user, queue] of this.waiting) {
+        if (!this.budget.take()) return;
+        this.waiting.delete(user);
+        queue.shift()!();
+        if (queue.length) this.waiting.set(user, queue);
+      }
+      this.stop();
     }, 50);
+    return true;
   }
 
   /** What waits is not sent any more. */
   stop(): void {
     clearInterval(this.timer);
     this.timer = undefined;
-    this.waiting.length = 0;
+    this.waiting.clear();
   }
 }

@@ -437,6 +437,7 @@ export class Pair {
   }
 
   private heard(text: string): void {
+    if (!this.demands.words.take()) return;
     let message: unknown;
     try {
       message = JSON.parse(text);

@@ -284,7 +284,7 @@ export class Peers {
     const several = this.hooks.member(target)?.features?.includes('candidates') ?? false;
     const messages = encodeSignal(signal, target, several);
     const codes = await Promise.all(messages.map((message) => new Promise<string>((done) => {
-      this.pacer.pass(() => void this.hooks.relay(message).then(done));
+      if (!this.pacer.pass(target, () => void this.hooks.relay(message).then(done))) done('429');
     })));
     return codes[0] ?? '200';
   }

@@ -25,9 +25,12 @@ export function forget() {
 
 let moving = false;
 
-/** The next page of this tab is this one in another language, not another visit. */
-export function staying() {
-  moving = true;
+/**
+ * The next page of this tab is this one in another language, not another visit.
+ * @param {MouseEvent} click on a link that leads there; with a key held it opens another tab, and this one stays
+ */
+export function staying(click) {
+  if (!(click.ctrlKey || click.metaKey || click.shiftKey || click.altKey)) moving = true;
 }
 
 addEventListener('pagehide', () => {
