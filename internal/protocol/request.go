@@ -167,8 +167,12 @@ func checkText(field, s string) error {
 	return nil
 }
 
-// invisible tells whether r only changes how others are shown (category Cf): ids that differ in nothing else look the same.
-func invisible(r rune) bool { return unicode.Is(unicode.Cf, r) }
+// invisible tells whether r shows nothing, or only changes how others are shown: ids that differ in nothing else look the same.
+// Category Cf has the formatting characters; Unicode names those of other categories, such as the fillers of Hangul, by themselves.
+// The blank pattern of Braille is a symbol that looks like a space.
+func invisible(r rune) bool {
+	return unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == '\u2800'
+}
 
 func hasControl(s string) bool {
 	for _, r := range s {

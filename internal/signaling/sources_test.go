@@ -266,7 +266,7 @@ func TestATokenForRoomsReachesNobodyElse(t *testing.T) {
 func TestIDsThatLookLikeOthersAreRefused(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		p := w.connect(0)
-		for _, id := range []string{"alice\u200b", "\u202ealice", "al\u00adice", "alice ", " alice", "alice\u3000", "\ufeffalice"} {
+		for _, id := range []string{"alice\u200b", "\u202ealice", "al\u00adice", "alice ", " alice", "alice\u3000", "\ufeffalice", "alice\u3164", "al\u115fice", "al\u034fice", "alice\u2800", "alice\ufe0f"} {
 			p.want("422", w.login(w.authKey, "userId", id))
 		}
 		p.register("김 철수") // a space within

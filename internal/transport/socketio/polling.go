@@ -124,7 +124,7 @@ func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) e
 		p.Release()
 	}
 	defer s.limit(w)()
-	s.answers(len(body.B), func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0)) }) // long ago
+	s.answers(len(body.B), func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) })
 	defer s.answers(0, nil)
 	return write(w, body.B)
 }
