@@ -151,11 +151,7 @@ func candidates(command *kong.Node, words []string) (found []string) {
 // namesOf are the commands below a command, or its flags and what its next argument could be.
 func namesOf(command *kong.Node, flags []*kong.Flag, arguments int, wantFlag bool) (names []string) {
 	if wantFlag {
-		for _, name := range flagNames(flags) {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		return names
+		return slices.Sorted(slices.Values(flagNames(flags)))
 	}
 	for _, child := range command.Children {
 		if !child.Hidden {

@@ -98,11 +98,11 @@ func (p *peer) flood(messages []msg, n int) {
 // scene is a room with its victim, who is live, slow or away.
 type scene struct {
 	*world
-	how              string
-	honest, victim   *peer
-	attackers        []*peer
-	read             func() // lets a slow victim read on
-	delivered, codes map[string]string
+	how            string
+	honest, victim *peer
+	attackers      []*peer
+	read           func() // lets a slow victim read on
+	codes          map[string]string
 }
 
 func newScene(w *world, how string, attackers int) *scene {

@@ -42,7 +42,6 @@ const (
 // street is a whole port in memory: switch, HTTP server, both carriers and their gate. Nobody in it ever logs in.
 type street struct {
 	t    *testing.T
-	cert *x509.Certificate
 	door *transport.Switch
 	http *transport.HTTPConns
 	gate *transport.Gate
