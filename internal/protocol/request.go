@@ -91,6 +91,9 @@ func (r *Register) Validate() error {
 		if len(f) == 0 || len(f) > maxFeature {
 			return invalid("features", fmt.Sprintf("has an entry that is empty or longer than %d bytes", maxFeature))
 		}
+		if err := checkText("features", string(f)); err != nil { // control characters are six bytes each on the wire
+			return err
+		}
 		all += len(f)
 	}
 	if all > maxAllFeatures {

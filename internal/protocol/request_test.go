@@ -27,6 +27,7 @@ func TestRequestFaultsNameTheFieldAndTheCode(t *testing.T) {
 		"forced is no boolean":    {&Register{}, `{"cpCode":"c","authKey":"k","forced":"yes"}`, Invalid, "a parameter"},
 		"features too long":       {&Register{}, `{"cpCode":"c","authKey":"k","features":[` + strings.Repeat(`"`+strings.Repeat("a", 32)+`",`, 8) + `"a"]}`, Invalid, "features"},
 		"a group names one twice": {&GroupRequest{}, `{"list":["a","b","a"]}`, Invalid, "list"},
+		"features of controls":    {&Register{}, `{"cpCode":"c","authKey":"k","features":["a\u0001"]}`, Invalid, "features"},
 		"features too many":       {&Register{}, `{"cpCode":"c","authKey":"k","features":[` + strings.Repeat(`"a",`, 16) + `"a"]}`, Invalid, "features"},
 		"name too long":           {&Register{}, `{"cpCode":"c","authKey":"k","name":"` + long + long + `"}`, Invalid, "name"},
 		"capacity 0":              {&CreateRoom{}, `{"capacity":0}`, Invalid, "capacity"},

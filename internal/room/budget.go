@@ -46,14 +46,15 @@ func (r *room) replace(m *Member, by Member) error {
 // What a room says to all its members costs all of them. Words up to a size pass freely, since their number is bounded by who says
 // them; of longer ones a room has so many bytes a second, and so many at once: less than an outbox is left for.
 const (
-	freeWord   = 1 << 10
+	freeWord   = 256
+	freeFeed   = 1 << 10   // an announcement carries its member: people are shorter
 	saidBytes  = 128 << 10 // a second
 	saidAtOnce = 320 << 10
 )
 
-// afford counts n bytes that somebody wants to say to all; false: it is too much.
-func (r *room) afford(n int) bool {
-	if n <= freeWord {
+// afford counts n bytes that somebody wants to say to all, unless they are no more than free; false: it is too much.
+func (r *room) afford(n, free int) bool {
+	if n <= free {
 		return true
 	}
 	now := time.Since(r.began)

@@ -2,6 +2,7 @@ package room
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -101,6 +102,31 @@ func TestLongWordsOfARoomAreBounded(t *testing.T) {
 		time.Sleep(time.Second / 2)
 		say(nil, "c", 64<<10)
 		say(ErrBusy, "c", 64<<10)
+	})
+}
+
+// An announcement carries its member: those of members who have much to say of themselves count as words do.
+func TestAnnouncementsOfLargeMembersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := open(t, 4)
+		defer f.reg.Close()
+		large := member("large")
+		large.Name, large.Device = strings.Repeat("n", 256), strings.Repeat("d", 256)
+		large.Features = slices.Repeat([]string{strings.Repeat("f", 32)}, 8)
+		f.do(nil, Join{Member: large})
+		f.do(nil, Join{Member: member("small")})
+		refused := map[string]int{}
+		for i := range 1000 {
+			for _, id := range []string{"large", "small"} {
+				_, err := f.reg.Do(t.Context(), key, Announce{By: Actor{id, at("s-" + id)}, Feed: Feed{Type: "cam", Epoch: i}})
+				if errors.Is(err, ErrBusy) {
+					refused[id]++
+				}
+			}
+		}
+		if refused["large"] < 500 || refused["small"] != 0 {
+			t.Errorf("of 1,000 announcements each were refused: %v", refused)
+		}
 	})
 }
 

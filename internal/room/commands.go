@@ -302,7 +302,7 @@ func (r *room) say(c Say, sink Sink) error {
 	if c.Word == "talking" && !r.talking {
 		return nil
 	}
-	if !r.afford(len(c.Body)) {
+	if !r.afford(len(c.Body), freeWord) {
 		return ErrBusy
 	}
 	e := r.next(Event{Kind: Said, Member: *m, Word: c.Word, Body: c.Body})
@@ -331,6 +331,9 @@ func (r *room) announce(c Announce, sink Sink) error {
 	feeds := slices.DeleteFunc(slices.Clone(m.Feeds), func(f Feed) bool { return f.Type == c.Feed.Type })
 	if len(feeds) >= maxFeeds {
 		return ErrDenied
+	}
+	if alone := (Member{ID: m.ID, Name: m.Name, Device: m.Device, Features: m.Features}); !r.afford(alone.size(), freeFeed) {
+		return ErrBusy
 	}
 	next := *m
 	next.Feeds = append(feeds, c.Feed)

@@ -58,7 +58,7 @@ func relayUnits(op []byte, bytes int) int64 {
 // tells are the operations that others in the room are told of, with their units. A group waits for members who are away.
 var tells = map[string]int{
 	"editRoomInfo": 1, "kickOut": 1, "permit": 1, "editUserInfo": 1, "changeName": 1, "chat": 1, "inform": 1, "talking": 1,
-	"screen": 1, "shareStop": 1, "publish": 1, "unpublish": 1, "createGroup": 20, "endGroup": 1,
+	"screen": 1, "shareStop": 1, "publish": 3, "unpublish": 1, "createGroup": 4, "endGroup": 1,
 }
 
 // mayTell charges a request of which others are told.

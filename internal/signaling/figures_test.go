@@ -67,14 +67,14 @@ func TestFiguresOfWhatClientsDo(t *testing.T) {
 }
 
 func TestFiguresOfResumesAndOverflows(t *testing.T) {
-	in(t, 1, func(c *Config, _ *license.Params) { c.Burst = 5000 }, func(w *world) {
+	in(t, 1, func(c *Config, _ *license.Params) { c.Burst = 9000 }, func(w *world) {
 		hub := w.nodes[0].hub
 		kim, lee := w.user(0, "kim"), w.connect(0)
 		resume := lee.register("lee").str("resume")
 		w.room("R", kim, lee)
 		goOn := lee.stall()
-		for range 1200 { // 1 MiB waits
-			kim.raw(`{"eventOp":"inform","message":"` + strings.Repeat("x", 900) + `"}`)
+		for range 2200 { // more than an outbox holds
+			kim.raw(`{"eventOp":"inform","message":"` + strings.Repeat("x", 200) + `"}`)
 		}
 		synctest.Wait()
 		goOn()

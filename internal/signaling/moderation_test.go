@@ -2,6 +2,7 @@ package signaling
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +132,29 @@ func TestChatToARoomAndAUserReachesEachOnce(t *testing.T) {
 		both(lee, "413", "out")
 		pak.saw("")
 		out.saw("")
+	})
+}
+
+// What is refused has not been said to anybody: whoever sends it again says it once.
+func TestAChatThatIsRefusedIsNotSaid(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		host, lee, _ := w.trio(0)
+		w.user(0, "out")
+		host.take()
+		said, refused := 0, 0
+		for range 20 {
+			switch a := lee.ask(msg{"eventOp": "chat", "roomId": "K1", "target": "out", "message": "x"}); a["code"] {
+			case "200":
+				said++
+			case "429":
+				refused++
+			default:
+				w.Fatalf("%v", a)
+			}
+		}
+		if got := strings.Count(host.told(), "chat:lee"); got != said || refused == 0 {
+			w.Errorf("%d were answered 200, %d were refused, and the room was told %d", said, refused, got)
+		}
 	})
 }
 

@@ -153,6 +153,11 @@ func (r *request) chatToRoom(q protocol.SayRequest) error {
 	if err != nil {
 		return err
 	}
+	// Whether the target may be reached is asked first: what the room was told cannot be refused any more.
+	whisper, err := r.outsideTarget(q.Target)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := r.ctx()
 	defer cancel()
 	say := room.Say{By: r.s.actor(), Word: "chat", Body: q.Message, Target: q.Target}
@@ -160,11 +165,26 @@ func (r *request) chatToRoom(q protocol.SayRequest) error {
 	if err != nil {
 		return err
 	}
-	if outside != nil && q.Target != r.s.user {
-		return r.whisper("chat", q)
+	switch {
+	case outside == nil || q.Target == r.s.user:
+		r.ok(nil)
+		return nil
+	case whisper:
+		return r.deliver("chat", q, place{}, nil)
 	}
-	r.ok(nil)
-	return nil
+	return r.whisper("chat", q) // the target has just left
+}
+
+// outsideTarget tells whether the target of what is said to the room is another user, who is not in it, and then charges the message.
+func (r *request) outsideTarget(target string) (bool, error) {
+	r.s.mu.Lock()
+	ro := r.s.roster
+	r.s.mu.Unlock()
+	if _, in := ro.find([]byte(target)); in || target == "" || target == r.s.user {
+		return false, nil
+	}
+	_, _, err := r.mayReach(target)
+	return true, err
 }
 
 // mayChat refuses a member whose host took the permission away; who is in no room has none to lose.
@@ -208,14 +228,25 @@ func (r *request) talking() error {
 // whisper reaches any user of the same license. Outside a common room the answer is 200 whether or not there is one: it must not tell
 // who is online.
 func (r *request) whisper(word string, q protocol.SayRequest) error {
-	h := r.c.hub
-	to, ro, err := r.mayWhisper(q.Target)
+	to, ro, err := r.mayReach(q.Target)
 	if err != nil {
 		return err
 	}
-	if u := r.s.grant.User; ro == nil && u != nil && u.Rooms != nil { // it is kept to its rooms
-		return errNoTarget
+	return r.deliver(word, q, to, ro)
+}
+
+// mayReach is mayWhisper, and no for a user token that is kept to its rooms and a target outside.
+func (r *request) mayReach(target string) (to place, ro *roster, err error) {
+	to, ro, err = r.mayWhisper(target)
+	if u := r.s.grant.User; err == nil && ro == nil && u != nil && u.Rooms != nil {
+		err = errNoTarget
 	}
+	return to, ro, err
+}
+
+// deliver sends a message to a member of the roster, or with none to whoever of the license is the target.
+func (r *request) deliver(word string, q protocol.SayRequest, to place, ro *roster) error {
+	h := r.c.hub
 	key, _ := r.s.roomKey()
 	b, err := protocol.Marshal(protocol.Chat(word, key.Room, 0, r.s.user, q.Message))
 	if err != nil {
