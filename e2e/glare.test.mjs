@@ -8,8 +8,8 @@ import { SOAK } from './lib/work.mjs';
 const ROUNDS = SOAK ? 2000 : 100;
 
 let stage;
-// the same users join far more often than people do
-before(async () => (stage = await Stage.up('glare', { args: ['--max-joins=-1'] })));
+// the same users join, and call each other, far more often than people do
+before(async () => (stage = await Stage.up('glare', { args: ['--max-joins=-1', '--session-rate', '300', '--session-burst', '3000'] })));
 afterEach((t) => stage.after(t));
 after(() => stage?.down());
 

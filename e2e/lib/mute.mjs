@@ -4,7 +4,10 @@
 const TAIL = 20;
 const ENOUGH = 50;
 
-/** Whether q, who receives from nobody else, hears the user: over a second of packets. */
+/**
+ * Whether q, who receives from nobody else, hears the user: over a second of packets, and over the next one as well. A browser that is
+ * behind plays for a while what came before.
+ */
 export async function listens(q, user) {
   const heard = () => q.evaluate(async (id) => {
     // Chromium plays, and so measures, only what an element plays.
@@ -28,8 +31,13 @@ export async function listens(q, user) {
       await new Promise((next) => setTimeout(next, 50));
     }
   };
-  const begin = await more(await heard(), TAIL);
-  return since(await more(begin, ENOUGH), begin, 1) > 1e-3;
+  let begin = await more(await heard(), TAIL);
+  for (let before; ;) {
+    const end = await more(begin, ENOUGH);
+    const now = since(end, begin, 1) > 1e-3;
+    if (now === before) return now;
+    [begin, before] = [end, now];
+  }
 }
 
 /** Whether the pictures of the user that arrive are black. */

@@ -22,7 +22,7 @@ const TRY_MOST = 240_000;
 const OPEN = 5_000;
 
 /** The close code that tells the SDK that a WebSocket opens again. */
-const BETTER = 4000;
+const BETTER = 4010;
 
 /** Grows with each try, also those that succeed: where WebSockets open and carry nothing, the next is far. */
 let pause = TRY;

@@ -44,6 +44,17 @@ it('of what is for one user a bounded number waits, and the rest is refused', ()
   pacer.stop();
 });
 
+it('who has left is told nothing more', () => {
+  const pacer = new Pacer();
+  const told: string[] = [];
+  for (let i = 0; i < 300; i++) for (const user of ['gone', 'here']) pacer.pass(user, () => told.push(user));
+  told.length = 0;
+  pacer.forget('gone');
+  vi.advanceTimersByTime(60_000);
+  expect(new Set(told)).toEqual(new Set(['here']));
+  expect(vi.getTimerCount()).toBe(0);
+});
+
 it('a storm over the data channel makes few publications', async () => {
   let subscribed = 0;
   const hooks = { send: async () => '200', iceServers: async () => [], apart: () => false, subscribed: () => subscribed++ };

@@ -552,6 +552,16 @@ describe('where no WebSocket comes through', () => {
     expect(kinds()).toEqual(['ws', 'ws', 'poll', 'poll resume', 'poll resume', 'ws']);
   });
 
+  it('a poll that falls silent is followed by another, not by the WebSocket that does not open', async () => {
+    const socket = await polls();
+    await vi.advanceTimersByTimeAsync(LIMIT.idle);
+    socket.answer('keepAlive');
+    await vi.advanceTimersByTimeAsync(LIMIT.idle + LIMIT.silence);
+    expect(socket.closed).toBe(4000);
+    await vi.advanceTimersByTimeAsync(LIMIT.step);
+    expect(kinds().slice(-1)).toEqual(['poll resume']);
+  });
+
   it('a WebSocket takes over as soon as one opens again: the session goes on', async () => {
     const socket = await polls();
     await vi.advanceTimersByTimeAsync(LIMIT.idle);

@@ -180,7 +180,7 @@ describe('polling', () => {
     FakeSocket.made = [];
     await vi.advanceTimersByTimeAsync(240_000);
     FakeSocket.last.open();
-    expect([heard, FakeSocket.last.closed]).toEqual([['open', { code: 4000 }], 1005]);
+    expect([heard, FakeSocket.last.closed]).toEqual([['open', { code: 4010 }], 1005]);
   });
 });
 

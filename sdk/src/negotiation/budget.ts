@@ -22,7 +22,7 @@ export class Budget {
  * what was said. What is refused is repeated by who means it, within seconds.
  */
 export class Demands {
-  readonly builds = new Budget(12, 5_000);
+  readonly builds = new Budget(12, 2_000);
   readonly repeats = new Budget(2, 1_000);
   /** What comes over the data channel. */
   readonly words = new Budget(200, 50);
@@ -60,6 +60,11 @@ export class Pacer {
       this.stop();
     }, 50);
     return true;
+  }
+
+  /** Who has left is told nothing more, nor who comes with the same id. */
+  forget(user: string): void {
+    this.waiting.delete(user);
   }
 
   /** What waits is not sent any more. */

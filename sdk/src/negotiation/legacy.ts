@@ -115,6 +115,7 @@ abstract class Way {
     const { early } = this;
     this.early = [];
     this.add(early);
+    this.taken = 0; // those may be of a description before
   }
 
   protected fail(reason: Reason): void {

@@ -233,6 +233,7 @@ export class Peers {
   }
 
   private close(id: string, forGood = true): void {
+    this.pacer.forget(id);
     this.early.delete(id);
     this.pairs.get(id)?.dispose();
     this.pairs.delete(id);

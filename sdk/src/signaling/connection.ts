@@ -81,7 +81,7 @@ const encoded = (text: string): string =>
   btoa(Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join('')).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
 
 /** With this the file that polls closes: a WebSocket opens again. */
-export const BETTER = 4000;
+export const BETTER = 4010;
 
 /** Close codes after which this session must not come back: taken over (4001, 4002), license ended (4003). */
 const FINAL = [4001, 4002, 4003];
