@@ -107,15 +107,17 @@ test("the original's own recipe for reconnecting, word for word", async () => {
         app.stream = null;
         return k.publishP2P(id, 'cam', await app.camera());
       };
-      app.reconnect = async (id) => {
+      app.remove = async (id) => {
         await k.removeLocalPeer(id, 'cam');
         await k.removePeer(id, 'cam');
         removeStreamInfo(id);
-        return app.start(id);
       };
       k.addEventListener('presence', async ({ detail }) => {
         if (detail.type === 'subscribed') box(detail.user).srcObject = k.getStream(detail.user);
-        if (detail.type === 'inform' && detail.message.type === 'reconnect') app.outcome = await app.reconnect(detail.user);
+        if (detail.type === 'inform' && detail.message.type === 'reconnect') {
+          await app.remove(detail.user);
+          app.outcome = await app.start(detail.user);
+        }
       });
     });
   }
@@ -128,8 +130,9 @@ test("the original's own recipe for reconnecting, word for word", async () => {
   for (const [p, q] of [[a, b], [b, a]]) await moving(p, q);
   for (let round = 0; round < 2; round++) {
     const asked = a.evaluate(async (id) => {
-      const sent = k.inform({ type: 'reconnect' }, id);
-      return [(await sent).code, await app.reconnect(id)];
+      await app.remove(id);
+      const { code } = await k.inform({ type: 'reconnect' }, id);
+      return [code, await app.start(id)];
     }, b.id);
     assert.deepEqual(await asked, ['200', true]);
     await b.until('having published again', () => app.outcome === true);
