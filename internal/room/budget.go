@@ -12,13 +12,16 @@ import (
 const maxState = 640 << 10
 
 // size estimates what a member takes in the state. It stands there once, and once more with each feed.
-func (m Member) size() int {
+func (m Member) size() int { return m.once() * (1 + len(m.Feeds)) }
+
+// once estimates what a member takes where it stands once, as in an announcement.
+func (m Member) once() int {
 	const names = 384 // of the fields, and what is always as long
 	n := names + 3*textSize(m.ID) + textSize(m.Name) + textSize(m.Device)
 	for _, f := range m.Features {
 		n += textSize(f) + 3
 	}
-	return n * (1 + len(m.Feeds))
+	return n
 }
 
 // textSize is the length of s as a JSON string, or a little more.

@@ -332,7 +332,7 @@ func (r *room) announce(c Announce, sink Sink) error {
 	if len(feeds) >= maxFeeds {
 		return ErrDenied
 	}
-	if alone := (Member{ID: m.ID, Name: m.Name, Device: m.Device, Features: m.Features}); !r.afford(alone.size(), freeFeed) {
+	if !r.afford(m.once(), freeFeed) {
 		return ErrBusy
 	}
 	next := *m
