@@ -88,7 +88,7 @@ for (const file of ['README.md', 'README.ko.md']) {
       for (const [i, args] of ['', '--listen :7102 --tls-self-signed'].entries()) {
         if (args) assert.ok(blocks(file, 'sh').some((b) => b.trim() === `make run ARGS="${args}"`));
         else assert.ok(blocks(file, 'sh').some((b) => b.trim().endsWith('\nmake run')));
-        const plan = execFileSync('make', ['-n', 'run', `ARGS=${args}`], { cwd: ROOT, encoding: 'utf8' }).trim().split('\n');
+        const plan = execFileSync('make', ['-n', '--no-print-directory', 'run', `ARGS=${args}`], { cwd: ROOT, encoding: 'utf8' }).trim().split('\n');
         const started = new Process([IEUM, ...serveArgs(plan.at(-1)), ...PORTS], { dir, name: `run-${i}` });
         const [origin] = await started.said(args ? /https:\/\/127\.0\.0\.1:\d+/ : /http:\/\/127\.0\.0\.1:\d+/);
         if (!args) assert.match(await (await fetch(`${origin}/sample`)).text(), /data-action="start"/);
