@@ -99,7 +99,7 @@ func (s *session) await(r *http.Request) ([]*transport.Message, bool) {
 	}
 	defer s.mu.Unlock()
 	packets := s.queue
-	s.queue, s.bytes = nil, 0
+	s.queue, s.bytes, s.answering = nil, 0, s.bytes // the backlog sees these bytes all the time
 	// Before the answer is written: its client may ask again before the writing has returned.
 	s.polling, s.polled = false, time.Now()
 	switch {
@@ -117,15 +117,16 @@ func (s *session) await(r *http.Request) ([]*transport.Message, bool) {
 // respond writes packets as one payload and releases them. The backlog may break that off.
 func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) error {
 	body := transport.NewMessage()
-	defer body.Release()
 	body.B = appendPayload(body.B, s.version, packets)
-	s.srv.cfg.Conn.Backlog.Hold(body)
-	for _, p := range packets {
-		p.Release()
-	}
 	defer s.limit(w)()
 	s.answers(len(body.B), func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) })
 	defer s.answers(0, nil)
+	defer body.Release()
+	// First the packets: a payload and its copy would count twice, and others would be closed for that.
+	for _, p := range packets {
+		p.Release()
+	}
+	s.srv.cfg.Conn.Backlog.Hold(body)
 	return write(w, body.B)
 }
 
