@@ -88,13 +88,13 @@ test('no address to take: init says at once which option is missing', async () =
   await page.close();
 });
 
-// The block of docs/operating.md, as it stands there.
+// The block of docs/operating/install.md, as it stands there.
 test('nginx with the documented location', async (t) => {
   const nginx = PATH.split(':').map((dir) => path.join(dir, 'nginx')).find((file) => fs.existsSync(file));
   if (!nginx && process.getuid() !== 0) return t.skip('nginx is not installed');
   assert.ok(nginx, 'nginx is not installed: run e2e/setup.sh');
-  const text = fs.readFileSync(path.join(ROOT, 'docs/operating.md'), 'utf8');
-  const [block] = /location \/calls\/ \{[^]*?\n\}/.exec(text) ?? assert.fail('docs/operating.md has no location /calls/');
+  const text = fs.readFileSync(path.join(ROOT, 'docs/operating/install.md'), 'utf8');
+  const [block] = /location \/calls\/ \{[^]*?\n\}/.exec(text) ?? assert.fail('docs/operating/install.md has no location /calls/');
   const [map] = /map \$http_upgrade[^\n]*?\}/.exec(text);
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'ieum-nginx-')); // the name of a Unix socket is short
   t.after(() => fs.rmSync(dir, { recursive: true, force: true }));

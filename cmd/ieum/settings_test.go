@@ -428,7 +428,7 @@ func TestWhatIsShownIsAConfiguration(t *testing.T) {
 
 // Whoever reads the documents finds every setting with its variable and its default, and nothing that there is not.
 func TestEverySettingIsDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/operating.md")
+	text, err := os.ReadFile("../../docs/operating/configure.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -445,7 +445,7 @@ func TestEverySettingIsDocumented(t *testing.T) {
 			known[f.Name] = true
 			row, ok := documented[f.Name]
 			if !ok {
-				t.Errorf("--%s has no row in docs/operating.md", f.Name)
+				t.Errorf("--%s has no row in docs/operating/configure.md", f.Name)
 				continue
 			}
 			if !strings.Contains(row, "`"+variable(f.Name)+"`") {
@@ -458,7 +458,7 @@ func TestEverySettingIsDocumented(t *testing.T) {
 	}
 	for name := range documented {
 		if !known[name] {
-			t.Errorf("docs/operating.md has --%s, which is no setting", name)
+			t.Errorf("docs/operating/configure.md has --%s, which is no setting", name)
 		}
 	}
 }

@@ -115,14 +115,14 @@ func TestLimitsThatLetNobodyInAreFaults(t *testing.T) {
 
 // Who reads a metric or a refusal must find it in the table.
 func TestLimitsAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/operating.md")
+	text, err := os.ReadFile("../../docs/operating/secure.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, table, found := strings.Cut(string(text), "\n## Limits\n")
 	table, _, _ = strings.Cut(table, "\n## ")
 	if !found {
-		t.Fatal("docs/operating.md has no section about limits")
+		t.Fatal("docs/operating/secure.md has no section about limits")
 	}
 	n := start(t, Config{Dev: true})
 	for name := range n.limitsHit() {

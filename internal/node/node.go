@@ -193,7 +193,7 @@ func (n *Node) openAdmin() error {
 	return err
 }
 
-// limitsHit counts what was refused, by the names that docs/operating.md lists.
+// limitsHit counts what was refused, by the names that docs/operating/secure.md lists.
 func (n *Node) limitsHit() map[string]uint64 {
 	hits, door := n.hub.LimitsHit(), n.gate.Stats()
 	hits["connections"], hits["strangers"] = door.Connections, door.Strangers

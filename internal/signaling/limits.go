@@ -124,7 +124,7 @@ func (r *request) lookUp(id string) (*room.State, error) {
 // source is whom limits by address count; invalid: none do.
 func (c *client) source() netip.Prefix { return transport.Source(c.conn.Peer().Addr.Addr()) }
 
-// LimitsHit counts refusals by the names that docs/operating.md lists.
+// LimitsHit counts refusals by the names that docs/operating/secure.md lists.
 func (h *Hub) LimitsHit() map[string]uint64 {
 	return map[string]uint64{
 		"messages":             h.counters.flooded.Load(),
