@@ -22,7 +22,7 @@ var wallClock = map[string]string{
 	"internal/node/tls.go":               "certificates end at a time of day, which the log says",
 	"internal/protocol/answer.go":        "createdAt of a room is shown to people",
 	"internal/transport/poller_linux.go": "a deadline that is always past",
-	"internal/node/store.go":             "a damaged file is named by when it was found",
+	"internal/store/database.go":         "a damaged file is named by when it was found",
 	"cmd/ieum/license.go":                "a license begins at a date",
 }
 

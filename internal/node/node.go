@@ -21,6 +21,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/signaling"
+	"github.com/ieum-rtc/ieum/internal/store"
 	"github.com/ieum-rtc/ieum/internal/transport"
 	"github.com/ieum-rtc/ieum/internal/transport/socketio"
 	"github.com/ieum-rtc/ieum/web"
@@ -37,7 +38,7 @@ type Node struct {
 	ways   doorway           // what the ports have in common
 	door   *transport.Switch // the one port
 	turn   *turnPort         // nil without a port for STUN and TURN alone
-	data   *data             // nil without a data folder
+	data   *store.Store      // nil without a data directory
 	hub    *signaling.Hub
 	gate   *transport.Gate
 	unread *transport.Backlog
@@ -104,15 +105,15 @@ func Start(c Config) (_ *Node, err error) {
 func (n *Node) openHub() (err error) {
 	p, local := n.plan, signaling.NewLocal()
 	cfg := signaling.Config{
-		Node: newNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: n.issuer(),
+		Node: store.NewNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: n.issuer(),
 		ResumeKeys: p.resumeKeys(), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst,
 		Limits: p.limits, Backlog: n.unread, Log: p.Log,
 	}
 	if p.Data != "" {
-		if n.data, err = openData(p.Data, p.Log); err != nil {
+		if n.data, err = store.Open(p.Data, p.Log); err != nil {
 			return blame("--data", err)
 		}
-		cfg.Node = n.data.nodeID()
+		cfg.Node = n.data.NodeID()
 		cfg.Keeper = n.data
 	}
 	if n.hub, err = signaling.New(cfg); err != nil {
@@ -175,7 +176,7 @@ func (n *Node) openAdmin() error {
 		more = append(more, n.relay.Collector())
 	}
 	if n.data != nil {
-		more = append(more, n.data.gauge())
+		more = append(more, n.data.Collector())
 	}
 	r, err := newRegistry(n.plan.Version, more...)
 	if err != nil {
@@ -300,7 +301,7 @@ func (n *Node) Close(ctx context.Context) error {
 		}
 	}
 	if n.data != nil { // before the hub: sessions and rooms are to be found again
-		faults = append(faults, prefix("close data", n.data.close()))
+		faults = append(faults, prefix("close data", n.data.Close()))
 	}
 	if n.relay != nil { // it asks the hub
 		faults = append(faults, prefix("close relay", n.relay.Close()))

@@ -1,4 +1,4 @@
-package node
+package store
 
 import (
 	"bytes"
@@ -14,17 +14,20 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestDataOutlastsItsProcess(t *testing.T) {
 	dir := t.TempDir()
 	var ids []string
 	for round := range 3 {
-		d, err := openData(dir, slog.New(slog.DiscardHandler))
+		d, err := Open(dir, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids = append(ids, d.nodeID())
+		ids = append(ids, d.NodeID())
 		all, err := d.Load()
 		if err != nil {
 			t.Fatal(err)
@@ -37,11 +40,11 @@ func TestDataOutlastsItsProcess(t *testing.T) {
 		}
 		d.Keep("gone", func() []byte { return []byte("x") })
 		d.Keep("gone", func() []byte { return nil })
-		if err := d.close(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
 		d.Keep("late", func() []byte { t.Error("asked for a value after close"); return nil })
-		if err := d.close(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Error("closing twice:", err)
 		}
 	}
@@ -52,14 +55,14 @@ func TestDataOutlastsItsProcess(t *testing.T) {
 
 func TestDataBelongsToOneServer(t *testing.T) {
 	dir := t.TempDir()
-	d, err := openData(dir, slog.New(slog.DiscardHandler))
+	d, err := Open(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openData(dir, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := Open(dir, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("opened twice")
 	}
-	if err := d.close(); err != nil {
+	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
 }
@@ -71,11 +74,11 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		var said strings.Builder
-		d, err := openData(dir, slog.New(slog.NewTextHandler(&said, nil)))
+		d, err := Open(dir, slog.New(slog.NewTextHandler(&said, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		healthy := d.store.db
+		healthy := d.db.db
 		sick, err := bbolt.Open(filepath.Join(t.TempDir(), "sick.db"), 0o600, nil) // closed: every write fails
 		if err != nil {
 			t.Fatal(err)
@@ -84,7 +87,7 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.mu.Lock()
-		d.store.db = sick
+		d.db.db = sick
 		d.mu.Unlock()
 		d.Keep("a", value("old"))
 		d.Keep("b", value("kept"))
@@ -98,7 +101,7 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 			t.Errorf("%d are said to be unwritten", n)
 		}
 		d.mu.Lock() // the writer takes it before each try
-		d.store.db = healthy
+		d.db.db = healthy
 		d.mu.Unlock()
 		time.Sleep(retryAfter + writeAfter)
 		synctest.Wait()
@@ -121,7 +124,7 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 		}); err != nil {
 			t.Error(err)
 		}
-		if err := d.close(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -161,7 +164,7 @@ func fill(file []byte, from, to int, with func() byte) []byte {
 func TestADamagedFileIsSurvived(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, dataFile)
-	d, err := openData(dir, slog.New(slog.DiscardHandler))
+	d, err := Open(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +172,7 @@ func TestADamagedFileIsSurvived(t *testing.T) {
 		d.Keep(fmt.Sprintf("session-%d", i), value(strings.Repeat("s", 200)))
 	}
 	d.Keep("room", value(strings.Repeat("r", 20_000)))
-	if err := d.close(); err != nil {
+	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
 	good, err := os.ReadFile(path)
@@ -189,7 +192,7 @@ func TestADamagedFileIsSurvived(t *testing.T) {
 				t.Fatal(err)
 			}
 			var said strings.Builder
-			d, err := openData(dir, slog.New(slog.NewTextHandler(&said, nil)))
+			d, err := Open(dir, slog.New(slog.NewTextHandler(&said, nil)))
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
@@ -197,15 +200,15 @@ func TestADamagedFileIsSurvived(t *testing.T) {
 			for i := range 100 {
 				d.Keep(fmt.Sprintf("session-%d", 3*i), newOrGone(i))
 			}
-			id := d.nodeID()
-			if err := d.close(); err != nil {
+			id := d.NodeID()
+			if err := d.Close(); err != nil {
 				t.Errorf("%s: close: %v", name, err)
 			}
 			aside := len(stores(t, dir)) - 1
 			if moved += aside; aside != strings.Count(said.String(), "data file damaged") {
 				t.Errorf("%s: %d files were moved aside, the log says %s", name, aside, said.String())
 			}
-			if d, err = openData(dir, slog.New(slog.DiscardHandler)); err != nil {
+			if d, err = Open(dir, slog.New(slog.DiscardHandler)); err != nil {
 				t.Errorf("%s: at the next start: %v", name, err)
 				continue
 			}
@@ -216,10 +219,10 @@ func TestADamagedFileIsSurvived(t *testing.T) {
 					break
 				}
 			}
-			if d.nodeID() != id {
+			if d.NodeID() != id {
 				t.Errorf("%s: the node has another id", name)
 			}
-			if err := d.close(); err != nil {
+			if err := d.Close(); err != nil {
 				t.Errorf("%s: the second close: %v", name, err)
 			}
 		}
@@ -261,30 +264,30 @@ func TestAFileDamagedInUseIsReplaced(t *testing.T) {
 		},
 	} {
 		dir := t.TempDir()
-		d, err := openData(dir, slog.New(slog.DiscardHandler))
+		d, err := Open(dir, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range 100 {
 			d.Keep(fmt.Sprint("before-", i), value(strings.Repeat("x", 200)))
 		}
-		if err := d.close(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if d, err = openData(dir, slog.New(slog.DiscardHandler)); err != nil {
+		if d, err = Open(dir, slog.New(slog.DiscardHandler)); err != nil {
 			t.Fatal(err)
 		}
-		id := d.nodeID()
+		id := d.NodeID()
 		if err := do(filepath.Join(dir, dataFile)); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 100 {
 			d.Keep(fmt.Sprint("after-", i), value("y"))
 		}
-		if err := d.close(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if d, err = openData(dir, slog.New(slog.DiscardHandler)); err != nil {
+		if d, err = Open(dir, slog.New(slog.DiscardHandler)); err != nil {
 			t.Fatal(err)
 		}
 		all, _ := d.Load()
@@ -294,10 +297,10 @@ func TestAFileDamagedInUseIsReplaced(t *testing.T) {
 				break
 			}
 		}
-		if d.nodeID() != id {
+		if d.NodeID() != id {
 			t.Errorf("%s: the node has another id", name)
 		}
-		if err := d.close(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -324,11 +327,11 @@ func TestADamagedFileIsReplacedAsSoonAsThatCanBe(t *testing.T) {
 			var undo func() error
 			synctest.Test(t, func(t *testing.T) {
 				var said strings.Builder
-				d, err := openData(dir, slog.New(slog.NewTextHandler(&said, nil)))
+				d, err := Open(dir, slog.New(slog.NewTextHandler(&said, nil)))
 				if err != nil {
 					t.Fatal(err)
 				}
-				id = d.nodeID()
+				id = d.NodeID()
 				if err := os.Truncate(filepath.Join(dir, dataFile), 0); err != nil {
 					t.Fatal(err)
 				}
@@ -352,7 +355,7 @@ func TestADamagedFileIsReplacedAsSoonAsThatCanBe(t *testing.T) {
 						t.Errorf("%s: %d are said to be unwritten, after all could be", name, n)
 					}
 				}
-				if err := d.close(); (err != nil) != stop {
+				if err := d.Close(); (err != nil) != stop {
 					t.Errorf("%s: close: %v", name, err)
 				}
 				if n := strings.Count(said.String(), "data not written"); n != 1 {
@@ -362,15 +365,15 @@ func TestADamagedFileIsReplacedAsSoonAsThatCanBe(t *testing.T) {
 			if stop {
 				continue
 			}
-			d, err := openData(dir, slog.New(slog.DiscardHandler))
+			d, err := Open(dir, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
 			all, _ := d.Load()
-			if string(all["a"]) != "old" || string(all["b"]) != "kept" || d.nodeID() != id {
-				t.Errorf("%s: %q of node %s, want that of %s", name, all, d.nodeID(), id)
+			if string(all["a"]) != "old" || string(all["b"]) != "kept" || d.NodeID() != id {
+				t.Errorf("%s: %q of node %s, want that of %s", name, all, d.NodeID(), id)
 			}
-			if err := d.close(); err != nil {
+			if err := d.Close(); err != nil {
 				t.Error(err)
 			}
 		}

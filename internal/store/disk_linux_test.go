@@ -1,4 +1,4 @@
-package node
+package store
 
 import (
 	"log/slog"
@@ -22,7 +22,7 @@ func TestAFullDiskIsSurvived(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	d, err := openData(dir, slog.New(slog.DiscardHandler))
+	d, err := Open(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestAFullDiskIsSurvived(t *testing.T) {
 	_ = f.Close()
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		for end := time.Now().Add(failSafe); !ok(); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal(what)
 			}
@@ -51,17 +51,17 @@ func TestAFullDiskIsSurvived(t *testing.T) {
 		t.Fatal(err)
 	}
 	until("not written", func() bool { return d.unwritten.Load() == 0 })
-	if err := d.close(); err != nil {
+	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if d, err = openData(dir, slog.New(slog.DiscardHandler)); err != nil {
+	if d, err = Open(dir, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	all, _ := d.Load()
 	if len(all) != 200 || len(stores(t, dir)) != 1 {
 		t.Errorf("%d records in %v", len(all), stores(t, dir))
 	}
-	if err := d.close(); err != nil {
+	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
 }
