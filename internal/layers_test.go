@@ -18,7 +18,7 @@ const module = "github.com/ieum-rtc/ieum/"
 // layers says which of our packages a package may import. Dependencies point one way: whoever carries messages does not know
 // what they mean, whoever decides about rooms does not know sockets. A new package needs a row here, and a reason.
 var layers = map[string][]string{
-	"cmd/ieum":                    {"internal/node", "internal/license", "internal/relay", "internal/load"},
+	"cmd/ieum":                    {"internal/node", "internal/license", "internal/relay", "internal/bench"},
 	"internal/node":               {"internal/transport", "internal/transport/socketio", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "internal/admin", "internal/store", "web"},
 	"internal/admin":              {"internal/signaling"},
 	"internal/signaling":          {"internal/protocol", "internal/license", "internal/room", "internal/transport"},
@@ -29,7 +29,7 @@ var layers = map[string][]string{
 	"internal/room":               {},
 	"internal/relay":              {},
 	"internal/store":              {},
-	"internal/load":               {"internal/protocol"},
+	"internal/bench":              {"internal/protocol"},
 	"web":                         {},
 	"e2e/netlab":                  {"e2e/netlab/link", "e2e/netlab/netns", "e2e/netlab/topo"},
 	"e2e/netlab/link":             {},

@@ -12,8 +12,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/bench"
 	"github.com/ieum-rtc/ieum/internal/license"
-	"github.com/ieum-rtc/ieum/internal/load"
 )
 
 type benchCmd struct {
@@ -52,7 +52,7 @@ func (b *benchSignalCmd) Run(c *console) error {
 	if b.Rate != 0 {
 		return b.mix(c)
 	}
-	cfg := load.SignalConfig{
+	cfg := bench.SignalConfig{
 		Target: b.target(), Protocol: b.Protocol, Pairs: min(b.Pairs, b.Conns/2), Messages: b.Messages, Pace: b.Pace,
 	}
 	if err := cfg.Validate(); err != nil {
@@ -64,7 +64,7 @@ func (b *benchSignalCmd) Run(c *console) error {
 			return err
 		}
 	}
-	report, err := load.Signal(c.ctx, cfg)
+	report, err := bench.Signal(c.ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -81,13 +81,13 @@ func (b *benchSignalCmd) Run(c *console) error {
 	return nil
 }
 
-func (b *benchSignalCmd) target() load.Target {
-	return load.Target{URL: b.URL, Insecure: b.Insecure, Conns: b.Conns, Size: b.Size, PID: b.PID, Sources: b.Sources}
+func (b *benchSignalCmd) target() bench.Target {
+	return bench.Target{URL: b.URL, Insecure: b.Insecure, Conns: b.Conns, Size: b.Size, PID: b.PID, Sources: b.Sources}
 }
 
 // mix prints one line of JSON, and fails when something was wrong.
 func (b *benchSignalCmd) mix(c *console) error {
-	cfg := load.MixConfig{
+	cfg := bench.MixConfig{
 		Target: b.target(), Rate: b.Rate, Joins: b.Joins, Duration: b.Duration, Admin: b.Admin,
 	}
 	if b.Disturb {
@@ -103,7 +103,7 @@ func (b *benchSignalCmd) mix(c *console) error {
 	if cfg.CpCode, cfg.AuthKey, err = b.license(c.ctx); err != nil {
 		return err
 	}
-	report, err := load.Mix(c.ctx, cfg)
+	report, err := bench.Mix(c.ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -130,8 +130,8 @@ func disturber(ctx context.Context) *exec.Cmd {
 
 type benchDisturbCmd struct{}
 
-// Run reads and writes what load.Disturb says.
-func (benchDisturbCmd) Run(c *console) error { return load.Disturb(c.ctx, os.Stdin, c.out) }
+// Run reads and writes what bench.Disturb says.
+func (benchDisturbCmd) Run(c *console) error { return bench.Disturb(c.ctx, os.Stdin, c.out) }
 
 // license makes a license for the load, or fetches that of a development server.
 func (b *benchSignalCmd) license(ctx context.Context) (cpCode, authKey string, err error) {

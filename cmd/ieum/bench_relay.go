@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ieum-rtc/ieum/internal/load"
+	"github.com/ieum-rtc/ieum/internal/bench"
 )
 
 type benchRelayCmd struct {
@@ -38,22 +38,22 @@ func (b *benchRelayCmd) Run(c *console) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
-	report, err := load.Relay(c.ctx, cfg)
+	report, err := bench.Relay(c.ctx, cfg)
 	if err != nil {
 		return err
 	}
 	if err := json.NewEncoder(c.out).Encode(report); err != nil {
 		return err
 	}
-	if cfg.Shape != load.ShapeIdle && report.Received == 0 {
+	if cfg.Shape != bench.ShapeIdle && report.Received == 0 {
 		return fmt.Errorf("of %d packets none arrived: does the server relay to the peer's address? %s", report.Sent, report.Fault)
 	}
 	return nil
 }
 
 // config reports every fault of the flags.
-func (b *benchRelayCmd) config() (load.RelayConfig, error) {
-	cfg := load.RelayConfig{
+func (b *benchRelayCmd) config() (bench.RelayConfig, error) {
+	cfg := bench.RelayConfig{
 		Server: b.Server, Transport: b.Transport, Insecure: b.Insecure, User: b.User, Shape: b.Shape, Allocations: b.Allocations, Burst: b.Burst,
 		Size: b.Size, Rate: b.Rate, Window: b.Window, Duration: b.Duration, WarmUp: b.WarmUp, PID: b.PID,
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ieum-rtc/ieum/internal/load"
+	"github.com/ieum-rtc/ieum/internal/bench"
 	"github.com/ieum-rtc/ieum/internal/node"
 )
 
@@ -42,7 +42,7 @@ func TestBenchRelayAgainstTheRelay(t *testing.T) {
 			t.Run(shape+" "+transport, func(t *testing.T) {
 				code, out, errs := ieum(t, "bench", "relay", "--server", address, "--transport", transport, "--shape", shape, "--peer-ip", "127.0.0.2",
 					"--relay-secret-file", secretFile, "--allocations", "4", "--rate", "1000", "--duration", "100ms", "--warm-up", "20ms")
-				var r load.RelayReport
+				var r bench.RelayReport
 				if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 					t.Fatalf("%d, %v: %s%s", code, err, out, errs)
 				}

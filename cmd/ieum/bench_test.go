@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ieum-rtc/ieum/internal/load"
+	"github.com/ieum-rtc/ieum/internal/bench"
 	"github.com/ieum-rtc/ieum/internal/node"
 )
 
@@ -51,7 +51,7 @@ func TestBenchSignalAgainstTheServer(t *testing.T) {
 			for protocol, path := range map[string]string{"ieum": "/signal", "ieum-socketio": "/socket.io/"} {
 				args := []string{"bench", "signal", "--protocol", protocol, "--url", "ws://" + host + path, "--conns", "8", "--pairs", "2", "--messages", "1500"}
 				code, out, errs := ieum(t, append(args, c.license(host)...)...)
-				var r load.SignalReport
+				var r bench.SignalReport
 				if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 					t.Fatalf("%s: %d, %v: %s%s", protocol, code, err, out, errs)
 				}
@@ -68,7 +68,7 @@ func TestBenchAtAFixedRate(t *testing.T) {
 	keys := file(t, "keys", key)
 	host := target(t, node.Config{LicenseKeyFile: keys})
 	code, out, errs := ieum(t, "bench", "signal", "--url", "ws://"+host+"/signal", "--conns", "35", "--rate", "100", "--joins", "8", "--duration", "3s", "--license-key-file", keys)
-	var r load.MixReport
+	var r bench.MixReport
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 		t.Fatalf("%d, %v: %s%s", code, err, out, errs)
 	}
@@ -92,7 +92,7 @@ func TestBenchWithOthersWhoDisturb(t *testing.T) {
 	t.Setenv(runAs, "bench\ndisturb") // what the test's program does when it is started as those who disturb
 	code, out, errs := ieum(t, "bench", "signal", "--url", "wss://"+host+"/signal", "--insecure", "--conns", "12", "--rate", "50", "--joins", "4", "--duration", "6s",
 		"--disturb", "--half-open", "12", "--herd", "9", "--license-key-file", keys)
-	var r load.MixReport
+	var r bench.MixReport
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 		t.Fatalf("%d, %v: %s%s", code, err, out, errs)
 	}
@@ -103,7 +103,7 @@ func TestBenchWithOthersWhoDisturb(t *testing.T) {
 	if d.Closes["1008"] == 0 {
 		t.Errorf("those who flood were closed %v", d.Closes)
 	}
-	for _, phase := range []map[string]load.Latency{r.Operations, d.Operations} {
+	for _, phase := range []map[string]bench.Latency{r.Operations, d.Operations} {
 		if j, o := phase["join"].Count, phase["offer"].Count; j != 24 || o < 36 || o > 38 {
 			t.Errorf("%d joins, %d offers", j, o)
 		}

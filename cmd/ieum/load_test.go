@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ieum-rtc/ieum/internal/load"
+	"github.com/ieum-rtc/ieum/internal/bench"
 )
 
 // A server under the load of many users loses nothing, keeps the order, closes nobody, and holds no more at the end than after a third of
@@ -34,7 +34,7 @@ func TestNothingIsLostUnderLoad(t *testing.T) {
 		"bench", "signal", "--url", "ws" + strings.TrimPrefix(said[0], "http") + "/signal", "--admin", strings.TrimSuffix(said[1], "/metrics"), "--pid", strconv.Itoa(server.Process.Pid),
 	}, flags...)...)
 	t.Log(out)
-	var r load.MixReport
+	var r bench.MixReport
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 		t.Fatalf("%d, %v: %s", code, err, errs)
 	}

@@ -1,9 +1,0 @@
-//go:build !linux
-
-package load
-
-import "time"
-
-func nap(d time.Duration) { time.Sleep(d) }
-
-func giveWay() {}
