@@ -19,7 +19,7 @@ const module = "github.com/ieum-rtc/ieum/"
 // what they mean, whoever decides about rooms does not know sockets. A new package needs a row here, and a reason.
 var layers = map[string][]string{
 	"cmd/ieum":                    {"internal/node", "internal/license", "internal/relay", "internal/bench"},
-	"internal/node":               {"internal/transport", "internal/transport/socketio", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "internal/admin", "internal/store", "web"},
+	"internal/node":               {"internal/transport", "internal/transport/socketio", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "internal/admin", "internal/certs", "internal/store", "web"},
 	"internal/admin":              {"internal/signaling"},
 	"internal/signaling":          {"internal/protocol", "internal/license", "internal/room", "internal/transport"},
 	"internal/transport":          {},
@@ -29,6 +29,7 @@ var layers = map[string][]string{
 	"internal/room":               {},
 	"internal/relay":              {},
 	"internal/store":              {},
+	"internal/certs":              {},
 	"internal/bench":              {"internal/protocol"},
 	"web":                         {},
 	"e2e/netlab":                  {"e2e/netlab/link", "e2e/netlab/netns", "e2e/netlab/topo"},

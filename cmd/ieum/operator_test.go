@@ -61,8 +61,8 @@ func TestCertificatesAreChecked(t *testing.T) {
 		"expired":            {expired, expiredKey, nil, exitUsage, "--tls-cert: the certificate has expired"},
 		"not valid yet":      {future, futureKey, nil, exitUsage, "--tls-cert: the certificate is not valid before"},
 		"another's key":      {good, expiredKey, nil, exitUsage, "--tls-key: private key does not match"},
-		"no key":             {good, good, nil, exitUsage, "--tls-key: there is no private key in it"},
-		"no certificate":     {goodKey, goodKey, nil, exitUsage, "--tls-cert: there is no certificate in it"},
+		"no key":             {good, good, nil, exitUsage, "--tls-key: no private key found"},
+		"no certificate":     {goodKey, goodKey, nil, exitUsage, "--tls-cert: no certificate found"},
 		"another name":       {good, goodKey, []string{"--public-host", "other.example"}, exitOK, "warning: --tls-cert: the certificate is not for other.example"},
 		"ends soon":          {soon, soonKey, nil, exitOK, "warning: --tls-cert: the certificate ends soon"},
 	} {

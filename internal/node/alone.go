@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/admin"
+	"github.com/ieum-rtc/ieum/internal/certs"
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
@@ -75,7 +76,7 @@ func (c RelayConfig) plan() (*relayPlan, error) {
 type Relay struct {
 	plan     *relayPlan
 	relay    *relay.Server
-	cert     *certificate // nil: no TLS
+	cert     *certs.Source // nil: no TLS
 	port     *turnPort
 	admin    *admin.Server // nil: no metrics
 	accounts *accounts
@@ -88,7 +89,7 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Relay{plan: p, cert: newCertificate(p.cert), accounts: newAccounts(p.Log), reloads: newReloads(p.Log)}
+	n := &Relay{plan: p, cert: certs.NewSource(p.cert), accounts: newAccounts(p.Log), reloads: newReloads(p.Log)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close(context.Background()))
@@ -102,11 +103,11 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 	n.relay = server
 	ways := newDoorway(n.cert, p.files, nil, p.Log)
 	n.port = openTURNPort(listener, ways.config(server.ServeConn))
-	r, err := newRegistry(p.Version, server.Collector(), portCollector{"relay": n.port.door}, httpCollector{ways.http}, n.reloads.count)
+	r, err := newRegistry(p.Version, server.Collector(), portCollector{"relay": n.port.door}, httpCollector{ways.http}, n.reloads.count, n.cert.Collector())
 	if err != nil {
 		return nil, err
 	}
-	if err = errors.Join(prefix("metrics", n.accounts.register(r)), n.cert.register(r)); err != nil {
+	if err = prefix("metrics", n.accounts.register(r)); err != nil {
 		return nil, err
 	}
 	if n.admin, err = startAdmin(p.admin, p.Admin.Listen != "", r, server.SelfTest); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/admin"
+	"github.com/ieum-rtc/ieum/internal/certs"
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/signaling"
@@ -240,7 +241,7 @@ func (p *plan) planTLS(write bool) (err error) {
 			p.cert = p.running.cert
 			return nil
 		}
-		p.cert, err = selfSigned(p.Data, write)
+		p.cert, err = certs.SelfSigned(p.Data, write)
 		return blame("--tls-self-signed", err)
 	}
 	p.cert, err = loadCert(p.TLSCert, p.TLSKey)
@@ -362,4 +363,18 @@ func prefix(what string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// loadCert reads the certificate of --tls-cert and --tls-key; nil without them.
+func loadCert(certFile, keyFile string) (*tls.Certificate, error) {
+	switch {
+	case certFile == "" && keyFile == "":
+		return nil, nil
+	case keyFile == "":
+		return nil, blamef("--tls-cert", "needs --tls-key too")
+	case certFile == "":
+		return nil, blamef("--tls-key", "needs --tls-cert too")
+	}
+	cert, certErr, keyErr := certs.Load(certFile, keyFile)
+	return cert, errors.Join(blame("--tls-cert", certErr), blame("--tls-key", keyErr))
 }

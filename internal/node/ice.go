@@ -1,15 +1,14 @@
 package node
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/hex"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 
+	"github.com/ieum-rtc/ieum/internal/certs"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
@@ -21,7 +20,7 @@ type iceIssuer struct {
 	public string // as told to clients; empty: the name by which they reached us
 	listen string // of the relay
 	stun   string // of the second port
-	cert   *certificate
+	cert   *certs.Source
 }
 
 // ICEServers implements signaling.ICEIssuer.
@@ -36,7 +35,7 @@ func (i *iceIssuer) ICEServers(reached, tenant, session string, allowed bool) []
 	if allowed {
 		user, password := i.relay.Credentials(tenantHash(tenant), session)
 		stream := "turn:"
-		if trusted(i.cert.get(), host) {
+		if certs.Covers(i.cert.Get(), host) {
 			stream = "turns:"
 		}
 		servers = append(servers, protocol.ICEServer{
@@ -59,7 +58,7 @@ func (i *iceIssuer) host(listen, reached string) string {
 	}
 	bound, _, _ := net.SplitHostPort(listen)
 	ip, err := netip.ParseAddr(bound)
-	if err != nil || ip.IsUnspecified() || trusted(i.cert.get(), name) {
+	if err != nil || ip.IsUnspecified() || certs.Covers(i.cert.Get(), name) {
 		return name
 	}
 	for _, a := range i.relay.Addresses() {
@@ -68,19 +67,6 @@ func (i *iceIssuer) host(listen, reached string) string {
 		}
 	}
 	return bound
-}
-
-// trusted tells whether a browser may take the certificate for that host's. Where it does not, TURN over TLS fails without a word,
-// and nobody is asked: such clients get TURN over TCP. An address is not enough, whatever the certificate says: Firefox connects TURN
-// over TLS to names only.
-func trusted(cert *tls.Certificate, host string) bool {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return false
-	}
-	if cert == nil || cert.Leaf == nil || bytes.Equal(cert.Leaf.RawIssuer, cert.Leaf.RawSubject) {
-		return false
-	}
-	return cert.Leaf.VerifyHostname(host) == nil
 }
 
 // tenantHash stands for the tenant in relay user names, which travel in clear.

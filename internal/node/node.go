@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ieum-rtc/ieum/internal/admin"
+	"github.com/ieum-rtc/ieum/internal/certs"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/store"
@@ -31,7 +32,7 @@ import (
 type Node struct {
 	plan   *plan // as started; what is read again stands beside it
 	log    *slog.Logger
-	cert   *certificate // nil: no TLS
+	cert   *certs.Source // nil: no TLS
 	dev    atomic.Pointer[devLicense]
 	relay  *relay.Server // nil: relays elsewhere
 	ice    iceIssuer
@@ -62,7 +63,7 @@ func Start(c Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{
-		plan: p, log: p.Log, cert: newCertificate(p.cert), accounts: newAccounts(p.Log), reloads: newReloads(p.Log), failed: make(chan error, 1),
+		plan: p, log: p.Log, cert: certs.NewSource(p.cert), accounts: newAccounts(p.Log), reloads: newReloads(p.Log), failed: make(chan error, 1),
 	}
 	n.dev.Store(p.dev)
 	n.unread = transport.NewBacklog(p.Limits.backlog())
@@ -168,7 +169,7 @@ func (n *Node) openAdmin() error {
 		prometheus.GaugeOpts{Name: "ieum_signaling_connections", Help: "Open connections of clients, of all carriers."},
 		func() float64 { return float64(n.ws.Count() + n.sio.Count()) }), prometheus.NewGaugeFunc(
 		prometheus.GaugeOpts{Name: "ieum_signaling_unread_bytes", Help: "What is sent to clients and not yet read, or waits for them."},
-		func() float64 { return float64(n.unread.Stats().Bytes) })}
+		func() float64 { return float64(n.unread.Stats().Bytes) }), n.cert.Collector()}
 	if n.turn != nil {
 		ports["relay"] = n.turn.door
 	}
@@ -182,7 +183,7 @@ func (n *Node) openAdmin() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(n.revoked.register(r), n.cert.register(r), prefix("metrics", r.Register(n.reloads.count))); err != nil {
+	if err := errors.Join(n.revoked.register(r), prefix("metrics", r.Register(n.reloads.count))); err != nil {
 		return err
 	}
 	if n.relay != nil {

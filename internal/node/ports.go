@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/ieum-rtc/ieum/internal/certs"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
@@ -98,7 +99,7 @@ func ignoreClosed(err error) error {
 
 // doorway is what all ports of a server have in common.
 type doorway struct {
-	cert  *certificate
+	cert  *certs.Source
 	files files
 	http  *transport.HTTPConns
 	// exempt are proxies, with everybody behind them.
@@ -106,7 +107,7 @@ type doorway struct {
 	log    *slog.Logger
 }
 
-func newDoorway(cert *certificate, f files, proxies []netip.Prefix, log *slog.Logger) doorway {
+func newDoorway(cert *certs.Source, f files, proxies []netip.Prefix, log *slog.Logger) doorway {
 	limits := transport.HTTPLimits{Connections: f.http, Exempt: proxies}
 	return doorway{cert: cert, files: f, http: transport.NewHTTPConns(limits), exempt: proxies, log: log}
 }
@@ -114,7 +115,7 @@ func newDoorway(cert *certificate, f files, proxies []netip.Prefix, log *slog.Lo
 func (d doorway) config(turn func(net.Conn)) transport.SwitchConfig {
 	c := transport.SwitchConfig{TURN: turn, MaxDeciding: d.files.deciding, HTTP: d.http, Exempt: d.exempt, Log: d.log}
 	if d.cert != nil {
-		c.TLS = tlsConfig(d.cert)
+		c.TLS = d.cert.TLSConfig()
 	}
 	return c
 }

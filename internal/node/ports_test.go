@@ -23,6 +23,8 @@ import (
 	"github.com/pion/logging"
 	"github.com/pion/stun/v4"
 	"github.com/pion/turn/v5"
+
+	"github.com/ieum-rtc/ieum/internal/certs"
 )
 
 // failSafe ends a test that would hang; no test depends on its length.
@@ -330,11 +332,11 @@ func TestPortForTheRelayAlone(t *testing.T) {
 // A browser takes TURN over TLS only from whom it trusts, and does not ask.
 func TestStreamFormGoesByTheCertificate(t *testing.T) {
 	cert, key, _ := certFor(t, "calls.example", "2001:db8::7")
-	signed, err := loadCert(cert, key)
-	if err != nil {
-		t.Fatal(err)
+	signed, err, keyErr := certs.Load(cert, key)
+	if err != nil || keyErr != nil {
+		t.Fatal(err, keyErr)
 	}
-	self, err := selfSigned("", false)
+	self, err := certs.SelfSigned("", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,16 +348,16 @@ func TestStreamFormGoesByTheCertificate(t *testing.T) {
 		want    string
 	}{
 		"no certificate":                {iceIssuer{}, "calls.example:7102", "turn:calls.example"},
-		"covers the name":               {iceIssuer{cert: newCertificate(signed)}, "calls.example:7102", "turns:calls.example"},
-		"covers the name, 443":          {iceIssuer{cert: newCertificate(signed)}, "calls.example", "turns:calls.example"},
-		"covers the address only":       {iceIssuer{cert: newCertificate(signed)}, "[2001:db8::7]:7102", "turn:[2001:db8::7]"},
-		"covers another name":           {iceIssuer{cert: newCertificate(signed)}, "other.example:7102", "turn:other.example"},
-		"self-signed":                   {iceIssuer{cert: newCertificate(self)}, "localhost:7102", "turn:localhost"},
-		"covers the public name":        {iceIssuer{cert: newCertificate(signed), public: "calls.example"}, "10.0.0.1:7102", "turns:calls.example"},
-		"public address, in brackets":   {iceIssuer{cert: newCertificate(signed), public: "[2001:db8::7]"}, "x:1", "turn:[2001:db8::7]"},
-		"covers not the public name":    {iceIssuer{cert: newCertificate(signed), public: "relay.example"}, "calls.example:7102", "turn:relay.example"},
-		"bound, reached by its name":    {iceIssuer{cert: newCertificate(signed), listen: "10.0.0.9:7102"}, "calls.example:7102", "turns:calls.example"},
-		"bound, reached by another one": {iceIssuer{cert: newCertificate(signed), listen: "10.0.0.9:7102"}, "proxy.example:443", "turn:10.0.0.9"},
+		"covers the name":               {iceIssuer{cert: certs.NewSource(signed)}, "calls.example:7102", "turns:calls.example"},
+		"covers the name, 443":          {iceIssuer{cert: certs.NewSource(signed)}, "calls.example", "turns:calls.example"},
+		"covers the address only":       {iceIssuer{cert: certs.NewSource(signed)}, "[2001:db8::7]:7102", "turn:[2001:db8::7]"},
+		"covers another name":           {iceIssuer{cert: certs.NewSource(signed)}, "other.example:7102", "turn:other.example"},
+		"self-signed":                   {iceIssuer{cert: certs.NewSource(self)}, "localhost:7102", "turn:localhost"},
+		"covers the public name":        {iceIssuer{cert: certs.NewSource(signed), public: "calls.example"}, "10.0.0.1:7102", "turns:calls.example"},
+		"public address, in brackets":   {iceIssuer{cert: certs.NewSource(signed), public: "[2001:db8::7]"}, "x:1", "turn:[2001:db8::7]"},
+		"covers not the public name":    {iceIssuer{cert: certs.NewSource(signed), public: "relay.example"}, "calls.example:7102", "turn:relay.example"},
+		"bound, reached by its name":    {iceIssuer{cert: certs.NewSource(signed), listen: "10.0.0.9:7102"}, "calls.example:7102", "turns:calls.example"},
+		"bound, reached by another one": {iceIssuer{cert: certs.NewSource(signed), listen: "10.0.0.9:7102"}, "proxy.example:443", "turn:10.0.0.9"},
 	} {
 		c.issuer.relay = n.relay
 		if c.issuer.listen == "" {

@@ -67,12 +67,12 @@ func (n *Node) Reload() error {
 		if err := n.shareRelaySecret(p.relay.Secret); err != nil {
 			return nil, err
 		}
-		n.cert.set(p.cert)
+		n.cert.Set(p.cert)
 		n.dev.Store(p.dev)
 		n.hub.Renew(p.licenses, p.resumeKeys())
 		n.reloads.warn(p.warnings())
 		n.revoked.look() // not p.list: a newer one may be in force by now
-		return []any{"certificateEnds", n.cert.ends(), "revoked", n.plan.revoked.Len()}, nil
+		return []any{"certificateEnds", n.cert.NotAfter(), "revoked", n.plan.revoked.Len()}, nil
 	})
 }
 
@@ -98,8 +98,8 @@ func (n *Relay) Reload() error {
 		if err := n.relay.SetSecret(p.relay.Secret); err != nil {
 			return nil, err
 		}
-		n.cert.set(p.cert)
+		n.cert.Set(p.cert)
 		n.reloads.warn(p.warnings())
-		return []any{"certificateEnds", n.cert.ends()}, nil
+		return []any{"certificateEnds", n.cert.NotAfter()}, nil
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"runtime"
 	"time"
+
+	"github.com/ieum-rtc/ieum/internal/certs"
 )
 
 // endsSoon is when the end of a certificate is worth a warning: those that are renewed by themselves are by then.
@@ -36,7 +38,7 @@ func (p *plan) warnings() error {
 
 func (p *plan) certificateWarnings() error {
 	var all list
-	all.add(nearEnd(newCertificate(p.cert)))
+	all.add(nearEnd(certs.NewSource(p.cert)))
 	name := p.PublicHost
 	if p.cert == nil || p.TLSSelfSigned || name == "" || net.ParseIP(name) != nil || p.cert.Leaf == nil {
 		return all.err()
@@ -49,12 +51,12 @@ func (p *plan) certificateWarnings() error {
 }
 
 // nearEnd warns before a certificate ends, so that it is renewed in time.
-func nearEnd(c *certificate) error {
-	current := c.get()
+func nearEnd(c *certs.Source) error {
+	current := c.Get()
 	if current == nil || current.Leaf == nil || time.Until(current.Leaf.NotAfter) > endsSoon {
 		return nil
 	}
-	return blamef("--tls-cert", "the certificate ends soon, %s: renew it, then SIGHUP", c.ends())
+	return blamef("--tls-cert", "the certificate ends soon, %s: renew it, then SIGHUP", c.NotAfter())
 }
 
 // Warnings are what is odd about a configuration without faults; see Config.Warnings.
@@ -69,7 +71,7 @@ func (c RelayConfig) Warnings() error {
 func (p *relayPlan) warnings() error {
 	var all list
 	all.add(readable("--relay-secret-file", p.Relay.SecretFile), readable("--admin-key-file", p.Admin.KeyFile))
-	all.add(readable("--tls-key", p.TLSKey), nearEnd(newCertificate(p.cert)))
+	all.add(readable("--tls-key", p.TLSKey), nearEnd(certs.NewSource(p.cert)))
 	return all.err()
 }
 

@@ -1,0 +1,97 @@
+package certs
+
+import (
+	"crypto/tls"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+func TestSelfSignedIsKeptWhereItMayWrite(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := SelfSigned(dir, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, selfSignedFile)); !os.IsNotExist(err) {
+		t.Errorf("written without permission: %v", err)
+	}
+	first, err := SelfSigned(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := SelfSigned(dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Leaf.SerialNumber.Cmp(again.Leaf.SerialNumber) != 0 {
+		t.Error("the kept certificate is not reused")
+	}
+	if cert, err := SelfSigned(filepath.Join(dir, "missing"), true); cert != nil || err == nil {
+		t.Errorf("%v, %v from a directory that does not exist, want an error and no certificate", cert, err)
+	}
+}
+
+func TestLoadBlamesTheFileAtFault(t *testing.T) {
+	dir := t.TempDir()
+	split := func(name string) (cert, key string) {
+		text, err := generate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, after, found := strings.Cut(string(text), "-----BEGIN PRIVATE KEY-----")
+		if !found {
+			t.Fatal("no private key")
+		}
+		cert, key = filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")
+		for path, text := range map[string]string{cert: before, key: "-----BEGIN PRIVATE KEY-----" + after} {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return cert, key
+	}
+	cert, key := split("a")
+	_, otherKey := split("b")
+	for name, c := range map[string]struct {
+		cert, key       string
+		certErr, keyErr string
+	}{
+		"good":          {cert, key, "", ""},
+		"swapped":       {key, cert, "no certificate", "no private key"},
+		"another's key": {cert, otherKey, "", "does not match"},
+		"missing":       {filepath.Join(dir, "x"), key, "no such file", ""},
+	} {
+		got, certErr, keyErr := Load(c.cert, c.key)
+		if !says(certErr, c.certErr) || !says(keyErr, c.keyErr) || (got != nil) != (certErr == nil && keyErr == nil) {
+			t.Errorf("%s: %v, %v, %v", name, got != nil, certErr, keyErr)
+		}
+	}
+}
+
+func says(err error, part string) bool {
+	return (err == nil) == (part == "") && (err == nil || strings.Contains(err.Error(), part))
+}
+
+func TestASourceWithoutTLSExportsNothing(t *testing.T) {
+	none := NewSource(nil)
+	none.Set(&tls.Certificate{})
+	if none.Get() != nil || none.NotAfter() != "none" {
+		t.Errorf("%v, %s", none.Get(), none.NotAfter())
+	}
+	cert, err := SelfSigned("", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[*Source]int{none: 0, NewSource(cert): 1} {
+		r := prometheus.NewRegistry()
+		r.MustRegister(source.Collector())
+		n, err := testutil.GatherAndCount(r, "ieum_tls_certificate_not_after_timestamp_seconds")
+		if n != want || err != nil {
+			t.Errorf("%d series, want %d, %v", n, want, err)
+		}
+	}
+}
