@@ -23,7 +23,6 @@ type silentReceiver struct{ closed chan End }
 func (silentReceiver) Message([]byte, Reply) {}
 func (r silentReceiver) Closed(e End)        { r.closed <- e }
 
-// Such a length is negative as a signed number, and must not be taken for a short one.
 // rawClient opens a WebSocket by hand; early is sent in one write with the request.
 func rawClient(t *testing.T, addr string, early []byte) (net.Conn, *bufio.Reader) {
 	t.Helper()
@@ -45,7 +44,7 @@ func rawTLS(t *testing.T, srv *httptest.Server) (net.Conn, *bufio.Reader) {
 	return c, greet(t, c, nil)
 }
 
-func greet(t *testing.T, c net.Conn, early []byte) *bufio.Reader {
+func greet(t testing.TB, c net.Conn, early []byte) *bufio.Reader {
 	t.Helper()
 	t.Cleanup(func() { _ = c.Close() })
 	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
