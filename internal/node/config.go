@@ -77,7 +77,7 @@ type plan struct {
 	external *external // nil: a relay of our own
 	cert     *tls.Certificate
 	admin    *admin.Config // nil: no metrics
-	gate     transport.GateConfig
+	gate     transport.ConnLimiterConfig
 	limits   signaling.Limits
 	proxies  []netip.Prefix
 	files    files // what the process may have open, by what for

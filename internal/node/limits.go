@@ -10,7 +10,7 @@ import (
 
 // LimitSettings bound what clients may cost. nil is the default, -1 no limit.
 type LimitSettings struct {
-	Connections *int // open at a time, of both carriers; see transport.GateConfig, as for Strangers
+	Connections *int // open at a time, of both carriers; see transport.ConnLimiterConfig, as for Strangers
 	Strangers   *int // of one address, whose users are not known yet
 	UserRooms   *int // at a time, made by one user
 
@@ -22,7 +22,7 @@ type LimitSettings struct {
 }
 
 // plan returns the limits of the carriers and of signaling, and every fault.
-func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limits, _ error) {
+func (l LimitSettings) plan() (gate transport.ConnLimiterConfig, limits signaling.Limits, _ error) {
 	var faults []error
 	var unread int // see backlog
 	for _, of := range []struct {
@@ -32,7 +32,7 @@ func (l LimitSettings) plan() (gate transport.GateConfig, limits signaling.Limit
 	}{
 		{"--max-unread", l.Unread, &unread},
 		{"--max-connections", l.Connections, &gate.Connections},
-		{"--max-strangers", l.Strangers, &gate.Strangers},
+		{"--max-strangers", l.Strangers, &gate.Unregistered},
 		{"--max-user-rooms", l.UserRooms, &limits.Rooms},
 		{"--max-address-sessions", l.AddressSessions, &limits.AddressSessions},
 		{"--max-address-rooms", l.AddressRooms, &limits.AddressRooms},

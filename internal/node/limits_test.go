@@ -140,7 +140,7 @@ func TestEachLimitIsTheOneThatWasSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (transport.GateConfig{Connections: 1, Strangers: 2}); !reflect.DeepEqual(p.gate, want) {
+	if want := (transport.ConnLimiterConfig{Connections: 1, Unregistered: 2}); !reflect.DeepEqual(p.gate, want) {
 		t.Errorf("%+v, want %+v", p.gate, want)
 	}
 	want := signaling.Limits{Rooms: 3, FailedLogins: 4, Joins: 5, FailedJoins: 6, FailedJoinsOfAddress: 7, Candidates: 8, Takeovers: -1, AddressSessions: 9, AddressRooms: 10}

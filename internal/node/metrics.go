@@ -59,7 +59,7 @@ func startAdmin(c *admin.Config, wanted bool, metrics prometheus.Gatherer, ready
 	}
 	cfg := *c
 	cfg.Metrics, cfg.Ready = metrics, ready
-	cfg.Watch = transport.NewHTTPConns(transport.HTTPLimits{Connections: adminConnections, OfAddress: 32, IdleOf: 16}).Watch
+	cfg.Watch = transport.NewHTTPConns(transport.HTTPLimits{Connections: adminConnections, PerAddress: 32, IdlePerAddress: 16}).Watch
 	s, err := admin.Start(cfg)
 	if err != nil && !wanted {
 		c.Log.Warn("metrics are not served", "listen", c.Listen, "error", err)
@@ -85,7 +85,7 @@ func newRegistry(version string, more ...prometheus.Collector) (*prometheus.Regi
 }
 
 // ports shows what came through the switches of TCP ports.
-type portCollector map[string]*transport.Switch // by what is served there: "all" or "relay"
+type portCollector map[string]*transport.Mux // by what is served there: "all" or "relay"
 
 var (
 	portDeciding = prometheus.NewDesc("ieum_port_deciding", "Connections of which it is not known yet what they speak.", []string{"port"}, nil)
@@ -104,8 +104,8 @@ func (c portCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c portCollector) Collect(ch chan<- prometheus.Metric) {
 	for port, door := range c {
 		s := door.Stats()
-		ch <- prometheus.MustNewConstMetric(portDeciding, prometheus.GaugeValue, float64(s.Deciding), port)
-		for as, n := range map[string]uint64{"http": s.HTTP, "turn": s.TURN, "failed": s.Failed, "slow": s.Slow, "shed": s.Shed} {
+		ch <- prometheus.MustNewConstMetric(portDeciding, prometheus.GaugeValue, float64(s.Pending), port)
+		for as, n := range map[string]uint64{"http": s.HTTP, "turn": s.TURN, "failed": s.Failed, "slow": s.TimedOut, "shed": s.Shed} {
 			ch <- prometheus.MustNewConstMetric(portTaken, prometheus.CounterValue, float64(n), port, as)
 		}
 	}

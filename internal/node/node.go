@@ -36,12 +36,12 @@ type Node struct {
 	dev    atomic.Pointer[devLicense]
 	relay  *relay.Server // nil: relays elsewhere
 	ice    iceIssuer
-	ways   doorway           // what the ports have in common
-	door   *transport.Switch // the one port
-	turn   *turnPort         // nil without a port for STUN and TURN alone
-	data   *store.Store      // nil without a data directory
+	ways   doorway        // what the ports have in common
+	door   *transport.Mux // the one port
+	turn   *turnPort      // nil without a port for STUN and TURN alone
+	data   *store.Store   // nil without a data directory
 	hub    *signaling.Hub
-	gate   *transport.Gate
+	gate   *transport.ConnLimiter
 	unread *transport.Backlog
 	ws     *transport.WebSocket
 	sio    *socketio.Server
@@ -80,12 +80,12 @@ func Start(c Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.relay != nil {
-		p.gate.Known = n.relay.Expect
+		p.gate.OnRegistered = n.relay.Expect
 	}
-	n.gate = transport.NewGate(p.gate)
-	conns := transport.Config{AnyOrigin: p.Dev, Gate: n.gate, Backlog: n.unread, TrustedProxies: p.proxies, Log: p.Log}
+	n.gate = transport.NewConnLimiter(p.gate)
+	conns := transport.Config{AnyOrigin: p.Dev, Limiter: n.gate, Backlog: n.unread, TrustedProxies: p.proxies, Log: p.Log}
 	n.ws = transport.NewWebSocket(conns, n.hub.Accept)
-	n.sio = socketio.New(socketio.Config{Conn: conns, MaxSessions: sessions(n.gate.Connections())}, n.hub.Accept)
+	n.sio = socketio.New(socketio.Config{Conn: conns, MaxSessions: sessions(n.gate.MaxConnections())}, n.hub.Accept)
 	handler, err := n.routes()
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func (n *Node) openPorts() error {
 	if p.external != nil {
 		listener, err := listenTCP(p.Listen)
 		if err == nil {
-			n.door = transport.NewSwitch(listener, n.ways.config(nil))
+			n.door = transport.NewMux(listener, n.ways.config(nil))
 		}
 		return blame("--listen", opened(err))
 	}
@@ -159,7 +159,7 @@ func (n *Node) openPorts() error {
 			return blame("--listen", opened(err))
 		}
 	}
-	n.door = transport.NewSwitch(listener, n.ways.config(server.ServeConn))
+	n.door = transport.NewMux(listener, n.ways.config(server.ServeConn))
 	return nil
 }
 
@@ -198,7 +198,7 @@ func (n *Node) openAdmin() error {
 // limitsHit counts what was refused, by the names that docs/operating/secure.md lists.
 func (n *Node) limitsHit() map[string]uint64 {
 	hits, door := n.hub.LimitsHit(), n.gate.Stats()
-	hits["connections"], hits["strangers"] = door.Connections, door.Strangers
+	hits["connections"], hits["strangers"] = door.Connections, door.Unregistered
 	hits["unread_total"] = n.unread.Stats().Shed
 	hits["http_connections"] = n.ways.http.Stats().Shed
 	return hits

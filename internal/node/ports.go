@@ -66,13 +66,13 @@ func listenTCP(addr string) (net.Listener, error) {
 
 // turnPort is a TCP port where only TURN is served. Browsers that come by are told so.
 type turnPort struct {
-	door    *transport.Switch
+	door    *transport.Mux
 	http    *http.Server
 	serving sync.WaitGroup
 }
 
-func openTURNPort(l net.Listener, cfg transport.SwitchConfig) *turnPort {
-	p := &turnPort{door: transport.NewSwitch(l, cfg)}
+func openTURNPort(l net.Listener, cfg transport.MuxConfig) *turnPort {
+	p := &turnPort{door: transport.NewMux(l, cfg)}
 	p.http = transport.NewHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -112,8 +112,8 @@ func newDoorway(cert *certs.Source, f files, proxies []netip.Prefix, log *slog.L
 	return doorway{cert: cert, files: f, http: transport.NewHTTPConns(limits), exempt: proxies, log: log}
 }
 
-func (d doorway) config(turn func(net.Conn)) transport.SwitchConfig {
-	c := transport.SwitchConfig{TURN: turn, MaxDeciding: d.files.deciding, HTTP: d.http, Exempt: d.exempt, Log: d.log}
+func (d doorway) config(turn func(net.Conn)) transport.MuxConfig {
+	c := transport.MuxConfig{TURN: turn, MaxPending: d.files.deciding, HTTP: d.http, Exempt: d.exempt, Log: d.log}
 	if d.cert != nil {
 		c.TLS = d.cert.TLSConfig()
 	}

@@ -218,13 +218,13 @@ func (c *client) Closed(e transport.End) {
 	if c.login != nil {
 		c.login.Stop()
 	}
-	if e.Full {
+	if e.SlowConsumer {
 		c.hub.counters.overflowed.Add(1)
 	}
-	if e.Long {
+	if e.MessageTooLong {
 		c.hub.counters.long.Add(1)
 	}
-	if e.Small {
+	if e.TooManyFrames {
 		c.hub.counters.small.Add(1)
 	}
 	s := c.session.Load()

@@ -157,15 +157,15 @@ func (c *crowd) checkConnections(node int, here []*session) {
 }
 
 // countStrangers finds out how many more the gate would let in.
-func countStrangers(g *transport.Gate, a netip.Addr) int {
+func countStrangers(g *transport.ConnLimiter, a netip.Addr) int {
 	free := 0
 	for ; free <= maxStrangers; free++ {
-		if status, _ := g.Enter(a, false); status != 0 {
+		if status, _ := g.Acquire(a, false); status != 0 {
 			break
 		}
 	}
 	for range free {
-		g.Leave(a, true)
+		g.Release(a, true)
 	}
 	return maxStrangers - free
 }

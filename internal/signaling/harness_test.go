@@ -46,7 +46,7 @@ type testNode struct {
 	http  *http.Server
 	pipes *pipeListener
 	done  chan struct{}
-	gate  *transport.Gate
+	gate  *transport.ConnLimiter
 	known known
 }
 
@@ -124,8 +124,8 @@ func (w *world) start(cfg Config) {
 		w.Fatal(err)
 	}
 	n := &testNode{hub: hub, pipes: &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}, done: make(chan struct{})}
-	n.gate = transport.NewGate(transport.GateConfig{Strangers: maxStrangers, Known: n.known.add})
-	n.ws = transport.NewWebSocket(transport.Config{Log: cfg.Log, Gate: n.gate, Backlog: cfg.Backlog}, hub.Accept)
+	n.gate = transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: maxStrangers, OnRegistered: n.known.add})
+	n.ws = transport.NewWebSocket(transport.Config{Log: cfg.Log, Limiter: n.gate, Backlog: cfg.Backlog}, hub.Accept)
 	mux := http.NewServeMux()
 	mux.Handle("GET /signal", n.ws)
 	mux.HandleFunc("POST /leave", hub.ServeLeave)

@@ -179,7 +179,7 @@ func (r *request) begin(s *session) error {
 		return err
 	}
 	s.attach(r.c, m, r.reply)
-	r.c.unseen = r.c.conn.Peer().Hello && !r.c.later
+	r.c.unseen = r.c.conn.Peer().EarlyMessage && !r.c.later
 	return nil
 }
 

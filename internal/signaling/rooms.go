@@ -71,7 +71,7 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 // from says where a room is made.
 func (r *request) from(cmd *room.Create) {
 	cmd.Source, cmd.OfSource = r.s.origin.Source, max(0, r.c.hub.cfg.Limits.AddressRooms)
-	cmd.Site, cmd.OfSite = r.s.origin.Site, cmd.OfSource*transport.SourcesOfSite
+	cmd.Site, cmd.OfSite = r.s.origin.Site, cmd.OfSource*transport.SourcesPerSite
 }
 
 // countRooms counts a refusal by the number of rooms, and hands on why.
@@ -213,7 +213,7 @@ func (r *request) relay() {
 		return
 	}
 	h.counters.relayed.Add(1)
-	if r.env.ReqID != nil || transport.Wanted(r.reply) {
+	if r.env.ReqID != nil || transport.AckRequested(r.reply) {
 		r.ok(nil)
 		return
 	}

@@ -162,7 +162,7 @@ func (s *session) attach(c *client, first *transport.Message, reply transport.Re
 	c.session.Store(s)
 	c.login.Stop() // attach runs in c's own handler
 	c.login = nil
-	transport.Admitted(c.conn)
+	transport.MarkRegistered(c.conn)
 	reply.Send(first)
 	for _, w := range s.held {
 		c.conn.Send(w.m)

@@ -16,7 +16,7 @@ type origin struct{ Source, Site string }
 // sources counts the sessions of each address, of those whose license admits without a user token: a visitor with a license out of a
 // page could else take all places that it has. A session counts for where it registered until it ends, wherever it resumes.
 type sources struct {
-	limit int           // of a source, negative: none; a site has transport.SourcesOfSite times as much
+	limit int           // of a source, negative: none; a site has transport.SourcesPerSite times as much
 	hits  atomic.Uint64 // refusals
 
 	mu     sync.Mutex
@@ -29,7 +29,7 @@ func (c *sources) add(tenant string, o origin) bool {
 	defer c.mu.Unlock()
 	source := c.count(userKey{tenant, o.Source}, 1)
 	site := c.count(userKey{tenant, o.Site}, 1)
-	return c.limit < 0 || source <= c.limit && site <= c.limit*transport.SourcesOfSite
+	return c.limit < 0 || source <= c.limit && site <= c.limit*transport.SourcesPerSite
 }
 
 func (c *sources) remove(tenant string, o origin) {
@@ -67,11 +67,11 @@ func (h *Hub) originOf(source netip.Prefix) (o origin) {
 	return o
 }
 
-// addressTally is a tally by address, and by the network around it, which may have transport.SourcesOfSite times as much.
+// addressTally is a tally by address, and by the network around it, which may have transport.SourcesPerSite times as much.
 type addressTally struct{ sources, sites *tally[netip.Prefix] }
 
 func newAddressTally(limit int) addressTally {
-	return addressTally{newTally[netip.Prefix](limit), newTally[netip.Prefix](limit * transport.SourcesOfSite)}
+	return addressTally{newTally[netip.Prefix](limit), newTally[netip.Prefix](limit * transport.SourcesPerSite)}
 }
 
 // spent tells whether a source or its site has reached the limit. What is not valid has none.

@@ -129,7 +129,7 @@ func TestASiteCountsAsAFewAddresses(t *testing.T) {
 		}, "429"},
 	} {
 		in(t, 1, func(cfg *Config, _ *license.Params) { cfg.Limits = c.limits }, func(w *world) {
-			for i := range transport.SourcesOfSite {
+			for i := range transport.SourcesPerSite {
 				if code := c.again(w, address(i)); code != "200" {
 					w.Fatalf("%s: the first of source %d: %s", name, i, code)
 				}

@@ -18,7 +18,7 @@ type Backlog struct {
 	busy  atomic.Bool
 
 	mu      sync.Mutex // guards what follows
-	sources []func(tell func(Unread))
+	sources []func(tell func(QueuedBytes))
 	closed  bool
 	running sync.WaitGroup
 }
@@ -44,15 +44,15 @@ type BacklogStats struct {
 // Stats counts.
 func (b *Backlog) Stats() BacklogStats { return BacklogStats{b.bytes.Load(), b.shed.Load()} }
 
-// Unread is what one connection has not read, also one that is being closed.
-type Unread struct {
-	Bytes   int
+// QueuedBytes is what one connection has not read, also one that is being closed.
+type QueuedBytes struct {
+	Total   int
 	Writing int    // of them: on their way, and free a moment after Shed
 	Shed    func() // closes the connection, and lets go of what waits; nil: it was called before
 }
 
 // Watch adds a carrier. list calls tell for each connection with unread bytes.
-func (b *Backlog) Watch(list func(tell func(Unread))) {
+func (b *Backlog) Watch(list func(tell func(QueuedBytes))) {
 	if b == nil {
 		return
 	}
@@ -94,10 +94,10 @@ func (b *Backlog) relieve() {
 	b.mu.Lock()
 	sources := slices.Clone(b.sources)
 	b.mu.Unlock()
-	var all []Unread
+	var all []QueuedBytes
 	var soon int64
 	for _, list := range sources {
-		list(func(u Unread) {
+		list(func(u QueuedBytes) {
 			if u.Shed == nil {
 				soon += int64(u.Writing)
 			} else {
@@ -105,7 +105,7 @@ func (b *Backlog) relieve() {
 			}
 		})
 	}
-	slices.SortFunc(all, func(x, y Unread) int { return cmp.Compare(y.Bytes, x.Bytes) })
+	slices.SortFunc(all, func(x, y QueuedBytes) int { return cmp.Compare(y.Total, x.Total) })
 	for _, u := range all {
 		if b.bytes.Load()-soon <= b.limit-b.limit/8 {
 			return

@@ -36,7 +36,7 @@ func TestTheLargestBacklogsAreShed(t *testing.T) {
 		for i, e := range ends {
 			select {
 			case end := <-e.end:
-				if i != 3 || !end.Full || end.Gone {
+				if i != 3 || !end.SlowConsumer || end.Gone {
 					t.Errorf("connection %d ended with %+v", i, end)
 				}
 			default:

@@ -235,7 +235,7 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 
 // The offers that count, and what comes of them. A hello is the same as a first message; without our name beside it nothing is agreed on.
 func TestAMessageMayComeWithTheRequest(t *testing.T) {
-	hello := helloPrefix + base64.RawURLEncoding.EncodeToString([]byte(`{"text":"안녕?"}`))
+	hello := earlyMessagePrefix + base64.RawURLEncoding.EncodeToString([]byte(`{"text":"안녕?"}`))
 	for name, c := range map[string]struct {
 		offers        []string
 		agreed, hello string
@@ -244,10 +244,10 @@ func TestAMessageMayComeWithTheRequest(t *testing.T) {
 		"one line":         {[]string{"ieum, " + hello}, "ieum", `{"text":"안녕?"}`, 0},
 		"two lines":        {[]string{hello, "ieum"}, "ieum", `{"text":"안녕?"}`, 0},
 		"none":             {[]string{"ieum"}, "ieum", "", 0},
-		"empty":            {[]string{"ieum", helloPrefix}, "ieum", "", 0},
+		"empty":            {[]string{"ieum", earlyMessagePrefix}, "ieum", "", 0},
 		"without our name": {[]string{hello}, "", "", 0},
 		"others":           {[]string{"mqtt, chat"}, "", "", 0},
-		"no base64url":     {[]string{"ieum", helloPrefix + "+/=="}, "", "", http.StatusBadRequest},
+		"no base64url":     {[]string{"ieum", earlyMessagePrefix + "+/=="}, "", "", http.StatusBadRequest},
 	} {
 		r := httptest.NewRequest("GET", "/signal", nil)
 		for h, v := range map[string]string{"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} {
@@ -267,7 +267,7 @@ func TestAMessageMayComeWithTheRequest(t *testing.T) {
 func TestAMessageThatCameWithTheRequestIsAnsweredFirst(t *testing.T) {
 	s := serve(t, Config{MaxMessage: 10})
 	offer := func(text string) []string {
-		return []string{"Sec-WebSocket-Protocol", "ieum, " + helloPrefix + base64.RawURLEncoding.EncodeToString([]byte(text))}
+		return []string{"Sec-WebSocket-Protocol", "ieum, " + earlyMessagePrefix + base64.RawURLEncoding.EncodeToString([]byte(text))}
 	}
 	c, e := s.dial(offer("hello")...)
 	if err := c.ws.WriteString("second"); err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// SourcesOfSite is how many times the limit of one Source all sources of a Site may have together.
-const SourcesOfSite = 4
+// SourcesPerSite is how many times the limit of one Source all sources of a Site may have together.
+const SourcesPerSite = 4
 
 // crowd bounds connections of which nobody knows yet whose they are: in all, of one source, and of one site. When it is full, a
 // newcomer takes the place of one of whoever has most, so that no one who opens many keeps out another who opens one.
@@ -138,7 +138,7 @@ func (k *crowd) turn(e *entry, state int) {
 	if k.sources[e.source].spare > k.spareOf {
 		k.depart(e.holder.oldest(spareList, e.source))
 	}
-	if siteSpare := e.holder.own[spareList].Len(); siteSpare > k.spareOf*SourcesOfSite {
+	if siteSpare := e.holder.own[spareList].Len(); siteSpare > k.spareOf*SourcesPerSite {
 		k.depart(e.holder.oldest(spareList, netip.Prefix{}))
 	}
 }
@@ -181,7 +181,7 @@ func (k *crowd) makeRoom(e *entry) bool {
 		if t := k.sources[e.source]; t != nil && t.n >= k.ofSource && !k.replace(site, e.source, e) {
 			return false
 		}
-		if site != nil && site.n >= k.ofSource*SourcesOfSite && !k.replace(site, netip.Prefix{}, e) {
+		if site != nil && site.n >= k.ofSource*SourcesPerSite && !k.replace(site, netip.Prefix{}, e) {
 			return false
 		}
 	}
@@ -244,7 +244,7 @@ func (k *crowd) depart(e *entry) {
 	k.onDeparted(e)
 }
 
-// oldest is the entry that has been in the state for longest, of one source if it is valid. A holder has at most SourcesOfSite times the
+// oldest is the entry that has been in the state for longest, of one source if it is valid. A holder has at most SourcesPerSite times the
 // limit of a source, so that the search ends soon.
 func (h *holder) oldest(state int, source netip.Prefix) *entry {
 	for at := h.own[state].Front(); at != nil; at = at.Next() {

@@ -7,14 +7,14 @@ import (
 	"syscall"
 )
 
-// kind is what a connection speaks.
-type kind int
+// detectedProtocol is what a connection speaks.
+type detectedProtocol int
 
 const (
-	kindOpen kind = iota // more bytes are needed
-	kindTLS
-	kindSTUN
-	kindHTTP // or anything else: the HTTP server knows how to refuse it
+	protocolUnknown detectedProtocol = iota // more bytes are needed
+	protocolTLS
+	protocolSTUN
+	protocolHTTP // or anything else: the HTTP server knows how to refuse it
 )
 
 const (
@@ -24,37 +24,37 @@ const (
 	cookieAt        = 4
 )
 
-// kindOf judges the first bytes of a connection. It needs as few as decide, since the shortest HTTP request is shorter than a STUN
+// detectProtocol judges the first bytes of a connection. It needs as few as decide, since the shortest HTTP request is shorter than a STUN
 // header.
-func kindOf(b []byte, mayBeTLS bool) kind {
+func detectProtocol(b []byte, mayBeTLS bool) detectedProtocol {
 	switch {
 	case len(b) == 0:
-		return kindOpen
+		return protocolUnknown
 	case mayBeTLS && b[0] == recordHandshake:
-		return kindTLS
+		return protocolTLS
 	case b[0] >= 0x40: // a STUN message begins with two zero bits, a method of HTTP with a letter
-		return kindHTTP
+		return protocolHTTP
 	case len(b) >= cookieAt && b[cookieAt-1]%4 != 0: // its length is a multiple of four
-		return kindHTTP
+		return protocolHTTP
 	}
 	for i := range len(stunCookie) {
 		if at := cookieAt + i; at < len(b) && b[at] != stunCookie[i] {
-			return kindHTTP
+			return protocolHTTP
 		}
 	}
 	if len(b) < stunHeader {
-		return kindOpen
+		return protocolUnknown
 	}
-	return kindSTUN
+	return protocolSTUN
 }
 
-// readHead reads until the kind is known and returns what it has read.
-func readHead(c net.Conn, mayBeTLS bool) (head []byte, k kind, err error) {
+// sniff reads until the kind is known and returns what it has read.
+func sniff(c net.Conn, mayBeTLS bool) (head []byte, k detectedProtocol, err error) {
 	buf, n := make([]byte, stunHeader), 0
 	for {
 		m, err := c.Read(buf[n:])
 		n += m
-		if k := kindOf(buf[:n], mayBeTLS); k != kindOpen {
+		if k := detectProtocol(buf[:n], mayBeTLS); k != protocolUnknown {
 			return buf[:n], k, nil
 		}
 		if err != nil {
@@ -63,23 +63,23 @@ func readHead(c net.Conn, mayBeTLS bool) (head []byte, k kind, err error) {
 	}
 }
 
-// earlyConn is a connection of which the first bytes were read already.
-type earlyConn struct {
+// sniffedConn is a connection of which the first bytes were read already.
+type sniffedConn struct {
 	net.Conn
-	early []byte // owned by the reader
+	prefix []byte // owned by the reader
 }
 
-func (c *earlyConn) Read(p []byte) (int, error) {
-	if len(c.early) > 0 {
-		return takeEarly(&c.early, p), nil
+func (c *sniffedConn) Read(p []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		return readPrefix(&c.prefix, p), nil
 	}
 	return c.Conn.Read(p)
 }
 
 // NetConn is the connection below, as tls.Conn has it.
-func (c *earlyConn) NetConn() net.Conn { return c.Conn }
+func (c *sniffedConn) NetConn() net.Conn { return c.Conn }
 
-func takeEarly(early *[]byte, p []byte) int {
+func readPrefix(early *[]byte, p []byte) int {
 	n := copy(p, *early)
 	if *early = (*early)[n:]; len(*early) == 0 {
 		*early = nil // and with it the buffer
@@ -88,7 +88,7 @@ func takeEarly(early *[]byte, p []byte) int {
 }
 
 // CloseWrite closes our side, where the connection below can.
-func (c *earlyConn) CloseWrite() error {
+func (c *sniffedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
@@ -96,23 +96,23 @@ func (c *earlyConn) CloseWrite() error {
 }
 
 // SyscallConn lets others wait on the socket itself (see socket), once nothing is left that it would not bring.
-func (c *earlyConn) SyscallConn() (syscall.RawConn, error) {
+func (c *sniffedConn) SyscallConn() (syscall.RawConn, error) {
 	s, ok := c.Conn.(syscall.Conn)
-	if !ok || len(c.early) > 0 {
+	if !ok || len(c.prefix) > 0 {
 		return nil, errors.ErrUnsupported
 	}
 	return s.SyscallConn()
 }
 
-// earlyTLS is the same over TLS.
-type earlyTLS struct {
+// sniffedTLSConn is the same over TLS.
+type sniffedTLSConn struct {
 	*tls.Conn
-	early []byte // owned by the reader
+	prefix []byte // owned by the reader
 }
 
-func (c *earlyTLS) Read(p []byte) (int, error) {
-	if len(c.early) > 0 {
-		return takeEarly(&c.early, p), nil
+func (c *sniffedTLSConn) Read(p []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		return readPrefix(&c.prefix, p), nil
 	}
 	return c.Conn.Read(p)
 }

@@ -315,7 +315,7 @@ func TestSmallFramesAreCounted(t *testing.T) {
 					write(frame)
 				}
 				synctest.Wait()
-				if end := <-e.end; !end.Small || end.Gone {
+				if end := <-e.end; !end.TooManyFrames || end.Gone {
 					t.Errorf("ended with %+v", end)
 				}
 			})

@@ -8,71 +8,71 @@ import (
 	"sync/atomic"
 )
 
-// GateConfig bounds what may be connected. The zero value of a number means its default, a negative one no limit.
-type GateConfig struct {
+// ConnLimiterConfig bounds what may be connected. The zero value of a number means its default, a negative one no limit.
+type ConnLimiterConfig struct {
 	// Strangers are connections of one Source whose user is not known yet, default 50; those of a site with many sources may be four
 	// times that.
-	Strangers int
+	Unregistered int
 	// Connections are all of them, default 50,000. Clients that say that they resume find room for an eighth more: what is shed under
 	// load is new, never a session that goes on.
 	Connections int
 	// Known is told how many users more, or less, are connected from an address. It must not block, and may be nil.
-	Known func(addr netip.Addr, n int)
+	OnRegistered func(addr netip.Addr, n int)
 }
 
-// Gate counts connections, of all carriers together. Its table has one entry for each address with a stranger, which the number of
+// ConnLimiter counts connections, of all carriers together. Its table has one entry for each address with a stranger, which the number of
 // connections bounds, and a stranger is known or gone when the login's time is up.
-type Gate struct {
-	strangers, connections int
-	known                  func(netip.Addr, int)
+type ConnLimiter struct {
+	maxUnregistered, maxConnections int
+	onRegistered                    func(netip.Addr, int)
 
 	mu       sync.Mutex // guards what follows
 	open     int
 	bySource map[netip.Prefix]int // strangers of each source, and of each IPv6 site; has no zeros
 
-	crowded, full atomic.Uint64
+	rejectedUnregistered, rejectedConnections atomic.Uint64
 }
 
-// GateStats count what was refused.
-type GateStats struct {
-	Strangers   uint64 // an address had too many
-	Connections uint64 // there were too many in all
+// ConnLimiterStats count what was refused.
+type ConnLimiterStats struct {
+	Unregistered uint64 // an address had too many
+	Connections  uint64 // there were too many in all
 }
 
-// NewGate makes a gate.
-func NewGate(c GateConfig) *Gate {
-	if c.Strangers == 0 {
-		c.Strangers = 50
+// NewConnLimiter makes a limiter.
+func NewConnLimiter(c ConnLimiterConfig) *ConnLimiter {
+	if c.Unregistered == 0 {
+		c.Unregistered = 50
 	}
 	if c.Connections == 0 {
 		c.Connections = 50_000
 	}
-	if c.Known == nil {
-		c.Known = func(netip.Addr, int) {}
+	if c.OnRegistered == nil {
+		c.OnRegistered = func(netip.Addr, int) {}
 	}
-	return &Gate{strangers: c.Strangers, connections: c.Connections, known: c.Known, bySource: map[netip.Prefix]int{}}
+	return &ConnLimiter{maxUnregistered: c.Unregistered, maxConnections: c.Connections, onRegistered: c.OnRegistered, bySource: map[netip.Prefix]int{}}
 }
 
-// Connections is the most that may be connected, but for those that resume; negative: there is no limit.
-func (g *Gate) Connections() int { return g.connections }
+// MaxConnections is the most that may be connected, but for those that resume; negative: there is no limit.
+func (g *ConnLimiter) MaxConnections() int { return g.maxConnections }
 
-// Enter counts a connection of a stranger. A status other than 0 is the HTTP answer that refuses it: it is not counted then. reserve
+// Acquire counts a connection of a stranger. A status other than 0 is the HTTP answer that refuses it: it is not counted then. reserve
 // tells that it got a place that is kept for those who resume.
-func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int, reserve bool) {
+func (g *ConnLimiter) Acquire(addr netip.Addr, resumes bool) (status int, reserve bool) {
 	if g == nil {
 		return 0, false
 	}
 	source := Source(addr)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.connections > 0 && g.open >= g.connections {
-		if reserve = true; !resumes || g.open >= g.connections+g.connections/8+1 {
-			g.full.Add(1)
+	if g.maxConnections > 0 && g.open >= g.maxConnections {
+		if reserve = true; !resumes || g.open >= g.maxConnections+g.maxConnections/8+1 {
+			g.rejectedConnections.Add(1)
 			return http.StatusServiceUnavailable, false
 		}
 	}
-	if g.crowds(source, reserve) {
-		g.crowded.Add(1)
+	if g.tooManyUnregistered(source, reserve) {
+		g.rejectedUnregistered.Add(1)
 		return http.StatusTooManyRequests, false
 	}
 	g.open++
@@ -80,21 +80,21 @@ func (g *Gate) Enter(addr netip.Addr, resumes bool) (status int, reserve bool) {
 	return 0, reserve
 }
 
-// crowds tells whether a source, or the site it is in, has as many strangers as it may. In the reserve it may have few: everybody can say
+// tooManyUnregistered tells whether a source, or the site it is in, has as many strangers as it may. In the reserve it may have few: everybody can say
 // that it resumes, and only its login shows whether that is so.
-func (g *Gate) crowds(source netip.Prefix, reserve bool) bool {
-	if g.strangers <= 0 || !source.IsValid() {
+func (g *ConnLimiter) tooManyUnregistered(source netip.Prefix, reserve bool) bool {
+	if g.maxUnregistered <= 0 || !source.IsValid() {
 		return false
 	}
-	most := g.strangers
+	most := g.maxUnregistered
 	if reserve {
 		most = most/8 + 1
 	}
-	return g.bySource[source] >= most || g.bySource[Site(source)] >= most*SourcesOfSite
+	return g.bySource[source] >= most || g.bySource[Site(source)] >= most*SourcesPerSite
 }
 
 // count adds n strangers of a source, or takes them away.
-func (g *Gate) count(source netip.Prefix, n int) {
+func (g *ConnLimiter) count(source netip.Prefix, n int) {
 	add := func(p netip.Prefix) {
 		if g.bySource[p] += n; g.bySource[p] <= 0 {
 			delete(g.bySource, p)
@@ -109,19 +109,19 @@ func (g *Gate) count(source netip.Prefix, n int) {
 	}
 }
 
-// Know says that one stranger of the address is a user now.
-func (g *Gate) Know(addr netip.Addr) {
+// MarkRegistered says that one stranger of the address is a user now.
+func (g *ConnLimiter) MarkRegistered(addr netip.Addr) {
 	if g == nil {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.count(Source(addr), -1)
-	g.known(addr.Unmap(), 1)
+	g.onRegistered(addr.Unmap(), 1)
 }
 
-// Leave says that a connection has ended; stranger: its user never became known.
-func (g *Gate) Leave(addr netip.Addr, stranger bool) {
+// Release says that a connection has ended; stranger: its user never became known.
+func (g *ConnLimiter) Release(addr netip.Addr, stranger bool) {
 	if g == nil {
 		return
 	}
@@ -131,7 +131,7 @@ func (g *Gate) Leave(addr netip.Addr, stranger bool) {
 	if stranger {
 		g.count(Source(addr), -1)
 	} else {
-		g.known(addr.Unmap(), -1)
+		g.onRegistered(addr.Unmap(), -1)
 	}
 }
 
@@ -160,23 +160,23 @@ func Site(source netip.Prefix) netip.Prefix {
 }
 
 // Open is how many are connected.
-func (g *Gate) Open() int {
+func (g *ConnLimiter) Open() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.open
 }
 
 // Stats counts.
-func (g *Gate) Stats() GateStats {
-	return GateStats{Strangers: g.crowded.Load(), Connections: g.full.Load()}
+func (g *ConnLimiter) Stats() ConnLimiterStats {
+	return ConnLimiterStats{Unregistered: g.rejectedUnregistered.Load(), Connections: g.rejectedConnections.Load()}
 }
 
 // Resumes tells whether an upgrade announces that a session goes on: /signal?resume. Who lies gets a place in the reserve of a full
 // server until its login shows it (see Peer.Reserve).
 func Resumes(r *http.Request) bool { return r.URL.Query().Has("resume") }
 
-// refuse is the answer to whom the gate does not let in.
-func refuse(w http.ResponseWriter, status int) {
+// rejectUpgrade is the answer to whom the gate does not let in.
+func rejectUpgrade(w http.ResponseWriter, status int) {
 	why, after := "Too many connections of your address wait for their login: try again in a moment.", "10"
 	if status == http.StatusServiceUnavailable {
 		why, after = "The server is full: try again later.", "30"
@@ -185,13 +185,13 @@ func refuse(w http.ResponseWriter, status int) {
 	http.Error(w, why, status)
 }
 
-// admitted is what a Conn has that counts as a stranger's until its user is known.
-type admitted interface{ Admitted() }
+// registerer is what a Conn has that counts as a stranger's until its user is known.
+type registerer interface{ MarkRegistered() }
 
-// Admitted says that the connection's user is known.
-func Admitted(c Conn) {
-	if a, ok := c.(admitted); ok {
-		a.Admitted()
+// MarkRegistered says that the connection's user is known.
+func MarkRegistered(c Conn) {
+	if a, ok := c.(registerer); ok {
+		a.MarkRegistered()
 	}
 }
 

@@ -9,10 +9,10 @@ import (
 )
 
 func TestStrangersOfOneAddressAreFew(t *testing.T) {
-	g := NewGate(GateConfig{Strangers: 3, Connections: -1})
+	g := NewConnLimiter(ConnLimiterConfig{Unregistered: 3, Connections: -1})
 	enter := func(addr string, want int) {
 		t.Helper()
-		if got, _ := g.Enter(netip.MustParseAddr(addr), false); got != want {
+		if got, _ := g.Acquire(netip.MustParseAddr(addr), false); got != want {
 			t.Errorf("%s: %d, want %d", addr, got, want)
 		}
 	}
@@ -27,24 +27,24 @@ func TestStrangersOfOneAddressAreFew(t *testing.T) {
 	enter("2001:db8:0:1::1", 0)        // another
 	enter("192.0.2.2", 0)
 	enter("127.0.0.1", 0)
-	g.Know(netip.MustParseAddr("192.0.2.1"))
+	g.MarkRegistered(netip.MustParseAddr("192.0.2.1"))
 	enter("192.0.2.1", 0)
-	g.Leave(netip.MustParseAddr("2001:db8::1"), true)
+	g.Release(netip.MustParseAddr("2001:db8::1"), true)
 	enter("2001:db8::7", 0)
-	if s := g.Stats(); s != (GateStats{Strangers: 3}) {
+	if s := g.Stats(); s != (ConnLimiterStats{Unregistered: 3}) {
 		t.Errorf("%+v", s)
 	}
 }
 
 func TestGateForgetsWhoIsKnownOrGone(t *testing.T) {
-	g := NewGate(GateConfig{})
+	g := NewConnLimiter(ConnLimiterConfig{})
 	for i := range 1000 {
 		a := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
-		g.Enter(a, false)
+		g.Acquire(a, false)
 		if i%2 == 0 {
-			g.Know(a)
+			g.MarkRegistered(a)
 		}
-		g.Leave(a, i%2 == 1)
+		g.Release(a, i%2 == 1)
 	}
 	if len(g.bySource) != 0 || g.open != 0 {
 		t.Errorf("%d addresses, %d connections are left", len(g.bySource), g.open)
@@ -52,20 +52,20 @@ func TestGateForgetsWhoIsKnownOrGone(t *testing.T) {
 }
 
 func TestAFullGateLetsInWhoResumes(t *testing.T) {
-	g := NewGate(GateConfig{Connections: 16, Strangers: -1})
+	g := NewConnLimiter(ConnLimiterConfig{Connections: 16, Unregistered: -1})
 	a := netip.MustParseAddr("192.0.2.1")
 	for range 16 {
-		g.Enter(a, false)
+		g.Acquire(a, false)
 	}
-	if got, _ := g.Enter(a, false); got != 503 {
+	if got, _ := g.Acquire(a, false); got != 503 {
 		t.Errorf("a new one: %d", got)
 	}
 	for range 3 {
-		if got, _ := g.Enter(a, true); got != 0 {
+		if got, _ := g.Acquire(a, true); got != 0 {
 			t.Errorf("one that resumes: %d", got)
 		}
 	}
-	if got, _ := g.Enter(a, true); got != 503 {
+	if got, _ := g.Acquire(a, true); got != 503 {
 		t.Errorf("without any end: %d", got)
 	}
 	if s := g.Stats(); s.Connections != 2 {
@@ -74,18 +74,18 @@ func TestAFullGateLetsInWhoResumes(t *testing.T) {
 }
 
 func TestStrangersOfOneSiteAreFew(t *testing.T) {
-	g := NewGate(GateConfig{Strangers: 3, Connections: -1})
+	g := NewConnLimiter(ConnLimiterConfig{Unregistered: 3, Connections: -1})
 	in := 0
 	for i := range 1000 {
-		if status, _ := g.Enter(netip.MustParseAddr(fmt.Sprintf("2001:db8:7:%x::1", i)), false); status == 0 {
+		if status, _ := g.Acquire(netip.MustParseAddr(fmt.Sprintf("2001:db8:7:%x::1", i)), false); status == 0 {
 			in++
 		}
 	}
-	if in != 3*SourcesOfSite {
+	if in != 3*SourcesPerSite {
 		t.Errorf("%d strangers of a /48", in)
 	}
 	for _, addr := range []string{"2001:db8:8::1", "2001:db8::1", "192.0.2.1"} {
-		if status, _ := g.Enter(netip.MustParseAddr(addr), false); status != 0 {
+		if status, _ := g.Acquire(netip.MustParseAddr(addr), false); status != 0 {
 			t.Errorf("%s: %d", addr, status)
 		}
 	}
@@ -93,15 +93,15 @@ func TestStrangersOfOneSiteAreFew(t *testing.T) {
 
 // A place in the reserve is marked as such, and one address cannot take all of them by saying that it resumes.
 func TestTheReserveIsForThoseWhoResume(t *testing.T) {
-	g := NewGate(GateConfig{Connections: 800, Strangers: 16})
+	g := NewConnLimiter(ConnLimiterConfig{Connections: 800, Unregistered: 16})
 	for i := range 800 {
-		if _, reserve := g.Enter(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), true); reserve {
+		if _, reserve := g.Acquire(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), true); reserve {
 			t.Fatal("the reserve was used before it was needed")
 		}
 	}
 	liar, in := netip.MustParseAddr("192.0.2.1"), 0
 	for range 100 {
-		if status, reserve := g.Enter(liar, true); status == 0 {
+		if status, reserve := g.Acquire(liar, true); status == 0 {
 			in++
 			if !reserve {
 				t.Error("the place is not marked")
@@ -111,11 +111,11 @@ func TestTheReserveIsForThoseWhoResume(t *testing.T) {
 	if in != 16/8+1 {
 		t.Errorf("one address took %d places of the reserve", in)
 	}
-	g.Know(liar) // one was genuine
-	if status, _ := g.Enter(liar, true); status != 0 {
+	g.MarkRegistered(liar) // one was genuine
+	if status, _ := g.Acquire(liar, true); status != 0 {
 		t.Errorf("the next: %d", status)
 	}
-	if status, reserve := g.Enter(netip.MustParseAddr("192.0.2.2"), true); status != 0 || !reserve {
+	if status, reserve := g.Acquire(netip.MustParseAddr("192.0.2.2"), true); status != 0 || !reserve {
 		t.Errorf("another: %d", status)
 	}
 }
@@ -150,8 +150,8 @@ func TestProxiesAreBelievedAsFarAsTheyAreTrusted(t *testing.T) {
 }
 
 func TestTooManyStrangersAreRefusedAtTheUpgrade(t *testing.T) {
-	g := NewGate(GateConfig{Strangers: 2, Connections: 5})
-	s := serve(t, Config{Gate: g, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	g := NewConnLimiter(ConnLimiterConfig{Unregistered: 2, Connections: 5})
+	s := serve(t, Config{Limiter: g, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	first, known := s.dial("X-Forwarded-For", "203.0.113.9")
 	if got := known.conn.Peer().Addr.Addr(); got != netip.MustParseAddr("203.0.113.9") {
 		t.Errorf("the peer is %s", got)
@@ -165,8 +165,8 @@ func TestTooManyStrangersAreRefusedAtTheUpgrade(t *testing.T) {
 		}
 	}
 	refused("203.0.113.9", http.StatusTooManyRequests)
-	Admitted(known.conn)
-	Admitted(known.conn) // counts once
+	MarkRegistered(known.conn)
+	MarkRegistered(known.conn) // counts once
 	s.dial("X-Forwarded-For", "203.0.113.9")
 	refused("203.0.113.9", http.StatusTooManyRequests)
 	for i := range 2 {
@@ -188,23 +188,23 @@ func TestTooManyStrangersAreRefusedAtTheUpgrade(t *testing.T) {
 // Whoever wants to know hears of each user that comes and goes, and of no stranger.
 func TestTheGateTellsOfKnownUsers(t *testing.T) {
 	users := map[netip.Addr]int{}
-	g := NewGate(GateConfig{Known: func(a netip.Addr, n int) { users[a] += n }})
+	g := NewConnLimiter(ConnLimiterConfig{OnRegistered: func(a netip.Addr, n int) { users[a] += n }})
 	one, same, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	for _, a := range []netip.Addr{one, same, other, other} {
-		if status, _ := g.Enter(a, false); status != 0 {
+		if status, _ := g.Acquire(a, false); status != 0 {
 			t.Fatal(status)
 		}
 	}
-	g.Know(one)
-	g.Know(same)
-	g.Know(other)
-	g.Leave(other, true)
+	g.MarkRegistered(one)
+	g.MarkRegistered(same)
+	g.MarkRegistered(other)
+	g.Release(other, true)
 	if users[one] != 2 || users[other] != 1 || len(users) != 2 {
 		t.Errorf("known are %v", users)
 	}
-	g.Leave(one, false)
-	g.Leave(same, false)
-	g.Leave(other, false)
+	g.Release(one, false)
+	g.Release(same, false)
+	g.Release(other, false)
 	if users[one] != 0 || users[other] != 0 {
 		t.Errorf("left are %v", users)
 	}

@@ -11,8 +11,8 @@ import (
 // on: it carries their first message, in base64url without padding. The answer to it is sent right behind the answer to the request,
 // which saves a round trip. It is the only header that a page can choose; the address, which it can choose too, stands in logs.
 const (
-	subprotocol = "ieum"
-	helloPrefix = "ieum.hello."
+	subprotocol        = "ieum"
+	earlyMessagePrefix = "ieum.hello."
 )
 
 // handshake judges the request to open a WebSocket (RFC 6455, section 4.2). It returns the answer that accepts it and the message that
@@ -47,7 +47,7 @@ func offered(lines []string) (ours bool, hello []byte, err error) {
 			t = strings.TrimSpace(t)
 			if t == subprotocol {
 				ours = true
-			} else if text, ok := strings.CutPrefix(t, helloPrefix); ok {
+			} else if text, ok := strings.CutPrefix(t, earlyMessagePrefix); ok {
 				hello, err = base64.RawURLEncoding.DecodeString(text)
 			}
 		}

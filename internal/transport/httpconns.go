@@ -13,9 +13,9 @@ import (
 // HTTPLimits bound the connections of HTTP servers: those that are neither WebSockets nor poll a session, which Gate counts. The zero
 // value of a number means its default.
 type HTTPLimits struct {
-	Connections int // in all, default 4,096
-	OfAddress   int // of one Source, default 256; of a site with many sources four times that
-	IdleOf      int // of one Source without a request, default 64; of a site four times that
+	Connections    int // in all, default 4,096
+	PerAddress     int // of one Source, default 256; of a site with many sources four times that
+	IdlePerAddress int // of one Source without a request, default 64; of a site four times that
 	// Exempt are proxies with everybody behind them, of which only the limit in all counts, as of loopback.
 	Exempt []netip.Prefix
 }
@@ -38,7 +38,7 @@ type HTTPStats struct {
 // NewHTTPConns counts connections of the servers that it is to watch.
 func NewHTTPConns(l HTTPLimits) *HTTPConns {
 	h := &HTTPConns{open: map[net.Conn]*entry{}}
-	h.conns = newCrowd(cmp.Or(l.Connections, 4096), cmp.Or(l.OfAddress, 256), cmp.Or(l.IdleOf, 64), l.Exempt, slowAfter, func(e *entry) {
+	h.conns = newCrowd(cmp.Or(l.Connections, 4096), cmp.Or(l.PerAddress, 256), cmp.Or(l.IdlePerAddress, 64), l.Exempt, slowAfter, func(e *entry) {
 		h.shed.Add(1)
 		closeBelow(e.conn)
 	})
@@ -107,9 +107,9 @@ type counted struct {
 	entry *entry
 }
 
-// Excuse takes the connection of a request that waits for something out of the limits until over is called: its session is counted by
+// SuspendLimit takes the connection of a request that waits for something out of the limits until over is called: its session is counted by
 // a Gate, and waiting is what it is there for.
-func Excuse(r *http.Request) (over func()) {
+func SuspendLimit(r *http.Request) (over func()) {
 	c, ok := r.Context().Value(countedKey{}).(counted)
 	if !ok {
 		return func() {}

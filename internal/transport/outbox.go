@@ -93,10 +93,10 @@ func (o *outbox) overflow() {
 }
 
 // unread is what waits, for the backlog.
-func (o *outbox) unread() Unread {
+func (o *outbox) unread() QueuedBytes {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	u := Unread{Bytes: o.bytes, Writing: o.bytes, Shed: o.shed}
+	u := QueuedBytes{Total: o.bytes, Writing: o.bytes, Shed: o.shed}
 	for _, m := range o.queue {
 		u.Writing -= len(m.B)
 	}

@@ -70,7 +70,7 @@ func openSite(t *testing.T, w way, cfg Config, accept func(Conn) Receiver) *site
 	if w.hidden {
 		l = hiding{l}
 	}
-	sw := SwitchConfig{}
+	sw := MuxConfig{}
 	if w.secure {
 		sw.TLS = serverTLS()
 	}
@@ -78,7 +78,7 @@ func openSite(t *testing.T, w way, cfg Config, accept func(Conn) Receiver) *site
 		s.open.Add(1)
 		return &once{Receiver: accept(c), s: s}
 	})
-	port := NewSwitch(l, sw)
+	port := NewMux(l, sw)
 	srv := &http.Server{Handler: s.ws}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = port.Serve(srv) })
@@ -187,7 +187,7 @@ func (k *keeper) Message(msg []byte, _ Reply) { k.got <- string(msg) }
 func (k *keeper) Closed(e End)                { k.ends <- e }
 
 // Whatever the sweeper would find is found without it.
-var unswept = Config{PingAfter: time.Hour, SilenceEnds: 2 * time.Hour}
+var unswept = Config{PingAfter: time.Hour, SilenceTimeout: 2 * time.Hour}
 
 func TestEndThatComesWithAMessageIsSeen(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
@@ -244,7 +244,7 @@ func TestResetsAreSeen(t *testing.T) {
 func TestSilentClientsAreCut(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		ends := make(chan End, 1)
-		s := openSite(t, w, Config{PingAfter: 50 * time.Millisecond, SilenceEnds: 100 * time.Millisecond}, echoes(ends))
+		s := openSite(t, w, Config{PingAfter: 50 * time.Millisecond, SilenceTimeout: 100 * time.Millisecond}, echoes(ends))
 		g := s.dial()
 		if e := <-ends; e != (End{Code: 1006}) {
 			t.Errorf("ended as %+v, want lost", e)
@@ -642,9 +642,9 @@ func TestCloseCutsWhoDoesNotLeave(t *testing.T) {
 // Descriptors come back at once, and must not carry anything over from one connection to the next.
 func TestConnectionsComeAndGo(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
-		gate := NewGate(GateConfig{})
+		gate := NewConnLimiter(ConnLimiterConfig{})
 		cfg := unswept
-		cfg.Gate = gate
+		cfg.Limiter = gate
 		conns := make(chan Conn, 1)
 		ends := make(chan End, 10_000)
 		s := openSite(t, w, cfg, func(c Conn) Receiver { conns <- c; return &echo{c, ends} })

@@ -18,7 +18,7 @@ import (
 type socket struct {
 	c     *wsConn
 	raw   syscall.RawConn
-	below *turnConn // what TLS is spoken over; nil: plain
+	below *handshakeConn // what TLS is spoken over; nil: plain
 	state atomic.Uint32
 	fd    int32
 
@@ -93,7 +93,7 @@ func newSocket(c *wsConn, nc net.Conn) (k *socket, try func([]byte) (int, error)
 	k = &socket{c: c}
 	k.state.Store(busy) // until it is polled
 	if over, is := nc.(interface{ NetConn() net.Conn }); is {
-		if k.below, is = over.NetConn().(*turnConn); is {
+		if k.below, is = over.NetConn().(*handshakeConn); is {
 			nc = k.below
 		}
 	}

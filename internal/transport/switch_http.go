@@ -27,9 +27,9 @@ type tlsKey struct{}
 
 // Serve is srv.Serve for the connections of the switch. Requests that came by TLS say so, with and without ALPN; those that came
 // without it where a certificate is there are sent to https.
-func (s *Switch) Serve(srv *http.Server) error {
+func (s *Mux) Serve(srv *http.Server) error {
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		if c, ok := c.(*earlyTLS); ok {
+		if c, ok := c.(*sniffedTLSConn); ok {
 			state := c.ConnectionState()
 			return context.WithValue(ctx, tlsKey{}, &state)
 		}

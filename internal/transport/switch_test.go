@@ -53,13 +53,13 @@ func serverTLS() *tls.Config {
 
 // port is a switch with an HTTP server that says how it was reached, and a relay that sends back what it gets.
 type port struct {
-	*Switch
+	*Mux
 	addr string
 	ws   *WebSocket
 	turn chan net.Conn // what came for the relay, after its echo has ended
 }
 
-func openPort(t *testing.T, cfg SwitchConfig) *port {
+func openPort(t *testing.T, cfg MuxConfig) *port {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -75,7 +75,7 @@ func openPort(t *testing.T, cfg SwitchConfig) *port {
 			p.turn <- c
 		})
 	}
-	p.Switch = NewSwitch(l, cfg)
+	p.Mux = NewMux(l, cfg)
 	mux := http.NewServeMux()
 	mux.Handle("/signal", p.ws)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -165,7 +165,7 @@ func fetch(t *testing.T, c *http.Client, url string) (*http.Response, string) {
 }
 
 func TestOnePortServesHTTPOfAllKinds(t *testing.T) {
-	secure, plain := openPort(t, SwitchConfig{TLS: serverTLS()}), openPort(t, SwitchConfig{})
+	secure, plain := openPort(t, MuxConfig{TLS: serverTLS()}), openPort(t, MuxConfig{})
 	insecure := func() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
 	noALPN := browser(t, nil, false)
 	noALPN.Transport.(*http.Transport).DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -190,13 +190,13 @@ func TestOnePortServesHTTPOfAllKinds(t *testing.T) {
 			}
 		})
 	}
-	if s := secure.Stats(); s.HTTP != 4 || s.TURN != 0 || s.Failed != 0 || s.Deciding != 0 {
+	if s := secure.Stats(); s.HTTP != 4 || s.TURN != 0 || s.Failed != 0 || s.Pending != 0 {
 		t.Errorf("%+v", s)
 	}
 }
 
 func TestOnePortServesTURNOfAllKinds(t *testing.T) {
-	secure, plain := openPort(t, SwitchConfig{TLS: serverTLS()}), openPort(t, SwitchConfig{})
+	secure, plain := openPort(t, MuxConfig{TLS: serverTLS()}), openPort(t, MuxConfig{})
 	more := []byte("\x40\x00\x00\x04more") // ChannelData
 	for name, c := range map[string]net.Conn{
 		"over TLS":                secure.dial(t, true),
@@ -233,7 +233,7 @@ func TestOnePortServesTURNOfAllKinds(t *testing.T) {
 // The shortest request is shorter than what a STUN header needs: nobody must wait for more.
 func TestShortestRequestIsAnswered(t *testing.T) {
 	for _, secure := range []bool{false, true} {
-		cfg := SwitchConfig{}
+		cfg := MuxConfig{}
 		if secure {
 			cfg.TLS = serverTLS()
 		}
@@ -248,7 +248,7 @@ func TestShortestRequestIsAnswered(t *testing.T) {
 }
 
 func TestPlainHTTPWhereTLSIsServed(t *testing.T) {
-	p := openPort(t, SwitchConfig{TLS: serverTLS()})
+	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	c := browser(t, nil, false)
 	res, _ := fetch(t, c, "http://"+p.addr+"/sample?x=1")
 	if res.Header.Get("Cache-Control") != "no-store" { // the port may serve plain HTTP another day
@@ -275,13 +275,13 @@ func TestPlainHTTPWhereTLSIsServed(t *testing.T) {
 
 func TestWebSocketsComeThroughTheSwitch(t *testing.T) {
 	for name, c := range map[string]struct {
-		cfg  SwitchConfig
+		cfg  MuxConfig
 		url  string
 		alpn []string
 	}{
-		"plain":            {SwitchConfig{}, "ws://", nil},
-		"TLS":              {SwitchConfig{TLS: serverTLS()}, "wss://", []string{"http/1.1"}},
-		"TLS without ALPN": {SwitchConfig{TLS: serverTLS()}, "wss://", nil},
+		"plain":            {MuxConfig{}, "ws://", nil},
+		"TLS":              {MuxConfig{TLS: serverTLS()}, "wss://", []string{"http/1.1"}},
+		"TLS without ALPN": {MuxConfig{TLS: serverTLS()}, "wss://", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := openPort(t, c.cfg)
@@ -325,7 +325,7 @@ func (h *hearing) OnMessage(_ *gws.Conn, m *gws.Message) {
 }
 
 func TestSessionTicketsOfOneConnectionServeTheNext(t *testing.T) {
-	p := openPort(t, SwitchConfig{TLS: serverTLS()})
+	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	cfg := &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", ClientSessionCache: tls.NewLRUClientSessionCache(1), NextProtos: []string{"http/1.1"}}
 	for i := range 2 {
 		c, err := tls.Dial("tcp", p.addr, cfg)
@@ -404,7 +404,7 @@ func TestSlowConnectionsAreCut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newPipes()
-				s := NewSwitch(l, SwitchConfig{TLS: serverTLS()})
+				s := NewMux(l, MuxConfig{TLS: serverTLS()})
 				begin, theirs := time.Now(), l.connect("192.0.2.1:5")
 				c.say(theirs)
 				_, _ = io.Copy(io.Discard, theirs)
@@ -412,8 +412,8 @@ func TestSlowConnectionsAreCut(t *testing.T) {
 					t.Errorf("cut after %v, want %v", took, c.limit)
 				}
 				time.Sleep(time.Minute) // what drips comes to an end, too
-				if st := s.Stats(); st.Slow != 1 || st.Deciding != 0 || len(s.deciding.sources) != 0 {
-					t.Errorf("%+v, %v", st, s.deciding.sources)
+				if st := s.Stats(); st.TimedOut != 1 || st.Pending != 0 || len(s.pending.sources) != 0 {
+					t.Errorf("%+v, %v", st, s.pending.sources)
 				}
 				_ = s.Close()
 			})
@@ -435,7 +435,7 @@ func TestLimitsEndWithTheDecision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, secure := range []bool{false, true} {
 			l, turn := newPipes(), make(chan net.Conn, 1)
-			s := NewSwitch(l, SwitchConfig{TLS: serverTLS(), TURN: func(c net.Conn) { turn <- c }})
+			s := NewMux(l, MuxConfig{TLS: serverTLS(), TURN: func(c net.Conn) { turn <- c }})
 			theirs := l.connect("192.0.2.1:5")
 			if secure {
 				tc := tls.Client(theirs, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"stun.turn"}})
@@ -461,7 +461,7 @@ func TestLimitsEndWithTheDecision(t *testing.T) {
 func TestUndecidedConnectionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()
-		s := NewSwitch(l, SwitchConfig{MaxDeciding: 4, MaxOfAddress: 2})
+		s := NewMux(l, MuxConfig{MaxPending: 4, MaxPerAddress: 2})
 		var all []net.Conn
 		open := func(addr string) net.Conn {
 			c := l.connect(addr)
@@ -493,7 +493,7 @@ func TestUndecidedConnectionsAreBounded(t *testing.T) {
 		if full := open("127.0.0.1:9"); !isClosed(full) {
 			t.Error("more than all")
 		}
-		if st := s.Stats(); st.Deciding != 4 || st.Shed != 8 {
+		if st := s.Stats(); st.Pending != 4 || st.Shed != 8 {
 			t.Errorf("%+v", st)
 		}
 		_ = s.Close()
@@ -502,8 +502,8 @@ func TestUndecidedConnectionsAreBounded(t *testing.T) {
 				t.Error("still open after Close")
 			}
 		}
-		if st := s.Stats(); st.Deciding != 0 || len(s.deciding.sources) != 0 || len(s.deciding.sites) != 0 {
-			t.Errorf("left: %+v, %v", st, s.deciding.sources)
+		if st := s.Stats(); st.Pending != 0 || len(s.pending.sources) != 0 || len(s.pending.sites) != 0 {
+			t.Errorf("left: %+v, %v", st, s.pending.sources)
 		}
 	})
 }
@@ -512,7 +512,7 @@ func TestUndecidedConnectionsAreBounded(t *testing.T) {
 func TestCloseDuringTheDecision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()
-		s := NewSwitch(l, SwitchConfig{TLS: serverTLS()})
+		s := NewMux(l, MuxConfig{TLS: serverTLS()})
 		silent, shaking, ready := l.connect("192.0.2.1:1"), l.connect("192.0.2.1:2"), l.connect("192.0.2.1:3")
 		_, _ = shaking.Write([]byte{22, 3, 1, 0, 200})
 		_, _ = ready.Write([]byte("GET / ")) // nobody accepts it
@@ -551,7 +551,7 @@ func (l *refusing) Accept() (net.Conn, error) {
 func TestAcceptGoesOnAfterAFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &refusing{newPipes(), 3}
-		s := NewSwitch(l, SwitchConfig{})
+		s := NewMux(l, MuxConfig{})
 		theirs := l.connect("192.0.2.1:1")
 		go func() { _, _ = theirs.Write([]byte("GET /")) }()
 		c, err := s.Accept()
@@ -587,20 +587,20 @@ func FuzzFirstBytes(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 3, 0x21, 0x12, 0xa4, 0x42}, uint8(8), false)
 	f.Add([]byte{0x40, 0, 0, 4, 'd', 'a', 't', 'a'}, uint8(3), false)
 	f.Fuzz(func(t *testing.T, stream []byte, piece uint8, mayBeTLS bool) {
-		want := kindHTTP
+		want := protocolHTTP
 		switch {
 		case len(stream) > 0 && stream[0] == 22 && mayBeTLS:
-			want = kindTLS
+			want = protocolTLS
 		case len(stream) >= 20 && stream[0]&0xc0 == 0 && stream[3]&3 == 0 && bytes.Equal(stream[4:8], []byte{0x21, 0x12, 0xa4, 0x42}):
-			want = kindSTUN
-		case kindOf(stream, mayBeTLS) == kindOpen: // ends before it can be told
-			want = kindOpen
+			want = protocolSTUN
+		case detectProtocol(stream, mayBeTLS) == protocolUnknown: // ends before it can be told
+			want = protocolUnknown
 			if len(stream) >= 20 {
 				t.Fatal("a header's length, and still open")
 			}
 		}
-		head, got, err := readHead(&scripted{rest: stream, piece: int(piece)%32 + 1}, mayBeTLS)
-		if want == kindOpen {
+		head, got, err := sniff(&scripted{rest: stream, piece: int(piece)%32 + 1}, mayBeTLS)
+		if want == protocolUnknown {
 			if err == nil {
 				t.Fatalf("decided %v", got)
 			}
@@ -609,7 +609,7 @@ func FuzzFirstBytes(f *testing.F) {
 		if err != nil || got != want || len(head) > 20 || !bytes.HasPrefix(stream, head) {
 			t.Fatalf("%v with %q, %v; want %v", got, head, err, want)
 		}
-		c := &earlyConn{Conn: &scripted{rest: stream[len(head):], piece: int(piece)%32 + 1}, early: head}
+		c := &sniffedConn{Conn: &scripted{rest: stream[len(head):], piece: int(piece)%32 + 1}, prefix: head}
 		if all, err := io.ReadAll(bufio.NewReaderSize(c, 16)); err != nil || !bytes.Equal(all, stream) {
 			t.Fatalf("%q, %v", all, err)
 		}
@@ -619,7 +619,7 @@ func FuzzFirstBytes(f *testing.F) {
 // Every list of protocol names of ALPN, in every order: who names TURN or STUN gets it, who names HTTP/1.1 is looked at, and HTTP/2 is HTTP/2.
 func TestEveryALPNList(t *testing.T) {
 	names := []string{"stun.turn", "stun.nat-discovery", "h2", "http/1.1"}
-	p := openPort(t, SwitchConfig{TLS: serverTLS()})
+	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	for _, list := range orders(names) {
 		asked := func(name string) bool { return slices.Contains(list, name) }
 		c := p.dial(t, true, list...)
@@ -681,7 +681,7 @@ func orders(names []string) (lists [][]string) {
 
 // What connects over HTTP/2 to the address of WebSockets gets an answer that HTTP/2 allows (RFC 9113, section 8.2.2), at each refusal.
 func TestRefusalsOverHTTP2AreWellFormed(t *testing.T) {
-	p := openPort(t, SwitchConfig{TLS: serverTLS()})
+	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	client := &http.Client{Timeout: failSafe, Transport: &http.Transport{
 		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}}

@@ -49,8 +49,8 @@ type Peer struct {
 	Host   string // as the client named us, with port if it did
 	TLS    bool
 	// Reserve: the server is full, and it was let in because it said that it resumes. Whoever logs in otherwise has no place.
-	Reserve bool
-	Hello   bool // its first message came with the request: until there is another one nobody knows that it has seen an answer
+	Reserve      bool
+	EarlyMessage bool // its first message came with the request: until there is another one nobody knows that it has seen an answer
 }
 
 // Reply answers one message: the connection itself, or the acknowledgement of a carrier that has them.
@@ -58,10 +58,10 @@ type Reply interface {
 	Send(m *Message) bool
 }
 
-// Wanted tells whether the client waits for an answer even to a message that needs none: it was sent with an acknowledgement.
-func Wanted(r Reply) bool {
-	w, ok := r.(interface{ Wanted() bool })
-	return ok && w.Wanted()
+// AckRequested tells whether the client waits for an answer even to a message that needs none: it was sent with an acknowledgement.
+func AckRequested(r Reply) bool {
+	w, ok := r.(interface{ AckRequested() bool })
+	return ok && w.AckRequested()
 }
 
 // Receiver gets what a connection brings. Its methods are called one at a time, not always by the same goroutine.
@@ -80,7 +80,7 @@ type End struct {
 	Code int // 1006 when there was no close frame
 	// Full is true when we closed because the outbox was full, Long when it was because a message was too long, Small
 	// because of too many small frames.
-	Full, Long, Small bool
+	SlowConsumer, MessageTooLong, TooManyFrames bool
 }
 
 // Message is an encoded message on its way to one or more outboxes. It is pooled: who holds a reference may read B, must not

@@ -20,7 +20,7 @@ func shake(addr string) error {
 }
 
 func TestOnlySoManyHandshakesAreComputedAtATime(t *testing.T) {
-	most := shakingMost()
+	most := maxHandshakes()
 	clients := 4*most + 4
 	var computing, top atomic.Int64
 	entered, release := make(chan struct{}, clients), make(chan struct{})
@@ -36,7 +36,7 @@ func TestOnlySoManyHandshakesAreComputedAtATime(t *testing.T) {
 		<-release
 		return &cert, nil
 	}
-	p := openPort(t, SwitchConfig{TLS: cfg})
+	p := openPort(t, MuxConfig{TLS: cfg})
 	var all sync.WaitGroup
 	for range clients {
 		all.Go(func() {
@@ -48,7 +48,7 @@ func TestOnlySoManyHandshakesAreComputedAtATime(t *testing.T) {
 	for range most {
 		<-entered
 	}
-	for p.Stats().Deciding < clients { // all are there, and wait for a turn
+	for p.Stats().Pending < clients { // all are there, and wait for a turn
 		runtime.Gosched()
 	}
 	close(release)
@@ -60,8 +60,8 @@ func TestOnlySoManyHandshakesAreComputedAtATime(t *testing.T) {
 
 // Whoever says half of something, or something wrong, has no turn or gives it back.
 func TestSilentAndWrongClientsKeepNobodysTurn(t *testing.T) {
-	p := openPort(t, SwitchConfig{TLS: serverTLS()})
-	for range 3 * shakingMost() {
+	p := openPort(t, MuxConfig{TLS: serverTLS()})
+	for range 3 * maxHandshakes() {
 		half, err := net.Dial("tcp", p.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -83,7 +83,7 @@ func TestSilentAndWrongClientsKeepNobodysTurn(t *testing.T) {
 	if err := shake(p.addr); err != nil {
 		t.Error(err)
 	}
-	if n := len(p.turns); n != 0 {
+	if n := len(p.handshakeSlots); n != 0 {
 		t.Errorf("%d turns were not given back", n)
 	}
 }

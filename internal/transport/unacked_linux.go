@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limitUnacked has the system end a connection whose client has not acknowledged what was sent for so long. Pings find a silent client
+// setTCPUserTimeout has the system end a connection whose client has not acknowledged what was sent for so long. Pings find a silent client
 // after a minute; a client whose cable was pulled during a call is found as soon as somebody speaks to it, and those who are left behind
 // are told when its time to come back is over. Where the connection is no TCP socket it stays as it is.
-func limitUnacked(c net.Conn, after time.Duration) {
+func setTCPUserTimeout(c net.Conn, after time.Duration) {
 	raw := rawOf(c)
 	if raw == nil {
 		return

@@ -15,7 +15,7 @@ import (
 func TestWhatIsNotAcknowledgedEndsTheConnection(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		limits := make(chan int, 1)
-		ws := NewWebSocket(Config{UnackedEnds: 7 * time.Second}, func(c Conn) Receiver {
+		ws := NewWebSocket(Config{TCPUserTimeout: 7 * time.Second}, func(c Conn) Receiver {
 			err := rawOf(c.(*wsConn).net).Control(func(fd uintptr) {
 				ms, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
 				if err != nil {
@@ -32,7 +32,7 @@ func TestWhatIsNotAcknowledgedEndsTheConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := NewSwitch(l, SwitchConfig{TLS: serverTLS(), TURN: func(c net.Conn) { _ = c.Close() }})
+		s := NewMux(l, MuxConfig{TLS: serverTLS(), TURN: func(c net.Conn) { _ = c.Close() }})
 		srv := &http.Server{Handler: ws}
 		done := make(chan struct{})
 		go func() {

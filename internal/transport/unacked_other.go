@@ -7,4 +7,4 @@ import (
 	"time"
 )
 
-func limitUnacked(net.Conn, time.Duration) {}
+func setTCPUserTimeout(net.Conn, time.Duration) {}

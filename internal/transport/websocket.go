@@ -22,12 +22,12 @@ type Config struct {
 	OutboxBytes    int           // default 1 MiB
 	WriteTimeout   time.Duration // of one message, default 10 s
 	PingAfter      time.Duration // of silence, default 25 s
-	SilenceEnds    time.Duration // default 60 s
-	UnackedEnds    time.Duration // a client's system has not acknowledged what was sent (Linux), default 6 s
+	SilenceTimeout time.Duration // default 60 s
+	TCPUserTimeout time.Duration // a client's system has not acknowledged what was sent (Linux), default 6 s
 	// AnyOrigin lets pages with a null or malformed origin connect: for development.
 	AnyOrigin bool
 	// Gate counts connections, and refuses those that are too many; nil: there is no limit.
-	Gate *Gate
+	Limiter *ConnLimiter
 	// Backlog bounds what all clients together have not read; nil: nothing does.
 	Backlog *Backlog
 	// TrustedProxies are those whose X-Forwarded-For says who the client is.
@@ -58,8 +58,8 @@ func (c *Config) defaults() {
 	}
 	set(&c.WriteTimeout, 10*time.Second)
 	set(&c.PingAfter, 25*time.Second)
-	set(&c.SilenceEnds, 60*time.Second)
-	set(&c.UnackedEnds, 6*time.Second)
+	set(&c.SilenceTimeout, 60*time.Second)
+	set(&c.TCPUserTimeout, 6*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -94,9 +94,9 @@ func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 }
 
 // unread lists connections for the backlog.
-func (s *WebSocket) unread(tell func(Unread)) {
+func (s *WebSocket) unread(tell func(QueuedBytes)) {
 	for _, c := range s.snapshot() {
-		if u := c.out.unread(); u.Bytes > 0 {
+		if u := c.out.unread(); u.Total > 0 {
 			tell(u)
 		}
 	}
@@ -136,15 +136,15 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 		return false
 	}
 	peer := PeerOf(r, origin, s.cfg.TrustedProxies)
-	peer.Hello = hello != nil
-	status, reserve := s.cfg.Gate.Enter(peer.Addr.Addr(), Resumes(r))
+	peer.EarlyMessage = hello != nil
+	status, reserve := s.cfg.Limiter.Acquire(peer.Addr.Addr(), Resumes(r))
 	if status != 0 {
-		refuse(w, status)
+		rejectUpgrade(w, status)
 		return false
 	}
 	peer.Reserve = reserve
 	if !s.hijack(hj, peer, accepted, hello, accept) {
-		s.cfg.Gate.Leave(peer.Addr.Addr(), true)
+		s.cfg.Limiter.Release(peer.Addr.Addr(), true)
 		return false
 	}
 	return true
@@ -279,7 +279,7 @@ func (s *WebSocket) sweep() {
 			now := time.Since(s.begin) // a step of the wall clock is not in it
 			for _, c := range s.snapshot() {
 				switch silent := now - time.Duration(c.heard.Load()); {
-				case silent >= s.cfg.SilenceEnds:
+				case silent >= s.cfg.SilenceTimeout:
 					c.cut()
 				case silent >= s.cfg.PingAfter:
 					c.out.say(opPing, nil)
@@ -296,15 +296,15 @@ type wsConn struct {
 	net  net.Conn
 	sock *socket // of net; nil: a goroutine reads net and waits
 
-	receiver Receiver // owned by the reader, as are the fields up to smallsOf
-	in       frames
-	over     int          // code of the client's close frame
-	smalls   uint32       // small frames
-	smallsOf uint32       // the second in which they came, by the server's clock
-	heard    atomic.Int64 // the server's clock at the last frame
-	closing  atomic.Bool  // we closed: what still comes in is not read as messages
-	known    atomic.Bool  // its user is, see Gate
-	out      outbox
+	receiver   Receiver // owned by the reader, as are the fields up to smallsOf
+	in         frames
+	over       int          // code of the client's close frame
+	smalls     uint32       // small frames
+	smallsOf   uint32       // the second in which they came, by the server's clock
+	heard      atomic.Int64 // the server's clock at the last frame
+	closing    atomic.Bool  // we closed: what still comes in is not read as messages
+	registered atomic.Bool  // its user is, see Gate
+	out        outbox
 }
 
 func newConn(s *WebSocket, nc net.Conn, p Peer) *wsConn {
@@ -312,7 +312,7 @@ func newConn(s *WebSocket, nc net.Conn, p Peer) *wsConn {
 	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, finish: c.finish, hurry: c.hurry, backlog: s.cfg.Backlog}
 	c.sock, c.out.try = newSocket(c, nc)
 	c.heard.Store(s.clock.Load())
-	limitUnacked(nc, s.cfg.UnackedEnds)
+	setTCPUserTimeout(nc, s.cfg.TCPUserTimeout)
 	return c
 }
 
@@ -327,10 +327,10 @@ func (c *wsConn) Close(code int, reason string) {
 	c.out.end(code, reason)
 }
 
-// Admitted implements admitted.
-func (c *wsConn) Admitted() {
-	if !c.known.Swap(true) {
-		c.srv.cfg.Gate.Know(c.peer.Addr.Addr())
+// MarkRegistered implements registerer.
+func (c *wsConn) MarkRegistered() {
+	if !c.registered.Swap(true) {
+		c.srv.cfg.Limiter.MarkRegistered(c.peer.Addr.Addr())
 	}
 }
 
@@ -338,7 +338,7 @@ func (c *wsConn) Admitted() {
 // not wait for the answer. A panic in a handler goes on its way.
 func (c *wsConn) serve(hello, early []byte, accept func(Conn) Receiver) {
 	c.receiver = accept(c)
-	if c.peer.Hello {
+	if c.peer.EarlyMessage {
 		c.message(opText, hello)
 	}
 	if err := c.in.feed(early, c); err != nil {
@@ -358,7 +358,7 @@ func (c *wsConn) ended(err error) {
 	c.drain()
 	_ = c.net.Close()
 	c.out.wait()
-	c.srv.cfg.Gate.Leave(c.peer.Addr.Addr(), !c.known.Swap(true))
+	c.srv.cfg.Limiter.Release(c.peer.Addr.Addr(), !c.registered.Swap(true))
 	c.srv.remove(c)
 	c.srv.running.Done()
 }
@@ -403,12 +403,12 @@ func (c *wsConn) end(err error) End {
 	case errors.Is(err, errOver):
 		gone := !c.closing.Swap(true) && (c.over == 1000 || c.over == 1001 || c.over == 1005)
 		c.out.answer(c.over)
-		return End{Gone: gone, Code: c.over, Full: c.out.full()}
+		return End{Gone: gone, Code: c.over, SlowConsumer: c.out.full()}
 	case errors.As(err, &fault):
 		c.Close(fault.code, fault.reason)
 	}
 	c.closing.Store(true)
-	return End{Code: 1006, Full: c.out.full(), Long: fault == errTooLong, Small: fault == errSmall}
+	return End{Code: 1006, SlowConsumer: c.out.full(), MessageTooLong: fault == errTooLong, TooManyFrames: fault == errSmall}
 }
 
 // message implements sink.

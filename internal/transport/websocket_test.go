@@ -176,7 +176,7 @@ func TestWhatTheServerClosesWith(t *testing.T) {
 			if got := code(<-cl.done); got != c.want {
 				t.Errorf("closed with %d, want %d", got, c.want)
 			}
-			if end := <-e.end; end.Gone || end.Long != (c.want == 1009) {
+			if end := <-e.end; end.Gone || end.MessageTooLong != (c.want == 1009) {
 				t.Errorf("ended as %+v", end)
 			}
 			_ = bystander.ws.WriteMessage(gws.OpcodeText, []byte("still here"))
@@ -416,7 +416,7 @@ func TestASlowReaderIsToldToComeBack(t *testing.T) {
 		if !bytes.HasSuffix(rest, want) {
 			t.Errorf("the last of %d bytes are %q", len(rest), rest[max(0, len(rest)-len(want)):])
 		}
-		if end := <-e.end; end.Gone || !end.Full {
+		if end := <-e.end; end.Gone || !end.SlowConsumer {
 			t.Errorf("ended as %+v", end)
 		}
 	})

@@ -9,8 +9,8 @@ import (
 )
 
 func TestTooManyStrangersAreRefusedAtTheHandshake(t *testing.T) {
-	gate := transport.NewGate(transport.GateConfig{Strangers: 2, Connections: 4})
-	g := newRig(t, Config{Conn: transport.Config{Gate: gate, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}})
+	gate := transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: 2, Connections: 4})
+	g := newRig(t, Config{Conn: transport.Config{Limiter: gate, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}})
 	open := func(from string) int {
 		r := httptest.NewRequest("GET", "/socket.io/?EIO=4&transport=polling", nil) // comes from 192.0.2.1
 		r.Header.Set("X-Forwarded-For", from)
@@ -27,7 +27,7 @@ func TestTooManyStrangersAreRefusedAtTheHandshake(t *testing.T) {
 		}
 	}
 	first := <-g.users
-	transport.Admitted(first.conn)
+	transport.MarkRegistered(first.conn)
 	if got := open("203.0.113.1"); got != 200 {
 		t.Errorf("after one is known: %d", got)
 	}

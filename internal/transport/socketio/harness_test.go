@@ -30,7 +30,7 @@ func (u *user) Message(msg []byte, r transport.Reply) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.got = append(u.got, string(msg))
-	u.wanted = append(u.wanted, transport.Wanted(r))
+	u.wanted = append(u.wanted, transport.AckRequested(r))
 	if u.mute {
 		return
 	}

@@ -55,7 +55,7 @@ func (s *session) servePoll(w http.ResponseWriter, r *http.Request) (fault, bool
 	}
 	s.polling = true
 	s.mu.Unlock()
-	defer transport.Excuse(r)()
+	defer transport.SuspendLimit(r)()
 
 	packets, ok := s.await(r)
 	if !ok {

@@ -182,7 +182,7 @@ func TestViolationsEndThePollingSession(t *testing.T) {
 			if status != want || body != `{"code":3,"message":"Bad request"}` {
 				t.Errorf("%d %s", status, body)
 			}
-			p.wantEnd(transport.End{Code: c.code, Long: c.code == 1009})
+			p.wantEnd(transport.End{Code: c.code, MessageTooLong: c.code == 1009})
 			if got := p.poll(); got != p.frame("1") {
 				t.Errorf("then polled %q", got)
 			}
@@ -226,7 +226,7 @@ func TestPayloadsThatAreNone(t *testing.T) {
 			if status, body := p.raw(c.payload, c.header...); status != c.status {
 				t.Errorf("%d %s, want %d", status, body, c.status)
 			}
-			p.wantEnd(transport.End{Code: c.code, Long: c.code == 1009})
+			p.wantEnd(transport.End{Code: c.code, MessageTooLong: c.code == 1009})
 		})
 	}
 }
@@ -484,7 +484,7 @@ func TestAPollingClientsOutboxIsBounded(t *testing.T) {
 			if want := map[int]int{10: 2048, 100_000: 10}[size]; sent != want {
 				t.Errorf("%d messages of %d bytes were taken, want %d", sent, size, want)
 			}
-			p.wantEnd(transport.End{Code: 1013, Full: true})
+			p.wantEnd(transport.End{Code: 1013, SlowConsumer: true})
 			if got := p.poll(); got != "1" {
 				t.Errorf("polled %q", got[:min(len(got), 100)])
 			}
@@ -650,7 +650,7 @@ func TestUnfetchedPacketsCountInTheBacklog(t *testing.T) {
 	for range 6 {
 		p.send(`"` + strings.Repeat("x", 100_000) + `"`)
 	}
-	p.wantEnd(transport.End{Code: 1013, Full: true})
+	p.wantEnd(transport.End{Code: 1013, SlowConsumer: true})
 	b.Close()
 	other.poll()
 	if s := b.Stats(); s.Bytes != 0 || s.Shed != 1 {
@@ -720,7 +720,7 @@ func TestAnAnswerThatIsNotReadIsShed(t *testing.T) {
 					t.Errorf("polled %.9q", got)
 				}
 			}
-			want := transport.End{Code: 1013, Full: true}
+			want := transport.End{Code: 1013, SlowConsumer: true}
 			if ended {
 				want = transport.End{Code: 4001}
 			}

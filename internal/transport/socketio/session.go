@@ -18,10 +18,10 @@ type session struct {
 	peer    transport.Peer
 
 	// recv is held while the receiver is called: one call at a time, whichever request or socket brings it.
-	recv     sync.Mutex
-	receiver transport.Receiver
-	over     bool        // the receiver knows of the end
-	known    atomic.Bool // its user is, see transport.Gate
+	recv       sync.Mutex
+	receiver   transport.Receiver
+	over       bool        // the receiver knows of the end
+	registered atomic.Bool // its user is, see transport.ConnLimiter
 
 	turn chan struct{} // held by the poll that writes its answer, for the next one to wait
 	wake chan struct{} // tells the waiting poll to look again
@@ -118,10 +118,10 @@ func (s *session) fits(m *transport.Message, count, bytes int) bool {
 	return len(s.queue) == 0 || len(s.queue) < count && s.bytes+len(m.B) <= bytes
 }
 
-// Admitted says that the user is known, see transport.Admitted.
-func (s *session) Admitted() {
-	if !s.known.Swap(true) {
-		s.srv.cfg.Conn.Gate.Know(s.peer.Addr.Addr())
+// MarkRegistered implements transport.MarkRegistered.
+func (s *session) MarkRegistered() {
+	if !s.registered.Swap(true) {
+		s.srv.cfg.Conn.Limiter.MarkRegistered(s.peer.Addr.Addr())
 	}
 }
 
@@ -147,8 +147,8 @@ func (a *ack) Send(m *transport.Message) bool {
 	return a.s.send(asAck(m, a.id))
 }
 
-// Wanted says that the client waits, see transport.Wanted.
-func (a *ack) Wanted() bool { return true }
+// AckRequested implements transport.AckRequested.
+func (a *ack) AckRequested() bool { return true }
 
 func (s *session) send(m *transport.Message) bool {
 	s.mu.Lock()
@@ -177,14 +177,14 @@ func (s *session) push(m *transport.Message) bool {
 // overflow closes a session whose client reads too slowly; mu is held.
 func (s *session) overflow() {
 	s.drop()
-	s.end(1013, "outbox full: reconnect and resume", transport.End{Code: 1013, Full: true})
+	s.end(1013, "outbox full: reconnect and resume", transport.End{Code: 1013, SlowConsumer: true})
 }
 
 // unread and shed are for the backlog; what a WebSocket carries is counted there.
-func (s *session) unread() transport.Unread {
+func (s *session) unread() transport.QueuedBytes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := transport.Unread{Bytes: s.bytes + s.answering, Writing: s.answering, Shed: s.shed}
+	u := transport.QueuedBytes{Total: s.bytes + s.answering, Writing: s.answering, Shed: s.shed}
 	if s.closed && s.bytes == 0 && s.cut == nil {
 		u.Shed = nil
 	}
@@ -274,7 +274,7 @@ func (s *session) gone() {
 func (s *session) report(e transport.End) {
 	go func() {
 		defer s.srv.running.Done()
-		s.srv.cfg.Conn.Gate.Leave(s.peer.Addr.Addr(), !s.known.Swap(true))
+		s.srv.cfg.Conn.Limiter.Release(s.peer.Addr.Addr(), !s.registered.Swap(true))
 		s.recv.Lock()
 		defer s.recv.Unlock()
 		s.over = true
@@ -287,7 +287,7 @@ func (s *session) fail(err error) {
 	code := closeCode(err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.end(code, err.Error(), transport.End{Code: code, Long: errors.Is(err, errTooLong)})
+	s.end(code, err.Error(), transport.End{Code: code, MessageTooLong: errors.Is(err, errTooLong)})
 }
 
 // abandon forgets a session whose client never learned of it.

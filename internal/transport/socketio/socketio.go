@@ -76,11 +76,11 @@ func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 	cfg.defaults()
 	s := &Server{cfg: cfg, accept: accept, sessions: map[string]*session{}, stop: make(chan struct{})}
 	ws := cfg.Conn
-	ws.Gate = nil // a session is counted once, whatever carries it
+	ws.Limiter = nil // a session is counted once, whatever carries it
 	ws.MaxMessage += envelope
 	// Engine.IO has pings of its own: those of WebSocket are for what they cannot see.
 	ws.PingAfter = cfg.PingInterval + 2*cfg.PingTimeout
-	ws.SilenceEnds = 2 * ws.PingAfter
+	ws.SilenceTimeout = 2 * ws.PingAfter
 	s.ws = transport.NewWebSocket(ws, nil) // each connection brings its own accept
 	s.running.Go(s.sweep)
 	cfg.Conn.Backlog.Watch(s.unread)
@@ -88,9 +88,9 @@ func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 }
 
 // unread lists polling sessions for the backlog.
-func (s *Server) unread(tell func(transport.Unread)) {
+func (s *Server) unread(tell func(transport.QueuedBytes)) {
 	for _, c := range s.snapshot() {
-		if u := c.unread(); u.Bytes > 0 {
+		if u := c.unread(); u.Total > 0 {
 			tell(u)
 		}
 	}
@@ -205,7 +205,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (f
 		origin = ownOrigin(r) // browsers name the origin in a same-origin GET only this way
 	}
 	peer := transport.PeerOf(r, origin, s.cfg.Conn.TrustedProxies)
-	status, reserve := s.cfg.Conn.Gate.Enter(peer.Addr.Addr(), transport.Resumes(r))
+	status, reserve := s.cfg.Conn.Limiter.Acquire(peer.Addr.Addr(), transport.Resumes(r))
 	peer.Reserve = reserve
 	switch status {
 	case http.StatusTooManyRequests:
@@ -215,7 +215,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (f
 	}
 	c := s.open(version, peer)
 	if c == nil {
-		s.cfg.Conn.Gate.Leave(peer.Addr.Addr(), true)
+		s.cfg.Conn.Limiter.Release(peer.Addr.Addr(), true)
 		return faultBusy, false
 	}
 	if polling {

@@ -42,9 +42,9 @@ const (
 // street is a whole port in memory: switch, HTTP server, both carriers and their gate. Nobody in it ever logs in.
 type street struct {
 	t    *testing.T
-	door *transport.Switch
+	door *transport.Mux
 	http *transport.HTTPConns
-	gate *transport.Gate
+	gate *transport.ConnLimiter
 
 	conns chan net.Conn
 	done  chan struct{}
@@ -88,17 +88,17 @@ func openStreet(t *testing.T) (*street, func()) {
 		t.Fatal(err)
 	}
 	s := &street{t: t, conns: make(chan net.Conn), done: make(chan struct{})}
-	s.http = transport.NewHTTPConns(transport.HTTPLimits{Connections: mostHTTP, OfAddress: httpOf, IdleOf: idleOf})
-	s.gate = transport.NewGate(transport.GateConfig{Strangers: strangersOf, Connections: mostConns})
-	s.door = transport.NewSwitch(s, transport.SwitchConfig{
-		MaxDeciding: mostDeciding, MaxOfAddress: decidingOf, HTTP: s.http,
+	s.http = transport.NewHTTPConns(transport.HTTPLimits{Connections: mostHTTP, PerAddress: httpOf, IdlePerAddress: idleOf})
+	s.gate = transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: strangersOf, Connections: mostConns})
+	s.door = transport.NewMux(s, transport.MuxConfig{
+		MaxPending: mostDeciding, MaxPerAddress: decidingOf, HTTP: s.http,
 		TLS: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2", "http/1.1"}},
 	})
 	accept := func(c transport.Conn) transport.Receiver {
 		time.AfterFunc(10*time.Second, func() { c.Close(1008, "no register in time") }) // as signaling does
 		return stranger{}
 	}
-	cfg := transport.Config{Gate: s.gate}
+	cfg := transport.Config{Limiter: s.gate}
 	ws, sio := transport.NewWebSocket(cfg, accept), New(Config{Conn: cfg}, accept)
 	mux := http.NewServeMux()
 	mux.Handle("/signal", ws)
@@ -124,7 +124,7 @@ func openStreet(t *testing.T) (*street, func()) {
 		if st := s.http.Stats(); st.Active != 0 || st.Idle != 0 {
 			t.Errorf("HTTP connections are left: %+v", st)
 		}
-		if st := s.door.Stats(); st.Deciding != 0 {
+		if st := s.door.Stats(); st.Pending != 0 {
 			t.Errorf("undecided connections are left: %+v", st)
 		}
 		if n := s.gate.Open(); n != 0 {
@@ -228,13 +228,13 @@ func TestWhatAStrangerMayCost(t *testing.T) {
 					for i := range attackers {
 						go do(s, s.pipe(o.from(i)))
 						synctest.Wait()
-						st, busy := s.http.Stats(), s.door.Stats().Deciding
+						st, busy := s.http.Stats(), s.door.Stats().Pending
 						if busy > o.deciding || st.Active+st.Idle > o.http || s.gate.Open() > o.conns {
 							t.Fatalf("after %d: %d undecided of %d, %+v HTTP of %d, %d clients of %d",
 								i+1, busy, o.deciding, st, o.http, s.gate.Open(), o.conns)
 						}
 					}
-					refused := s.http.Stats().Shed + s.door.Stats().Shed + s.gate.Stats().Strangers + s.gate.Stats().Connections
+					refused := s.http.Stats().Shed + s.door.Stats().Shed + s.gate.Stats().Unregistered + s.gate.Stats().Connections
 					if refused == 0 && kind != toldToGo {
 						t.Error("nothing was bounded")
 					}

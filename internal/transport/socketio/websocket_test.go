@@ -165,7 +165,7 @@ func TestViolationsCloseTheWebSocket(t *testing.T) {
 			if code := <-cl.done; code != c.code {
 				t.Errorf("closed with %d, want %d", code, c.code)
 			}
-			if e := <-u.end; e.Gone || e.Long != (c.code == 1009) || len(u.messages()) != 0 {
+			if e := <-u.end; e.Gone || e.MessageTooLong != (c.code == 1009) || len(u.messages()) != 0 {
 				t.Errorf("ended as %+v, handed up %q", e, u.messages())
 			}
 		})
@@ -187,7 +187,7 @@ func TestViolationsCloseTheWebSocket(t *testing.T) {
 			if code := <-cl.done; code != c.code {
 				t.Errorf("closed with %d, want %d", code, c.code)
 			}
-			if e := <-u.end; e.Gone || e.Long != (c.code == 1009) {
+			if e := <-u.end; e.Gone || e.MessageTooLong != (c.code == 1009) {
 				t.Errorf("ended as %+v", e)
 			}
 		})
