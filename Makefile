@@ -13,7 +13,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build sdk setup test check fmt vet lint lint-more race fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay bench-call clean
+.PHONY: help run build build-bench sdk setup test check fmt vet lint lint-more race fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay bench-call clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | sort | expand -t 14
@@ -24,6 +24,9 @@ run: build ## build and start a server for trying; ARGS="--listen :7102 --tls-se
 # without C the program needs no library of the system, whose pages would be 1.6 MB of its memory
 build: ## bin/ieum; the built SDK is committed, so Go is enough
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.buildVersion=$(VERSION)' -o bin/ieum ./cmd/ieum
+
+build-bench: build ## bin/ieum-bench, the load generators, beside bin/ieum
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ieum-bench ./cmd/ieum-bench
 
 sdk: ## rebuild the SDK into web/dist
 	GO=$(GO) sh sdk/build.sh
@@ -66,8 +69,8 @@ fuzz: ## FUZZTIME=10s of each fuzz target
 churn: ## a million packets of junk at the relay, and CHURN=30s of a thousand clients that come and go
 	IEUM_SOAK=1 IEUM_CHURN=$(CHURN) $(GO) test -timeout 30m -run '^Test(ClientsComeAndGo|JunkLeaves.*)$$' ./internal/relay
 
-load: build ## users at a fixed rate: nothing may be lost, out of order, closed or left behind; LOAD="--conns 1000 --rate 200 …", flags of bench signal
-	IEUM_LOAD="$(LOAD)" $(GO) test -count=1 -v -timeout 30m -run '^TestNothingIsLostUnderLoad$$' ./cmd/ieum
+load: build ## users at a fixed rate: nothing may be lost, out of order, closed or left behind; LOAD="--conns 1000 --rate 200 …", flags of ieum-bench signal
+	IEUM_LOAD="$(LOAD)" $(GO) test -count=1 -v -timeout 30m -run '^TestNothingIsLostUnderLoad$$' ./cmd/ieum-bench
 
 sdk-check: ## SDK types, tests and size
 	@if command -v npm >/dev/null; then cd sdk && npm run --silent check; else echo "SKIPPED: SDK types and tests (no Node)"; fi
@@ -88,11 +91,11 @@ soak: ## long runs: an hour of fuzzing, ten minutes of 10,000 users and of the r
 
 bench: bench-signal bench-relay bench-call ## all benchmarks
 
-bench-signal: build ## our signaling server and two npm servers in turn, as a table; BENCH="--rounds 5 --conns 1000"
+bench-signal: build-bench ## our signaling server and two npm servers in turn, as a table; BENCH="--rounds 5 --conns 1000"
 	cd bench && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@node bench/signal.mjs $(BENCH)
 
-bench-relay: build ## our relay and coturn in turn, as a table (Linux, root, coturn); BENCH="--rounds 5 --duration 2s --shapes up,idle"
+bench-relay: build-bench ## our relay and coturn in turn, as a table (Linux, root, coturn); BENCH="--rounds 5 --duration 2s --shapes up,idle"
 	@node bench/relay.mjs $(BENCH)
 
 bench-call: build setup ## our calls, PeerJS's and simple-peer's in browsers in turn, as a table (Linux, root); BENCH="--rounds 7 --cases warm,cut"

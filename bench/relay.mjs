@@ -18,6 +18,7 @@ import { parseArgs } from "node:util";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const ieum = join(here, "../bin/ieum");
+const ieumBench = join(here, "../bin/ieum-bench");
 const ip = "10.88.0.1"; // of the server
 const peer = "10.88.0.2";
 const port = 3478;
@@ -130,7 +131,7 @@ function start(side, cpu, command, stdout) {
 
 /** Runs the load generator and returns its report, or nothing when it failed and may. */
 async function load(args, mayFail = false) {
-  const command = [ieum, "bench", "relay", "--server", `${ip}:${port}`, "--peer-ip", peer, "--relay-secret-file", secretFile];
+  const command = [ieumBench, "relay", "--server", `${ip}:${port}`, "--peer-ip", peer, "--relay-secret-file", secretFile];
   for (const c of clients) command.push("--client-ip", c);
   const child = start(loadSide, 1, [...command, ...args], "pipe");
   let out = "";

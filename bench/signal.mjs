@@ -15,6 +15,7 @@ import { parseArgs } from "node:util";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const ieum = join(here, "../bin/ieum");
+const ieumBench = join(here, "../bin/ieum-bench");
 const { values: flags } = parseArgs({
   options: {
     rounds: { type: "string", default: "3" },
@@ -80,8 +81,8 @@ async function firstAddress(server, child, ended) {
 
 /** Runs the load generator and returns its report. */
 async function load(server, conns, pid, url) {
-  const args = ["bench", "signal", "--protocol", server.protocol, "--url", url, "--pid", pid, "--conns", conns, "--messages", flags.messages, "--pace", flags.pace];
-  const child = spawn(ieum, args.map(String), { env, stdio: ["ignore", "pipe", "inherit"] });
+  const args = ["signal", "--protocol", server.protocol, "--url", url, "--pid", pid, "--conns", conns, "--messages", flags.messages, "--pace", flags.pace];
+  const child = spawn(ieumBench, args.map(String), { env, stdio: ["ignore", "pipe", "inherit"] });
   let out = "";
   child.stdout.on("data", (chunk) => (out += chunk));
   const [code] = await once(child, "close");

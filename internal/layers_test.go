@@ -18,7 +18,8 @@ const module = "github.com/ieum-rtc/ieum/"
 // layers says which of our packages a package may import. Dependencies point one way: whoever carries messages does not know
 // what they mean, whoever decides about rooms does not know sockets. A new package needs a row here, and a reason.
 var layers = map[string][]string{
-	"cmd/ieum":                    {"internal/node", "internal/license", "internal/relay", "internal/bench"},
+	"cmd/ieum":                    {"internal/node", "internal/license", "internal/relay"},
+	"cmd/ieum-bench":              {"internal/license", "internal/bench"},
 	"internal/node":               {"internal/transport", "internal/transport/socketio", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "internal/admin", "internal/certs", "internal/store", "web"},
 	"internal/admin":              {"internal/signaling"},
 	"internal/signaling":          {"internal/protocol", "internal/license", "internal/room", "internal/transport"},
@@ -38,13 +39,18 @@ var layers = map[string][]string{
 	"e2e/netlab/topo":             {},
 }
 
-// The imports are parsed here and not listed by a tool: a cached test result would miss a change in another package.
-func TestImportsPointOneWay(t *testing.T) {
+// benchOnly are modules that only the load generators need. The server's program is not to contain them.
+var benchOnly = []string{"github.com/lxzan/gws"}
+
+// importsByPackage are the imports of each of our packages, tests excluded. They are parsed and not listed by a tool: a cached test
+// result would miss a change in another package.
+func importsByPackage(t *testing.T) map[string]map[string]bool {
+	t.Helper()
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	imports := map[string]map[string]bool{} // package to ours that it imports, tests excluded
+	imports := map[string]map[string]bool{}
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -76,15 +82,18 @@ func TestImportsPointOneWay(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if ours, ok := strings.CutPrefix(name, module); ok {
-				imports[pkg][ours] = true
-			}
+			imports[pkg][strings.TrimPrefix(name, module)] = true
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return imports
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	imports := importsByPackage(t)
 	for _, pkg := range slices.Sorted(maps.Keys(imports)) {
 		allowed, ok := layers[pkg]
 		if !ok {
@@ -92,7 +101,7 @@ func TestImportsPointOneWay(t *testing.T) {
 			continue
 		}
 		for dep := range imports[pkg] {
-			if !slices.Contains(allowed, dep) {
+			if imports[dep] != nil && !slices.Contains(allowed, dep) {
 				t.Errorf("%s imports %s, which the table does not allow", pkg, dep)
 			}
 		}
@@ -101,6 +110,28 @@ func TestImportsPointOneWay(t *testing.T) {
 	for _, pkg := range slices.Sorted(maps.Keys(layers)) {
 		if imports[pkg] == nil {
 			t.Errorf("the table has a row for %s, which does not exist", pkg)
+		}
+	}
+}
+
+func TestTheServerContainsNoLoadGenerator(t *testing.T) {
+	imports := importsByPackage(t)
+	for program, contains := range map[string]bool{"cmd/ieum": false, "cmd/ieum-bench": true} {
+		reached := map[string]bool{}
+		for next := []string{program}; len(next) > 0; {
+			pkg := next[0]
+			if next = next[1:]; !reached[pkg] {
+				reached[pkg] = true
+				next = slices.AppendSeq(next, maps.Keys(imports[pkg]))
+			}
+		}
+		for _, name := range append([]string{"internal/bench"}, benchOnly...) {
+			found := slices.ContainsFunc(slices.Collect(maps.Keys(reached)), func(pkg string) bool {
+				return pkg == name || strings.HasPrefix(pkg, name+"/")
+			})
+			if found != contains {
+				t.Errorf("%s contains %s: %t, want %t", program, name, found, contains)
+			}
 		}
 	}
 }

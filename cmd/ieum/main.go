@@ -20,7 +20,6 @@ type commands struct {
 	Relay      relayCmd      `cmd:"" help:"Run the relay alone, for servers on other machines."`
 	Config     configCmd     `cmd:"" help:"Check, show or write a configuration."`
 	License    licenseCmd    `cmd:"" help:"Make and read licenses."`
-	Bench      benchCmd      `cmd:"" help:"Load a server and measure what that costs it."`
 	Completion completionCmd `cmd:"" help:"Print the completion script of a shell."`
 	Help       helpCmd       `cmd:"" help:"Show the help of a command."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

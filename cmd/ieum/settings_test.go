@@ -266,7 +266,7 @@ func TestKeysOfOtherCommandsAreUnknown(t *testing.T) {
 		}
 		path := file(t, "c.yaml", text.String())
 		code, _, errs := ieum(t, append(args, "--config", path)...)
-		if code != exitUsage || len(names) < 20 {
+		if code != exitUsage || len(names) < 15 {
 			t.Fatalf("%s: exit code %d, %d keys\n%s", command, code, len(names), errs)
 		}
 		for i, name := range names {

@@ -13,7 +13,7 @@ import (
 )
 
 // A server under the load of many users loses nothing, keeps the order, closes nobody, and holds no more at the end than after a third of
-// the time. `make load` and `make soak` run it, and say with IEUM_LOAD how much load and for how long: flags of `ieum bench signal`.
+// the time. `make load` and `make soak` run it, and say with IEUM_LOAD how much load and for how long: flags of `ieum-bench signal`.
 func TestNothingIsLostUnderLoad(t *testing.T) {
 	flags := strings.Fields(os.Getenv("IEUM_LOAD"))
 	if len(flags) == 0 {
@@ -29,9 +29,9 @@ func TestNothingIsLostUnderLoad(t *testing.T) {
 	t.Setenv("IEUM_LICENSE_KEY", key)
 	server := exec.Command("../../bin/"+program.Name(), "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--relay-ip", "127.0.0.1",
 		"--admin-listen", "127.0.0.1:0", "--admin-pprof", "--log-level", "error")
-	said, _ := launch(t, server, os.Stderr, `http://[^/]+`, `http://\S+/metrics`)
-	code, out, errs := ieum(t, append([]string{
-		"bench", "signal", "--url", "ws" + strings.TrimPrefix(said[0], "http") + "/signal", "--admin", strings.TrimSuffix(said[1], "/metrics"), "--pid", strconv.Itoa(server.Process.Pid),
+	said := launch(t, server, `http://[^/]+`, `http://\S+/metrics`)
+	code, out, errs := ieumBench(t, append([]string{
+		"signal", "--url", "ws" + strings.TrimPrefix(said[0], "http") + "/signal", "--admin", strings.TrimSuffix(said[1], "/metrics"), "--pid", strconv.Itoa(server.Process.Pid),
 	}, flags...)...)
 	t.Log(out)
 	var r bench.MixReport

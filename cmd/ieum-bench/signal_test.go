@@ -49,8 +49,8 @@ func TestBenchSignalAgainstTheServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			host := target(t, c.server)
 			for protocol, path := range map[string]string{"ieum": "/signal", "ieum-socketio": "/socket.io/"} {
-				args := []string{"bench", "signal", "--protocol", protocol, "--url", "ws://" + host + path, "--conns", "8", "--pairs", "2", "--messages", "1500"}
-				code, out, errs := ieum(t, append(args, c.license(host)...)...)
+				args := []string{"signal", "--protocol", protocol, "--url", "ws://" + host + path, "--conns", "8", "--pairs", "2", "--messages", "1500"}
+				code, out, errs := ieumBench(t, append(args, c.license(host)...)...)
 				var r bench.SignalReport
 				if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 					t.Fatalf("%s: %d, %v: %s%s", protocol, code, err, out, errs)
@@ -67,7 +67,7 @@ func TestBenchSignalAgainstTheServer(t *testing.T) {
 func TestBenchAtAFixedRate(t *testing.T) {
 	keys := file(t, "keys", key)
 	host := target(t, node.Config{LicenseKeyFile: keys})
-	code, out, errs := ieum(t, "bench", "signal", "--url", "ws://"+host+"/signal", "--conns", "35", "--rate", "100", "--joins", "8", "--duration", "3s", "--license-key-file", keys)
+	code, out, errs := ieumBench(t, "signal", "--url", "ws://"+host+"/signal", "--conns", "35", "--rate", "100", "--joins", "8", "--duration", "3s", "--license-key-file", keys)
 	var r bench.MixReport
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 		t.Fatalf("%d, %v: %s%s", code, err, out, errs)
@@ -89,8 +89,8 @@ func TestBenchAtAFixedRate(t *testing.T) {
 func TestBenchWithOthersWhoDisturb(t *testing.T) {
 	keys := file(t, "keys", key)
 	host := target(t, node.Config{LicenseKeyFile: keys, TLSSelfSigned: true})
-	t.Setenv(runAs, "bench\ndisturb") // what the test's program does when it is started as those who disturb
-	code, out, errs := ieum(t, "bench", "signal", "--url", "wss://"+host+"/signal", "--insecure", "--conns", "12", "--rate", "50", "--joins", "4", "--duration", "6s",
+	t.Setenv(runAs, "disturb") // what the test's program does when it is started as those who disturb
+	code, out, errs := ieumBench(t, "signal", "--url", "wss://"+host+"/signal", "--insecure", "--conns", "12", "--rate", "50", "--joins", "4", "--duration", "6s",
 		"--disturb", "--half-open", "12", "--herd", "9", "--license-key-file", keys)
 	var r bench.MixReport
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
@@ -113,7 +113,7 @@ func TestBenchWithOthersWhoDisturb(t *testing.T) {
 func TestBenchFailsWhenTheServerRefusesSessionsThatSendTooMuch(t *testing.T) {
 	keys := file(t, "keys", key)
 	host := target(t, node.Config{LicenseKeyFile: keys, SessionRate: 1, SessionBurst: 20})
-	code, out, errs := ieum(t, "bench", "signal", "--url", fmt.Sprintf("ws://%s/signal", host), "--conns", "2", "--messages", "1000", "--license-key-file", keys)
+	code, out, errs := ieumBench(t, "signal", "--url", fmt.Sprintf("ws://%s/signal", host), "--conns", "2", "--messages", "1000", "--license-key-file", keys)
 	if code != exitFailed || !strings.Contains(out, `"lost":1`) || !strings.Contains(errs, "429") && !strings.Contains(errs, "1008") || !strings.Contains(errs, "--session-rate") {
 		t.Errorf("%d %s%s", code, out, errs)
 	}
@@ -137,7 +137,7 @@ func TestBenchCommandLine(t *testing.T) {
 		"nobody there":     {[]string{"--protocol", "peerjs", "--url", "ws" + strings.TrimPrefix(away.URL, "http")}, exitFailed, "404"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			code, out, errs := ieum(t, append([]string{"bench", "signal"}, c.args...)...)
+			code, out, errs := ieumBench(t, append([]string{"signal"}, c.args...)...)
 			if code != c.code || !strings.Contains(out+errs, c.want) {
 				t.Errorf("%d %s%s", code, out, errs)
 			}

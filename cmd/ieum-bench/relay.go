@@ -12,7 +12,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/bench"
 )
 
-type benchRelayCmd struct {
+type relayCmd struct {
 	Server          string        `default:"127.0.0.1:3478" help:"The TURN server (default ${default})." placeholder:"HOST:PORT"`
 	Transport       string        `default:"udp" enum:"udp,tcp,tls" help:"Between clients and server: udp, tcp or tls (default ${default})."`
 	Insecure        bool          `help:"With tls: take any certificate."`
@@ -33,7 +33,7 @@ type benchRelayCmd struct {
 }
 
 // Run prints one line of JSON. Loss under a load that nobody can carry is a figure; when nothing arrives, nothing was measured.
-func (b *benchRelayCmd) Run(c *console) error {
+func (b *relayCmd) Run(c *console) error {
 	cfg, err := b.config()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -52,7 +52,7 @@ func (b *benchRelayCmd) Run(c *console) error {
 }
 
 // config reports every fault of the flags.
-func (b *benchRelayCmd) config() (bench.RelayConfig, error) {
+func (b *relayCmd) config() (bench.RelayConfig, error) {
 	cfg := bench.RelayConfig{
 		Server: b.Server, Transport: b.Transport, Insecure: b.Insecure, User: b.User, Shape: b.Shape, Allocations: b.Allocations, Burst: b.Burst,
 		Size: b.Size, Rate: b.Rate, Window: b.Window, Duration: b.Duration, WarmUp: b.WarmUp, PID: b.PID,

@@ -40,7 +40,7 @@ func TestBenchRelayAgainstTheRelay(t *testing.T) {
 	for _, shape := range []string{"up", "down", "both", "hairpin", "idle"} {
 		for _, transport := range []string{"udp", "tcp"} {
 			t.Run(shape+" "+transport, func(t *testing.T) {
-				code, out, errs := ieum(t, "bench", "relay", "--server", address, "--transport", transport, "--shape", shape, "--peer-ip", "127.0.0.2",
+				code, out, errs := ieumBench(t, "relay", "--server", address, "--transport", transport, "--shape", shape, "--peer-ip", "127.0.0.2",
 					"--relay-secret-file", secretFile, "--allocations", "4", "--rate", "1000", "--duration", "100ms", "--warm-up", "20ms")
 				var r bench.RelayReport
 				if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
@@ -57,7 +57,7 @@ func TestBenchRelayAgainstTheRelay(t *testing.T) {
 func TestBenchRelayFailsWhenNothingArrives(t *testing.T) {
 	address, secretFile := relayTarget(t)
 	// the relay's own address, at a port that is none of its relay ports
-	code, out, errs := ieum(t, "bench", "relay", "--server", address, "--relay-secret-file", secretFile, "--allocations", "1", "--rate", "1000",
+	code, out, errs := ieumBench(t, "relay", "--server", address, "--relay-secret-file", secretFile, "--allocations", "1", "--rate", "1000",
 		"--duration", "20ms", "--warm-up", "1ms")
 	if code != exitFailed || !strings.Contains(out, `"lossPercent":100`) || !strings.Contains(errs, "does the server relay to the peer's address?") {
 		t.Errorf("%d %s%s", code, out, errs)
@@ -83,7 +83,7 @@ func TestBenchRelayCommandLine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("IEUM_RELAY_SECRET", c.env)
-			code, out, errs := ieum(t, append([]string{"bench", "relay"}, c.args...)...)
+			code, out, errs := ieumBench(t, append([]string{"relay"}, c.args...)...)
 			for _, want := range c.want {
 				if code != c.code || !strings.Contains(out+errs, want) {
 					t.Errorf("%d %s%s, want %q", code, out, errs, want)

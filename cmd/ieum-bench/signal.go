@@ -9,20 +9,13 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/bench"
 	"github.com/ieum-rtc/ieum/internal/license"
 )
 
-type benchCmd struct {
-	Signal  benchSignalCmd  `cmd:"" help:"Let users come and go, call each other and talk, and measure what that costs the server."`
-	Disturb benchDisturbCmd `cmd:"" hidden:"" help:"Those who disturb, as a process that signal --disturb starts."`
-	Relay   benchRelayCmd   `cmd:"" help:"Send packets through a TURN server, ours or another, and measure what that costs it."`
-}
-
-type benchSignalCmd struct {
+type signalCmd struct {
 	URL            string        `default:"ws://127.0.0.1:7102/signal" help:"Where the server takes WebSockets, ws:// or wss:// (default ${default})." placeholder:"WS-URL"`
 	Insecure       bool          `help:"With wss: take any certificate."`
 	Protocol       string        `default:"ieum" enum:"ieum,ieum-socketio,peerjs,socketio" help:"What the server speaks: ieum, ieum-socketio (the same over Socket.IO), peerjs or socketio."`
@@ -45,9 +38,9 @@ type benchSignalCmd struct {
 }
 
 // Run prints one line of JSON. It fails when a message was lost: the figures would flatter the server.
-func (b *benchSignalCmd) Run(c *console) error {
+func (b *signalCmd) Run(c *console) error {
 	if b.Rate != 0 || b.Pace != 0 {
-		defer makeRoomFor(runtime.GOMAXPROCS(0))() // a thread waits for what is due
+		defer addThread()()
 	}
 	if b.Rate != 0 {
 		return b.mix(c)
@@ -81,12 +74,12 @@ func (b *benchSignalCmd) Run(c *console) error {
 	return nil
 }
 
-func (b *benchSignalCmd) target() bench.Target {
+func (b *signalCmd) target() bench.Target {
 	return bench.Target{URL: b.URL, Insecure: b.Insecure, Conns: b.Conns, Size: b.Size, PID: b.PID, Sources: b.Sources}
 }
 
 // mix prints one line of JSON, and fails when something was wrong.
-func (b *benchSignalCmd) mix(c *console) error {
+func (b *signalCmd) mix(c *console) error {
 	cfg := bench.MixConfig{
 		Target: b.target(), Rate: b.Rate, Joins: b.Joins, Duration: b.Duration, Admin: b.Admin,
 	}
@@ -123,22 +116,22 @@ func disturber(ctx context.Context) *exec.Cmd {
 	if err != nil {
 		program = os.Args[0]
 	}
-	c := exec.CommandContext(ctx, program, "bench", "disturb")
+	c := exec.CommandContext(ctx, program, "disturb")
 	c.Stderr = os.Stderr
 	return c
 }
 
-type benchDisturbCmd struct{}
+type disturbCmd struct{}
 
 // Run reads and writes what bench.Disturb says.
-func (benchDisturbCmd) Run(c *console) error { return bench.Disturb(c.ctx, os.Stdin, c.out) }
+func (disturbCmd) Run(c *console) error { return bench.Disturb(c.ctx, c.in, c.out) }
 
 // license makes a license for the load, or fetches that of a development server.
-func (b *benchSignalCmd) license(ctx context.Context) (cpCode, authKey string, err error) {
+func (b *signalCmd) license(ctx context.Context) (cpCode, authKey string, err error) {
 	if b.DevLicense != "" {
 		return fetchLicense(ctx, b.DevLicense)
 	}
-	v, err := withKeyOf(b.LicenseKeyFile)
+	v, err := verifier(b.LicenseKeyFile)
 	if err != nil {
 		return "", "", fmt.Errorf("%w: %w (or --dev-license)", errUsage, err)
 	}
@@ -149,6 +142,22 @@ func (b *benchSignalCmd) license(ctx context.Context) (cpCode, authKey string, e
 		Name: "Load", CpCode: tenant, CompanyCode: tenant, MaxUser: 2*(b.Conns+b.Herd) + 1000, Start: now.Add(-time.Hour), End: now.Add(24 * time.Hour),
 	})
 	return tenant, key, err
+}
+
+// verifier signs with the key in a file or, without one, in IEUM_LICENSE_KEY.
+func verifier(file string) (*license.Verifier, error) {
+	text := []byte(os.Getenv("IEUM_LICENSE_KEY"))
+	if file != "" {
+		var err error
+		if text, err = os.ReadFile(file); err != nil {
+			return nil, fmt.Errorf("--license-key-file: %w", err)
+		}
+	}
+	keys := license.ParseKeys(text)
+	if len(keys) == 0 {
+		return nil, errors.New("a license key is required: --license-key-file or IEUM_LICENSE_KEY")
+	}
+	return license.New(license.Config{Keys: keys})
 }
 
 func fetchLicense(ctx context.Context, url string) (cpCode, authKey string, err error) {
