@@ -19,7 +19,7 @@ function converged(world: World): void {
   if (!wanted && !world.warm) return;
   expect(a.connection?.gen).toBe(b.connection?.gen);
   for (const side of [a, b]) {
-    expect(side.state).toMatchObject({ open: true, neg: 'stable', link: 'connected', channel: true });
+    expect(side.state).toMatchObject({ open: true, signaling: 'stable', link: 'connected', channel: true });
     expect(side.connection).toMatchObject({ signaling: 'stable', link: 'connected', channel: true });
   }
 }

@@ -5,7 +5,7 @@
  *   and asks the creator for an ICE restart (a candidate message without candidates: those there are do not work). So offers never cross.
  *   They must not: Chromium shows no more pictures of a stream after an offer of an ICE restart was rolled back, and Firefox, after
  *   crossed restarts, now and then goes on without any pair of candidates, and without saying so.
- * - The state runs ahead of the browser: effects are performed one at a time in order, so `neg` tells what the connection will be when all
+ * - The state runs ahead of the browser: effects are performed one at a time in order, so `signaling` tells what the connection will be when all
  *   effects given out so far are done.
  * - Anything may be lost with a dying socket, and is sent again then; so everything may come twice. Offers are numbered (`n`), answers
  *   name the offer they answer, publications have an `epoch` (and a `rev` within it).
@@ -36,11 +36,11 @@ export interface Remote {
   audio: boolean;
   video: boolean;
   /** Generation for which it was said last. Only what was said for the present one counts: the rest may be of an earlier life. */
-  gen: number;
+  announcedGen: number;
   /** What the stream holds now: gen, epoch and rev; '' for no stream. */
   shown: string;
   /** Epoch of the last `subscribed`. */
-  told: number;
+  notifiedEpoch: number;
 }
 
 export interface State {
@@ -51,7 +51,7 @@ export interface State {
   /** Generation of the connection, or of the last one. */
   readonly gen: number;
   readonly open: boolean;
-  readonly neg: 'new' | 'offering' | 'stable';
+  readonly signaling: 'new' | 'offering' | 'stable';
   /** The other side's description is (or will be) set: candidates can go in. */
   readonly described: boolean;
   /** Number of our last offer, and of the last offer we answered. */
@@ -61,7 +61,7 @@ export interface State {
   readonly tracks: boolean;
   readonly channel: boolean;
   /** This generation was connected once. */
-  readonly stood: boolean;
+  readonly everConnected: boolean;
   /** Second attempts (a restart, or a new generation in place of one that never stood) since the connection was last up or given up. */
   readonly restarts: number;
   /** The creator has been asked for a restart. */
@@ -72,11 +72,11 @@ export interface State {
   /** The connection is made and kept without anybody publishing. */
   readonly warm: boolean;
   /** Nothing passes here, and media goes over another connection: what is published counts as if this one were connected. */
-  readonly elsewhere: boolean;
+  readonly routedElsewhere: boolean;
   /** Somebody has published here: from then on the app hears how the connection does. */
   readonly used: boolean;
   /** What the app would have heard last. */
-  readonly unsaid: { readonly state: PeerStateEvent['state']; readonly reason: Reason | '' } | null;
+  readonly pendingReport: { readonly state: PeerStateEvent['state']; readonly reason: Reason | '' } | null;
   readonly early: readonly { gen: number; candidate: RTCIceCandidateInit }[];
   /** Candidates of the other side since its last description. */
   readonly taken: number;
@@ -113,7 +113,7 @@ export type Event =
   /** Have a connection ready. */
   | { kind: 'warm' }
   /** Media goes over another connection, or over this one again. */
-  | { kind: 'elsewhere'; on: boolean }
+  | { kind: 'routedElsewhere'; on: boolean }
   /** The candidates of this side are worth gathering anew: go on as things are until better ones are found. */
   | { kind: 'regather' }
   /** The signaling session goes on after an interruption. */
@@ -158,23 +158,23 @@ const REPEATS = 6;
 export function initial(me: string, peer: string, seed: number): State {
   const creator = creates(me, peer);
   const local = { on: false, epoch: seed, rev: 0, audio: false, video: false, waiting: false, delivered: false };
-  const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, gen: 0, shown: '', told: 0 };
+  const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, announcedGen: 0, shown: '', notifiedEpoch: 0 };
   return {
-    me, peer, creator, gen: creator ? seed : 0, open: false, neg: 'new', described: false, offered: seed, answered: 0, link: 'new', tracks: false,
-    channel: false, stood: false, restarts: 0, asking: false, repeats: 0, failures: 0, warm: false, elsewhere: false,
-    used: false, unsaid: null, early: [], taken: 0, local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
+    me, peer, creator, gen: creator ? seed : 0, open: false, signaling: 'new', described: false, offered: seed, answered: 0, link: 'new', tracks: false,
+    channel: false, everConnected: false, restarts: 0, asking: false, repeats: 0, failures: 0, warm: false, routedElsewhere: false,
+    used: false, pendingReport: null, early: [], taken: 0, local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
   };
 }
 
 export function step(state: State, event: Event): [State, Effect[]] {
-  const turn = new Turn(state);
-  turn.take(event);
-  turn.finish();
-  return [turn.s, turn.out];
+  const transition = new Transition(state);
+  transition.take(event);
+  transition.finish();
+  return [transition.s, transition.out];
 }
 
 /** One event being worked on: a draft of the next state and the effects so far. Lives only inside step(). */
-class Turn {
+class Transition {
   s: State;
   readonly out: Effect[] = [];
 
@@ -194,7 +194,7 @@ class Turn {
       case 'unreachable': return this.unreachable();
       case 'timer': return this.timer(e.name);
       case 'warm': return this.warm();
-      case 'elsewhere': return this.set({ elsewhere: e.on });
+      case 'routedElsewhere': return this.set({ routedElsewhere: e.on });
       case 'regather': return this.regather();
       case 'resumed': return this.resumed();
       default:
@@ -210,11 +210,11 @@ class Turn {
 
   /** What follows from the state as it is now. */
   finish(): void {
-    const { gen, tracks, link, elsewhere, used, unsaid } = this.s;
-    const reached = link === 'connected' || elsewhere;
+    const { gen, tracks, link, routedElsewhere, used, pendingReport } = this.s;
+    const reached = link === 'connected' || routedElsewhere;
     if (!used && this.wanted()) {
-      this.set({ used: true, unsaid: null });
-      if (unsaid) this.out.push({ do: 'report', ...unsaid });
+      this.set({ used: true, pendingReport: null });
+      if (pendingReport) this.out.push({ do: 'report', ...pendingReport });
     }
     for (const type of TYPES) {
       const l = this.s.local[type];
@@ -222,19 +222,19 @@ class Turn {
         this.setLocal(type, { waiting: false });
         this.out.push({ do: 'settle', type, ok: true, reason: '' });
       }
-      const { on, audio, video, epoch, rev, shown, told, gen: said } = this.s.remote[type];
+      const { on, audio, video, epoch, rev, shown, notifiedEpoch, announcedGen } = this.s.remote[type];
       if (!on && shown) {
         this.setRemote(type, { shown: '' });
         this.out.push({ do: 'dropStream', type });
       }
-      if (!on || !tracks || said !== gen) continue;
+      if (!on || !tracks || announcedGen !== gen) continue;
       const now = `${gen} ${epoch} ${rev}`;
       if (shown !== now) {
         this.setRemote(type, { shown: now });
         this.out.push({ do: 'stream', type, audio, video });
       }
-      if (reached && told < epoch) {
-        this.setRemote(type, { told: epoch });
+      if (reached && notifiedEpoch < epoch) {
+        this.setRemote(type, { notifiedEpoch: epoch });
         this.out.push({ do: 'subscribed', type });
       }
     }
@@ -269,9 +269,9 @@ class Turn {
 
   /** Both sides gather anew in an ICE restart. The pair of candidates in use carries on until another one is there. */
   private regather(): void {
-    const { open, link, neg, stood, repeats } = this.s;
+    const { open, link, signaling, everConnected, repeats } = this.s;
     if (!open || link !== 'connected') return;
-    if (neg === 'offering' && stood && repeats > 0) this.offerRestart(0);
+    if (signaling === 'offering' && everConnected && repeats > 0) this.offerRestart(0);
     else this.restart();
   }
 
@@ -287,7 +287,7 @@ class Turn {
   /** Of a connection that nobody has asked for the app hears nothing. */
   private report(state: PeerStateEvent['state'], reason: Reason | ''): void {
     if (!this.s.warm || this.s.used) this.out.push({ do: 'report', state, reason });
-    else this.set({ unsaid: state === 'failed' ? null : { state, reason } });
+    else this.set({ pendingReport: state === 'failed' ? null : { state, reason } });
   }
 
   /** Gets a connection going where there is none: the creator offers, the other side asks for the offer by saying what it publishes. */
@@ -310,7 +310,7 @@ class Turn {
   private generation(restarts: number): void {
     const gen = this.s.gen + 1;
     const n = this.s.offered + 1;
-    this.reset(gen, { neg: 'offering', offered: n, restarts });
+    this.reset(gen, { signaling: 'offering', offered: n, restarts });
     this.out.push({ do: 'open', gen, creator: true }, { do: 'offer', gen, n, restart: false });
     for (const type of TYPES) this.announce(type);
     this.timerOn('repeat');
@@ -320,7 +320,7 @@ class Turn {
 
   private reset(gen: number, more: Partial<State>): void {
     this.set({
-      gen, open: true, neg: 'new', described: false, answered: 0, link: 'new', tracks: false, channel: false, stood: false, asking: false, repeats: 0, ...more,
+      gen, open: true, signaling: 'new', described: false, answered: 0, link: 'new', tracks: false, channel: false, everConnected: false, asking: false, repeats: 0, ...more,
     });
     this.timerOff('restart');
   }
@@ -395,7 +395,7 @@ class Turn {
       // Refused, and the refusal was lost; or withdrawn, then it changes nothing.
       this.sendRefusal(type, epoch, byChannel);
     }
-    if (epoch >= r.epoch) this.setRemote(type, { gen: Math.max(m.gen, r.gen) });
+    if (epoch >= r.epoch) this.setRemote(type, { announcedGen: Math.max(m.gen, r.announcedGen) });
     if (!this.s.creator || byChannel) return;
     // The other side waits for an offer: there is no connection here, or none of our generation there. While the first offer of a
     // generation is unanswered, it may simply not have seen it yet.
@@ -425,17 +425,17 @@ class Turn {
     if (gen < s.gen) return;
     if (gen === s.gen && !s.open) return this.wanted() ? this.askAnew() : undefined; // That one is gone.
     if (gen > s.gen) {
-      this.reset(gen, { restarts: s.stood ? 0 : s.restarts });
+      this.reset(gen, { restarts: s.everConnected ? 0 : s.restarts });
       this.out.push({ do: 'open', gen, creator: false });
       this.timerOn('connect');
       this.report('connecting', '');
     } else if (n <= s.answered) {
-      if (n === s.answered && s.neg === 'stable') this.out.push({ do: 'resend', gen, what: 'answer', n });
+      if (n === s.answered && s.signaling === 'stable') this.out.push({ do: 'resend', gen, what: 'answer', n });
       return;
     }
     // A later offer is an ICE restart. Where the connection is down here too it is this side's as well.
     if (gen === s.gen && s.link !== 'connected') this.set({ restarts: Math.max(1, s.restarts) });
-    this.set({ neg: 'stable', answered: n, described: true, asking: false, repeats: 0, taken: 0 });
+    this.set({ signaling: 'stable', answered: n, described: true, asking: false, repeats: 0, taken: 0 });
     this.timerOff('repeat');
     this.out.push({ do: 'accept', gen, n, sdp });
     if (gen === s.gen && s.link !== 'connected') this.timerOn('connect');
@@ -446,8 +446,8 @@ class Turn {
 
   private answer(gen: number, n: number, sdp: string): void {
     const s = this.s;
-    if (!s.open || gen !== s.gen || s.neg !== 'offering' || n !== s.offered) return;
-    this.set({ neg: 'stable', described: true, repeats: 0, taken: 0 });
+    if (!s.open || gen !== s.gen || s.signaling !== 'offering' || n !== s.offered) return;
+    this.set({ signaling: 'stable', described: true, repeats: 0, taken: 0 });
     this.timerOff('repeat');
     if (s.link !== 'connected') this.timerOn('connect');
     this.out.push({ do: 'answered', gen, sdp });
@@ -485,21 +485,21 @@ class Turn {
     const { link, restarts } = this.s;
     if (state === 'connected') {
       if (this.s.asking) this.timerOff('repeat');
-      this.set({ link: 'connected', stood: true, restarts: 0, asking: false, failures: 0 });
+      this.set({ link: 'connected', everConnected: true, restarts: 0, asking: false, failures: 0 });
       this.timerOff('restart');
       this.timerOff('connect');
       if (link !== 'connected') this.report('connected', '');
     } else if (state === 'disconnected') {
       if (link === 'connected') this.report('interrupted', 'interrupted');
       this.set({ link: 'disconnected' });
-      if (this.s.neg === 'offering') this.again();
+      if (this.s.signaling === 'offering') this.again();
       this.timerOn('restart');
     } else if (state === 'failed') {
       if (link === 'connected') this.report('interrupted', 'interrupted');
       if (link !== 'new') this.set({ link: 'disconnected' });
       // What was tried has not even been answered: the timer 'repeat' decides.
       if (this.s.asking) return;
-      if (this.s.neg === 'offering') return this.s.repeats >= REPEATS ? this.again() : undefined;
+      if (this.s.signaling === 'offering') return this.s.repeats >= REPEATS ? this.again() : undefined;
       if (restarts > 0) this.fail('ice-failed');
       else this.restart();
     }
@@ -507,7 +507,7 @@ class Turn {
 
   /** Another connection in place of one that stood. */
   private lost(): void {
-    if (!this.s.stood) return this.link('failed');
+    if (!this.s.everConnected) return this.link('failed');
     if (this.s.link === 'connected') this.report('interrupted', 'interrupted');
     if (this.s.creator) return this.generation(0);
     this.close();
@@ -519,15 +519,15 @@ class Turn {
    * connection.
    */
   private restart(): void {
-    const { creator, link, neg, restarts, stood } = this.s;
-    if (neg !== 'stable' || this.s.asking) return; // One is under way.
+    const { creator, link, signaling, restarts, everConnected } = this.s;
+    if (signaling !== 'stable' || this.s.asking) return; // One is under way.
     // Where the connection is up, only the other side has lost it: that says nothing about the next time here.
     const count = link === 'connected' ? 0 : restarts + 1;
     if (!creator) {
       this.set({ restarts: count, asking: true });
       this.ask();
       this.again();
-    } else if (stood) {
+    } else if (everConnected) {
       this.offerRestart(count);
     } else {
       if (restarts === 0) this.generation(1);
@@ -539,7 +539,7 @@ class Turn {
   /** An offer that is still unanswered may know of a network, or a relay, that is gone: it is replaced, which needs no rollback. */
   private offerRestart(restarts: number): void {
     const n = this.s.offered + 1;
-    this.set({ neg: 'offering', offered: n, restarts });
+    this.set({ signaling: 'offering', offered: n, restarts });
     this.out.push({ do: 'offer', gen: this.s.gen, n, restart: true });
     this.again();
   }
@@ -573,15 +573,15 @@ class Turn {
   }
 
   private timer(name: TimerName): void {
-    const { open, neg, link, creator, gen, offered, repeats, asking } = this.s;
+    const { open, signaling, link, creator, gen, offered, repeats, asking } = this.s;
     if (name === 'again') {
       if (!open && this.kept()) this.connect();
     } else if (name === 'restart') {
-      if (this.s.stood && link === 'disconnected') this.restart();
+      if (this.s.everConnected && link === 'disconnected') this.restart();
     } else if (name === 'connect') {
       if (open && link !== 'connected') this.link('failed');
     } else {
-      const waiting = open ? asking || neg === 'offering' : !creator;
+      const waiting = open ? asking || signaling === 'offering' : !creator;
       if (!waiting) return;
       if (repeats >= REPEATS) {
         if (link !== 'connected') return this.fail('no-answer');
@@ -597,17 +597,17 @@ class Turn {
   }
 
   private resumed(): void {
-    const { open, neg, link, gen, offered, channel, asking, stood } = this.s;
+    const { open, signaling, link, gen, offered, channel, asking, everConnected } = this.s;
     // What was said last may have been lost with the socket.
     if (!channel) for (const type of TYPES) this.sync(type);
     if (!open) {
       if (this.wanted() || this.kept()) this.connect();
       return;
     }
-    if (neg === 'offering' && stood) this.offerRestart(this.s.restarts);
-    else if (neg === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
+    if (signaling === 'offering' && everConnected) this.offerRestart(this.s.restarts);
+    else if (signaling === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
     else if (asking) this.ask();
-    else if (stood && link === 'disconnected') this.restart();
+    else if (everConnected && link === 'disconnected') this.restart();
     else if (link === 'new') this.out.push({ do: 'recandidate', gen });
   }
 
@@ -628,7 +628,7 @@ class Turn {
       if (!on && delivered) this.unannounce(type, false);
     }
     if (this.s.open) this.out.push({ do: 'close' });
-    this.set({ open: false, neg: 'new', described: false, tracks: false, channel: false, stood: false, asking: false, restarts: 0 });
+    this.set({ open: false, signaling: 'new', described: false, tracks: false, channel: false, everConnected: false, asking: false, restarts: 0 });
     if (this.s.link !== 'failed') this.set({ link: 'new' });
     for (const name of TIMERS) this.timerOff(name);
   }

@@ -156,8 +156,8 @@ export class Pair {
   }
 
   /** What is published here goes another way, or does not any more. */
-  elsewhere(on: boolean): void {
-    this.feed({ kind: 'elsewhere', on });
+  routedElsewhere(on: boolean): void {
+    this.feed({ kind: 'routedElsewhere', on });
   }
 
   /** One of the two sides has begun to do so in the last `ms` milliseconds. */
@@ -167,7 +167,7 @@ export class Pair {
 
   /** Makes another connection in place of one that stood. */
   renew(): void {
-    if (this.state.stood) this.feed({ kind: 'lost', gen: this.state.gen });
+    if (this.state.everConnected) this.feed({ kind: 'lost', gen: this.state.gen });
   }
 
   /** Begins with a key frame once what is to be attached is there: its encoder may go on where it stopped, which the other side need not have. */
@@ -404,7 +404,7 @@ export class Pair {
    * case the server was wrong, but after those that can work.
    */
   private candidates(peer: Peer, list: RTCIceCandidateInit[]): Promise<void> {
-    if (!this.hooks.apart() || this.state.stood) return peer.add(list);
+    if (!this.hooks.apart() || this.state.everConnected) return peer.add(list);
     const late = list.filter(isPrivate);
     if (late.length) this.later(LIMIT.late, () => peer.add(late));
     return peer.add(list.filter((candidate) => !late.includes(candidate)));

@@ -262,7 +262,7 @@ export class Paths {
     this.spare = null;
     clearTimeout(this.back);
     this.away = false;
-    this.main.elsewhere(false);
+    this.main.routedElsewhere(false);
     this.main.hold(false);
     for (const type of TYPES) this.show('spare', type, null);
   }
@@ -284,7 +284,7 @@ export class Paths {
       withdrawn: () => undefined,
       carried: (signal) => this.carried(signal),
       dead: () => {
-        this.main.elsewhere(false);
+        this.main.routedElsewhere(false);
         this.showAll();
         void this.stranded();
       },
@@ -377,7 +377,7 @@ export class Paths {
   private leave(): void {
     if (!this.spare?.ready) return;
     this.away = true;
-    this.main.elsewhere(true);
+    this.main.routedElsewhere(true);
     for (const type of TYPES) {
       const stream = this.main.sending(type);
       if (stream) void this.spare.publish(type, stream);
@@ -416,7 +416,7 @@ export class Paths {
 
   private home(): void {
     this.away = false;
-    this.main.elsewhere(false);
+    this.main.routedElsewhere(false);
     this.main.hold(false);
     for (const type of TYPES) this.spare?.unpublish(type);
     // The other side is to hear of it before a connection that is not wanted any more is closed.
