@@ -140,11 +140,11 @@ export class App {
     c.become('connected');
     if (!gen) return;
     c.openChannel();
-    c.beats.readyState = 'open';
-    c.beats.send = (text) => {
-      if (!this.deaf.has(c) && text.startsWith('beat')) c.beats.onmessage?.({ data: text.replace('beat', 'echo') });
+    c.heartbeats.readyState = 'open';
+    c.heartbeats.send = (text) => {
+      if (!this.deaf.has(c) && text.startsWith('beat')) c.heartbeats.onmessage?.({ data: text.replace('beat', 'echo') });
     };
-    c.beats.onopen?.();
+    c.heartbeats.onopen?.();
   }
 
   private isCamera(sender: FakeSender): boolean {

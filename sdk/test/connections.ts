@@ -64,7 +64,7 @@ export class FakeConnection extends EventTarget {
   remoteDescription: { type: string; sdp: string } | null = null;
   channel!: FakeChannel;
   channelOptions: unknown;
-  readonly beats = new FakeChannel();
+  readonly heartbeats = new FakeChannel();
   /** What was done, in order. */
   log: string[] = [];
   candidates: unknown[] = [];
@@ -82,7 +82,7 @@ export class FakeConnection extends EventTarget {
   }
 
   createDataChannel(_: string, options: { id: number }): FakeChannel {
-    if (options.id === 1) return this.beats;
+    if (options.id === 1) return this.heartbeats;
     this.channelOptions = options;
     this.channel = new FakeChannel();
     return this.channel;

@@ -86,7 +86,7 @@ export class Lines extends FakeConnection {
 
   override createDataChannel(label: string, options: { id: number }): ReturnType<FakeConnection['createDataChannel']> {
     const channel = super.createDataChannel(label, options);
-    channel.send = options.id === 1 ? (text) => this.beat(text) : (text) => {
+    channel.send = options.id === 1 ? (text) => this.heartbeat(text) : (text) => {
       this.queue.push(text);
       this.pump();
     };
@@ -149,7 +149,7 @@ export class Lines extends FakeConnection {
     this.side.connections = this.side.connections.filter((c) => c !== this);
     if (end && flows) {
       Lines.lanes.later(Lines.lanes.latency, () => {
-        for (const channel of end.closed ? [] : [end.channel, end.beats]) {
+        for (const channel of end.closed ? [] : [end.channel, end.heartbeats]) {
           if (channel.readyState === 'closed') continue;
           channel.readyState = 'closed';
           channel.onclose?.();
@@ -242,7 +242,7 @@ export class Lines extends FakeConnection {
     Lines.lanes.later(2 * Lines.lanes.latency + Lines.lanes.next() * 20, () => {
       this.opening = false;
       if (this.closed || !this.reaching || this.channel.readyState !== 'connecting') return;
-      for (const channel of Lines.lanes.chance(0.5) ? [this.channel, this.beats] : [this.beats, this.channel]) {
+      for (const channel of Lines.lanes.chance(0.5) ? [this.channel, this.heartbeats] : [this.heartbeats, this.channel]) {
         channel.readyState = 'open';
         channel.onopen?.();
       }
@@ -250,11 +250,11 @@ export class Lines extends FakeConnection {
     });
   }
 
-  private beat(text: string): void {
+  private heartbeat(text: string): void {
     const { end } = this;
     if (!end || !this.flows || Lines.lanes.clock.now < this.stalled) return;
     Lines.lanes.later(Lines.lanes.latency, () => {
-      if (end.beats.readyState === 'open' && this.flows) end.beats.onmessage?.({ data: text });
+      if (end.heartbeats.readyState === 'open' && this.flows) end.heartbeats.onmessage?.({ data: text });
     }, true);
   }
 

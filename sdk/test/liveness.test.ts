@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { BEAT, Liveness, type Checks } from '../src/negotiation/liveness';
+import { HEARTBEAT, Liveness, type Checks } from '../src/negotiation/liveness';
 
 let said: string[];
 /** Ways that let nothing through. */
@@ -7,14 +7,14 @@ let cut: { ab: boolean; ba: boolean };
 let hidden: { a: boolean; b: boolean };
 let delay: number;
 let idle: boolean;
-let beats: number;
+let heartbeats: number;
 let checks: Checks | null;
 let a: Liveness;
 let b: Liveness;
 
 const make = (name: 'a' | 'b', other: () => Liveness, open: () => boolean) => new Liveness({
   send: (text) => {
-    beats++;
+    heartbeats++;
     if (open()) setTimeout(() => open() && other().heard(text), delay);
   },
   now: () => performance.now(),
@@ -22,7 +22,7 @@ const make = (name: 'a' | 'b', other: () => Liveness, open: () => boolean) => ne
   idle: () => idle,
   checks: async () => (name === 'a' ? checks : null),
   dead: () => said.push(`${name} dead`),
-  stirs: () => said.push(`${name} stirs`),
+  firstResponse: () => said.push(`${name} stirs`),
   alive: () => said.push(`${name} alive`),
 });
 
@@ -33,7 +33,7 @@ beforeEach(() => {
   hidden = { a: false, b: false };
   delay = 25;
   idle = false;
-  beats = 0;
+  heartbeats = 0;
   checks = null;
   a = make('a', () => b, () => !cut.ab);
   b = make('b', () => a, () => !cut.ba);
@@ -60,9 +60,9 @@ describe('a path', () => {
   it.each([['both ways', true, true], ['one way', true, false], ['the other way', false, true]])('cut %s is dead for both at once', async (_, ab, ba) => {
     await pass(2_000);
     cut = { ab, ba };
-    await pass(BEAT.limit - BEAT.every);
+    await pass(HEARTBEAT.limit - HEARTBEAT.every);
     expect(said).toEqual([]);
-    await pass(3 * BEAT.every);
+    await pass(3 * HEARTBEAT.every);
     expect(said.sort()).toEqual(['a dead', 'b dead']);
     await pass(60_000);
     expect(said).toHaveLength(2);
@@ -73,9 +73,9 @@ describe('a path', () => {
     cut = { ab: true, ba: true };
     await pass(5_000);
     cut = { ab: false, ba: false };
-    await pass(BEAT.every);
+    await pass(HEARTBEAT.every);
     expect([a.dead, b.dead]).toEqual([true, true]);
-    await pass(10 * BEAT.every);
+    await pass(10 * HEARTBEAT.every);
     expect([said.slice(2).sort(), a.dead]).toEqual([['a alive', 'b alive'], false]);
   });
 
@@ -95,7 +95,7 @@ describe('a path', () => {
     await pass(2_000);
     expect(a.doubtful).toBe(false);
     cut = { ab: true, ba: true };
-    await pass(BEAT.limit / 2 + BEAT.every);
+    await pass(HEARTBEAT.limit / 2 + HEARTBEAT.every);
     expect([a.doubtful, a.dead]).toEqual([true, false]);
     a.stop();
     expect(a.doubtful).toBe(false);
@@ -135,9 +135,9 @@ describe('a page that is busy', () => {
 
   it('is waited for, but not for ever', async () => {
     await sending();
-    await pass(BEAT.busy - 2 * BEAT.every);
+    await pass(HEARTBEAT.busy - 2 * HEARTBEAT.every);
     expect(dead()).toEqual([]);
-    await pass(4 * BEAT.every);
+    await pass(4 * HEARTBEAT.every);
     expect(dead()).toHaveLength(1);
   });
 
@@ -152,8 +152,8 @@ describe('a page that is busy', () => {
   it.each([0, 1_000])('but says, after %i ms, that it hears nothing has lost its path', async (after) => {
     await sending();
     await pass(after);
-    a.told();
-    await pass(Math.max(BEAT.every, BEAT.limit + 2 * BEAT.every - after));
+    a.complained();
+    await pass(Math.max(HEARTBEAT.every, HEARTBEAT.limit + 2 * HEARTBEAT.every - after));
     expect(dead()).toHaveLength(1);
   });
 
@@ -161,7 +161,7 @@ describe('a page that is busy', () => {
     checks = { selected: 'p', answers: new Map(), received: 7 };
     await pass(2_000);
     cut = { ab: true, ba: true };
-    await pass(BEAT.limit + 2 * BEAT.every);
+    await pass(HEARTBEAT.limit + 2 * HEARTBEAT.every);
     expect(dead()).toHaveLength(1);
   });
 });
@@ -179,15 +179,15 @@ describe('a dead path', () => {
     ['the pair in use', 'p', { p: 4, q: 8 }],
     ['another that is in use by now', 'q', { p: 3, q: 9 }],
     ['a new one', 'r', { p: 3, q: 8, r: 1 }],
-  ])('stirs when ICE has an answer on %s, and is dead until beats are answered', async (_, selected, counts) => {
+  ])('stirs when ICE has an answer on %s, and is dead until heartbeats are answered', async (_, selected, counts) => {
     await dies();
     checks = { selected, answers: new Map(Object.entries(counts)), received: 0 };
-    await pass(BEAT.every);
+    await pass(HEARTBEAT.every);
     expect([said, a.dead]).toEqual([['a stirs'], true]);
     await pass(2_000);
     expect(said).toEqual(['a stirs']);
     cut = { ab: false, ba: false };
-    await pass(10 * BEAT.every);
+    await pass(10 * HEARTBEAT.every);
     expect(said.slice(1).sort()).toEqual(['a alive', 'b alive']);
   });
 
@@ -220,9 +220,9 @@ describe('a hidden page', () => {
   it('gets three seconds, by its own clock and by the other side’s', async () => {
     await pass(2_000);
     hidden.a = true;
-    await pass(2 * BEAT.every);
+    await pass(2 * HEARTBEAT.every);
     cut = { ab: true, ba: true };
-    await pass(BEAT.hidden - 2 * BEAT.every);
+    await pass(HEARTBEAT.hidden - 2 * HEARTBEAT.every);
     expect(said).toEqual([]);
     await pass(500);
     expect(said.sort()).toEqual(['a dead', 'b dead']);
@@ -232,14 +232,14 @@ describe('a hidden page', () => {
 it('a path that carries nothing costs a tenth, and is judged by that; once it carries, as quickly as any', async () => {
   idle = true;
   await pass(2_000);
-  beats = 0;
+  heartbeats = 0;
   await pass(10_000);
-  expect(beats).toBeLessThanOrEqual(40);
+  expect(heartbeats).toBeLessThanOrEqual(40);
   idle = false;
   await pass(2_000);
   expect(said).toEqual([]);
   cut = { ab: true, ba: true };
-  await pass(BEAT.limit + 2 * BEAT.every);
+  await pass(HEARTBEAT.limit + 2 * HEARTBEAT.every);
   expect(said.sort()).toEqual(['a dead', 'b dead']);
 });
 
@@ -247,7 +247,7 @@ it('a page that stood still does not call its path dead for that', async () => {
   await pass(2_000);
   const real = performance.now.bind(performance);
   vi.spyOn(performance, 'now').mockImplementation(() => real() + 10_000);
-  await pass(BEAT.every);
+  await pass(HEARTBEAT.every);
   expect(said).not.toContain('a dead');
   vi.restoreAllMocks();
 });

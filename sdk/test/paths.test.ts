@@ -28,11 +28,11 @@ const SILENT = [null, null, null, null];
 /** The other side answers beats. */
 function answering(c: FakeConnection): { cut(): void; mend(): void } {
   let through = true;
-  c.beats.readyState = 'open';
-  c.beats.send = (text) => {
-    if (through && text.startsWith('beat')) c.beats.onmessage?.({ data: text.replace('beat', 'echo') });
+  c.heartbeats.readyState = 'open';
+  c.heartbeats.send = (text) => {
+    if (through && text.startsWith('beat')) c.heartbeats.onmessage?.({ data: text.replace('beat', 'echo') });
   };
-  c.beats.onopen?.();
+  c.heartbeats.onopen?.();
   return { cut: () => (through = false), mend: () => (through = true) };
 }
 

@@ -15,8 +15,8 @@ export const TYPES: readonly MediaType[] = ['cam', 'screen'];
 
 /** The data channel both sides make without negotiation. */
 export const CHANNEL = { label: 'ieum', id: 0 };
-/** Another one, where nothing is sent twice: for what is worthless when it is late. */
-export const BEATS = { label: 'beats', id: 1 };
+/** Unordered and unreliable (maxRetransmits 0), for heartbeats. */
+export const HEARTBEATS = { label: 'beats', id: 1 };
 
 /** Whether this side creates the connection: exactly one of the two does. Ids are compared by code units. */
 export const creates = (me: string, peer: string): boolean => me < peer;

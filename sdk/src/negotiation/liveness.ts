@@ -1,5 +1,5 @@
 /** Milliseconds. */
-export const BEAT = {
+export const HEARTBEAT = {
   every: 100,
   /** A path without an answer for so long, or for three round trips, is dead; a hidden page's timers are throttled, so that it gets more. */
   limit: 500,
@@ -7,7 +7,7 @@ export const BEAT = {
   /** One on which media arrives gets more: a page that is busy answers late, and sends its pictures all the same. */
   busy: 2_000,
 };
-/** Beats whose answers are still waited for. */
+/** Heartbeats whose answers are still waited for. */
 const KEPT = 64;
 /** Answers in a row after which a dead path lives again. */
 const SURE = 5;
@@ -15,7 +15,7 @@ const SURE = 5;
 const SLOWER = 10;
 
 export interface LivenessHooks {
-  /** Best effort: a beat that cannot go out now is lost. */
+  /** Best effort: a heartbeat that cannot go out now is lost. */
   send(text: string): void;
   now(): number;
   hidden(): boolean;
@@ -24,8 +24,8 @@ export interface LivenessHooks {
   /** What ICE itself knows; null: there is no connection. */
   checks(): Promise<Checks | null>;
   dead(): void;
-  /** A check of ICE was answered on a dead path, which beats will prove alive later; called again for later answers. */
-  stirs(): void;
+  /** A check of ICE was answered on a dead path, which heartbeats will prove alive later; called again for later answers. */
+  firstResponse(): void;
   alive(): void;
 }
 
@@ -37,7 +37,7 @@ export interface Checks {
 }
 
 /**
- * Whether packets pass both ways, known long before the browser says so: beats on an unreliable channel, answered as they arrive. Nothing
+ * Whether packets pass both ways, known long before the browser says so: heartbeats on an unreliable channel, answered as they arrive. Nothing
  * is concluded before the other side has answered once. SCTP, which carries them, waits up to 3 s after a path that lost everything has
  * come back (its retransmission timer backs off): the answers to the checks of ICE come first.
  */
@@ -55,7 +55,7 @@ export class Liveness {
   /** As last seen since the last answer. */
   private seen: Checks | null = null;
   private arrivedAt = -Infinity;
-  private toldAt = 0;
+  private complainedAt = 0;
   private looking = false;
 
   private idle = false;
@@ -78,8 +78,8 @@ export class Liveness {
     this.known = false;
     this.otherHidden = false;
     this.tickedAt = this.heardAt = this.hooks.now();
-    this.timer = setInterval(() => this.tick(), BEAT.every);
-    this.beat();
+    this.timer = setInterval(() => this.tick(), HEARTBEAT.every);
+    this.heartbeat();
     if (!this.isDead) return;
     this.isDead = false;
     this.hooks.alive();
@@ -100,11 +100,11 @@ export class Liveness {
       this.hooks.send(`echo ${n}`);
     } else if (what === 'echo') {
       const at = this.sent.get(n);
-      if (at !== undefined) this.echoed(n, at);
+      if (at !== undefined) this.acked(n, at);
     }
   }
 
-  private echoed(n: number, at: number): void {
+  private acked(n: number, at: number): void {
     const now = this.hooks.now();
     for (const key of this.sent.keys()) if (key <= n) this.sent.delete(key);
     this.heardAt = now;
@@ -119,14 +119,14 @@ export class Liveness {
   private tick(): void {
     const now = this.hooks.now();
     // A page that stood still, or whose timers are throttled, has had no chance to hear.
-    const late = now - this.tickedAt - BEAT.every;
+    const late = now - this.tickedAt - HEARTBEAT.every;
     this.tickedAt = now;
-    if (late > BEAT.limit / 2) this.heardAt = now;
+    if (late > HEARTBEAT.limit / 2) this.heardAt = now;
     // From slow to fast: the last answer may be older than it may be from now on.
     if (this.idle && !this.hooks.idle()) this.heardAt = now;
     this.idle = this.hooks.idle();
     if (this.idle && ++this.ticks % SLOWER) return;
-    this.beat();
+    this.heartbeat();
     const limit = this.limit();
     const silent = now - this.heardAt;
     if (!this.known || silent <= limit / 2) return;
@@ -135,7 +135,7 @@ export class Liveness {
   }
 
   private limit(): number {
-    return Math.max(this.hooks.hidden() || this.otherHidden ? BEAT.hidden : BEAT.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
+    return Math.max(this.hooks.hidden() || this.otherHidden ? HEARTBEAT.hidden : HEARTBEAT.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
   }
 
   private die(): void {
@@ -147,13 +147,13 @@ export class Liveness {
   }
 
   /** The other side hears nothing: what arrives here says nothing about that direction. */
-  told(): void {
-    this.toldAt = this.hooks.now();
+  complained(): void {
+    this.complainedAt = this.hooks.now();
   }
 
-  /** Beats are not answered, but the other side's media arrives, and it has not complained. */
+  /** Heartbeats are not answered, but the other side's media arrives, and it has not complained. */
   private busy(now: number): boolean {
-    return this.toldAt <= this.heardAt && now - this.heardAt <= BEAT.busy && (this.looking || now - this.arrivedAt <= 3 * BEAT.every);
+    return this.complainedAt <= this.heardAt && now - this.heardAt <= HEARTBEAT.busy && (this.looking || now - this.arrivedAt <= 3 * HEARTBEAT.every);
   }
 
   private async look(): Promise<void> {
@@ -167,10 +167,10 @@ export class Liveness {
     if (!seen) return;
     const { selected, answers, received } = checks;
     if (seen.selected === selected && received > seen.received) this.arrivedAt = this.hooks.now();
-    if (this.isDead && (answers.get(selected) ?? 0) > (seen.answers.get(selected) ?? 0)) this.hooks.stirs();
+    if (this.isDead && (answers.get(selected) ?? 0) > (seen.answers.get(selected) ?? 0)) this.hooks.firstResponse();
   }
 
-  private beat(): void {
+  private heartbeat(): void {
     const n = ++this.number;
     this.sent.set(n, this.hooks.now());
     for (const key of this.sent.keys()) if (key <= n - KEPT) this.sent.delete(key);

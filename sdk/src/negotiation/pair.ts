@@ -50,7 +50,7 @@ export interface PairHooks {
   /** Nothing comes through any more, in one direction at least; and again. */
   dead(): void;
   /** Something is heard of a dead path again; it may carry. */
-  stirs(): void;
+  firstResponse(): void;
   alive(): void;
   /** It takes media from now on. */
   usable(): void;
@@ -91,7 +91,7 @@ export class Pair {
   constructor(me: string, other: string, private readonly hooks: PairHooks, private readonly demands: Demands, private readonly relayOnly = false) {
     this.report = changes((state, reason) => hooks.report(state, reason));
     this.liveness = new Liveness({
-      send: (text) => this.peer?.beat(text),
+      send: (text) => this.peer?.heartbeat(text),
       now: () => performance.now(),
       hidden: isHidden,
       idle: () => !this.hooks.needed() && !TYPES.some((type) => this.state.local[type].on || this.state.remote[type].on),
@@ -100,7 +100,7 @@ export class Pair {
         this.wasReady = false;
         this.hooks.dead();
       },
-      stirs: () => this.hooks.stirs(),
+      firstResponse: () => this.hooks.firstResponse(),
       alive: () => {
         this.hooks.alive();
         this.readied();
@@ -233,7 +233,7 @@ export class Pair {
 
   signal(signal: Signal): void {
     // A restart that is asked for, or offered, while nothing is answered here.
-    if (negotiates(signal)) this.liveness.told();
+    if (negotiates(signal)) this.liveness.complained();
     this.feed({ kind: 'signal', signal, byChannel: false });
   }
 
@@ -350,8 +350,8 @@ export class Pair {
         trickle.add(candidate);
       },
       pass: (track) => this.hooks.pass(track),
-      beating: (open) => (open ? this.liveness.start() : this.liveness.stop()),
-      beat: (text) => this.liveness.heard(text),
+      heartbeatOpen: (open) => (open ? this.liveness.start() : this.liveness.stop()),
+      heartbeat: (text) => this.liveness.heard(text),
     }, this.relayOnly);
     await this.attachAll(this.peer);
   }

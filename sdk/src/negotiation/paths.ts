@@ -3,11 +3,11 @@ import type { Reason } from '../errors';
 import { negotiates, NONE, type Signal } from '../signaling/messages';
 import { Demands } from './budget';
 import { TYPES } from './layout';
-import { BEAT } from './liveness';
+import { HEARTBEAT } from './liveness';
 import { Pair, type PairHooks } from './pair';
 import { changes } from './report';
 
-export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'stirs' | 'alive' | 'usable' | 'failed' | 'closed' | 'needed' | 'carried'> {
+export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'firstResponse' | 'alive' | 'usable' | 'failed' | 'closed' | 'needed' | 'carried'> {
   /** The server can be reached. */
   online(): boolean;
   /** A second connection may be kept with this user. */
@@ -24,7 +24,7 @@ export const PATHS = {
    */
   retry: 3_500,
   retryMost: 16_000,
-  /** The same, when the first connection has given a sign of life: its beats may come so much later. */
+  /** The same, when the first connection has given a sign of life: its heartbeats may come so much later. */
   sign: 4_000,
   /** The same, for a connection that was direct and is relayed now. */
   better: 2_000,
@@ -67,8 +67,8 @@ export class Paths {
   /** The first connection was direct when it died. */
   private direct = false;
   /** The first connection, dead, has given a sign of life: since it was last tried to be mended, and at all. */
-  private stirring = false;
-  private stirred = false;
+  private responding = false;
+  private believed = false;
   /** What the other side said last came over a data channel: it may not reach the server. */
   private serverless = false;
   private disposed = false;
@@ -102,7 +102,7 @@ export class Paths {
       },
       carried: (signal) => this.carried(signal),
       dead: () => this.dead(),
-      stirs: () => this.stirs(),
+      firstResponse: () => this.firstResponse(),
       alive: () => this.alive(),
       usable: () => this.showAll(),
       failed: () => undefined,
@@ -288,7 +288,7 @@ export class Paths {
         this.showAll();
         void this.stranded();
       },
-      stirs: () => undefined,
+      firstResponse: () => undefined,
       alive: () => undefined,
       usable: () => {
         this.refusals = 0;
@@ -327,7 +327,7 @@ export class Paths {
   private dead(): void {
     clearTimeout(this.back);
     void this.hooks.doubt();
-    this.stirred = false;
+    this.believed = false;
     this.renewals = 0;
     this.tried = 0;
     void this.main.relayed().then((relayed) => (this.direct ||= relayed === false));
@@ -335,26 +335,26 @@ export class Paths {
   }
 
   /** Media does not wait for the proof that all is well, which may take three seconds; what goes over the second one goes on until then. */
-  private stirs(): void {
-    if (this.stirring) return;
-    this.stirring = true;
+  private firstResponse(): void {
+    if (this.responding) return;
+    this.responding = true;
     this.main.hold(false);
     this.main.refresh();
     // Once: whose first sign meant nothing is believed when it lives.
-    if (this.connection && !this.stirred) this.report('connected', '');
-    this.stirred = true;
+    if (this.connection && !this.believed) this.report('connected', '');
+    this.believed = true;
     clearTimeout(this.retry);
     this.retry = setTimeout(() => this.mend(), PATHS.sign);
   }
 
   /** Again and again until it lives. */
   private mend(): void {
-    this.stirring = false;
+    this.responding = false;
     this.report('recovering', 'path-dead');
     if (this.away) this.main.hold(true);
     else this.leave();
     // Unless the other side has been first.
-    if (!this.main.restarted(BEAT.limit)) this.main.regather();
+    if (!this.main.restarted(HEARTBEAT.limit)) this.main.regather();
     void this.stranded();
     clearTimeout(this.retry);
     this.retry = setTimeout(() => this.mend(), Math.min(PATHS.retryMost, PATHS.retry * 2 ** this.tried++));

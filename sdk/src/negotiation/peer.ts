@@ -1,7 +1,7 @@
 import type { MediaType } from '../../types/knowledgetalk';
 import { isFirefox } from '../global';
 import { liveTracks } from '../media/streams';
-import { BEATS, CHANNEL, LAYOUT } from './layout';
+import { HEARTBEATS, CHANNEL, LAYOUT } from './layout';
 import type { Checks } from './liveness';
 
 export interface LinkHooks {
@@ -24,8 +24,8 @@ function wrap<T extends object, K extends keyof T>(object: T, name: K, by: (nati
 export interface PeerHooks extends LinkHooks {
   channel(open: boolean): void;
   message(text: string): void;
-  beating(open: boolean): void;
-  beat(text: string): void;
+  heartbeatOpen(open: boolean): void;
+  heartbeat(text: string): void;
 }
 
 /** What getStats() tells, by id. */
@@ -164,7 +164,7 @@ export class OneWay extends Link {
 /** One generation of a pair's connection. */
 export class Peer extends Link {
   private readonly channel: RTCDataChannel;
-  private readonly beats: RTCDataChannel;
+  private readonly heartbeats: RTCDataChannel;
   private adopted = false;
 
   constructor(iceServers: RTCIceServer[], creator: boolean, hooks: PeerHooks, relayOnly: boolean) {
@@ -173,10 +173,10 @@ export class Peer extends Link {
     this.channel.onopen = () => hooks.channel(true);
     this.channel.onclose = () => hooks.channel(false);
     this.channel.onmessage = ({ data }) => typeof data === 'string' && hooks.message(data);
-    this.beats = this.pc.createDataChannel(BEATS.label, { negotiated: true, id: BEATS.id, ordered: false, maxRetransmits: 0 });
-    this.beats.onopen = () => hooks.beating(true);
-    this.beats.onclose = () => hooks.beating(false);
-    this.beats.onmessage = ({ data }) => typeof data === 'string' && hooks.beat(data);
+    this.heartbeats = this.pc.createDataChannel(HEARTBEATS.label, { negotiated: true, id: HEARTBEATS.id, ordered: false, maxRetransmits: 0 });
+    this.heartbeats.onopen = () => hooks.heartbeatOpen(true);
+    this.heartbeats.onclose = () => hooks.heartbeatOpen(false);
+    this.heartbeats.onmessage = ({ data }) => typeof data === 'string' && hooks.heartbeat(data);
     if (creator) {
       for (const { kind } of LAYOUT) this.pc.addTransceiver(kind, { direction: 'sendrecv' });
       this.adopt();
@@ -301,8 +301,8 @@ export class Peer extends Link {
   }
 
   /** Lost when it cannot go out at once. */
-  beat(text: string): void {
-    if (this.beats.readyState === 'open' && this.beats.bufferedAmount === 0) this.beats.send(text);
+  heartbeat(text: string): void {
+    if (this.heartbeats.readyState === 'open' && this.heartbeats.bufferedAmount === 0) this.heartbeats.send(text);
   }
 
   /** Makes every picture being sent start anew with a key frame: the other side's request for one may have been lost with the path. */
@@ -325,7 +325,7 @@ export class Peer extends Link {
   }
 
   override close(): void {
-    this.beats.onopen = this.beats.onclose = this.beats.onmessage = null;
+    this.heartbeats.onopen = this.heartbeats.onclose = this.heartbeats.onmessage = null;
     this.channel.onopen = this.channel.onclose = this.channel.onmessage = null;
     super.close();
   }
