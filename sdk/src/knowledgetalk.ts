@@ -57,7 +57,7 @@ export class Knowledgetalk extends EventTarget {
       muted: (kind) => operations.muted(kind),
       ended: () => void feeds.change('cam'),
       online: () => session.connected,
-      doubt: () => session.doubt(),
+      probeServer: () => session.probeServer(),
       presence: (event) => this.media(event),
     }, this.streams, warmPeers);
     const feeds = new Feeds({

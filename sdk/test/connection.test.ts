@@ -285,17 +285,17 @@ describe('a dead socket', () => {
   it('is found sooner when the network is in doubt, and one that lives is kept', async () => {
     connection.start();
     const socket = await shake();
-    const first = connection.doubt();
+    const first = connection.probeServer();
     socket.answer('keepAlive');
-    await vi.advanceTimersByTimeAsync(LIMIT.doubt);
+    await vi.advanceTimersByTimeAsync(LIMIT.probe);
     expect([socket.closed, await first]).toEqual([undefined, true]);
-    const second = connection.doubt();
-    await vi.advanceTimersByTimeAsync(LIMIT.doubt - 1);
-    void connection.doubt();
+    const second = connection.probeServer();
+    await vi.advanceTimersByTimeAsync(LIMIT.probe - 1);
+    void connection.probeServer();
     expect(socket.closed).toBeUndefined();
     await vi.advanceTimersByTimeAsync(1);
     expect(socket.closed).toBe(4000);
-    expect(await connection.doubt()).toBe(false);
+    expect(await connection.probeServer()).toBe(false);
     await vi.advanceTimersByTimeAsync(LIMIT.request);
     expect(await second).toBe(false);
   });
@@ -325,7 +325,7 @@ describe('a dead socket', () => {
     void connection.request({ eventOp: 'a' });
     await vi.advanceTimersByTimeAsync(rtt);
     socket.answer('a');
-    void connection.doubt();
+    void connection.probeServer();
     await vi.advanceTimersByTimeAsync(limit - 1);
     expect(socket.closed).toBeUndefined();
     await vi.advanceTimersByTimeAsync(1);

@@ -81,7 +81,7 @@ export class User {
       subscribed: (type) => this.subscribed[type]++,
       report: (state) => (this.reported = state),
       standby: () => this.small,
-      doubt: () => new Promise((done) => this.lanes.later(this.lanes.next() * this.lanes.haste, () => done(this.online && !this.mute))),
+      probeServer: () => new Promise((done) => this.lanes.later(this.lanes.next() * this.lanes.haste, () => done(this.online && !this.mute))),
     });
     if (this.lanes.warm) this.paths.warm();
   }
@@ -333,7 +333,7 @@ export class Lanes {
     for (const user of this.users) {
       this.later(this.next() * this.haste, () => {
         user.small = this.standby;
-        user.paths?.roster();
+        user.paths?.reviewSoon();
       });
     }
   }

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { MediaType } from '../types/knowledgetalk';
-import { RawPair } from '../src/negotiation/legacy';
+import { LegacyPair } from '../src/negotiation/legacy';
 import { LIMIT } from '../src/negotiation/pair';
 import { encodeSignal, readSignal, type Signal } from '../src/signaling/messages';
 import { FakeStream, settled, track } from './browser';
@@ -10,7 +10,7 @@ let sent: Signal[];
 let code: string;
 let log: string[];
 let shown: Map<MediaType, string>;
-let pair: RawPair;
+let pair: LegacyPair;
 
 const stream = (...kinds: ('audio' | 'video')[]) =>
   new FakeStream((kinds.length ? kinds : (['audio', 'video'] as const)).map((k) => track(k))) as unknown as MediaStream;
@@ -51,7 +51,7 @@ beforeEach(() => {
   code = '200';
   log = [];
   shown = new Map();
-  pair = new RawPair({
+  pair = new LegacyPair({
     send: async (signal) => {
       sent.push(signal);
       return code;

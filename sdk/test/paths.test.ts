@@ -10,7 +10,7 @@ let states: string[];
 let shown: Record<MediaType, unknown[] | null>;
 let subscribed: number;
 let allowed: boolean;
-let doubts: number;
+let probes: number;
 let online: boolean;
 /** The socket goes down with what is sent next. */
 let lost: boolean;
@@ -83,7 +83,7 @@ beforeEach(() => {
   shown = { cam: null, screen: null };
   subscribed = 0;
   allowed = true;
-  doubts = 0;
+  probes = 0;
   online = true;
   lost = false;
   servers = RELAY;
@@ -101,7 +101,7 @@ beforeEach(() => {
     subscribed: () => subscribed++,
     report: (state, reason) => states.push(`${state}${reason && ` ${reason}`}`),
     standby: () => allowed,
-    doubt: async () => (doubts++, online),
+    probeServer: async () => (probes++, online),
   };
   paths = new Paths('a', 'b', hooks);
 });
@@ -140,7 +140,7 @@ describe('a second connection', () => {
   it('goes when the room has become too large for it, and is made again in one that is small enough', async () => {
     const { first, second } = await call();
     allowed = false;
-    paths.roster();
+    paths.reviewSoon();
     await vi.advanceTimersByTimeAsync(PATHS.settle);
     expect([first.connectionState, second.connectionState]).toEqual(['connected', 'closed']);
     // The other side may not know yet.
@@ -148,7 +148,7 @@ describe('a second connection', () => {
     await vi.advanceTimersByTimeAsync(60_000);
     expect([FakeConnection.made.length, tracks(first), paths.connection]).toEqual([2, SENDING, first]);
     allowed = true;
-    paths.roster();
+    paths.reviewSoon();
     await vi.advanceTimersByTimeAsync(PATHS.settle);
     expect(FakeConnection.made[2]?.getConfiguration()).toMatchObject({ iceTransportPolicy: 'relay' });
     await stand(FakeConnection.made[2]!, 'standby');
@@ -236,7 +236,7 @@ describe('a second connection', () => {
     paths.warm();
     await settled();
     await stand(FakeConnection.made[0]!);
-    paths.roster();
+    paths.reviewSoon();
     await vi.advanceTimersByTimeAsync(10_000);
     expect(FakeConnection.made).toHaveLength(1);
   });
@@ -248,7 +248,7 @@ describe('a second connection', () => {
     await vi.advanceTimersByTimeAsync(1_000);
     expect(tracks(second)).toEqual(SENDING);
     allowed = false;
-    paths.roster();
+    paths.reviewSoon();
     await vi.advanceTimersByTimeAsync(20_000);
     mend();
     // Home, and no `unpublish` has come from the other side.
@@ -340,7 +340,7 @@ describe('a path that dies', () => {
     expect([tracks(first), tracks(second)]).toEqual([SILENT, SENDING]);
     expect(second.channel.sent.at(-1)).toMatchObject({ eventOp: 'publish', type: 'cam' });
     expect(first.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
-    expect([states.at(-1), paths.connection, doubts]).toEqual(['recovering path-dead', second, 1]);
+    expect([states.at(-1), paths.connection, probes]).toEqual(['recovering path-dead', second, 1]);
   });
 
   it('takes it back when it lives again, both carrying it for a moment', async () => {
@@ -555,7 +555,7 @@ describe('a path that dies', () => {
     }
     const gaps = at.slice(1).map((t, i) => t - at[i]!);
     expect(at.length).toBeGreaterThan(2);
-    expect(gaps.every((gap, i) => gap >= Math.min(PATHS.renewMost, PATHS.renew * 2 ** i))).toBe(true);
+    expect(gaps.every((gap, i) => gap >= Math.min(PATHS.replaceMost, PATHS.replace * 2 ** i))).toBe(true);
   });
 
   it('and lives again shows what the other side sends there, when the second one has died meanwhile', async () => {
@@ -638,7 +638,7 @@ describe('a path that dies', () => {
     await vi.advanceTimersByTimeAsync(1_000);
     cut();
     await vi.advanceTimersByTimeAsync(8_000);
-    expect([states, doubts]).toEqual([[], 1]);
+    expect([states, probes]).toEqual([[], 1]);
   });
 });
 

@@ -73,7 +73,7 @@ beforeEach(() => {
     muted: (kind) => off.has(kind),
     ended: () => ended++,
     online: () => true,
-    doubt: async () => true,
+    probeServer: async () => true,
     presence: (event) => events.push(event),
   }, streams);
 });

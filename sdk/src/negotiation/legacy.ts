@@ -22,7 +22,7 @@ const TRIES = 3;
 type Hooks = Pick<PairHooks, 'send' | 'iceServers' | 'pass'> & { report: Report };
 
 /** A connection of one type in one direction, and its successors: one operation at a time, none after close(). */
-abstract class Way {
+abstract class Leg {
   protected link: OneWay | null = null;
   private trickle: Trickle | null = null;
   private early: RTCIceCandidateInit[] = [];
@@ -146,7 +146,7 @@ abstract class Way {
 }
 
 /** To the other user. */
-class Outgoing extends Way {
+class Outgoing extends Leg {
   stream: MediaStream | null = null;
   private kinds = '';
   private waiter: Deferred<boolean> | null = null;
@@ -228,7 +228,7 @@ class Outgoing extends Way {
 }
 
 /** From the other user. */
-class Incoming extends Way {
+class Incoming extends Leg {
   private fingerprint = '';
   private told = false;
 
@@ -276,7 +276,7 @@ class Incoming extends Way {
 }
 
 /** One user with a raw client. The same surface as Pair. */
-export class RawPair {
+export class LegacyPair {
   private readonly out: Record<MediaType, Outgoing>;
   private readonly in: Record<MediaType, Incoming>;
 
@@ -284,18 +284,18 @@ export class RawPair {
     hooks: Pick<PairHooks, 'send' | 'iceServers' | 'pass' | 'stream' | 'subscribed' | 'report'>,
     private readonly demands = new Demands(),
   ) {
-    const ways: Hooks = {
+    const legs: Hooks = {
       send: (signal) => hooks.send(signal),
       iceServers: () => hooks.iceServers(),
       pass: (track) => hooks.pass(track),
       // Over all ways.
       report: changes((state, reason) => hooks.report(state, reason)),
     };
-    const incoming = (type: MediaType) => new Incoming(type, ways, (tracks, first) => {
+    const incoming = (type: MediaType) => new Incoming(type, legs, (tracks, first) => {
       hooks.stream(type, tracks);
       if (tracks && first) hooks.subscribed(type);
     });
-    this.out = { cam: new Outgoing('cam', ways), screen: new Outgoing('screen', ways) };
+    this.out = { cam: new Outgoing('cam', legs), screen: new Outgoing('screen', legs) };
     this.in = { cam: incoming('cam'), screen: incoming('screen') };
   }
 
@@ -334,7 +334,7 @@ export class RawPair {
   signal(signal: Signal): void {
     if (signal.eventOp === 'candidate') {
       const type = signal.type ?? 'cam';
-      for (const way of [this.out[type], this.in[type]]) way.candidates(signal.candidates);
+      for (const leg of [this.out[type], this.in[type]]) leg.candidates(signal.candidates);
     } else if (signal.eventOp === 'sdp') {
       const type = signal.type ?? 'cam';
       if (signal.sdp.type === 'answer') this.out[type].answered(signal.sdp.sdp);
@@ -343,7 +343,7 @@ export class RawPair {
   }
 
   resumed(): void {
-    for (const type of TYPES) for (const way of [this.out[type], this.in[type]]) way.resumed();
+    for (const type of TYPES) for (const leg of [this.out[type], this.in[type]]) leg.resumed();
   }
 
   dispose(): void {

@@ -46,7 +46,7 @@ export interface PairHooks {
   withdrawn(type: MediaType): void;
   report: Report;
   /** A description or candidates of the other side, of this connection or another, came over the data channel. */
-  carried(signal: Signal): void;
+  overChannel(signal: Signal): void;
   /** Nothing comes through any more, in one direction at least; and again. */
   dead(): void;
   /** Something is heard of a dead path again; it may carry. */
@@ -79,7 +79,7 @@ export class Pair {
   private restartedAt = -Infinity;
   private wasReady = false;
   /** Nothing is sent here although it is published: it goes another way. */
-  private held = false;
+  private paused = false;
   private readonly liveness: Liveness;
   /** Asking for an offer and getting one are the same 'connecting' to the app. */
   private readonly report: Report;
@@ -137,9 +137,9 @@ export class Pair {
   }
 
   /** Sends nothing here, or again all that is published. */
-  hold(on: boolean): void {
-    if (this.held === on) return;
-    this.held = on;
+  pause(on: boolean): void {
+    if (this.paused === on) return;
+    this.paused = on;
     for (const type of TYPES) this.queue.push({ do: 'attach', type });
     void this.run();
   }
@@ -187,13 +187,13 @@ export class Pair {
   }
 
   /** Over the data channel, to the other side of it. False: nothing would get through. */
-  carry(signal: Signal): boolean {
+  sendOverChannel(signal: Signal): boolean {
     return this.state.link === 'connected' && !this.dead && (this.peer?.send(JSON.stringify(signal)) ?? false);
   }
 
   /** The part of it that goes over this connection. */
   private attachable(type: MediaType): MediaStream | null {
-    return this.held ? null : this.sending(type);
+    return this.paused ? null : this.sending(type);
   }
 
   /** True once media is connected, false on failure or after 30 s. Calls that overlap share their outcome. */
@@ -446,7 +446,7 @@ export class Pair {
     }
     const signal = typeof message === 'object' && message !== null ? readSignal(message as Record<string, unknown>) : undefined;
     if (!signal) return;
-    if (negotiates(signal)) this.hooks.carried(signal);
+    if (negotiates(signal)) this.hooks.overChannel(signal);
     else this.feed({ kind: 'signal', signal, byChannel: true });
   }
 

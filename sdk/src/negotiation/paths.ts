@@ -7,13 +7,13 @@ import { HEARTBEAT } from './liveness';
 import { Pair, type PairHooks } from './pair';
 import { changes } from './report';
 
-export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'firstResponse' | 'alive' | 'usable' | 'failed' | 'closed' | 'needed' | 'carried'> {
+export interface PathsHooks extends Omit<PairHooks, 'withdrawn' | 'dead' | 'firstResponse' | 'alive' | 'usable' | 'failed' | 'closed' | 'needed' | 'overChannel'> {
   /** The server can be reached. */
   online(): boolean;
   /** A second connection may be kept with this user. */
   standby(): boolean;
   /** Asks the server for a sign of life. */
-  doubt(): Promise<boolean>;
+  probeServer(): Promise<boolean>;
 }
 
 /** Milliseconds. */
@@ -32,8 +32,8 @@ export const PATHS = {
   /** Media goes both ways for so long before the second connection stops, so that the first one's picture is there when it is needed. */
   overlap: 700,
   /** Between replacements of a second connection: the least, doubled each time while the first stays dead, and the longest. */
-  renew: 3_000,
-  renewMost: 24_000,
+  replace: 3_000,
+  replaceMost: 24_000,
   /** Until a second connection that nobody answered for is tried again, doubled each time, and the longest: the other side may not want any. */
   refused: 60_000,
   refusedMost: 960_000,
@@ -49,19 +49,19 @@ const hasRelay = (servers: RTCIceServer[]) => servers.some(({ urls }) => [urls].
  * back. Each side decides for what it sends; what it receives is shown from the second as long as something is published there.
  */
 export class Paths {
-  private readonly main: Pair;
-  private spare: Pair | null = null;
+  private readonly primary: Pair;
+  private backup: Pair | null = null;
   /** What we send goes over the second one. */
-  private away = false;
+  private onBackup = false;
   private tried = 0;
   private retry: ReturnType<typeof setTimeout> | undefined;
-  private back: ReturnType<typeof setTimeout> | undefined;
+  private failBackTimer: ReturnType<typeof setTimeout> | undefined;
   private review: ReturnType<typeof setTimeout> | undefined;
   private reviewDue = 0;
   private preparing = false;
   /** When the second connection was replaced last, and how often since the first one died. */
-  private renewedAt = -Infinity;
-  private renewals = 0;
+  private replacedAt = -Infinity;
+  private replacements = 0;
   /** Second connections in a row that nobody answered for. */
   private refusals = 0;
   /** The first connection was direct when it died. */
@@ -70,37 +70,37 @@ export class Paths {
   private responding = false;
   private believed = false;
   /** What the other side said last came over a data channel: it may not reach the server. */
-  private serverless = false;
+  private peerOffline = false;
   private disposed = false;
   private reported: PeerStateEvent['state'] | '' = '';
   private readonly tell = changes((state, reason) => {
     this.reported = state;
     this.hooks.report(state, reason);
   });
-  private readonly tracks: Record<'main' | 'spare', Record<MediaType, MediaStreamTrack[] | null>> = {
-    main: { cam: null, screen: null }, spare: { cam: null, screen: null },
+  private readonly tracks: Record<'primary' | 'backup', Record<MediaType, MediaStreamTrack[] | null>> = {
+    primary: { cam: null, screen: null }, backup: { cam: null, screen: null },
   };
 
   constructor(
     private readonly me: string, private readonly other: string, private readonly hooks: PathsHooks, private readonly demands = new Demands(),
   ) {
-    this.main = new Pair(me, other, {
+    this.primary = new Pair(me, other, {
       send: (signal) => this.send(signal),
       iceServers: () => hooks.iceServers(),
       apart: () => hooks.apart(),
       pass: (track) => hooks.pass(track),
-      stream: (type, tracks) => this.show('main', type, tracks),
+      stream: (type, tracks) => this.show('primary', type, tracks),
       subscribed: (type) => {
         hooks.subscribed(type);
         this.prepare();
       },
       // While media goes another way, how the first one does is no concern of the app.
-      report: (state, reason) => (this.away ? undefined : this.report(state, reason)),
+      report: (state, reason) => (this.onBackup ? undefined : this.report(state, reason)),
       withdrawn: (type) => {
-        this.spare?.unpublish(type);
-        this.roster();
+        this.backup?.unpublish(type);
+        this.reviewSoon();
       },
-      carried: (signal) => this.carried(signal),
+      overChannel: (signal) => this.overChannel(signal),
       dead: () => this.dead(),
       firstResponse: () => this.firstResponse(),
       alive: () => this.alive(),
@@ -113,11 +113,11 @@ export class Paths {
 
   /** The one that carries what we send. */
   get connection(): RTCPeerConnection | undefined {
-    return (this.away ? this.spare?.connection : undefined) ?? this.main.connection;
+    return (this.onBackup ? this.backup?.connection : undefined) ?? this.primary.connection;
   }
 
   get waiting(): boolean {
-    return this.main.waiting;
+    return this.primary.waiting;
   }
 
   /** Nothing has come through of late. */
@@ -126,23 +126,23 @@ export class Paths {
   }
 
   sending(type: MediaType): MediaStream | null {
-    return this.main.sending(type);
+    return this.primary.sending(type);
   }
 
   warm(): void {
-    this.main.warm();
+    this.primary.warm();
   }
 
   async publish(type: MediaType, stream: MediaStream): Promise<boolean> {
-    const outcome = this.main.publish(type, stream);
-    if (this.away) void this.spare?.publish(type, stream);
+    const outcome = this.primary.publish(type, stream);
+    if (this.onBackup) void this.backup?.publish(type, stream);
     const ok = await outcome;
     if (ok) this.prepare();
     return ok;
   }
 
   unpublish(type: MediaType): void {
-    this.main.unpublish(type);
+    this.primary.unpublish(type);
   }
 
   ended(type: MediaType): void {
@@ -154,62 +154,62 @@ export class Paths {
   }
 
   private get pairs(): Pair[] {
-    return this.spare ? [this.main, this.spare] : [this.main];
+    return this.backup ? [this.primary, this.backup] : [this.primary];
   }
 
   refuse(type: MediaType): void {
-    this.main.refuse(type);
-    this.spare?.refuse(type);
+    this.primary.refuse(type);
+    this.backup?.refuse(type);
   }
 
   signal(signal: Signal): void {
-    this.serverless = false;
+    this.peerOffline = false;
     this.take(signal);
   }
 
-  private carried(signal: Signal): void {
-    this.serverless = true;
+  private overChannel(signal: Signal): void {
+    this.peerOffline = true;
     this.take(signal);
   }
 
   private take(signal: Signal): void {
-    if (!('link' in signal) || signal.link !== 'standby') this.main.signal(signal);
-    else if (this.spare || (this.hooks.standby() && (this.used || !this.main.creator))) (this.spare ??= this.make()).signal(signal);
+    if (!('link' in signal) || signal.link !== 'standby') this.primary.signal(signal);
+    else if (this.backup || (this.hooks.standby() && (this.used || !this.primary.creator))) (this.backup ??= this.make()).signal(signal);
   }
 
   resumed(): void {
-    this.main.resumed();
-    this.spare?.resumed();
-    if (!this.main.dead) return;
+    this.primary.resumed();
+    this.backup?.resumed();
+    if (!this.primary.dead) return;
     // The server may have been all that was missing: back-off begins anew.
     this.tried = 0;
-    this.mend();
+    this.recover();
   }
 
   /** What a data channel can carry does not wait for the server: a second connection half made, or a restart unanswered. */
   offline(): void {
-    if (this.main.ready) this.spare?.resumed();
-    if (this.main.ready || this.spare?.ready) this.main.resumed();
+    if (this.primary.ready) this.backup?.resumed();
+    if (this.primary.ready || this.backup?.ready) this.primary.resumed();
   }
 
   /** Another network is in use: what was found in the old one may still work, but something better is looked for at once. */
   network(): void {
-    this.main.regather();
-    this.spare?.regather();
+    this.primary.regather();
+    this.backup?.regather();
   }
 
   /** The room has other members, or less is sent: a second connection may be kept now, or no longer. */
-  roster(): void {
+  reviewSoon(): void {
     this.reviewIn(PATHS.settle);
   }
 
   dispose(): void {
     this.disposed = true;
     clearTimeout(this.retry);
-    clearTimeout(this.back);
+    clearTimeout(this.failBackTimer);
     clearTimeout(this.review);
-    this.main.dispose();
-    this.spare?.dispose();
+    this.primary.dispose();
+    this.backup?.dispose();
   }
 
   /**
@@ -218,36 +218,36 @@ export class Paths {
    */
   private async send(signal: Signal): Promise<string> {
     if (!negotiates(signal)) return this.hooks.send(signal);
-    const carry = () => this.main.carry(signal) || (this.spare?.carry(signal) ?? false);
-    if ((this.serverless || !this.hooks.online()) && carry()) return '200';
+    const overEither = () => this.primary.sendOverChannel(signal) || (this.backup?.sendOverChannel(signal) ?? false);
+    if ((this.peerOffline || !this.hooks.online()) && overEither()) return '200';
     const code = await this.hooks.send(signal);
-    return code === '504' && !this.disposed && !this.hooks.online() && carry() ? '200' : code;
+    return code === '504' && !this.disposed && !this.hooks.online() && overEither() ? '200' : code;
   }
 
   /** Makes the second connection once media flows on the first. The same side makes both. */
   private prepare(): void {
-    if (this.spare || this.preparing || !this.main.creator || !this.hooks.standby()) return;
+    if (this.backup || this.preparing || !this.primary.creator || !this.hooks.standby()) return;
     this.preparing = true;
     void this.hooks.iceServers().then((servers) => {
       this.preparing = false;
-      if (this.disposed || this.spare || !hasRelay(servers) || !this.hooks.standby()) return;
-      this.spare = this.make();
+      if (this.disposed || this.backup || !hasRelay(servers) || !this.hooks.standby()) return;
+      this.backup = this.make();
     });
   }
 
   /** Something is sent, or shown. */
   private get used(): boolean {
-    return TYPES.some((type) => this.main.sending(type) || this.tracks.main[type]);
+    return TYPES.some((type) => this.primary.sending(type) || this.tracks.primary[type]);
   }
 
-  private resize(): void {
+  private reviewBackup(): void {
     this.review = undefined;
-    const { main, spare, tracks, used } = this;
+    const { primary, backup, tracks, used } = this;
     const allowed = this.hooks.standby();
     if (used && allowed) return this.prepare();
     // Whether there is a use for it is for the side to judge that makes it: the other one may not have heard yet.
-    if (!spare || (allowed && !main.creator)) return;
-    if ((used && (this.away || main.dead)) || (spare.ready && TYPES.some((type) => tracks.spare[type]))) this.roster();
+    if (!backup || (allowed && !primary.creator)) return;
+    if ((used && (this.onBackup || primary.dead)) || (backup.ready && TYPES.some((type) => tracks.backup[type]))) this.reviewSoon();
     else this.drop();
   }
 
@@ -258,17 +258,17 @@ export class Paths {
   }
 
   private drop(): void {
-    this.spare?.dispose();
-    this.spare = null;
-    clearTimeout(this.back);
-    this.away = false;
-    this.main.routedElsewhere(false);
-    this.main.hold(false);
-    for (const type of TYPES) this.show('spare', type, null);
+    this.backup?.dispose();
+    this.backup = null;
+    clearTimeout(this.failBackTimer);
+    this.onBackup = false;
+    this.primary.routedElsewhere(false);
+    this.primary.pause(false);
+    for (const type of TYPES) this.show('backup', type, null);
   }
 
   private make(): Pair {
-    const spare = new Pair(this.me, this.other, {
+    const backup = new Pair(this.me, this.other, {
       // Publications go over its own data channel alone: over the server they would be taken for those of the first one.
       // One that is to say that there is no connection says so itself.
       send: async (signal) => {
@@ -278,134 +278,134 @@ export class Paths {
       iceServers: () => this.hooks.iceServers(),
       apart: () => false,
       pass: (track) => this.hooks.pass(track),
-      stream: (type, tracks) => this.show('spare', type, tracks),
+      stream: (type, tracks) => this.show('backup', type, tracks),
       subscribed: () => undefined,
       report: () => undefined,
       withdrawn: () => undefined,
-      carried: (signal) => this.carried(signal),
+      overChannel: (signal) => this.overChannel(signal),
       dead: () => {
-        this.main.routedElsewhere(false);
+        this.primary.routedElsewhere(false);
         this.showAll();
-        void this.stranded();
+        void this.replaceBackup();
       },
       firstResponse: () => undefined,
       alive: () => undefined,
       usable: () => {
         this.refusals = 0;
         this.showAll();
-        if (this.main.dead) this.leave();
+        if (this.primary.dead) this.failOver();
       },
       failed: (reason) => {
         if (reason === 'no-answer') this.giveUp();
-        else if (this.away) this.home();
+        else if (this.onBackup) this.failBack();
       },
-      closed: () => (this.main.creator && this.used && this.hooks.standby() ? spare.renew() : this.drop()),
-      needed: () => this.main.doubtful,
+      closed: () => (this.primary.creator && this.used && this.hooks.standby() ? backup.renew() : this.drop()),
+      needed: () => this.primary.doubtful,
     }, this.demands, true);
-    spare.warm();
+    backup.warm();
     // What it is made for may be over.
-    this.roster();
-    return spare;
+    this.reviewSoon();
+    return backup;
   }
 
-  private show(way: 'main' | 'spare', type: MediaType, tracks: MediaStreamTrack[] | null): void {
+  private show(way: 'primary' | 'backup', type: MediaType, tracks: MediaStreamTrack[] | null): void {
     this.tracks[way][type] = tracks;
-    if (way === 'main' && !tracks) this.roster();
-    if (way === 'main' || this.tracks.main[type]) this.hooks.stream(type, this.best(type));
+    if (way === 'primary' && !tracks) this.reviewSoon();
+    if (way === 'primary' || this.tracks.primary[type]) this.hooks.stream(type, this.best(type));
   }
 
   /** From the second connection while it carries, or nothing does: what came over one that is dead has ended. */
   private best(type: MediaType): MediaStreamTrack[] | null {
-    const { main, spare } = this.tracks;
-    return main[type] && ((this.spare?.ready || this.main.dead) && spare[type] ? spare[type] : main[type]);
+    const { primary, backup } = this.tracks;
+    return primary[type] && ((this.backup?.ready || this.primary.dead) && backup[type] ? backup[type] : primary[type]);
   }
 
   private showAll(): void {
-    for (const type of TYPES) if (this.tracks.main[type]) this.hooks.stream(type, this.best(type));
+    for (const type of TYPES) if (this.tracks.primary[type]) this.hooks.stream(type, this.best(type));
   }
 
   private dead(): void {
-    clearTimeout(this.back);
-    void this.hooks.doubt();
+    clearTimeout(this.failBackTimer);
+    void this.hooks.probeServer();
     this.believed = false;
-    this.renewals = 0;
+    this.replacements = 0;
     this.tried = 0;
-    void this.main.relayed().then((relayed) => (this.direct ||= relayed === false));
-    this.mend();
+    void this.primary.relayed().then((relayed) => (this.direct ||= relayed === false));
+    this.recover();
   }
 
   /** Media does not wait for the proof that all is well, which may take three seconds; what goes over the second one goes on until then. */
   private firstResponse(): void {
     if (this.responding) return;
     this.responding = true;
-    this.main.hold(false);
-    this.main.refresh();
+    this.primary.pause(false);
+    this.primary.refresh();
     // Once: whose first sign meant nothing is believed when it lives.
     if (this.connection && !this.believed) this.report('connected', '');
     this.believed = true;
     clearTimeout(this.retry);
-    this.retry = setTimeout(() => this.mend(), PATHS.sign);
+    this.retry = setTimeout(() => this.recover(), PATHS.sign);
   }
 
   /** Again and again until it lives. */
-  private mend(): void {
+  private recover(): void {
     this.responding = false;
     this.report('recovering', 'path-dead');
-    if (this.away) this.main.hold(true);
-    else this.leave();
+    if (this.onBackup) this.primary.pause(true);
+    else this.failOver();
     // Unless the other side has been first.
-    if (!this.main.restarted(HEARTBEAT.limit)) this.main.regather();
-    void this.stranded();
+    if (!this.primary.restarted(HEARTBEAT.limit)) this.primary.regather();
+    void this.replaceBackup();
     clearTimeout(this.retry);
-    this.retry = setTimeout(() => this.mend(), Math.min(PATHS.retryMost, PATHS.retry * 2 ** this.tried++));
+    this.retry = setTimeout(() => this.recover(), Math.min(PATHS.retryMost, PATHS.retry * 2 ** this.tried++));
   }
 
   /**
    * Neither way carries anything, and the server answers: what has broken is not this side's network, which would bring both back with it.
    * ICE of a connection that stood takes seconds to try anything else in earnest; that of another one does so at once.
    */
-  private async stranded(): Promise<void> {
-    const { spare } = this;
-    const lost = () => !this.disposed && this.main.dead && spare?.dead && spare === this.spare;
-    const wait = Math.min(PATHS.renewMost, PATHS.renew * 2 ** (this.renewals - 1));
-    if (!lost() || performance.now() - this.renewedAt < wait || !(await this.hooks.doubt()) || !lost()) return;
-    this.renewedAt = performance.now();
-    this.renewals++;
-    spare?.renew();
+  private async replaceBackup(): Promise<void> {
+    const { backup } = this;
+    const lost = () => !this.disposed && this.primary.dead && backup?.dead && backup === this.backup;
+    const wait = Math.min(PATHS.replaceMost, PATHS.replace * 2 ** (this.replacements - 1));
+    if (!lost() || performance.now() - this.replacedAt < wait || !(await this.hooks.probeServer()) || !lost()) return;
+    this.replacedAt = performance.now();
+    this.replacements++;
+    backup?.renew();
   }
 
-  private leave(): void {
-    if (!this.spare?.ready) return;
-    this.away = true;
-    this.main.routedElsewhere(true);
+  private failOver(): void {
+    if (!this.backup?.ready) return;
+    this.onBackup = true;
+    this.primary.routedElsewhere(true);
     for (const type of TYPES) {
-      const stream = this.main.sending(type);
-      if (stream) void this.spare.publish(type, stream);
+      const stream = this.primary.sending(type);
+      if (stream) void this.backup.publish(type, stream);
     }
-    this.spare.refresh();
-    this.main.hold(true);
+    this.backup.refresh();
+    this.primary.pause(true);
   }
 
   private alive(): void {
     this.tried = 0;
     this.showAll();
-    this.better();
-    this.main.hold(false);
-    this.main.refresh();
+    this.probeDirect();
+    this.primary.pause(false);
+    this.primary.refresh();
     if (this.connection) this.report('connected', '');
-    if (!this.away) return;
-    clearTimeout(this.back);
-    this.back = setTimeout(() => this.home(), PATHS.overlap);
+    if (!this.onBackup) return;
+    clearTimeout(this.failBackTimer);
+    this.failBackTimer = setTimeout(() => this.failBack(), PATHS.overlap);
   }
 
   /** What lives again over the relay need not stay there: a direct way is looked for behind it, by one side, as long as there was one. */
-  private better(): void {
+  private probeDirect(): void {
     clearTimeout(this.retry);
-    if (!this.main.creator || !this.direct) return;
-    this.retry = setTimeout(() => void this.main.relayed().then((relayed) => {
-      if (this.disposed || this.main.dead || !relayed) return;
-      this.main.regather();
-      this.better();
+    if (!this.primary.creator || !this.direct) return;
+    this.retry = setTimeout(() => void this.primary.relayed().then((relayed) => {
+      if (this.disposed || this.primary.dead || !relayed) return;
+      this.primary.regather();
+      this.probeDirect();
     }), Math.min(PATHS.betterMost, PATHS.better * 2 ** this.tried++));
   }
 
@@ -414,15 +414,15 @@ export class Paths {
     if (state !== 'recovering' || this.connection) this.tell(state, reason);
   }
 
-  private home(): void {
-    this.away = false;
-    this.main.routedElsewhere(false);
-    this.main.hold(false);
-    for (const type of TYPES) this.spare?.unpublish(type);
+  private failBack(): void {
+    this.onBackup = false;
+    this.primary.routedElsewhere(false);
+    this.primary.pause(false);
+    for (const type of TYPES) this.backup?.unpublish(type);
     // The other side is to hear of it before a connection that is not wanted any more is closed.
     clearTimeout(this.review);
     this.review = undefined;
-    this.roster();
+    this.reviewSoon();
   }
 
   /** Unless it is sooner. */
@@ -431,6 +431,6 @@ export class Paths {
     if (this.review && this.reviewDue <= due) return;
     clearTimeout(this.review);
     this.reviewDue = due;
-    this.review = setTimeout(() => this.resize(), ms);
+    this.review = setTimeout(() => this.reviewBackup(), ms);
   }
 }

@@ -5,7 +5,7 @@ import { isLive, type Streams } from '../media/streams';
 import { encodeSignal, STANDBY, WARM, type Request, type Signal } from '../signaling/messages';
 import { Demands, Pacer } from './budget';
 import { TYPES } from './layout';
-import { RawPair } from './legacy';
+import { LegacyPair } from './legacy';
 import { Paths } from './paths';
 import { hasWebRTC } from './peer';
 
@@ -26,7 +26,7 @@ export interface PeersHooks {
   /** The server can be reached. */
   online(): boolean;
   /** Nothing passes to some user any more: is the server still there? */
-  doubt(): Promise<boolean>;
+  probeServer(): Promise<boolean>;
   presence(event: Presence): void;
 }
 
@@ -35,23 +35,23 @@ const EARLY = { users: 64, signals: 64 };
 /** Milliseconds in which those who were lost are expected back, to be sent again what they were sent. */
 const RETURN = 60_000;
 /** So many of them at most. */
-const OWED = 64;
+const PENDING = 64;
 /** Default of the option. */
 export const WARM_PEERS = 4;
 
 /** All pairs of this user, and who is sent what. */
 export class Peers {
-  private readonly pairs = new Map<string, Paths | RawPair>();
+  private readonly pairs = new Map<string, Paths | LegacyPair>();
   private readonly early = new Map<string, Signal[]>();
   /** What was being sent when this session, or the other user's, was lost: until it is sent again or the time for it is over. */
-  private owed = new Map<string, { identity: string; sent: Map<MediaType, MediaStream> }>();
+  private pendingRepublish = new Map<string, { identity: string; sent: Map<MediaType, MediaStream> }>();
   /** Of those there are pairs with: when somebody has left, nothing else tells it any more. */
   private readonly identities = new Map<string, string | undefined>();
   /** By user, while this one is in the room: leaving and joining again must not renew them. */
   private readonly demands = new Map<string, Demands>();
   private readonly pacer = new Pacer();
   private readonly camera: Camera;
-  private owedTimer: ReturnType<typeof setTimeout> | undefined;
+  private republishTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** @param warmPeers members of a room, at most, in which connections are made before anybody publishes */
   constructor(private readonly hooks: PeersHooks, private readonly streams: Streams, private readonly warmPeers = WARM_PEERS) {
@@ -70,12 +70,12 @@ export class Peers {
       this.report(textOf(target), 'failed', wrong);
       return false;
     }
-    this.owed.get(target as string)?.sent.delete(type as MediaType);
+    this.pendingRepublish.get(target as string)?.sent.delete(type as MediaType);
     return this.pair(target as string).publish(type as MediaType, stream as MediaStream);
   }
 
   unpublish(target: unknown, type: unknown): boolean {
-    this.owed.get(target as string)?.sent.delete(type as MediaType);
+    this.pendingRepublish.get(target as string)?.sent.delete(type as MediaType);
     if (!this.known(target, type)) return false;
     this.pairs.get(target)?.unpublish(type as MediaType);
     return true;
@@ -90,7 +90,7 @@ export class Peers {
   /** Another camera stream for one user, or for everyone who is sent one. `nobody` is the outcome where there is none. */
   async change(stream: unknown, target: unknown, nobody = false): Promise<boolean> {
     const meant = (id: string) => target === undefined || target === null || target === id;
-    for (const [id, { sent }] of this.owed) if (meant(id) && sent.has('cam') && isLive(stream)) sent.set('cam', stream);
+    for (const [id, { sent }] of this.pendingRepublish) if (meant(id) && sent.has('cam') && isLive(stream)) sent.set('cam', stream);
     const targets = this.sent('cam').filter(([id]) => meant(id));
     if (targets.length === 0) return nobody;
     return (await Promise.all(targets.map(([id]) => this.publish(id, 'cam', stream)))).every(Boolean);
@@ -145,11 +145,11 @@ export class Peers {
       const signals = this.early.get(id) ?? [];
       this.early.delete(id);
       for (const signal of signals) this.handleSignal(id, signal);
-      const owed = this.owed.get(id);
-      this.owed.delete(id);
+      const pendingRepublish = this.pendingRepublish.get(id);
+      this.pendingRepublish.delete(id);
       // Whoever holds the id now need not be who held it before.
-      if (owed?.identity !== this.hooks.member(id)?.identity) continue;
-      for (const [type, stream] of owed?.sent ?? []) void this.publish(id, type, stream);
+      if (pendingRepublish?.identity !== this.hooks.member(id)?.identity) continue;
+      for (const [type, stream] of pendingRepublish?.sent ?? []) void this.publish(id, type, stream);
     }
   }
 
@@ -158,7 +158,7 @@ export class Peers {
     if (pair?.waiting) this.report(id, 'failed', 'left');
     // Nobody who leaves falls silent before: this one was given up, and may be back when its network is.
     if (pair instanceof Paths && pair.silent) {
-      this.owe(id, pair);
+      this.keepForRepublish(id, pair);
       this.awaitReturn();
     }
     this.close(id);
@@ -180,18 +180,18 @@ export class Peers {
 
   /** The session is gone: to the others we left. Remembers what was sent to whom. */
   handleLost(): void {
-    for (const [id, pair] of this.pairs) this.owe(id, pair);
+    for (const [id, pair] of this.pairs) this.keepForRepublish(id, pair);
     // Nobody has left that the app knows of: those who are still there afterwards are seen in the same streams.
     this.closeAll(false);
   }
 
   /** A new session is in the room: those who are here are sent everything again, the others when they come back soon. */
   handleRestored(): void {
-    this.handleMembers([...this.owed.keys()].filter((id) => this.hooks.member(id)));
+    this.handleMembers([...this.pendingRepublish.keys()].filter((id) => this.hooks.member(id)));
     this.awaitReturn();
   }
 
-  private owe(id: string, pair: Paths | RawPair): void {
+  private keepForRepublish(id: string, pair: Paths | LegacyPair): void {
     const sent = new Map<MediaType, MediaStream>();
     for (const type of TYPES) {
       const stream = pair.sending(type);
@@ -199,21 +199,21 @@ export class Peers {
     }
     const identity = this.identities.get(id);
     if (!sent.size || !identity) return;
-    this.owed.delete(id);
-    this.owed.set(id, { identity, sent });
-    const [oldest] = this.owed.keys();
-    if (this.owed.size > OWED && oldest !== undefined) this.owed.delete(oldest);
+    this.pendingRepublish.delete(id);
+    this.pendingRepublish.set(id, { identity, sent });
+    const [oldest] = this.pendingRepublish.keys();
+    if (this.pendingRepublish.size > PENDING && oldest !== undefined) this.pendingRepublish.delete(oldest);
   }
 
   private awaitReturn(): void {
-    clearTimeout(this.owedTimer);
-    if (this.owed.size) this.owedTimer = setTimeout(() => this.owed.clear(), RETURN);
+    clearTimeout(this.republishTimer);
+    if (this.pendingRepublish.size) this.republishTimer = setTimeout(() => this.pendingRepublish.clear(), RETURN);
   }
 
   /** The room is left for good. */
   handleLeft(reason: Reason): void {
-    clearTimeout(this.owedTimer);
-    this.owed.clear();
+    clearTimeout(this.republishTimer);
+    this.pendingRepublish.clear();
     if (reason !== 'left') for (const id of this.pairs.keys()) this.report(id, 'failed', reason);
     this.closeAll();
   }
@@ -222,7 +222,7 @@ export class Peers {
    * Who has other software, or does not want it, is not warmed; what is warm stays so when the room grows, second connections do not.
    */
   private resize(): void {
-    for (const pair of this.pairs.values()) if (pair instanceof Paths) pair.roster();
+    for (const pair of this.pairs.values()) if (pair instanceof Paths) pair.reviewSoon();
     const members = this.hooks.members();
     if (members.length > this.warmPeers) return;
     for (const id of members) {
@@ -249,7 +249,7 @@ export class Peers {
     this.pacer.stop();
   }
 
-  private pair(id: string): Paths | RawPair {
+  private pair(id: string): Paths | LegacyPair {
     const known = this.pairs.get(id);
     if (known) return known;
     const member = this.hooks.member(id);
@@ -267,15 +267,15 @@ export class Peers {
       report: (state: PeerStateEvent['state'], reason: Reason | '') => this.report(id, state, reason),
       apart: () => apart(this.hooks.member(this.hooks.me()), this.hooks.member(id)),
       online: () => this.hooks.online(),
-      doubt: () => this.hooks.doubt(),
+      probeServer: () => this.hooks.probeServer(),
       standby: () => this.hooks.members().length <= this.warmPeers && (this.hooks.member(id)?.features?.includes(STANDBY) ?? false),
     };
     const demands = this.demands.get(id) ?? new Demands();
     this.demands.delete(id);
     this.demands.set(id, demands);
     const [oldest] = this.demands.keys();
-    if (this.demands.size > OWED) this.demands.delete(oldest!);
-    const pair = member?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks, demands) : new RawPair(hooks, demands);
+    if (this.demands.size > PENDING) this.demands.delete(oldest!);
+    const pair = member?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks, demands) : new LegacyPair(hooks, demands);
     this.pairs.set(id, pair);
     this.identities.set(id, member?.identity);
     return pair;

@@ -47,8 +47,8 @@ export const LIMIT = {
   /** Silence after which a keepAlive asks. */
   idle: 10_000,
   /** Silence after a question that was asked because the network is in doubt, beside two round trips; and with them at most. */
-  doubt: 500,
-  doubtMost: 1_000,
+  probe: 500,
+  probeMost: 1_000,
   /**
    * Back-off: first step, and cap: while calls stand still, otherwise, and when it has been away for longer than a server takes to start anew.
    * Oftener would be later: Chromium holds a page's next socket back by 1 to 5 s once it has seen some thirty of them fail within minutes,
@@ -215,13 +215,13 @@ export class Connection {
   }
 
   /** Something suggests that the network has broken: asks, and waits less long than usual. Resolves with whether this socket has answered. */
-  async doubt(): Promise<boolean> {
+  async probeServer(): Promise<boolean> {
     if (this.state !== 'up') {
       this.wake();
       return false;
     }
     const answer = this.request({ eventOp: 'keepAlive' });
-    this.expect(Math.min(LIMIT.doubtMost, LIMIT.doubt + 2 * this.rtt));
+    this.expect(Math.min(LIMIT.probeMost, LIMIT.probe + 2 * this.rtt));
     return (await answer).code === '200';
   }
 

@@ -95,8 +95,8 @@ export class Session {
   }
 
   /** A connection to another user has died: that to the server may have, too. */
-  async doubt(): Promise<boolean> {
-    return (await this.connection?.doubt()) ?? false;
+  async probeServer(): Promise<boolean> {
+    return (await this.connection?.probeServer()) ?? false;
   }
 
   /** The device uses another network. */
