@@ -112,18 +112,23 @@ func (r *request) editUserInfo() error {
 	s := r.s
 	s.op.Lock()
 	defer s.op.Unlock()
-	if q.Name != nil {
+	if key, in := s.roomKey(); in {
+		ctx, cancel := r.ctx()
+		defer cancel()
+		err := r.c.hub.do(ctx, key, room.EditMember{
+			By: s.actor(), Name: q.Name, Video: (*bool)(q.Video), Audio: (*bool)(q.Audio), Target: q.Target,
+			Quiet: q.Broadcast != nil && !bool(*q.Broadcast) && q.Target == "",
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if q.Name != nil { // after the room: a refused request changes nothing
 		s.name.Store(*q.Name)
 		s.hub.keepSession(s)
 	}
-	if _, in := s.roomKey(); !in {
-		r.ok(nil)
-		return nil
-	}
-	return r.command("", room.EditMember{
-		By: s.actor(), Name: q.Name, Video: (*bool)(q.Video), Audio: (*bool)(q.Audio), Target: q.Target,
-		Quiet: q.Broadcast != nil && !bool(*q.Broadcast) && q.Target == "",
-	}, nil)
+	r.ok(nil)
+	return nil
 }
 
 // chat goes to the room, or to one user.

@@ -2,10 +2,12 @@ package signaling
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/room"
 )
 
 // trio is a room with a host and two guests.
@@ -280,4 +282,45 @@ func TestFeedsOfAGroupRoom(t *testing.T) {
 		}
 		w.user(0, "ninth").want("444", msg{"eventOp": "joinRoom", "roomId": id}) // a mesh of eight by default
 	})
+}
+
+// A refused editUserInfo leaves the name as it was, in this room and in the next.
+func TestARefusedNameIsNotTakenToTheNextRoom(t *testing.T) {
+	long := strings.Repeat(`"`, 256)
+	for name, c := range map[string]struct {
+		code    string
+		request msg
+		prepare func(w *world)
+	}{
+		"no such member": {"410", msg{"eventOp": "editUserInfo", "name": "Other", "target": "nobody"}, func(*world) {}},
+		"no room for it": {"445", msg{"eventOp": "editUserInfo", "name": long}, func(w *world) { w.fill("K1") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, 1, nil, func(w *world) {
+				kim, lee := w.user(0, "kim"), w.user(0, "lee")
+				kim.want("200", msg{"eventOp": "createRoom", "roomId": "K1", "capacity": 1000})
+				kim.want("200", msg{"eventOp": "editUserInfo", "name": "Kim"})
+				kim.joins("K1")
+				c.prepare(w)
+				kim.want(c.code, c.request)
+				kim.leaves()
+				w.room("K2", lee)
+				kim.joins("K2")
+				if m := lee.only(); m.str("type") != "join" || m["user"].(map[string]any)["name"] != "Kim" {
+					w.Errorf("lee is told %v", m)
+				}
+			})
+		})
+	}
+}
+
+// fill lets members into a room until its state is as large as it may be.
+func (w *world) fill(id string) {
+	n := 0
+	for _, size := range []int{100_000, 10_000, 1000, 0} {
+		for err := error(nil); err == nil; n++ {
+			m := room.Member{ID: fmt.Sprint(n), Name: strings.Repeat("x", size), Address: room.Address{Node: "n0", Session: fmt.Sprint(n)}}
+			err = w.nodes[0].hub.do(w.Context(), room.Key{Tenant: w.cpCode, Room: id}, room.Join{Member: m})
+		}
+	}
 }
