@@ -61,6 +61,13 @@ func (r *room) bar(user string) {
 	r.remark(m)
 }
 
+// unbar lets a user join again.
+func (r *room) unbar(user string) {
+	m := r.mark(user)
+	m.Barred = time.Time{}
+	r.remark(m)
+}
+
 // keepPermit remembers what the member may do for when it joins again.
 func (r *room) keepPermit(member Member) {
 	m := r.mark(member.ID)

@@ -293,6 +293,9 @@ func (r *room) join(c Join, sink Sink) error {
 		r.members[i].Host = r.members[i].Host && !m.Host
 	}
 	r.due = false
+	if c.Host {
+		r.unbar(m.ID)
+	}
 	m.Permit, m.Since = r.permits(m.ID), r.seq+1
 	r.members = append(r.members, m)
 	e := r.next(Event{Kind: Joined, Member: m})

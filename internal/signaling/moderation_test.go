@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/room"
 )
 
@@ -70,6 +71,26 @@ func TestWhatTheHostDecidedStays(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A host token overrides a kick, and the room does not put the user out later for it.
+func TestAUserWhomATokenMadeHostStaysAfterARestart(t *testing.T) {
+	withKeeper(t, func(w *world, cfg Config) {
+		host, lee := w.user(0, "host"), w.user(0, "lee")
+		w.room("K1", host, lee)
+		host.want("200", msg{"eventOp": "kickOut", "target": "lee"})
+		time.Sleep(4 * time.Second)
+		lee.goAway(1000)
+		token := w.token("lee", func(u *license.UserParams) { u.Host = true })
+		lee = w.tokenUser(0, token).joins("K1")
+		w.restart(cfg)
+		back, lee2 := w.connect(0), w.connect(0)
+		back.register("host", "resume", host.secret)
+		lee2.want("200", w.login(token, "resume", lee.secret))
+		time.Sleep(4 * time.Second)
+		back.saw("")
+		lee2.want("200", msg{"eventOp": "editRoomInfo", "roomId": "K1", "title": "mine"})
+	})
 }
 
 func TestAPermitThatIsGivenBackIsForgotten(t *testing.T) {
