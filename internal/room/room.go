@@ -95,6 +95,7 @@ type Share struct {
 // State is a room as its members know it. Members are in order of joining.
 type State struct {
 	Key       Key
+	Owner     string // made the room, or was handed it on; becomes host on joining
 	Title     string
 	Capacity  int
 	CreatedAt time.Time
@@ -250,7 +251,7 @@ func (r *room) index(user string) int {
 
 func (r *room) state() *State {
 	return &State{
-		Key: r.key, Title: r.title, Capacity: r.capacity, CreatedAt: r.created, Group: r.group, Talking: r.talking,
+		Key: r.key, Owner: r.owner, Title: r.title, Capacity: r.capacity, CreatedAt: r.created, Group: r.group, Talking: r.talking,
 		Share: r.share, Members: slices.Clone(r.members), Seq: r.seq,
 	}
 }

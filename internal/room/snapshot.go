@@ -10,7 +10,6 @@ type Snapshot struct {
 	Source string   // see Create, as is Site
 	Site   string
 	Maker  string // whose count of rooms it belongs to
-	Owner  string // becomes host on joining
 	Keep   bool
 	Marks  []Mark
 }
@@ -23,7 +22,7 @@ func (g *Registry) Snapshot(key Key) (s Snapshot, ok bool) {
 	}
 	defer r.mu.Unlock()
 	return Snapshot{
-		State: *r.state(), Parent: r.parent.Room, Listed: r.listed, Source: r.source, Site: r.site, Maker: r.maker, Owner: r.owner, Keep: r.keep,
+		State: *r.state(), Parent: r.parent.Room, Listed: r.listed, Source: r.source, Site: r.site, Maker: r.maker, Keep: r.keep,
 		Marks: slices.Clone(r.marks),
 	}, true
 }
@@ -44,7 +43,7 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 		return ErrNoRoom
 	}
 	defer r.mu.Unlock()
-	r.created, r.owner, r.share, r.seq, r.marks = st.CreatedAt, s.Owner, st.Share, st.Seq, s.Marks
+	r.created, r.owner, r.share, r.seq, r.marks = st.CreatedAt, st.Owner, st.Share, st.Seq, s.Marks
 	r.members = slices.DeleteFunc(st.Members, func(m Member) bool { return !here(m) })
 	if r.share != nil && r.index(r.share.User) < 0 {
 		r.share = nil

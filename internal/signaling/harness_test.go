@@ -38,6 +38,27 @@ type world struct {
 	authKey  string
 	log      *logBuffer
 	nodes    []*testNode
+
+	residents map[string]*peer // by tenant, see resident
+	counted   int
+}
+
+// resident is a user of the tenant who has registered from an address.
+func (w *world) resident(tenant string) *peer { return w.residents[tenant] }
+
+// count makes a number that there has not been.
+func (w *world) count() int { w.counted++; return w.counted }
+
+// issue makes a license of another tenant.
+func (w *world) issue(tenant string) string {
+	key, err := w.verifier.Issue(license.Params{
+		Name: tenant, CpCode: tenant, CompanyCode: "T", MaxUser: 100,
+		Start: time.Now().Add(-time.Hour), End: time.Now().Add(24 * time.Hour),
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return key
 }
 
 type testNode struct {

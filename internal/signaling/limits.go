@@ -18,7 +18,7 @@ type Limits struct {
 	// Joins are those of one user that succeed, default 20: each of them is told to everybody in the room.
 	Joins int
 	// FailedJoins are those of one user that do not, default 20, and rooms that it names in vain in other operations. Then it can name
-	// no room that it is not in. FailedJoinsOfAddress, default 200, are rooms that users of one address named and that there are none of.
+	// no room that it is not in. FailedJoinsOfAddress, default 200, are different rooms that users of one address named and that there are none of.
 	FailedJoins, FailedJoinsOfAddress int
 	// Candidates are messages with candidates of one session, default 1000.
 	Candidates int
@@ -62,8 +62,15 @@ type tallies struct {
 	failedLogins       addressTally
 	joins, failedJoins *tally[userKey]
 	failedJoinsOf      addressTally
-	opened, joinsOf    addressTally // of sessions that count for an address
+	names              *tally[roomName] // that failedJoinsOf has counted
+	opened, joinsOf    addressTally     // of sessions that count for an address
 	takeovers          *tally[userKey]
+}
+
+// roomName is a room as users of one address named it.
+type roomName struct {
+	tenantPrefix
+	room string
 }
 
 func newTallies(l Limits) tallies {
@@ -72,6 +79,7 @@ func newTallies(l Limits) tallies {
 		joins:         newTally[userKey](l.Joins),
 		failedJoins:   newTally[userKey](l.FailedJoins),
 		failedJoinsOf: newAddressTally(l.FailedJoinsOfAddress),
+		names:         newTally[roomName](1),
 		opened:        newAddressTally(l.AddressSessions * comings),
 		joinsOf:       newAddressTally(l.AddressSessions * comings),
 		takeovers:     newTally[userKey](l.Takeovers),
@@ -84,41 +92,68 @@ func guessed(err error) bool {
 	return errors.Is(err, license.ErrRefused) || errors.Is(err, license.ErrSwapped)
 }
 
-// mayName tells whether the user may name a room that it is not in: whether there is one is what guessers want to know.
-func (r *request) mayName() error {
-	if r.c.hub.failedJoins.spent(r.s.key()) {
-		return errNamed
+// mayName tells whether the user may name a room that it is not in: whether there is one is what guessers want to know. Whoever made
+// the room, or has a user token that lists it, guesses nothing.
+func (r *request) mayName(id string) error {
+	h, key, source := r.c.hub, r.s.key(), r.c.source()
+	if r.s.lists(id) {
+		return nil
 	}
-	if r.c.hub.failedJoinsOf.spent(r.c.source()) {
+	over := h.failedJoins.reached(key) || h.failedJoinsOf.reached(r.s.tenant, source)
+	switch {
+	case !over || r.owns(id):
+		return nil
+	case h.failedJoins.spent(key):
+		return errNamed
+	case h.failedJoinsOf.spent(r.s.tenant, source):
 		return errNamedHere
 	}
 	return nil
 }
 
+// lists tells whether the session's user token lists the room.
+func (s *session) lists(id string) bool {
+	u := s.grant.User
+	return u != nil && u.Rooms != nil && u.Admits(id)
+}
+
+// owns tells whether the user made the room, or was handed it on.
+func (r *request) owns(id string) bool {
+	ctx, cancel := r.ctx()
+	defer cancel()
+	state, err := r.c.hub.get(ctx, room.Key{Tenant: r.s.tenant, Room: id})
+	return err == nil && state.Owner == r.s.user
+}
+
 // named counts a room that was named in vain, and hands on why. For the address only guesses count: others there may find a room full.
-func (r *request) named(err error) error {
+// Nor does one name count twice: a class that asks for its room before there is one guesses nothing.
+func (r *request) named(id string, err error) error {
+	if r.s.lists(id) {
+		return err
+	}
+	h := r.c.hub
 	none := errors.Is(err, room.ErrNoRoom)
 	if none || errors.Is(err, room.ErrFull) || errors.Is(err, room.ErrBarred) || errors.Is(err, errTokenRoom) {
-		r.c.hub.failedJoins.add(r.s.key())
+		h.failedJoins.add(r.s.key())
 	}
-	if none {
-		r.c.hub.failedJoinsOf.add(r.c.source())
+	if source := r.c.source(); none && source.IsValid() && h.names.take(roomName{tenantPrefix{r.s.tenant, source}, id}) {
+		h.failedJoinsOf.add(r.s.tenant, source)
 	}
 	return err
 }
 
 // lookUp gets a room that the user is not in. Whose token names rooms learns nothing of others.
 func (r *request) lookUp(id string) (*room.State, error) {
-	if err := r.mayName(); err != nil {
+	if err := r.mayName(id); err != nil {
 		return nil, err
 	}
 	if !r.s.grant.User.Admits(id) {
-		return nil, r.named(errTokenRoom)
+		return nil, r.named(id, errTokenRoom)
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
 	state, err := r.c.hub.get(ctx, room.Key{Tenant: r.s.tenant, Room: id})
-	return state, r.named(err)
+	return state, r.named(id, err)
 }
 
 // source is whom limits by address count; invalid: none do.

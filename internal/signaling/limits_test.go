@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,11 +198,11 @@ func TestFailedJoinsOfAnAddressAreLimited(t *testing.T) {
 			pak.want("444", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		}
 		pak.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"})
-		for range 10 {
+		for i := range 10 {
 			p := w.from("192.0.2.1")
 			p.register("")
-			for range 20 {
-				p.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
+			for j := range 20 {
+				p.want("441", msg{"eventOp": "joinRoom", "roomId": fmt.Sprint("none", i, "-", j)})
 			}
 		}
 		kim := w.from("192.0.2.1")
@@ -215,6 +216,53 @@ func TestFailedJoinsOfAnAddressAreLimited(t *testing.T) {
 		w.hits("failed_joins", 1)
 		time.Sleep(time.Minute)
 		kim.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
+	})
+}
+
+// A class asks for its room before the teacher has made it.
+func TestAClassThatWaitsForItsRoomLocksNobodyOut(t *testing.T) {
+	limits := func(c *Config, _ *license.Params) { c.Limits.FailedJoins, c.Limits.FailedJoinsOfAddress = 3, 2 }
+	in(t, 1, limits, func(w *world) {
+		var class []*peer
+		for range 30 {
+			p := w.from("192.0.2.1")
+			p.register("")
+			p.want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
+			p.want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
+			class = append(class, p)
+		}
+		class[0].want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		class[0].want("429", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		w.hits("failed_joins_address", 0)
+
+		guesser := w.from("192.0.2.1")
+		guesser.register("guesser")
+		guesser.want("441", msg{"eventOp": "joinRoom", "roomId": "K2"}) // the second name of the address
+		guesser.want("429", msg{"eventOp": "joinRoom", "roomId": "K3"})
+		w.hits("failed_joins_address", 1)
+
+		teacher := w.from("192.0.2.1")
+		teacher.register("teacher")
+		teacher.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
+		teacher.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"}) // of one's own room one knows
+		teacher.want("200", msg{"eventOp": "leaveRoom"})
+		teacher.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"}) // which has ended
+		teacher.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
+		teacher.want("200", msg{"eventOp": "destroyRoom", "roomId": "K1"})
+		w.hits("failed_joins_address", 2)
+
+		listed := w.from("192.0.2.1")
+		listed.want("200", w.login(w.token("pupil", func(u *license.UserParams) { u.Rooms = []string{"K1"} })))
+		for range 5 { // a token that lists the room is no guess, however often it is shown
+			listed.want("441", msg{"eventOp": "memberList", "roomId": "K1"})
+		}
+		teacher.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
+		teacher.joins("K1")
+		listed.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		listed.want("200", msg{"eventOp": "leaveRoom"})
+		listed.want("429", msg{"eventOp": "joinRoom", "roomId": "K9"})
+		time.Sleep(time.Minute)
+		class[1].joins("K1")
 	})
 }
 

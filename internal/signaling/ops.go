@@ -52,17 +52,17 @@ func (r *request) destroyRoom() error {
 	}
 	key := room.Key{Tenant: r.s.tenant, Room: id}
 	if here, in := r.s.roomKey(); !in || here != key {
-		if err := r.mayName(); err != nil {
+		if err := r.mayName(id); err != nil {
 			return err
 		}
 		if !r.s.grant.User.Admits(id) {
-			return r.named(errTokenRoom)
+			return r.named(id, errTokenRoom)
 		}
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
 	if err := r.c.hub.do(ctx, key, room.Destroy{By: r.s.actor()}); err != nil {
-		return r.named(err)
+		return r.named(id, err)
 	}
 	r.ok(nil)
 	return nil
@@ -399,13 +399,13 @@ func (r *request) endGroup() error {
 	}
 	key := room.Key{Tenant: r.s.tenant, Room: q.GroupID}
 	if here, in := r.s.roomKey(); !in || here != key {
-		if err := r.mayName(); err != nil {
+		if err := r.mayName(q.GroupID); err != nil {
 			return err
 		}
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
-	err := r.named(r.c.hub.do(ctx, key, room.EndGroup{By: r.s.actor()}))
+	err := r.named(q.GroupID, r.c.hub.do(ctx, key, room.EndGroup{By: r.s.actor()}))
 	switch {
 	case errors.Is(err, room.ErrNoRoom):
 		return room.ErrNoGroup

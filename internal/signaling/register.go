@@ -29,13 +29,13 @@ func (r *request) register() error {
 	}
 	source := r.c.source()
 	limited := !h.goesOn(p)
-	if limited && h.failedLogins.spent(source) {
+	if limited && h.failedLogins.spent(q.CpCode, source) {
 		return errLogins // not logged: whoever has come so far could fill the log
 	}
 	grant, err := h.admit(q, p)
 	if err != nil {
 		if limited && guessed(err) {
-			h.failedLogins.add(source)
+			h.failedLogins.add(q.CpCode, source)
 		}
 		if h.refused.take(h.now(), loginLog, 1) {
 			h.cfg.Log.Info("login refused", "node", h.cfg.Node, "reason", err)
@@ -123,7 +123,7 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	ctx, cancel := r.ctx()
 	defer cancel()
 	if grant.User == nil {
-		if h.opened.spent(r.c.source()) {
+		if h.opened.spent(s.tenant, r.c.source()) {
 			return errOpened
 		}
 		s.origin = h.originOf(r.c.source())
@@ -144,7 +144,7 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 		return err
 	}
 	if s.origin != (origin{}) {
-		h.opened.add(r.c.source())
+		h.opened.add(s.tenant, r.c.source())
 	}
 	return nil
 }

@@ -116,10 +116,10 @@ func (r *request) joinRoom() error {
 	if s.hub.joins.spent(s.key()) {
 		return errJoins
 	}
-	if s.origin != (origin{}) && s.hub.joinsOf.spent(r.c.source()) {
+	if s.origin != (origin{}) && s.hub.joinsOf.spent(s.tenant, r.c.source()) {
 		return errJoinsHere
 	}
-	if err := r.mayName(); err != nil {
+	if err := r.mayName(id); err != nil {
 		return err
 	}
 	admitted := s.grant.User.Admits(id)
@@ -140,13 +140,13 @@ func (r *request) joinRoom() error {
 	if err == nil {
 		s.hub.joins.add(s.key())
 		if s.origin != (origin{}) {
-			s.hub.joinsOf.add(r.c.source())
+			s.hub.joinsOf.add(s.tenant, r.c.source())
 		}
 	}
 	if !admitted && (errors.Is(err, room.ErrNoRoom) || errors.Is(err, room.ErrUnlisted)) {
 		err = errTokenRoom // the same whether or not there is such a room
 	}
-	return r.named(err)
+	return r.named(id, err)
 }
 
 func (r *request) leaveRoom() error {

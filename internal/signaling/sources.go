@@ -67,24 +67,63 @@ func (h *Hub) originOf(source netip.Prefix) (o origin) {
 	return o
 }
 
-// addressTally is a tally by address, and by the network around it, which may have transport.SourcesPerSite times as much.
-type addressTally struct{ sources, sites *tally[netip.Prefix] }
+// tenantsPerSource is how many times a tenant's limit all tenants together have at one address: a page of one tenant cannot lock out
+// the users of another behind the same NAT, and an address still costs no more than a few tenants may.
+const tenantsPerSource = 4
+
+// addressTally is a tally by tenant and address, and by tenant and the network around the address, which may have
+// transport.SourcesPerSite times as much; and by both for all tenants together.
+type addressTally struct {
+	sources, sites       *tally[tenantPrefix]
+	allSources, allSites *tally[netip.Prefix]
+}
+
+type tenantPrefix struct {
+	tenant string
+	prefix netip.Prefix
+}
 
 func newAddressTally(limit int) addressTally {
-	return addressTally{newTally[netip.Prefix](limit), newTally[netip.Prefix](limit * transport.SourcesPerSite)}
-}
-
-// spent tells whether a source or its site has reached the limit. What is not valid has none.
-func (t addressTally) spent(source netip.Prefix) bool {
-	return source.IsValid() && (t.sources.spent(source) || t.sites.spent(transport.Site(source)))
-}
-
-func (t addressTally) add(source netip.Prefix) {
-	if source.IsValid() {
-		t.sources.add(source)
-		t.sites.add(transport.Site(source))
+	return addressTally{
+		sources:    newTally[tenantPrefix](limit),
+		sites:      newTally[tenantPrefix](limit * transport.SourcesPerSite),
+		allSources: newTally[netip.Prefix](limit * tenantsPerSource),
+		allSites:   newTally[netip.Prefix](limit * tenantsPerSource * transport.SourcesPerSite),
 	}
 }
 
+// spent tells whether a source or its site has reached a limit, and counts a refusal if so. What is not valid has none.
+func (t addressTally) spent(tenant string, source netip.Prefix) bool {
+	if !source.IsValid() {
+		return false
+	}
+	site := transport.Site(source)
+	return t.sources.spent(tenantPrefix{tenant, source}) || t.sites.spent(tenantPrefix{tenant, site}) ||
+		t.allSources.spent(source) || t.allSites.spent(site)
+}
+
+// reached is spent without counting a refusal.
+func (t addressTally) reached(tenant string, source netip.Prefix) bool {
+	if !source.IsValid() {
+		return false
+	}
+	site := transport.Site(source)
+	return t.sources.reached(tenantPrefix{tenant, source}) || t.sites.reached(tenantPrefix{tenant, site}) ||
+		t.allSources.reached(source) || t.allSites.reached(site)
+}
+
+func (t addressTally) add(tenant string, source netip.Prefix) {
+	if !source.IsValid() {
+		return
+	}
+	site := transport.Site(source)
+	t.sources.add(tenantPrefix{tenant, source})
+	t.sites.add(tenantPrefix{tenant, site})
+	t.allSources.add(source)
+	t.allSites.add(site)
+}
+
 // hits counts refusals.
-func (t addressTally) hits() uint64 { return t.sources.hits.Load() + t.sites.hits.Load() }
+func (t addressTally) hits() uint64 {
+	return t.sources.hits.Load() + t.sites.hits.Load() + t.allSources.hits.Load() + t.allSites.hits.Load()
+}

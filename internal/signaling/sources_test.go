@@ -144,6 +144,75 @@ func TestASiteCountsAsAFewAddresses(t *testing.T) {
 	}
 }
 
+// Pages of one tenant do not lock out the users of another behind the same address, and all tenants together have a limit too.
+func TestTenantsHaveTheirPartOfAnAddress(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits Limits
+		most   int
+		again  func(p *peer, tenant, key string) string // one more of what is limited
+	}{
+		"failed logins": {Limits{FailedLogins: 2}, 2, func(p *peer, tenant, key string) string {
+			m := msg{"eventOp": "register", "cpCode": tenant, "authKey": key[:len(key)-4] + "AAAA"}
+			if code := p.ask(m).str("code"); code != "401" {
+				return code
+			}
+			return "200"
+		}},
+		"logins": {Limits{AddressSessions: 1}, comings, func(p *peer, tenant, key string) string {
+			code := p.ask(msg{"eventOp": "register", "cpCode": tenant, "authKey": key}).str("code")
+			p.goAway(1000)
+			return code
+		}},
+		"joins": {Limits{AddressSessions: 1}, comings, func(p *peer, tenant, _ string) string {
+			code := p.w.resident(tenant).ask(msg{"eventOp": "joinRoom", "roomId": "K1"}).str("code")
+			p.w.resident(tenant).ask(msg{"eventOp": "leaveRoom"})
+			return code
+		}},
+		"failed joins": {Limits{FailedJoinsOfAddress: 2}, 2, func(p *peer, tenant, _ string) string {
+			room := fmt.Sprint("none", p.w.count())
+			if code := p.w.resident(tenant).ask(msg{"eventOp": "joinRoom", "roomId": room}).str("code"); code != "441" {
+				return code
+			}
+			return "200"
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, 1, func(cfg *Config, _ *license.Params) { cfg.Limits = c.limits }, func(w *world) {
+				keys := map[string]string{}
+				w.residents = map[string]*peer{}
+				for i := range tenantsPerSource + 2 {
+					tenant := fmt.Sprint("T", i)
+					keys[tenant] = w.issue(tenant)
+					owner, p := w.connect(0), w.from("192.0.2.1")
+					owner.want("200", msg{"eventOp": "register", "cpCode": tenant, "authKey": keys[tenant]})
+					owner.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
+					owner.joins("K1")
+					if strings.Contains(name, "joins") {
+						p.want("200", msg{"eventOp": "register", "cpCode": tenant, "authKey": keys[tenant]})
+						w.residents[tenant] = p
+					}
+				}
+				time.Sleep(time.Minute)
+				want := func(code, from, tenant string) {
+					w.Helper()
+					if got := c.again(w.from(from), tenant, keys[tenant]); got != code {
+						w.Errorf("%s from %s: %s, want %s", tenant, from, got, code)
+					}
+				}
+				for i := range tenantsPerSource {
+					for range c.most {
+						want("200", "192.0.2.1", fmt.Sprint("T", i))
+					}
+					want("429", "192.0.2.1", fmt.Sprint("T", i))
+				}
+				want("429", "192.0.2.1", fmt.Sprint("T", tenantsPerSource)) // the address has had what all tenants may
+				time.Sleep(time.Minute)
+				want("200", "192.0.2.1", fmt.Sprint("T", tenantsPerSource))
+			})
+		})
+	}
+}
+
 // Under another id whoever comes again is told to others again, and has all budgets again.
 func TestComingsOfAnAddressAreLimited(t *testing.T) {
 	const most = 2 * comings

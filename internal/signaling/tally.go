@@ -47,6 +47,17 @@ func (t *tally[K]) spent(key K) bool {
 	return t.refuses(t.hash(key))
 }
 
+// reached is spent without counting a refusal.
+func (t *tally[K]) reached(key K) bool {
+	if t.limit < 0 {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forget(time.Now())
+	return t.counts[t.hash(key)] >= t.limit
+}
+
 // add counts one for key, which was not known to count when it was let through.
 func (t *tally[K]) add(key K) {
 	if t.limit < 0 {
