@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -44,5 +46,49 @@ func TestDocumentShowsEveryGoldenFile(t *testing.T) {
 	}
 	if !bytes.Equal(got, want.Bytes()) {
 		t.Error("docs/protocol-examples.md does not show the golden files as they are: UPDATE_DOCS=1 go test ./internal/protocol")
+	}
+}
+
+// Each message of the example session in protocol.md is a golden file, shortened where it says so.
+func TestExampleSessionIsMadeOfGoldenFiles(t *testing.T) {
+	text, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, session, _ := strings.Cut(string(text), "```session\n")
+	session, _, found := strings.Cut(session, "```")
+	if !found {
+		t.Fatal("docs/protocol.md has no example session")
+	}
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var golden []string
+	for _, f := range files {
+		message, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden = append(golden, strings.TrimSpace(string(message)))
+	}
+	messages := 0
+	for line := range strings.Lines(session) {
+		_, message, found := strings.Cut(strings.TrimSpace(line), "{")
+		if !found {
+			continue
+		}
+		messages++
+		pieces := strings.Split("{"+message, "…")
+		for i := range pieces {
+			pieces[i] = regexp.QuoteMeta(pieces[i])
+		}
+		shape := regexp.MustCompile("^" + strings.Join(pieces, ".*") + "$")
+		if !slices.ContainsFunc(golden, shape.MatchString) {
+			t.Errorf("no golden file is %s", line)
+		}
+	}
+	if messages < 10 {
+		t.Errorf("only %d messages were understood", messages)
 	}
 }
