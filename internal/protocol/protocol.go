@@ -39,19 +39,6 @@ const (
 	Timeout       Code = "504" // a message was not delivered: its target does not read, or is away
 )
 
-// Close codes of a WebSocket that mean something of ours. The others are RFC 6455's.
-const (
-	CloseGoingAway  = 1001 // the server stops: reconnect and resume
-	CloseBinary     = 1003
-	CloseNotUTF8    = 1007
-	ClosePolicy     = 1008 // no register in time, origin refused, too many messages
-	CloseTooBig     = 1009
-	CloseTryAgain   = 1013 // the outbox is full: reconnect and resume
-	CloseResumed    = 4001 // the same session resumed on another socket
-	CloseTakenOver  = 4002 // another page took the user id over: do not come back
-	CloseLicenseEnd = 4003
-)
-
 // Feature is something a client says it can do, announced at register and shown to the other members.
 type Feature string
 

@@ -50,7 +50,7 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	flood := !rate.take(now, c.hub.flood, cost)
 	if flood && (s == nil || !s.excess.take(now, c.hub.excess, cost)) {
 		c.hub.counters.flooded.Add(1)
-		c.conn.Close(protocol.ClosePolicy, "too many messages")
+		c.conn.Close(transport.StatusPolicyViolation, "too many messages")
 		c.hub.leave()
 		return
 	}

@@ -105,7 +105,7 @@ type sink struct{ sent int }
 
 func (s *sink) Send(m *transport.Message) bool                      { s.sent++; m.Release(); return true }
 func (s *sink) Offer(m *transport.Message, _ transport.Share) error { s.Send(m); return nil }
-func (s *sink) Close(int, string)                                   {}
+func (s *sink) Close(transport.StatusCode, string)                  {}
 func (s *sink) Peer() transport.Peer                                { return transport.Peer{} }
 
 func TestPassingAMessageOnAllocatesNothing(t *testing.T) {

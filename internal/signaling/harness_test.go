@@ -388,7 +388,7 @@ func (p *peer) saw(want string) {
 }
 
 // closeCode is the code with which the server closed; 0 while open.
-func (p *peer) closeCode() int {
+func (p *peer) closeCode() transport.StatusCode {
 	synctest.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -397,7 +397,7 @@ func (p *peer) closeCode() int {
 	case p.closed == nil:
 		return 0
 	case errors.As(p.closed, &ce):
-		return int(ce.Code)
+		return transport.StatusCode(ce.Code)
 	}
 	return 1006
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
-	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -72,8 +71,8 @@ func TestALateMessageOfALostSessionIsDropped(t *testing.T) {
 		old := w.nodes[0].hub.session(secret.ID).client.Load()
 		again := w.connect(second)
 		again.register("kim", "forced", true, "resume", kim.secret)
-		if c := kim.closeCode(); c != protocol.CloseTakenOver {
-			w.Fatalf("closed with %d, want %d", c, protocol.CloseTakenOver)
+		if c := kim.closeCode(); c != transport.StatusTakenOver {
+			w.Fatalf("closed with %d, want %d", c, transport.StatusTakenOver)
 		}
 		again.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		lee.take()
@@ -143,8 +142,8 @@ func TestOriginsAreComparedExactly(t *testing.T) {
 			p := w.connect(0, "Origin", o)
 			a := p.want("413", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey})
 			w.says(a, "origin")
-			if c := p.closeCode(); c != protocol.ClosePolicy {
-				w.Errorf("%s: closed with %d, want %d", o, c, protocol.ClosePolicy)
+			if c := p.closeCode(); c != transport.StatusPolicyViolation {
+				w.Errorf("%s: closed with %d, want %d", o, c, transport.StatusPolicyViolation)
 			}
 		}
 		w.connect(0, "Origin", "https://other.example").register("lee")
@@ -168,8 +167,8 @@ func TestPingsAreNoLogin(t *testing.T) {
 			}
 		}
 		time.Sleep(1001 * time.Millisecond)
-		if c := p.closeCode(); c != protocol.ClosePolicy {
-			w.Errorf("closed with %d, want %d", c, protocol.ClosePolicy)
+		if c := p.closeCode(); c != transport.StatusPolicyViolation {
+			w.Errorf("closed with %d, want %d", c, transport.StatusPolicyViolation)
 		}
 		kim.want("200", msg{"eventOp": "keepAlive"})
 	})

@@ -165,7 +165,7 @@ func (h *Hub) Accept(conn transport.Conn) transport.Receiver {
 	c := &client{hub: h, conn: conn}
 	c.login = time.AfterFunc(h.cfg.LoginTimeout, func() {
 		h.counters.late.Add(1)
-		conn.Close(protocol.ClosePolicy, "no register in time")
+		conn.Close(transport.StatusPolicyViolation, "no register in time")
 	})
 	return c
 }
@@ -248,7 +248,7 @@ func (h *Hub) EndWithLicenses() {
 		if !h.enter() {
 			return
 		}
-		s.end(nil, protocol.CloseLicenseEnd, "license ended")
+		s.end(nil, transport.StatusLicenseEnded, "license ended")
 		h.leave()
 	}
 }
@@ -309,7 +309,7 @@ func (h *Hub) ServeLeave(w http.ResponseWriter, r *http.Request) {
 	if protocol.Decode(buf[:n], &body) == nil && h.enter() {
 		defer h.leave()
 		if p, err := h.parseResume(body.Resume); err == nil {
-			h.endSession(p.seat, protocol.CloseTakenOver, "left")
+			h.endSession(p.seat, transport.StatusTakenOver, "left")
 		}
 	}
 	w.WriteHeader(http.StatusNoContent)

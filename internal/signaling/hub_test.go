@@ -11,8 +11,8 @@ import (
 // slowConn is a connection whose Send takes as long as the test wants, once asked to.
 type slowConn struct{ held, free chan struct{} }
 
-func (c *slowConn) Peer() transport.Peer { return transport.Peer{} }
-func (c *slowConn) Close(int, string)    {}
+func (c *slowConn) Peer() transport.Peer               { return transport.Peer{} }
+func (c *slowConn) Close(transport.StatusCode, string) {}
 func (c *slowConn) Offer(m *transport.Message, _ transport.Share) error {
 	c.Send(m)
 	return nil

@@ -164,7 +164,7 @@ func (h *Hub) doHere(ctx context.Context, key room.Key, cmd room.Command) (*room
 // room that both sessions join knows the newer one.
 func (h *Hub) evict(ctx context.Context, seat Seat) {
 	if seat.Node == h.cfg.Node {
-		h.endSession(seat, protocol.CloseTakenOver, "taken over")
+		h.endSession(seat, transport.StatusTakenOver, "taken over")
 		return
 	}
 	if err := h.request(ctx, seat.Node, parcel{Evict: &seat}, &struct{}{}); err != nil {
@@ -172,7 +172,7 @@ func (h *Hub) evict(ctx context.Context, seat Seat) {
 	}
 }
 
-func (h *Hub) endSession(seat Seat, code int, why string) {
+func (h *Hub) endSession(seat Seat, code transport.StatusCode, why string) {
 	if s := h.session(seat.Session); s != nil && s.seat == seat {
 		s.end(nil, code, why)
 	}
@@ -251,7 +251,7 @@ func (h *Hub) fromBus(payload []byte) []byte {
 	case p.Do != nil:
 		return h.doFromBus(p.Do)
 	case p.Evict != nil:
-		h.endSession(*p.Evict, protocol.CloseTakenOver, "taken over")
+		h.endSession(*p.Evict, transport.StatusTakenOver, "taken over")
 		return []byte("{}")
 	case p.Event != nil:
 		here := make([]*session, 0, len(p.Event.To))

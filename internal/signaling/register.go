@@ -45,7 +45,7 @@ func (r *request) register() error {
 	if o := r.c.conn.Peer().Origin; grant.Origins != nil && o != "" && !slices.Contains(grant.Origins, o) && !slices.Contains(grant.Origins, "*") {
 		h.counters.login(errOrigin)
 		r.fail(errOrigin)
-		r.c.conn.Close(protocol.ClosePolicy, "origin not allowed")
+		r.c.conn.Close(transport.StatusPolicyViolation, "origin not allowed")
 		return errAnswered
 	}
 	if u := grant.User; u != nil {
@@ -140,7 +140,7 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	}
 	s.name.Store(q.Name)
 	if err := r.begin(s); err != nil {
-		s.end(nil, protocol.ClosePolicy, "not begun")
+		s.end(nil, transport.StatusPolicyViolation, "not begun")
 		return err
 	}
 	if s.origin != (origin{}) {
@@ -287,7 +287,7 @@ func (r *request) resume(p *proof, seq *protocol.Int) error {
 		return err
 	}
 	if old != nil && old != r.c {
-		old.conn.Close(protocol.CloseResumed, "resumed elsewhere")
+		old.conn.Close(transport.StatusSessionResumed, "resumed elsewhere")
 	}
 	s.hub.counters.resumed.Add(1)
 	s.hub.log(s).Debug("session resumed")

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
-	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // revocable gives the nodes a list of revoked licenses. What it returns puts tokens on it, as who has read the operator's file does.
@@ -57,8 +57,8 @@ func TestSessionsEndWithARevokedLicense(t *testing.T) {
 		away.lose()
 		other.take()
 		revoke(w.authKey)
-		if c := kim.closeCode(); c != protocol.CloseLicenseEnd {
-			w.Errorf("closed with %d, want %d", c, protocol.CloseLicenseEnd)
+		if c := kim.closeCode(); c != transport.StatusLicenseEnded {
+			w.Errorf("closed with %d, want %d", c, transport.StatusLicenseEnded)
 		}
 		w.isNowhere(0, kim)
 		w.isNowhere(1, away)

@@ -186,7 +186,7 @@ func (s *session) expire(absence int) {
 
 // end ends the session at once. With code 0 it only does so if from is its present connection. The connection, if there is one, is
 // closed with code.
-func (s *session) end(from *client, code int, why string) {
+func (s *session) end(from *client, code transport.StatusCode, why string) {
 	s.op.Lock()
 	defer s.op.Unlock()
 	if s.ended || (code == 0 && s.client.Load() != from) {
@@ -196,7 +196,7 @@ func (s *session) end(from *client, code int, why string) {
 }
 
 // finish ends the session for good: it leaves its room, frees its user id and is forgotten. op is held.
-func (s *session) finish(code int, why string) {
+func (s *session) finish(code transport.StatusCode, why string) {
 	cur := s.client.Load()
 	s.ended = true
 	if err := s.leaveRoom(); err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom) {

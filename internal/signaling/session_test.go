@@ -14,6 +14,7 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 func TestRegister(t *testing.T) {
@@ -470,7 +471,7 @@ func TestATakeoverWhileRegisterIsAnsweredReachesTheClient(t *testing.T) {
 			}
 			go func() {
 				defer close(ended)
-				hub.endSession(seat, protocol.CloseTakenOver, "taken over")
+				hub.endSession(seat, transport.StatusTakenOver, "taken over")
 			}()
 			for range 1000 { // it has every chance to overtake
 				runtime.Gosched()
@@ -478,8 +479,8 @@ func TestATakeoverWhileRegisterIsAnsweredReachesTheClient(t *testing.T) {
 		}
 		kim := w.user(0, "kim")
 		<-ended
-		if c := kim.closeCode(); c != protocol.CloseTakenOver {
-			w.Errorf("closed with %d, want %d", c, protocol.CloseTakenOver)
+		if c := kim.closeCode(); c != transport.StatusTakenOver {
+			w.Errorf("closed with %d, want %d", c, transport.StatusTakenOver)
 		}
 	})
 }
@@ -595,8 +596,8 @@ func TestSessionsEndWithTheirLicense(t *testing.T) {
 			w.Fatalf("closed with %d before sessions were looked through", c)
 		}
 		time.Sleep(2 * time.Second)
-		if c := kim.closeCode(); c != protocol.CloseLicenseEnd {
-			w.Errorf("closed with %d, want %d", c, protocol.CloseLicenseEnd)
+		if c := kim.closeCode(); c != transport.StatusLicenseEnded {
+			w.Errorf("closed with %d, want %d", c, transport.StatusLicenseEnded)
 		}
 		if s := w.nodes[0].hub.Stats(); s.Sessions+s.Rooms+s.Rosters != 0 {
 			w.Errorf("left over: %+v", s)

@@ -12,7 +12,7 @@ func benchOutbox(direct bool) *outbox {
 		maxCount: 2048,
 		maxBytes: 1 << 20,
 		write:    func([]byte) error { return nil },
-		finish:   func(int, string) {},
+		finish:   func(StatusCode, string) {},
 		hurry:    func() {},
 		backlog:  NewBacklog(0),
 	}

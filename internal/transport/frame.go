@@ -45,8 +45,8 @@ func appendFrame(b []byte, op byte, payload []byte) []byte {
 }
 
 // appendClose appends a close frame; 1005 means none, and is not said (section 7.4.1).
-func appendClose(b []byte, code int, reason string) []byte {
-	if code == 1005 {
+func appendClose(b []byte, code StatusCode, reason string) []byte {
+	if code == StatusNoStatusRcvd {
 		return appendFrame(b, opClose, nil)
 	}
 	payload := binary.BigEndian.AppendUint16(nil, uint16(code))
@@ -54,16 +54,16 @@ func appendClose(b []byte, code int, reason string) []byte {
 }
 
 // parseClose reads a close frame's payload. A frame without a code means 1005.
-func parseClose(payload []byte) (code int, err error) {
+func parseClose(payload []byte) (code StatusCode, err error) {
 	if len(payload) == 0 {
-		return 1005, nil
+		return StatusNoStatusRcvd, nil
 	}
 	if len(payload) == 1 {
 		return 0, errFrame
 	}
-	code = int(binary.BigEndian.Uint16(payload))
+	code = StatusCode(binary.BigEndian.Uint16(payload))
 	switch {
-	case code < 1000 || code >= 5000 || code >= 1015 && code < 3000 || code >= 1004 && code <= 1006:
+	case !code.valid():
 		return 0, errFrame
 	case !utf8.Valid(payload[2:]):
 		return 0, errEncoding
@@ -73,17 +73,17 @@ func parseClose(payload []byte) (code int, err error) {
 
 // frameFault is what a client is closed for.
 type frameFault struct {
-	code   int
+	code   StatusCode
 	reason string
 }
 
 func (f *frameFault) Error() string { return f.reason }
 
 var (
-	errFrame    = &frameFault{1002, "protocol error"}
-	errEncoding = &frameFault{1007, "not UTF-8"}
-	errTooLong  = &frameFault{1009, "message too long"}
-	errSmall    = &frameFault{1008, "too many frames"}
+	errFrame    = &frameFault{StatusProtocolError, "protocol error"}
+	errEncoding = &frameFault{StatusInvalidFramePayloadData, "not UTF-8"}
+	errTooLong  = &frameFault{StatusMessageTooBig, "message too long"}
+	errSmall    = &frameFault{StatusPolicyViolation, "too many frames"}
 
 	errOver = errors.New("close frame") // what comes after it is not read
 )

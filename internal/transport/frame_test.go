@@ -172,7 +172,7 @@ func TestFramesThatBreakTheProtocol(t *testing.T) {
 	text := masked(0x81, "x")
 	for name, c := range map[string]struct {
 		wire []byte
-		code int
+		code StatusCode
 	}{
 		"not masked":                 {[]byte{0x81, 1, 'x'}, 1002},
 		"reserved bit 1":             {masked(0xC1, "x"), 1002},
@@ -203,7 +203,7 @@ func TestFramesThatBreakTheProtocol(t *testing.T) {
 }
 
 func TestCloseFrames(t *testing.T) {
-	for payload, want := range map[string]int{
+	for payload, want := range map[string]StatusCode{
 		"": 1005, "\x03\xe8": 1000, "\x03\xe9bye": 1001, "\x0b\xb8": 3000, "\x0f\xa0한": 4000, "\x13\x87": 4999,
 		"\x03": -1002, "\x00\x00": -1002, "\x03\xe7": -1002, "\x03\xec": -1002, "\x03\xed": -1002, "\x03\xee": -1002, "\x03\xf7": -1002,
 		"\x07\xd0": -1002, "\x13\x88": -1002, "\x03\xe8\xff": -1007,

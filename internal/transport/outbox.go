@@ -7,11 +7,11 @@ import "sync"
 // need none, and most messages neither.
 type outbox struct {
 	maxCount, maxBytes int
-	try                func(b []byte) (int, error)   // writes without waiting; nil: not possible
-	write              func(b []byte) error          // writes all, with a deadline
-	finish             func(code int, reason string) // ends the connection: writes the close frame, or for 1006 none
-	hurry              func()                        // cuts short a write that blocks
-	backlog            *Backlog                      // counts what waits; may be nil
+	try                func(b []byte) (int, error)          // writes without waiting; nil: not possible
+	write              func(b []byte) error                 // writes all, with a deadline
+	finish             func(code StatusCode, reason string) // ends the connection: writes the close frame, or for 1006 none
+	hurry              func()                               // cuts short a write that blocks
+	backlog            *Backlog                             // counts what waits; may be nil
 
 	mu         sync.Mutex
 	queue      []*Message
@@ -22,7 +22,7 @@ type outbox struct {
 	closing    bool
 	overflowed bool
 	hurried    bool // hurry was called, or is about to be
-	code       int
+	code       StatusCode
 	reason     string
 	writers    sync.WaitGroup
 }
@@ -84,7 +84,7 @@ func (o *outbox) overflow() {
 	dropped := o.queue
 	o.forget(dropped)
 	o.overflowed, o.hurried = true, true
-	o.close(1013, "outbox full: reconnect and resume")
+	o.close(StatusTryAgainLater, "outbox full: reconnect and resume")
 	o.mu.Unlock()
 	o.hurry()
 	for _, d := range dropped {
@@ -198,7 +198,7 @@ func (o *outbox) full() bool {
 }
 
 // end lets the writer send what is queued and then close with code.
-func (o *outbox) end(code int, reason string) {
+func (o *outbox) end(code StatusCode, reason string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.closing {
@@ -207,7 +207,7 @@ func (o *outbox) end(code int, reason string) {
 }
 
 // answer is end for a client that has closed: what is queued is not sent any more.
-func (o *outbox) answer(code int) {
+func (o *outbox) answer(code StatusCode) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.closing {
@@ -218,7 +218,7 @@ func (o *outbox) answer(code int) {
 
 // What follows up to run is called with mu held.
 
-func (o *outbox) close(code int, reason string) {
+func (o *outbox) close(code StatusCode, reason string) {
 	o.closing, o.code, o.reason = true, code, reason
 	o.start()
 }
@@ -257,7 +257,7 @@ func (o *outbox) drop() {
 // broken says that a write has failed.
 func (o *outbox) broken() {
 	o.drop()
-	o.closing, o.code, o.reason = true, 1006, ""
+	o.closing, o.code, o.reason = true, StatusAbnormalClosure, ""
 }
 
 // fill moves what waits into k.
@@ -313,7 +313,7 @@ func (o *outbox) wait() {
 	o.mu.Lock()
 	o.drop()
 	if !o.closing {
-		o.closing, o.code, o.reason = true, 1006, ""
+		o.closing, o.code, o.reason = true, StatusAbnormalClosure, ""
 	}
 	o.mu.Unlock()
 	o.writers.Wait()

@@ -26,7 +26,7 @@ type Conn interface {
 	Offer(m *Message, share Share) error
 	// Close sends what is in the outbox, then the code and the reason (RFC 6455, section 7.4), and ends the connection. It does
 	// not wait for that.
-	Close(code int, reason string)
+	Close(code StatusCode, reason string)
 }
 
 // Share is the part of an outbox, in eighths, that messages of a kind may fill if they may be refused. All of it is for answers and for
@@ -77,7 +77,7 @@ type End struct {
 	// Gone is true when the client left on purpose (close code 1000, 1001 or none), false when the connection was lost or when
 	// we closed it.
 	Gone bool
-	Code int // 1006 when there was no close frame
+	Code StatusCode // 1006 when there was no close frame
 	// Full is true when we closed because the outbox was full, Long when it was because a message was too long, Small
 	// because of too many small frames.
 	SlowConsumer, MessageTooLong, TooManyFrames bool

@@ -241,7 +241,7 @@ func (s *WebSocket) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	close(s.stop)
 	for _, c := range s.snapshot() {
-		c.Close(1001, "server stops: reconnect")
+		c.Close(StatusGoingAway, "server stops: reconnect")
 	}
 	quiet := make(chan struct{})
 	go func() {
@@ -298,7 +298,7 @@ type wsConn struct {
 
 	receiver   Receiver // owned by the reader, as are the fields up to smallsOf
 	in         frames
-	over       int          // code of the client's close frame
+	over       StatusCode   // code of the client's close frame
 	smalls     uint32       // small frames
 	smallsOf   uint32       // the second in which they came, by the server's clock
 	heard      atomic.Int64 // the server's clock at the last frame
@@ -322,7 +322,7 @@ func (c *wsConn) Send(m *Message) bool { return c.out.send(m) }
 // Offer implements Conn.
 func (c *wsConn) Offer(m *Message, share Share) error { return c.out.offer(m, share) }
 
-func (c *wsConn) Close(code int, reason string) {
+func (c *wsConn) Close(code StatusCode, reason string) {
 	c.closing.Store(true)
 	c.out.end(code, reason)
 }
@@ -401,14 +401,14 @@ func (c *wsConn) end(err error) End {
 	var fault *frameFault
 	switch {
 	case errors.Is(err, errOver):
-		gone := !c.closing.Swap(true) && (c.over == 1000 || c.over == 1001 || c.over == 1005)
+		gone := !c.closing.Swap(true) && (c.over == StatusNormalClosure || c.over == StatusGoingAway || c.over == StatusNoStatusRcvd)
 		c.out.answer(c.over)
 		return End{Gone: gone, Code: c.over, SlowConsumer: c.out.full()}
 	case errors.As(err, &fault):
 		c.Close(fault.code, fault.reason)
 	}
 	c.closing.Store(true)
-	return End{Code: 1006, SlowConsumer: c.out.full(), MessageTooLong: fault == errTooLong, TooManyFrames: fault == errSmall}
+	return End{Code: StatusAbnormalClosure, SlowConsumer: c.out.full(), MessageTooLong: fault == errTooLong, TooManyFrames: fault == errSmall}
 }
 
 // message implements sink.
@@ -417,7 +417,7 @@ func (c *wsConn) message(op byte, payload []byte) {
 	switch {
 	case c.closing.Load():
 	case op != opText:
-		c.Close(1003, "text only")
+		c.Close(StatusUnsupportedData, "text only")
 	case !utf8.Valid(payload):
 		c.Close(errEncoding.code, errEncoding.reason)
 	default:
@@ -469,8 +469,8 @@ func (c *wsConn) write(b []byte) error {
 
 // finish closes in two steps: after our close frame only our side is closed, and what the client still sends is read for a moment,
 // so that it gets to see the close code instead of a reset. After a failed write too: the client's own close frame may have come.
-func (c *wsConn) finish(code int, reason string) {
-	if code != 1006 {
+func (c *wsConn) finish(code StatusCode, reason string) {
+	if code != StatusAbnormalClosure {
 		c.closing.Store(true)
 		_ = c.net.SetWriteDeadline(time.Now().Add(lingerAfterClose))
 		_, _ = c.net.Write(appendClose(nil, code, reason))

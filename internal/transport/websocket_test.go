@@ -97,10 +97,10 @@ func (s *server) try(headers ...string) (*client, *http.Response, error) {
 	return c, res, nil
 }
 
-func code(err error) int {
+func code(err error) StatusCode {
 	var ce *gws.CloseError
 	if errors.As(err, &ce) {
-		return int(ce.Code)
+		return StatusCode(ce.Code)
 	}
 	return 1006
 }
@@ -149,7 +149,7 @@ func TestHowAClientEnds(t *testing.T) {
 func TestWhatTheServerClosesWith(t *testing.T) {
 	for name, c := range map[string]struct {
 		send func(c *client)
-		want int
+		want StatusCode
 	}{
 		"binary":          {func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeBinary, []byte("x")) }, 1003},
 		"compressed":      {func(c *client) { _, _ = c.ws.NetConn().Write(masked(0xC1, "\xaa\x06\x00")) }, 1002},

@@ -142,7 +142,7 @@ func TestOtherPathsAreNotServed(t *testing.T) {
 // violations are what no client of ours sends, and the close code that it gets where there is one.
 var violations = map[string]struct {
 	version, packet string
-	code            int
+	code            transport.StatusCode
 }{
 	"unknown type":                    {"4", "7", 1002},
 	"open from a client":              {"4", "0{}", 1002},
@@ -204,7 +204,8 @@ func TestPayloadsThatAreNone(t *testing.T) {
 	for name, c := range map[string]struct {
 		version, payload string
 		header           []string
-		status, code     int
+		status           int
+		code             transport.StatusCode
 	}{
 		"empty":                 {"4", "", nil, 400, 1002},
 		"empty packet":          {"4", "3\x1e", nil, 400, 1002},
@@ -448,7 +449,7 @@ func TestClientsOfVersion3PingThemselves(t *testing.T) {
 
 func TestAnEndThatTheClientMayComeBackFrom(t *testing.T) {
 	for _, version := range []string{"3", "4"} {
-		for code, want := range map[int][]string{1001: {"1"}, 1008: {"1"}, 1013: {"1"}, 4001: {"41", "1"}, 4002: {"41", "1"}, 4003: {"41", "1"}} {
+		for code, want := range map[transport.StatusCode][]string{1001: {"1"}, 1008: {"1"}, 1013: {"1"}, 4001: {"41", "1"}, 4002: {"41", "1"}, 4003: {"41", "1"}} {
 			g := newRig(t, Config{})
 			p := g.connect(version)
 			p.send("{}")

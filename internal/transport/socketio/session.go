@@ -71,20 +71,17 @@ var (
 )
 
 // closeCodes are WebSocket's (RFC 6455, section 7.4.1); a polling client sees only the end.
-func closeCode(err error) int {
+func closeCode(err error) transport.StatusCode {
 	switch {
 	case errors.Is(err, errBinary):
-		return 1003
+		return transport.StatusUnsupportedData
 	case errors.Is(err, errNoise):
-		return 1008
+		return transport.StatusPolicyViolation
 	case errors.Is(err, errTooLong):
-		return 1009
+		return transport.StatusMessageTooBig
 	}
-	return 1002
+	return transport.StatusProtocolError
 }
-
-// final tells codes after which the client must not come back: the session or the user id went elsewhere, or the license ended.
-func final(code int) bool { return code >= 4001 && code <= 4003 }
 
 // Peer implements transport.Conn.
 func (s *session) Peer() transport.Peer { return s.peer }
@@ -126,7 +123,7 @@ func (s *session) MarkRegistered() {
 }
 
 // Close implements transport.Conn.
-func (s *session) Close(code int, reason string) {
+func (s *session) Close(code transport.StatusCode, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.end(code, reason, transport.End{Code: code})
@@ -177,7 +174,7 @@ func (s *session) push(m *transport.Message) bool {
 // overflow closes a session whose client reads too slowly; mu is held.
 func (s *session) overflow() {
 	s.drop()
-	s.end(1013, "outbox full: reconnect and resume", transport.End{Code: 1013, SlowConsumer: true})
+	s.end(transport.StatusTryAgainLater, "outbox full: reconnect and resume", transport.End{Code: transport.StatusTryAgainLater, SlowConsumer: true})
 }
 
 // unread and shed are for the backlog; what a WebSocket carries is counted there.
@@ -235,11 +232,11 @@ func (s *session) discard() {
 }
 
 // end closes the session towards the client with code and tells the receiver e; mu is held. Only the first end counts.
-func (s *session) end(code int, reason string, e transport.End) {
+func (s *session) end(code transport.StatusCode, reason string, e transport.End) {
 	if s.closed {
 		return
 	}
-	if s.joined && final(code) {
+	if s.joined && code.Final() {
 		if s.carrier != nil {
 			s.carrier.Send(text(packetDisconnect))
 		} else {
@@ -261,13 +258,13 @@ func (s *session) end(code int, reason string, e transport.End) {
 // lost ends a session whose client cannot be reached any more; what waited for it is of no use. mu is held.
 func (s *session) lost() {
 	s.drop()
-	s.end(1006, "", transport.End{Code: 1006})
+	s.end(transport.StatusAbnormalClosure, "", transport.End{Code: transport.StatusAbnormalClosure})
 }
 
 // gone ends a session whose client has said so; mu is held.
 func (s *session) gone() {
 	s.drop()
-	s.end(1000, "", transport.End{Gone: true, Code: 1000})
+	s.end(transport.StatusNormalClosure, "", transport.End{Gone: true, Code: transport.StatusNormalClosure})
 }
 
 // report tells the receiver, on a goroutine of its own: whoever ends a session may be inside the receiver, or hold its locks.
@@ -312,7 +309,7 @@ func (s *session) tick(now time.Time) bool {
 		return true
 	}
 	if p := s.probe; p != nil && now.Sub(p.since) >= s.srv.cfg.UpgradeTimeout {
-		p.conn.Close(1008, "upgrade not finished in time")
+		p.conn.Close(transport.StatusPolicyViolation, "upgrade not finished in time")
 	}
 	switch cfg := &s.srv.cfg; {
 	case s.carrier == nil && !s.polling && now.Sub(s.polled) >= 2*cfg.PingInterval:

@@ -318,7 +318,7 @@ func (s *Server) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	close(s.stop)
 	for _, c := range s.snapshot() {
-		c.Close(1001, "server stops: reconnect")
+		c.Close(transport.StatusGoingAway, "server stops: reconnect")
 	}
 	err := s.ws.Close(ctx)
 	s.running.Wait()

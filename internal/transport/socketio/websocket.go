@@ -26,7 +26,7 @@ func (s *session) acceptWebSocket(conn transport.Conn) transport.Receiver {
 	s.carrier = conn
 	if s.closed { // meanwhile, by the receiver or the server's end
 		s.drop()
-		conn.Close(1001, "")
+		conn.Close(transport.StatusGoingAway, "")
 	}
 	return &leg{s: s, conn: conn, taken: true}
 }
@@ -45,7 +45,7 @@ func (s *session) serveProbe(w http.ResponseWriter, r *http.Request) (fault, boo
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.closed || s.carrier != nil || s.probe != nil {
-			conn.Close(1002, errProtocol.Error())
+			conn.Close(transport.StatusProtocolError, errProtocol.Error())
 		} else {
 			s.probe = l
 		}
@@ -72,7 +72,7 @@ func (l *leg) change(word string) {
 	defer s.mu.Unlock()
 	switch {
 	case s.probe != l || s.closed:
-		l.conn.Close(1002, errProtocol.Error())
+		l.conn.Close(transport.StatusProtocolError, errProtocol.Error())
 	case word == packetProbe && !s.probed:
 		l.conn.Send(text(packetProbed))
 		s.probed = true
@@ -86,7 +86,7 @@ func (l *leg) change(word string) {
 		s.queue, s.bytes = nil, 0
 		s.signal()
 	default:
-		l.conn.Close(1002, errProtocol.Error())
+		l.conn.Close(transport.StatusProtocolError, errProtocol.Error())
 	}
 }
 

@@ -25,7 +25,7 @@ type socket struct {
 	t    *testing.T
 	ws   *gws.Conn
 	got  chan string
-	done chan int // close code
+	done chan transport.StatusCode
 }
 
 func (c *socket) OnMessage(_ *gws.Conn, m *gws.Message) {
@@ -36,7 +36,7 @@ func (c *socket) OnMessage(_ *gws.Conn, m *gws.Message) {
 func (c *socket) OnClose(_ *gws.Conn, err error) {
 	var ce *gws.CloseError
 	if errors.As(err, &ce) {
-		c.done <- int(ce.Code)
+		c.done <- transport.StatusCode(ce.Code)
 	} else {
 		c.done <- 1006
 	}
@@ -74,7 +74,7 @@ func (g *rig) serve() string {
 }
 
 func dial(t *testing.T, host, query string) (*socket, *http.Response, error) {
-	c := &socket{t: t, got: make(chan string, 1000), done: make(chan int, 1)}
+	c := &socket{t: t, got: make(chan string, 1000), done: make(chan transport.StatusCode, 1)}
 	ws, res, err := gws.NewClient(c, &gws.ClientOption{Addr: "ws://" + host + Path + "?" + query})
 	if err != nil {
 		return nil, res, err
@@ -173,7 +173,7 @@ func TestViolationsCloseTheWebSocket(t *testing.T) {
 	for name, c := range map[string]struct {
 		opcode gws.Opcode
 		data   []byte
-		code   int
+		code   transport.StatusCode
 	}{
 		"binary frame":    {gws.OpcodeBinary, []byte("\x0442"), 1003},
 		"not UTF-8":       {gws.OpcodeText, []byte("42[\"knowledgetalk\",\"\xff\"]"), 1007},
@@ -211,7 +211,7 @@ func TestClosingTellsWhetherToComeBack(t *testing.T) {
 	g := newRig(t, Config{})
 	host := g.serve()
 	for _, version := range []string{"3", "4"} {
-		for code, want := range map[int][]string{1001: nil, 1008: nil, 4001: {"41"}, 4002: {"41"}, 4003: {"41"}} {
+		for code, want := range map[transport.StatusCode][]string{1001: nil, 1008: nil, 4001: {"41"}, 4002: {"41"}, 4003: {"41"}} {
 			c, u := g.straight(host, version)
 			u.send(`{"last":1}`)
 			u.conn.Close(code, "reason")
@@ -284,7 +284,7 @@ func TestAPollThatWaitsIsLetGoWhenTheClientHasChangedOver(t *testing.T) {
 func TestChangesThatAreNotFinished(t *testing.T) {
 	for name, c := range map[string]struct {
 		words []string
-		code  int // 0: the client closes
+		code  transport.StatusCode // 0: the client closes
 	}{
 		"another word":          {[]string{"40"}, 1002},
 		"no probe":              {[]string{"5"}, 1002},
