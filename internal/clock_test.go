@@ -18,7 +18,7 @@ var wallClock = map[string]string{
 	"internal/license/issue.go":          "and say it",
 	"internal/license/user.go":           "as do user tokens",
 	"internal/relay/credentials.go":      "credentials of the relay carry when they end, other machines read it",
-	"internal/node/external.go":          "the same, for relays elsewhere",
+	"internal/ice/external.go":           "the same, for relays elsewhere",
 	"internal/certs/certs.go":            "certificates expire at a time of day",
 	"internal/certs/source.go":           "which the log and a metric say",
 	"internal/protocol/answer.go":        "createdAt of a room is shown to people",

@@ -20,7 +20,7 @@ const module = "github.com/ieum-rtc/ieum/"
 var layers = map[string][]string{
 	"cmd/ieum":                    {"internal/node", "internal/license", "internal/relay"},
 	"cmd/ieum-bench":              {"internal/license", "internal/bench"},
-	"internal/node":               {"internal/transport", "internal/transport/socketio", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "internal/admin", "internal/certs", "internal/store", "web"},
+	"internal/node":               {"internal/transport", "internal/transport/socketio", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "internal/admin", "internal/certs", "internal/ice", "internal/revocation", "internal/store", "web"},
 	"internal/admin":              {"internal/signaling"},
 	"internal/signaling":          {"internal/protocol", "internal/license", "internal/room", "internal/transport"},
 	"internal/transport":          {},
@@ -29,6 +29,8 @@ var layers = map[string][]string{
 	"internal/license":            {},
 	"internal/room":               {},
 	"internal/relay":              {},
+	"internal/ice":                {"internal/certs", "internal/protocol", "internal/relay"},
+	"internal/revocation":         {"internal/license"},
 	"internal/store":              {},
 	"internal/certs":              {},
 	"internal/bench":              {"internal/protocol"},

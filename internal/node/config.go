@@ -16,8 +16,10 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/certs"
+	"github.com/ieum-rtc/ieum/internal/ice"
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/relay"
+	"github.com/ieum-rtc/ieum/internal/revocation"
 	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
@@ -71,10 +73,10 @@ type plan struct {
 	Config
 	licenses *license.Verifier
 	revoked  *license.Revoked // what licenses asks
-	list     revokedFile      // what was read for it
+	list     revocation.List  // what was read for it
 	dev      *devLicense
 	relay    relay.Config
-	external *external // nil: a relay of our own
+	external *ice.External // nil: a relay of our own
 	cert     *tls.Certificate
 	admin    *admin.Config // nil: no metrics
 	gate     transport.ConnLimiterConfig
@@ -98,7 +100,9 @@ func (c Config) plan(write bool) (*plan, error) {
 	if c.RelayListen != "" {
 		faults.add(checkListen("--relay-listen", c.RelayListen))
 	}
-	faults.add(checkHost("--public-host", c.PublicHost))
+	if c.PublicHost != "" {
+		faults.add(blame("--public-host", ice.CheckHost(c.PublicHost)))
+	}
 	faults.add(blame("--data", checkFolder(c.Data, write)))
 	faults.add(p.planLicense(write))
 	faults.add(p.planTLS(write))
@@ -169,12 +173,12 @@ func (c *Config) defaults() {
 func (p *plan) planLicense(write bool) error {
 	pinned, err := pinnedLicenses(p.Licenses)
 	var revokedErr error
-	p.list, revokedErr = readRevoked(p.LicenseRevoked)
+	p.list, revokedErr = revocation.Read(p.LicenseRevoked)
 	p.revoked = new(license.Revoked)
 	if p.running != nil {
 		p.revoked = p.running.revoked // which is asked at this moment
 	} else {
-		p.revoked.Set(p.list.hashes)
+		p.revoked.Set(p.list.Hashes)
 	}
 	return errors.Join(blame("--licenses", err), blame("--license-revoked", revokedErr), p.planKeys(pinned, write))
 }
@@ -251,8 +255,8 @@ func (p *plan) planTLS(write bool) (err error) {
 func (p *plan) planRelay() error {
 	var faults list
 	var err error
-	p.external, err = parseExternal(p.RelayExternal)
-	faults.add(err)
+	p.external, err = ice.ParseExternal(p.RelayExternal)
+	faults.add(blame("--relay-external", err))
 	listen, flag := p.RelayListen, "--relay-listen"
 	if listen == "" {
 		listen, flag = p.Listen, "--listen"
@@ -261,7 +265,7 @@ func (p *plan) planRelay() error {
 	p.relay, secret, err = p.Relay.plan(listen, p.Dev, p.Log)
 	faults.add(err)
 	if p.external != nil {
-		p.external.secret.Store(&p.relay.Secret)
+		p.external.SetSecret(p.relay.Secret)
 		if p.RelayListen != "" && checkListen("", p.RelayListen) == nil {
 			faults.add(blamef("--relay-listen", "excludes --relay-external: keep one"))
 		}
@@ -320,23 +324,6 @@ func checkListen(flag, addr string) error {
 		if _, err := netip.ParseAddr(host); err != nil {
 			return blamef(flag, "%q is not an IP address of this machine", host)
 		}
-	}
-	return nil
-}
-
-// checkHost takes a host name or an address without a port.
-func checkHost(flag, host string) error {
-	if host == "" {
-		return nil
-	}
-	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		return nil
-	}
-	bad := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
-	}
-	if strings.ContainsFunc(host, bad) || len(host) > 253 || strings.Trim(host, ".-") != host {
-		return blamef(flag, "%q is neither a host name nor an address", host)
 	}
 	return nil
 }

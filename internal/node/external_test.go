@@ -160,42 +160,6 @@ func (o *lockedOutput) text() string {
 	return o.b.String()
 }
 
-func TestExternalRelaysAreSpread(t *testing.T) {
-	urls := []string{"stun:a.example", "turn:a.example:3478", "turns:a.example:443?transport=tcp", "turn:b.example?transport=udp", "turns:b.example", "turn:b.example?transport=tcp"}
-	e, err := parseExternal(urls)
-	if err != nil {
-		t.Fatal(err)
-	}
-	shared := []byte(relaySecret)
-	e.secret.Store(&shared)
-	e.now = func() time.Time { return time.Unix(1_000, 0) }
-	seen := map[string]int{}
-	for i := range 200 {
-		servers := e.ICEServers("x", "tenant", fmt.Sprintf("S%d", i), true)
-		if len(servers) != 2 || len(servers[1].URLs) != 2 || servers[0].URLs[0] != urls[0] {
-			t.Fatalf("%+v", servers)
-		}
-		turn := servers[1]
-		if !strings.HasPrefix(turn.Username, fmt.Sprintf("1600:%s.S%d", tenantHash("tenant"), i)) || turn.Credential != restPassword(shared, turn.Username) {
-			t.Errorf("%+v", turn)
-		}
-		for _, u := range turn.URLs {
-			seen[u]++
-		}
-	}
-	for _, u := range urls[1:] {
-		if seen[u] < 20 {
-			t.Errorf("%s was given %d of 200 sessions", u, seen[u])
-		}
-	}
-	if s := e.ICEServers("x", "t", "s", false); len(s) != 1 || s[0].Username != "" {
-		t.Errorf("a license without relay: %+v", s)
-	}
-	if one, _ := parseExternal(urls[1:3]); len(one.ICEServers("x", "t", "s", true)) != 1 {
-		t.Error("without a STUN URL there is no STUN server")
-	}
-}
-
 func TestFaultsOfExternalRelays(t *testing.T) {
 	for _, u := range []string{
 		"", "a.example", "turn:", "turn:?transport=udp", "http:a.example", "stuns:a.example", "stun:a.example?transport=udp", "turn://a.example",

@@ -20,7 +20,9 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/certs"
+	"github.com/ieum-rtc/ieum/internal/ice"
 	"github.com/ieum-rtc/ieum/internal/relay"
+	"github.com/ieum-rtc/ieum/internal/revocation"
 	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/store"
 	"github.com/ieum-rtc/ieum/internal/transport"
@@ -35,7 +37,7 @@ type Node struct {
 	cert   *certs.Source // nil: no TLS
 	dev    atomic.Pointer[devLicense]
 	relay  *relay.Server // nil: relays elsewhere
-	ice    iceIssuer
+	ice    ice.Local
 	ways   doorway        // what the ports have in common
 	door   *transport.Mux // the one port
 	turn   *turnPort      // nil without a port for STUN and TURN alone
@@ -49,7 +51,7 @@ type Node struct {
 	admin  *admin.Server // nil: no metrics
 
 	accounts *accounts
-	revoked  *revocations
+	revoked  *revocation.Watcher
 	reloads  *reloads
 
 	serving sync.WaitGroup
@@ -120,7 +122,7 @@ func (n *Node) openHub() (err error) {
 	if n.hub, err = signaling.New(cfg); err != nil {
 		return err
 	}
-	n.revoked = watchRevoked(p.LicenseRevoked, p.list.text, p.revoked, n.hub.EndWithLicenses, p.Log)
+	n.revoked = revocation.Watch(p.LicenseRevoked, p.list, p.revoked, n.hub.EndWithLicenses, p.Log)
 	return nil
 }
 
@@ -152,7 +154,13 @@ func (n *Node) openPorts() error {
 		return opened(blameListen("--relay-listen", err))
 	}
 	n.relay = server
-	n.ice = iceIssuer{relay: server, public: p.PublicHost, listen: p.relay.Listen, stun: p.relay.STUN, cert: n.cert}
+	n.ice = ice.Local{
+		Relay:      server,
+		PublicHost: p.PublicHost,
+		Listen:     p.relay.Listen,
+		STUNListen: p.relay.STUN,
+		Cert:       n.cert,
+	}
 	if p.RelayListen != "" {
 		n.turn = openTURNPort(listener, n.ways.config(server.ServeConn))
 		if listener, err = listenTCP(p.Listen); err != nil {
@@ -183,7 +191,7 @@ func (n *Node) openAdmin() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(n.revoked.register(r), prefix("metrics", r.Register(n.reloads.count))); err != nil {
+	if err := errors.Join(r.Register(n.revoked.Collector()), r.Register(n.reloads.count)); err != nil {
 		return err
 	}
 	if n.relay != nil {
@@ -215,7 +223,7 @@ func (n *Node) ready(ctx context.Context) error {
 // holder tells the relay who holds a session that is in a room.
 func (n *Node) holder(tenant, session string) (relay.Holder, bool) {
 	m, ok := n.hub.InRoom(session)
-	if !ok || tenantHash(m.Tenant) != tenant {
+	if !ok || ice.TenantHash(m.Tenant) != tenant {
 		return relay.Holder{}, false
 	}
 	return relay.Holder{License: m.Tenant, User: m.User, Room: m.Room}, true
@@ -308,7 +316,7 @@ func (n *Node) Close(ctx context.Context) error {
 		faults = append(faults, prefix("close relay", n.relay.Close()))
 	}
 	if n.revoked != nil {
-		n.revoked.close()
+		n.revoked.Close()
 	}
 	if n.hub != nil {
 		n.hub.Close()

@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"github.com/pion/turn/v5"
 
 	"github.com/ieum-rtc/ieum/internal/certs"
+	"github.com/ieum-rtc/ieum/internal/ice"
 )
 
 // failSafe ends a test that would hang; no test depends on its length.
@@ -343,25 +345,25 @@ func TestStreamFormGoesByTheCertificate(t *testing.T) {
 	n := start(t, Config{Dev: true})
 	port := n.RelayPort()
 	for name, c := range map[string]struct {
-		issuer  iceIssuer
+		issuer  ice.Local
 		reached string
 		want    string
 	}{
-		"no certificate":                {iceIssuer{}, "calls.example:7102", "turn:calls.example"},
-		"covers the name":               {iceIssuer{cert: certs.NewSource(signed)}, "calls.example:7102", "turns:calls.example"},
-		"covers the name, 443":          {iceIssuer{cert: certs.NewSource(signed)}, "calls.example", "turns:calls.example"},
-		"covers the address only":       {iceIssuer{cert: certs.NewSource(signed)}, "[2001:db8::7]:7102", "turn:[2001:db8::7]"},
-		"covers another name":           {iceIssuer{cert: certs.NewSource(signed)}, "other.example:7102", "turn:other.example"},
-		"self-signed":                   {iceIssuer{cert: certs.NewSource(self)}, "localhost:7102", "turn:localhost"},
-		"covers the public name":        {iceIssuer{cert: certs.NewSource(signed), public: "calls.example"}, "10.0.0.1:7102", "turns:calls.example"},
-		"public address, in brackets":   {iceIssuer{cert: certs.NewSource(signed), public: "[2001:db8::7]"}, "x:1", "turn:[2001:db8::7]"},
-		"covers not the public name":    {iceIssuer{cert: certs.NewSource(signed), public: "relay.example"}, "calls.example:7102", "turn:relay.example"},
-		"bound, reached by its name":    {iceIssuer{cert: certs.NewSource(signed), listen: "10.0.0.9:7102"}, "calls.example:7102", "turns:calls.example"},
-		"bound, reached by another one": {iceIssuer{cert: certs.NewSource(signed), listen: "10.0.0.9:7102"}, "proxy.example:443", "turn:10.0.0.9"},
+		"no certificate":                {ice.Local{}, "calls.example:7102", "turn:calls.example"},
+		"covers the name":               {ice.Local{Cert: certs.NewSource(signed)}, "calls.example:7102", "turns:calls.example"},
+		"covers the name, 443":          {ice.Local{Cert: certs.NewSource(signed)}, "calls.example", "turns:calls.example"},
+		"covers the address only":       {ice.Local{Cert: certs.NewSource(signed)}, "[2001:db8::7]:7102", "turn:[2001:db8::7]"},
+		"covers another name":           {ice.Local{Cert: certs.NewSource(signed)}, "other.example:7102", "turn:other.example"},
+		"self-signed":                   {ice.Local{Cert: certs.NewSource(self)}, "localhost:7102", "turn:localhost"},
+		"covers the public name":        {ice.Local{Cert: certs.NewSource(signed), PublicHost: "calls.example"}, "10.0.0.1:7102", "turns:calls.example"},
+		"public address, in brackets":   {ice.Local{Cert: certs.NewSource(signed), PublicHost: "[2001:db8::7]"}, "x:1", "turn:[2001:db8::7]"},
+		"covers not the public name":    {ice.Local{Cert: certs.NewSource(signed), PublicHost: "relay.example"}, "calls.example:7102", "turn:relay.example"},
+		"bound, reached by its name":    {ice.Local{Cert: certs.NewSource(signed), Listen: "10.0.0.9:7102"}, "calls.example:7102", "turns:calls.example"},
+		"bound, reached by another one": {ice.Local{Cert: certs.NewSource(signed), Listen: "10.0.0.9:7102"}, "proxy.example:443", "turn:10.0.0.9"},
 	} {
-		c.issuer.relay = n.relay
-		if c.issuer.listen == "" {
-			c.issuer.listen = ":7102"
+		c.issuer.Relay = n.relay
+		if c.issuer.Listen == "" {
+			c.issuer.Listen = ":7102"
 		}
 		servers := c.issuer.ICEServers(c.reached, "t", "s", true)
 		want := fmt.Sprintf("%s:%d?transport=tcp", c.want, port)
@@ -381,9 +383,10 @@ func TestRelayHostIsTheOneByWhichTheClientReachedUs(t *testing.T) {
 		{"127.0.0.1:3478", "calls.example", "127.0.0.1"},
 		{"10.0.0.9:3478", "calls.example", "10.0.0.9"},
 	} {
-		i := iceIssuer{relay: n.relay, listen: c.listen}
-		if got := i.host(c.listen, c.reached); got != c.want {
-			t.Errorf("listening on %s, reached as %s: %s, want %s", c.listen, c.reached, got, c.want)
+		i := ice.Local{Relay: n.relay, Listen: c.listen}
+		want := "stun:" + net.JoinHostPort(c.want, strconv.Itoa(n.RelayPort()))
+		if got := i.ICEServers(c.reached, "t", "s", false)[0].URLs[0]; got != want {
+			t.Errorf("listening on %s, reached as %s: %s, want %s", c.listen, c.reached, got, want)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (n *Node) Reload() error {
 		n.dev.Store(p.dev)
 		n.hub.Renew(p.licenses, p.resumeKeys())
 		n.reloads.warn(p.warnings())
-		n.revoked.look() // not p.list: a newer one may be in force by now
+		n.revoked.Reload() // not p.list: a newer one may be in force by now
 		return []any{"certificateEnds", n.cert.NotAfter(), "revoked", n.plan.revoked.Len()}, nil
 	})
 }
@@ -79,7 +79,7 @@ func (n *Node) Reload() error {
 // shareRelaySecret gives the secret to whoever makes credentials.
 func (n *Node) shareRelaySecret(secret []byte) error {
 	if n.plan.external != nil {
-		n.plan.external.secret.Store(&secret)
+		n.plan.external.SetSecret(secret)
 		return nil
 	}
 	return n.relay.SetSecret(secret)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
 const nextKey = "another key, of thirty-two bytes."
@@ -210,7 +211,7 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 	if err := permit(); err != nil {
 		t.Error(err)
 	}
-	if lee := call(t, r.Node, maps.Clone(old)); lee.ice[len(lee.ice)-1].Credential != restPassword([]byte("a secret that two machines have"), lee.ice[len(lee.ice)-1].Username) {
+	if lee := call(t, r.Node, maps.Clone(old)); lee.ice[len(lee.ice)-1].Credential != relay.RESTPassword([]byte("a secret that two machines have"), lee.ice[len(lee.ice)-1].Username) {
 		t.Error("the relay's secret has changed")
 	}
 	has(t, r.metrics, fmt.Sprintf(`ieum_reloads_total{result="refused"} %d`, refused))
@@ -318,7 +319,7 @@ func TestARelayAloneReloads(t *testing.T) {
 		t.Fatal(err)
 	}
 	lee := call(t, n, nil)
-	if lee.ice[len(lee.ice)-1].Credential != restPassword([]byte("the next secret that two machines have"), lee.ice[len(lee.ice)-1].Username) {
+	if lee.ice[len(lee.ice)-1].Credential != relay.RESTPassword([]byte("the next secret that two machines have"), lee.ice[len(lee.ice)-1].Username) {
 		t.Error("the server makes credentials with the old secret")
 	}
 	if err := lee.allocate(lee.urls()[1], roots); err != nil {

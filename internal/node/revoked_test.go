@@ -7,13 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/ieum-rtc/ieum/internal/license"
 )
@@ -27,84 +22,11 @@ func write(t *testing.T, path, text string) {
 
 func hashOf(token string) string { return fmt.Sprintf("%x\n", sha256.Sum256([]byte(token))) }
 
-func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "revoked")
-	one, two := hashOf("one"), hashOf("two")
-	synctest.Test(t, func(t *testing.T) {
-		log, list, applied := &lockedText{}, new(license.Revoked), atomic.Int64{}
-		write(t, path, one)
-		begin, err := readRevoked(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list.Set(begin.hashes)
-		r := watchRevoked(path, begin.text, list, func() { applied.Add(1) }, slog.New(slog.NewTextHandler(log, nil)))
-		defer r.close()
-		registry := prometheus.NewRegistry()
-		if err := r.register(registry); err != nil {
-			t.Fatal(err)
-		}
-		figures := func(inForce, stale int) string {
-			return fmt.Sprintf("# HELP ieum_licenses_revoked Licenses and user tokens on the list of revoked ones that is in force.\n"+
-				"# TYPE ieum_licenses_revoked gauge\nieum_licenses_revoked %d\n"+
-				"# HELP ieum_licenses_revoked_stale 1 while that list's file has faults, so that an older list is in force.\n"+
-				"# TYPE ieum_licenses_revoked_stale gauge\nieum_licenses_revoked_stale %d\n", inForce, stale)
-		}
-		time.Sleep(revokedEvery / 4) // to write at other times than it is read
-		// a file that stays as it is for a minute is looked at often, applied once and complained of once
-		for _, step := range []struct {
-			name, text     string
-			inForce, stale int
-			applied        int64 // from the start
-			said           int
-		}{
-			{"as at the start", one, 1, 0, 0, 0},
-			{"one more", one + two, 2, 0, 1, 0},
-			{"a bad line", one + "nonsense\n", 2, 1, 1, 1},
-			{"another", one + "\n\nnonsense\n", 2, 1, 1, 2},
-			{"no file", "", 2, 1, 1, 3},
-			{"as before the faults", one + two, 2, 0, 1, 3},
-			{"half written", one + two[:30], 2, 1, 1, 4},
-			{"of the same length", two + one, 2, 0, 2, 4},
-			{"one less", two, 1, 0, 3, 4},
-			{"nothing", "\n", 0, 0, 4, 4},
-		} {
-			if step.name == "no file" {
-				if err := os.Remove(path); err != nil {
-					t.Fatal(err)
-				}
-			} else {
-				write(t, path, step.text)
-			}
-			time.Sleep(5 * time.Second)
-			if list.Len() != step.inForce || applied.Load() != step.applied {
-				t.Errorf("%s: after 5 s %d are in force, applied %d times", step.name, list.Len(), applied.Load())
-			}
-			time.Sleep(time.Minute)
-			synctest.Wait()
-			if applied.Load() != step.applied {
-				t.Errorf("%s: applied %d times", step.name, applied.Load())
-			}
-			if n := strings.Count(log.String(), "level=ERROR"); n != step.said {
-				t.Errorf("%s: %d faults logged, want %d:\n%s", step.name, n, step.said, log)
-			}
-			if err := testutil.GatherAndCompare(registry, strings.NewReader(figures(step.inForce, step.stale))); err != nil {
-				t.Errorf("%s: %v", step.name, err)
-			}
-		}
-		for _, want := range []string{"line 2: ", "line 4: ", "fix the file"} {
-			if !strings.Contains(log.String(), want) {
-				t.Errorf("%q is not logged:\n%s", want, log)
-			}
-		}
-	})
-}
-
 func TestFaultsOfTheListOfRevokedLicensesKeepAServerFromStarting(t *testing.T) {
 	dir := t.TempDir()
 	bad := filepath.Join(dir, "bad")
 	write(t, bad, hashOf("x")+"nonsense\n")
-	for path, want := range map[string]string{bad: "line 2: ", dir: "not a file", filepath.Join(dir, "none"): "no such file"} {
+	for path, want := range map[string]string{bad: "line 2: ", dir: "not a regular file", filepath.Join(dir, "none"): "no such file"} {
 		c := Config{Dev: true, LicenseRevoked: path, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin}
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--license-revoked: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)

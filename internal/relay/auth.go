@@ -82,7 +82,7 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 		}
 		c.session, c.tenant = session, tenantOf(session)
 		for _, secret := range w.server.secrets.Load().of(expiry) {
-			keys = append(keys, longTermKey(c.algorithm, c.username, w.server.cfg.Realm, passwordOf(secret, c.username)))
+			keys = append(keys, longTermKey(c.algorithm, c.username, w.server.cfg.Realm, RESTPassword(secret, c.username)))
 		}
 	}
 	c.sha256 = mi256 != nil

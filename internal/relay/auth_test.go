@@ -69,7 +69,7 @@ func TestWrongCredentials(t *testing.T) {
 	s := start(t, nil)
 	for name, change := range map[string]func(*rawClient){
 		"password": func(c *rawClient) { c.pass = "wrong" },
-		"form":     func(c *rawClient) { c.user = "alice"; c.pass = passwordOf(secret, c.user) },
+		"form":     func(c *rawClient) { c.user = "alice"; c.pass = RESTPassword(secret, c.user) },
 		"expiry":   func(c *rawClient) { c.user = "9" + c.user },
 		"session":  func(c *rawClient) { c.user += "x" },
 	} {
@@ -138,7 +138,7 @@ func TestTheSecretIsReplacedWithoutADrop(t *testing.T) {
 		}
 	}
 	late := dial(t, s, "udp", "t", "late")
-	if late.pass != passwordOf(fresh, late.user) {
+	if late.pass != RESTPassword(fresh, late.user) {
 		t.Error("new credentials are made with the old secret")
 	}
 	late.allocate()
@@ -152,7 +152,7 @@ func TestTheSecretIsReplacedWithoutADrop(t *testing.T) {
 		c := dial(t, s, "udp", "t", session)
 		c.challenge()
 		c.user = fmt.Sprintf("%d:t.%s", expiry, session)
-		c.pass = passwordOf(secret, c.user)
+		c.pass = RESTPassword(secret, c.user)
 		return code(c.ask(stun.MethodAllocate, transport(17)))
 	}
 	grace := now.Load() + int64(2*defaultLife/time.Second)

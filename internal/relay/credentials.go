@@ -22,7 +22,7 @@ const maxUsername = 256
 func (s *Server) Credentials(tenantHash, session string) (username, password string) {
 	expiry := s.cfg.Now().Add(s.cfg.CredentialLife).Unix()
 	username = strconv.FormatInt(expiry, 10) + ":" + tenantHash + "." + session
-	return username, passwordOf(s.secrets.Load().now, username)
+	return username, RESTPassword(s.secrets.Load().now, username)
 }
 
 // secrets are the keys of credentials. They are replaced as a whole.
@@ -65,7 +65,8 @@ func (s *secrets) of(expiry time.Time) [][]byte {
 	return [][]byte{s.now, s.before}
 }
 
-func passwordOf(secret []byte, username string) string {
+// RESTPassword is the password of a user name in the TURN REST API: base64 of HMAC-SHA1. coturn expects the same.
+func RESTPassword(secret []byte, username string) string {
 	mac := hmac.New(sha1.New, secret)
 	mac.Write([]byte(username))
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))

@@ -77,7 +77,7 @@ func as(change func(expiry, session string) string) step {
 	return func(c *rawClient) {
 		expiry, session, _ := strings.Cut(c.user, ":")
 		c.user = change(expiry, session)
-		c.pass = passwordOf(secret, c.user)
+		c.pass = RESTPassword(secret, c.user)
 	}
 }
 

@@ -23,7 +23,7 @@ func TestQuotaIsCountedAndFreedExactly(t *testing.T) {
 	}
 	// Fresh credentials of the same session are the same session; another session is not.
 	extra.user = strings.Replace(extra.user, ":", "0:", 1)[1:]
-	extra.pass = passwordOf(secret, extra.user)
+	extra.pass = RESTPassword(secret, extra.user)
 	if got := code(extra.ask(stun.MethodAllocate, transport(17))); got != 486 {
 		t.Errorf("with fresh credentials: %d", got)
 	}
