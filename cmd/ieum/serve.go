@@ -59,7 +59,7 @@ type relayFlags struct {
 	RelayPorts            string        `help:"Ports for relayed traffic (default 49152-65535)." placeholder:"FROM-TO"`
 	RelayAllowPeer        []string      `help:"Private network that the relay may reach all the same; repeatable (default: none)." placeholder:"CIDR"`
 	RelayQuota            int           `help:"Relay allocations of one session (default 64; -1 no limit)." placeholder:"N"`
-	RelayQuotaLicense     int           `help:"Relay allocations of all sessions of one license (default: a quarter of the total; -1 no limit)." placeholder:"N"`
+	RelayQuotaLicense     int           `help:"Relay allocations of all sessions of one license (default: a quarter of the total, all of it for a single license; -1 no limit)." placeholder:"N"`
 	RelayQuotaAddress     int           `help:"Relay allocations of clients of one address (default 1000; -1 no limit)." placeholder:"N"`
 	RelayQuotaTotal       int           `help:"Relay allocations in all (default 10000; -1 no limit)." placeholder:"N"`
 	RelayBandwidth        int           `help:"Bytes a second that an allocation may relay each way (default 16777216, 16 MiB; -1 no limit)." placeholder:"N"`

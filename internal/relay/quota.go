@@ -9,10 +9,17 @@ import (
 // Quota bounds the allocations that there may be at one time. Zero means the default named; -1 no limit.
 type Quota struct {
 	Session int // 64: a browser allocates once for each TURN URL of each connection
-	Tenant  int // a quarter of Total: one license, which may stand in a public page, does not take all
-	Source  int // of one client address (IPv6: /64), 1,000: an office may sit behind one; an IPv6 /48 has four times that
-	Total   int // 10,000
+	// Tenant is by default a quarter of Total: one license, which may stand in a public page, does not
+	// take all. The default does not bind a license that has been alone for a day (see quota.alone).
+	Tenant int
+	Source int // of one client address (IPv6: /64), 1,000: an office may sit behind one; an IPv6 /48 has four times that
+	Total  int // 10,000
+
+	tenantByDefault bool // Tenant was zero
 }
+
+// licenseMemory is how long the quota remembers that another license asked for an allocation.
+const licenseMemory = 24 * time.Hour
 
 // prefixShare is how many times the quota of an address the /48 around it has.
 const prefixShare = 4
@@ -30,6 +37,7 @@ func (q Quota) withDefaults() Quota {
 	if q.Total > 0 {
 		share = (q.Total + 3) / 4
 	}
+	q.tenantByDefault = q.tenantByDefault || q.Tenant == 0
 	set(&q.Tenant, share)
 	return q
 }
@@ -49,6 +57,12 @@ type shared struct {
 // rested tells that nothing has been relayed lately.
 func (s *shared) rested(now time.Duration) bool { return s.up.isFull(now) && s.down.isFull(now) }
 
+// tenantRequest is when a license last asked for an allocation.
+type tenantRequest struct {
+	tenant string
+	at     time.Duration // since the relay started
+}
+
 // resting is a session without an allocation whose bandwidth is not forgotten yet: another allocation would get it whole again.
 type resting struct {
 	session string
@@ -66,6 +80,9 @@ type quota struct {
 	sources  map[source]int     //
 	prefixes map[source]int     // of IPv6 alone
 	total    int                //
+
+	// The two licenses that asked for allocations last, the latest first.
+	latest [2]tenantRequest
 }
 
 func newQuota(limit Quota) *quota {
@@ -80,11 +97,15 @@ func (q *quota) take(s seat, now time.Duration) *shared {
 	defer q.mu.Unlock()
 	q.forget(now)
 	full := func(held, limit int) bool { return limit >= 0 && held >= limit }
+	tenantLimit := q.limit.Tenant
+	if q.limit.tenantByDefault && q.alone(s.tenant, now) {
+		tenantLimit = -1
+	}
 	own := q.sessions[s.session]
 	if own == nil {
 		own = &shared{}
 	}
-	if full(own.held, q.limit.Session) || full(q.tenants[s.tenant], q.limit.Tenant) ||
+	if full(own.held, q.limit.Session) || full(q.tenants[s.tenant], tenantLimit) ||
 		full(q.sources[s.source], q.limit.Source) || full(q.prefixes[s.source.prefix()], prefixShare*q.limit.Source) ||
 		full(q.total, q.limit.Total) {
 		return nil
@@ -98,6 +119,20 @@ func (q *quota) take(s seat, now time.Duration) *shared {
 	}
 	q.total++
 	return own
+}
+
+// alone notes that a license asks for an allocation, and reports whether no other license has asked
+// for licenseMemory. Readiness checks of the server itself do not count. mu is held.
+func (q *quota) alone(tenant string, now time.Duration) bool {
+	if tenant == selfTenant {
+		return false
+	}
+	if q.latest[0].tenant != tenant {
+		q.latest[0], q.latest[1] = tenantRequest{tenant: tenant}, q.latest[0]
+	}
+	q.latest[0].at = now
+	other := q.latest[1]
+	return other.tenant == "" || now-other.at >= licenseMemory
 }
 
 func (q *quota) give(s seat, now time.Duration) {

@@ -41,7 +41,8 @@ func TestQuotaLevels(t *testing.T) {
 		next  func(i int) seat
 		want  int
 	}{
-		"a session": {Quota{}, func(i int) seat { return seat{"t.s", "t", sourceAt(fmt.Sprintf("192.0.%d.1", i))} }, 64},
+		"a license, alone": {Quota{Source: -1}, func(i int) seat { return seat{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 10000},
+		"a session":        {Quota{}, func(i int) seat { return seat{"t.s", "t", sourceAt(fmt.Sprintf("192.0.%d.1", i))} }, 64},
 		"a license, by itself": {Quota{}, func(i int) seat {
 			return seat{fmt.Sprint("t.", i), "t", sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255))}
 		}, 2500},
@@ -63,6 +64,11 @@ func TestQuotaLevels(t *testing.T) {
 		}, 10000},
 	} {
 		q := newQuota(c.quota.withDefaults())
+		if name != "a license, alone" {
+			other := seat{"other.s", "other", sourceAt("203.0.113.1")}
+			q.take(other, 0)
+			q.give(other, 0)
+		}
 		const most = 20000
 		var held []seat
 		for i := range most {
@@ -75,9 +81,9 @@ func TestQuotaLevels(t *testing.T) {
 		if want := c.want; len(held) != want && (want >= 0 || len(held) != most) {
 			t.Errorf("%s: %d are held, want %d", name, len(held), want)
 		}
-		if q.take(seat{"other.s", "other", sourceAt("203.0.113.1")}, 0) == nil != (name == "the total") {
+		if q.take(seat{"other.s", "other", sourceAt("203.0.113.1")}, 0) == nil != (len(held) == 10000) {
 			t.Errorf("%s: another pays", name)
-		} else if name != "the total" {
+		} else if len(held) != 10000 {
 			q.give(seat{"other.s", "other", sourceAt("203.0.113.1")}, 0)
 		}
 		for _, s := range held {
@@ -86,6 +92,41 @@ func TestQuotaLevels(t *testing.T) {
 		if !q.empty() || len(q.sessions) != 0 {
 			t.Errorf("%s: left %d, %v", name, q.total, q.sessions)
 		}
+	}
+}
+
+// By default a license has the whole relay while no other license asks for allocations, and a quarter from then on.
+func TestALicenseHasTheWholeRelayWhileItIsAlone(t *testing.T) {
+	const day = 24 * time.Hour
+	license := func(tenant string, i int) seat {
+		return seat{fmt.Sprint(tenant, ".", i), tenant, sourceAt("192.0.2.1")}
+	}
+	fill := func(q *quota, tenant string, now time.Duration) (held int) {
+		for q.take(license(tenant, held), now) != nil {
+			held++
+		}
+		for i := range held {
+			q.give(license(tenant, i), now)
+		}
+		return held
+	}
+	q := newQuota(Quota{Total: 40}.withDefaults())
+	q.take(seat{"self.1", selfTenant, sourceAt("127.0.0.1")}, 0) // the server's own check of its relay
+	for i, step := range []struct {
+		tenant string
+		now    time.Duration
+		want   int
+	}{
+		{"a", 0, 39}, {"b", time.Second, 10}, {"a", time.Second, 10}, {"b", 2 * time.Second, 10}, {"c", 3 * time.Second, 10},
+		{"a", day, 10}, {"a", day + 3*time.Second, 39}, {"b", 2 * day, 10}, {"a", 2 * day, 10},
+	} {
+		if got := fill(q, step.tenant, step.now); got != step.want {
+			t.Errorf("step %d: %s takes %d, want %d", i, step.tenant, got, step.want)
+		}
+	}
+	q = newQuota(Quota{Total: 40, Tenant: 7}.withDefaults())
+	if got := fill(q, "a", 0); got != 7 {
+		t.Errorf("a limit that was given: %d, want 7", got)
 	}
 }
 
