@@ -66,7 +66,7 @@ func (a *accounts) take(r relay.Record) {
 	default:
 		transport = "other"
 	}
-	a.ended.WithLabelValues(transport, a.reason(r.Why)).Inc()
+	a.ended.WithLabelValues(transport, a.reason(r.Reason)).Inc()
 	a.seconds.WithLabelValues(transport).Add(max(0, r.Duration.Seconds()))
 	a.bytes.WithLabelValues("up").Add(float64(r.Up.Bytes))
 	a.bytes.WithLabelValues("down").Add(float64(r.Down.Bytes))
@@ -91,7 +91,7 @@ func (a *accounts) reason(why string) string {
 
 // write says what an allocation was, without an address: its session had a line of its own when it began and ends with another.
 func (a *accounts) write(r relay.Record) {
-	what := []any{"why", r.Why, "transport", r.Transport, "seconds", int64(r.Duration.Seconds()),
+	what := []any{"why", r.Reason, "transport", r.Transport, "seconds", int64(r.Duration.Seconds()),
 		"upBytes", r.Up.Bytes, "downBytes", r.Down.Bytes, "upPackets", r.Up.Packets, "downPackets", r.Down.Packets}
 	if r.Holder != (relay.Holder{}) { // a relay alone does not know
 		what = append(what, "license", r.License, "user", r.User, "room", r.Room)

@@ -40,9 +40,9 @@ func TestARecordIsCountedAndLogged(t *testing.T) {
 	a := newAccounts(slog.New(slog.NewTextHandler(log, nil)))
 	a.take(relay.Record{
 		Holder: relay.Holder{License: "KP-1", User: "kim", Room: "K1"}, Transport: "tls", Duration: 90 * time.Second,
-		Up: relay.Traffic{Packets: 2, Bytes: 30}, Down: relay.Traffic{Packets: 4, Bytes: 50}, Dropped: map[string]uint64{"own-port": 1, "bandwidth": 2}, Why: "left",
+		Up: relay.Traffic{Packets: 2, Bytes: 30}, Down: relay.Traffic{Packets: 4, Bytes: 50}, Dropped: map[string]uint64{"own-port": 1, "bandwidth": 2}, Reason: "left",
 	})
-	a.take(relay.Record{Transport: "udp", Duration: time.Second, Why: "closed"})
+	a.take(relay.Record{Transport: "udp", Duration: time.Second, Reason: "closed"})
 	a.close()
 	for _, want := range []string{
 		`msg="relay allocation ended" why=left transport=tls seconds=90 upBytes=30 downBytes=50 upPackets=2 downPackets=4 license=KP-1 user=kim room=K1 dropped=3`,
@@ -93,7 +93,7 @@ func TestASlowLogHoldsNobodyUp(t *testing.T) {
 func TestLabelsAreBounded(t *testing.T) {
 	a := newAccounts(slog.New(slog.DiscardHandler))
 	for i := range 1000 {
-		a.take(relay.Record{Transport: fmt.Sprint(i), Why: fmt.Sprint(i)})
+		a.take(relay.Record{Transport: fmt.Sprint(i), Reason: fmt.Sprint(i)})
 	}
 	a.close()
 	r := prometheus.NewRegistry()

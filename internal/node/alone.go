@@ -95,7 +95,7 @@ func StartRelay(c RelayConfig) (_ *Relay, err error) {
 			err = errors.Join(err, n.Close(context.Background()))
 		}
 	}()
-	p.relay.Ended = n.accounts.take
+	p.relay.Closed = n.accounts.take
 	listener, server, err := openRelay(p.relay, p.Relay.STUNListen != "", p.Log)
 	if err != nil {
 		return nil, opened(blameListen("--listen", err))

@@ -85,7 +85,7 @@ var relaySettings = map[string]string{
 func blameRelay(err error, listen, secret string) error {
 	var faults []error
 	for _, err := range Faults(err) {
-		var f *relay.Fault
+		var f *relay.ConfigError
 		if !errors.As(err, &f) {
 			faults = append(faults, err)
 			continue
@@ -108,7 +108,7 @@ func blameRelay(err error, listen, secret string) error {
 
 // blameListen is for an error of opening a relay's ports: TCP, or what the relay opens itself.
 func blameListen(listen string, err error) error {
-	if f := (*relay.Fault)(nil); errors.As(err, &f) {
+	if f := (*relay.ConfigError)(nil); errors.As(err, &f) {
 		return blameRelay(err, listen, "")
 	}
 	return blame(listen, err)

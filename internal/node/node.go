@@ -144,7 +144,7 @@ func (n *Node) openPorts() error {
 		}
 		return blame("--listen", opened(err))
 	}
-	p.relay.Holder, p.relay.Ended = n.holder, n.accounts.take
+	p.relay.Holder, p.relay.Closed = n.holder, n.accounts.take
 	stunWanted := p.Relay.STUNListen != ""
 	listener, server, err := openRelay(p.relay, stunWanted, p.Log)
 	if err != nil {

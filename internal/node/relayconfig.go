@@ -47,7 +47,7 @@ func (r *RelaySettings) defaults() {
 // itself. secret names the setting that the secret comes from; empty: there is none.
 func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (c relay.Config, secretFrom string, _ error) {
 	c = relay.Config{
-		Listen: listen, Realm: "ieum", Bandwidth: r.Bandwidth, SessionBandwidth: r.SessionBandwidth, Linger: r.Linger, Workers: r.Workers, Log: log,
+		Listen: listen, Realm: "ieum", Bandwidth: r.Bandwidth, SessionBandwidth: r.SessionBandwidth, Coalesce: r.Linger, Workers: r.Workers, Log: log,
 		Quota: relay.Quota{Session: r.Quota.Session, Tenant: r.Quota.License, Source: r.Quota.Address, Total: r.Quota.Total},
 	}
 	var faults list

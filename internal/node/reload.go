@@ -60,7 +60,7 @@ func (n *Node) Reload() error {
 			return nil, err
 		}
 		if n.relay != nil { // before anything changes, since it can fail
-			if err := n.relay.Look(); err != nil {
+			if err := n.relay.RefreshAddresses(); err != nil {
 				return nil, err
 			}
 		}
@@ -92,7 +92,7 @@ func (n *Relay) Reload() error {
 		if err != nil {
 			return nil, err
 		}
-		if err := n.relay.Look(); err != nil {
+		if err := n.relay.RefreshAddresses(); err != nil {
 			return nil, err
 		}
 		if err := n.relay.SetSecret(p.relay.Secret); err != nil {

@@ -48,7 +48,7 @@ func (a Address) validate() error {
 		switch {
 		case !half.IsValid():
 			return errors.New("a relay address needs both halves")
-		case half.Zone() != "" || half.IsUnspecified() || half.IsMulticast() || half.IsLinkLocalUnicast() || half.Is4In6() || never(half):
+		case half.Zone() != "" || half.IsUnspecified() || half.IsMulticast() || half.IsLinkLocalUnicast() || half.Is4In6() || isNeverPeer(half):
 			return fmt.Errorf("nothing can be relayed from %s", half)
 		}
 	}
@@ -93,22 +93,22 @@ func FindAddresses() ([]Address, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := findAmong(all)
+	list := selectAddresses(all)
 	if len(list) == 0 {
 		return nil, errors.New("this machine has no address but loopback; name the one to relay from")
 	}
 	return list, nil
 }
 
-func findAmong(all []netip.Addr) []Address {
-	return choose(all, []netip.Addr{routeSource("udp4", "198.51.100.1:9"), routeSource("udp6", "[2001:db8::1]:9")})
+func selectAddresses(all []netip.Addr) []Address {
+	return selectFrom(all, []netip.Addr{routeSource("udp4", "198.51.100.1:9"), routeSource("udp6", "[2001:db8::1]:9")})
 }
 
-// choose is the pure part of FindAddresses; routed are the sources of the default routes.
-func choose(all, routed []netip.Addr) []Address {
+// selectFrom is the pure part of FindAddresses; routed are the sources of the default routes.
+func selectFrom(all, routed []netip.Addr) []Address {
 	rank := func(a netip.Addr) int {
 		n := 0
-		if !global(a) {
+		if !isGlobal(a) {
 			n += 2
 		}
 		if !slices.Contains(routed, a) {

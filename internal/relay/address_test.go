@@ -72,7 +72,7 @@ func TestChoiceOfRelayAddress(t *testing.T) {
 		"loopback is not taken":            {list("127.0.0.1", "::1"), list("127.0.0.1"), ""},
 	} {
 		var got []string
-		for _, a := range choose(c.all, c.routed) {
+		for _, a := range selectFrom(c.all, c.routed) {
 			got = append(got, a.String())
 		}
 		if strings.Join(got, " ") != c.want {
@@ -97,7 +97,7 @@ func TestOnlyPrivate(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := &Server{}
-		s.where.Store(&place{relays: []*relayAddress{{Address: a}}})
+		s.hostAddrs.Store(&hostAddresses{relays: []*relayAddress{{Address: a}}})
 		if s.OnlyPrivate() != want {
 			t.Errorf("%s: OnlyPrivate is not %v", address, want)
 		}

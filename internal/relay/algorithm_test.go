@@ -189,7 +189,7 @@ func TestNonces(t *testing.T) {
 	if got := code(other.ask(stun.MethodRefresh, life(600))); got != 438 {
 		t.Errorf("another client's nonce: %d", got)
 	}
-	if refusedBy(s, staleNonce) != 11 {
-		t.Errorf("counted %d times", refusedBy(s, staleNonce))
+	if refusedBy(s, reasonStaleNonce) != 11 {
+		t.Errorf("counted %d times", refusedBy(s, reasonStaleNonce))
 	}
 }

@@ -24,17 +24,17 @@ const (
 // allocation is what a client holds (RFC 8656 section 3.2). It belongs to one worker, which alone makes and ends it.
 type allocation struct {
 	// Static.
-	worker   *worker
-	client   path
-	session  string   // tenantHash.session
-	license  uint64   // hash of tenantHash, which a packet is compared by
-	holder   Holder   // as it was at the Allocate
-	tid      [12]byte // of the Allocate request, to know its repetition
-	made     time.Duration
-	relays   [families]*relaySocket   // but for the one that a Refresh takes away
-	absent   [families]stun.ErrorCode // why one of two families asked for is missing
-	reserved []byte                   // RESERVATION-TOKEN handed out
-	to       sockaddr                 // of the client, for UDP
+	worker     *worker
+	client     path
+	session    string   // tenantHash.session
+	license    uint64   // hash of tenantHash, which a packet is compared by
+	holder     Holder   // as it was at the Allocate
+	tid        [12]byte // of the Allocate request, to know its repetition
+	created    time.Duration
+	relays     [families]*relaySocket   // but for the one that a Refresh takes away
+	absent     [families]stun.ErrorCode // why one of two families asked for is missing
+	reserved   []byte                   // RESERVATION-TOKEN handed out
+	clientAddr sockaddr                 // of the client, for UDP
 
 	// Owned by the worker.
 	credential
@@ -43,12 +43,12 @@ type allocation struct {
 	lastDown *channel
 
 	// Shared: a worker that relays from another client of ours to this one reads and counts.
-	peers   atomic.Pointer[peers]
-	dead    atomic.Bool
+	peers   atomic.Pointer[peerTable]
+	closed  atomic.Bool
 	room    atomic.Uint64 // hash of the room's name; 0: not known
 	up      meter
 	down    meter
-	dropped [reasons]atomic.Uint32
+	dropped [reasonCount]atomic.Uint32
 }
 
 // meter counts and limits one direction.
@@ -77,28 +77,28 @@ type channel struct {
 	to         sockaddr
 
 	// Owned by the allocation's worker.
-	out openRun
-	far farEnd
+	out     openBatch
+	hairpin hairpinPeer
 }
 
-// farEnd is the other end of a channel when the peer is relayed by us too. A channel that is over must not keep it: allocations would
+// hairpinPeer is the other end of a channel when the peer is relayed by us too. A channel that is over must not keep it: allocations would
 // keep each other in memory, one that is gone the next one that is gone.
-type farEnd struct {
+type hairpinPeer struct {
 	socket  *relaySocket
-	table   *peers
+	table   *peerTable
 	channel *channel
 }
 
 func (c *channel) live(now time.Duration) bool { return c.expires.Load() > int64(now) }
 
-// peers is a snapshot of an allocation's permissions and channels. It is never changed but for the times in it.
-type peers struct {
+// peerTable is a snapshot of an allocation's permissions and channels. It is never changed but for the times in it.
+type peerTable struct {
 	permissions []*permission // by address
 	byNumber    []*channel
 	byPeer      []*channel
 }
 
-var noPeers = &peers{}
+var noPeers = &peerTable{}
 
 func compareIP(a, b [16]byte) int { return slices.Compare(a[:], b[:]) }
 
@@ -106,7 +106,7 @@ func compareEndpoint(a, b endpoint) int {
 	return cmp.Or(compareIP(a.ip, b.ip), cmp.Compare(a.port, b.port))
 }
 
-func (t *peers) permission(ip [16]byte, now time.Duration) *permission {
+func (t *peerTable) permission(ip [16]byte, now time.Duration) *permission {
 	i, ok := slices.BinarySearchFunc(t.permissions, ip, func(p *permission, ip [16]byte) int { return compareIP(p.ip, ip) })
 	if !ok || !t.permissions[i].live(now) {
 		return nil
@@ -114,7 +114,7 @@ func (t *peers) permission(ip [16]byte, now time.Duration) *permission {
 	return t.permissions[i]
 }
 
-func (t *peers) channel(number uint16, now time.Duration) *channel {
+func (t *peerTable) channel(number uint16, now time.Duration) *channel {
 	i, ok := slices.BinarySearchFunc(t.byNumber, number, func(c *channel, n uint16) int { return cmp.Compare(c.number, n) })
 	if !ok || !t.byNumber[i].live(now) {
 		return nil
@@ -122,7 +122,7 @@ func (t *peers) channel(number uint16, now time.Duration) *channel {
 	return t.byNumber[i]
 }
 
-func (t *peers) channelTo(peer endpoint, now time.Duration) *channel {
+func (t *peerTable) channelTo(peer endpoint, now time.Duration) *channel {
 	i, ok := slices.BinarySearchFunc(t.byPeer, peer, func(c *channel, e endpoint) int { return compareEndpoint(c.peer, e) })
 	if !ok || !t.byPeer[i].live(now) {
 		return nil
@@ -131,13 +131,13 @@ func (t *peers) channelTo(peer endpoint, now time.Duration) *channel {
 }
 
 // with is a copy with some more, and without those whose time is over.
-func (t *peers) with(now time.Duration, more []*permission, bound *channel) *peers {
-	n := &peers{}
+func (t *peerTable) with(now time.Duration, more []*permission, bound *channel) *peerTable {
+	n := &peerTable{}
 	for _, c := range t.byNumber {
 		if c.live(now) {
 			n.byNumber = append(n.byNumber, c)
 		} else {
-			c.far = farEnd{}
+			c.hairpin = hairpinPeer{}
 		}
 	}
 	if bound != nil {
@@ -157,13 +157,13 @@ func (t *peers) with(now time.Duration, more []*permission, bound *channel) *pee
 	return n
 }
 
-// forget takes the peers of a family away, whose relayed address is closed: another client may get its port.
-func (a *allocation) forget(f family) {
-	t, n := a.peers.Load(), &peers{}
+// dropFamily takes the peers of a family away, whose relayed address is closed: another client may get its port.
+func (a *allocation) dropFamily(f family) {
+	t, n := a.peers.Load(), &peerTable{}
 	of := func(c *channel) bool { return c.peer.family() == f }
 	for _, c := range t.byNumber {
 		if of(c) {
-			c.far = farEnd{}
+			c.hairpin = hairpinPeer{}
 		}
 	}
 	n.byNumber = slices.DeleteFunc(slices.Clone(t.byNumber), of)
@@ -173,8 +173,8 @@ func (a *allocation) forget(f family) {
 	a.lastUp, a.lastDown = nil, nil
 }
 
-// find is permission without the question whether it is over: then it is renewed in place.
-func (t *peers) find(ip [16]byte) *permission {
+// permissionEntry is permission without the question whether it is over: then it is renewed in place.
+func (t *peerTable) permissionEntry(ip [16]byte) *permission {
 	i, ok := slices.BinarySearchFunc(t.permissions, ip, func(p *permission, ip [16]byte) int { return compareIP(p.ip, ip) })
 	if !ok {
 		return nil
@@ -188,7 +188,7 @@ func (a *allocation) permit(now time.Duration, ips ...[16]byte) bool {
 	t, end := a.peers.Load(), int64(now+permissionLife)
 	var fresh []*permission
 	for _, ip := range ips {
-		if p := t.find(ip); p != nil {
+		if p := t.permissionEntry(ip); p != nil {
 			p.expires.Store(end)
 		} else if !slices.ContainsFunc(fresh, func(p *permission) bool { return p.ip == ip }) {
 			p := &permission{ip: ip}
@@ -207,29 +207,29 @@ func (a *allocation) permit(now time.Duration, ips ...[16]byte) bool {
 	return true
 }
 
-// bind makes a channel, or renews it, together with the permission (RFC 8656 section 12.2).
-func (a *allocation) bind(now time.Duration, number uint16, peer endpoint) reason {
+// bindChannel makes a channel, or renews it, together with the permission (RFC 8656 section 12.2).
+func (a *allocation) bindChannel(now time.Duration, number uint16, peer endpoint) reasonCode {
 	t := a.peers.Load()
 	byNumber, byPeer := t.channel(number, now), t.channelTo(peer, now)
 	switch {
 	case byNumber != byPeer:
 		// The number has another peer, or the peer another number.
-		return badChannel
+		return reasonBadChannel
 	case byNumber == nil && len(t.byNumber) >= maxChannels && len(t.with(now, nil, nil).byNumber) >= maxChannels:
-		return manyPermissions
+		return reasonTooManyPermissions
 	case !a.permit(now, peer.ip):
-		return manyPermissions
+		return reasonTooManyPermissions
 	}
 	if byNumber == nil {
 		t = a.peers.Load()
 		s := a.worker.server
-		c := &channel{number: number, peer: peer, permission: t.find(peer.ip), socket: a.relays[peer.family()], route: s.route(peer), to: sockaddrOf(peer)}
+		c := &channel{number: number, peer: peer, permission: t.permissionEntry(peer.ip), socket: a.relays[peer.family()], route: s.route(peer), to: sockaddrOf(peer)}
 		c.expires.Store(int64(now + channelLife))
 		a.peers.Store(t.with(now, nil, c))
-		return fine
+		return reasonNone
 	}
 	byNumber.expires.Store(int64(now + channelLife))
-	return fine
+	return reasonNone
 }
 
 // mayReach tells whether packets go from one client of ours to another: only within a license and, where it is known, a room. A permission
@@ -242,8 +242,8 @@ func (a *allocation) mayReach(b *allocation) bool {
 	return in == there || in == 0 || there == 0
 }
 
-// enter notes which room the session is in.
-func (a *allocation) enter(h Holder) {
+// setRoom notes which room the session is in.
+func (a *allocation) setRoom(h Holder) {
 	var room uint64
 	if h.Room != "" {
 		room = max(1, maphash.String(a.worker.server.seed, h.Room))
@@ -252,7 +252,7 @@ func (a *allocation) enter(h Holder) {
 }
 
 // drop counts a packet of this allocation that was not relayed.
-func (a *allocation) drop(r reason) {
+func (a *allocation) drop(r reasonCode) {
 	a.dropped[r].Add(1)
-	a.worker.server.stats.refuse(r)
+	a.worker.server.stats.reject(r)
 }

@@ -202,8 +202,8 @@ func (m *machine) permitted(who int, from netip.Addr) bool {
 // arrives checks what has come out at the peers.
 func (m *machine) arrives(what string, who int, want bool) {
 	m.t.Helper()
-	if got := len(m.d.toPeers); got != 0 && !want || got != 1 && want || want && m.d.toPeers[0] != "up" {
-		m.t.Fatalf("%s of client %d: %q has come out, want it: %v", what, who, m.d.toPeers, want)
+	if got := len(m.d.peerPayloads); got != 0 && !want || got != 1 && want || want && m.d.peerPayloads[0] != "up" {
+		m.t.Fatalf("%s of client %d: %q has come out, want it: %v", what, who, m.d.peerPayloads, want)
 	}
 }
 
@@ -245,14 +245,14 @@ func (m *machine) fromPeer(who int, from netip.AddrPort) {
 		}
 	}
 	switch {
-	case !want && len(m.d.replies)+len(m.d.channels) != 0:
+	case !want && len(m.d.replies)+len(m.d.clientMessages) != 0:
 		m.t.Fatalf("client %d got something from %v without a permission", who, from)
 	case want && channel != 0:
-		if len(m.d.channels) != 1 || string(m.d.channels[0]) != string(channelMessage(channel, []byte("down"))) {
-			m.t.Fatalf("client %d got %q, want it by channel %#x", who, m.d.channels, channel)
+		if len(m.d.clientMessages) != 1 || string(m.d.clientMessages[0]) != string(channelMessage(channel, []byte("down"))) {
+			m.t.Fatalf("client %d got %q, want it by channel %#x", who, m.d.clientMessages, channel)
 		}
 	case want:
-		if len(m.d.replies) != 1 || len(m.d.channels) != 0 {
+		if len(m.d.replies) != 1 || len(m.d.clientMessages) != 0 {
 			m.t.Fatalf("client %d got %d indications", who, len(m.d.replies))
 		}
 	}

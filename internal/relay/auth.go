@@ -35,17 +35,17 @@ type credential struct {
 
 // authenticate checks a request (RFC 8489 section 9.2.4). The code is 0 when it is good. known is the credential of the client's
 // allocation, whose key is taken again when the user name is the same.
-func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c credential, why reason, code stun.ErrorCode) {
+func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c credential, reason reasonCode, code stun.ErrorCode) {
 	mi, _ := m.Get(stun.AttrMessageIntegrity)
 	mi256, _ := m.Get(stun.AttrMessageIntegritySHA256)
 	if mi == nil && mi256 == nil {
-		return c, unsigned, stun.CodeUnauthorized
+		return c, reasonUnsigned, stun.CodeUnauthorized
 	}
 	username, err1 := m.Get(stun.AttrUsername)
 	realm, err2 := m.Get(stun.AttrRealm)
 	nonce, err3 := m.Get(stun.AttrNonce)
 	if err1 != nil || err2 != nil || err3 != nil {
-		return c, malformed, stun.CodeBadRequest
+		return c, reasonMalformed, stun.CodeBadRequest
 	}
 	c.algorithm = algorithmMD5
 	offered, err1 := m.Get(stun.AttrPasswordAlgorithms)
@@ -53,18 +53,18 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 	if err1 == nil || err2 == nil {
 		// Who names an algorithm must repeat our offer, which is signed by that: nobody on the way has made it worse.
 		if err1 != nil || err2 != nil || len(chosen) < 4 || string(offered) != string(passwordAlgorithms) {
-			return c, malformed, stun.CodeBadRequest
+			return c, reasonMalformed, stun.CodeBadRequest
 		}
 		if c.algorithm = chosen[1]; chosen[0] != 0 || (c.algorithm != algorithmMD5 && c.algorithm != algorithmSHA256) {
-			return c, malformed, stun.CodeBadRequest
+			return c, reasonMalformed, stun.CodeBadRequest
 		}
 	}
 	if !w.nonces.valid(nonce, w.now, p.remote) {
-		return c, staleNonce, stun.CodeStaleNonce
+		return c, reasonStaleNonce, stun.CodeStaleNonce
 	}
 	w.server.limiter.prove(sourceOf(p.remote), w.now)
 	if string(realm) != w.server.cfg.Realm {
-		return c, badCredentials, stun.CodeUnauthorized
+		return c, reasonBadCredentials, stun.CodeUnauthorized
 	}
 	var keys [][]byte
 	if known != nil && known.username == string(username) && known.algorithm == c.algorithm {
@@ -74,33 +74,33 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 		c.username = string(username)
 		expiry, session, ok := parseUsername(c.username)
 		if !ok {
-			return c, badCredentials, stun.CodeUnauthorized
+			return c, reasonBadCredentials, stun.CodeUnauthorized
 		}
 		// Later requests need the allocation, which is found by session: a call may outlast its credentials.
 		if m.Type.Method == stun.MethodAllocate && !w.server.cfg.Now().Before(expiry) {
-			return c, expired, stun.CodeUnauthorized
+			return c, reasonExpired, stun.CodeUnauthorized
 		}
 		c.session, c.tenant = session, tenantOf(session)
-		for _, secret := range w.server.secrets.Load().of(expiry) {
+		for _, secret := range w.server.secrets.Load().keysFor(expiry) {
 			keys = append(keys, longTermKey(c.algorithm, c.username, w.server.cfg.Realm, RESTPassword(secret, c.username)))
 		}
 	}
 	c.sha256 = mi256 != nil
 	for _, c.key = range keys {
-		if genuine(m.Raw, c.key, mi, mi256) {
-			return c, fine, 0
+		if verifyIntegrity(m.Raw, c.key, mi, mi256) {
+			return c, reasonNone, 0
 		}
 	}
-	return c, badCredentials, stun.CodeUnauthorized
+	return c, reasonBadCredentials, stun.CodeUnauthorized
 }
 
-// genuine checks the one integrity attribute that counts: MESSAGE-INTEGRITY-SHA256, if there is one. It must not be truncated, which a
+// verifyIntegrity checks the one integrity attribute that counts: MESSAGE-INTEGRITY-SHA256, if there is one. It must not be truncated, which a
 // usage would have to allow (RFC 8489 section 14.6).
-func genuine(raw, key, mi, mi256 []byte) bool {
+func verifyIntegrity(raw, key, mi, mi256 []byte) bool {
 	if mi256 != nil {
-		return len(mi256) == sha256.Size && signedBy(raw, uint16(stun.AttrMessageIntegritySHA256), hmac.New(sha256.New, key), mi256)
+		return len(mi256) == sha256.Size && verifyMAC(raw, uint16(stun.AttrMessageIntegritySHA256), hmac.New(sha256.New, key), mi256)
 	}
-	return len(mi) == sha1.Size && signedBy(raw, uint16(stun.AttrMessageIntegrity), hmac.New(sha1.New, key), mi)
+	return len(mi) == sha1.Size && verifyMAC(raw, uint16(stun.AttrMessageIntegrity), hmac.New(sha1.New, key), mi)
 }
 
 // longTermKey is that of RFC 8489 section 9.2.2.
@@ -114,9 +114,9 @@ func longTermKey(algorithm byte, username, realm, password string) []byte {
 	return sum[:]
 }
 
-// signedBy checks an integrity attribute: the MAC covers what is before it, with the length that ends with it (RFC 8489 sections 14.5
+// verifyMAC checks an integrity attribute: the MAC covers what is before it, with the length that ends with it (RFC 8489 sections 14.5
 // and 14.6). The first attribute of that type counts, as for the codec.
-func signedBy(raw []byte, attr uint16, mac hash.Hash, want []byte) bool {
+func verifyMAC(raw []byte, attr uint16, mac hash.Hash, want []byte) bool {
 	for at := stunHeader; at+4 <= len(raw); {
 		length := int(binary.BigEndian.Uint16(raw[at+2:]))
 		if binary.BigEndian.Uint16(raw[at:]) == attr {

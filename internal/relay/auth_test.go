@@ -19,7 +19,7 @@ func TestExpiredCredentialsDoNotAllocate(t *testing.T) {
 	if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 401 {
 		t.Errorf("got %d", got)
 	}
-	if refusedBy(s, expired) != 1 || s.Stats().Allocated != 0 {
+	if refusedBy(s, reasonExpired) != 1 || s.Stats().Created != 0 {
 		t.Errorf("stats are %+v", s.Stats())
 	}
 	now.Add(-1)
@@ -73,18 +73,18 @@ func TestWrongCredentials(t *testing.T) {
 		"expiry":   func(c *rawClient) { c.user = "9" + c.user },
 		"session":  func(c *rawClient) { c.user += "x" },
 	} {
-		before := refusedBy(s, badCredentials)
+		before := refusedBy(s, reasonBadCredentials)
 		c := dial(t, s, "udp", "t", "s")
 		c.challenge()
 		change(c)
 		if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 401 {
 			t.Errorf("%s: %d", name, got)
 		}
-		if got := refusedBy(s, badCredentials) - before; got != 1 {
+		if got := refusedBy(s, reasonBadCredentials) - before; got != 1 {
 			t.Errorf("%s: counted %d times", name, got)
 		}
 	}
-	if s.Stats().Allocated != 0 {
+	if s.Stats().Created != 0 {
 		t.Error("allocated")
 	}
 }

@@ -12,14 +12,14 @@ import (
 type sockaddr struct {
 	raw  [unix.SizeofSockaddrInet6]byte
 	size uint32
-	// refused is the smallest packet size of which the kernel did not take several at once for this place; 0: it has taken all. The
+	// refusedSize is the smallest packet size of which the kernel did not take several at once for this place; 0: it has taken all. The
 	// way there decides that, and so whoever is there: it must not slow down what goes elsewhere. Any worker may use it.
-	refused uint32
+	refusedSize uint32
 }
 
-// takes tells whether several packets of a size may go there at once.
-func (s *sockaddr) takes(size int) bool {
-	refused := atomic.LoadUint32(&s.refused)
+// takesGSO tells whether several packets of a size may go there at once.
+func (s *sockaddr) takesGSO(size int) bool {
+	refused := atomic.LoadUint32(&s.refusedSize)
 	return refused == 0 || size < int(refused)
 }
 
@@ -115,17 +115,17 @@ func (r *receiver) receive(fd, first int) int {
 	return int(n)
 }
 
-// room is message i with the room in front of it.
-func (r *receiver) room(i int) []byte {
+// headroom is message i with the room in front of it.
+func (r *receiver) headroom(i int) []byte {
 	at := i * r.stride
 	return r.memory[at : at+channelHeader+int(r.headers[i].n)]
 }
 
-// whole tells that message i was not cut short.
-func (r *receiver) whole(i int) bool { return r.headers[i].Flags&unix.MSG_TRUNC == 0 }
+// complete tells that message i was not cut short.
+func (r *receiver) complete(i int) bool { return r.headers[i].Flags&unix.MSG_TRUNC == 0 }
 
-// segment is the size of the packets that message i consists of, when the kernel has merged several.
-func (r *receiver) segment(i int) int {
+// segmentSize is the size of the packets that message i consists of, when the kernel has merged several.
+func (r *receiver) segmentSize(i int) int {
 	if b := r.controlMessage(i, unix.SOL_UDP, unix.UDP_GRO); len(b) >= 4 {
 		return int(binary.NativeEndian.Uint32(b))
 	}
@@ -168,14 +168,14 @@ func (r *receiver) controlMessage(i int, level, kind int32) []byte {
 
 // Bounds of what a sender gathers, and of one send of several packets: the kernel takes 64 KB and (before 6.9) 64 segments.
 const (
-	sendPackets   = 1024
-	sendRuns      = 256
-	segmentBytes  = 63000
-	segmentsAtOne = 64
+	sendPackets     = 1024
+	sendBatches     = 256
+	maxBatchBytes   = 63000
+	maxBatchPackets = 64
 )
 
-// run is packets of one size, the last of which may be shorter, from one socket to one destination.
-type run struct {
+// gsoBatch is packets of one size, the last of which may be shorter, from one socket to one destination.
+type gsoBatch struct {
 	fd          int
 	to          *sockaddr
 	source      *endpoint // nil: the socket has one address
@@ -197,10 +197,10 @@ type outgoing struct {
 	next   int32
 }
 
-// openRun remembers the last run of one source of packets, so that the next ones join it.
-type openRun struct {
+// openBatch remembers the last run of one source of packets, so that the next ones join it.
+type openBatch struct {
 	epoch uint64
-	run   int32
+	index int32
 }
 
 // sender gathers packets into runs until it is flushed.
@@ -208,7 +208,7 @@ type sender struct {
 	server  *Server
 	noGSO   bool
 	epoch   uint64
-	runs    []run
+	batches []gsoBatch
 	packets []outgoing
 	headers []mmsghdr
 	iovs    []unix.Iovec
@@ -217,14 +217,14 @@ type sender struct {
 
 func newSender(s *Server) *sender {
 	return &sender{
-		server: s, epoch: 1, runs: make([]run, 0, sendRuns), packets: make([]outgoing, 0, sendPackets),
-		headers: make([]mmsghdr, sendRuns), iovs: make([]unix.Iovec, 2*sendPackets), control: make([][sendControl]byte, sendRuns),
+		server: s, epoch: 1, batches: make([]gsoBatch, 0, sendBatches), packets: make([]outgoing, 0, sendPackets),
+		headers: make([]mmsghdr, sendBatches), iovs: make([]unix.Iovec, 2*sendPackets), control: make([][sendControl]byte, sendBatches),
 	}
 }
 
 // add gathers one packet of r.size bytes, of which payload are what is counted. open is where the last run of this source is known;
 // nil: nothing joins this packet.
-func (t *sender) add(r run, bytes []byte, head *[channelHeader]byte, open *openRun) {
+func (t *sender) add(r gsoBatch, bytes []byte, head *[channelHeader]byte, open *openBatch) {
 	if len(t.packets) == sendPackets {
 		t.flush()
 	}
@@ -236,10 +236,10 @@ func (t *sender) add(r run, bytes []byte, head *[channelHeader]byte, open *openR
 		p.head = *head
 	}
 	if open != nil && open.epoch == t.epoch {
-		last := &t.runs[open.run]
+		last := &t.batches[open.index]
 		// An empty packet would vanish among others.
-		if last.to == r.to && !last.short && r.size <= last.size && r.size > 0 && last.packets < segmentsAtOne &&
-			last.total+r.size <= segmentBytes && !t.noGSO && r.to.takes(last.size) && last.up == r.up {
+		if last.to == r.to && !last.short && r.size <= last.size && r.size > 0 && last.packets < maxBatchPackets &&
+			last.total+r.size <= maxBatchBytes && !t.noGSO && r.to.takesGSO(last.size) && last.up == r.up {
 			t.packets[last.last].next = i
 			last.last = i
 			last.packets++
@@ -249,7 +249,7 @@ func (t *sender) add(r run, bytes []byte, head *[channelHeader]byte, open *openR
 			return
 		}
 	}
-	if len(t.runs) == sendRuns {
+	if len(t.batches) == sendBatches {
 		// The packet just placed must not go with the others.
 		t.packets = t.packets[:i]
 		t.flush()
@@ -258,20 +258,20 @@ func (t *sender) add(r run, bytes []byte, head *[channelHeader]byte, open *openR
 		i = 0
 	}
 	r.first, r.last, r.packets, r.total = i, i, 1, r.size
-	t.runs = append(t.runs, r)
+	t.batches = append(t.batches, r)
 	if open != nil {
-		open.epoch, open.run = t.epoch, int32(len(t.runs)-1)
+		open.epoch, open.index = t.epoch, int32(len(t.batches)-1)
 	}
 }
 
 // flush counts and sends everything.
 func (t *sender) flush() {
-	if len(t.runs) == 0 {
+	if len(t.batches) == 0 {
 		return
 	}
 	iov := 0
-	for i := range t.runs {
-		r := &t.runs[i]
+	for i := range t.batches {
+		r := &t.batches[i]
 		t.count(r, 1)
 		first := iov
 		for p := r.first; p >= 0; p = t.packets[p].next {
@@ -290,19 +290,19 @@ func (t *sender) flush() {
 		t.prepare(i, first, iov-first)
 	}
 	// A send is for one socket: what follows each other on one goes together.
-	for first := 0; first < len(t.runs); {
+	for first := 0; first < len(t.batches); {
 		end := first + 1
-		for end < len(t.runs) && t.runs[end].fd == t.runs[first].fd {
+		for end < len(t.batches) && t.batches[end].fd == t.batches[first].fd {
 			end++
 		}
 		t.send(first, end)
 		first = end
 	}
 	t.epoch++
-	t.runs, t.packets = t.runs[:0], t.packets[:0]
+	t.batches, t.packets = t.batches[:0], t.packets[:0]
 }
 
-func (t *sender) count(r *run, sign int) {
+func (t *sender) count(r *gsoBatch, sign int) {
 	n, payload := sign*r.packets, sign*r.payload
 	if r.down != nil {
 		r.down.count(&r.down.down, n, payload)
@@ -314,7 +314,7 @@ func (t *sender) count(r *run, sign int) {
 
 // prepare fills the header of a run.
 func (t *sender) prepare(i, firstIov, iovs int) {
-	r, h := &t.runs[i], &t.headers[i]
+	r, h := &t.batches[i], &t.headers[i]
 	h.Name, h.Namelen = &r.to.raw[0], r.to.size
 	h.Iov = &t.iovs[firstIov]
 	h.SetIovlen(iovs)
@@ -323,7 +323,7 @@ func (t *sender) prepare(i, firstIov, iovs int) {
 	if r.packets > 1 {
 		size += putControl(control[size:], unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 		binary.NativeEndian.PutUint16(control[unix.CmsgLen(0):], uint16(r.size))
-		t.server.stats.segmented.Add(uint64(r.packets))
+		t.server.stats.gsoPackets.Add(uint64(r.packets))
 	}
 	size += putSource(control[size:], r.source)
 	h.Control = nil
@@ -363,7 +363,7 @@ func putControl(b []byte, level, kind int32, size int) int {
 // send sends runs of one socket. One that the kernel refuses is sent packet by packet if it can be, or is lost.
 func (t *sender) send(first, end int) {
 	for first < end {
-		if r := &t.runs[first]; end-first == 1 && r.packets == 1 && r.source == nil && !t.packets[r.first].headed && r.size > 0 {
+		if r := &t.batches[first]; end-first == 1 && r.packets == 1 && r.source == nil && !t.packets[r.first].headed && r.size > 0 {
 			// The most frequent send by far when every packet is for another socket: it needs no vectors.
 			b := t.packets[r.first].bytes
 			_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(r.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0,
@@ -373,41 +373,41 @@ func (t *sender) send(first, end int) {
 				continue
 			case 0:
 			default:
-				t.lose(r, 1, r.payload)
+				t.countLost(r, 1, r.payload)
 			}
 			return
 		}
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(t.runs[first].fd), uintptr(unsafe.Pointer(&t.headers[first])), uintptr(end-first), 0, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(t.batches[first].fd), uintptr(unsafe.Pointer(&t.headers[first])), uintptr(end-first), 0, 0, 0)
 		switch {
 		case errno == 0:
 			first += int(n)
 		case errno == unix.EINTR:
 		default:
-			t.refused(first, errno)
+			t.sendSingly(first, errno)
 			first++
 		}
 	}
 }
 
-// refused sends the packets of a run one by one. A system that cannot send several at once is not asked again, nor is a place to which
+// sendSingly sends the packets of a run one by one. A system that cannot send several at once is not asked again, nor is a place to which
 // packets of this size do not go.
-func (t *sender) refused(i int, errno unix.Errno) {
-	r := &t.runs[i]
+func (t *sender) sendSingly(i int, errno unix.Errno) {
+	r := &t.batches[i]
 	if r.packets == 1 {
-		t.lose(r, 1, r.payload)
+		t.countLost(r, 1, r.payload)
 		return
 	}
-	t.server.stats.segmented.Add(^uint64(r.packets - 1))
+	t.server.stats.gsoPackets.Add(^uint64(r.packets - 1))
 	switch errno {
 	case unix.EINVAL, unix.EMSGSIZE:
-		if r.to.takes(r.size) {
-			atomic.StoreUint32(&r.to.refused, uint32(r.size))
+		if r.to.takesGSO(r.size) {
+			atomic.StoreUint32(&r.to.refusedSize, uint32(r.size))
 		}
 	case unix.EIO, unix.EOPNOTSUPP, unix.ENOPROTOOPT:
 		t.noGSO = true
-		t.server.noSegments(errno)
+		t.server.gsoFailed(errno)
 	default: // the socket's buffer is full, or there is no way to that place
-		t.lose(r, r.packets, r.payload)
+		t.countLost(r, r.packets, r.payload)
 		return
 	}
 	h := &t.headers[i]
@@ -433,15 +433,15 @@ func (t *sender) refused(i int, errno unix.Errno) {
 				continue
 			}
 			if errno != 0 {
-				t.lose(r, 1, size-header)
+				t.countLost(r, 1, size-header)
 			}
 			break
 		}
 	}
 }
 
-// lose takes back what was counted and counts it as lost.
-func (t *sender) lose(r *run, packets, payload int) {
+// countLost takes back what was counted and counts it as lost.
+func (t *sender) countLost(r *gsoBatch, packets, payload int) {
 	whose := r.up
 	if r.down != nil {
 		r.down.count(&r.down.down, -packets, -payload)
@@ -451,6 +451,6 @@ func (t *sender) lose(r *run, packets, payload int) {
 		r.up.count(&r.up.up, -packets, -payload)
 	}
 	for range packets {
-		whose.drop(unsent)
+		whose.drop(reasonUnsent)
 	}
 }

@@ -22,16 +22,16 @@ func gathering(t *testing.T) (*sender, *allocation, int) {
 	return newSender(s), a, fd
 }
 
-func (t *sender) addTo(to *sockaddr, fd int, open *openRun, up *allocation, packets ...string) {
+func (t *sender) addTo(to *sockaddr, fd int, open *openBatch, up *allocation, packets ...string) {
 	for _, p := range packets {
-		t.add(run{fd: fd, to: to, size: len(p), payload: len(p), up: up}, []byte(p), nil, open)
+		t.add(gsoBatch{fd: fd, to: to, size: len(p), payload: len(p), up: up}, []byte(p), nil, open)
 	}
 }
 
 func TestEmptyPacketsAreNotLostAmongOthers(t *testing.T) {
 	out, a, fd := gathering(t)
 	far := udpPeer(t, "127.0.0.1")
-	to, open := sockaddrOf(endpointOf(localOf(far))), openRun{}
+	to, open := sockaddrOf(endpointOf(localOf(far))), openBatch{}
 	want := []string{"one", "two", "", "", "six"}
 	out.addTo(&to, fd, &open, a, want...)
 	out.flush()
@@ -50,14 +50,14 @@ func TestRefusalToSegmentConcernsOnePlace(t *testing.T) {
 	out, a, fd := gathering(t)
 	far := udpPeer(t, "127.0.0.1")
 	bad, good := sockaddrOf(endpointOf(netip.AddrPortFrom(localOf(far).Addr(), 0))), sockaddrOf(endpointOf(localOf(far)))
-	var open openRun
+	var open openBatch
 	out.addTo(&bad, fd, &open, a, "lost", "gone")
 	out.flush()
-	if got := a.up.load(); got != (Traffic{}) || a.dropped[unsent].Load() != 2 || out.server.stats.refused[unsent].Load() != 2 {
-		t.Errorf("counted %+v, %d lost, %d in all", got, a.dropped[unsent].Load(), out.server.stats.refused[unsent].Load())
+	if got := a.up.load(); got != (Traffic{}) || a.dropped[reasonUnsent].Load() != 2 || out.server.stats.rejected[reasonUnsent].Load() != 2 {
+		t.Errorf("counted %+v, %d lost, %d in all", got, a.dropped[reasonUnsent].Load(), out.server.stats.rejected[reasonUnsent].Load())
 	}
-	if bad.takes(4) || !bad.takes(3) || out.server.stats.faulty.Load() != 0 {
-		t.Errorf("refused from %d bytes on, %d faults", bad.refused, out.server.stats.faulty.Load())
+	if bad.takesGSO(4) || !bad.takesGSO(3) || out.server.stats.gsoErrors.Load() != 0 {
+		t.Errorf("refused from %d bytes on, %d faults", bad.refusedSize, out.server.stats.gsoErrors.Load())
 	}
 	out.addTo(&good, fd, &open, a, "here", "they", "are")
 	out.flush()
@@ -66,7 +66,7 @@ func TestRefusalToSegmentConcernsOnePlace(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if got := out.server.stats.segmented.Load(); got != 3 {
+	if got := out.server.stats.gsoPackets.Load(); got != 3 {
 		t.Errorf("%d packets left several at once", got)
 	}
 }
@@ -77,18 +77,18 @@ func TestSystemThatCannotSegmentIsNotAskedAgain(t *testing.T) {
 	var text lockedText
 	out.server.cfg.Log = slog.New(slog.NewTextHandler(&text, nil))
 	far := udpPeer(t, "127.0.0.1")
-	to, open := sockaddrOf(endpointOf(localOf(far))), openRun{}
+	to, open := sockaddrOf(endpointOf(localOf(far))), openBatch{}
 	out.addTo(&to, fd, &open, a, "one", "two", "x")
 	// What flush would do, up to the system's answer.
-	r := &out.runs[0]
+	r := &out.batches[0]
 	out.count(r, 1)
 	for i := range out.packets {
 		out.iovs[i].Base = &out.packets[i].bytes[0]
 		out.iovs[i].SetLen(len(out.packets[i].bytes))
 	}
 	out.prepare(0, 0, len(out.packets))
-	out.refused(0, unix.EIO)
-	out.runs, out.packets = out.runs[:0], out.packets[:0]
+	out.sendSingly(0, unix.EIO)
+	out.batches, out.packets = out.batches[:0], out.packets[:0]
 	out.epoch++
 	out.addTo(&to, fd, &open, a, "four", "five")
 	out.flush()
@@ -97,10 +97,10 @@ func TestSystemThatCannotSegmentIsNotAskedAgain(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if got := a.up.load(); got != (Traffic{5, 15}) || out.server.stats.segmented.Load() != 0 || out.server.stats.faulty.Load() != 1 {
-		t.Errorf("counted %+v, %d segmented, %d faults", got, out.server.stats.segmented.Load(), out.server.stats.faulty.Load())
+	if got := a.up.load(); got != (Traffic{5, 15}) || out.server.stats.gsoPackets.Load() != 0 || out.server.stats.gsoErrors.Load() != 1 {
+		t.Errorf("counted %+v, %d segmented, %d faults", got, out.server.stats.gsoPackets.Load(), out.server.stats.gsoErrors.Load())
 	}
-	out.server.noSegments(unix.EIO)
+	out.server.gsoFailed(unix.EIO)
 	if got := strings.Count(text.String(), "one by one"); got != 1 {
 		t.Errorf("logged %d times", got)
 	}

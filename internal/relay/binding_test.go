@@ -22,7 +22,7 @@ func TestSecondPortServesNothingButBinding(t *testing.T) {
 	from := addrPort(c.conn.LocalAddr())
 	_ = c.conn.Close()
 	second := *c
-	second.conn = dialFrom(t, from, netip.AddrPortFrom(s.place().listening[0], uint16(s.STUNPort())))
+	second.conn = dialFrom(t, from, netip.AddrPortFrom(s.addresses().listening[0], uint16(s.STUNPort())))
 	second.channelData(0x4000, "by the second port")
 	second.indicate(localOf(far), "by the second port")
 	for _, method := range []stun.Method{stun.MethodAllocate, stun.MethodRefresh} {

@@ -36,7 +36,7 @@ func TestChannelNumbers(t *testing.T) {
 		}
 		d.forget()
 		w.fromClient(p, a, channelMessage(number, []byte("up")))
-		if got := len(d.toPeers); got != 1 && want == 0 || got != 0 && want != 0 {
+		if got := len(d.peerPayloads); got != 1 && want == 0 || got != 0 && want != 0 {
 			t.Fatalf("channel %#x: %d packets relayed", n, got)
 		}
 		a.peers.Store(noPeers) // the next number is for the same peer
@@ -55,11 +55,11 @@ func TestEveryFirstByte(t *testing.T) {
 		message[0] = byte(first)
 		w, _ := offline(4)
 		w.fromClient(offlinePath(1), nil, message)
-		st := w.server.Stats().Refused
-		if got := st[names[noAllocation]] == 1; got != isChannel {
+		st := w.server.Stats().Rejected
+		if got := st[reasonNames[reasonNoAllocation]] == 1; got != isChannel {
 			t.Errorf("a packet that begins with %#x is ChannelData: %v", first, got)
 		}
-		if got := st[names[malformed]] == 0; got != (isChannel || mayBeSTUN) {
+		if got := st[reasonNames[reasonMalformed]] == 0; got != (isChannel || mayBeSTUN) {
 			t.Errorf("a packet that begins with %#x is a message: %v", first, got)
 		}
 		for _, before := range [][]byte{nil, bindingRequest} {

@@ -45,7 +45,7 @@ func TestClientsComeAndGo(t *testing.T) {
 	if grown := int64(after.heap) - int64(before.heap); grown > 2<<20 {
 		t.Errorf("the heap has grown by %d KB", grown>>10)
 	}
-	if got, want := c.ended.Load(), int64(c.s.Stats().Allocated); got != want || got != c.lives.Load() {
+	if got, want := c.ended.Load(), int64(c.s.Stats().Created); got != want || got != c.lives.Load() {
 		t.Errorf("%d allocations have ended of %d that were made in %d lives", got, want, c.lives.Load())
 	}
 }
@@ -64,10 +64,10 @@ type churn struct {
 func newChurn(t *testing.T) *churn {
 	c := &churn{t: t, turn: make(chan struct{}, churnAtOnce)}
 	c.s, c.clock = startWithClock(t, func(cfg *Config) {
-		cfg.Ended = func(Record) { c.ended.Add(1) }
+		cfg.Closed = func(Record) { c.ended.Add(1) }
 	})
 	c.far = echo(t)
-	c.overTLS = fmt.Sprintf("%s:%d", c.s.place().listening[0], acceptTLS(t, c.s))
+	c.overTLS = fmt.Sprintf("%s:%d", c.s.addresses().listening[0], acceptTLS(t, c.s))
 	c.goroutines = runtime.NumGoroutine()
 	return c
 }
@@ -142,7 +142,7 @@ func (c *churn) live(place, n int) (good bool) {
 // other than that of the lives before: a port that comes again may still have the allocation of one that vanished.
 func (c *churn) connect(network string, place, n int) (*rawClient, error) {
 	from := netip.AddrFrom4([4]byte{127, byte(1 + place/250), byte(1 + place%250), byte(1 + n%250)})
-	to := netip.AddrPortFrom(c.s.place().listening[0], c.s.port).String()
+	to := netip.AddrPortFrom(c.s.addresses().listening[0], c.s.port).String()
 	client := &rawClient{t: c.t, stream: network != "udp"}
 	client.user, client.pass = c.s.Credentials("t", fmt.Sprint(place))
 	var err error
@@ -169,13 +169,13 @@ func (c *churn) rest() {
 	eventually(c.t, func() bool {
 		s.streams.mu.Lock()
 		defer s.streams.mu.Unlock()
-		return s.Stats().Allocations == 0 && len(s.streams.open) == 0 && len(s.streams.idle) == 0 && c.ended.Load() == int64(s.Stats().Allocated) &&
+		return s.Stats().Allocations == 0 && len(s.streams.open) == 0 && len(s.streams.idle) == 0 && c.ended.Load() == int64(s.Stats().Created) &&
 			runtime.NumGoroutine() <= c.goroutines
 	})
 	if !s.quota.empty() {
 		c.t.Errorf("quota: %d in all, sessions %v", s.quota.total, s.quota.sessions)
 	}
-	for _, r := range s.place().relays {
+	for _, r := range s.addresses().relays {
 		for i := range r.sockets {
 			if r.sockets[i].Load() != nil {
 				c.t.Errorf("port %d is held", int(r.min)+i)

@@ -73,7 +73,7 @@ func acceptStreams(s *Server) (stop func(), err error) {
 		}
 		accepting.Wait()
 	}
-	for _, a := range s.place().listening {
+	for _, a := range s.addresses().listening {
 		tcp, err := net.Listen("tcp", netip.AddrPortFrom(a, s.port).String())
 		if err != nil {
 			return stop, err
@@ -133,7 +133,7 @@ type rawClient struct {
 // dial connects from host (empty: any) over "udp" or "tcp".
 func dial(t testing.TB, s *Server, network, tenant, session string) *rawClient {
 	t.Helper()
-	host := s.place().listening[0]
+	host := s.addresses().listening[0]
 	return dialTo(t, s, network, netip.AddrPortFrom(host, uint16(s.Port())), tenant, session)
 }
 
@@ -284,7 +284,7 @@ func (c *rawClient) indicate(to netip.AddrPort, data string) {
 	c.send(m.Raw)
 }
 
-// channelData sends data on a channel.
+// sendChannelData sends data on a channel.
 func (c *rawClient) channelData(channel uint16, data string) {
 	c.t.Helper()
 	raw := binary.BigEndian.AppendUint16(nil, channel)
@@ -387,7 +387,7 @@ func sendFrom(t testing.TB, conn *net.UDPConn, to netip.AddrPort, data string) {
 }
 
 // refusedBy is how often the relay refused for a reason.
-func refusedBy(s *Server, r reason) uint64 { return s.Stats().Refused[names[r]] }
+func refusedBy(s *Server, r reasonCode) uint64 { return s.Stats().Rejected[reasonNames[r]] }
 
 // eventually waits for another goroutine's work; it looks again as fast as it can and fails only when the work is never done.
 func eventually(t *testing.T, done func() bool) {

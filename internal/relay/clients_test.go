@@ -147,7 +147,7 @@ func TestCoturnClientRelays(t *testing.T) {
 			}
 		})
 		s := start(t, func(cfg *Config) {
-			cfg.Listen, cfg.MinPort, cfg.MaxPort, cfg.Ended = c.listen, low, low+share-1, ends.add
+			cfg.Listen, cfg.MinPort, cfg.MaxPort, cfg.Closed = c.listen, low, low+share-1, ends.add
 		})
 		low += share
 		port := s.Port()
@@ -161,13 +161,13 @@ func TestCoturnClientRelays(t *testing.T) {
 		// The client mostly waits, so all run at once.
 		runs.Go(func() {
 			for try := range tries {
-				before := refusedBy(s, badChannel)
+				before := refusedBy(s, reasonBadChannel)
 				user, password := s.Credentials("t", fmt.Sprint("s", try))
 				ctx, cancel := context.WithTimeout(t.Context(), 3*failSafe)
-				run := exec.CommandContext(ctx, tool, append(slices.Clone(args), "-u", user, "-w", password, s.place().listening[0].String())...)
+				run := exec.CommandContext(ctx, tool, append(slices.Clone(args), "-u", user, "-w", password, s.addresses().listening[0].String())...)
 				out, err := run.CombinedOutput()
 				cancel()
-				if refusedBy(s, badChannel) > before {
+				if refusedBy(s, reasonBadChannel) > before {
 					continue
 				}
 				if err != nil || !strings.Contains(string(out), "Total lost packets 0 ") {
@@ -210,7 +210,7 @@ func (r *records) transports() map[string]int {
 // acceptTLS hands TLS connections to the relay once they have shaken hands, as the node does. It returns the port.
 func acceptTLS(t *testing.T, s *Server) int {
 	t.Helper()
-	tcp, err := net.Listen("tcp", net.JoinHostPort(s.place().listening[0].String(), "0"))
+	tcp, err := net.Listen("tcp", net.JoinHostPort(s.addresses().listening[0].String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

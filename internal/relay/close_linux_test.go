@@ -21,9 +21,9 @@ func TestDescriptorsOutliveWhoWritesToThem(t *testing.T) {
 		for _, w := range s.workers {
 			w.driver.wake()
 		}
-		s.quiet.Wait()
+		s.wg.Wait()
 		for _, w := range s.workers {
-			if _, err := unix.FcntlInt(uintptr(w.driver.(*epollDriver).event), unix.F_GETFD, 0); err != nil {
+			if _, err := unix.FcntlInt(uintptr(w.driver.(*epollDriver).wakeFD), unix.F_GETFD, 0); err != nil {
 				t.Errorf("closed while it may be used: %v", err)
 			}
 			w.driver.wake()
@@ -31,7 +31,7 @@ func TestDescriptorsOutliveWhoWritesToThem(t *testing.T) {
 		s.release()
 	})
 	for _, w := range s.workers {
-		if _, err := unix.FcntlInt(uintptr(w.driver.(*epollDriver).event), unix.F_GETFD, 0); err == nil {
+		if _, err := unix.FcntlInt(uintptr(w.driver.(*epollDriver).wakeFD), unix.F_GETFD, 0); err == nil {
 			t.Error("still open")
 		}
 	}

@@ -65,16 +65,16 @@ func fuzzUnsigned(t *testing.T, raw []byte) {
 		d.forget()
 		in := slices.Clone(raw)
 		w.fromClient(p, w.lookup(p), in)
-		if w.server.stats.refused[panicked].Load() != 0 {
+		if w.server.stats.rejected[reasonPanic].Load() != 0 {
 			t.Fatal("the parser broke")
 		}
-		if len(w.owned) != 1 || len(w.clients) != 1 || len(d.sockets) != 1 || !w.server.reserved.empty() {
+		if len(w.owned) != 1 || len(w.byClient) != 1 || len(d.sockets) != 1 || !w.server.reserved.empty() {
 			t.Fatalf("%d allocations, %d sockets", len(w.owned), len(d.sockets))
 		}
-		if a.dead.Load() || a.peers.Load() != before || a.expires != expires || a.relays != sockets {
+		if a.closed.Load() || a.peers.Load() != before || a.expires != expires || a.relays != sockets {
 			t.Fatal("an allocation has changed")
 		}
-		if len(d.toPeers) != 0 || len(d.channels) != 0 {
+		if len(d.peerPayloads) != 0 || len(d.clientMessages) != 0 {
 			t.Fatal("something was relayed")
 		}
 		if len(d.replies) > 1 {
@@ -132,7 +132,7 @@ func fuzzSigned(t *testing.T, raw []byte) {
 		case stun.MethodBinding, stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind:
 			answered = 1
 		}
-		if len(d.replies) != answered || len(d.toPeers)+len(d.channels) != 0 || w.server.stats.refused[panicked].Load() != 0 {
+		if len(d.replies) != answered || len(d.peerPayloads)+len(d.clientMessages) != 0 || w.server.stats.rejected[reasonPanic].Load() != 0 {
 			t.Fatalf("%v: %d answers, want %d", m.Type, len(d.replies), answered)
 		}
 		if answered == 1 {
@@ -151,7 +151,7 @@ func fuzzSigned(t *testing.T, raw []byte) {
 		}
 		// Every peer that has come in is one that may.
 		for _, p := range a.peers.Load().permissions {
-			if e := (endpoint{ip: p.ip}); !w.server.place().policy.allowed(e.addr()) || e.family() != v4 {
+			if e := (endpoint{ip: p.ip}); !w.server.addresses().policy.allows(e.addr()) || e.family() != v4 {
 				t.Fatalf("permission for %v", e.addr())
 			}
 		}
@@ -162,7 +162,7 @@ func fuzzSigned(t *testing.T, raw []byte) {
 		}
 	}
 	for a := range w.owned {
-		w.end(a, endRefresh)
+		w.closeAllocation(a, closedByRefresh)
 	}
 	// What is reserved is given back when its time is over.
 	w.now += 2 * reserveTime
@@ -187,11 +187,11 @@ func offlineAllocation(t *testing.T, w *worker, p *path) *allocation {
 func nothingLeft(t *testing.T, w *worker, d *memoryDriver) {
 	t.Helper()
 	q := w.server.quota
-	if len(w.owned)+len(w.clients)+len(d.sockets) != 0 || !q.empty() || !w.server.reserved.empty() {
+	if len(w.owned)+len(w.byClient)+len(d.sockets) != 0 || !q.empty() || !w.server.reserved.empty() {
 		t.Fatalf("left: %d allocations, %d clients, %d sockets, quota %d, reserved %d",
-			len(w.owned), len(w.clients), len(d.sockets), q.total, w.server.reserved.n.Load())
+			len(w.owned), len(w.byClient), len(d.sockets), q.total, w.server.reserved.n.Load())
 	}
-	for _, r := range w.server.place().relays {
+	for _, r := range w.server.addresses().relays {
 		for i := range r.sockets {
 			if r.sockets[i].Load() != nil {
 				t.Fatalf("port %d is kept", int(r.min)+i)
@@ -208,14 +208,14 @@ func TestWhatTheControlPathRefusesPassesAsData(t *testing.T) {
 	w, d := offline(4)
 	p := offlinePath(1)
 	a := offlineAllocation(t, w, p)
-	if why := a.bind(w.now, minChannel, endpointOf(netip.MustParseAddrPort("8.8.8.8:9"))); why != fine {
+	if why := a.bindChannel(w.now, minChannel, endpointOf(netip.MustParseAddrPort("8.8.8.8:9"))); why != reasonNone {
 		t.Fatalf("channel: %d", why)
 	}
 	for _, payload := range [][]byte{bindingRequest, {}, bytes.Repeat([]byte{0xff}, 1200)} {
 		d.forget()
 		w.fromClient(p, a, channelMessage(minChannel, payload))
-		if len(d.toPeers) != 1 || d.toPeers[0] != string(payload) || len(d.replies) != 0 {
-			t.Errorf("%d bytes: %q", len(payload), d.toPeers)
+		if len(d.peerPayloads) != 1 || d.peerPayloads[0] != string(payload) || len(d.replies) != 0 {
+			t.Errorf("%d bytes: %q", len(payload), d.peerPayloads)
 		}
 	}
 }

@@ -22,14 +22,14 @@ const maxUsername = 256
 func (s *Server) Credentials(tenantHash, session string) (username, password string) {
 	expiry := s.cfg.Now().Add(s.cfg.CredentialLife).Unix()
 	username = strconv.FormatInt(expiry, 10) + ":" + tenantHash + "." + session
-	return username, RESTPassword(s.secrets.Load().now, username)
+	return username, RESTPassword(s.secrets.Load().current, username)
 }
 
 // secrets are the keys of credentials. They are replaced as a whole.
 type secrets struct {
-	now    []byte    // makes credentials, and verifies them
-	before []byte    // verifies those that expire by until, and so were made while it was in force; nil: there is none
-	until  time.Time // where servers elsewhere make the credentials, they may go on for a while
+	current       []byte    // makes credentials, and verifies them
+	previous      []byte    // verifies those that expire by until, and so were made while it was in force; nil: there is none
+	previousUntil time.Time // where servers elsewhere make the credentials, they may go on for a while
 }
 
 // SetSecret replaces the secret. Allocations that are there go on, and so do credentials made with the secret before, until they expire:
@@ -40,11 +40,11 @@ func (s *Server) SetSecret(secret []byte) error {
 	}
 	for {
 		old := s.secrets.Load()
-		if bytes.Equal(old.now, secret) {
+		if bytes.Equal(old.current, secret) {
 			return nil
 		}
 		until := s.cfg.Now().Add(2 * s.cfg.CredentialLife)
-		if s.secrets.CompareAndSwap(old, &secrets{now: bytes.Clone(secret), before: old.now, until: until}) {
+		if s.secrets.CompareAndSwap(old, &secrets{current: bytes.Clone(secret), previous: old.current, previousUntil: until}) {
 			return nil
 		}
 	}
@@ -57,12 +57,12 @@ func validSecret(secret []byte) error {
 	return nil
 }
 
-// of returns the keys with which credentials of that expiry may have been made.
-func (s *secrets) of(expiry time.Time) [][]byte {
-	if s.before == nil || expiry.After(s.until) {
-		return [][]byte{s.now}
+// keysFor returns the keys with which credentials of that expiry may have been made.
+func (s *secrets) keysFor(expiry time.Time) [][]byte {
+	if s.previous == nil || expiry.After(s.previousUntil) {
+		return [][]byte{s.current}
 	}
-	return [][]byte{s.now, s.before}
+	return [][]byte{s.current, s.previous}
 }
 
 // RESTPassword is the password of a user name in the TURN REST API: base64 of HMAC-SHA1. coturn expects the same.

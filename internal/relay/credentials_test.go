@@ -11,7 +11,7 @@ func TestCredentialsHaveTheFormOthersAccept(t *testing.T) {
 	s := &Server{cfg: Config{
 		CredentialLife: 100 * time.Second, Now: func() time.Time { return time.Unix(1699999900, 0) },
 	}}
-	s.secrets.Store(&secrets{now: []byte("0123456789abcdef")})
+	s.secrets.Store(&secrets{current: []byte("0123456789abcdef")})
 	user, password := s.Credentials("t-1", "s_2")
 	if user != "1700000000:t-1.s_2" || password != "rgA5GyUA5SqCRXWTfDkcxaGc7tM=" {
 		t.Errorf("got %q, %q", user, password)

@@ -85,7 +85,7 @@ var payload = bytes.Repeat([]byte{'p'}, 1100)
 // lanes opens all ways a packet may take over UDP: up and down by channels and by indications, and between clients with channels at both
 // ends, at one and at none.
 func lanes(t *testing.T, s *Server) []lane {
-	server := netip.AddrPortFrom(s.place().listening[0], uint16(s.Port()))
+	server := netip.AddrPortFrom(s.addresses().listening[0], uint16(s.Port()))
 	far, plain := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
 	c := dial(t, s, "udp", "t", "s")
 	relayed := c.allocate()

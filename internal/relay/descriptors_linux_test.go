@@ -53,7 +53,7 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	var said lockedText
 	s := start(t, func(c *Config) { c.Workers, c.Log = 1, slog.New(slog.NewTextHandler(&said, nil)) })
 	far := udpPeer(t, peerHost(t))
-	here := s.place().relays[0]
+	here := s.addresses().relays[0]
 	var clients []*rawClient
 	for range 40 {
 		c := dial(t, s, "udp", "t", "s")
@@ -85,7 +85,7 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	}
 	clients[0].refresh(0)
 	eventually(t, func() bool { return code(late.ask(stun.MethodAllocate, transport(17))) == 0 })
-	if text := said.String(); s.place().relays[0] != here || strings.Contains(text, "lost") || strings.Contains(text, "have changed") {
+	if text := said.String(); s.addresses().relays[0] != here || strings.Contains(text, "lost") || strings.Contains(text, "have changed") {
 		t.Errorf("addresses are %v, the log says\n%s", s.Addresses(), text)
 	}
 }
@@ -127,14 +127,14 @@ func TestAnAddressThatIsThereIsNotLost(t *testing.T) {
 		defer func() { _ = conn.Close() }()
 	}
 	for _, s := range all {
-		before := s.place().relays[0]
+		before := s.addresses().relays[0]
 		if err := before.probe(); err == nil {
 			t.Fatal("there is a port")
 		}
-		if err := s.Look(); err != nil {
+		if err := s.RefreshAddresses(); err != nil {
 			t.Fatal(err)
 		}
-		if now := s.place(); len(now.relays) != 1 || now.relays[0] != before || len(now.lost) != 0 {
+		if now := s.addresses(); len(now.relays) != 1 || now.relays[0] != before || len(now.lost) != 0 {
 			t.Errorf("relays from %v, lost are %v", s.Addresses(), now.lost)
 		}
 	}

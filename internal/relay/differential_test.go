@@ -27,7 +27,7 @@ func TestDifferential(t *testing.T) {
 		usual   func(ours string, method stun.Method) string
 		special func(difference) string
 	}{
-		{"ours", netip.AddrPortFrom(s.place().listening[0], uint16(s.Port())), asWeDo, func(difference) string { return "" }},
+		{"ours", netip.AddrPortFrom(s.addresses().listening[0], uint16(s.Port())), asWeDo, func(difference) string { return "" }},
 		{"coturn", startCoturn(t), asCoturn, func(d difference) string { return d.coturn }},
 		{"pion", startPion(t), asPion, func(d difference) string { return d.pion }},
 	}
@@ -183,7 +183,7 @@ func describe(c *rawClient, m *stun.Message) string {
 		case stun.AttrMessageIntegritySHA256:
 			if !slices.ContainsFunc([]byte{algorithmMD5, algorithmSHA256}, func(algorithm byte) bool {
 				key := longTermKey(algorithm, c.user, c.realm, c.pass)
-				return signedBy(m.Raw, uint16(a.Type), hmac.New(sha256.New, key), a.Value)
+				return verifyMAC(m.Raw, uint16(a.Type), hmac.New(sha256.New, key), a.Value)
 			}) {
 				text += "=wrong"
 			}

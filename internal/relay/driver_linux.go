@@ -15,18 +15,18 @@ import (
 //
 // The system calls in the loop go past Go's scheduler, since they do not wait, or for a millisecond at most; only a longer wait tells it.
 type epollDriver struct {
-	worker *worker
-	epoll  int
-	event  int
-	socks  []listening // by listener.index
-	byFD   []*relaySocket
-	events []unix.EpollEvent
+	worker    *worker
+	epollFD   int
+	wakeFD    int
+	listeners []listening // by listener.index
+	byFD      []*relaySocket
+	events    []unix.EpollEvent
 
-	in       *receiver
-	clients  *sender
-	peers    *sender
-	held     []*frame // whose bytes wait to be sent
-	lingerer lingerer
+	receiver   *receiver
+	toClients  *sender
+	toPeers    *sender
+	heldFrames []*frame // whose bytes wait to be sent
+	coalescer  coalescer
 
 	last struct { // the client of the last packet
 		from       [unix.SizeofSockaddrInet6]byte
@@ -51,34 +51,34 @@ func (s *Server) newDrivers() (func(host netip.Addr, port uint16, binding bool) 
 	if s.cfg.plain {
 		return s.newNetDrivers()
 	}
-	noGSO := probeSegments()
+	noGSO := probeGSO()
 	if noGSO != nil {
-		s.noSegments(noGSO)
+		s.gsoFailed(noGSO)
 	}
 	for _, w := range s.workers {
 		d := &epollDriver{
-			worker: w, epoll: -1, event: -1, events: make([]unix.EpollEvent, eventBatch),
-			in: newReceiver(receiveBatch), clients: newSender(s), peers: newSender(s),
+			worker: w, epollFD: -1, wakeFD: -1, events: make([]unix.EpollEvent, eventBatch),
+			receiver: newReceiver(receiveBatch), toClients: newSender(s), toPeers: newSender(s),
 		}
-		d.clients.noGSO, d.peers.noGSO = noGSO != nil, noGSO != nil
-		d.lingerer.most = s.cfg.Linger
+		d.toClients.noGSO, d.toPeers.noGSO = noGSO != nil, noGSO != nil
+		d.coalescer.maxDelay = s.cfg.Coalesce
 		w.driver = d
 		var err error
-		if d.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		if d.epollFD, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 			return nil, err
 		}
-		if d.event, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		if d.wakeFD, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 			return nil, err
 		}
-		if err = d.register(d.event); err != nil {
+		if err = d.register(d.wakeFD); err != nil {
 			return nil, err
 		}
 	}
 	return s.openListeners, nil
 }
 
-// probeSegments asks whether the system knows how to send several packets at once: one that does not would send them as one.
-func probeSegments() error {
+// probeGSO asks whether the system knows how to send several packets at once: one that does not would send them as one.
+func probeGSO() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -87,10 +87,10 @@ func probeSegments() error {
 	return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0)
 }
 
-// noSegments notes that the system refuses to send several packets at once.
-func (s *Server) noSegments(err error) {
-	s.stats.faulty.Add(1)
-	s.gsoFault.Do(func() { s.cfg.Log.Warn("relay sends packets one by one: the system refuses to segment", "error", err) })
+// gsoFailed notes that the system refuses to send several packets at once.
+func (s *Server) gsoFailed(err error) {
+	s.stats.gsoErrors.Add(1)
+	s.gsoWarning.Do(func() { s.cfg.Log.Warn("relay sends packets one by one: the system refuses to segment", "error", err) })
 }
 
 // openListeners opens a port for each family at every worker.
@@ -123,7 +123,7 @@ func (s *Server) openAt(addrs []netip.Addr, port uint16, binding bool) (uint16, 
 		return 0, err
 	}
 	sockets := make([][]listening, len(s.workers))
-	first := len(s.workers[0].driver.(*epollDriver).socks)
+	first := len(s.workers[0].driver.(*epollDriver).listeners)
 	for i, addr := range addrs {
 		// Sockets that share a port are shared with any program of ours: make sure that there is none yet.
 		conn, err := openUDP(addr, port)
@@ -152,7 +152,7 @@ func (s *Server) openAt(addrs []netip.Addr, port uint16, binding bool) (uint16, 
 	// From here on the drivers close them.
 	for j, w := range s.workers {
 		d := w.driver.(*epollDriver)
-		d.socks = append(d.socks, sockets[j]...)
+		d.listeners = append(d.listeners, sockets[j]...)
 	}
 	return port, nil
 }
@@ -220,12 +220,12 @@ func openSocket(at netip.AddrPort, buffer int, set func(fd int) error) (int, err
 }
 
 func (d *epollDriver) register(fd int) error {
-	return unix.EpollCtl(d.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+	return unix.EpollCtl(d.epollFD, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
 }
 
 func (d *epollDriver) wake() {
 	one := [8]byte{7: 1, 0: 1}
-	_, _ = unix.Write(d.event, one[:])
+	_, _ = unix.Write(d.wakeFD, one[:])
 }
 
 func (d *epollDriver) run() {
@@ -234,10 +234,10 @@ func (d *epollDriver) run() {
 	// Sleeps of a fraction of a millisecond need a timer that is not rounded up by 50 microseconds.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0)
 	w := d.worker
-	for linger := false; ; {
+	for wait := false; ; {
 		n := 0
-		if linger {
-			t := unix.NsecToTimespec(int64(d.lingerer.most))
+		if wait {
+			t := unix.NsecToTimespec(int64(d.coalescer.maxDelay))
 			_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
 			n = d.poll(0)
 		} else {
@@ -250,7 +250,7 @@ func (d *epollDriver) run() {
 		}
 		w.now = w.server.now()
 		received := d.serve(n)
-		linger = d.lingerer.linger(received, w.now)
+		wait = d.coalescer.shouldWait(received, w.now)
 		w.sweep()
 	}
 }
@@ -260,7 +260,7 @@ func (d *epollDriver) wait() int {
 	w := d.worker
 	timeout := -1
 	if !w.idle() {
-		timeout = int(sweepEvery / time.Millisecond)
+		timeout = int(sweepInterval / time.Millisecond)
 	}
 	w.inbox.asleep.Store(true)
 	if len(w.inbox.events) > 0 {
@@ -276,7 +276,7 @@ func (d *epollDriver) wait() int {
 	n := d.poll(brief)
 	if n == 0 {
 		var err error
-		if n, err = unix.EpollWait(d.epoll, d.events, timeout); err != nil {
+		if n, err = unix.EpollWait(d.epollFD, d.events, timeout); err != nil {
 			n = 0
 		}
 	}
@@ -286,7 +286,7 @@ func (d *epollDriver) wait() int {
 
 // poll looks for events for some milliseconds.
 func (d *epollDriver) poll(timeout int) int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epoll), uintptr(unsafe.Pointer(&d.events[0])), uintptr(len(d.events)), uintptr(timeout), 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epollFD), uintptr(unsafe.Pointer(&d.events[0])), uintptr(len(d.events)), uintptr(timeout), 0, 0)
 	if errno != 0 {
 		return 0
 	}
@@ -298,7 +298,7 @@ func (d *epollDriver) serve(n int) (received int) {
 	used := 0
 	for i := range d.events[:n] {
 		fd := int(d.events[i].Fd)
-		if fd == d.event {
+		if fd == d.wakeFD {
 			var b [8]byte
 			_, _ = unix.Read(fd, b[:])
 			continue
@@ -308,13 +308,13 @@ func (d *epollDriver) serve(n int) (received int) {
 			used = 0
 		}
 		if fd < len(d.byFD) && d.byFD[fd] != nil {
-			got := d.fromPeers(d.byFD[fd], used)
+			got := d.receiveFromPeers(d.byFD[fd], used)
 			used, received = used+got, received+got
 			continue
 		}
-		for j := range d.socks {
-			if d.socks[j].fd == fd {
-				got := d.fromClients(&d.socks[j], used)
+		for j := range d.listeners {
+			if d.listeners[j].fd == fd {
+				got := d.receiveFromClients(&d.listeners[j], used)
 				used, received = used+got, received+got
 			}
 		}
@@ -331,7 +331,7 @@ func (d *epollDriver) fromInbox() int {
 		case e := <-d.worker.inbox.events:
 			d.worker.handle(&e)
 			if e.frame != nil {
-				d.held = append(d.held, e.frame)
+				d.heldFrames = append(d.heldFrames, e.frame)
 			}
 		default:
 			return i
@@ -342,58 +342,58 @@ func (d *epollDriver) fromInbox() int {
 
 // flush sends everything gathered, after which the receive buffers may be used again.
 func (d *epollDriver) flush() {
-	d.peers.flush()
-	d.clients.flush()
-	for i, f := range d.held {
+	d.toPeers.flush()
+	d.toClients.flush()
+	for i, f := range d.heldFrames {
 		f.free()
-		d.held[i] = nil
+		d.heldFrames[i] = nil
 	}
-	d.held = d.held[:0]
+	d.heldFrames = d.heldFrames[:0]
 }
 
-// fromClients serves a batch of packets at a listener.
-func (d *epollDriver) fromClients(l *listening, first int) int {
+// receiveFromClients serves a batch of packets at a listener.
+func (d *epollDriver) receiveFromClients(l *listening, first int) int {
 	w, last := d.worker, &d.last
-	n := d.in.receive(l.fd, first)
+	n := d.receiver.receive(l.fd, first)
 	for i := first; i < first+n; i++ {
-		if !d.in.whole(i) {
-			w.server.stats.refuse(malformed)
+		if !d.receiver.complete(i) {
+			w.server.stats.reject(reasonMalformed)
 			continue
 		}
-		from := &d.in.from[i]
+		from := &d.receiver.from[i]
 		local := last.path.local
-		if !l.wild || !d.in.destination(i, &local) {
+		if !l.wild || !d.receiver.destination(i, &local) {
 			local = endpoint{ip: l.addr.Addr().As16()}
 		}
 		local.port = l.addr.Port()
-		if d.in.headers[i].Namelen < unix.SizeofSockaddrInet6 {
+		if d.receiver.headers[i].Namelen < unix.SizeofSockaddrInet6 {
 			clear(from[unix.SizeofSockaddrInet4:])
 		}
-		if (last.allocation != nil && last.allocation.dead.Load()) || last.from != *from || last.path.local != local || last.path.via != l.listener {
+		if (last.allocation != nil && last.allocation.closed.Load()) || last.from != *from || last.path.local != local || last.path.via != l.listener {
 			last.from = *from
 			last.path = path{remote: readSockaddr(from), local: local, via: l.listener}
 			last.valid = false
 		}
-		room := d.in.room(i)
-		size := d.in.segment(i)
-		if size == 0 || size >= len(room)-channelHeader {
-			d.fromClient(room[channelHeader:])
+		framed := d.receiver.headroom(i)
+		size := d.receiver.segmentSize(i)
+		if size == 0 || size >= len(framed)-channelHeader {
+			d.clientPacket(framed[channelHeader:])
 			continue
 		}
-		rest := room[channelHeader:]
+		rest := framed[channelHeader:]
 		for len(rest) > 0 {
 			b := rest[:min(size, len(rest))]
 			rest = rest[len(b):]
-			w.server.stats.merged.Add(1)
-			d.fromClient(b)
+			w.server.stats.groPackets.Add(1)
+			d.clientPacket(b)
 		}
 	}
 	return n
 }
 
-// fromClient serves one packet of the last client. A request may give it an allocation, or end it: then the next packet, which may have
+// clientPacket serves one packet of the last client. A request may give it an allocation, or end it: then the next packet, which may have
 // come merged with this one, must look again.
-func (d *epollDriver) fromClient(b []byte) {
+func (d *epollDriver) clientPacket(b []byte) {
 	last := &d.last
 	if !last.valid {
 		last.allocation, last.valid = d.worker.lookup(&last.path), true
@@ -402,34 +402,34 @@ func (d *epollDriver) fromClient(b []byte) {
 	last.valid = isChannelData(b)
 }
 
-// fromPeers serves a batch of packets at a relay socket.
-func (d *epollDriver) fromPeers(s *relaySocket, first int) int {
+// receiveFromPeers serves a batch of packets at a relay socket.
+func (d *epollDriver) receiveFromPeers(s *relaySocket, first int) int {
 	w := d.worker
-	n := d.in.receive(s.fd, first)
+	n := d.receiver.receive(s.fd, first)
 	for i := first; i < first+n; i++ {
-		if !d.in.whole(i) {
-			s.allocation.drop(malformed)
+		if !d.receiver.complete(i) {
+			s.allocation.drop(reasonMalformed)
 			continue
 		}
-		from := readSockaddr(&d.in.from[i])
-		room := d.in.room(i)
-		size := d.in.segment(i)
-		if size == 0 || size >= len(room)-channelHeader {
-			w.fromPeer(s, from, packet{room[channelHeader:], room})
+		from := readSockaddr(&d.receiver.from[i])
+		framed := d.receiver.headroom(i)
+		size := d.receiver.segmentSize(i)
+		if size == 0 || size >= len(framed)-channelHeader {
+			w.fromPeer(s, from, packet{framed[channelHeader:], framed})
 			continue
 		}
-		rest := room[channelHeader:]
+		rest := framed[channelHeader:]
 		for len(rest) > 0 {
 			b := rest[:min(size, len(rest))]
 			rest = rest[len(b):]
-			w.server.stats.merged.Add(1)
+			w.server.stats.groPackets.Add(1)
 			w.fromPeer(s, from, packet{payload: b})
 		}
 	}
 	return n
 }
 
-func (d *epollDriver) open(r *relayAddress, port uint16) (*relaySocket, error) {
+func (d *epollDriver) bind(r *relayAddress, port uint16) (*relaySocket, error) {
 	fd, err := openSocket(netip.AddrPortFrom(r.Private, port), relayBuffer, func(fd int) error {
 		_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 		return nil
@@ -453,12 +453,12 @@ func (d *epollDriver) watch(s *relaySocket) error {
 	return nil
 }
 
-func (d *epollDriver) close(s *relaySocket) {
+func (d *epollDriver) closeSocket(s *relaySocket) {
 	if s.fd < 0 {
 		return
 	}
 	// What waits to leave by this socket goes first.
-	d.peers.flush()
+	d.toPeers.flush()
 	if s.fd < len(d.byFD) && d.byFD[s.fd] == s {
 		d.byFD[s.fd] = nil
 	}
@@ -468,7 +468,7 @@ func (d *epollDriver) close(s *relaySocket) {
 
 func (d *epollDriver) reply(p *path, message []byte) bool {
 	to := sockaddrOf(p.remote)
-	l := &d.socks[p.via.index]
+	l := &d.listeners[p.via.index]
 	return sendOne(l.fd, &to, l.source(&p.local), message) == nil
 }
 
@@ -505,15 +505,15 @@ func sendOne(fd int, to *sockaddr, source *endpoint, message []byte) error {
 	}
 }
 
-func (d *epollDriver) toChannel(a *allocation, c *channel, payload []byte) {
+func (d *epollDriver) toPeer(a *allocation, c *channel, payload []byte) {
 	if c.socket.fd < 0 {
-		a.drop(noPermission)
+		a.drop(reasonNoPermission)
 		return
 	}
-	d.peers.add(run{fd: c.socket.fd, to: &c.to, size: len(payload), payload: len(payload), up: a}, payload, nil, &c.out)
+	d.toPeers.add(gsoBatch{fd: c.socket.fd, to: &c.to, size: len(payload), payload: len(payload), up: a}, payload, nil, &c.out)
 }
 
-func (d *epollDriver) toPeer(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool) {
+func (d *epollDriver) toPeerNow(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool) {
 	address := sockaddrOf(to)
 	a.count(&a.up, 1, len(payload))
 	level, option, always := unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO
@@ -530,56 +530,56 @@ func (d *epollDriver) toPeer(a *allocation, from *relaySocket, to endpoint, payl
 	}
 	if err != nil {
 		a.count(&a.up, -1, -len(payload))
-		a.drop(unsent)
+		a.drop(reasonUnsent)
 	}
 }
 
-func (d *epollDriver) toClient(a *allocation, message []byte, head *[channelHeader]byte, out *openRun, up *allocation) {
-	l := &d.socks[a.client.via.index]
+func (d *epollDriver) toClient(a *allocation, message []byte, head *[channelHeader]byte, out *openBatch, up *allocation) {
+	l := &d.listeners[a.client.via.index]
 	size, payload := len(message), len(message)-channelHeader
 	if head != nil {
 		size, payload = size+channelHeader, size
 	}
-	d.clients.add(run{fd: l.fd, to: &a.to, source: l.source(&a.client.local), size: size, payload: payload, down: a, up: up}, message, head, out)
+	d.toClients.add(gsoBatch{fd: l.fd, to: &a.clientAddr, source: l.source(&a.client.local), size: size, payload: payload, down: a, up: up}, message, head, out)
 }
 
 func (d *epollDriver) fragments() bool { return true }
 
-func (d *epollDriver) shut() {
-	for _, l := range d.socks {
+func (d *epollDriver) close() {
+	for _, l := range d.listeners {
 		_ = unix.Close(l.fd)
 	}
-	d.socks = nil
-	for _, fd := range []int{d.event, d.epoll} {
+	d.listeners = nil
+	for _, fd := range []int{d.wakeFD, d.epollFD} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
 	}
 }
 
-// lingerer decides whether to wait a little before the next read, so that batches grow: only while packets come fast and batches are
+// coalescer decides whether to wait a little before the next read, so that batches grow: only while packets come fast and batches are
 // small, never when it is quiet.
-type lingerer struct {
-	most  time.Duration // 0 or less: never
-	since time.Duration
-	count int
-	rate  float64 // packets a second, lately
+type coalescer struct {
+	maxDelay time.Duration // 0 or less: never
+	since    time.Duration
+	count    int
+	rate     float64 // packets a second, lately
 }
 
 const (
-	lingerRate   = 5000 // packets a second from which on it pays
-	lingerWindow = 5 * time.Millisecond
+	coalesceRate   = 5000 // packets a second from which on it pays
+	coalesceWindow = 5 * time.Millisecond
 )
 
-// linger is told how many packets the last read brought; true: wait a little before the next.
-func (l *lingerer) linger(received int, now time.Duration) bool {
-	if l.most <= 0 {
+// shouldWait is told how many packets the last read brought; true: wait a little before the next.
+func (l *coalescer) shouldWait(received int, now time.Duration) bool {
+	if l.maxDelay <= 0 {
 		return false
 	}
 	l.count += received
-	if passed := now - l.since; passed >= lingerWindow {
+	if passed := now - l.since; passed >= coalesceWindow {
 		l.rate = float64(l.count) / passed.Seconds()
 		l.count, l.since = 0, now
 	}
-	return received > 0 && received <= receiveBatch/2 && l.rate >= lingerRate
+	return received > 0 && received <= receiveBatch/2 && l.rate >= coalesceRate
 }

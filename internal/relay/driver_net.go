@@ -32,7 +32,7 @@ func (s *Server) newNetDrivers() (func(host netip.Addr, port uint16, binding boo
 	open := func(host netip.Addr, port uint16, binding bool) (uint16, error) {
 		addrs := []netip.Addr{host}
 		if !host.IsValid() || host.IsUnspecified() {
-			addrs = s.place().listening
+			addrs = s.addresses().listening
 		}
 		number := port
 		for _, a := range addrs {
@@ -51,7 +51,7 @@ func (s *Server) newNetDrivers() (func(host netip.Addr, port uint16, binding boo
 			first.listeners = append(first.listeners, conn)
 			first.readers.Go(func() {
 				first.read(conn, func(from netip.AddrPort, f *frame) bool {
-					return first.worker.offer(event{frame: f, via: l, from: endpointOf(from), to: endpointOf(at)})
+					return first.worker.tryPost(event{frame: f, via: l, from: endpointOf(from), to: endpointOf(at)})
 				})
 			})
 		}
@@ -88,7 +88,7 @@ func (d *netDriver) read(conn *net.UDPConn, hand func(netip.AddrPort, *frame) bo
 
 func (d *netDriver) run() {
 	w := d.worker
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -116,7 +116,7 @@ func (d *netDriver) wake() {
 	}
 }
 
-func (d *netDriver) open(r *relayAddress, port uint16) (*relaySocket, error) {
+func (d *netDriver) bind(r *relayAddress, port uint16) (*relaySocket, error) {
 	at := netip.AddrPortFrom(r.Private, port)
 	conn, err := net.ListenUDP(familyOf(r.Private.As16()).network(), net.UDPAddrFromAddrPort(at))
 	if err != nil {
@@ -131,13 +131,13 @@ func (d *netDriver) open(r *relayAddress, port uint16) (*relaySocket, error) {
 func (d *netDriver) watch(s *relaySocket) error {
 	d.readers.Go(func() {
 		d.read(s.conn, func(from netip.AddrPort, f *frame) bool {
-			return d.worker.offer(event{frame: f, socket: s, from: endpointOf(from)})
+			return d.worker.tryPost(event{frame: f, socket: s, from: endpointOf(from)})
 		})
 	})
 	return nil
 }
 
-func (d *netDriver) close(s *relaySocket) { _ = s.conn.Close() }
+func (d *netDriver) closeSocket(s *relaySocket) { _ = s.conn.Close() }
 
 func (d *netDriver) reply(p *path, message []byte) bool {
 	_, err := d.conn(p).WriteToUDPAddrPort(message, p.remote.addrPort())
@@ -149,19 +149,19 @@ func (d *netDriver) conn(p *path) *net.UDPConn {
 	return d.worker.server.workers[0].driver.(*netDriver).listeners[p.via.index]
 }
 
-func (d *netDriver) toChannel(a *allocation, c *channel, payload []byte) {
-	d.toPeer(a, c.socket, c.peer, payload, false)
+func (d *netDriver) toPeer(a *allocation, c *channel, payload []byte) {
+	d.toPeerNow(a, c.socket, c.peer, payload, false)
 }
 
-func (d *netDriver) toPeer(a *allocation, from *relaySocket, to endpoint, payload []byte, _ bool) {
+func (d *netDriver) toPeerNow(a *allocation, from *relaySocket, to endpoint, payload []byte, _ bool) {
 	a.count(&a.up, 1, len(payload))
 	if _, err := from.conn.WriteToUDPAddrPort(payload, to.addrPort()); err != nil {
 		a.count(&a.up, -1, -len(payload))
-		a.drop(unsent)
+		a.drop(reasonUnsent)
 	}
 }
 
-func (d *netDriver) toClient(a *allocation, message []byte, head *[channelHeader]byte, _ *openRun, up *allocation) {
+func (d *netDriver) toClient(a *allocation, message []byte, head *[channelHeader]byte, _ *openBatch, up *allocation) {
 	size := len(message) - channelHeader
 	if head != nil {
 		size = len(message)
@@ -170,14 +170,14 @@ func (d *netDriver) toClient(a *allocation, message []byte, head *[channelHeader
 	}
 	count(a, up, 1, size)
 	if !d.reply(&a.client, message) {
-		lost(a, up, size)
+		countLost(a, up, size)
 	}
 }
 
 // The net package cannot set the bit for one packet.
 func (d *netDriver) fragments() bool { return false }
 
-func (d *netDriver) shut() {
+func (d *netDriver) close() {
 	for _, l := range d.listeners {
 		_ = l.Close()
 	}

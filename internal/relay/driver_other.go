@@ -4,10 +4,10 @@ package relay
 
 import "net/netip"
 
-// openRun and sockaddr are what the driver for Linux keeps with channels and allocations.
+// openBatch and sockaddr are what the driver for Linux keeps with channels and allocations.
 type (
-	openRun  struct{}
-	sockaddr struct{}
+	openBatch struct{}
+	sockaddr  struct{}
 )
 
 func sockaddrOf(endpoint) sockaddr { return sockaddr{} }

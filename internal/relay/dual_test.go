@@ -73,7 +73,7 @@ func TestDualAllocationHasBothFamilies(t *testing.T) {
 	if got := waiting(t, six); got != "" {
 		t.Errorf("a service of this machine got %s", got)
 	}
-	if got := refusedBy(s, panicked); got != 0 {
+	if got := refusedBy(s, reasonPanic); got != 0 {
 		t.Errorf("%d messages broke the parser", got)
 	}
 }
@@ -105,7 +105,7 @@ func TestDualAllocationSaysWhichFamilyIsMissing(t *testing.T) {
 	}
 	s.quota.mu.Lock()
 	defer s.quota.mu.Unlock()
-	if s.quota.total != 0 || s.Stats().Allocated != 2 || refusedBy(s, panicked) != 0 {
+	if s.quota.total != 0 || s.Stats().Created != 2 || refusedBy(s, reasonPanic) != 0 {
 		t.Errorf("the quota counts %d, stats are %+v", s.quota.total, s.Stats())
 	}
 }
@@ -130,7 +130,7 @@ func TestRefreshEndsOneHalf(t *testing.T) {
 	if got := code(c.ask(stun.MethodRefresh, life(0), inFamily(2))); got != 0 {
 		t.Fatalf("refresh: %d", got)
 	}
-	if s.place().relays[1].at(at[v6].Port()) != nil || s.place().relays[0].at(at[v4].Port()) == nil || s.Stats().Allocations != 2 {
+	if s.addresses().relays[1].socketAt(at[v6].Port()) != nil || s.addresses().relays[0].socketAt(at[v4].Port()) == nil || s.Stats().Allocations != 2 {
 		t.Error("not the one half is closed")
 	}
 	c.channelData(0x4000, "after")
@@ -142,7 +142,7 @@ func TestRefreshEndsOneHalf(t *testing.T) {
 	if far.ask(stun.MethodBinding); len(far.data) != 0 {
 		t.Errorf("far client got %q by an address that is closed", far.data)
 	}
-	if got := refusedBy(s, noPermission); got != 2 {
+	if got := refusedBy(s, reasonNoPermission); got != 2 {
 		t.Errorf("%d packets dropped, want 2", got)
 	}
 	for name, got := range map[string]int{

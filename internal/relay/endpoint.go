@@ -88,12 +88,12 @@ type path struct {
 	stream *stream   // nil for UDP
 }
 
-// lost is why a message to the client is lost.
-func (p *path) lost() reason {
+// lossReason is why a message to the client is lost.
+func (p *path) lossReason() reasonCode {
 	if p.stream != nil {
-		return slowStream
+		return reasonSlowStream
 	}
-	return unsent
+	return reasonUnsent
 }
 
 // key finds the allocation of a UDP client. A stream knows its own.

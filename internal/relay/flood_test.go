@@ -106,7 +106,7 @@ func TestJunkLeavesNothingAndCostsACallNothing(t *testing.T) {
 	for i := range 32 {
 		sources = append(sources, udpPeer(t, fmt.Sprintf("127.0.%d.%d", 1+i%4, 3+i)))
 	}
-	server := netip.AddrPortFrom(s.place().listening[0], s.port)
+	server := netip.AddrPortFrom(s.addresses().listening[0], s.port)
 	goroutines := runtime.NumGoroutine()
 	j := newJunk(t)
 	const atOnce = 48
@@ -151,21 +151,21 @@ func TestJunkLeavesNothingAndCostsACallNothing(t *testing.T) {
 	}
 	eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines })
 	st := s.Stats()
-	if st.Allocations != 1 || st.Allocated != 1 {
-		t.Errorf("%d allocations, %d in all", st.Allocations, st.Allocated)
+	if st.Allocations != 1 || st.Created != 1 {
+		t.Errorf("%d allocations, %d in all", st.Allocations, st.Created)
 	}
 	rounds := uint64(packets / atOnce)
 	if st.ClientToPeer.Packets != rounds || st.PeerToClient.Packets != rounds {
 		t.Errorf("relayed %+v up and %+v down, want %d packets each", st.ClientToPeer, st.PeerToClient, rounds)
 	}
-	for _, r := range []reason{malformed, noAllocation, noPermission, staleNonce} {
+	for _, r := range []reasonCode{reasonMalformed, reasonNoAllocation, reasonNoPermission, reasonStaleNonce} {
 		if refusedBy(s, r) == 0 {
-			t.Errorf("nothing was refused as %q", names[r])
+			t.Errorf("nothing was refused as %q", reasonNames[r])
 		}
 	}
-	for _, r := range []reason{panicked, unsent, overBandwidth} {
+	for _, r := range []reasonCode{reasonPanic, reasonUnsent, reasonOverBandwidth} {
 		if n := refusedBy(s, r); n != 0 {
-			t.Errorf("%d refused as %q", n, names[r])
+			t.Errorf("%d refused as %q", n, reasonNames[r])
 		}
 	}
 	if got := call.refresh(0); got != 0 {

@@ -118,7 +118,7 @@ func TestNothingForbiddenIsReached(t *testing.T) {
 	if want := (Traffic{sentinels, sentinels / 2 * uint64(len("end"+"again"))}); st.ClientToPeer != want || st.PeerToClient != want {
 		t.Errorf("relayed %+v up and %+v down, want %+v", st.ClientToPeer, st.PeerToClient, want)
 	}
-	if got := refusedBy(s, ownPort); got != sentinels/2*8 {
+	if got := refusedBy(s, reasonOwnPort); got != sentinels/2*8 {
 		t.Errorf("%d packets to our own ports, want %d", got, sentinels/2*8)
 	}
 }

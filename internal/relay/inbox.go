@@ -30,8 +30,8 @@ func (w *worker) post(e event) bool {
 	return true
 }
 
-// offer is post for packets, which may be lost.
-func (w *worker) offer(e event) bool {
+// tryPost is post for packets, which may be lost.
+func (w *worker) tryPost(e event) bool {
 	select {
 	case w.inbox.events <- e:
 		return true
@@ -63,7 +63,7 @@ func newFrame(n int) *frame {
 
 func (f *frame) bytes() []byte { return f.buf[channelHeader : channelHeader+f.n] }
 
-func (f *frame) room() []byte { return f.buf[:channelHeader+f.n] }
+func (f *frame) headroom() []byte { return f.buf[:channelHeader+f.n] }
 
 // free gives a frame back; nobody may have a part of it any more.
 func (f *frame) free() {

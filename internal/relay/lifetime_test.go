@@ -83,14 +83,14 @@ func TestPermissionsAndChannelsEnd(t *testing.T) {
 		afterSend, _ := passed(s, c)
 		sendFrom(t, far, relayed, "down")
 		eventually(t, func() bool {
-			return s.Stats().PeerToClient.Packets == dn+1 || refusedBy(s, noPermission) >= uint64(1)
+			return s.Stats().PeerToClient.Packets == dn+1 || refusedBy(s, reasonNoPermission) >= uint64(1)
 		})
 		_, now := passed(s, c)
 		return afterChannel > up, afterSend > afterChannel, now > dn
 	}
 	check := func(when string, channel, permission, back bool) {
 		t.Helper()
-		s.stats.refused[noPermission].Store(0)
+		s.stats.rejected[reasonNoPermission].Store(0)
 		if a, b, d := try(); a != channel || b != permission || d != back {
 			t.Errorf("%s: up by the channel %v, by the permission %v, down %v", when, a, b, d)
 		}
@@ -121,7 +121,7 @@ func TestGreatestAge(t *testing.T) {
 	var records []Record
 	s, clock := startWithClock(t, func(c *Config) {
 		c.MaxAge = time.Hour
-		c.Ended = func(r Record) { mu.Lock(); records = append(records, r); mu.Unlock() }
+		c.Closed = func(r Record) { mu.Lock(); records = append(records, r); mu.Unlock() }
 	})
 	c := dial(t, s, "udp", "t", "s")
 	c.challenge()
@@ -142,7 +142,7 @@ func TestGreatestAge(t *testing.T) {
 	settle(c)
 	mu.Lock()
 	defer mu.Unlock()
-	if len(records) != 1 || records[0].Why != endExpired || records[0].Duration != time.Hour {
+	if len(records) != 1 || records[0].Reason != closedExpired || records[0].Duration != time.Hour {
 		t.Errorf("records are %+v", records)
 	}
 }
@@ -159,11 +159,11 @@ func TestAllocationsLiveWithTheirSession(t *testing.T) {
 			h, ok := rooms[tenant+"."+session]
 			return h, ok
 		}
-		c.Ended = func(r Record) { mu.Lock(); records = append(records, r); mu.Unlock() }
+		c.Closed = func(r Record) { mu.Lock(); records = append(records, r); mu.Unlock() }
 	})
 	early := dial(t, s, "udp", "t", "leaves")
 	early.challenge()
-	if got := code(early.ask(stun.MethodAllocate, transport(17))); got != 403 || refusedBy(s, notInRoom) != 1 {
+	if got := code(early.ask(stun.MethodAllocate, transport(17))); got != 403 || refusedBy(s, reasonNotInRoom) != 1 {
 		t.Errorf("in no room: %d", got)
 	}
 	leaver := Holder{License: "l", User: "u", Room: "r"}
@@ -190,7 +190,7 @@ func TestAllocationsLiveWithTheirSession(t *testing.T) {
 	}
 	eventually(t, func() bool { return s.Stats().Allocations == 1 })
 	mu.Lock()
-	if len(records) != 2 || records[0].Why != endSession || records[1].Why != endSession || records[0].Holder != leaver || records[1].Holder != leaver {
+	if len(records) != 2 || records[0].Reason != closedSession || records[1].Reason != closedSession || records[0].Holder != leaver || records[1].Holder != leaver {
 		t.Errorf("records are %+v", records)
 	}
 	// Once at the Allocate, and then at most once in two seconds with each worker.

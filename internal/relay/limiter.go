@@ -16,9 +16,9 @@ type rate struct{ perSecond, burst int }
 // few for an address, and not many for its network, though anybody can use those up. Addresses that are known do not share them: a registered
 // session has come from there over a connection, or a nonce has, which only reached that address.
 var (
-	strangerRate = rate{100, 200}   // of an IPv4 address or IPv6 /64
-	aroundRate   = rate{1000, 2000} // of the IPv4 /24 or IPv6 /48 around it, for its strangers together
-	knownRate    = rate{500, 1000}  // of a known address: an office may sit behind it
+	unverifiedRate = rate{100, 200}   // of an IPv4 address or IPv6 /64
+	prefixRate     = rate{1000, 2000} // of the IPv4 /24 or IPv6 /48 around it, for its strangers together
+	verifiedRate   = rate{500, 1000}  // of a known address: an office may sit behind it
 )
 
 func (r rate) take(b *bucket, now time.Duration) bool {
@@ -33,11 +33,11 @@ const limiterSlots = 1 << 14
 // forged sources cost nothing; those that meet in one slot share its budget, and which ones meet cannot be foreseen. Being known is not
 // shared: whoever has many addresses, or many sessions, would make every forged source a known one.
 type limiter struct {
-	seed      maphash.Seed
-	strangers [limiterSlots]bucket
-	around    [limiterSlots]bucket
-	known     [limiterSlots]bucket
-	proven    [limiterSlots]atomic.Uint64 // the last source that has proved its address, see proof
+	seed       maphash.Seed
+	unverified [limiterSlots]bucket
+	byPrefix   [limiterSlots]bucket
+	verified   [limiterSlots]bucket
+	proofs     [limiterSlots]atomic.Uint64 // the last source that has proved its address, see proof
 
 	mu       sync.RWMutex
 	sessions map[source]int // guarded by mu: how many registered sessions there are, without zeros
@@ -56,15 +56,15 @@ func proof(hash uint64, until time.Duration) uint64 {
 func (l *limiter) allow(s source, known bool, now time.Duration) bool {
 	hash := l.hash(s)
 	at := hash % limiterSlots
-	proven := l.proven[at].Load()
-	if known || (proven>>32 == hash>>32 && proven > proof(hash, now)) || l.expected(s) {
-		return knownRate.take(&l.known[at], now)
+	proven := l.proofs[at].Load()
+	if known || (proven>>32 == hash>>32 && proven > proof(hash, now)) || l.hasSession(s) {
+		return verifiedRate.take(&l.verified[at], now)
 	}
-	return strangerRate.take(&l.strangers[at], now) && aroundRate.take(&l.around[l.hash(s.prefix())%limiterSlots], now)
+	return unverifiedRate.take(&l.unverified[at], now) && prefixRate.take(&l.byPrefix[l.hash(s.prefix())%limiterSlots], now)
 }
 
-// expected tells whether a session is registered from a source.
-func (l *limiter) expected(s source) bool {
+// hasSession tells whether a session is registered from a source.
+func (l *limiter) hasSession(s source) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.sessions[s] > 0
@@ -73,7 +73,7 @@ func (l *limiter) expected(s source) bool {
 // prove notes that a source has shown a nonce that was sent to it.
 func (l *limiter) prove(s source, now time.Duration) {
 	hash := l.hash(s)
-	l.proven[hash%limiterSlots].Store(proof(hash, now+nonceLife))
+	l.proofs[hash%limiterSlots].Store(proof(hash, now+nonceLife))
 }
 
 // Expect notes that n sessions more, or less, are registered from an address: its clients get their answers however many others of its

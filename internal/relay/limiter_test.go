@@ -21,15 +21,15 @@ func TestAnswersToStrangersAreLimited(t *testing.T) {
 		known bool
 		want  rate
 	}{
-		"an IPv4 address":      {one("192.0.2.1"), false, strangerRate},
-		"an IPv4 /24":          {many("192.0.2.%d"), false, aroundRate},
-		"an IPv6 address":      {one("2001:db8::1"), false, strangerRate},
-		"an IPv6 /64":          {many("2001:db8::%x"), false, strangerRate},
-		"an IPv6 /48":          {many("2001:db8:0:%x::"), false, aroundRate},
-		"a link-local address": {one("fe80::1%2"), false, strangerRate},
-		"a link":               {many("fe80::%x%%2"), false, aroundRate},
-		"a known address":      {one("192.0.2.1"), true, knownRate},
-		"a known /64":          {many("2001:db8::%x"), true, knownRate},
+		"an IPv4 address":      {one("192.0.2.1"), false, unverifiedRate},
+		"an IPv4 /24":          {many("192.0.2.%d"), false, prefixRate},
+		"an IPv6 address":      {one("2001:db8::1"), false, unverifiedRate},
+		"an IPv6 /64":          {many("2001:db8::%x"), false, unverifiedRate},
+		"an IPv6 /48":          {many("2001:db8:0:%x::"), false, prefixRate},
+		"a link-local address": {one("fe80::1%2"), false, unverifiedRate},
+		"a link":               {many("fe80::%x%%2"), false, prefixRate},
+		"a known address":      {one("192.0.2.1"), true, verifiedRate},
+		"a known /64":          {many("2001:db8::%x"), true, verifiedRate},
 	} {
 		w, _ := offline(1)
 		s := w.server
@@ -41,7 +41,7 @@ func TestAnswersToStrangersAreLimited(t *testing.T) {
 			for i := range 4 * c.want.burst {
 				w := workers[i%len(workers)]
 				w.now = now
-				if w.stranger(&path{remote: endpointOf(netip.AddrPortFrom(c.from(i), uint16(i)))}, nil) {
+				if w.mayAnswer(&path{remote: endpointOf(netip.AddrPortFrom(c.from(i), uint16(i)))}, nil) {
 					n++
 				}
 			}
@@ -56,7 +56,7 @@ func TestAnswersToStrangersAreLimited(t *testing.T) {
 			t.Errorf("%s: %d answers a second later, want %d", name, got, c.want.perSecond)
 		}
 		other := path{remote: endpointOf(netip.MustParseAddrPort("203.0.113.77:1"))}
-		if !workers[0].stranger(&other, nil) {
+		if !workers[0].mayAnswer(&other, nil) {
 			t.Errorf("%s: another network pays", name)
 		}
 	}
@@ -79,23 +79,23 @@ func TestManyKnownAddressesMakeNoOthersKnown(t *testing.T) {
 		}
 		w.now = time.Hour + time.Second
 		answered := 0
-		for i := range 10 * aroundRate.burst {
+		for i := range 10 * prefixRate.burst {
 			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)
-			if w.stranger(&path{remote: endpointOf(from)}, nil) {
+			if w.mayAnswer(&path{remote: endpointOf(from)}, nil) {
 				answered++
 			}
 		}
-		if answered > aroundRate.burst {
-			t.Errorf("%s: %d answers to a network of strangers, want %d", how, answered, aroundRate.burst)
+		if answered > prefixRate.burst {
+			t.Errorf("%s: %d answers to a network of strangers, want %d", how, answered, prefixRate.burst)
 		}
 		n := 0
-		for range 2 * knownRate.burst {
-			if w.stranger(&path{remote: endpointOf(netip.AddrPortFrom(last, 1))}, nil) {
+		for range 2 * verifiedRate.burst {
+			if w.mayAnswer(&path{remote: endpointOf(netip.AddrPortFrom(last, 1))}, nil) {
 				n++
 			}
 		}
-		if n != knownRate.burst {
-			t.Errorf("%s: %d answers to one that is known, want %d", how, n, knownRate.burst)
+		if n != verifiedRate.burst {
+			t.Errorf("%s: %d answers to one that is known, want %d", how, n, verifiedRate.burst)
 		}
 	}
 }

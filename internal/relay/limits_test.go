@@ -21,7 +21,7 @@ func TestBandwidthCeiling(t *testing.T) {
 	}
 	data := strings.Repeat("x", size)
 	const burst = int(burstTime / (time.Second * 1000 / rate)) // packets after a pause
-	dropped := func() int { return int(refusedBy(s, overBandwidth)) }
+	dropped := func() int { return int(refusedBy(s, reasonOverBandwidth)) }
 	up := func(channel uint16, n int) int {
 		before, _ := passed(s, c)
 		for range n {
@@ -111,7 +111,7 @@ func TestQuotas(t *testing.T) {
 			t.Fatalf("%s: %d, %d", name, one, two)
 		}
 		extra := from(c.full)
-		if got := try(extra); got != 486 || refusedBy(s, overQuota) != 1 {
+		if got := try(extra); got != 486 || refusedBy(s, reasonOverQuota) != 1 {
 			t.Errorf("%s: one too many: %d", name, got)
 		}
 		if !c.none {

@@ -9,7 +9,7 @@ import (
 // headers in front of it.
 func TestWhatIsNotSentIsCountedAsLost(t *testing.T) {
 	records := make(chan Record, 1)
-	s := start(t, func(c *Config) { c.Ended = func(r Record) { records <- r } })
+	s := start(t, func(c *Config) { c.Closed = func(r Record) { records <- r } })
 	far := udpPeer(t, peerHost(t))
 	c := dial(t, s, "udp", "t", "s")
 	relayed := c.allocate()
@@ -32,10 +32,10 @@ func TestWhatIsNotSentIsCountedAsLost(t *testing.T) {
 	}
 	c.refresh(0)
 	r := <-records
-	if r.Down != (Traffic{2, 7}) || r.Dropped[names[unsent]] != 2 || len(r.Dropped) != 1 {
+	if r.Down != (Traffic{2, 7}) || r.Dropped[reasonNames[reasonUnsent]] != 2 || len(r.Dropped) != 1 {
 		t.Errorf("record is %+v", r)
 	}
-	if st := s.Stats(); st.PeerToClient != r.Down || refusedBy(s, unsent) != 2 {
+	if st := s.Stats(); st.PeerToClient != r.Down || refusedBy(s, reasonUnsent) != 2 {
 		t.Errorf("stats are %+v", st)
 	}
 }
@@ -50,18 +50,18 @@ func TestWhatASlowStreamLosesIsNotCountedAsRelayed(t *testing.T) {
 	if !a.permit(0, peer.ip) {
 		t.Fatal("no permission")
 	}
-	for range outLength {
-		st.push(bindingRequest)
+	for range maxQueuedFrames {
+		st.sendSTUN(bindingRequest)
 	}
 	socket, pkt := &relaySocket{allocation: a}, packet{payload: []byte("data")}
-	w.toAllocation(socket, peer, pkt, nil)
-	w.toAllocation(socket, peer, pkt, up)
-	w.toChannelOf(a, &channel{number: minChannel}, pkt, nil, nil)
-	w.toChannelOf(a, &channel{number: minChannel, permission: a.peers.Load().find(peer.ip)}, pkt, nil, up)
+	w.toClient(socket, peer, pkt, nil)
+	w.toClient(socket, peer, pkt, up)
+	w.toClientChannel(a, &channel{number: minChannel}, pkt, nil, nil)
+	w.toClientChannel(a, &channel{number: minChannel, permission: a.peers.Load().permissionEntry(peer.ip)}, pkt, nil, up)
 	if a.down.load() != (Traffic{}) || up.up.load() != (Traffic{}) || w.down.load() != (Traffic{}) || w.up.load() != (Traffic{}) {
 		t.Errorf("counted %+v and %+v", a.down.load(), up.up.load())
 	}
-	if a.dropped[slowStream].Load() != 4 || refusedBy(s, slowStream) != 4 {
-		t.Errorf("%d lost", a.dropped[slowStream].Load())
+	if a.dropped[reasonSlowStream].Load() != 4 || refusedBy(s, reasonSlowStream) != 4 {
+		t.Errorf("%d lost", a.dropped[reasonSlowStream].Load())
 	}
 }

@@ -10,20 +10,20 @@ import (
 
 // memoryDriver is a driver without a network: what would be sent is kept for the test to look at.
 type memoryDriver struct {
-	worker   *worker
-	sockets  map[uint16]*relaySocket
-	replies  [][]byte // to clients, one by one
-	toPeers  []string // payloads
-	channels [][]byte // ChannelData to clients
+	worker         *worker
+	sockets        map[uint16]*relaySocket
+	replies        [][]byte // to clients, one by one
+	peerPayloads   []string // payloads
+	clientMessages [][]byte // ChannelData to clients
 }
 
 func (d *memoryDriver) run()                     {}
 func (d *memoryDriver) wake()                    {}
-func (d *memoryDriver) shut()                    {}
+func (d *memoryDriver) close()                   {}
 func (d *memoryDriver) fragments() bool          { return true }
 func (d *memoryDriver) watch(*relaySocket) error { return nil }
 
-func (d *memoryDriver) open(r *relayAddress, port uint16) (*relaySocket, error) {
+func (d *memoryDriver) bind(r *relayAddress, port uint16) (*relaySocket, error) {
 	if d.sockets[port] != nil {
 		return nil, errNoPort
 	}
@@ -32,31 +32,31 @@ func (d *memoryDriver) open(r *relayAddress, port uint16) (*relaySocket, error) 
 	return s, nil
 }
 
-func (d *memoryDriver) close(s *relaySocket) { delete(d.sockets, s.port) }
+func (d *memoryDriver) closeSocket(s *relaySocket) { delete(d.sockets, s.port) }
 
 func (d *memoryDriver) reply(_ *path, message []byte) bool {
 	d.replies = append(d.replies, append([]byte(nil), message...))
 	return true
 }
 
-func (d *memoryDriver) toChannel(_ *allocation, _ *channel, payload []byte) {
-	d.toPeers = append(d.toPeers, string(payload))
+func (d *memoryDriver) toPeer(_ *allocation, _ *channel, payload []byte) {
+	d.peerPayloads = append(d.peerPayloads, string(payload))
 }
 
-func (d *memoryDriver) toPeer(_ *allocation, _ *relaySocket, _ endpoint, payload []byte, _ bool) {
-	d.toPeers = append(d.toPeers, string(payload))
+func (d *memoryDriver) toPeerNow(_ *allocation, _ *relaySocket, _ endpoint, payload []byte, _ bool) {
+	d.peerPayloads = append(d.peerPayloads, string(payload))
 }
 
-func (d *memoryDriver) toClient(_ *allocation, message []byte, head *[channelHeader]byte, _ *openRun, _ *allocation) {
+func (d *memoryDriver) toClient(_ *allocation, message []byte, head *[channelHeader]byte, _ *openBatch, _ *allocation) {
 	var b []byte
 	if head != nil {
 		b = append(b, head[:]...)
 	}
-	d.channels = append(d.channels, append(b, message...))
+	d.clientMessages = append(d.clientMessages, append(b, message...))
 }
 
 // forget empties what has been sent.
-func (d *memoryDriver) forget() { d.replies, d.toPeers, d.channels = nil, nil, nil }
+func (d *memoryDriver) forget() { d.replies, d.peerPayloads, d.clientMessages = nil, nil, nil }
 
 // offline is one worker of a relay at 192.0.2.1 whose network and time are the test's. Its keys are always the same.
 func offline(ports int) (*worker, *memoryDriver) {
@@ -66,11 +66,11 @@ func offline(ports int) (*worker, *memoryDriver) {
 		Now: func() time.Time { return time.Unix(1_700_000_000, 0) },
 	}.withDefaults()
 	s := &Server{cfg: c, port: 3478, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed()}
-	s.secrets.Store(&secrets{now: c.Secret})
+	s.secrets.Store(&secrets{current: c.Secret})
 	s.limiter.seed = s.seed
 	s.streams.init(maxStreams)
 	a := Address{Public: at, Private: at}
-	s.where.Store(s.newPlace([]*relayAddress{newRelayAddress(a, c.MinPort, c.MaxPort)}, []netip.Addr{at}))
+	s.hostAddrs.Store(s.newHostAddresses([]*relayAddress{newRelayAddress(a, c.MinPort, c.MaxPort)}, []netip.Addr{at}))
 	w := newWorker(s, 0)
 	d := &memoryDriver{worker: w, sockets: map[uint16]*relaySocket{}}
 	w.driver, w.now = d, time.Hour

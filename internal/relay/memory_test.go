@@ -27,8 +27,8 @@ func TestAllocationsThatAreGoneKeepNothing(t *testing.T) {
 	}
 	talk(a, 0x4000, b, atA, atB)
 	talk(b, 0x4001, c, atB, atC)
-	gone := weak.Make(s.place().relays[0].at(atC.Port()).allocation)
-	kept := weak.Make(s.place().relays[0].at(atA.Port()).allocation)
+	gone := weak.Make(s.addresses().relays[0].socketAt(atC.Port()).allocation)
+	kept := weak.Make(s.addresses().relays[0].socketAt(atA.Port()).allocation)
 	c.refresh(0)
 	b.refresh(0)
 	// What the driver remembers of its last batch is of others by now.

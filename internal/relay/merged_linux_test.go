@@ -48,7 +48,7 @@ func TestMergedRequestsSeeWhatTheOneBeforeDid(t *testing.T) {
 	if s.quota.total != 0 {
 		t.Errorf("the quota counts %d", s.quota.total)
 	}
-	if !plainDriver && s.Stats().Merged != 4 {
-		t.Errorf("%d came merged", s.Stats().Merged)
+	if !plainDriver && s.Stats().GROPackets != 4 {
+		t.Errorf("%d came merged", s.Stats().GROPackets)
 	}
 }

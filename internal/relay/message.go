@@ -36,8 +36,8 @@ func isSTUN(p []byte) bool {
 		int(binary.BigEndian.Uint16(p[2:]))+stunHeader == len(p) && len(p)%4 == 0
 }
 
-// known are the comprehension-required attributes that mean something to us. DONT-FRAGMENT is judged apart.
-func known(t stun.AttrType) bool {
+// isKnownAttr are the comprehension-required attributes that mean something to us. DONT-FRAGMENT is judged apart.
+func isKnownAttr(t stun.AttrType) bool {
 	switch t {
 	case stun.AttrMappedAddress, stun.AttrUsername, stun.AttrMessageIntegrity, stun.AttrErrorCode, stun.AttrUnknownAttributes,
 		stun.AttrRealm, stun.AttrNonce, stun.AttrXORMappedAddress, stun.AttrMessageIntegritySHA256, stun.AttrPasswordAlgorithm,
@@ -50,12 +50,12 @@ func known(t stun.AttrType) bool {
 	return t.Optional()
 }
 
-// unknown collects the attributes for a 420, as UNKNOWN-ATTRIBUTES lists them (RFC 8489 section 14.13).
-func (w *worker) unknown(m *stun.Message) []byte {
+// unknownAttrs collects the attributes for a 420, as UNKNOWN-ATTRIBUTES lists them (RFC 8489 section 14.13).
+func (w *worker) unknownAttrs(m *stun.Message) []byte {
 	var list []byte
 	const most = 16
 	for _, a := range m.Attributes {
-		if known(a.Type) || (a.Type == stun.AttrDontFragment && w.driver.fragments()) {
+		if isKnownAttr(a.Type) || (a.Type == stun.AttrDontFragment && w.driver.fragments()) {
 			continue
 		}
 		if list = binary.BigEndian.AppendUint16(list, uint16(a.Type)); len(list) == 2*most {
@@ -65,8 +65,8 @@ func (w *worker) unknown(m *stun.Message) []byte {
 	return list
 }
 
-// answer begins an answer to a request in the worker's buffer.
-func (w *worker) answer(m *stun.Message, class stun.MessageClass) *stun.Message {
+// newResponse begins an answer to a request in the worker's buffer.
+func (w *worker) newResponse(m *stun.Message, class stun.MessageClass) *stun.Message {
 	a := &w.reply
 	a.Reset()
 	a.Type = stun.NewType(m.Type.Method, class)
@@ -75,8 +75,8 @@ func (w *worker) answer(m *stun.Message, class stun.MessageClass) *stun.Message 
 	return a
 }
 
-// finish signs the answer and adds a FINGERPRINT when the request had one.
-func finish(m, a *stun.Message, c *credential) []byte {
+// finishResponse signs the answer and adds a FINGERPRINT when the request had one.
+func finishResponse(m, a *stun.Message, c *credential) []byte {
 	if c != nil {
 		c.sign(a)
 	}

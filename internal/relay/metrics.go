@@ -32,15 +32,15 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	ch <- prometheus.MustNewConstMetric(descLive, prometheus.GaugeValue, float64(st.Allocations))
-	counter(descAllocated, st.Allocated)
+	counter(descAllocated, st.Created)
 	counter(descBytes, st.ClientToPeer.Bytes, "up")
 	counter(descBytes, st.PeerToClient.Bytes, "down")
 	counter(descPackets, st.ClientToPeer.Packets, "up")
 	counter(descPackets, st.PeerToClient.Packets, "down")
-	counter(descMerged, st.Merged, "in")
-	counter(descMerged, st.Segmented, "out")
-	counter(descFaults, st.SegmentFaults)
-	for reason, n := range st.Refused {
+	counter(descMerged, st.GROPackets, "in")
+	counter(descMerged, st.GSOPackets, "out")
+	counter(descFaults, st.GSOErrors)
+	for reason, n := range st.Rejected {
 		counter(descRefused, n, reason)
 	}
 }

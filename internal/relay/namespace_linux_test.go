@@ -104,7 +104,7 @@ func TestClientsWithLinkLocalAddresses(t *testing.T) {
 			t.Errorf("%q", data)
 		}
 	}
-	if n := refusedBy(s, unsent); n != 0 {
+	if n := refusedBy(s, reasonUnsent); n != 0 {
 		t.Errorf("%d packets were not sent", n)
 	}
 }

@@ -18,7 +18,7 @@ func TestEveryAddressOfThisMachineIsOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range append(all, netip.MustParseAddr(listen)) {
-		if !slices.Contains(s.place().policy.local, a) {
+		if !slices.Contains(s.addresses().policy.local, a) {
 			t.Errorf("%s is not known as ours", a)
 		}
 	}
@@ -59,7 +59,7 @@ func TestControlPortsAreOutOfReachByEveryLoopbackAddress(t *testing.T) {
 		if data, _ := receiveAt(t, far); data != "end" || len(c.data) != 0 {
 			t.Errorf("listening at %s: peer got %q, client %q", listen, data, c.data)
 		}
-		if got := refusedBy(s, ownPort); got != sent {
+		if got := refusedBy(s, reasonOwnPort); got != sent {
 			t.Errorf("listening at %s: %d packets dropped, want %d", listen, got, sent)
 		}
 	}
@@ -70,7 +70,7 @@ func TestOwnAddressInAnotherDressIsRefusedInSpiteOfExceptions(t *testing.T) {
 	own := netip.MustParseAddr("10.0.0.5")
 	p := newPolicy(nets("10.0.0.0/8"), nil, []netip.Addr{own})
 	for name, form := range forms(own) {
-		if want := name == "itself" || name == "mapped"; p.allowed(form) != want {
+		if want := name == "itself" || name == "mapped"; p.allows(form) != want {
 			t.Errorf("%s (%s): allowed is %v", form, name, !want)
 		}
 	}

@@ -20,7 +20,7 @@ func TestPortZeroIsNoPeer(t *testing.T) {
 		t.Errorf("permission, which has no port: %d", got)
 	}
 	c.indicate(netip.AddrPortFrom(localOf(far).Addr(), 0), "to nobody")
-	if c.ask(stun.MethodBinding); refusedBy(s, malformed) != 1 || refusedBy(s, unsent) != 0 {
+	if c.ask(stun.MethodBinding); refusedBy(s, reasonMalformed) != 1 || refusedBy(s, reasonUnsent) != 0 {
 		t.Errorf("stats are %+v", s.Stats())
 	}
 }

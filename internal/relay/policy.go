@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// special are the networks no call peer is in: every row of the IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890),
+// specialPurpose are the networks no call peer is in: every row of the IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890),
 // the few globally reachable ones included, since those are anycast services. 64:ff9b::/96 is missing here because an address
 // in it stands for the IPv4 address inside, which is judged instead.
-var special = prefixes(
+var specialPurpose = prefixes(
 	"0.0.0.0/8",       // this network, RFC 791
 	"10.0.0.0/8",      // private use, RFC 1918
 	"100.64.0.0/10",   // shared address space, RFC 6598
@@ -63,8 +63,8 @@ func prefixes(list ...string) []netip.Prefix {
 	return out
 }
 
-// global tells whether an address lies in the public Internet and nothing special is assigned to it.
-func global(a netip.Addr) bool {
+// isGlobal tells whether an address lies in the public Internet and nothing special is assigned to it.
+func isGlobal(a netip.Addr) bool {
 	if !a.IsValid() {
 		return false
 	}
@@ -72,16 +72,16 @@ func global(a netip.Addr) bool {
 	if a.Is6() && !globalUnicast.Contains(a) && !translated.Contains(a) {
 		return false
 	}
-	return !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
+	return !slices.ContainsFunc(specialPurpose, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// never are addresses that no exception can allow: they are no single host. Linux takes 0.0.0.0 for itself.
-func never(a netip.Addr) bool {
+// isNeverPeer are addresses that no exception can allow: they are no single host. Linux takes 0.0.0.0 for itself.
+func isNeverPeer(a netip.Addr) bool {
 	return a.IsMulticast() || a.IsUnspecified() || thisNetwork.Contains(a) || a == broadcast
 }
 
-// embedded appends the IPv4 addresses that an IPv6 address carries: a translator or tunnel on the way may deliver to them.
-func embedded(a netip.Addr) []netip.Addr {
+// embeddedIPv4 appends the IPv4 addresses that an IPv6 address carries: a translator or tunnel on the way may deliver to them.
+func embeddedIPv4(a netip.Addr) []netip.Addr {
 	if !a.Is6() {
 		return nil
 	}
@@ -133,28 +133,28 @@ func newPolicy(allow []netip.Prefix, relays []Address, local []netip.Addr) polic
 	return p
 }
 
-// allowed judges a peer's address.
-func (p policy) allowed(a netip.Addr) bool {
+// allows judges a peer's address.
+func (p policy) allows(a netip.Addr) bool {
 	a = a.Unmap()
-	if a.Zone() != "" || !p.single(a) {
+	if a.Zone() != "" || !p.allowsAddr(a) {
 		return false
 	}
-	for _, inner := range embedded(a) {
+	for _, inner := range embeddedIPv4(a) {
 		// An address of ours in another dress would pass by the port check at the write.
-		if !p.single(inner) || slices.Contains(p.relays, inner) || slices.Contains(p.local, inner) {
+		if !p.allowsAddr(inner) || slices.Contains(p.relays, inner) || slices.Contains(p.local, inner) {
 			return false
 		}
 	}
 	return true
 }
 
-// single judges an address without looking for others inside it.
-func (p policy) single(a netip.Addr) bool {
-	if !a.IsValid() || never(a) {
+// allowsAddr judges an address without looking for others inside it.
+func (p policy) allowsAddr(a netip.Addr) bool {
+	if !a.IsValid() || isNeverPeer(a) {
 		return false
 	}
 	if slices.Contains(p.relays, a) || slices.ContainsFunc(p.allow, func(n netip.Prefix) bool { return n.Contains(a) }) {
 		return true
 	}
-	return global(a) && !slices.Contains(p.local, a)
+	return isGlobal(a) && !slices.Contains(p.local, a)
 }

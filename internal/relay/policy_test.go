@@ -25,7 +25,7 @@ func TestSpecialPurposeNetworksAreRefused(t *testing.T) {
 		prefix := netip.MustParsePrefix(row)
 		for _, a := range []netip.Addr{prefix.Addr(), lastOf(prefix)} {
 			for name, form := range forms(a) {
-				if p.allowed(form) {
+				if p.allows(form) {
 					t.Errorf("%s of %s is allowed as %s (%s)", a, row, form, name)
 				}
 			}
@@ -73,12 +73,12 @@ func TestPublicPeersAreAllowed(t *testing.T) {
 		"192.167.255.255", "198.17.255.255", "198.20.0.0", "223.255.255.255", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8",
 		"2001:200::1", "2001:4860:4860::8888", "2606:4700::1", "2a00::1", "3ffe:ffff::1",
 	} {
-		if !p.allowed(netip.MustParseAddr(s)) {
+		if !p.allows(netip.MustParseAddr(s)) {
 			t.Errorf("%s is refused", s)
 		}
 	}
 	for _, a := range []netip.Addr{{}, netip.MustParseAddr("2606:4700::1%eth0"), netip.MustParseAddr("fe80::1%1")} {
-		if p.allowed(a) {
+		if p.allows(a) {
 			t.Errorf("%v is allowed", a)
 		}
 	}
@@ -94,7 +94,7 @@ func TestExceptions(t *testing.T) {
 		// What is inside is judged too, exception or not.
 		"64:ff9b::10.0.0.1": true, "64:ff9b::172.16.0.1": false, "2002:a00:1::": true, "2002:ac10:1::": false, "2002:7f00:2::1": false,
 	} {
-		if got := p.allowed(netip.MustParseAddr(s)); got != want {
+		if got := p.allows(netip.MustParseAddr(s)); got != want {
 			t.Errorf("%s: allowed is %v", s, got)
 		}
 	}
@@ -105,11 +105,11 @@ func TestNoExceptionAllowsWhatIsNoHost(t *testing.T) {
 	for _, s := range []string{
 		"0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "239.1.1.1", "::", "ff02::1", "::ffff:0.0.0.0", "64:ff9b::224.0.0.1",
 	} {
-		if p.allowed(netip.MustParseAddr(s)) {
+		if p.allows(netip.MustParseAddr(s)) {
 			t.Errorf("%s is allowed", s)
 		}
 	}
-	if !p.allowed(netip.MustParseAddr("127.0.0.1")) || !p.allowed(netip.MustParseAddr("fe80::1")) {
+	if !p.allows(netip.MustParseAddr("127.0.0.1")) || !p.allows(netip.MustParseAddr("fe80::1")) {
 		t.Error("the exception has no effect")
 	}
 }
@@ -124,11 +124,11 @@ func TestOwnAddresses(t *testing.T) {
 		"10.0.0.7": false, "9.9.9.9": false, "127.0.0.1": false, "fd00::8": false,
 		"64:ff9b::203.0.113.7": false, "64:ff9b::9.9.9.9": false, "2002:cb00:7107::1": false,
 	} {
-		if got := p.allowed(addr(s)); got != want {
+		if got := p.allows(addr(s)); got != want {
 			t.Errorf("%s: allowed is %v", s, got)
 		}
 	}
-	if !newPolicy(nets("9.9.9.9/32"), relays, local).allowed(addr("9.9.9.9")) {
+	if !newPolicy(nets("9.9.9.9/32"), relays, local).allows(addr("9.9.9.9")) {
 		t.Error("an exception must open our other addresses")
 	}
 }
@@ -148,27 +148,27 @@ func FuzzPolicy(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, _ := netip.AddrFromSlice(b)
 		plain := a.Unmap()
-		if strict.allowed(a) {
+		if strict.allows(a) {
 			if special(plain) {
 				t.Errorf("%s is allowed", a)
 			}
-			for _, inner := range embedded(plain) {
+			for _, inner := range embeddedIPv4(plain) {
 				if special(inner) {
 					t.Errorf("%s is allowed with %s inside", a, inner)
 				}
 			}
-			if !open.allowed(a) {
+			if !open.allows(a) {
 				t.Errorf("an exception refuses %s", a)
 			}
-		} else if open.allowed(a) && !plain.IsPrivate() {
-			for _, inner := range embedded(plain) {
+		} else if open.allows(a) && !plain.IsPrivate() {
+			for _, inner := range embeddedIPv4(plain) {
 				if inner.IsPrivate() {
 					return
 				}
 			}
 			t.Errorf("an exception for others allows %s", a)
 		}
-		if strict.allowed(a) != strict.allowed(plain) {
+		if strict.allows(a) != strict.allows(plain) {
 			t.Errorf("%s is judged by its form", a)
 		}
 	})

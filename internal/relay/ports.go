@@ -41,7 +41,7 @@ type relaySocket struct {
 	worker     *worker
 	descriptor
 
-	out openRun // owned by the worker: what goes to the client by no channel of its own
+	out openBatch // owned by the worker: what goes to the client by no channel of its own
 }
 
 // descriptor is what a driver knows a relay socket by.
@@ -61,23 +61,23 @@ func newRelayAddress(a Address, minPort, maxPort uint16) *relayAddress {
 	return &relayAddress{Address: a, min: minPort, sockets: make([]atomic.Pointer[relaySocket], int(maxPort)-int(minPort)+1)}
 }
 
-// at is the live socket at a port, or nil.
-func (r *relayAddress) at(port uint16) *relaySocket {
+// socketAt is the live socket at a port, or nil.
+func (r *relayAddress) socketAt(port uint16) *relaySocket {
 	if i := int(port) - int(r.min); i >= 0 && i < len(r.sockets) {
 		return r.sockets[i].Load()
 	}
 	return nil
 }
 
-func (r *relayAddress) has(a netip.Addr) bool { return a == r.Public || a == r.Private }
+func (r *relayAddress) contains(a netip.Addr) bool { return a == r.Public || a == r.Private }
 
 // routeKind says how a peer is reached.
 type routeKind uint8
 
 const (
-	wire   routeKind = iota // by a socket
-	own                     // at an address of ours: only another client, inside
-	closed                  // not at all: a control port of ours
+	routeExternal routeKind = iota // by a socket
+	routeInternal                  // at an address of ours: only another client, inside
+	routeBlocked                   // not at all: a control port of ours
 )
 
 type route struct {
@@ -88,16 +88,16 @@ type route struct {
 // route judges where an address leads. It is asked for every packet that goes by no channel.
 func (s *Server) route(e endpoint) route {
 	a := e.addr()
-	here := s.place()
+	here := s.addresses()
 	for _, r := range here.relays {
-		if r.has(a) {
-			return route{own, r}
+		if r.contains(a) {
+			return route{routeInternal, r}
 		}
 	}
 	if e.port == s.port || e.port == s.stunPort {
 		// All of 127.0.0.0/8 is this machine.
 		if _, ok := here.local[a]; ok || a.IsLoopback() {
-			return route{closed, nil}
+			return route{routeBlocked, nil}
 		}
 	}
 	return route{}
@@ -105,7 +105,7 @@ func (s *Server) route(e endpoint) route {
 
 // relayFor finds the relay address of a family; nil: none.
 func (s *Server) relayFor(f family) *relayAddress {
-	for _, r := range s.place().relays {
+	for _, r := range s.addresses().relays {
 		if r.Public.Is4() == (f == v4) {
 			return r
 		}
@@ -127,22 +127,22 @@ func (s *Server) candidates() iter.Seq[uint16] {
 	}
 }
 
-// bind opens a socket at one port that is free here.
-func (w *worker) bind(r *relayAddress, port uint16) (*relaySocket, error) {
-	if r.at(port) != nil || w.server.reserved.has(r, port) {
+// bindPort opens a socket at one port that is free here.
+func (w *worker) bindPort(r *relayAddress, port uint16) (*relaySocket, error) {
+	if r.socketAt(port) != nil || w.server.reserved.contains(r, port) {
 		return nil, errNoPort
 	}
-	return w.driver.open(r, port)
+	return w.driver.bind(r, port)
 }
 
-// openAny opens a socket at any port.
-func (w *worker) openAny(r *relayAddress) (*relaySocket, error) {
+// bindAny opens a socket at any port.
+func (w *worker) bindAny(r *relayAddress) (*relaySocket, error) {
 	binds := 0
 	for port := range w.server.candidates() {
-		if r.at(port) != nil || w.server.reserved.has(r, port) {
+		if r.socketAt(port) != nil || w.server.reserved.contains(r, port) {
 			continue
 		}
-		s, err := w.driver.open(r, port)
+		s, err := w.driver.bind(r, port)
 		if err == nil {
 			return s, nil
 		}
@@ -153,16 +153,16 @@ func (w *worker) openAny(r *relayAddress) (*relaySocket, error) {
 	return nil, errNoPort
 }
 
-// openEven opens a socket at an even port; with pair also the next one (RFC 8656 section 7.2).
-func (w *worker) openEven(r *relayAddress, pair bool) (even, odd *relaySocket, err error) {
+// bindEven opens a socket at an even port; with pair also the next one (RFC 8656 section 7.2).
+func (w *worker) bindEven(r *relayAddress, pair bool) (even, odd *relaySocket, err error) {
 	binds := 0
 	for port := range w.server.candidates() {
-		if port%2 != 0 || r.at(port) != nil || (pair && (port == w.server.cfg.MaxPort || port+1 == w.server.port || port+1 == w.server.stunPort)) {
+		if port%2 != 0 || r.socketAt(port) != nil || (pair && (port == w.server.cfg.MaxPort || port+1 == w.server.port || port+1 == w.server.stunPort)) {
 			continue
 		}
-		if even, err = w.bind(r, port); err == nil && pair {
-			if odd, err = w.bind(r, port+1); err != nil {
-				w.driver.close(even)
+		if even, err = w.bindPort(r, port); err == nil && pair {
+			if odd, err = w.bindPort(r, port+1); err != nil {
+				w.driver.closeSocket(even)
 			}
 		}
 		if err == nil {
@@ -175,19 +175,19 @@ func (w *worker) openEven(r *relayAddress, pair bool) (even, odd *relaySocket, e
 	return nil, nil, errNoPort
 }
 
-// openOne opens a socket as it is asked for, at one address; a pair is asked for at one address only. The code is why there is none.
-func (w *worker) openOne(r *relayAddress, d demand) (socket, odd *relaySocket, code stun.ErrorCode) {
+// bindFor opens a socket as it is asked for, at one address; a pair is asked for at one address only. The code is why there is none.
+func (w *worker) bindFor(r *relayAddress, d allocateRequest) (socket, odd *relaySocket, code stun.ErrorCode) {
 	if r == nil {
 		return nil, nil, stun.CodeAddrFamilyNotSupported
 	}
 	var err error
 	if d.even {
-		socket, odd, err = w.openEven(r, d.reserve)
+		socket, odd, err = w.bindEven(r, d.reserve)
 	} else {
-		socket, err = w.openAny(r)
+		socket, err = w.bindAny(r)
 	}
 	if err != nil {
-		w.server.suspect()
+		w.server.requestRefresh()
 		return nil, nil, stun.CodeInsufficientCapacity
 	}
 	return socket, odd, 0
@@ -230,7 +230,7 @@ func (r *reservations) add(s *relaySocket, session string, now time.Duration) []
 	return v.token[:]
 }
 
-func (r *reservations) has(a *relayAddress, port uint16) bool {
+func (r *reservations) contains(a *relayAddress, port uint16) bool {
 	if r.empty() {
 		return false
 	}
@@ -244,8 +244,8 @@ func (r *reservations) has(a *relayAddress, port uint16) bool {
 	return false
 }
 
-// take hands a reserved socket to the session it waits for.
-func (r *reservations) take(token []byte, session string, now time.Duration) *relaySocket {
+// claim hands a reserved socket to the session it waits for.
+func (r *reservations) claim(token []byte, session string, now time.Duration) *relaySocket {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, v := range r.list {
@@ -267,7 +267,7 @@ func (r *reservations) sweep(w *worker, now time.Duration) {
 	for i := len(r.list) - 1; i >= 0; i-- {
 		if v := r.list[i]; v.socket.worker == w && now >= v.until {
 			r.remove(i)
-			w.driver.close(v.socket)
+			w.driver.closeSocket(v.socket)
 		}
 	}
 }
@@ -278,41 +278,41 @@ func (r *reservations) remove(i int) {
 	r.n.Store(int32(len(r.list)))
 }
 
-// open makes an allocation.
-func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *allocation, why reason, code stun.ErrorCode) {
+// create makes an allocation.
+func (w *worker) create(p *path, m *stun.Message, c *credential, d allocateRequest) (a *allocation, reason reasonCode, code stun.ErrorCode) {
 	s := w.server
 	holder, in := s.holder(c.session)
 	if !in {
-		return nil, notInRoom, stun.CodeForbidden
+		return nil, reasonNotInRoom, stun.CodeForbidden
 	}
-	place := seat{c.session, c.tenant, sourceOf(p.remote)}
-	with := s.quota.take(place, w.now)
-	if with == nil {
-		return nil, overQuota, stun.CodeAllocQuotaReached
+	key := quotaKey{c.session, c.tenant, sourceOf(p.remote)}
+	usage := s.quota.acquire(key, w.now)
+	if usage == nil {
+		return nil, reasonOverQuota, stun.CodeAllocQuotaReached
 	}
 	a = &allocation{
-		worker: w, client: *p, session: c.session, license: maphash.String(s.seed, c.tenant), holder: holder, tid: m.TransactionID, made: w.now, credential: *c,
-		expires: s.deadline(w.now, w.now, d.life), to: sockaddrOf(p.remote),
+		worker: w, client: *p, session: c.session, license: maphash.String(s.seed, c.tenant), holder: holder, tid: m.TransactionID, created: w.now, credential: *c,
+		expires: s.deadline(w.now, w.now, d.life), clientAddr: sockaddrOf(p.remote),
 	}
-	a.up.session, a.down.session = &with.up, &with.down
-	a.enter(holder)
+	a.up.session, a.down.session = &usage.up, &usage.down
+	a.setRoom(holder)
 	a.peers.Store(noPeers)
 	var odd *relaySocket
 	if d.token != nil {
-		if socket := s.reserved.take(d.token, c.session, w.now); socket != nil {
+		if socket := s.reserved.claim(d.token, c.session, w.now); socket != nil {
 			a.relays[socket.public.family()] = socket
 		}
 	} else {
 		for f, want := range d.want {
 			if want {
-				a.relays[f], odd, a.absent[f] = w.openOne(s.relayFor(family(f)), d)
+				a.relays[f], odd, a.absent[f] = w.bindFor(s.relayFor(family(f)), d)
 			}
 		}
 	}
 	if odd != nil {
 		if a.reserved = s.reserved.add(odd, c.session, w.now); a.reserved == nil {
-			w.driver.close(odd)
-			w.driver.close(a.relays[odd.public.family()])
+			w.driver.closeSocket(odd)
+			w.driver.closeSocket(a.relays[odd.public.family()])
 			a.relays = [families]*relaySocket{}
 		}
 	}
@@ -323,7 +323,7 @@ func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *all
 		}
 		socket.allocation, socket.worker = a, w
 		if w.driver.watch(socket) != nil {
-			w.driver.close(socket)
+			w.driver.closeSocket(socket)
 			a.relays[f], a.absent[f] = nil, stun.CodeInsufficientCapacity
 			continue
 		}
@@ -331,34 +331,34 @@ func (w *worker) open(p *path, m *stun.Message, c *credential, d demand) (a *all
 		ok = true
 	}
 	if !ok {
-		s.quota.give(place, w.now)
-		return nil, noPort, stun.CodeInsufficientCapacity
+		s.quota.release(key, w.now)
+		return nil, reasonNoPort, stun.CodeInsufficientCapacity
 	}
 	if p.stream != nil {
 		p.stream.allocation = a
 		s.streams.allocated(p.stream, true)
 	} else {
-		w.clients[p.key()] = a
+		w.byClient[p.key()] = a
 	}
 	w.owned[a] = struct{}{}
 	s.stats.live.Add(1)
-	s.stats.allocated.Add(1)
-	return a, fine, 0
+	s.stats.created.Add(1)
+	return a, reasonNone, 0
 }
 
 // closeRelay closes one relayed address of an allocation and forgets the peers that it reached.
 func (w *worker) closeRelay(a *allocation, f family) {
 	if socket := a.relays[f]; socket != nil {
 		a.relays[f] = nil
-		a.forget(f)
+		a.dropFamily(f)
 		socket.relay.sockets[socket.port-socket.relay.min].CompareAndSwap(socket, nil)
-		w.driver.close(socket)
+		w.driver.closeSocket(socket)
 	}
 }
 
-// end ends an allocation.
-func (w *worker) end(a *allocation, why string) {
-	a.dead.Store(true)
+// closeAllocation ends an allocation.
+func (w *worker) closeAllocation(a *allocation, reason string) {
+	a.closed.Store(true)
 	for f := range families {
 		w.closeRelay(a, f)
 	}
@@ -366,10 +366,10 @@ func (w *worker) end(a *allocation, why string) {
 		st.allocation = nil
 		w.server.streams.allocated(st, false)
 	} else {
-		delete(w.clients, a.client.key())
+		delete(w.byClient, a.client.key())
 	}
 	delete(w.owned, a)
-	w.server.quota.give(seat{a.session, tenantOf(a.session), sourceOf(a.client.remote)}, w.now)
+	w.server.quota.release(quotaKey{a.session, tenantOf(a.session), sourceOf(a.client.remote)}, w.now)
 	w.server.stats.live.Add(-1)
-	w.server.ended(a, w.now, why)
+	w.server.report(a, w.now, reason)
 }

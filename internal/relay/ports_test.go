@@ -42,14 +42,14 @@ func TestEvenPortAndTheOneReserved(t *testing.T) {
 			t.Fatalf("code %d, port %d", code(answer), relayed.Port)
 		}
 		reserved, err := answer.Get(stun.AttrReservationToken)
-		if err != nil || !s.reserved.has(s.place().relays[0], uint16(relayed.Port+1)) {
+		if err != nil || !s.reserved.contains(s.addresses().relays[0], uint16(relayed.Port+1)) {
 			t.Fatalf("nothing is reserved: %v", err)
 		}
 		next := dial(t, s, "udp", "t", "s")
 		if at := next.allocate(token(reserved)); int(at.Port()) != relayed.Port+1 {
 			t.Errorf("the port beside %d is %d", relayed.Port, at.Port())
 		}
-		if s.reserved.has(s.place().relays[0], uint16(relayed.Port+1)) {
+		if s.reserved.contains(s.addresses().relays[0], uint16(relayed.Port+1)) {
 			t.Error("still reserved")
 		}
 	}
@@ -109,7 +109,7 @@ func TestReservationsEndAndAreBounded(t *testing.T) {
 	var r reservations
 	open := func() *relaySocket {
 		// The port of the socket does not matter here.
-		socket, err := w.driver.open(s.place().relays[0], 0)
+		socket, err := w.driver.bind(s.addresses().relays[0], 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,22 +126,22 @@ func TestReservationsEndAndAreBounded(t *testing.T) {
 		}
 	}
 	extra := open()
-	defer w.driver.close(extra)
+	defer w.driver.closeSocket(extra)
 	if r.add(extra, "t.other", 0) != nil {
 		t.Error("not bounded")
 	}
-	socket := r.take(first, "t.s0", reserveTime-1)
-	if socket == nil || r.take(first, "t.s0", 0) != nil {
+	socket := r.claim(first, "t.s0", reserveTime-1)
+	if socket == nil || r.claim(first, "t.s0", 0) != nil {
 		t.Error("a token is good once")
 	} else {
-		w.driver.close(socket)
+		w.driver.closeSocket(socket)
 	}
 	// One place is free, but not for a session that has its share.
 	if r.add(extra, "t.s1", 0) != nil {
 		t.Error("not bounded for each session")
 	}
 	last := r.list[0]
-	if r.take(last.token[:], "t.s0", reserveTime) != nil {
+	if r.claim(last.token[:], "t.s0", reserveTime) != nil {
 		t.Error("a token is good after its time")
 	}
 	r.sweep(w, reserveTime-1)

@@ -42,20 +42,20 @@ func (q Quota) withDefaults() Quota {
 	return q
 }
 
-// seat is what an allocation is counted by.
-type seat struct {
+// quotaKey is what an allocation is counted by.
+type quotaKey struct {
 	session, tenant string
 	source          source
 }
 
-// shared is what the allocations of a session share: a number, and a bandwidth each way.
-type shared struct {
-	held     int // guarded by quota.mu
-	up, down bucket
+// sessionUsage is what the allocations of a session share: a number, and a bandwidth each way.
+type sessionUsage struct {
+	allocations int // guarded by quota.mu
+	up, down    bucket
 }
 
 // rested tells that nothing has been relayed lately.
-func (s *shared) rested(now time.Duration) bool { return s.up.isFull(now) && s.down.isFull(now) }
+func (s *sessionUsage) isIdle(now time.Duration) bool { return s.up.isFull(now) && s.down.isFull(now) }
 
 // tenantRequest is when a license last asked for an allocation.
 type tenantRequest struct {
@@ -63,8 +63,8 @@ type tenantRequest struct {
 	at     time.Duration // since the relay started
 }
 
-// resting is a session without an allocation whose bandwidth is not forgotten yet: another allocation would get it whole again.
-type resting struct {
+// idleSession is a session without an allocation whose bandwidth is not forgotten yet: another allocation would get it whole again.
+type idleSession struct {
 	session string
 	until   time.Duration
 }
@@ -74,12 +74,12 @@ type quota struct {
 	limit Quota
 
 	mu       sync.Mutex
-	sessions map[string]*shared // guarded by mu, like all that follow; those that hold nothing are in resting
-	resting  []resting          // oldest first
-	tenants  map[string]int     // the maps have no zeros
-	sources  map[source]int     //
-	prefixes map[source]int     // of IPv6 alone
-	total    int                //
+	sessions map[string]*sessionUsage // guarded by mu, like all that follow; those that hold nothing are in idle
+	idle     []idleSession            // oldest first
+	tenants  map[string]int           // the maps have no zeros
+	sources  map[source]int           //
+	prefixes map[source]int           // of IPv6 alone
+	total    int                      //
 
 	// The two licenses that asked for allocations last, the latest first.
 	latest [2]tenantRequest
@@ -87,38 +87,38 @@ type quota struct {
 
 func newQuota(limit Quota) *quota {
 	return &quota{
-		limit: limit, sessions: map[string]*shared{}, tenants: map[string]int{}, sources: map[source]int{}, prefixes: map[source]int{},
+		limit: limit, sessions: map[string]*sessionUsage{}, tenants: map[string]int{}, sources: map[source]int{}, prefixes: map[source]int{},
 	}
 }
 
 // take takes one of each, or nothing: nil.
-func (q *quota) take(s seat, now time.Duration) *shared {
+func (q *quota) acquire(s quotaKey, now time.Duration) *sessionUsage {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.forget(now)
+	q.evictIdle(now)
 	full := func(held, limit int) bool { return limit >= 0 && held >= limit }
 	tenantLimit := q.limit.Tenant
 	if q.limit.tenantByDefault && q.alone(s.tenant, now) {
 		tenantLimit = -1
 	}
-	own := q.sessions[s.session]
-	if own == nil {
-		own = &shared{}
+	usage := q.sessions[s.session]
+	if usage == nil {
+		usage = &sessionUsage{}
 	}
-	if full(own.held, q.limit.Session) || full(q.tenants[s.tenant], tenantLimit) ||
+	if full(usage.allocations, q.limit.Session) || full(q.tenants[s.tenant], tenantLimit) ||
 		full(q.sources[s.source], q.limit.Source) || full(q.prefixes[s.source.prefix()], prefixShare*q.limit.Source) ||
 		full(q.total, q.limit.Total) {
 		return nil
 	}
-	own.held++
-	q.sessions[s.session] = own
+	usage.allocations++
+	q.sessions[s.session] = usage
 	q.tenants[s.tenant]++
 	q.sources[s.source]++
 	if s.source.is6() {
 		q.prefixes[s.source.prefix()]++
 	}
 	q.total++
-	return own
+	return usage
 }
 
 // alone notes that a license asks for an allocation, and reports whether no other license has asked
@@ -135,44 +135,44 @@ func (q *quota) alone(tenant string, now time.Duration) bool {
 	return other.tenant == "" || now-other.at >= licenseMemory
 }
 
-func (q *quota) give(s seat, now time.Duration) {
+func (q *quota) release(s quotaKey, now time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if own := q.sessions[s.session]; own.held > 1 {
-		own.held--
-	} else if own.held = 0; own.rested(now) {
+	if usage := q.sessions[s.session]; usage.allocations > 1 {
+		usage.allocations--
+	} else if usage.allocations = 0; usage.isIdle(now) {
 		delete(q.sessions, s.session)
 	} else {
-		q.resting = append(q.resting, resting{s.session, now + burstTime})
+		q.idle = append(q.idle, idleSession{s.session, now + burstTime})
 	}
-	less(q.tenants, s.tenant)
-	less(q.sources, s.source)
+	decrement(q.tenants, s.tenant)
+	decrement(q.sources, s.source)
 	if s.source.is6() {
-		less(q.prefixes, s.source.prefix())
+		decrement(q.prefixes, s.source.prefix())
 	}
 	q.total--
 }
 
 // forget drops sessions that have rested. What is left when nobody comes any more are those of the last moment. mu is held.
-func (q *quota) forget(now time.Duration) {
+func (q *quota) evictIdle(now time.Duration) {
 	n := 0
-	for n < len(q.resting) && q.resting[n].until <= now {
+	for n < len(q.idle) && q.idle[n].until <= now {
 		// It may hold something again, or rest for a second time, further back.
-		name := q.resting[n].session
-		if own := q.sessions[name]; own != nil && own.held == 0 {
-			if own.rested(now) {
+		name := q.idle[n].session
+		if usage := q.sessions[name]; usage != nil && usage.allocations == 0 {
+			if usage.isIdle(now) {
 				delete(q.sessions, name)
 			} else { // another worker, whose clock was read a moment later, has relayed to it
-				q.resting = append(q.resting, resting{name, now + burstTime})
+				q.idle = append(q.idle, idleSession{name, now + burstTime})
 			}
 		}
 		n++
 	}
-	q.resting = slices.Delete(q.resting, 0, n)
+	q.idle = slices.Delete(q.idle, 0, n)
 }
 
 // less takes one from a count and forgets it when none is left.
-func less[K comparable](m map[K]int, k K) {
+func decrement[K comparable](m map[K]int, k K) {
 	if m[k]--; m[k] <= 0 {
 		delete(m, k)
 	}

@@ -13,11 +13,11 @@ func (q *quota) empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, s := range q.sessions {
-		if s.held != 0 {
+		if s.allocations != 0 {
 			return false
 		}
 	}
-	return q.total+len(q.tenants)+len(q.sources)+len(q.prefixes) == 0 && len(q.sessions) <= len(q.resting)
+	return q.total+len(q.tenants)+len(q.sources)+len(q.prefixes) == 0 && len(q.sessions) <= len(q.idle)
 }
 
 // of is what a session holds.
@@ -25,7 +25,7 @@ func (q *quota) of(session string) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if s := q.sessions[session]; s != nil {
-		return s.held
+		return s.allocations
 	}
 	return 0
 }
@@ -38,42 +38,42 @@ func sourceAt(addr string) source {
 func TestQuotaLevels(t *testing.T) {
 	for name, c := range map[string]struct {
 		quota Quota
-		next  func(i int) seat
+		next  func(i int) quotaKey
 		want  int
 	}{
-		"a license, alone": {Quota{Source: -1}, func(i int) seat { return seat{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 10000},
-		"a session":        {Quota{}, func(i int) seat { return seat{"t.s", "t", sourceAt(fmt.Sprintf("192.0.%d.1", i))} }, 64},
-		"a license, by itself": {Quota{}, func(i int) seat {
-			return seat{fmt.Sprint("t.", i), "t", sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255))}
+		"a license, alone": {Quota{Source: -1}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 10000},
+		"a session":        {Quota{}, func(i int) quotaKey { return quotaKey{"t.s", "t", sourceAt(fmt.Sprintf("192.0.%d.1", i))} }, 64},
+		"a license, by itself": {Quota{}, func(i int) quotaKey {
+			return quotaKey{fmt.Sprint("t.", i), "t", sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255))}
 		}, 2500},
-		"a license, of another total":  {Quota{Total: 10}, func(i int) seat { return seat{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 3},
-		"a license, as given":          {Quota{Total: 10, Tenant: 8}, func(i int) seat { return seat{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 8},
-		"a license, without any total": {Quota{Total: -1, Source: -1}, func(i int) seat { return seat{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, -1},
-		"an address":                   {Quota{}, func(i int) seat { return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt("192.0.2.1")} }, 1000},
-		"an IPv6 /64": {Quota{}, func(i int) seat {
-			return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8::%x", i))}
+		"a license, of another total":  {Quota{Total: 10}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 3},
+		"a license, as given":          {Quota{Total: 10, Tenant: 8}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 8},
+		"a license, without any total": {Quota{Total: -1, Source: -1}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, -1},
+		"an address":                   {Quota{}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt("192.0.2.1")} }, 1000},
+		"an IPv6 /64": {Quota{}, func(i int) quotaKey {
+			return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8::%x", i))}
 		}, 1000},
-		"an IPv6 /48": {Quota{}, func(i int) seat {
-			return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8:0:%x::", i))}
+		"an IPv6 /48": {Quota{}, func(i int) quotaKey {
+			return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8:0:%x::", i))}
 		}, 4000},
-		"an IPv4 /24 is no address": {Quota{Source: 2}, func(i int) seat {
-			return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("192.0.2.%d", i%256))}
+		"an IPv4 /24 is no address": {Quota{Source: 2}, func(i int) quotaKey {
+			return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("192.0.2.%d", i%256))}
 		}, 512},
-		"the total": {Quota{}, func(i int) seat {
-			return seat{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255))}
+		"the total": {Quota{}, func(i int) quotaKey {
+			return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255))}
 		}, 10000},
 	} {
 		q := newQuota(c.quota.withDefaults())
 		if name != "a license, alone" {
-			other := seat{"other.s", "other", sourceAt("203.0.113.1")}
-			q.take(other, 0)
-			q.give(other, 0)
+			other := quotaKey{"other.s", "other", sourceAt("203.0.113.1")}
+			q.acquire(other, 0)
+			q.release(other, 0)
 		}
 		const most = 20000
-		var held []seat
+		var held []quotaKey
 		for i := range most {
 			s := c.next(i)
-			if q.take(s, 0) == nil {
+			if q.acquire(s, 0) == nil {
 				break
 			}
 			held = append(held, s)
@@ -81,13 +81,13 @@ func TestQuotaLevels(t *testing.T) {
 		if want := c.want; len(held) != want && (want >= 0 || len(held) != most) {
 			t.Errorf("%s: %d are held, want %d", name, len(held), want)
 		}
-		if q.take(seat{"other.s", "other", sourceAt("203.0.113.1")}, 0) == nil != (len(held) == 10000) {
+		if q.acquire(quotaKey{"other.s", "other", sourceAt("203.0.113.1")}, 0) == nil != (len(held) == 10000) {
 			t.Errorf("%s: another pays", name)
 		} else if len(held) != 10000 {
-			q.give(seat{"other.s", "other", sourceAt("203.0.113.1")}, 0)
+			q.release(quotaKey{"other.s", "other", sourceAt("203.0.113.1")}, 0)
 		}
 		for _, s := range held {
-			q.give(s, 0)
+			q.release(s, 0)
 		}
 		if !q.empty() || len(q.sessions) != 0 {
 			t.Errorf("%s: left %d, %v", name, q.total, q.sessions)
@@ -98,20 +98,20 @@ func TestQuotaLevels(t *testing.T) {
 // By default a license has the whole relay while no other license asks for allocations, and a quarter from then on.
 func TestALicenseHasTheWholeRelayWhileItIsAlone(t *testing.T) {
 	const day = 24 * time.Hour
-	license := func(tenant string, i int) seat {
-		return seat{fmt.Sprint(tenant, ".", i), tenant, sourceAt("192.0.2.1")}
+	license := func(tenant string, i int) quotaKey {
+		return quotaKey{fmt.Sprint(tenant, ".", i), tenant, sourceAt("192.0.2.1")}
 	}
 	fill := func(q *quota, tenant string, now time.Duration) (held int) {
-		for q.take(license(tenant, held), now) != nil {
+		for q.acquire(license(tenant, held), now) != nil {
 			held++
 		}
 		for i := range held {
-			q.give(license(tenant, i), now)
+			q.release(license(tenant, i), now)
 		}
 		return held
 	}
 	q := newQuota(Quota{Total: 40}.withDefaults())
-	q.take(seat{"self.1", selfTenant, sourceAt("127.0.0.1")}, 0) // the server's own check of its relay
+	q.acquire(quotaKey{"self.1", selfTenant, sourceAt("127.0.0.1")}, 0) // the server's own check of its relay
 	for i, step := range []struct {
 		tenant string
 		now    time.Duration
@@ -151,7 +151,7 @@ func TestBandwidthOfASessionIsShared(t *testing.T) {
 			}
 		case 1:
 			if len(live) > 0 {
-				w.end(live[0], endRefresh)
+				w.closeAllocation(live[0], closedByRefresh)
 				live = live[1:]
 			}
 		case 2:
@@ -169,14 +169,14 @@ func TestBandwidthOfASessionIsShared(t *testing.T) {
 		t.Errorf("%d packets in %v, at most %d are allowed", passed, w.now-begin, most)
 	}
 	for _, a := range live {
-		w.end(a, endRefresh)
+		w.closeAllocation(a, closedByRefresh)
 	}
 	w.now += burstTime
 	if !s.quota.empty() {
 		t.Error("the quota is not empty")
 	}
-	w.end(open(next), endRefresh)
-	if len(s.quota.sessions)+len(s.quota.resting) != 0 {
+	w.closeAllocation(open(next), closedByRefresh)
+	if len(s.quota.sessions)+len(s.quota.idle) != 0 {
 		t.Errorf("%d sessions rest for ever", len(s.quota.sessions))
 	}
 }
@@ -188,27 +188,27 @@ func TestRefusedBySessionCostsTheAllocationNothing(t *testing.T) {
 	a := offlineAllocation(t, w, offlinePath(1))
 	for w.admit(a, &a.down, 1000-overhead) {
 	}
-	full := a.down.bucket.full.Load()
-	if w.admit(a, &a.down, 1000-overhead) || a.down.bucket.full.Load() != full {
+	full := a.down.bucket.fullAt.Load()
+	if w.admit(a, &a.down, 1000-overhead) || a.down.bucket.fullAt.Load() != full {
 		t.Error("the allocation pays for what its session has not")
 	}
-	if a.dropped[overBandwidth].Load() != 2 {
-		t.Errorf("%d dropped", a.dropped[overBandwidth].Load())
+	if a.dropped[reasonOverBandwidth].Load() != 2 {
+		t.Errorf("%d dropped", a.dropped[reasonOverBandwidth].Load())
 	}
 }
 
 // A session whose bandwidth another worker used at the last moment, by a clock that it had read a little later, is forgotten all the same.
 func TestASessionIsForgottenHoweverLateItsLastPacket(t *testing.T) {
 	q := newQuota(Quota{}.withDefaults())
-	one := seat{"t.s", "t", sourceAt("192.0.2.1")}
-	own := q.take(one, 0)
-	own.down.take(0, time.Millisecond, burstTime)
-	q.give(one, 0)
-	own.down.take(time.Millisecond, burstTime, burstTime)
+	one := quotaKey{"t.s", "t", sourceAt("192.0.2.1")}
+	usage := q.acquire(one, 0)
+	usage.down.take(0, time.Millisecond, burstTime)
+	q.release(one, 0)
+	usage.down.take(time.Millisecond, burstTime, burstTime)
 	for now := time.Duration(0); now < 3*burstTime; now += time.Millisecond {
-		q.forget(now)
+		q.evictIdle(now)
 	}
-	if len(q.sessions)+len(q.resting) != 0 {
-		t.Errorf("%d sessions and %d resting are kept", len(q.sessions), len(q.resting))
+	if len(q.sessions)+len(q.idle) != 0 {
+		t.Errorf("%d sessions and %d idle are kept", len(q.sessions), len(q.idle))
 	}
 }

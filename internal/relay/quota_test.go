@@ -28,7 +28,7 @@ func TestQuotaIsCountedAndFreedExactly(t *testing.T) {
 		t.Errorf("with fresh credentials: %d", got)
 	}
 	dial(t, s, "udp", "t", "other").allocate()
-	if got := refusedBy(s, overQuota); got != 2 {
+	if got := refusedBy(s, reasonOverQuota); got != 2 {
 		t.Errorf("%d refusals counted", got)
 	}
 	// What fails otherwise takes no slot.

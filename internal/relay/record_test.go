@@ -14,7 +14,7 @@ func TestRecordOfAnAllocation(t *testing.T) {
 	holder := Holder{License: "license", User: "user", Room: "room"}
 	s, clock := startWithClock(t, func(c *Config) {
 		c.Workers = 1 // see other
-		c.Ended = func(r Record) { records <- r }
+		c.Closed = func(r Record) { records <- r }
 		c.Holder = func(tenant, session string) (Holder, bool) { return holder, tenant == "t" }
 	})
 	far := udpPeer(t, peerHost(t))
@@ -46,7 +46,7 @@ func TestRecordOfAnAllocation(t *testing.T) {
 		}
 		want := Record{
 			Holder: holder, Transport: network, Duration: 90 * time.Second, Up: Traffic{1, 2}, Down: Traffic{3, 12},
-			Dropped: map[string]uint64{"permission": 1}, Why: endRefresh,
+			Dropped: map[string]uint64{"permission": 1}, Reason: closedByRefresh,
 		}
 		if got := <-records; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: record %+v, want %+v", network, got, want)
@@ -56,13 +56,13 @@ func TestRecordOfAnAllocation(t *testing.T) {
 	gone.allocate()
 	closed.allocate()
 	_ = gone.conn.Close()
-	if got := <-records; got.Why != endStream || got.Transport != "tcp" || got.Dropped != nil {
+	if got := <-records; got.Reason != closedStream || got.Transport != "tcp" || got.Dropped != nil {
 		t.Errorf("record %+v", got)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-records; got.Why != endClosed || got.Holder != holder || got.Transport != "udp" {
+	if got := <-records; got.Reason != closedServer || got.Holder != holder || got.Transport != "udp" {
 		t.Errorf("record %+v", got)
 	}
 	if len(records) != 0 {
@@ -73,7 +73,7 @@ func TestRecordOfAnAllocation(t *testing.T) {
 // dialTLS connects over TLS, as the node would hand it in.
 func dialTLS(t *testing.T, s *Server) *rawClient {
 	t.Helper()
-	conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", s.place().listening[0], acceptTLS(t, s)), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", s.addresses().listening[0], acceptTLS(t, s)), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,8 @@ const (
 	defaultMinPort   = 49152
 	defaultMaxPort   = 65535
 	defaultBandwidth = 16 << 20
-	defaultLinger    = 300 * time.Microsecond
-	maxLinger        = 10 * time.Millisecond
+	defaultCoalesce  = 300 * time.Microsecond
+	maxCoalesce      = 10 * time.Millisecond
 	minSecret        = 16
 	maxWorkers       = 256
 	maxRealm         = 32
@@ -72,16 +72,16 @@ type Config struct {
 	CredentialLife time.Duration
 	// MaxAge ends allocations that are older; zero: they may live as long as they are refreshed.
 	MaxAge time.Duration
-	// Linger is how long a worker may wait for more packets before it reads a small batch at a high rate (0.3 ms); -1: never.
-	Linger time.Duration
+	// Coalesce is how long a worker may wait for more packets before it reads a small batch at a high rate (0.3 ms); -1: never.
+	Coalesce time.Duration
 	// Workers share the UDP clients between them (one for each core).
 	Workers int
 	// Holder tells who holds a session that is in a room; false: it is in none, and may neither allocate nor keep an allocation. It is
 	// asked at each Allocate and then every two seconds, and must not block. Relayed clients of different rooms do not reach each other.
 	// Nil: whoever has good credentials may allocate, and reaches relayed clients with the same tenantHash.
 	Holder func(tenantHash, session string) (Holder, bool)
-	// Ended is told of the end of each allocation and must not block. It may be nil.
-	Ended func(Record)
+	// Closed is told of the end of each allocation and must not block. It may be nil.
+	Closed func(Record)
 	// Log may be nil. No address of a user is logged.
 	Log *slog.Logger
 	// Now is the clock of the credentials; nil is time.Now.
@@ -116,8 +116,8 @@ func (c Config) withDefaults() Config {
 	if c.CredentialLife == 0 {
 		c.CredentialLife = defaultLife
 	}
-	if c.Linger == 0 {
-		c.Linger = defaultLinger
+	if c.Coalesce == 0 {
+		c.Coalesce = defaultCoalesce
 	}
 	if c.Workers == 0 {
 		c.Workers = min(runtime.NumCPU(), maxWorkers)
@@ -138,73 +138,73 @@ func (c Config) withDefaults() Config {
 // Validate reports all faults of the configuration together. It opens nothing.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	var faults []error
-	fault := func(field, format string, args ...any) {
-		faults = append(faults, blame(field, fmt.Errorf(format, args...)))
+	var errs []error
+	add := func(field, format string, args ...any) {
+		errs = append(errs, configError(field, fmt.Errorf(format, args...)))
 	}
 	host, port, err := parseListen(c.Listen)
 	if err != nil {
-		faults = append(faults, blame("Listen", err))
+		errs = append(errs, configError("Listen", err))
 	}
 	if c.STUN != "" {
 		stunHost, stunPort, err := parseListen(c.STUN)
 		if err != nil {
-			faults = append(faults, blame("STUN", err))
+			errs = append(errs, configError("STUN", err))
 		} else if stunPort == port && port != 0 && (stunHost == host || !stunHost.IsValid() || !host.IsValid()) {
-			fault("STUN", "the second port must be another than the first")
+			add("STUN", "the second port must be another than the first")
 		}
 	}
 	families := map[bool]int{}
 	for _, a := range c.Addresses {
 		if err := a.validate(); err != nil {
-			faults = append(faults, blame("Addresses", err))
+			errs = append(errs, configError("Addresses", err))
 		}
 		families[a.Public.Is4()]++
 	}
 	if families[true] > 1 || families[false] > 1 {
-		fault("Addresses", "at most one address of each family can be relayed from")
+		add("Addresses", "at most one address of each family can be relayed from")
 	}
 	if c.MinPort == 0 || c.MinPort > c.MaxPort {
-		fault("MinPort", "%d to %d is not a range of ports", c.MinPort, c.MaxPort)
+		add("MinPort", "%d to %d is not a range of ports", c.MinPort, c.MaxPort)
 	}
 	for _, p := range c.AllowPeers {
 		if !p.IsValid() {
-			fault("AllowPeers", "a network of the allowed peers is not valid")
+			add("AllowPeers", "a network of the allowed peers is not valid")
 		}
 	}
 	if err := validSecret(c.Secret); err != nil {
-		faults = append(faults, blame("Secret", err))
+		errs = append(errs, configError("Secret", err))
 	}
 	// The realm is in every 401, which must not be large: strangers can have it sent to others.
 	if len(c.Realm) > maxRealm || strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r == '"' || r > '~' }) {
-		fault("Realm", "realm must be at most %d printable ASCII characters", maxRealm)
+		add("Realm", "realm must be at most %d printable ASCII characters", maxRealm)
 	}
 	for field, n := range map[string]int{
 		"Quota.Session": c.Quota.Session, "Quota.Tenant": c.Quota.Tenant, "Quota.Source": c.Quota.Source, "Quota.Total": c.Quota.Total,
 	} {
 		if n < -1 {
-			fault(field, "a quota must be at least 1, or -1 for no limit, not %d", n)
+			add(field, "a quota must be at least 1, or -1 for no limit, not %d", n)
 		}
 	}
 	if c.Bandwidth < -1 {
-		fault("Bandwidth", "must be at least 1 byte a second, or -1 for no limit, not %d", c.Bandwidth)
+		add("Bandwidth", "must be at least 1 byte a second, or -1 for no limit, not %d", c.Bandwidth)
 	}
 	if c.SessionBandwidth < -1 {
-		fault("SessionBandwidth", "must be at least 1 byte a second, or -1 for no limit, not %d", c.SessionBandwidth)
+		add("SessionBandwidth", "must be at least 1 byte a second, or -1 for no limit, not %d", c.SessionBandwidth)
 	}
 	if c.CredentialLife < time.Second {
-		fault("CredentialLife", "credential lifetime %v is under a second", c.CredentialLife)
+		add("CredentialLife", "credential lifetime %v is under a second", c.CredentialLife)
 	}
 	if c.MaxAge < 0 {
-		fault("MaxAge", "the greatest age %v of an allocation is negative", c.MaxAge)
+		add("MaxAge", "the greatest age %v of an allocation is negative", c.MaxAge)
 	}
-	if c.Linger > maxLinger {
-		fault("Linger", "%v is over %v", c.Linger, maxLinger)
+	if c.Coalesce > maxCoalesce {
+		add("Linger", "%v is over %v", c.Coalesce, maxCoalesce)
 	}
 	if c.Workers < 0 || c.Workers > maxWorkers {
-		fault("Workers", "%d is not between 1 and %d", c.Workers, maxWorkers)
+		add("Workers", "%d is not between 1 and %d", c.Workers, maxWorkers)
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
 // parseListen splits "host:port"; an invalid address means every address of both families.
@@ -230,30 +230,30 @@ func parseListen(listen string) (netip.Addr, uint16, error) {
 // Server is a running relay.
 type Server struct {
 	// Static after Start.
-	cfg      Config
-	port     uint16
-	stunPort uint16
-	host     netip.Addr // that is listened at; invalid: all
-	found    bool       // nobody has said which addresses to relay from
-	workers  []*worker
-	nonceKey []byte
-	seed     maphash.Seed // of all hashes: nobody can foresee which values meet
+	cfg          Config
+	port         uint16
+	stunPort     uint16
+	host         netip.Addr // that is listened at; invalid: all
+	autoDetected bool       // nobody has said which addresses to relay from
+	workers      []*worker
+	nonceKey     []byte
+	seed         maphash.Seed // of all hashes: nobody can foresee which values meet
 
-	where      atomic.Pointer[place]
-	looking    sync.Mutex    // one at a time looks for addresses
-	suspects   chan struct{} // an allocation failed
-	secrets    atomic.Pointer[secrets]
-	stats      counters
-	limiter    limiter
-	quota      *quota
-	reserved   reservations
-	streams    streamSet
-	nextWorker atomic.Uint32
-	gsoFault   sync.Once
-	self       selfTest
+	hostAddrs       atomic.Pointer[hostAddresses]
+	refreshing      sync.Mutex    // one at a time looks for addresses
+	refreshRequests chan struct{} // an allocation failed
+	secrets         atomic.Pointer[secrets]
+	stats           counters
+	limiter         limiter
+	quota           *quota
+	reserved        reservations
+	streams         streamSet
+	nextWorker      atomic.Uint32
+	gsoWarning      sync.Once
+	self            selfTest
 
-	// quiet counts what Close waits for: workers and streams.
-	quiet  sync.WaitGroup
+	// wg counts what Close waits for: workers and streams.
+	wg     sync.WaitGroup
 	done   chan struct{}
 	closed sync.Once
 }
@@ -266,7 +266,7 @@ func Start(c Config) (_ *Server, err error) {
 	c = c.withDefaults()
 	host, port, err := parseListen(c.Listen)
 	if err != nil {
-		return nil, blame("Listen", err)
+		return nil, configError("Listen", err)
 	}
 	addresses, found := c.Addresses, false
 	switch {
@@ -275,15 +275,15 @@ func Start(c Config) (_ *Server, err error) {
 		addresses = []Address{{Public: host, Private: host}}
 	default:
 		if addresses, err = FindAddresses(); err != nil {
-			return nil, blame("Addresses", err)
+			return nil, configError("Addresses", err)
 		}
 		found = true
 	}
 	s := &Server{
 		cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed(),
-		host: host, found: found, suspects: make(chan struct{}, 1),
+		host: host, autoDetected: found, refreshRequests: make(chan struct{}, 1),
 	}
-	s.secrets.Store(&secrets{now: c.Secret})
+	s.secrets.Store(&secrets{current: c.Secret})
 	s.self.init()
 	_, _ = rand.Read(s.nonceKey) // never fails
 	s.limiter.seed = s.seed
@@ -291,7 +291,7 @@ func Start(c Config) (_ *Server, err error) {
 	var relays []*relayAddress
 	for _, a := range addresses {
 		if err := a.probe(); err != nil {
-			return nil, blame("Addresses", err)
+			return nil, configError("Addresses", err)
 		}
 		relays = append(relays, newRelayAddress(a, c.MinPort, c.MaxPort))
 	}
@@ -299,7 +299,7 @@ func Start(c Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.where.Store(s.newPlace(relays, all))
+	s.hostAddrs.Store(s.newHostAddresses(relays, all))
 	for i := range c.Workers {
 		s.workers = append(s.workers, newWorker(s, i))
 	}
@@ -307,14 +307,14 @@ func Start(c Config) (_ *Server, err error) {
 		return nil, err
 	}
 	for _, w := range s.workers {
-		s.quiet.Go(func() {
+		s.wg.Go(func() {
 			w.driver.run()
 			for a := range w.owned {
-				w.end(a, endClosed)
+				w.closeAllocation(a, closedServer)
 			}
 		})
 	}
-	s.quiet.Go(s.watch)
+	s.wg.Go(s.watchAddresses)
 	c.Log.Info("relay listening", "port", s.port, "stun", s.stunPort, "workers", len(s.workers), "relayFrom", fmt.Sprint(addresses))
 	return s, nil
 }
@@ -324,10 +324,10 @@ func (s *Server) listen(host netip.Addr, port uint16) error {
 	fail := func(field string, err error) error {
 		for _, w := range s.workers {
 			if w.driver != nil {
-				w.driver.shut()
+				w.driver.close()
 			}
 		}
-		return blame(field, err)
+		return configError(field, err)
 	}
 	open, err := s.newDrivers()
 	if err != nil {
@@ -371,7 +371,7 @@ func (s *Server) Close() error {
 		for _, w := range s.workers {
 			w.driver.wake()
 		}
-		s.quiet.Wait()
+		s.wg.Wait()
 		s.release()
 	})
 	return nil
@@ -385,10 +385,10 @@ func (s *Server) release() {
 	for len(s.reserved.list) > 0 {
 		socket := s.reserved.list[0].socket
 		s.reserved.remove(0)
-		socket.worker.driver.close(socket)
+		socket.worker.driver.closeSocket(socket)
 	}
 	for _, w := range s.workers {
-		w.driver.shut()
+		w.driver.close()
 	}
 }
 
@@ -400,7 +400,7 @@ func (s *Server) STUNPort() int { return int(s.stunPort) }
 
 // Addresses are those relayed from.
 func (s *Server) Addresses() []Address {
-	relays := s.place().relays
+	relays := s.addresses().relays
 	list := make([]Address, len(relays))
 	for i, r := range relays {
 		list[i] = r.Address
@@ -410,8 +410,8 @@ func (s *Server) Addresses() []Address {
 
 // OnlyPrivate tells that no public address is among them: clients elsewhere cannot use the relay.
 func (s *Server) OnlyPrivate() bool {
-	for _, r := range s.place().relays {
-		if global(r.Public) {
+	for _, r := range s.addresses().relays {
+		if isGlobal(r.Public) {
 			return false
 		}
 	}

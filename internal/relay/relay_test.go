@@ -57,8 +57,8 @@ func TestDataPassesBothWaysAndIsCounted(t *testing.T) {
 			if want := (Traffic{2, uint64(len("hi" + "channel down, odd"))}); st.PeerToClient != want {
 				t.Errorf("peer to client: %+v, want %+v", st.PeerToClient, want)
 			}
-			if st.Allocations != 0 || st.Allocated != 1 {
-				t.Errorf("allocations: %d live, %d in all", st.Allocations, st.Allocated)
+			if st.Allocations != 0 || st.Created != 1 {
+				t.Errorf("allocations: %d live, %d in all", st.Allocations, st.Created)
 			}
 		})
 	}
@@ -162,7 +162,7 @@ func loopback(s string) Address {
 // With one socket for all addresses the kernel would answer from the address of the route, here 127.0.0.1.
 func TestAnswersLeaveFromTheAddressAsked(t *testing.T) {
 	s := start(t, func(c *Config) { c.Listen, c.Addresses = ":0", []Address{loopback("127.0.0.1")} })
-	for _, a := range s.place().listening {
+	for _, a := range s.addresses().listening {
 		conn := udpPeer(t, map[bool]string{true: "127.0.0.1", false: "::1"}[a.Is4()])
 		if !a.IsLoopback() {
 			conn = udpPeer(t, a.String())
@@ -219,8 +219,8 @@ func TestDeniedPeersGet403AndNothingIsSent(t *testing.T) {
 		}
 		c.indicate(p, "forbidden")
 		c.channelData(0x4001, "forbidden")
-		if count += 2; refusedBy(s, deniedPeer) != count {
-			t.Errorf("%d refusals counted, want %d", refusedBy(s, deniedPeer), count)
+		if count += 2; refusedBy(s, reasonDeniedPeer) != count {
+			t.Errorf("%d refusals counted, want %d", refusedBy(s, reasonDeniedPeer), count)
 		}
 	}
 	for _, host := range []string{
@@ -288,7 +288,7 @@ func TestOwnPortsAreOutOfReach(t *testing.T) {
 	if data, _ := receiveAt(t, far); data != "end" {
 		t.Errorf("peer got %q", data)
 	}
-	if got := refusedBy(s, ownPort); got != 4 {
+	if got := refusedBy(s, reasonOwnPort); got != 4 {
 		t.Errorf("%d packets to our own ports were dropped, want 4", got)
 	}
 	if got := waiting(t, private); got != "" {
@@ -303,7 +303,7 @@ func TestOwnPortsAreOutOfReach(t *testing.T) {
 	if data, _ := a.receive(); data != "back" {
 		t.Errorf("client got %q", data)
 	}
-	if got := refusedBy(s, ownSource); got != 1 {
+	if got := refusedBy(s, reasonOwnSource); got != 1 {
 		t.Errorf("%d packets from our own address were dropped, want 1", got)
 	}
 }
@@ -317,8 +317,8 @@ func TestControlPortOfOtherAddressesIsOutOfReach(t *testing.T) {
 	c.permit(netip.MustParseAddr("127.0.0.1"), localOf(far).Addr())
 	c.indicate(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port())), "inside")
 	c.indicate(localOf(far), "end")
-	if data, _ := receiveAt(t, far); data != "end" || refusedBy(s, ownPort) != 1 {
-		t.Errorf("peer got %q, %d dropped", data, refusedBy(s, ownPort))
+	if data, _ := receiveAt(t, far); data != "end" || refusedBy(s, reasonOwnPort) != 1 {
+		t.Errorf("peer got %q, %d dropped", data, refusedBy(s, reasonOwnPort))
 	}
 }
 
@@ -395,7 +395,7 @@ func TestPermissionsAreBounded(t *testing.T) {
 			t.Fatalf("permissions from %d: %d", i, got)
 		}
 	}
-	if got := c.permit(all[maxPermissions]); got != 508 || refusedBy(s, manyPermissions) != 1 {
+	if got := c.permit(all[maxPermissions]); got != 508 || refusedBy(s, reasonTooManyPermissions) != 1 {
 		t.Errorf("one too many: %d", got)
 	}
 	if got := c.permit(all[0]); got != 0 {

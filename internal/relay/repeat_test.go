@@ -28,7 +28,7 @@ func TestRepeatedAllocateGetsTheSameAnswer(t *testing.T) {
 				t.Errorf("%s, %s: another request: %d", network, name, got)
 			}
 		}
-		if st := s.Stats(); st.Allocated != 2 || st.Allocations != 2 || s.quota.of("t.s") != 2 {
+		if st := s.Stats(); st.Created != 2 || st.Allocations != 2 || s.quota.of("t.s") != 2 {
 			t.Errorf("%s: %+v, the quota counts %v", network, st, s.quota.sessions)
 		}
 	}

@@ -7,22 +7,22 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// control answers a STUN message from a client. a is the client's allocation, nil: it has none. A message that breaks the parser is
+// handleSTUN answers a STUN message from a client. a is the client's allocation, nil: it has none. A message that breaks the parser is
 // counted and dropped.
-func (w *worker) control(p *path, a *allocation, raw []byte) {
+func (w *worker) handleSTUN(p *path, a *allocation, raw []byte) {
 	defer func() {
 		if recover() != nil {
-			w.server.stats.refuse(panicked)
+			w.server.stats.reject(reasonPanic)
 		}
 	}()
 	if !isSTUN(raw) {
-		w.server.stats.refuse(malformed)
+		w.server.stats.reject(reasonMalformed)
 		return
 	}
 	m := &w.request
 	m.Raw = raw
 	if m.Decode() != nil || (m.Contains(stun.AttrFingerprint) && stun.Fingerprint.Check(m) != nil) {
-		w.server.stats.refuse(malformed)
+		w.server.stats.reject(reasonMalformed)
 		return
 	}
 	// Answers and indications are never answered, or two servers could be made to talk to each other.
@@ -37,69 +37,69 @@ func (w *worker) control(p *path, a *allocation, raw []byte) {
 			w.binding(p, m)
 		case stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind:
 			if p.via == nil || !p.via.binding {
-				w.authorized(p, a, m)
+				w.handleAuthenticated(p, a, m)
 			}
 		}
 	}
 }
 
-// stranger tells whether a client that has signed nothing gets an answer; a is its allocation, if it has one. Over a stream it has proved
+// mayAnswer tells whether a client that has signed nothing gets an answer; a is its allocation, if it has one. Over a stream it has proved
 // its address.
-func (w *worker) stranger(p *path, a *allocation) bool {
+func (w *worker) mayAnswer(p *path, a *allocation) bool {
 	if p.stream != nil || w.server.limiter.allow(sourceOf(p.remote), a != nil, w.now) {
 		return true
 	}
-	w.server.stats.refuse(unanswered)
+	w.server.stats.reject(reasonUnanswered)
 	return false
 }
 
 // binding tells a client its address (RFC 8489 section 3).
 func (w *worker) binding(p *path, m *stun.Message) {
-	if !w.stranger(p, nil) {
+	if !w.mayAnswer(p, nil) {
 		return
 	}
-	if list := w.unknown(m); list != nil {
-		w.refuse(p, m, stun.CodeUnknownAttribute, nil, list)
+	if list := w.unknownAttrs(m); list != nil {
+		w.respondError(p, m, stun.CodeUnknownAttribute, nil, list)
 		return
 	}
-	a := w.answer(m, stun.ClassSuccessResponse)
+	a := w.newResponse(m, stun.ClassSuccessResponse)
 	addAddress(a, stun.AttrXORMappedAddress, p.remote)
-	w.answerTo(p, finish(m, a, nil))
+	w.respond(p, finishResponse(m, a, nil))
 }
 
-// authorized serves the requests that need credentials.
-func (w *worker) authorized(p *path, a *allocation, m *stun.Message) {
+// handleAuthenticated serves the requests that need credentials.
+func (w *worker) handleAuthenticated(p *path, a *allocation, m *stun.Message) {
 	var known *credential
 	if a != nil {
 		known = &a.credential
 	}
-	c, why, code := w.authenticate(m, p, known)
+	c, reason, code := w.authenticate(m, p, known)
 	if code != 0 {
-		if why != unsigned {
-			w.server.stats.refuse(why)
+		if reason != reasonUnsigned {
+			w.server.stats.reject(reason)
 		}
-		if w.stranger(p, a) {
-			w.refuse(p, m, code, nil, nil)
+		if w.mayAnswer(p, a) {
+			w.respondError(p, m, code, nil, nil)
 		}
 		return
 	}
-	if list := w.unknown(m); list != nil {
-		w.refuse(p, m, stun.CodeUnknownAttribute, &c, list)
+	if list := w.unknownAttrs(m); list != nil {
+		w.respondError(p, m, stun.CodeUnknownAttribute, &c, list)
 		return
 	}
 	switch {
 	case m.Type.Method == stun.MethodAllocate:
 		if a != nil && (a.tid != m.TransactionID || a.session != c.session) {
-			w.refuse(p, m, stun.CodeAllocMismatch, &c, nil)
+			w.respondError(p, m, stun.CodeAllocMismatch, &c, nil)
 			return
 		}
 		w.allocate(p, a, m, &c)
 	case a == nil:
-		w.refuse(p, m, stun.CodeAllocMismatch, &c, nil)
+		w.respondError(p, m, stun.CodeAllocMismatch, &c, nil)
 	// Fresh credentials of the same session are as good as those that it was made with.
 	case a.session != c.session:
-		w.server.stats.refuse(badCredentials)
-		w.refuse(p, m, stun.CodeWrongCredentials, &c, nil)
+		w.server.stats.reject(reasonBadCredentials)
+		w.respondError(p, m, stun.CodeWrongCredentials, &c, nil)
 	case m.Type.Method == stun.MethodRefresh:
 		w.refresh(p, a, m, &c)
 	case m.Type.Method == stun.MethodCreatePermission:
@@ -109,9 +109,9 @@ func (w *worker) authorized(p *path, a *allocation, m *stun.Message) {
 	}
 }
 
-// refuse answers with an error. Without a credential it is one of a stranger: 401 and 438 bring what is needed to become more.
-func (w *worker) refuse(p *path, m *stun.Message, code stun.ErrorCode, c *credential, unknown []byte) {
-	a := w.answer(m, stun.ClassErrorResponse)
+// respondError answers with an error. Without a credential it is one of a stranger: 401 and 438 bring what is needed to become more.
+func (w *worker) respondError(p *path, m *stun.Message, code stun.ErrorCode, c *credential, unknown []byte) {
+	a := w.newResponse(m, stun.ClassErrorResponse)
 	addCode(a, code)
 	switch code {
 	case stun.CodeUnauthorized, stun.CodeStaleNonce:
@@ -121,19 +121,19 @@ func (w *worker) refuse(p *path, m *stun.Message, code stun.ErrorCode, c *creden
 	case stun.CodeUnknownAttribute:
 		a.Add(stun.AttrUnknownAttributes, unknown)
 	}
-	w.answerTo(p, finish(m, a, c))
+	w.respond(p, finishResponse(m, a, c))
 }
 
-func (w *worker) succeed(p *path, m *stun.Message, c *credential, add func(a *stun.Message)) {
-	a := w.answer(m, stun.ClassSuccessResponse)
+func (w *worker) respondSuccess(p *path, m *stun.Message, c *credential, add func(a *stun.Message)) {
+	a := w.newResponse(m, stun.ClassSuccessResponse)
 	if add != nil {
 		add(a)
 	}
-	w.answerTo(p, finish(m, a, c))
+	w.respond(p, finishResponse(m, a, c))
 }
 
-// demand is what an Allocate request asks for.
-type demand struct {
+// allocateRequest is what an Allocate request asks for.
+type allocateRequest struct {
 	want    [families]bool // both: ADDITIONAL-ADDRESS-FAMILY, what there is of them
 	even    bool
 	reserve bool
@@ -141,15 +141,15 @@ type demand struct {
 	life    time.Duration
 }
 
-// demandOf reads an Allocate request (RFC 8656 section 7.2).
-func (s *Server) demandOf(m *stun.Message) (d demand, why reason, code stun.ErrorCode) {
+// parseAllocate reads an Allocate request (RFC 8656 section 7.2).
+func (s *Server) parseAllocate(m *stun.Message) (d allocateRequest, reason reasonCode, code stun.ErrorCode) {
 	transport, err := m.Get(stun.AttrRequestedTransport)
 	if err != nil || len(transport) != 4 {
-		return d, malformed, stun.CodeBadRequest
+		return d, reasonMalformed, stun.CodeBadRequest
 	}
 	const udp = 17
 	if transport[0] != udp {
-		return d, badTransport, stun.CodeUnsupportedTransProto
+		return d, reasonBadTransport, stun.CodeUnsupportedTransProto
 	}
 	single, err1 := m.Get(stun.AttrRequestedAddressFamily)
 	additional, err2 := m.Get(attrAdditionalAddressFamily)
@@ -160,11 +160,11 @@ func (s *Server) demandOf(m *stun.Message) (d demand, why reason, code stun.Erro
 	d.reserve = hasEven && len(even) == 1 && even[0]&0x80 != 0
 	switch {
 	case hasEven && len(even) != 1, hasToken && len(token) != tokenLength, oneFamily && len(single) != 4, twoFamilies && len(additional) != 4:
-		return d, malformed, stun.CodeBadRequest
+		return d, reasonMalformed, stun.CodeBadRequest
 	case hasToken && (hasEven || oneFamily || twoFamilies), oneFamily && twoFamilies, d.reserve && twoFamilies, twoFamilies && additional[0] != 2:
-		return d, malformed, stun.CodeBadRequest
+		return d, reasonMalformed, stun.CodeBadRequest
 	case oneFamily && (single[0] != 1 && single[0] != 2 || s.relayFor(family(single[0]-1)) == nil):
-		return d, badFamily, stun.CodeAddrFamilyNotSupported
+		return d, reasonBadFamily, stun.CodeAddrFamilyNotSupported
 	case oneFamily:
 		d.want[single[0]-1] = true
 	case twoFamilies:
@@ -179,7 +179,7 @@ func (s *Server) demandOf(m *stun.Message) (d demand, why reason, code stun.Erro
 	if asked, ok := lifetimeOf(m); ok {
 		d.life = max(allocationLife, min(asked, maxAllocationLife))
 	}
-	return d, fine, 0
+	return d, reasonNone, 0
 }
 
 func lifetimeOf(m *stun.Message) (time.Duration, bool) {
@@ -193,16 +193,16 @@ func lifetimeOf(m *stun.Message) (time.Duration, bool) {
 // allocate serves an Allocate request; a is the allocation that the same request has made before.
 func (w *worker) allocate(p *path, a *allocation, m *stun.Message, c *credential) {
 	s := w.server
-	d, why, code := s.demandOf(m)
+	d, reason, code := s.parseAllocate(m)
 	if code == 0 && a == nil {
-		a, why, code = w.open(p, m, c, d)
+		a, reason, code = w.create(p, m, c, d)
 	}
 	if code != 0 {
-		s.stats.refuse(why)
-		w.refuse(p, m, code, c, nil)
+		s.stats.reject(reason)
+		w.respondError(p, m, code, c, nil)
 		return
 	}
-	w.succeed(p, m, c, func(r *stun.Message) {
+	w.respondSuccess(p, m, c, func(r *stun.Message) {
 		for f, relay := range a.relays {
 			if relay != nil {
 				addAddress(r, stun.AttrXORRelayedAddress, relay.public)
@@ -229,8 +229,8 @@ func (w *worker) refresh(p *path, a *allocation, m *stun.Message, c *credential)
 	only := families
 	if v, err := m.Get(stun.AttrRequestedAddressFamily); err == nil {
 		if len(v) != 4 || v[0] < 1 || v[0] > 2 || a.relays[v[0]-1] == nil {
-			w.server.stats.refuse(badFamily)
-			w.refuse(p, m, codeFamilyMismatch, c, nil)
+			w.server.stats.reject(reasonBadFamily)
+			w.respondError(p, m, codeFamilyMismatch, c, nil)
 			return
 		}
 		only = family(v[0] - 1)
@@ -238,103 +238,103 @@ func (w *worker) refresh(p *path, a *allocation, m *stun.Message, c *credential)
 	a.credential = *c
 	switch {
 	case life > 0:
-		a.expires = w.server.deadline(w.now, a.made, life)
+		a.expires = w.server.deadline(w.now, a.created, life)
 		life = max(0, a.expires-w.now)
 	case only < families && a.relays[1-only] != nil:
 		// One half of a dual allocation.
 		w.closeRelay(a, only)
 	default:
 		// Before the answer: whoever has it finds everything freed.
-		w.end(a, endRefresh)
+		w.closeAllocation(a, closedByRefresh)
 	}
-	w.succeed(p, m, c, func(r *stun.Message) { addLifetime(r, life) })
+	w.respondSuccess(p, m, c, func(r *stun.Message) { addLifetime(r, life) })
 }
 
 // createPermission opens peers, all or none (RFC 8656 section 10.2).
 func (w *worker) createPermission(p *path, a *allocation, m *stun.Message, c *credential) {
 	var ips [][16]byte
-	why, code := malformed, stun.CodeBadRequest
+	reason, code := reasonMalformed, stun.CodeBadRequest
 	for _, attr := range m.Attributes {
 		if attr.Type != stun.AttrXORPeerAddress {
 			continue
 		}
 		peer, f, ok := readAddress(attr.Value, m.Raw[4:stunHeader])
-		if why, code = w.judge(a, peer, f, ok); code != 0 {
+		if reason, code = w.checkPeer(a, peer, f, ok); code != 0 {
 			break
 		}
 		ips = append(ips, peer.ip)
 	}
 	if code == 0 && !a.permit(w.now, ips...) {
-		why, code = manyPermissions, stun.CodeInsufficientCapacity
+		reason, code = reasonTooManyPermissions, stun.CodeInsufficientCapacity
 	}
 	if code != 0 {
-		w.server.stats.refuse(why)
-		w.refuse(p, m, code, c, nil)
+		w.server.stats.reject(reason)
+		w.respondError(p, m, code, c, nil)
 		return
 	}
-	w.succeed(p, m, c, nil)
+	w.respondSuccess(p, m, c, nil)
 }
 
 // channelBind makes or renews a channel (RFC 8656 section 12.2).
 func (w *worker) channelBind(p *path, a *allocation, m *stun.Message, c *credential) {
 	peer, f, ok := peerOf(m)
 	number, err := m.Get(stun.AttrChannelNumber)
-	why, code := badChannel, stun.CodeBadRequest
+	reason, code := reasonBadChannel, stun.CodeBadRequest
 	// Nothing can be sent to port 0.
 	if err == nil && len(number) == 4 && ok && peer.port != 0 {
 		n := binary.BigEndian.Uint16(number)
 		switch {
 		case n < minChannel || n > maxChannel:
 		default:
-			if why, code = w.judge(a, peer, f, ok); code == 0 {
-				switch why = a.bind(w.now, n, peer); why {
-				case badChannel:
+			if reason, code = w.checkPeer(a, peer, f, ok); code == 0 {
+				switch reason = a.bindChannel(w.now, n, peer); reason {
+				case reasonBadChannel:
 					code = stun.CodeBadRequest
-				case manyPermissions:
+				case reasonTooManyPermissions:
 					code = stun.CodeInsufficientCapacity
 				}
 			}
 		}
 	}
 	if code != 0 {
-		w.server.stats.refuse(why)
-		w.refuse(p, m, code, c, nil)
+		w.server.stats.reject(reason)
+		w.respondError(p, m, code, c, nil)
 		return
 	}
-	w.succeed(p, m, c, nil)
+	w.respondSuccess(p, m, c, nil)
 }
 
-// judge decides about a peer that a client names: f is the family as it is written, before an IPv4 address is taken out of IPv6.
-func (w *worker) judge(a *allocation, peer endpoint, f family, ok bool) (reason, stun.ErrorCode) {
+// checkPeer decides about a peer that a client names: f is the family as it is written, before an IPv4 address is taken out of IPv6.
+func (w *worker) checkPeer(a *allocation, peer endpoint, f family, ok bool) (reasonCode, stun.ErrorCode) {
 	switch {
 	case !ok:
-		return malformed, stun.CodeBadRequest
-	case !w.server.place().policy.allowed(peer.addr()):
-		return deniedPeer, stun.CodeForbidden
+		return reasonMalformed, stun.CodeBadRequest
+	case !w.server.addresses().policy.allows(peer.addr()):
+		return reasonDeniedPeer, stun.CodeForbidden
 	// An IPv4 address in the dress of IPv6 is refused even where it is allowed: no IPv6 relay reaches it.
 	case f != peer.family() || a.relays[f] == nil:
-		return badFamily, codeFamilyMismatch
+		return reasonBadFamily, codeFamilyMismatch
 	}
-	return fine, 0
+	return reasonNone, 0
 }
 
 // send serves a Send indication (RFC 8656 section 11.2).
 func (w *worker) send(a *allocation, m *stun.Message) {
 	data, err := m.Get(stun.AttrData)
 	peer, f, ok := peerOf(m)
-	if err != nil || !ok || f != peer.family() || peer.port == 0 || w.unknown(m) != nil {
-		a.drop(malformed)
+	if err != nil || !ok || f != peer.family() || peer.port == 0 || w.unknownAttrs(m) != nil {
+		a.drop(reasonMalformed)
 		return
 	}
 	if a.peers.Load().permission(peer.ip, w.now) == nil || a.relays[f] == nil {
-		a.drop(noPermission)
+		a.drop(reasonNoPermission)
 		return
 	}
-	if r := w.server.route(peer); r.kind == wire {
+	if r := w.server.route(peer); r.kind == routeExternal {
 		if w.admit(a, &a.up, len(data)) {
-			w.driver.toPeer(a, a.relays[f], peer, data, m.Contains(stun.AttrDontFragment))
+			w.driver.toPeerNow(a, a.relays[f], peer, data, m.Contains(stun.AttrDontFragment))
 		}
-	} else if far := w.far(a, r, peer.port); far != nil && w.admit(a, &a.up, len(data)) {
-		w.toAllocation(far, a.relays[f].public, packet{payload: data}, a)
+	} else if socket := w.hairpinSocket(a, r, peer.port); socket != nil && w.admit(a, &a.up, len(data)) {
+		w.toClient(socket, a.relays[f].public, packet{payload: data}, a)
 	}
 }

@@ -54,7 +54,7 @@ func TestRelayedClientsOfOthersDoNotReachEachOther(t *testing.T) {
 					}
 				} else {
 					refused += 2
-					eventually(t, func() bool { return refusedBy(s, otherRoom) == refused })
+					eventually(t, func() bool { return refusedBy(s, reasonOtherRoom) == refused })
 				}
 				if got := trusted.permit(atB.Addr()); got != 0 {
 					t.Fatalf("permission: %d", got)
@@ -71,7 +71,7 @@ func TestRelayedClientsOfOthersDoNotReachEachOther(t *testing.T) {
 			}
 		}
 	}
-	if got := refusedBy(s, otherRoom); got != refused || refused == 0 {
+	if got := refusedBy(s, reasonOtherRoom); got != refused || refused == 0 {
 		t.Errorf("%d packets refused, want %d", got, refused)
 	}
 }
@@ -96,12 +96,12 @@ func TestAnAllocationFollowsItsSessionToAnotherRoom(t *testing.T) {
 		t.Fatalf("channels: %d, %d", a, b)
 	}
 	reaches := func() bool {
-		before := refusedBy(s, otherRoom)
+		before := refusedBy(s, reasonOtherRoom)
 		one.channelData(0x4000, "hello")
 		passed := false
 		eventually(t, func() bool {
 			passed = s.Stats().PeerToClient.Packets > 0
-			return passed || refusedBy(s, otherRoom) > before
+			return passed || refusedBy(s, reasonOtherRoom) > before
 		})
 		return passed
 	}
@@ -113,7 +113,7 @@ func TestAnAllocationFollowsItsSessionToAnotherRoom(t *testing.T) {
 		if time.Now().After(limit) {
 			t.Fatal("clients of one room never reach each other")
 		}
-		clock.pass(askEvery)
+		clock.pass(holderInterval)
 		settle(one)
 		settle(two)
 	}

@@ -23,14 +23,14 @@ import (
 // selfTenant is no tenant's hash.
 const selfTenant = "self"
 
-// askAgain is how long the self-test waits for an answer before it asks again: the packets do not leave this machine.
-const askAgain = 200 * time.Millisecond
+// retryInterval is how long the self-test waits for an answer before it asks again: the packets do not leave this machine.
+const retryInterval = 200 * time.Millisecond
 
 // selfTest is what a server needs to be a client of itself. Its session has a name of this process, in no room, and is known only while
 // a test runs; nobody else can have the password, which takes the secret.
 type selfTest struct {
 	session string // tenant and name, as allocations know it
-	one     sync.Mutex
+	mu      sync.Mutex
 	running atomic.Bool
 }
 
@@ -43,15 +43,15 @@ func (t *selfTest) init() {
 // SelfTest allocates at this relay over UDP, sends a packet to its own relayed address, and returns nil once it has come back. It ends
 // with ctx. The allocation counts in Stats like others, and makes no Record.
 func (s *Server) SelfTest(ctx context.Context) error {
-	s.self.one.Lock()
-	defer s.self.one.Unlock()
+	s.self.mu.Lock()
+	defer s.self.mu.Unlock()
 	s.self.running.Store(true)
 	defer s.self.running.Store(false)
-	if err := s.Look(); err != nil {
+	if err := s.RefreshAddresses(); err != nil {
 		return fmt.Errorf("relay self-test: %w", err)
 	}
-	here := s.place()
-	if err := here.lostFault(); err != nil {
+	here := s.addresses()
+	if err := here.lostError(); err != nil {
 		return fmt.Errorf("relay self-test: %w", err)
 	}
 	var d net.Dialer
@@ -83,7 +83,7 @@ func (s *Server) SelfTest(ctx context.Context) error {
 var errNoAnswer = errors.New("no answer")
 
 // testedAddress is one that the relay listens at, the one it relays from if it can be.
-func (p *place) testedAddress() netip.Addr {
+func (p *hostAddresses) testedAddress() netip.Addr {
 	for _, r := range p.relays {
 		if slices.Contains(p.listening, r.Private) {
 			return r.Private
@@ -187,7 +187,7 @@ func (t *tester) exchange(raw []byte, good func([]byte) bool) error {
 		if _, err := t.conn.Write(raw); err != nil {
 			return err
 		}
-		if err := t.conn.SetReadDeadline(time.Now().Add(askAgain)); err != nil {
+		if err := t.conn.SetReadDeadline(time.Now().Add(retryInterval)); err != nil {
 			return err
 		}
 		for {

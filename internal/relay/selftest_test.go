@@ -14,7 +14,7 @@ func TestSelfTestGetsAPacketThrough(t *testing.T) {
 	s := start(t, func(c *Config) {
 		c.AllowPeers = nil // as outside: nothing is allowed for the sake of the test
 		c.Holder = func(_, session string) (Holder, bool) { asked <- session; return Holder{}, false }
-		c.Ended = func(r Record) { t.Errorf("a record of a self-test: %+v", r) }
+		c.Closed = func(r Record) { t.Errorf("a record of a self-test: %+v", r) }
 	})
 	for range 3 {
 		if err := s.SelfTest(t.Context()); err != nil {

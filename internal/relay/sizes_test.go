@@ -36,7 +36,7 @@ func TestDontFragment(t *testing.T) {
 	if data, _ := receiveAt(t, far); honoured != (data == "whole") {
 		t.Errorf("honoured is %v, peer got %q", honoured, data)
 	}
-	if got := refusedBy(s, malformed); honoured != (got == 0) {
+	if got := refusedBy(s, reasonMalformed); honoured != (got == 0) {
 		t.Errorf("honoured is %v, %d dropped", honoured, got)
 	}
 }

@@ -16,19 +16,19 @@ import (
 )
 
 const (
-	// frameLimit is the time for a message to become complete, and for a connection to do without allocation and message.
-	frameLimit = 30 * time.Second
-	// writeLimit ends a client that does not read.
-	writeLimit = 10 * time.Second
+	// messageTimeout is the time for a message to become complete, and for a connection to do without allocation and message.
+	messageTimeout = 30 * time.Second
+	// writeTimeout ends a client that does not read.
+	writeTimeout = 10 * time.Second
 	// maxStreams bounds all connections (see Config.Streams), maxIdleStreams those of one address that have no allocation,
-	// maxIdleAround those of the network around it. Where there may be few in all, an address gets an eighth and a network a quarter.
+	// maxIdlePrefix those of the network around it. Where there may be few in all, an address gets an eighth and a network a quarter.
 	maxStreams     = 8192
 	maxIdleStreams = 64
-	maxIdleAround  = 512
+	maxIdlePrefix  = 512
 	streamBuffer   = 4096
-	// outLength and outBytes bound what waits to be written to one client; what is more is lost, as it would be over UDP.
-	outLength = 256
-	outBytes  = 512 << 10
+	// maxQueuedFrames and maxQueuedBytes bound what waits to be written to one client; what is more is lost, as it would be over UDP.
+	maxQueuedFrames = 256
+	maxQueuedBytes  = 512 << 10
 	// writeBuffer joins messages that wait into one write, and so into one TLS record.
 	writeBuffer = 16 << 10
 )
@@ -37,28 +37,28 @@ var errFraming = errors.New("neither STUN nor ChannelData")
 
 // streamSet holds the connections.
 type streamSet struct {
-	most, idleOf, idleAround int // static
-	mu                       sync.Mutex
-	open                     map[*stream]struct{} // guarded by mu
-	idle                     map[source]int       // guarded by mu: connections without allocation by source; has no zeros
-	wide                     map[source]int       // guarded by mu: the same by the network around it
-	closed                   bool                 // guarded by mu
+	maxStreams, maxIdleSource, maxIdlePrefix int // static
+	mu                                       sync.Mutex
+	open                                     map[*stream]struct{} // guarded by mu
+	idle                                     map[source]int       // guarded by mu: connections without allocation by source; has no zeros
+	idlePrefix                               map[source]int       // guarded by mu: the same by the network around it
+	closed                                   bool                 // guarded by mu
 }
 
 func (t *streamSet) init(most int) {
-	t.most, t.idleOf, t.idleAround = most, min(maxIdleStreams, max(most/8, 1)), min(maxIdleAround, max(most/4, 1))
-	t.open, t.idle, t.wide = map[*stream]struct{}{}, map[source]int{}, map[source]int{}
+	t.maxStreams, t.maxIdleSource, t.maxIdlePrefix = most, min(maxIdleStreams, max(most/8, 1)), min(maxIdlePrefix, max(most/4, 1))
+	t.open, t.idle, t.idlePrefix = map[*stream]struct{}{}, map[source]int{}, map[source]int{}
 }
 
 // add takes a connection in unless there are too many, and begins to serve it.
 func (t *streamSet) add(c *stream, begin func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.open) >= t.most || t.idle[c.source] >= t.idleOf || t.wide[c.source.prefix()] >= t.idleAround {
+	if t.closed || len(t.open) >= t.maxStreams || t.idle[c.source] >= t.maxIdleSource || t.idlePrefix[c.source.prefix()] >= t.maxIdlePrefix {
 		return false
 	}
 	t.open[c] = struct{}{}
-	t.wait(c)
+	t.addIdle(c)
 	// Here, or Close could have finished waiting.
 	begin()
 	return true
@@ -69,19 +69,19 @@ func (t *streamSet) remove(c *stream) {
 	defer t.mu.Unlock()
 	delete(t.open, c)
 	if !c.busy {
-		t.waited(c)
+		t.removeIdle(c)
 	}
 }
 
-// wait counts a connection without allocation. mu is held, as for waited.
-func (t *streamSet) wait(c *stream) {
+// addIdle counts a connection without allocation. mu is held, as for waited.
+func (t *streamSet) addIdle(c *stream) {
 	t.idle[c.source]++
-	t.wide[c.source.prefix()]++
+	t.idlePrefix[c.source.prefix()]++
 }
 
-func (t *streamSet) waited(c *stream) {
-	less(t.idle, c.source)
-	less(t.wide, c.source.prefix())
+func (t *streamSet) removeIdle(c *stream) {
+	decrement(t.idle, c.source)
+	decrement(t.idlePrefix, c.source.prefix())
 }
 
 // allocated keeps the number of idle connections right when an allocation comes or goes.
@@ -92,9 +92,9 @@ func (t *streamSet) allocated(c *stream, busy bool) {
 		return
 	}
 	if c.busy = busy; busy {
-		t.waited(c)
+		t.removeIdle(c)
 	} else {
-		t.wait(c)
+		t.addIdle(c)
 	}
 }
 
@@ -128,8 +128,8 @@ type stream struct {
 	source source
 	kind   string      // "tcp" or "tls"
 	out    chan *frame // to the writer
-	// waiting is how many bytes are in out; shared.
-	waiting atomic.Int64
+	// queuedBytes is how many bytes are in out; shared.
+	queuedBytes atomic.Int64
 	// drained is closed by the worker when it has seen the end of the stream.
 	drained chan struct{}
 
@@ -137,16 +137,16 @@ type stream struct {
 	allocation *allocation // owned by the worker
 
 	// Owned by the reader.
-	in    *bufio.Reader
-	first time.Time // when the first message must be complete; zero once it is
+	in            *bufio.Reader
+	firstDeadline time.Time // when the first message must be complete; zero once it is
 }
 
 func newStream(s *Server, w *worker, conn net.Conn) *stream {
 	remote, local := endpointOf(addrPort(conn.RemoteAddr())), endpointOf(addrPort(conn.LocalAddr()))
 	c := &stream{
 		server: s, worker: w, conn: conn, source: sourceOf(remote), kind: "tcp",
-		out: make(chan *frame, outLength), drained: make(chan struct{}),
-		in: bufio.NewReaderSize(conn, streamBuffer), first: time.Now().Add(frameLimit),
+		out: make(chan *frame, maxQueuedFrames), drained: make(chan struct{}),
+		in: bufio.NewReaderSize(conn, streamBuffer), firstDeadline: time.Now().Add(messageTimeout),
 	}
 	if _, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		c.kind = "tls"
@@ -159,8 +159,8 @@ func newStream(s *Server, w *worker, conn net.Conn) *stream {
 // the client ends it, when its bytes are no TURN, when a message takes longer than 30 s, and when the server closes.
 func (s *Server) ServeConn(conn net.Conn) {
 	c := newStream(s, s.workers[s.nextWorker.Add(1)%uint32(len(s.workers))], conn)
-	if !s.streams.add(c, func() { s.quiet.Go(c.run) }) {
-		s.stats.refuse(manyStreams)
+	if !s.streams.add(c, func() { s.wg.Go(c.run) }) {
+		s.stats.reject(reasonTooManyStreams)
 		_ = conn.Close()
 	}
 }
@@ -171,7 +171,7 @@ func (c *stream) run() {
 	var writer sync.WaitGroup
 	stop := make(chan struct{})
 	writer.Go(func() { c.write(stop) })
-	c.blame(c.read())
+	c.countError(c.read())
 	if c.worker.post(event{stream: c}) {
 		select {
 		case <-c.drained:
@@ -183,12 +183,12 @@ func (c *stream) run() {
 	writer.Wait()
 }
 
-// blame counts why a stream ended, when it is the client's fault.
-func (c *stream) blame(err error) {
+// countError counts why a stream ended, when it is the client's fault.
+func (c *stream) countError(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.server.stats.refuse(slowStream)
+		c.server.stats.reject(reasonSlowStream)
 	} else if errors.Is(err, errFraming) {
-		c.server.stats.refuse(malformed)
+		c.server.stats.reject(reasonMalformed)
 	}
 }
 
@@ -207,7 +207,7 @@ func (c *stream) read() error {
 // readFrame reads one message (RFC 8656 section 12.5 for the padding of ChannelData). The first message must be STUN: "GET " has the
 // shape of ChannelData.
 func (c *stream) readFrame() (*frame, error) {
-	if err := c.await(); err != nil {
+	if err := c.awaitMessage(); err != nil {
 		return nil, err
 	}
 	// A connection that is closed fails at the next read, not where its deadline is set: what has come before is still read.
@@ -217,7 +217,7 @@ func (c *stream) readFrame() (*frame, error) {
 	}
 	size := int(binary.BigEndian.Uint16(head[2:]))
 	switch {
-	case isChannelData(head) && c.first.IsZero():
+	case isChannelData(head) && c.firstDeadline.IsZero():
 		size = channelHeader + (size+3)&^3
 	case head[0] <= 3 && size%4 == 0:
 		if head, err = c.in.Peek(8); err != nil {
@@ -238,19 +238,19 @@ func (c *stream) readFrame() (*frame, error) {
 	if _, err = io.ReadFull(c.in, f.bytes()); err != nil {
 		return nil, err
 	}
-	c.first = time.Time{}
+	c.firstDeadline = time.Time{}
 	return f, nil
 }
 
-// await waits for the first byte of a message and sets the time by which the message must be complete. The first message has one
+// awaitMessage waits for the first byte of a message and sets the time by which the message must be complete. The first message has one
 // limit from the beginning of the connection. Later a connection may be silent as long as its allocation lives.
-func (c *stream) await() error {
-	if !c.first.IsZero() {
-		_ = c.conn.SetReadDeadline(c.first)
+func (c *stream) awaitMessage() error {
+	if !c.firstDeadline.IsZero() {
+		_ = c.conn.SetReadDeadline(c.firstDeadline)
 		return nil
 	}
 	for c.in.Buffered() == 0 {
-		_ = c.conn.SetReadDeadline(time.Now().Add(frameLimit))
+		_ = c.conn.SetReadDeadline(time.Now().Add(messageTimeout))
 		if _, err := c.in.Peek(1); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && c.server.streams.isBusy(c) {
 				continue
@@ -258,38 +258,38 @@ func (c *stream) await() error {
 			return err
 		}
 	}
-	_ = c.conn.SetReadDeadline(time.Now().Add(frameLimit))
+	_ = c.conn.SetReadDeadline(time.Now().Add(messageTimeout))
 	return nil
 }
 
-// channelData leaves a ChannelData message for the writer; false: it is lost. Any worker may call it.
-func (c *stream) channelData(number uint16, payload []byte) bool {
-	return c.leave(channelFrame(number, payload))
+// sendChannelData leaves a ChannelData message for the writer; false: it is lost. Any worker may call it.
+func (c *stream) sendChannelData(number uint16, payload []byte) bool {
+	return c.enqueue(channelFrame(number, payload))
 }
 
-// push leaves a STUN message for the writer; false: it is lost.
-func (c *stream) push(message []byte) bool {
+// sendSTUN leaves a STUN message for the writer; false: it is lost.
+func (c *stream) sendSTUN(message []byte) bool {
 	f := newFrame(len(message))
 	copy(f.bytes(), message)
-	return c.leave(f)
+	return c.enqueue(f)
 }
 
-func (c *stream) leave(f *frame) bool {
+func (c *stream) enqueue(f *frame) bool {
 	size := int64(f.n)
-	if c.waiting.Add(size) <= outBytes {
+	if c.queuedBytes.Add(size) <= maxQueuedBytes {
 		select {
 		case c.out <- f:
 			return true
 		default:
 		}
 	}
-	c.waiting.Add(-size)
+	c.queuedBytes.Add(-size)
 	f.free()
 	return false
 }
 
-// taken notes that a message no longer waits.
-func (c *stream) taken(f *frame) { c.waiting.Add(-int64(f.n)) }
+// dequeued notes that a message no longer waits.
+func (c *stream) dequeued(f *frame) { c.queuedBytes.Add(-int64(f.n)) }
 
 // write writes what is left for it. A write that fails ends the connection, since a message may be out in part. Over TCP messages that
 // wait leave together. Over TLS each is a record of its own: a client sees nothing of a record before it has all of it, and there are
@@ -303,14 +303,14 @@ func (c *stream) write(stop <-chan struct{}) {
 		case <-stop:
 			return
 		}
-		c.taken(f)
+		c.dequeued(f)
 		b := f.bytes()
 		if len(c.out) > 0 && c.kind == "tcp" {
 			joined = append(joined[:0], b...)
 			joined = c.join(joined)
 			b = joined
 		}
-		err := c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
+		err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if err == nil {
 			_, err = c.conn.Write(b)
 		}
@@ -327,7 +327,7 @@ func (c *stream) join(b []byte) []byte {
 	for len(b) < writeBuffer-frameSize {
 		select {
 		case f := <-c.out:
-			c.taken(f)
+			c.dequeued(f)
 			b = append(b, f.bytes()...)
 			f.free()
 		default:

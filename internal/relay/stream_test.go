@@ -39,7 +39,7 @@ func readAll(c *stream) (messages [][]byte, err error) {
 	for {
 		f, err := c.readFrame()
 		if err != nil {
-			c.blame(err)
+			c.countError(err)
 			return messages, err
 		}
 		messages = append(messages, bytes.Clone(f.bytes()))
@@ -96,7 +96,7 @@ func TestWhatIsNoTURNEndsTheStream(t *testing.T) {
 			if messages, err := readAll(c); !errors.Is(err, errFraming) || len(messages) > 0 {
 				t.Errorf("%s: %d messages, %v", name, len(messages), err)
 			}
-			if refusedBy(s, malformed) != 1 {
+			if refusedBy(s, reasonMalformed) != 1 {
 				t.Errorf("%s: not counted", name)
 			}
 		})
@@ -142,10 +142,10 @@ func TestFirstMessageMustBeCompleteInTime(t *testing.T) {
 			if messages, err := readAll(c); !errors.Is(err, os.ErrDeadlineExceeded) || len(messages) > 0 {
 				t.Errorf("%s: %d messages, %v", name, len(messages), err)
 			}
-			if took := time.Since(begin); took != frameLimit {
+			if took := time.Since(begin); took != messageTimeout {
 				t.Errorf("%s: ended after %v", name, took)
 			}
-			if refusedBy(s, slowStream) != 1 {
+			if refusedBy(s, reasonSlowStream) != 1 {
 				t.Errorf("%s: not counted", name)
 			}
 			_ = c.conn.Close()
@@ -167,7 +167,7 @@ func TestLaterMessagesMustBeCompleteInTime(t *testing.T) {
 		if messages, err := readAll(c); !errors.Is(err, os.ErrDeadlineExceeded) || len(messages) != 1 {
 			t.Errorf("%d messages, %v", len(messages), err)
 		}
-		if took := time.Since(begin); took != 10*time.Minute+frameLimit {
+		if took := time.Since(begin); took != 10*time.Minute+messageTimeout {
 			t.Errorf("ended after %v", took)
 		}
 	})
@@ -188,7 +188,7 @@ func TestSilentStreamLivesAsLongAsItsAllocation(t *testing.T) {
 		if !errors.Is(err, os.ErrDeadlineExceeded) || len(messages) != 2 {
 			t.Errorf("%d messages, %v", len(messages), err)
 		}
-		if took := time.Since(begin); took < time.Hour || took > time.Hour+frameLimit {
+		if took := time.Since(begin); took < time.Hour || took > time.Hour+messageTimeout {
 			t.Errorf("ended after %v", took)
 		}
 	})
@@ -197,16 +197,16 @@ func TestSilentStreamLivesAsLongAsItsAllocation(t *testing.T) {
 func TestClientThatDoesNotReadIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c, far := pipe(t)
-		for range outLength {
-			if !c.push(bindingRequest) {
+		for range maxQueuedFrames {
+			if !c.sendSTUN(bindingRequest) {
 				t.Fatal("lost too early")
 			}
 		}
-		if c.push(bindingRequest) {
+		if c.sendSTUN(bindingRequest) {
 			t.Error("more than the bound is kept")
 		}
 		begin := time.Now()
-		if c.write(nil); time.Since(begin) != writeLimit {
+		if c.write(nil); time.Since(begin) != writeTimeout {
 			t.Errorf("after %v", time.Since(begin))
 		}
 		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
@@ -221,10 +221,10 @@ func TestWhatWaitsForAClientIsBoundedInBytes(t *testing.T) {
 		_, c, far := pipe(t)
 		large := make([]byte, 60000)
 		fits := 0
-		for c.channelData(0x4000, large) {
+		for c.sendChannelData(0x4000, large) {
 			fits++
 		}
-		if want := outBytes / (len(large) + channelHeader); fits != want || len(c.out) != want {
+		if want := maxQueuedBytes / (len(large) + channelHeader); fits != want || len(c.out) != want {
 			t.Errorf("%d messages wait, want %d", len(c.out), want)
 		}
 		// What has been written makes room again.
@@ -235,7 +235,7 @@ func TestWhatWaitsForAClientIsBoundedInBytes(t *testing.T) {
 			t.Error(err)
 		}
 		synctest.Wait()
-		if got := c.waiting.Load(); got != 0 || !c.push(bindingRequest) {
+		if got := c.queuedBytes.Load(); got != 0 || !c.sendSTUN(bindingRequest) {
 			t.Errorf("%d bytes wait", got)
 		}
 		_, err := io.ReadFull(far, make([]byte, len(bindingRequest)))
@@ -285,7 +285,7 @@ func TestWaitingMessagesShareAWriteButNotARecord(t *testing.T) {
 		out := &recorded{full: make(chan struct{}), size: len(all)}
 		st := newStream(s, nil, c.conn(out))
 		for range messages {
-			st.push(bindingRequest)
+			st.sendSTUN(bindingRequest)
 		}
 		st.write(out.full)
 		if st.kind != name || !slices.EqualFunc(out.writes, c.want, bytes.Equal) {
@@ -355,7 +355,7 @@ func TestIdleStreamsOfOneNetworkAreBounded(t *testing.T) {
 		most, address, network int
 		form                   string
 	}{
-		{maxStreams, maxIdleStreams, maxIdleAround, "192.0.2.%d"}, {maxStreams, maxIdleStreams, maxIdleAround, "2001:db8:0:%x::1"},
+		{maxStreams, maxIdleStreams, maxIdlePrefix, "192.0.2.%d"}, {maxStreams, maxIdleStreams, maxIdlePrefix, "2001:db8:0:%x::1"},
 		{64, 8, 16, "192.0.2.%d"}, {64, 8, 16, "2001:db8:0:%x::1"}, {4, 1, 1, "192.0.2.%d"},
 	} {
 		set := &streamSet{}
@@ -395,7 +395,7 @@ func TestStreamsOfOneSourceAreBoundedAtTheDoor(t *testing.T) {
 	}
 	all[0].allocate()
 	dial(t, s, "tcp", "t", "s").ask(stun.MethodBinding)
-	if refusedBy(s, manyStreams) != 1 {
+	if refusedBy(s, reasonTooManyStreams) != 1 {
 		t.Error("not counted")
 	}
 }

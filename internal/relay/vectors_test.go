@@ -69,7 +69,7 @@ func TestIntegrityOfPublishedVectors(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		check := func(raw, key []byte) bool { return signedBy(raw, uint16(attr), hmac.New(of, key), want) }
+		check := func(raw, key []byte) bool { return verifyMAC(raw, uint16(attr), hmac.New(of, key), want) }
 		if !check(m.Raw, key) {
 			t.Errorf("%s: integrity is refused", name)
 		}
@@ -134,7 +134,7 @@ func TestAnswersAreWrittenAsPublished(t *testing.T) {
 func TestUserHashIsUnknown(t *testing.T) {
 	s := start(t, nil)
 	m := vector(t, "SHA-256")
-	if got := s.workers[0].unknown(m); !bytes.Equal(got, []byte{0, 0x1e}) {
+	if got := s.workers[0].unknownAttrs(m); !bytes.Equal(got, []byte{0, 0x1e}) {
 		t.Errorf("unknown attributes %x", got)
 	}
 }

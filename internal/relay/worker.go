@@ -20,19 +20,19 @@ type worker struct {
 	up, down traffic
 
 	// Owned by the goroutine.
-	now     time.Duration // on the server's clock, read once for each batch
-	clients map[key]*allocation
-	owned   map[*allocation]struct{} // of UDP clients and of streams
-	nonces  *nonces
-	request stun.Message
-	reply   stun.Message
-	scratch []byte
+	now      time.Duration // on the server's clock, read once for each batch
+	byClient map[key]*allocation
+	owned    map[*allocation]struct{} // of UDP clients and of streams
+	nonces   *nonces
+	request  stun.Message
+	reply    stun.Message
+	scratch  []byte
 	// Of the packet at hand: on the stack they would not stay, since the driver is an interface.
-	from  path
-	head  [channelHeader]byte
-	tid   [12]byte
-	swept time.Duration
-	asked time.Duration
+	from         path
+	head         [channelHeader]byte
+	tid          [12]byte
+	lastSweep    time.Duration
+	holdersAsked time.Duration
 }
 
 // driver moves a worker's packets. It counts what it sends, before it does so: whoever has received a packet finds it counted.
@@ -41,33 +41,33 @@ type driver interface {
 	run()
 	// wake makes run look at the inbox. Any goroutine may call it.
 	wake()
-	// open binds a relay socket; it is read from when watch is called.
-	open(r *relayAddress, port uint16) (*relaySocket, error)
+	// bind binds a relay socket; it is read from when watch is called.
+	bind(r *relayAddress, port uint16) (*relaySocket, error)
 	watch(s *relaySocket) error
-	close(s *relaySocket)
+	closeSocket(s *relaySocket)
 	// reply sends one message to a UDP client at once; false: it is lost.
 	reply(p *path, message []byte) bool
-	// toChannel sends a payload to the peer of a channel. The payload must not change before the batch is flushed.
-	toChannel(a *allocation, c *channel, payload []byte)
-	// toPeer sends a payload to a peer at once.
-	toPeer(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool)
+	// toPeerNow sends a payload to the peer of a channel. The payload must not change before the batch is flushed.
+	toPeer(a *allocation, c *channel, payload []byte)
+	// toPeerNow sends a payload to a peer at once.
+	toPeerNow(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool)
 	// toClient sends a ChannelData message to an allocation's UDP client; head, if any, goes in front and is copied. up is counted along when the sender is a client of ours as
 	// well, and out tells one sender's messages from another's.
-	toClient(a *allocation, message []byte, head *[channelHeader]byte, out *openRun, up *allocation)
+	toClient(a *allocation, message []byte, head *[channelHeader]byte, out *openBatch, up *allocation)
 	// fragments tells whether DONT-FRAGMENT can be honoured.
 	fragments() bool
-	shut()
+	close()
 }
 
 // packet is what is relayed. With room, the four bytes before the payload may be written.
 type packet struct {
 	payload []byte
-	room    []byte // the same with four bytes in front, or nil
+	framed  []byte // the same with four bytes in front, or nil
 }
 
 func newWorker(s *Server, index int) *worker {
 	w := &worker{
-		server: s, index: index, clients: map[key]*allocation{}, owned: map[*allocation]struct{}{}, nonces: newNonces(s.nonceKey),
+		server: s, index: index, byClient: map[key]*allocation{}, owned: map[*allocation]struct{}{}, nonces: newNonces(s.nonceKey),
 		reply: stun.Message{Raw: make([]byte, 0, 512)},
 	}
 	w.inbox.init()
@@ -79,69 +79,69 @@ func (w *worker) lookup(p *path) *allocation {
 	if p.via.binding {
 		return nil
 	}
-	return w.clients[p.key()]
+	return w.byClient[p.key()]
 }
 
-// fromClient serves one message from a client. The bytes must stay until the batch is flushed.
+// clientPacket serves one message from a client. The bytes must stay until the batch is flushed.
 func (w *worker) fromClient(p *path, a *allocation, b []byte) {
 	if !isChannelData(b) {
-		w.control(p, a, b)
+		w.handleSTUN(p, a, b)
 		return
 	}
 	if a == nil {
-		w.server.stats.refuse(noAllocation)
+		w.server.stats.reject(reasonNoAllocation)
 		return
 	}
 	size := int(binary.BigEndian.Uint16(b[2:]))
 	if size > len(b)-channelHeader {
-		a.drop(malformed)
+		a.drop(reasonMalformed)
 		return
 	}
 	number := binary.BigEndian.Uint16(b)
 	c := a.lastUp
 	if c == nil || c.number != number || !c.live(w.now) {
 		if c = a.peers.Load().channel(number, w.now); c == nil {
-			a.drop(noPermission)
+			a.drop(reasonNoPermission)
 			return
 		}
 		a.lastUp = c
 	}
-	if c.route.kind == wire {
+	if c.route.kind == routeExternal {
 		if w.admit(a, &a.up, size) {
-			w.driver.toChannel(a, c, b[channelHeader:channelHeader+size])
+			w.driver.toPeer(a, c, b[channelHeader:channelHeader+size])
 		}
 		return
 	}
-	far := w.far(a, c.route, c.peer.port)
-	if far == nil || !w.admit(a, &a.up, size) {
+	peer := w.hairpinSocket(a, c.route, c.peer.port)
+	if peer == nil || !w.admit(a, &a.up, size) {
 		return
 	}
 	// The other end's channel for us is kept with ours, until its table changes.
-	table := far.allocation.peers.Load()
-	if c.far.socket != far || c.far.table != table {
-		c.far.socket, c.far.table, c.far.channel = far, table, table.channelTo(c.socket.public, w.now)
+	table := peer.allocation.peers.Load()
+	if c.hairpin.socket != peer || c.hairpin.table != table {
+		c.hairpin.socket, c.hairpin.table, c.hairpin.channel = peer, table, table.channelTo(c.socket.public, w.now)
 	}
 	pkt := packet{b[channelHeader : channelHeader+size], b[:channelHeader+size]}
-	if back := c.far.channel; back != nil && back.live(w.now) {
-		w.toChannelOf(far.allocation, back, pkt, &c.out, a)
+	if returnChannel := c.hairpin.channel; returnChannel != nil && returnChannel.live(w.now) {
+		w.toClientChannel(peer.allocation, returnChannel, pkt, &c.out, a)
 		return
 	}
-	w.toAllocation(far, c.socket.public, pkt, a)
+	w.toClient(peer, c.socket.public, pkt, a)
 }
 
-// far finds the relay socket at an address of ours, the end of whose client is reached without a socket. There is nothing else to be
+// hairpinSocket finds the relay socket at an address of ours, the end of whose client is reached without a socket. There is nothing else to be
 // reached at our own addresses.
-func (w *worker) far(a *allocation, r route, port uint16) *relaySocket {
-	if r.kind == own {
-		if s := r.relay.at(port); s != nil && !s.allocation.dead.Load() {
+func (w *worker) hairpinSocket(a *allocation, r route, port uint16) *relaySocket {
+	if r.kind == routeInternal {
+		if s := r.relay.socketAt(port); s != nil && !s.allocation.closed.Load() {
 			if a.mayReach(s.allocation) {
 				return s
 			}
-			a.drop(otherRoom)
+			a.drop(reasonOtherRoom)
 			return nil
 		}
 	}
-	a.drop(ownPort)
+	a.drop(reasonOwnPort)
 	return nil
 }
 
@@ -149,12 +149,12 @@ func (w *worker) far(a *allocation, r route, port uint16) *relaySocket {
 func (w *worker) admit(a *allocation, m *meter, size int) bool {
 	cost := costAt(w.server.cfg.Bandwidth, size)
 	if cost > 0 && !m.bucket.take(w.now, cost, burstTime) {
-		a.drop(overBandwidth)
+		a.drop(reasonOverBandwidth)
 		return false
 	}
 	if of := costAt(w.server.cfg.SessionBandwidth, size); of > 0 && !m.session.take(w.now, of, burstTime) {
-		m.bucket.give(cost)
-		a.drop(overBandwidth)
+		m.bucket.refund(cost)
+		a.drop(reasonOverBandwidth)
 		return false
 	}
 	return true
@@ -175,32 +175,32 @@ const overhead = 28
 func (w *worker) fromPeer(s *relaySocket, from endpoint, pkt packet) {
 	a := s.allocation
 	if c := a.lastDown; c != nil && c.peer == from && c.live(w.now) && c.permission.live(w.now) {
-		w.toChannelOf(a, c, pkt, &s.out, nil)
+		w.toClientChannel(a, c, pkt, &s.out, nil)
 		return
 	}
 	// What comes over the wire from an address of ours is no relayed client, and the permission is for those.
-	if w.server.route(from).kind != wire {
-		a.drop(ownSource)
+	if w.server.route(from).kind != routeExternal {
+		a.drop(reasonOwnSource)
 		return
 	}
-	w.toAllocation(s, from, pkt, nil)
+	w.toClient(s, from, pkt, nil)
 }
 
-// toAllocation relays to a client: by a channel when one is bound to the sender, else by a Data indication. up is the sender when it is a
+// toClient relays to a client: by a channel when one is bound to the sender, else by a Data indication. up is the sender when it is a
 // client of ours too: then it is not this worker that the socket belongs to.
-func (w *worker) toAllocation(s *relaySocket, from endpoint, pkt packet, up *allocation) {
+func (w *worker) toClient(s *relaySocket, from endpoint, pkt packet, up *allocation) {
 	a := s.allocation
 	t := a.peers.Load()
 	if t.permission(from.ip, w.now) == nil {
-		a.drop(noPermission)
+		a.drop(reasonNoPermission)
 		return
 	}
 	if c := t.channelTo(from, w.now); c != nil {
 		if up == nil {
 			a.lastDown = c
-			w.toChannelOf(a, c, pkt, &s.out, nil)
+			w.toClientChannel(a, c, pkt, &s.out, nil)
 		} else {
-			w.toChannelOf(a, c, pkt, nil, up)
+			w.toClientChannel(a, c, pkt, nil, up)
 		}
 		return
 	}
@@ -211,14 +211,14 @@ func (w *worker) toAllocation(s *relaySocket, from endpoint, pkt packet, up *all
 	w.scratch = appendData(w.scratch[:0], from, pkt.payload, &w.tid)
 	count(a, up, 1, len(pkt.payload))
 	if !w.deliver(&a.client, w.scratch) {
-		lost(a, up, len(pkt.payload))
+		countLost(a, up, len(pkt.payload))
 	}
 }
 
-// toChannelOf sends a packet to an allocation's client as ChannelData.
-func (w *worker) toChannelOf(a *allocation, c *channel, pkt packet, out *openRun, up *allocation) {
+// toClientChannel sends a packet to an allocation's client as ChannelData.
+func (w *worker) toClientChannel(a *allocation, c *channel, pkt packet, out *openBatch, up *allocation) {
 	if up != nil && !c.permission.live(w.now) {
-		a.drop(noPermission)
+		a.drop(reasonNoPermission)
 		return
 	}
 	size := len(pkt.payload)
@@ -227,17 +227,17 @@ func (w *worker) toChannelOf(a *allocation, c *channel, pkt packet, out *openRun
 	}
 	if st := a.client.stream; st != nil {
 		count(a, up, 1, size)
-		if !st.channelData(c.number, pkt.payload) {
-			lost(a, up, size)
+		if !st.sendChannelData(c.number, pkt.payload) {
+			countLost(a, up, size)
 		}
 		return
 	}
 	head := &w.head
 	binary.BigEndian.PutUint16(head[:], c.number)
 	binary.BigEndian.PutUint16(head[2:], uint16(size))
-	if pkt.room != nil {
-		copy(pkt.room, head[:])
-		w.driver.toClient(a, pkt.room, nil, out, up)
+	if pkt.framed != nil {
+		copy(pkt.framed, head[:])
+		w.driver.toClient(a, pkt.framed, nil, out, up)
 		return
 	}
 	w.driver.toClient(a, pkt.payload, head, out, up)
@@ -246,15 +246,15 @@ func (w *worker) toChannelOf(a *allocation, c *channel, pkt packet, out *openRun
 // deliver sends one message to a client at once; false: it is lost.
 func (w *worker) deliver(p *path, message []byte) bool {
 	if p.stream != nil {
-		return p.stream.push(message)
+		return p.stream.sendSTUN(message)
 	}
 	return w.driver.reply(p, message)
 }
 
-// answerTo delivers an answer.
-func (w *worker) answerTo(p *path, message []byte) {
+// respond delivers an answer.
+func (w *worker) respond(p *path, message []byte) {
 	if !w.deliver(p, message) {
-		w.server.stats.refuse(p.lost())
+		w.server.stats.reject(p.lossReason())
 	}
 }
 
@@ -266,10 +266,10 @@ func count(down, up *allocation, packets, bytes int) {
 	}
 }
 
-// lost takes back a packet that was counted and not sent.
-func lost(down, up *allocation, size int) {
+// countLost takes back a packet that was counted and not sent.
+func countLost(down, up *allocation, size int) {
 	count(down, up, -1, -size)
-	down.drop(down.client.lost())
+	down.drop(down.client.lossReason())
 }
 
 // count adds packets to an allocation's direction and to that of its worker.
@@ -283,9 +283,9 @@ func (a *allocation) count(m *meter, packets, bytes int) {
 }
 
 const (
-	sweepEvery = time.Second
-	// askEvery is how often sessions are asked for whether they are in a room still.
-	askEvery = 2 * time.Second
+	sweepInterval = time.Second
+	// holderInterval is how often sessions are asked for whether they are in a room still.
+	holderInterval = 2 * time.Second
 )
 
 // idle tells that there is nothing whose time could run out.
@@ -293,23 +293,23 @@ func (w *worker) idle() bool { return len(w.owned) == 0 && w.server.reserved.emp
 
 // sweep ends what is over. It is called often and looks once a second.
 func (w *worker) sweep() {
-	if w.now-w.swept < sweepEvery {
+	if w.now-w.lastSweep < sweepInterval {
 		return
 	}
-	w.swept = w.now
+	w.lastSweep = w.now
 	w.server.reserved.sweep(w, w.now)
-	ask := w.server.cfg.Holder != nil && w.now-w.asked >= askEvery
+	ask := w.server.cfg.Holder != nil && w.now-w.holdersAsked >= holderInterval
 	type answer struct {
 		holder Holder
 		in     bool
 	}
 	var held map[string]answer
 	if ask {
-		w.asked, held = w.now, map[string]answer{}
+		w.holdersAsked, held = w.now, map[string]answer{}
 	}
 	for a := range w.owned {
 		if w.now >= a.expires {
-			w.end(a, endExpired)
+			w.closeAllocation(a, closedExpired)
 			continue
 		}
 		if !ask {
@@ -321,10 +321,10 @@ func (w *worker) sweep() {
 			held[a.session] = now
 		}
 		if !now.in {
-			w.end(a, endSession)
+			w.closeAllocation(a, closedSession)
 			continue
 		}
-		a.enter(now.holder)
+		a.setRoom(now.holder)
 	}
 }
 
@@ -343,14 +343,14 @@ func (w *worker) handle(e *event) {
 	switch {
 	case e.stream != nil && e.frame == nil:
 		if a := e.stream.allocation; a != nil {
-			w.end(a, endStream)
+			w.closeAllocation(a, closedStream)
 		}
 		close(e.stream.drained)
 	case e.stream != nil:
 		w.fromClient(&e.stream.path, e.stream.allocation, e.frame.bytes())
 	case e.socket != nil:
-		if !e.socket.allocation.dead.Load() {
-			b := e.frame.room()
+		if !e.socket.allocation.closed.Load() {
+			b := e.frame.headroom()
 			w.fromPeer(e.socket, e.from, packet{b[channelHeader:], b})
 		}
 	default:

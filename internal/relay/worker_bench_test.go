@@ -15,9 +15,9 @@ type countingDriver struct {
 	up, down int
 }
 
-func (d *countingDriver) toChannel(*allocation, *channel, []byte) { d.up++ }
+func (d *countingDriver) toPeer(*allocation, *channel, []byte) { d.up++ }
 
-func (d *countingDriver) toClient(*allocation, []byte, *[channelHeader]byte, *openRun, *allocation) {
+func (d *countingDriver) toClient(*allocation, []byte, *[channelHeader]byte, *openBatch, *allocation) {
 	d.down++
 }
 
@@ -46,7 +46,7 @@ func benchWorker(b *testing.B, pairs int) (*worker, *countingDriver, []*allocati
 		list = append(list, a)
 	}
 	for i, a := range list {
-		if a.bind(w.now, 0x4000, list[i^1].relays[v4].public) != fine {
+		if a.bindChannel(w.now, 0x4000, list[i^1].relays[v4].public) != reasonNone {
 			b.Fatal("no channel")
 		}
 	}
@@ -86,7 +86,7 @@ func BenchmarkHairpin(b *testing.B) {
 func BenchmarkToPeer(b *testing.B) {
 	w, d, list := benchWorker(b, 1)
 	a := list[0]
-	if a.bind(w.now, 0x4001, endpointOf(netip.MustParseAddrPort("8.8.8.8:4000"))) != fine {
+	if a.bindChannel(w.now, 0x4001, endpointOf(netip.MustParseAddrPort("8.8.8.8:4000"))) != reasonNone {
 		b.Fatal("no channel")
 	}
 	message := benchMessage()

@@ -11,7 +11,7 @@ import (
 
 // workerOf is the worker of the allocation at a relayed address.
 func workerOf(s *Server, at netip.AddrPort) int {
-	if socket := s.place().relays[0].at(at.Port()); socket != nil {
+	if socket := s.addresses().relays[0].socketAt(at.Port()); socket != nil {
 		return socket.allocation.worker.index
 	}
 	return -1
@@ -29,7 +29,7 @@ func TestWorkersRelayToEachOtherWhileAllocationsEnd(t *testing.T) {
 			_, gone := kicked.Load(session)
 			return Holder{Room: "r"}, !gone
 		}
-		c.Ended = func(Record) { counted.Add(1) }
+		c.Closed = func(Record) { counted.Add(1) }
 	})
 	var running sync.WaitGroup
 	var crossed, made atomic.Int64
@@ -78,7 +78,7 @@ func TestWorkersRelayToEachOtherWhileAllocationsEnd(t *testing.T) {
 					}
 				case 2:
 					kicked.Store(name+"b", true)
-					clock.pass(askEvery)
+					clock.pass(holderInterval)
 				default:
 					_ = b.conn.Close()
 				}
@@ -128,7 +128,7 @@ func TestWorkersRelayToEachOtherWhileAllocationsEnd(t *testing.T) {
 		t.Error(err)
 	}
 	running.Wait()
-	if st := s.Stats(); st.Allocations != 0 || int64(st.Allocated) != made.Load() || counted.Load() != made.Load() {
-		t.Errorf("%d allocations left, %d made, %d ended, want %d", st.Allocations, st.Allocated, counted.Load(), made.Load())
+	if st := s.Stats(); st.Allocations != 0 || int64(st.Created) != made.Load() || counted.Load() != made.Load() {
+		t.Errorf("%d allocations left, %d made, %d ended, want %d", st.Allocations, st.Created, counted.Load(), made.Load())
 	}
 }

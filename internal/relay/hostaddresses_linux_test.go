@@ -95,7 +95,7 @@ func TestWhatIsRelayedMayBeFragmented(t *testing.T) {
 	}
 	c.ask(stun.MethodBinding) // the worker has done with it
 	driver := s.workers[0].driver.(*epollDriver)
-	for _, fd := range []int{driver.socks[0].fd, s.place().relays[0].at(port).fd} {
+	for _, fd := range []int{driver.listeners[0].fd, s.addresses().relays[0].socketAt(port).fd} {
 		if got, err := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER); err != nil || got != unix.IP_PMTUDISC_DONT {
 			t.Errorf("path MTU discovery is %d, %v", got, err)
 		}

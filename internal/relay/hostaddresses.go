@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// place is what a relay knows of its machine's addresses. It is replaced as a whole: addresses come and go while it runs.
-type place struct {
+// hostAddresses is what a relay knows of its machine's addresses. It is replaced as a whole: addresses come and go while it runs.
+type hostAddresses struct {
 	relays    []*relayAddress
 	listening []netip.Addr
 	local     map[netip.Addr]struct{}
@@ -18,17 +18,17 @@ type place struct {
 	lost      []netip.Addr // relayed from, and no addresses of this machine any more
 }
 
-func (s *Server) place() *place { return s.where.Load() }
+func (s *Server) addresses() *hostAddresses { return s.hostAddrs.Load() }
 
-// lookEvery is how often a relay looks for its addresses, when no allocation fails; then it looks at once, but not more often than lookPause.
+// refreshInterval is how often a relay looks for its addresses, when no allocation fails; then it looks at once, but not more often than refreshPause.
 const (
-	lookEvery = 15 * time.Second
-	lookPause = time.Second
+	refreshInterval = 15 * time.Second
+	refreshPause    = time.Second
 )
 
-// newPlace is that of a relay which relays from some addresses, on a machine that has all.
-func (s *Server) newPlace(relays []*relayAddress, all []netip.Addr) *place {
-	p := &place{relays: relays, local: map[netip.Addr]struct{}{}}
+// newHostAddresses is that of a relay which relays from some addresses, on a machine that has all.
+func (s *Server) newHostAddresses(relays []*relayAddress, all []netip.Addr) *hostAddresses {
+	p := &hostAddresses{relays: relays, local: map[netip.Addr]struct{}{}}
 	host := s.host
 	for _, a := range all {
 		p.local[a] = struct{}{}
@@ -51,16 +51,16 @@ func (s *Server) newPlace(relays []*relayAddress, all []netip.Addr) *place {
 	return p
 }
 
-// Look looks for this machine's addresses again. Where nobody has said which to relay from, others take the place of those that are
+// RefreshAddresses looks for this machine's addresses again. Where nobody has said which to relay from, others take the place of those that are
 // gone, and a family that there was not is added. Allocations at an address that is gone stay until their clients give them up.
-func (s *Server) Look() error {
-	s.looking.Lock()
-	defer s.looking.Unlock()
+func (s *Server) RefreshAddresses() error {
+	s.refreshing.Lock()
+	defer s.refreshing.Unlock()
 	all, err := localAddresses()
 	if err != nil {
 		return err
 	}
-	old := s.place()
+	old := s.addresses()
 	var kept []*relayAddress
 	var lost []netip.Addr
 	for _, r := range old.relays {
@@ -73,8 +73,8 @@ func (s *Server) Look() error {
 		}
 	}
 	relays := old.relays
-	if s.found {
-		relays = s.others(kept, all)
+	if s.autoDetected {
+		relays = s.withReplacements(kept, all)
 		if len(relays) == 0 { // there is nothing better
 			relays = old.relays
 		}
@@ -82,17 +82,17 @@ func (s *Server) Look() error {
 			return !slices.ContainsFunc(relays, func(r *relayAddress) bool { return r.Private == a })
 		})
 	}
-	next := s.newPlace(relays, all)
+	next := s.newHostAddresses(relays, all)
 	next.lost = lost
-	s.where.Store(next)
-	s.tellOf(old, next)
+	s.hostAddrs.Store(next)
+	s.logAddressChange(old, next)
 	return nil
 }
 
-// others adds an address for each family that none of the kept ones has.
-func (s *Server) others(kept []*relayAddress, all []netip.Addr) []*relayAddress {
+// withReplacements adds an address for each family that none of the kept ones has.
+func (s *Server) withReplacements(kept []*relayAddress, all []netip.Addr) []*relayAddress {
 	relays := slices.Clone(kept)
-	for _, a := range findAmong(all) {
+	for _, a := range selectAddresses(all) {
 		same := func(r *relayAddress) bool { return r.Public.Is4() == a.Public.Is4() }
 		if !slices.ContainsFunc(relays, same) && a.probe() == nil {
 			relays = append(relays, newRelayAddress(a, s.cfg.MinPort, s.cfg.MaxPort))
@@ -101,8 +101,8 @@ func (s *Server) others(kept []*relayAddress, all []netip.Addr) []*relayAddress 
 	return relays
 }
 
-// tellOf logs what has changed.
-func (s *Server) tellOf(old, next *place) {
+// logAddressChange logs what has changed.
+func (s *Server) logAddressChange(old, next *hostAddresses) {
 	if !slices.Equal(old.relays, next.relays) {
 		var from []Address
 		for _, r := range next.relays {
@@ -119,8 +119,8 @@ func (s *Server) tellOf(old, next *place) {
 	}
 }
 
-// lostFault says which addresses are lost, if any are.
-func (p *place) lostFault() error {
+// lostError says which addresses are lost, if any are.
+func (p *hostAddresses) lostError() error {
 	if len(p.lost) == 0 {
 		return nil
 	}
@@ -131,29 +131,29 @@ func (p *place) lostFault() error {
 	return errors.New("the relay's address " + strings.Join(names, ", ") + " is no address of this machine any more")
 }
 
-// suspect has the addresses looked at soon, since no socket could be opened. It does not wait.
-func (s *Server) suspect() {
+// requestRefresh has the addresses looked at soon, since no socket could be opened. It does not wait.
+func (s *Server) requestRefresh() {
 	select {
-	case s.suspects <- struct{}{}:
+	case s.refreshRequests <- struct{}{}:
 	default:
 	}
 }
 
-// watch looks for the addresses until the server is done.
-func (s *Server) watch() {
-	every := time.NewTicker(lookEvery)
+// watchAddresses looks for the addresses until the server is done.
+func (s *Server) watchAddresses() {
+	every := time.NewTicker(refreshInterval)
 	defer every.Stop()
 	for {
 		select {
 		case <-s.done:
 			return
 		case <-every.C:
-		case <-s.suspects:
+		case <-s.refreshRequests:
 		}
-		if err := s.Look(); err != nil {
+		if err := s.RefreshAddresses(); err != nil {
 			s.cfg.Log.Warn("addresses not looked at", "error", err)
 		}
-		pause := time.NewTimer(lookPause)
+		pause := time.NewTimer(refreshPause)
 		select {
 		case <-s.done:
 			pause.Stop()
