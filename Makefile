@@ -13,7 +13,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build build-bench sdk setup test check fmt vet lint lint-more race fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay bench-call clean
+.PHONY: help run build build-bench sdk setup test check fmt vet lint lint-more race examples fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay bench-call clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | sort | expand -t 14
@@ -36,10 +36,10 @@ setup: ## install Debian packages and npm packages that tests need, as far as th
 
 test: setup check fuzz churn load e2e ## everything
 
-check: fmt vet lint race sdk-check fresh ## what a change must pass
+check: fmt vet lint race examples sdk-check fresh ## what a change must pass
 
 fmt: ## gofmt finds nothing to change
-	@out=$$(gofmt -l cmd internal web e2e); test -z "$$out" || { echo "not formatted: $$out"; exit 1; }
+	@out=$$(gofmt -l cmd internal web e2e examples); test -z "$$out" || { echo "not formatted: $$out"; exit 1; }
 
 vet: ## go vet, for macOS and Windows too: with the tests, everything must compile there
 	$(GO) vet ./...
@@ -56,6 +56,9 @@ lint-more: ## golangci-lint with .golangci.yml
 # checkptr ends the process at what bbolt reads in a damaged file; the store turns that into an error
 race: ## Go tests with the race detector
 	$(GO) test -race -gcflags=go.etcd.io/bbolt/...=-d=checkptr=0 -timeout 5m ./...
+
+examples: ## build the clients of examples/ and run them against a server of this tree
+	cd examples && $(GO) vet ./... && $(GO) test ./...
 
 # every fuzz target, two at a time with one worker each; what they found before is kept in testdata/fuzz and runs with the tests
 fuzz: ## FUZZTIME=10s of each fuzz target
