@@ -64,11 +64,42 @@ var tells = map[string]int{
 // mayTell charges a request of which others are told.
 func (r *request) mayTell() error {
 	n, ok := tells[string(r.env.Op)]
-	if ok && !r.s.told.take(r.c.hub.now(), r.c.hub.toRoom, units(n, len(r.msg), tellBytes)) {
+	if !ok {
+		return nil
+	}
+	f := r.c.hub.toRoom.shared(r.s.roommates())
+	if !r.s.told.take(r.c.hub.now(), f, units(n, len(r.msg), tellBytes)) {
 		r.c.hub.counters.toRoom.Add(1)
 		return errTells
 	}
 	return nil
+}
+
+// Members of a room of up to fullRoom have the whole budget for what they tell it. In a larger one they share that of so many, so
+// that all of them together fill no outbox. In one of more than sharedRoom each still has the part that it has there: enough to be
+// used.
+const (
+	fullRoom   = 12
+	sharedRoom = 100
+)
+
+// shared is the part of the budget that a member of a room has. As the whole, it is taken at once within the same time.
+func (f flood) shared(members int) flood {
+	f.each = f.each * int64(min(max(members, fullRoom), sharedRoom)) / fullRoom
+	return f
+}
+
+// roommates counts the members of the session's room, itself too.
+func (s *session) roommates() int {
+	s.mu.Lock()
+	ro := s.roster
+	s.mu.Unlock()
+	if ro == nil {
+		return 0
+	}
+	ro.mu.RLock()
+	defer ro.mu.RUnlock()
+	return len(ro.members)
 }
 
 // sent is what a session has sent to other users. Most sessions are silent and have none.

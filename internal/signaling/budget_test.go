@@ -246,20 +246,23 @@ func TestManySendersToOneCloseNobody(t *testing.T) {
 	}
 }
 
-// A room of the usual size may say at once what all its members may, and closes nobody for it, whether or not they read.
+// All members of a room together may say at once what they may, and close nobody for it, whether or not they read.
 func TestManySendersToTheirRoomCloseNobody(t *testing.T) {
-	for _, how := range []string{"live", "slow"} {
+	for _, c := range []struct {
+		how     string
+		members int
+	}{{"live", 14}, {"slow", 14}, {"slow", 40}} {
 		for name, a := range attacks("short") {
 			if _, room := tells[a.messages[0].str("eventOp")]; !room || a.outside || len(a.messages) > 1 || a.messages[0].str("target") != "" {
 				continue
 			}
 			in(t, 1, nil, func(w *world) {
-				s := newScene(w, how, 14)
+				s := newScene(w, c.how, c.members)
 				for _, p := range s.attackers {
 					p.flood(a.messages, 120)
 				}
 				s.speak()
-				s.check(how+", "+name+" of many", false)
+				s.check(fmt.Sprint(c.how, ", ", name, " of ", c.members), false)
 			})
 		}
 	}
