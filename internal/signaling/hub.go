@@ -8,6 +8,7 @@
 package signaling
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base32"
 	"errors"
@@ -309,7 +310,9 @@ func (h *Hub) ServeLeave(w http.ResponseWriter, r *http.Request) {
 	if protocol.Decode(buf[:n], &body) == nil && h.enter() {
 		defer h.leave()
 		if p, err := h.parseResume(body.Resume); err == nil {
-			h.endSession(p.seat, transport.StatusTakenOver, "left")
+			ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+			defer cancel()
+			h.evict(ctx, p.seat, "left")
 		}
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -18,7 +18,12 @@ type parcel struct {
 	Event *eventParcel `json:"event,omitempty"` // what a room says
 	Pass  *passParcel  `json:"pass,omitempty"`  // a member's message to another
 	Tell  *tellParcel  `json:"tell,omitempty"`  // a user's message to a user of the same license
-	Evict *Seat        `json:"evict,omitempty"` // a request: end a session that is taken over
+	Evict *evictParcel `json:"evict,omitempty"` // a request: end a session
+}
+
+type evictParcel struct {
+	Seat   Seat   `json:"seat"`
+	Reason string `json:"reason"`
 }
 
 type doParcel struct {
@@ -160,14 +165,14 @@ func (h *Hub) doHere(ctx context.Context, key room.Key, cmd room.Command) (*room
 	return h.rooms.Do(ctx, key, cmd)
 }
 
-// evict ends the session in a seat that has lost its user id, wherever it is. A node that does not answer has no say in that: a
+// evict ends the session in a seat, which has left or lost its user id, wherever it is. A node that does not answer has no say in that: a
 // room that both sessions join knows the newer one.
-func (h *Hub) evict(ctx context.Context, seat Seat) {
+func (h *Hub) evict(ctx context.Context, seat Seat, reason string) {
 	if seat.Node == h.cfg.Node {
-		h.endSession(seat, transport.StatusTakenOver, "taken over")
+		h.endSession(seat, transport.StatusTakenOver, reason)
 		return
 	}
-	if err := h.request(ctx, seat.Node, parcel{Evict: &seat}, &struct{}{}); err != nil {
+	if err := h.request(ctx, seat.Node, parcel{Evict: &evictParcel{seat, reason}}, &struct{}{}); err != nil {
 		h.cfg.Log.Warn("session not ended", "node", h.cfg.Node, "on", seat.Node, "error", err)
 	}
 }
@@ -251,7 +256,7 @@ func (h *Hub) fromBus(payload []byte) []byte {
 	case p.Do != nil:
 		return h.doFromBus(p.Do)
 	case p.Evict != nil:
-		h.endSession(*p.Evict, transport.StatusTakenOver, "taken over")
+		h.endSession(p.Evict.Seat, transport.StatusTakenOver, p.Evict.Reason)
 		return []byte("{}")
 	case p.Event != nil:
 		here := make([]*session, 0, len(p.Event.To))

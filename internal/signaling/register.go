@@ -235,7 +235,7 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof, withi
 		counted = counted || !mine
 		s.seat, err = d.TakeUser(ctx, s.tenant, s.user, seat, wish)
 		if err == nil {
-			h.evict(ctx, seat)
+			h.evict(ctx, seat, "taken over")
 			return nil
 		}
 		if !errors.Is(err, ErrTaken) { // that one: the holder is another by now, or nobody

@@ -178,6 +178,21 @@ func TestLeaveNeedsTheSecret(t *testing.T) {
 	})
 }
 
+// A page may say that it leaves to any node.
+func TestLeaveEndsASessionOfAnotherNode(t *testing.T) {
+	onOneAndTwoNodes(t, func(w *world, second int) {
+		kim, lee := w.user(0, "kim"), w.user(second, "lee")
+		w.room("K1", kim, lee)
+		if c := w.nodes[0].post(w.T, "/leave", fmt.Sprintf(`{"resume":%q}`, lee.secret)); c != 204 {
+			w.Errorf("status %d", c)
+		}
+		kim.saw("leave:lee:3 ")
+		if c := lee.closeCode(); c != 4002 {
+			w.Errorf("closed with %d", c)
+		}
+	})
+}
+
 func TestALostConnectionIsResumed(t *testing.T) {
 	onOneAndTwoNodes(t, func(w *world, second int) {
 		kim, lee := w.user(0, "kim"), w.user(second, "lee")
