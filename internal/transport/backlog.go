@@ -12,15 +12,15 @@ import (
 // would add up to gigabytes. A message counts once, however many outboxes it waits in. When there is too much, the connections
 // with the most unread bytes are closed with 1013 until enough is free; those who read are not concerned.
 type Backlog struct {
-	limit int64 // negative: none
-	bytes atomic.Int64
-	shed  atomic.Uint64
-	busy  atomic.Bool
+	limit    int64 // negative: none
+	bytes    atomic.Int64
+	shed     atomic.Uint64
+	shedding atomic.Bool
 
-	mu      sync.Mutex // guards what follows
-	sources []func(tell func(QueuedBytes))
-	closed  bool
-	running sync.WaitGroup
+	mu     sync.Mutex // guards what follows
+	lists  []func(tell func(QueuedBytes))
+	closed bool
+	wg     sync.WaitGroup
 }
 
 const defaultBacklog = 256 << 20
@@ -58,41 +58,41 @@ func (b *Backlog) Watch(list func(tell func(QueuedBytes))) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.sources = append(b.sources, list)
+	b.lists = append(b.lists, list)
 }
 
 // Hold counts m until it is released, for whoever keeps a reference to it while others may be sending.
 func (b *Backlog) Hold(m *Message) {
-	if b == nil || !m.held.CompareAndSwap(false, true) {
+	if b == nil || !m.counted.CompareAndSwap(false, true) {
 		return
 	}
 	m.backlog = b
-	b.add(cap(m.B))
+	b.count(cap(m.B))
 }
 
 // Scarce tells whether there is none to spare for messages whose senders can be told so: half of it is for clients who are connected.
 func (b *Backlog) Scarce() bool { return b != nil && b.limit >= 0 && b.bytes.Load() > b.limit/2 }
 
 // add counts bytes, also negative ones. It may be called with any lock held.
-func (b *Backlog) add(bytes int) {
+func (b *Backlog) count(bytes int) {
 	if b == nil {
 		return
 	}
-	if now := b.bytes.Add(int64(bytes)); b.limit >= 0 && now > b.limit && b.busy.CompareAndSwap(false, true) {
+	if now := b.bytes.Add(int64(bytes)); b.limit >= 0 && now > b.limit && b.shedding.CompareAndSwap(false, true) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if !b.closed {
-			b.running.Go(b.relieve)
+			b.wg.Go(b.shedLargest)
 		}
 	}
 }
 
 // relieve closes connections, those with the most first, until an eighth is free, or will be in a moment: others must not pay for what is
 // on its way already.
-func (b *Backlog) relieve() {
-	defer b.busy.Store(false)
+func (b *Backlog) shedLargest() {
+	defer b.shedding.Store(false)
 	b.mu.Lock()
-	sources := slices.Clone(b.sources)
+	sources := slices.Clone(b.lists)
 	b.mu.Unlock()
 	var all []QueuedBytes
 	var soon int64
@@ -124,5 +124,5 @@ func (b *Backlog) Close() {
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
-	b.running.Wait()
+	b.wg.Wait()
 }

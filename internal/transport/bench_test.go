@@ -9,15 +9,15 @@ import (
 // benchOutbox is an outbox whose socket takes everything at once, or, without direct, one whose writer goroutine does all writing.
 func benchOutbox(direct bool) *outbox {
 	o := &outbox{
-		maxCount: 2048,
-		maxBytes: 1 << 20,
-		write:    func([]byte) error { return nil },
-		finish:   func(StatusCode, string) {},
-		hurry:    func() {},
-		backlog:  NewBacklog(0),
+		maxCount:   2048,
+		maxBytes:   1 << 20,
+		write:      func([]byte) error { return nil },
+		onDrained:  func(StatusCode, string) {},
+		abortWrite: func() {},
+		backlog:    NewBacklog(0),
 	}
 	if direct {
-		o.try = func(b []byte) (int, error) { return len(b), nil }
+		o.tryWrite = func(b []byte) (int, error) { return len(b), nil }
 	}
 	return o
 }
@@ -80,9 +80,9 @@ func BenchmarkOutboxFanout(b *testing.B) {
 // discard takes what frames bring and keeps nothing.
 type discard struct{ messages int }
 
-func (d *discard) message(byte, []byte)       { d.messages++ }
-func (d *discard) control(byte, []byte) error { return nil }
-func (d *discard) small() error               { return nil }
+func (d *discard) onMessage(byte, []byte)       { d.messages++ }
+func (d *discard) onControl(byte, []byte) error { return nil }
+func (d *discard) onSmallFrame() error          { return nil }
 
 // BenchmarkFrameScanner: whole messages, and one that comes in reads of 512 bytes.
 func BenchmarkFrameScanner(b *testing.B) {
@@ -98,14 +98,14 @@ func BenchmarkFrameScanner(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			wire := masked(0x81, string(bytes.Repeat([]byte{'x'}, c.size)))
 			buf := make([]byte, len(wire))
-			f, d := frames{limit: 64 << 10}, &discard{}
+			f, d := frameScanner{limit: 64 << 10}, &discard{}
 			b.SetBytes(int64(c.size))
 			b.ReportAllocs()
 			for b.Loop() {
 				copy(buf, wire) // reading unmasks in place
 				for rest := buf; len(rest) > 0; {
 					n := min(c.read, len(rest))
-					if err := f.feed(rest[:n], d); err != nil {
+					if err := f.scan(rest[:n], d); err != nil {
 						b.Fatal(err)
 					}
 					rest = rest[n:]

@@ -176,13 +176,13 @@ func TestWritesGoOnAfterOneThatWaited(t *testing.T) {
 	_, in := rawClient(t, addr, nil)
 	h := <-accepted
 	ws := h.conn.(*wsConn)
-	if ws.out.try == nil {
+	if ws.out.tryWrite == nil {
 		t.Skip("all writes may wait here")
 	}
 	if err := ws.net.SetWriteDeadline(time.Now().Add(-time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ws.out.try([]byte("x")); err == nil {
+	if _, err := ws.out.tryWrite([]byte("x")); err == nil {
 		t.Fatal("a deadline in the past does not stop try: this test shows nothing")
 	}
 	if err := ws.write(appendFrame(nil, opText, []byte("waited"))); err != nil {

@@ -76,7 +76,7 @@ func (g *ConnLimiter) Acquire(addr netip.Addr, resumes bool) (status int, reserv
 		return http.StatusTooManyRequests, false
 	}
 	g.open++
-	g.count(source, 1)
+	g.addUnregistered(source, 1)
 	return 0, reserve
 }
 
@@ -94,7 +94,7 @@ func (g *ConnLimiter) tooManyUnregistered(source netip.Prefix, reserve bool) boo
 }
 
 // count adds n strangers of a source, or takes them away.
-func (g *ConnLimiter) count(source netip.Prefix, n int) {
+func (g *ConnLimiter) addUnregistered(source netip.Prefix, n int) {
 	add := func(p netip.Prefix) {
 		if g.bySource[p] += n; g.bySource[p] <= 0 {
 			delete(g.bySource, p)
@@ -116,7 +116,7 @@ func (g *ConnLimiter) MarkRegistered(addr netip.Addr) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.count(Source(addr), -1)
+	g.addUnregistered(Source(addr), -1)
 	g.onRegistered(addr.Unmap(), 1)
 }
 
@@ -129,7 +129,7 @@ func (g *ConnLimiter) Release(addr netip.Addr, stranger bool) {
 	defer g.mu.Unlock()
 	g.open--
 	if stranger {
-		g.count(Source(addr), -1)
+		g.addUnregistered(Source(addr), -1)
 	} else {
 		g.onRegistered(addr.Unmap(), -1)
 	}

@@ -16,36 +16,36 @@ const SourcesPerSite = 4
 //
 // An entry is spare (nothing would be lost by closing it) or busy. A spare one makes room at once, a busy one when it is slow, or when
 // its holder has more than the newcomer's.
-type crowd struct {
-	most       int            // in all
-	ofSource   int            // busy and spare
-	spareOf    int            // spare of one source; 0: no limit of their own
-	exempt     []netip.Prefix // as loopback is: proxies, with everybody behind them
-	slow       time.Duration
-	onDeparted func(*entry) // closes the connection of an entry that has made room; called with mu held, must not block
+type connSet struct {
+	maxTotal         int            // in all
+	maxPerSource     int            // busy and spare
+	maxIdlePerSource int            // spare of one source; 0: no limit of their own
+	exempt           []netip.Prefix // as loopback is: proxies, with everybody behind them
+	slowAfter        time.Duration
+	onEvict          func(*entry) // closes the connection of an entry that has made room; called with mu held, must not block
 
-	mu      sync.Mutex // guards what follows, and the entries
-	all     [2]list.List
-	sources map[netip.Prefix]*tally
-	sites   map[netip.Prefix]*holder
-	bySize  []map[*holder]struct{} // index: entries that the holder has
-	largest int                    // no holder has more
+	mu          sync.Mutex // guards what follows, and the entries
+	lists       [2]list.List
+	sources     map[netip.Prefix]*sourceCount
+	sites       map[netip.Prefix]*siteConns
+	bySize      []map[*siteConns]struct{} // index: entries that the holder has
+	largestSize int                       // no holder has more
 }
 
 // tally counts the entries of one source.
-type tally struct{ n, spare int }
+type sourceCount struct{ n, idle int }
 
 // holder is a site with its entries.
-type holder struct {
-	site netip.Prefix
-	n    int
-	own  [2]list.List // by state, longest in it first
+type siteConns struct {
+	site  netip.Prefix
+	n     int
+	lists [2]list.List // by state, longest in it first
 }
 
 // Indices of the lists.
 const (
-	busyList  = 0
-	spareList = 1
+	activeList = 0
+	idleList   = 1
 )
 
 // entry is one connection.
@@ -53,36 +53,36 @@ type entry struct {
 	conn  net.Conn
 	since time.Time // of its state
 
-	source  netip.Prefix // invalid: only the limit in all counts
-	holder  *holder      // nil: exempt
-	state   int
-	excused int           // how many requests keep it out
-	gone    bool          // it does not come back
-	inAll   *list.Element // nil: not in the crowd
-	inOwn   *list.Element
+	source      netip.Prefix // invalid: only the limit in all counts
+	siteConns   *siteConns   // nil: exempt
+	state       int
+	suspensions int           // how many requests keep it out
+	left        bool          // it does not come back
+	element     *list.Element // nil: not in the crowd
+	siteElement *list.Element
 }
 
-func newCrowd(most, ofSource, spareOf int, exempt []netip.Prefix, slow time.Duration, departed func(*entry)) *crowd {
-	return &crowd{
-		most: most, ofSource: ofSource, spareOf: spareOf, exempt: exempt, slow: slow, onDeparted: departed,
-		sources: map[netip.Prefix]*tally{}, sites: map[netip.Prefix]*holder{}, bySize: []map[*holder]struct{}{{}},
+func newConnSet(most, ofSource, spareOf int, exempt []netip.Prefix, slow time.Duration, departed func(*entry)) *connSet {
+	return &connSet{
+		maxTotal: most, maxPerSource: ofSource, maxIdlePerSource: spareOf, exempt: exempt, slowAfter: slow, onEvict: departed,
+		sources: map[netip.Prefix]*sourceCount{}, sites: map[netip.Prefix]*siteConns{}, bySize: []map[*siteConns]struct{}{{}},
 	}
 }
 
 // enter takes a connection in, if need be in another's place. It returns nil when there is no room.
-func (k *crowd) enter(conn net.Conn, state int) *entry {
-	e := &entry{conn: conn, state: state, since: time.Now(), source: k.limited(conn.RemoteAddr())}
+func (k *connSet) add(conn net.Conn, state int) *entry {
+	e := &entry{conn: conn, state: state, since: time.Now(), source: k.sourceOf(conn.RemoteAddr())}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.makeRoom(e) {
 		return nil
 	}
-	k.add(e)
+	k.link(e)
 	return e
 }
 
 // limited is the source of a connection that the limit by source concerns; invalid: it does not.
-func (k *crowd) limited(a net.Addr) netip.Prefix {
+func (k *connSet) sourceOf(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.Prefix{}
@@ -95,97 +95,97 @@ func (k *crowd) limited(a net.Addr) netip.Prefix {
 }
 
 // leave takes an entry out for good. It returns false when it had to make room before.
-func (k *crowd) leave(e *entry) bool {
+func (k *connSet) remove(e *entry) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	e.gone = true
-	return k.remove(e) || e.excused > 0
+	e.left = true
+	return k.unlink(e) || e.suspensions > 0
 }
 
 // excuse takes an entry out for as long as something else counts it; each call needs one of resume.
-func (k *crowd) excuse(e *entry) {
+func (k *connSet) suspend(e *entry) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if e.excused == 0 && !k.remove(e) {
-		e.gone = true // it had to make room
+	if e.suspensions == 0 && !k.unlink(e) {
+		e.left = true // it had to make room
 	}
-	e.excused++
+	e.suspensions++
 }
 
 // resume takes an excused entry in again. It is not refused: it has been let in before.
-func (k *crowd) resume(e *entry) {
+func (k *connSet) resume(e *entry) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if e.excused--; e.excused == 0 && !e.gone {
+	if e.suspensions--; e.suspensions == 0 && !e.left {
 		e.since = time.Now()
-		k.add(e)
+		k.link(e)
 	}
 }
 
 // turn changes the state of an entry. One that makes too many spare ones of its source costs the longest spare its place.
-func (k *crowd) turn(e *entry, state int) {
+func (k *connSet) setState(e *entry, state int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.remove(e) {
+	if !k.unlink(e) {
 		e.state = state // of an excused one
 		return
 	}
 	e.state, e.since = state, time.Now()
-	k.add(e)
-	if state != spareList || k.spareOf == 0 || e.holder == nil {
+	k.link(e)
+	if state != idleList || k.maxIdlePerSource == 0 || e.siteConns == nil {
 		return
 	}
-	if k.sources[e.source].spare > k.spareOf {
-		k.depart(e.holder.oldest(spareList, e.source))
+	if k.sources[e.source].idle > k.maxIdlePerSource {
+		k.evict(e.siteConns.oldest(idleList, e.source))
 	}
-	if siteSpare := e.holder.own[spareList].Len(); siteSpare > k.spareOf*SourcesPerSite {
-		k.depart(e.holder.oldest(spareList, netip.Prefix{}))
+	if siteSpare := e.siteConns.lists[idleList].Len(); siteSpare > k.maxIdlePerSource*SourcesPerSite {
+		k.evict(e.siteConns.oldest(idleList, netip.Prefix{}))
 	}
 }
 
 // relieve closes the longest spare entry, if there is one: descriptors have run out.
-func (k *crowd) relieve() bool {
+func (k *connSet) evictIdle() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	front := k.all[spareList].Front()
+	front := k.lists[idleList].Front()
 	if front != nil {
-		k.depart(front.Value.(*entry))
+		k.evict(front.Value.(*entry))
 	}
 	return front != nil
 }
 
 // clear has all entries depart.
-func (k *crowd) clear() {
+func (k *connSet) evictAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for i := range k.all {
-		for e := k.all[i].Front(); e != nil; e = k.all[i].Front() {
-			k.depart(e.Value.(*entry))
+	for i := range k.lists {
+		for e := k.lists[i].Front(); e != nil; e = k.lists[i].Front() {
+			k.evict(e.Value.(*entry))
 		}
 	}
 }
 
 // count is how many are busy and spare.
-func (k *crowd) count() (busy, spare int) {
+func (k *connSet) count() (busy, spare int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.all[busyList].Len(), k.all[spareList].Len()
+	return k.lists[activeList].Len(), k.lists[idleList].Len()
 }
 
 // What follows is called with mu held.
 
 // makeRoom tells whether e may come in, which may cost another its place.
-func (k *crowd) makeRoom(e *entry) bool {
+func (k *connSet) makeRoom(e *entry) bool {
 	if e.source.IsValid() {
 		site := k.sites[Site(e.source)]
-		if t := k.sources[e.source]; t != nil && t.n >= k.ofSource && !k.replace(site, e.source, e) {
+		if t := k.sources[e.source]; t != nil && t.n >= k.maxPerSource && !k.evictFromSite(site, e.source, e) {
 			return false
 		}
-		if site != nil && site.n >= k.ofSource*SourcesPerSite && !k.replace(site, netip.Prefix{}, e) {
+		if site != nil && site.n >= k.maxPerSource*SourcesPerSite && !k.evictFromSite(site, netip.Prefix{}, e) {
 			return false
 		}
 	}
-	if k.all[busyList].Len()+k.all[spareList].Len() < k.most {
+	if k.lists[activeList].Len()+k.lists[idleList].Len() < k.maxTotal {
 		return true
 	}
 	mine := 0
@@ -194,60 +194,60 @@ func (k *crowd) makeRoom(e *entry) bool {
 			mine = h.n
 		}
 	}
-	if h := k.greatest(); h != nil && h.n > mine+1 {
-		if k.departOldest(h.own[spareList].Front()) || k.departOldest(h.own[busyList].Front()) {
+	if h := k.largestSite(); h != nil && h.n > mine+1 {
+		if k.evictElement(h.lists[idleList].Front()) || k.evictElement(h.lists[activeList].Front()) {
 			return true
 		}
 	}
-	return k.departOldest(k.all[spareList].Front()) || k.departSlow(k.all[busyList].Front(), e)
+	return k.evictElement(k.lists[idleList].Front()) || k.evictIfSlow(k.lists[activeList].Front(), e)
 }
 
 // replace makes room for e among those of its own site, or of one source of it.
-func (k *crowd) replace(h *holder, source netip.Prefix, e *entry) bool {
-	if spare := h.oldest(spareList, source); spare != nil {
-		k.depart(spare)
+func (k *connSet) evictFromSite(h *siteConns, source netip.Prefix, e *entry) bool {
+	if spare := h.oldest(idleList, source); spare != nil {
+		k.evict(spare)
 		return true
 	}
-	busy := h.oldest(busyList, source)
-	if busy == nil || e.since.Sub(busy.since) < k.slow {
+	busy := h.oldest(activeList, source)
+	if busy == nil || e.since.Sub(busy.since) < k.slowAfter {
 		return false
 	}
-	k.depart(busy)
+	k.evict(busy)
 	return true
 }
 
 // greatest is a holder that no other has more than.
-func (k *crowd) greatest() *holder {
-	for h := range k.bySize[k.largest] {
+func (k *connSet) largestSite() *siteConns {
+	for h := range k.bySize[k.largestSize] {
 		return h
 	}
 	return nil
 }
 
-func (k *crowd) departOldest(at *list.Element) bool {
+func (k *connSet) evictElement(at *list.Element) bool {
 	if at == nil {
 		return false
 	}
-	k.depart(at.Value.(*entry))
+	k.evict(at.Value.(*entry))
 	return true
 }
 
-func (k *crowd) departSlow(at *list.Element, newcomer *entry) bool {
-	if at == nil || newcomer.since.Sub(at.Value.(*entry).since) < k.slow {
+func (k *connSet) evictIfSlow(at *list.Element, newcomer *entry) bool {
+	if at == nil || newcomer.since.Sub(at.Value.(*entry).since) < k.slowAfter {
 		return false
 	}
-	return k.departOldest(at)
+	return k.evictElement(at)
 }
 
-func (k *crowd) depart(e *entry) {
-	k.remove(e)
-	k.onDeparted(e)
+func (k *connSet) evict(e *entry) {
+	k.unlink(e)
+	k.onEvict(e)
 }
 
 // oldest is the entry that has been in the state for longest, of one source if it is valid. A holder has at most SourcesPerSite times the
 // limit of a source, so that the search ends soon.
-func (h *holder) oldest(state int, source netip.Prefix) *entry {
-	for at := h.own[state].Front(); at != nil; at = at.Next() {
+func (h *siteConns) oldest(state int, source netip.Prefix) *entry {
+	for at := h.lists[state].Front(); at != nil; at = at.Next() {
 		if e := at.Value.(*entry); !source.IsValid() || e.source == source {
 			return e
 		}
@@ -255,46 +255,46 @@ func (h *holder) oldest(state int, source netip.Prefix) *entry {
 	return nil
 }
 
-func (k *crowd) add(e *entry) {
-	e.inAll = k.all[e.state].PushBack(e)
+func (k *connSet) link(e *entry) {
+	e.element = k.lists[e.state].PushBack(e)
 	if !e.source.IsValid() {
 		return
 	}
 	site := Site(e.source)
 	h := k.sites[site]
 	if h == nil {
-		h = &holder{site: site}
+		h = &siteConns{site: site}
 		k.sites[site] = h
 	}
-	e.holder, e.inOwn = h, h.own[e.state].PushBack(e)
+	e.siteConns, e.siteElement = h, h.lists[e.state].PushBack(e)
 	k.resize(h, h.n+1)
 	t := k.sources[e.source]
 	if t == nil {
-		t = &tally{}
+		t = &sourceCount{}
 		k.sources[e.source] = t
 	}
 	t.n++
-	t.spare += e.state // spareList is 1
+	t.idle += e.state // spareList is 1
 }
 
 // remove returns false when e is not in.
-func (k *crowd) remove(e *entry) bool {
-	if e.inAll == nil {
+func (k *connSet) unlink(e *entry) bool {
+	if e.element == nil {
 		return false
 	}
-	k.all[e.state].Remove(e.inAll)
-	e.inAll = nil
-	h := e.holder
+	k.lists[e.state].Remove(e.element)
+	e.element = nil
+	h := e.siteConns
 	if h == nil {
 		return true
 	}
-	h.own[e.state].Remove(e.inOwn)
-	e.holder, e.inOwn = nil, nil
+	h.lists[e.state].Remove(e.siteElement)
+	e.siteConns, e.siteElement = nil, nil
 	if k.resize(h, h.n-1); h.n == 0 {
 		delete(k.sites, h.site)
 	}
 	t := k.sources[e.source]
-	t.spare -= e.state
+	t.idle -= e.state
 	if t.n--; t.n == 0 {
 		delete(k.sources, e.source)
 	}
@@ -302,18 +302,18 @@ func (k *crowd) remove(e *entry) bool {
 }
 
 // resize keeps bySize and largest right.
-func (k *crowd) resize(h *holder, n int) {
+func (k *connSet) resize(h *siteConns, n int) {
 	if h.n > 0 {
 		delete(k.bySize[h.n], h)
 	}
 	for len(k.bySize) <= n {
-		k.bySize = append(k.bySize, map[*holder]struct{}{})
+		k.bySize = append(k.bySize, map[*siteConns]struct{}{})
 	}
 	if h.n = n; n > 0 {
 		k.bySize[n][h] = struct{}{}
-		k.largest = max(k.largest, n)
+		k.largestSize = max(k.largestSize, n)
 	}
-	for k.largest > 0 && len(k.bySize[k.largest]) == 0 {
-		k.largest--
+	for k.largestSize > 0 && len(k.bySize[k.largestSize]) == 0 {
+		k.largestSize--
 	}
 }

@@ -23,13 +23,13 @@ func somebody(addr string) net.Conn {
 }
 
 // check compares what a crowd counts with what is in its lists, and both with its bounds.
-func (k *crowd) check(t *testing.T) {
+func (k *connSet) check(t *testing.T) {
 	t.Helper()
 	n, spare, sites := map[netip.Prefix]int{}, map[netip.Prefix]int{}, map[netip.Prefix]int{}
-	for state := range k.all {
-		for at := k.all[state].Front(); at != nil; at = at.Next() {
+	for state := range k.lists {
+		for at := k.lists[state].Front(); at != nil; at = at.Next() {
 			e := at.Value.(*entry)
-			if e.state != state || e.gone || e.excused != 0 {
+			if e.state != state || e.left || e.suspensions != 0 {
 				t.Fatalf("in the list of state %d: %+v", state, e)
 			}
 			if e.source.IsValid() {
@@ -43,13 +43,13 @@ func (k *crowd) check(t *testing.T) {
 		t.Fatalf("%d sources and %d sites are counted, %d and %d are there", len(k.sources), len(k.sites), len(n), len(sites))
 	}
 	for source, c := range k.sources {
-		if c.n != n[source] || c.spare != spare[source] {
+		if c.n != n[source] || c.idle != spare[source] {
 			t.Fatalf("%s: %+v, there are %d and %d", source, c, n[source], spare[source])
 		}
 	}
 	greatest, sized := 0, 0
 	for site, h := range k.sites {
-		if _, ok := k.bySize[h.n][h]; !ok || h.n != sites[site] || h.own[0].Len()+h.own[1].Len() != h.n {
+		if _, ok := k.bySize[h.n][h]; !ok || h.n != sites[site] || h.lists[0].Len()+h.lists[1].Len() != h.n {
 			t.Fatalf("%s: %d, there are %d", site, h.n, sites[site])
 		}
 		greatest = max(greatest, h.n)
@@ -57,8 +57,8 @@ func (k *crowd) check(t *testing.T) {
 	for _, set := range k.bySize {
 		sized += len(set)
 	}
-	if k.largest != greatest || sized != len(k.sites) {
-		t.Fatalf("the greatest has %d and not %d, %d of %d are sorted", greatest, k.largest, sized, len(k.sites))
+	if k.largestSize != greatest || sized != len(k.sites) {
+		t.Fatalf("the greatest has %d and not %d, %d of %d are sorted", greatest, k.largestSize, sized, len(k.sites))
 	}
 }
 
@@ -68,7 +68,7 @@ func TestCrowdCountsRightWhateverHappens(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			var departed []*entry
-			k := newCrowd(20, 5, 2, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, slowAfter, func(e *entry) { departed = append(departed, e) })
+			k := newConnSet(20, 5, 2, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, slowAfter, func(e *entry) { departed = append(departed, e) })
 			var in []*entry // known to be connected, excused or not
 			for range 400 {
 				time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
@@ -76,27 +76,27 @@ func TestCrowdCountsRightWhateverHappens(t *testing.T) {
 				case pick < 2 || len(in) == 0:
 					addr := fmt.Sprintf([]string{"192.0.2.%d", "2001:db8:0:%x::1", "2001:db8:1:0::%x", "127.0.0.%d", "10.0.0.%d"}[r.IntN(5)], 1+r.IntN(6))
 					busy, spare := k.count()
-					if e := k.enter(somebody(addr), r.IntN(2)); e != nil {
+					if e := k.add(somebody(addr), r.IntN(2)); e != nil {
 						in = append(in, e)
 					}
 					if after, more := k.count(); after+more > max(20, busy+spare) {
 						t.Fatalf("%d came in where 20 may be", after+more)
 					}
 				case pick == 2:
-					k.turn(in[r.IntN(len(in))], r.IntN(2))
+					k.setState(in[r.IntN(len(in))], r.IntN(2))
 				case pick == 3:
 					e := in[r.IntN(len(in))]
-					if e.excused < 2 {
-						k.excuse(e)
+					if e.suspensions < 2 {
+						k.suspend(e)
 					}
 				case pick == 4:
-					if e := in[r.IntN(len(in))]; e.excused > 0 {
+					if e := in[r.IntN(len(in))]; e.suspensions > 0 {
 						k.resume(e)
 					}
 				default:
 					i := r.IntN(len(in))
-					k.leave(in[i])
-					for in[i].excused > 0 { // a request over HTTP/2 may outlive its connection
+					k.remove(in[i])
+					for in[i].suspensions > 0 { // a request over HTTP/2 may outlive its connection
 						k.resume(in[i])
 					}
 					in = append(in[:i], in[i+1:]...)
@@ -104,8 +104,8 @@ func TestCrowdCountsRightWhateverHappens(t *testing.T) {
 				k.check(t)
 			}
 			for _, e := range in {
-				k.leave(e)
-				for e.excused > 0 {
+				k.remove(e)
+				for e.suspensions > 0 {
 					k.resume(e)
 				}
 			}
@@ -127,13 +127,13 @@ func TestCrowdCountsRightWhateverHappens(t *testing.T) {
 // However many one site has open, and whatever it does with them, who has fewer finds room at once.
 func TestACrowdHasRoomForWhoHasFewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := newCrowd(40, 8, 4, nil, slowAfter, func(*entry) {})
+		k := newConnSet(40, 8, 4, nil, slowAfter, func(*entry) {})
 		for i := range 1000 {
-			k.enter(somebody(fmt.Sprintf("2001:db8:0:%x::1", i)), busyList)
-			k.enter(somebody("192.0.2.1"), busyList)
+			k.add(somebody(fmt.Sprintf("2001:db8:0:%x::1", i)), activeList)
+			k.add(somebody("192.0.2.1"), activeList)
 		}
 		for i := range 30 {
-			if k.enter(somebody(fmt.Sprintf("198.51.100.%d", i)), busyList) == nil {
+			if k.add(somebody(fmt.Sprintf("198.51.100.%d", i)), activeList) == nil {
 				t.Fatalf("the %dth of as many addresses is kept out by two sites", i+1)
 			}
 		}
@@ -143,9 +143,9 @@ func TestACrowdHasRoomForWhoHasFewer(t *testing.T) {
 
 func TestDescriptorsThatHaveRunOutAreTakenFromIdleConnections(t *testing.T) {
 	var departed []*entry
-	k := newCrowd(40, 8, 4, nil, slowAfter, func(e *entry) { departed = append(departed, e) })
-	busy, idle := k.enter(somebody("192.0.2.1"), busyList), k.enter(somebody("127.0.0.1"), spareList)
-	if !k.relieve() || k.relieve() || len(departed) != 1 || departed[0] != idle || !k.leave(busy) || k.leave(idle) {
+	k := newConnSet(40, 8, 4, nil, slowAfter, func(e *entry) { departed = append(departed, e) })
+	busy, idle := k.add(somebody("192.0.2.1"), activeList), k.add(somebody("127.0.0.1"), idleList)
+	if !k.evictIdle() || k.evictIdle() || len(departed) != 1 || departed[0] != idle || !k.remove(busy) || k.remove(idle) {
 		t.Errorf("%v had to make room", departed)
 	}
 }

@@ -26,8 +26,8 @@ const (
 
 	// Control frames, and pieces of a message that have fewer bytes than this and are not its last, count as small: each costs
 	// work, and nothing above this package sees it. A client may send so many a second.
-	smallFrame = 1 << 10
-	maxSmall   = 400
+	smallFrame     = 1 << 10
+	maxSmallFrames = 400
 )
 
 // appendFrame appends a whole frame as servers send it: not masked, not in pieces.
@@ -72,39 +72,39 @@ func parseClose(payload []byte) (code StatusCode, err error) {
 }
 
 // frameFault is what a client is closed for.
-type frameFault struct {
+type frameError struct {
 	code   StatusCode
 	reason string
 }
 
-func (f *frameFault) Error() string { return f.reason }
+func (f *frameError) Error() string { return f.reason }
 
 var (
-	errFrame    = &frameFault{StatusProtocolError, "protocol error"}
-	errEncoding = &frameFault{StatusInvalidFramePayloadData, "not UTF-8"}
-	errTooLong  = &frameFault{StatusMessageTooBig, "message too long"}
-	errSmall    = &frameFault{StatusPolicyViolation, "too many frames"}
+	errFrame         = &frameError{StatusProtocolError, "protocol error"}
+	errEncoding      = &frameError{StatusInvalidFramePayloadData, "not UTF-8"}
+	errTooLong       = &frameError{StatusMessageTooBig, "message too long"}
+	errTooManyFrames = &frameError{StatusPolicyViolation, "too many frames"}
 
-	errOver = errors.New("close frame") // what comes after it is not read
+	errCloseFrame = errors.New("close frame") // what comes after it is not read
 )
 
 // sink takes what frames have brought. The bytes are valid until it returns.
-type sink interface {
-	message(op byte, payload []byte)
-	control(op byte, payload []byte) error
-	small() error // there is a small frame; see smallFrame
+type frameHandler interface {
+	onMessage(op byte, payload []byte)
+	onControl(op byte, payload []byte) error
+	onSmallFrame() error // there is a small frame; see smallFrame
 }
 
 // frames takes apart what a client sends, in whatever pieces it comes, and puts messages together. It keeps bytes only of what has
 // come in part: a message that comes whole is unmasked where it stands, and handed on from there.
-type frames struct {
+type frameScanner struct {
 	limit int // bytes of a message
 
-	head [14]byte // of the frame that is being read
-	have uint8    // bytes of head
-	body bool     // head is complete, payload follows
-	left int      // bytes of it still to come
-	key  uint32   // turned so that its lowest byte is for the next one
+	head      [14]byte // of the frame that is being read
+	headLen   uint8    // bytes of head
+	inPayload bool     // head is complete, payload follows
+	remaining int      // bytes of it still to come
+	key       uint32   // turned so that its lowest byte is for the next one
 
 	op      byte     // of the message that is being read in pieces; 0: none is
 	message *Message // what has come of it
@@ -112,43 +112,43 @@ type frames struct {
 }
 
 // feed reads b, and changes it. After an error nothing more may be fed.
-func (f *frames) feed(b []byte, to sink) error {
+func (f *frameScanner) scan(b []byte, to frameHandler) error {
 	for {
-		if !f.body {
+		if !f.inPayload {
 			var err error
-			if b, err = f.header(b, to); err != nil || !f.body {
+			if b, err = f.readHeader(b, to); err != nil || !f.inPayload {
 				return err
 			}
 		}
-		part := b[:min(f.left, len(b))]
+		part := b[:min(f.remaining, len(b))]
 		b = b[len(part):]
-		f.left -= len(part)
+		f.remaining -= len(part)
 		f.key = unmask(part, f.key)
-		if f.left == 0 && f.op == 0 && f.head[0]&(finBit|controlBit) == finBit { // a whole message: most are
-			f.have, f.body = 0, false
-			to.message(f.head[0]&0x0F, part)
+		if f.remaining == 0 && f.op == 0 && f.head[0]&(finBit|controlBit) == finBit { // a whole message: most are
+			f.headLen, f.inPayload = 0, false
+			to.onMessage(f.head[0]&0x0F, part)
 			continue
 		}
-		if err := f.payload(part, to); err != nil || f.left > 0 {
+		if err := f.readPayload(part, to); err != nil || f.remaining > 0 {
 			return err
 		}
-		f.have, f.body = 0, false
+		f.headLen, f.inPayload = 0, false
 	}
 }
 
 // header takes the header from the beginning of b, as far as it is there.
-func (f *frames) header(b []byte, to sink) (rest []byte, err error) {
+func (f *frameScanner) readHeader(b []byte, to frameHandler) (rest []byte, err error) {
 	for need := uint8(2); ; {
-		n := copy(f.head[f.have:max(need, f.have)], b)
-		f.have += uint8(n)
+		n := copy(f.head[f.headLen:max(need, f.headLen)], b)
+		f.headLen += uint8(n)
 		b = b[n:]
-		if f.have < need {
+		if f.headLen < need {
 			return b, nil
 		}
 		if need > 2 {
-			return b, f.open(f.head[need-4:need], to)
+			return b, f.beginPayload(f.head[need-4:need], to)
 		}
-		if err := f.check(); err != nil {
+		if err := f.checkHeader(); err != nil {
 			return b, err
 		}
 		switch f.head[1] &^ maskBit {
@@ -162,7 +162,7 @@ func (f *frames) header(b []byte, to sink) (rest []byte, err error) {
 }
 
 // check judges a header's first two bytes.
-func (f *frames) check() error {
+func (f *frameScanner) checkHeader() error {
 	op := f.head[0] & 0x0F
 	switch {
 	case f.head[0]&rsvBits != 0, f.head[1]&maskBit == 0: // no extension was agreed on; clients must mask
@@ -186,7 +186,7 @@ func (f *frames) check() error {
 }
 
 // open begins the payload.
-func (f *frames) open(key []byte, to sink) error {
+func (f *frameScanner) beginPayload(key []byte, to frameHandler) error {
 	length := uint64(f.head[1] &^ maskBit)
 	switch length {
 	case 126:
@@ -203,17 +203,17 @@ func (f *frames) open(key []byte, to sink) error {
 			return errTooLong
 		}
 	}
-	f.body, f.left, f.key = true, int(length), binary.LittleEndian.Uint32(key)
+	f.inPayload, f.remaining, f.key = true, int(length), binary.LittleEndian.Uint32(key)
 	if length < smallFrame && f.head[0]&(finBit|controlBit) != finBit {
-		return to.small()
+		return to.onSmallFrame()
 	}
 	return nil
 }
 
 // payload takes the next part of a frame's payload; f.left says how much is still to come.
-func (f *frames) payload(part []byte, to sink) error {
+func (f *frameScanner) readPayload(part []byte, to frameHandler) error {
 	op, fin := f.head[0]&0x0F, f.head[0]&finBit != 0
-	whole := f.left == 0
+	whole := f.remaining == 0
 	if op >= opClose {
 		if !whole || len(f.control) > 0 {
 			f.control = append(f.control, part...)
@@ -223,7 +223,7 @@ func (f *frames) payload(part []byte, to sink) error {
 			return nil
 		}
 		f.control = nil
-		return to.control(op, part)
+		return to.onControl(op, part)
 	}
 	if op != opContinuation {
 		f.op = op
@@ -235,17 +235,17 @@ func (f *frames) payload(part []byte, to sink) error {
 	if whole && fin {
 		op, m := f.op, f.message
 		f.op, f.message = 0, nil
-		to.message(op, m.B)
+		to.onMessage(op, m.B)
 		m.Release()
 	}
 	return nil
 }
 
 // waiting tells whether the rest of a message is still to come.
-func (f *frames) waiting() bool { return f.have > 0 || f.op != 0 }
+func (f *frameScanner) inMessage() bool { return f.headLen > 0 || f.op != 0 }
 
 // drop gives back what is kept of a message whose end will not come.
-func (f *frames) drop() {
+func (f *frameScanner) release() {
 	if f.message != nil {
 		f.message.Release()
 		f.message = nil

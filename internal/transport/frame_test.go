@@ -108,12 +108,12 @@ func masked(first byte, payload string) []byte {
 // heard writes down what frames bring.
 type heard struct{ log []string }
 
-func (h *heard) message(op byte, p []byte) { h.log = append(h.log, fmt.Sprintf("%d %q", op, p)) }
-func (h *heard) small() error              { return nil }
-func (h *heard) control(op byte, p []byte) error {
+func (h *heard) onMessage(op byte, p []byte) { h.log = append(h.log, fmt.Sprintf("%d %q", op, p)) }
+func (h *heard) onSmallFrame() error         { return nil }
+func (h *heard) onControl(op byte, p []byte) error {
 	h.log = append(h.log, fmt.Sprintf("control %d %q", op, p))
 	if op == opClose {
-		return errOver
+		return errCloseFrame
 	}
 	return nil
 }
@@ -121,12 +121,12 @@ func (h *heard) control(op byte, p []byte) error {
 // read feeds b in pieces of size bytes.
 func read(b []byte, size, limit int) ([]string, error) {
 	var h heard
-	f := frames{limit: limit}
-	defer f.drop()
+	f := frameScanner{limit: limit}
+	defer f.release()
 	for len(b) > 0 {
 		piece := bytes.Clone(b[:min(size, len(b))])
 		b = b[len(piece):]
-		if err := f.feed(piece, &h); err != nil {
+		if err := f.scan(piece, &h); err != nil {
 			return h.log, err
 		}
 	}
@@ -162,7 +162,7 @@ func TestFramesComeInAnyPieces(t *testing.T) {
 	}
 	wire = append(wire, "what follows the close frame is not read"...)
 	for size := 1; size <= len(wire); size = size*5/4 + 1 {
-		if got, err := read(wire, size, 1<<20); !errors.Is(err, errOver) || !slices.Equal(got, want) {
+		if got, err := read(wire, size, 1<<20); !errors.Is(err, errCloseFrame) || !slices.Equal(got, want) {
 			t.Fatalf("in pieces of %d: %v, %.300q", size, err, got)
 		}
 	}
@@ -190,7 +190,7 @@ func TestFramesThatBreakTheProtocol(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, size := range []int{1, 3, 1000} {
 				got, err := read(append(bytes.Clone(text), c.wire...), size, 300)
-				var fault *frameFault
+				var fault *frameError
 				if !errors.As(err, &fault) || fault.code != c.code {
 					t.Errorf("error %v, want %d", err, c.code)
 				}
@@ -209,7 +209,7 @@ func TestCloseFrames(t *testing.T) {
 		"\x07\xd0": -1002, "\x13\x88": -1002, "\x03\xe8\xff": -1007,
 	} {
 		code, err := parseClose([]byte(payload))
-		var fault *frameFault
+		var fault *frameError
 		if errors.As(err, &fault) {
 			code = -fault.code
 		}
@@ -300,7 +300,7 @@ func TestSmallFramesAreCounted(t *testing.T) {
 					start = 1
 				}
 				for range 3 { // seconds
-					for range maxSmall - start {
+					for range maxSmallFrames - start {
 						write(frame)
 					}
 					start = 0
@@ -311,7 +311,7 @@ func TestSmallFramesAreCounted(t *testing.T) {
 					time.Sleep(time.Second)
 					synctest.Wait()
 				}
-				for range maxSmall + 1 {
+				for range maxSmallFrames + 1 {
 					write(frame)
 				}
 				synctest.Wait()

@@ -22,13 +22,13 @@ func handshake(r *http.Request) (accepted, hello []byte, refusal int) {
 	key := r.Header.Get("Sec-WebSocket-Key")
 	nonce, err := base64.StdEncoding.DecodeString(key)
 	switch {
-	case r.Method != http.MethodGet, !names(r.Header, "Upgrade", "websocket"), r.Header.Get("Sec-WebSocket-Version") != "13":
+	case r.Method != http.MethodGet, !headerHasToken(r.Header, "Upgrade", "websocket"), r.Header.Get("Sec-WebSocket-Version") != "13":
 		return nil, nil, http.StatusUpgradeRequired
-	case !names(r.Header, "Connection", "upgrade"), err != nil, len(nonce) != 16:
+	case !headerHasToken(r.Header, "Connection", "upgrade"), err != nil, len(nonce) != 16:
 		return nil, nil, http.StatusBadRequest
 	}
 	agreed := ""
-	ours, hello, err := offered(r.Header["Sec-Websocket-Protocol"])
+	ours, hello, err := parseSubprotocols(r.Header["Sec-Websocket-Protocol"])
 	if err != nil {
 		return nil, nil, http.StatusBadRequest
 	}
@@ -41,7 +41,7 @@ func handshake(r *http.Request) (accepted, hello []byte, refusal int) {
 }
 
 // offered tells whether our subprotocol is among the offers, and what came with it.
-func offered(lines []string) (ours bool, hello []byte, err error) {
+func parseSubprotocols(lines []string) (ours bool, hello []byte, err error) {
 	for _, line := range lines {
 		for t := range strings.SplitSeq(line, ",") {
 			t = strings.TrimSpace(t)
@@ -59,7 +59,7 @@ func offered(lines []string) (ours bool, hello []byte, err error) {
 }
 
 // names tells whether a header that lists tokens has one of that name; case does not matter.
-func names(h http.Header, header, token string) bool {
+func headerHasToken(h http.Header, header, token string) bool {
 	for _, line := range h.Values(header) {
 		for t := range strings.SplitSeq(line, ",") {
 			if strings.EqualFold(strings.TrimSpace(t), token) {

@@ -33,7 +33,7 @@ func (c *handshakeConn) finish() {
 // Read implements net.Conn.
 func (c *handshakeConn) Read(p []byte) (int, error) {
 	if c.polled != nil && len(c.prefix) == 0 {
-		return c.polled.now(p)
+		return c.polled.readNow(p)
 	}
 	if c.slots == nil {
 		return c.sniffedConn.Read(p)

@@ -22,8 +22,8 @@ type HTTPLimits struct {
 
 // HTTPConns are the connections of HTTP servers. One too many costs the longest idle its place, and when none is idle a slow one.
 type HTTPConns struct {
-	conns *crowd
-	shed  atomic.Uint64
+	set  *connSet
+	shed atomic.Uint64
 
 	mu   sync.Mutex
 	open map[net.Conn]*entry
@@ -38,16 +38,16 @@ type HTTPStats struct {
 // NewHTTPConns counts connections of the servers that it is to watch.
 func NewHTTPConns(l HTTPLimits) *HTTPConns {
 	h := &HTTPConns{open: map[net.Conn]*entry{}}
-	h.conns = newCrowd(cmp.Or(l.Connections, 4096), cmp.Or(l.PerAddress, 256), cmp.Or(l.IdlePerAddress, 64), l.Exempt, slowAfter, func(e *entry) {
+	h.set = newConnSet(cmp.Or(l.Connections, 4096), cmp.Or(l.PerAddress, 256), cmp.Or(l.IdlePerAddress, 64), l.Exempt, slowAfter, func(e *entry) {
 		h.shed.Add(1)
-		closeBelow(e.conn)
+		closeUnderlying(e.conn)
 	})
 	return h
 }
 
 // Stats is a snapshot.
 func (h *HTTPConns) Stats() HTTPStats {
-	busy, spare := h.conns.count()
+	busy, spare := h.set.count()
 	return HTTPStats{Active: busy, Idle: spare, Shed: h.shed.Load()}
 }
 
@@ -56,22 +56,22 @@ func (h *HTTPConns) Watch(srv *http.Server) {
 	next := srv.ConnContext
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		if e := h.enter(c); e != nil {
-			ctx = context.WithValue(ctx, countedKey{}, counted{h.conns, e})
+			ctx = context.WithValue(ctx, requestConnKey{}, requestConn{h.set, e})
 		}
 		if next != nil {
 			ctx = next(ctx, c)
 		}
 		return ctx
 	}
-	srv.ConnState = h.state
+	srv.ConnState = h.onState
 }
 
 // enter counts a connection, or closes it.
 func (h *HTTPConns) enter(c net.Conn) *entry {
-	e := h.conns.enter(c, spareList)
+	e := h.set.add(c, idleList)
 	if e == nil {
 		h.shed.Add(1)
-		closeBelow(c)
+		closeUnderlying(c)
 		return nil
 	}
 	h.mu.Lock()
@@ -81,7 +81,7 @@ func (h *HTTPConns) enter(c net.Conn) *entry {
 }
 
 // state follows a connection. Over HTTP/2 it is active while one of its requests is.
-func (h *HTTPConns) state(c net.Conn, to http.ConnState) {
+func (h *HTTPConns) onState(c net.Conn, to http.ConnState) {
 	h.mu.Lock()
 	e := h.open[c]
 	if to == http.StateHijacked || to == http.StateClosed {
@@ -91,35 +91,35 @@ func (h *HTTPConns) state(c net.Conn, to http.ConnState) {
 	switch {
 	case e == nil:
 	case to == http.StateActive:
-		h.conns.turn(e, busyList)
+		h.set.setState(e, activeList)
 	case to == http.StateIdle:
-		h.conns.turn(e, spareList)
+		h.set.setState(e, idleList)
 	case to == http.StateHijacked, to == http.StateClosed:
-		h.conns.leave(e)
+		h.set.remove(e)
 	}
 }
 
-type countedKey struct{}
+type requestConnKey struct{}
 
 // counted is how a request finds its connection.
-type counted struct {
-	conns *crowd
+type requestConn struct {
+	set   *connSet
 	entry *entry
 }
 
 // SuspendLimit takes the connection of a request that waits for something out of the limits until over is called: its session is counted by
 // a Gate, and waiting is what it is there for.
 func SuspendLimit(r *http.Request) (over func()) {
-	c, ok := r.Context().Value(countedKey{}).(counted)
+	c, ok := r.Context().Value(requestConnKey{}).(requestConn)
 	if !ok {
 		return func() {}
 	}
-	c.conns.excuse(c.entry)
-	return func() { c.conns.resume(c.entry) }
+	c.set.suspend(c.entry)
+	return func() { c.set.resume(c.entry) }
 }
 
 // closeBelow closes the socket itself: TLS would say goodbye first, and wait for a client that does not read.
-func closeBelow(c net.Conn) {
+func closeUnderlying(c net.Conn) {
 	for {
 		over, ok := c.(interface{ NetConn() net.Conn })
 		if !ok {

@@ -68,13 +68,13 @@ const slowAfter = 3 * time.Second
 // server speaks it over nothing else.
 type Mux struct {
 	cfg            MuxConfig
-	listen         net.Listener
+	listener       net.Listener
 	ready          chan net.Conn
 	done           chan struct{}
 	handshakeSlots chan struct{}  // one for each handshake that computes
 	wg             sync.WaitGroup // the accepting goroutine, and one for each connection that is being decided on
 
-	pending *crowd
+	pending *connSet
 
 	mu     sync.Mutex
 	closed bool
@@ -96,9 +96,9 @@ type MuxStats struct {
 func NewMux(l net.Listener, cfg MuxConfig) *Mux {
 	cfg.defaults()
 	s := &Mux{
-		cfg: cfg, listen: l, ready: make(chan net.Conn), done: make(chan struct{}), handshakeSlots: make(chan struct{}, maxHandshakes()),
+		cfg: cfg, listener: l, ready: make(chan net.Conn), done: make(chan struct{}), handshakeSlots: make(chan struct{}, maxHandshakes()),
 	}
-	s.pending = newCrowd(cfg.MaxPending, cfg.MaxPerAddress, 0, cfg.Exempt, slowAfter, func(e *entry) {
+	s.pending = newConnSet(cfg.MaxPending, cfg.MaxPerAddress, 0, cfg.Exempt, slowAfter, func(e *entry) {
 		s.counters.shed.Add(1)
 		_ = e.conn.Close()
 	})
@@ -117,7 +117,7 @@ func (s *Mux) Accept() (net.Conn, error) {
 }
 
 // Addr implements net.Listener.
-func (s *Mux) Addr() net.Addr { return s.listen.Addr() }
+func (s *Mux) Addr() net.Addr { return s.listener.Addr() }
 
 // Close implements net.Listener. Connections that are not decided on are cut; it returns when all is quiet.
 func (s *Mux) Close() error {
@@ -129,9 +129,9 @@ func (s *Mux) Close() error {
 	}
 	s.closed = true
 	s.mu.Unlock()
-	s.pending.clear()
+	s.pending.evictAll()
 	close(s.done)
-	err := s.listen.Close()
+	err := s.listener.Close()
 	s.wg.Wait()
 	return err
 }
@@ -146,7 +146,7 @@ func (s *Mux) Stats() MuxStats {
 func (s *Mux) accept() {
 	faulty := false
 	for {
-		conn, err := s.listen.Accept()
+		conn, err := s.listener.Accept()
 		if err == nil {
 			faulty = false
 			s.admit(conn)
@@ -162,7 +162,7 @@ func (s *Mux) accept() {
 		}
 		// Out of descriptors, most likely: whoever waits in front of us is worth more than who has been served, and else we wait for
 		// some to come back.
-		if s.cfg.HTTP.conns.relieve() {
+		if s.cfg.HTTP.set.evictIdle() {
 			continue
 		}
 		pause := time.NewTimer(50 * time.Millisecond)
@@ -181,7 +181,7 @@ func (s *Mux) admit(conn net.Conn) {
 	defer s.mu.Unlock()
 	var e *entry
 	if !s.closed {
-		e = s.pending.enter(conn, busyList)
+		e = s.pending.add(conn, activeList)
 	}
 	if e == nil {
 		s.counters.shed.Add(1)
@@ -195,7 +195,7 @@ func (s *Mux) admit(conn net.Conn) {
 func (s *Mux) detect(u *entry) {
 	conn, kind, err := s.identify(u.conn)
 	switch {
-	case !s.pending.leave(u):
+	case !s.pending.remove(u):
 		_ = u.conn.Close()
 	case err != nil:
 		_ = u.conn.Close()

@@ -23,7 +23,7 @@ func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 // MaxHeader is how long a request's line and headers may be together, about.
 const MaxHeader = 16 << 10
 
-type tlsKey struct{}
+type tlsStateKey struct{}
 
 // Serve is srv.Serve for the connections of the switch. Requests that came by TLS say so, with and without ALPN; those that came
 // without it where a certificate is there are sent to https.
@@ -31,18 +31,18 @@ func (s *Mux) Serve(srv *http.Server) error {
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		if c, ok := c.(*sniffedTLSConn); ok {
 			state := c.ConnectionState()
-			return context.WithValue(ctx, tlsKey{}, &state)
+			return context.WithValue(ctx, tlsStateKey{}, &state)
 		}
 		return ctx
 	}
 	s.cfg.HTTP.Watch(srv)
 	next := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if state, ok := r.Context().Value(tlsKey{}).(*tls.ConnectionState); ok && r.TLS == nil {
+		if state, ok := r.Context().Value(tlsStateKey{}).(*tls.ConnectionState); ok && r.TLS == nil {
 			r.TLS = state
 		}
 		if s.cfg.TLS != nil && r.TLS == nil {
-			sendToHTTPS(w, r)
+			redirectToHTTPS(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -52,7 +52,7 @@ func (s *Mux) Serve(srv *http.Server) error {
 
 // sendToHTTPS answers plain HTTP on a port with a certificate: whoever typed the address comes to the right one. Programs, and
 // WebSockets, do not follow; they are told.
-func sendToHTTPS(w http.ResponseWriter, r *http.Request) {
+func redirectToHTTPS(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Connection", "close")
 	w.Header().Set("Cache-Control", "no-store") // it answers the port, not the address
 	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Host != "" && r.Header.Get("Upgrade") == "" {

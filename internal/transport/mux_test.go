@@ -304,7 +304,7 @@ func TestWebSocketsComeThroughTheSwitch(t *testing.T) {
 				if polled := c.sock != nil; polled != (runtime.GOOS == "linux") {
 					t.Errorf("needs no goroutine: %v", polled)
 				}
-				if direct := c.out.try != nil; direct != (name == "plain" && runtime.GOOS == "linux") {
+				if direct := c.out.tryWrite != nil; direct != (name == "plain" && runtime.GOOS == "linux") {
 					t.Errorf("written past the net package: %v", direct)
 				}
 			}

@@ -7,24 +7,24 @@ import "sync"
 // need none, and most messages neither.
 type outbox struct {
 	maxCount, maxBytes int
-	try                func(b []byte) (int, error)          // writes without waiting; nil: not possible
-	write              func(b []byte) error                 // writes all, with a deadline
-	finish             func(code StatusCode, reason string) // ends the connection: writes the close frame, or for 1006 none
-	hurry              func()                               // cuts short a write that blocks
-	backlog            *Backlog                             // counts what waits; may be nil
+	tryWrite           func(b []byte) (int, error)                    // writes without waiting; nil: not possible
+	write              func(b []byte) error                           // writes all, with a deadline
+	onDrained          func(closeCode StatusCode, closeReason string) // ends the connection: writes the close frame, or for 1006 none
+	abortWrite         func()                                         // cuts short a write that blocks
+	backlog            *Backlog                                       // counts what waits; may be nil
 
-	mu         sync.Mutex
-	queue      []*Message
-	count      int    // messages of queue, and of what is being written
-	bytes      int    // theirs
-	control    []byte // frames that go before the queue: a ping, an answer to one
-	writing    bool   // somebody writes
-	closing    bool
-	overflowed bool
-	hurried    bool // hurry was called, or is about to be
-	code       StatusCode
-	reason     string
-	writers    sync.WaitGroup
+	mu          sync.Mutex
+	queue       []*Message
+	count       int    // messages of queue, and of what is being written
+	bytes       int    // theirs
+	control     []byte // frames that go before the queue: a ping, an answer to one
+	writing     bool   // somebody writes
+	closing     bool
+	overflowed  bool
+	aborted     bool // hurry was called, or is about to be
+	closeCode   StatusCode
+	closeReason string
+	writers     sync.WaitGroup
 }
 
 // chunk is frames on their way into the socket: several small messages become one write.
@@ -75,32 +75,32 @@ func (o *outbox) send(m *Message) bool {
 		m.Release()
 		return false
 	}
-	o.take(m)
+	o.writeOrQueue(m)
 	return true
 }
 
 // overflow closes the connection of a client that reads too slowly. It is called with mu held, and gives it up.
 func (o *outbox) overflow() {
 	dropped := o.queue
-	o.forget(dropped)
-	o.overflowed, o.hurried = true, true
-	o.close(StatusTryAgainLater, "outbox full: reconnect and resume")
+	o.uncount(dropped)
+	o.overflowed, o.aborted = true, true
+	o.beginClose(StatusTryAgainLater, "outbox full: reconnect and resume")
 	o.mu.Unlock()
-	o.hurry()
+	o.abortWrite()
 	for _, d := range dropped {
 		d.Release()
 	}
 }
 
 // unread is what waits, for the backlog.
-func (o *outbox) unread() QueuedBytes {
+func (o *outbox) queuedBytes() QueuedBytes {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	u := QueuedBytes{Total: o.bytes, Writing: o.bytes, Shed: o.shed}
 	for _, m := range o.queue {
 		u.Writing -= len(m.B)
 	}
-	if o.hurried {
+	if o.aborted {
 		u.Shed = nil
 	}
 	return u
@@ -114,10 +114,10 @@ func (o *outbox) shed() {
 		return
 	}
 	dropped := o.queue
-	o.forget(dropped)
-	o.hurried = true
+	o.uncount(dropped)
+	o.aborted = true
 	o.mu.Unlock()
-	o.hurry()
+	o.abortWrite()
 	for _, d := range dropped {
 		d.Release()
 	}
@@ -133,7 +133,7 @@ func (o *outbox) offer(m *Message, share Share) error {
 	case !o.fits(m, share.Of(o.maxCount), share.Of(o.maxBytes)):
 		err = ErrFull
 	default:
-		o.take(m)
+		o.writeOrQueue(m)
 		return nil
 	}
 	o.mu.Unlock()
@@ -142,30 +142,30 @@ func (o *outbox) offer(m *Message, share Share) error {
 }
 
 // take writes m or puts it into the queue. It is called with mu held, and gives it up.
-func (o *outbox) take(m *Message) {
+func (o *outbox) writeOrQueue(m *Message) {
 	o.count++
 	o.bytes += len(m.B)
-	if o.try == nil || o.writing {
+	if o.tryWrite == nil || o.writing {
 		o.backlog.Hold(m)
 		o.queue = append(o.queue, m)
-		o.start()
+		o.startWriter()
 		o.mu.Unlock()
 		return
 	}
 	o.writing = true
 	o.writers.Add(1)
 	o.mu.Unlock()
-	o.now(m)
+	o.writeNow(m)
 }
 
 // now writes m without waiting, and leaves to a goroutine what the socket does not take or what has come meanwhile.
-func (o *outbox) now(m *Message) {
+func (o *outbox) writeNow(m *Message) {
 	k := chunks.Get().(*chunk)
 	k.add(m)
-	n, err := o.try(k.b)
+	n, err := o.tryWrite(k.b)
 	o.mu.Lock()
 	if err == nil && n == len(k.b) && len(o.queue) == 0 && len(o.control) == 0 && !o.closing {
-		o.written(k)
+		o.settle(k)
 		o.writing = false
 		o.mu.Unlock()
 		o.writers.Done()
@@ -173,57 +173,57 @@ func (o *outbox) now(m *Message) {
 		return
 	}
 	if err != nil {
-		o.broken() // before others can fill the queue
+		o.fail() // before others can fill the queue
 	}
 	o.mu.Unlock()
 	go o.run(k, n, err)
 }
 
 // say lets a ping or pong go before what is queued, unless enough of them wait.
-func (o *outbox) say(op byte, payload []byte) {
+func (o *outbox) enqueueControl(op byte, payload []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closing || len(o.control)+len(payload)+2 > maxWaitingControl {
 		return
 	}
 	o.control = appendFrame(o.control, op, payload)
-	o.start()
+	o.startWriter()
 }
 
 // full tells whether it was closed because it was.
-func (o *outbox) full() bool {
+func (o *outbox) isOverflowed() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.overflowed
 }
 
 // end lets the writer send what is queued and then close with code.
-func (o *outbox) end(code StatusCode, reason string) {
+func (o *outbox) close(code StatusCode, reason string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.closing {
-		o.close(code, reason)
+		o.beginClose(code, reason)
 	}
 }
 
 // answer is end for a client that has closed: what is queued is not sent any more.
-func (o *outbox) answer(code StatusCode) {
+func (o *outbox) replyClose(code StatusCode) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.closing {
-		o.drop()
-		o.close(code, "")
+		o.dropQueue()
+		o.beginClose(code, "")
 	}
 }
 
 // What follows up to run is called with mu held.
 
-func (o *outbox) close(code StatusCode, reason string) {
-	o.closing, o.code, o.reason = true, code, reason
-	o.start()
+func (o *outbox) beginClose(code StatusCode, reason string) {
+	o.closing, o.closeCode, o.closeReason = true, code, reason
+	o.startWriter()
 }
 
-func (o *outbox) start() {
+func (o *outbox) startWriter() {
 	if !o.writing {
 		o.writing = true
 		o.writers.Add(1)
@@ -231,13 +231,13 @@ func (o *outbox) start() {
 	}
 }
 
-func (o *outbox) written(k *chunk) {
+func (o *outbox) settle(k *chunk) {
 	o.count -= k.count
 	o.bytes -= k.bytes
 }
 
 // forget takes messages off the queue.
-func (o *outbox) forget(queue []*Message) {
+func (o *outbox) uncount(queue []*Message) {
 	for _, m := range queue {
 		o.count--
 		o.bytes -= len(m.B)
@@ -245,9 +245,9 @@ func (o *outbox) forget(queue []*Message) {
 	o.queue = nil
 }
 
-func (o *outbox) drop() {
+func (o *outbox) dropQueue() {
 	dropped := o.queue
-	o.forget(dropped)
+	o.uncount(dropped)
 	o.control = nil
 	for _, m := range dropped {
 		m.Release()
@@ -255,9 +255,9 @@ func (o *outbox) drop() {
 }
 
 // broken says that a write has failed.
-func (o *outbox) broken() {
-	o.drop()
-	o.closing, o.code, o.reason = true, StatusAbnormalClosure, ""
+func (o *outbox) fail() {
+	o.dropQueue()
+	o.closing, o.closeCode, o.closeReason = true, StatusAbnormalClosure, ""
 }
 
 // fill moves what waits into k.
@@ -284,22 +284,22 @@ func (o *outbox) run(k *chunk, n int, err error) {
 	defer k.free()
 	for {
 		if err == nil && n < len(k.b) {
-			o.backlog.add(cap(k.b))
+			o.backlog.count(cap(k.b))
 			err = o.write(k.b[n:])
-			o.backlog.add(-cap(k.b))
+			o.backlog.count(-cap(k.b))
 		}
 		o.mu.Lock()
-		o.written(k)
+		o.settle(k)
 		if err != nil {
-			o.broken()
+			o.fail()
 		}
 		o.fill(k)
 		if len(k.b) == 0 {
 			o.writing = o.closing // a closing outbox needs no further writer
-			closing, code, reason := o.closing, o.code, o.reason
+			closing, code, reason := o.closing, o.closeCode, o.closeReason
 			o.mu.Unlock()
 			if closing {
-				o.finish(code, reason)
+				o.onDrained(code, reason)
 			}
 			return
 		}
@@ -311,9 +311,9 @@ func (o *outbox) run(k *chunk, n int, err error) {
 // wait returns when the last writer has ended. Nothing may be sent afterwards but what send refuses.
 func (o *outbox) wait() {
 	o.mu.Lock()
-	o.drop()
+	o.dropQueue()
 	if !o.closing {
-		o.closing, o.code, o.reason = true, StatusAbnormalClosure, ""
+		o.closing, o.closeCode, o.closeReason = true, StatusAbnormalClosure, ""
 	}
 	o.mu.Unlock()
 	o.writers.Wait()

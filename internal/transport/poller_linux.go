@@ -18,18 +18,18 @@ import (
 //
 // The sockets stay in Go's own poller too, which serves writes and deadlines.
 type poller struct {
-	sockets, reserve *epoll         // reserve watches sockets, while the first goroutine is busy
-	leader           sync.WaitGroup // who waits and reads
-	quiet            sync.WaitGroup // who waits in its place, and the workers
+	sockets, standby *epoll         // reserve watches sockets, while the first goroutine is busy
+	primaryWG        sync.WaitGroup // who waits and reads
+	wg               sync.WaitGroup // who waits in its place, and the workers
 
 	mu   sync.Mutex // guards what follows
 	byFD []*socket
 	// A queue: whoever takes a socket from it first sees to it that somebody comes for the next, for it may be kept.
-	first, last *socket
-	idle        int  // workers that wait for work
-	coming      bool // a worker was called, and has not looked yet
-	stopped     bool
-	work        sync.Cond
+	queueHead, queueTail *socket
+	idleWorkers          int  // workers that wait for work
+	workerCalled         bool // a worker was called, and has not looked yet
+	stopped              bool
+	workAvailable        sync.Cond
 }
 
 // epoll is an instance that Go's own poller watches: a goroutine waits for it, and no thread.
@@ -79,24 +79,24 @@ func newPoller() *poller {
 		}
 		return nil
 	}
-	p := &poller{sockets: s, reserve: r}
-	p.work.L = &p.mu
-	p.leader.Go(func() { p.wait(s, p.lead) })
-	p.quiet.Go(func() { p.wait(r, p.dispatch) })
+	p := &poller{sockets: s, standby: r}
+	p.workAvailable.L = &p.mu
+	p.primaryWG.Go(func() { p.wait(s, p.readEvents) })
+	p.wg.Go(func() { p.wait(r, p.dispatchEvents) })
 	return p
 }
 
 // close returns when all is quiet. No socket may be left.
 func (p *poller) close() {
 	_ = p.sockets.file.SetReadDeadline(time.Unix(1, 0)) // who leads switches reserve, so it ends first
-	p.leader.Wait()
-	p.reserve.close() // who waits there asks sockets
+	p.primaryWG.Wait()
+	p.standby.close() // who waits there asks sockets
 	p.sockets.close()
 	p.mu.Lock()
 	p.stopped = true
-	p.work.Broadcast()
+	p.workAvailable.Broadcast()
 	p.mu.Unlock()
-	p.quiet.Wait()
+	p.wg.Wait()
 }
 
 // add takes k in; what has come before is read too. It returns false when k has to be read by a goroutine of its own.
@@ -115,10 +115,10 @@ func (p *poller) add(k *socket) bool {
 	if err != nil || fault != nil {
 		return false
 	}
-	if k.below != nil {
-		k.below.polled = k
+	if k.tls != nil {
+		k.tls.polled = k
 	}
-	for k.turn() { // TLS may have read more than it has given, and there is no event for that
+	for k.readPass() { // TLS may have read more than it has given, and there is no event for that
 		continue
 	}
 	return true
@@ -154,32 +154,32 @@ func (p *poller) wait(e *epoll, handle func([]unix.EpollEvent)) {
 }
 
 // lead reads what has come.
-func (p *poller) lead(events []unix.EpollEvent) {
-	_ = p.reserve.control(unix.EPOLL_CTL_MOD, int32(p.sockets.fd), unix.EPOLLIN|unix.EPOLLET)
+func (p *poller) readEvents(events []unix.EpollEvent) {
+	_ = p.standby.control(unix.EPOLL_CTL_MOD, int32(p.sockets.fd), unix.EPOLLIN|unix.EPOLLET)
 	p.mu.Lock()
 	p.enqueue(events)
-	p.read()
+	p.drainQueue()
 	p.mu.Unlock()
-	_ = p.reserve.control(unix.EPOLL_CTL_MOD, int32(p.sockets.fd), 0)
+	_ = p.standby.control(unix.EPOLL_CTL_MOD, int32(p.sockets.fd), 0)
 }
 
 // dispatch has workers read what has come.
-func (p *poller) dispatch(events []unix.EpollEvent) {
+func (p *poller) dispatchEvents(events []unix.EpollEvent) {
 	p.mu.Lock()
 	p.enqueue(events)
-	p.call()
+	p.callWorker()
 	p.mu.Unlock()
 }
 
 // serve is a worker's life.
-func (p *poller) serve() {
+func (p *poller) worker() {
 	most := 2 * runtime.GOMAXPROCS(0) // who waits keeps a stack that has grown to what messages need
 	p.mu.Lock()
-	p.coming = false
-	for p.read(); !p.stopped && p.idle < most; p.read() {
-		p.idle++
-		p.work.Wait()
-		p.coming = false
+	p.workerCalled = false
+	for p.drainQueue(); !p.stopped && p.idleWorkers < most; p.drainQueue() {
+		p.idleWorkers++
+		p.workAvailable.Wait()
+		p.workerCalled = false
 	}
 	p.mu.Unlock()
 }
@@ -192,31 +192,31 @@ func (p *poller) enqueue(events []unix.EpollEvent) {
 	for _, e := range events {
 		what := uint32(0)
 		if e.Events&(unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			what = ending
+			what = stateHangup
 		}
-		if k := p.byFD[e.Fd]; k != nil && k.wake(what) {
+		if k := p.byFD[e.Fd]; k != nil && k.notify(what) {
 			p.push(k)
 		}
 	}
 }
 
 func (p *poller) push(k *socket) {
-	if p.first == nil {
-		p.first = k
+	if p.queueHead == nil {
+		p.queueHead = k
 	} else {
-		p.last.next = k
+		p.queueTail.next = k
 	}
-	p.last = k
+	p.queueTail = k
 }
 
 // read empties the queue.
-func (p *poller) read() {
-	for p.first != nil {
-		k := p.first
-		p.first, k.next = k.next, nil
-		p.call()
+func (p *poller) drainQueue() {
+	for p.queueHead != nil {
+		k := p.queueHead
+		p.queueHead, k.next = k.next, nil
+		p.callWorker()
 		p.mu.Unlock()
-		more := k.turn()
+		more := k.readPass()
 		p.mu.Lock()
 		if more {
 			p.push(k)
@@ -226,15 +226,15 @@ func (p *poller) read() {
 
 // call calls a worker if there is something to read, one at a time: it calls the next before it begins, and those who are at work come
 // back for more by themselves.
-func (p *poller) call() {
+func (p *poller) callWorker() {
 	switch {
-	case p.first == nil || p.coming:
+	case p.queueHead == nil || p.workerCalled:
 		return
-	case p.idle > 0:
-		p.idle--
-		p.work.Signal()
+	case p.idleWorkers > 0:
+		p.idleWorkers--
+		p.workAvailable.Signal()
 	default:
-		p.quiet.Go(p.serve)
+		p.wg.Go(p.worker)
 	}
-	p.coming = true
+	p.workerCalled = true
 }

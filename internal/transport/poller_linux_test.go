@@ -22,7 +22,7 @@ func checkPoller(t *testing.T, s *WebSocket) {
 			t.Errorf("the table still has descriptor %d", fd)
 		}
 	}
-	if s.poller.first != nil {
+	if s.poller.queueHead != nil {
 		t.Error("somebody waits to be read")
 	}
 }
@@ -67,7 +67,7 @@ func TestEventsOfAnotherAreHarmless(t *testing.T) {
 		for range 100 {
 			s.say(g, "before")
 			s.expect(g, "before")
-			s.ws.poller.dispatch([]unix.EpollEvent{{Fd: k.fd, Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP}})
+			s.ws.poller.dispatchEvents([]unix.EpollEvent{{Fd: k.fd, Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP}})
 			s.say(g, "after")
 			s.expect(g, "after")
 		}
@@ -110,15 +110,15 @@ func TestEndAnnouncedWhileNothingWasThere(t *testing.T) {
 			}
 		}
 		until("at rest", func(state uint32) bool { return state == 0 })
-		if !k.wake(0) {
+		if !k.notify(0) {
 			t.Fatal("somebody else reads")
 		}
 		k.raw = &meddling{k.raw, func() {
 			s.say(g, "the last")
 			_ = g.tcp.CloseWrite()
-			until("told of the end", func(state uint32) bool { return state&ending != 0 })
+			until("told of the end", func(state uint32) bool { return state&stateHangup != 0 })
 		}}
-		for k.turn() {
+		for k.readPass() {
 			continue
 		}
 		if m := <-got; m != "the last" {
@@ -185,7 +185,7 @@ func closeWhileLeading(t *testing.T) {
 	go func() { p.close(); close(closed) }()
 	for range 10_000 {
 		runtime.Gosched()
-		if _, err := unix.FcntlInt(uintptr(p.reserve.fd), unix.F_GETFD, 0); err != nil {
+		if _, err := unix.FcntlInt(uintptr(p.standby.fd), unix.F_GETFD, 0); err != nil {
 			t.Error("closed while it is in use:", err)
 			break
 		}

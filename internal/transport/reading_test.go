@@ -653,7 +653,7 @@ func TestConnectionsComeAndGo(t *testing.T) {
 			func(g *guest, _ Conn) { _ = g.tcp.Close() },
 			func(g *guest, _ Conn) { _ = g.tcp.SetLinger(0); _ = g.tcp.Close() },
 			func(g *guest, c Conn) { c.Close(1000, ""); _ = g.tcp.Close() },
-			func(g *guest, c Conn) { c.(*wsConn).cut(); _ = g.tcp.Close() },
+			func(g *guest, c Conn) { c.(*wsConn).abort(); _ = g.tcp.Close() },
 			func(g *guest, c Conn) { _, _ = g.Write(masked(0x81, "unread")); _ = g.tcp.Close() },
 		}
 		const rounds = 150

@@ -18,50 +18,50 @@ import (
 type socket struct {
 	c     *wsConn
 	raw   syscall.RawConn
-	below *handshakeConn // what TLS is spoken over; nil: plain
+	tls   *handshakeConn // what TLS is spoken over; nil: plain
 	state atomic.Uint32
 	fd    int32
 
 	// owned by the reader
-	hand  *hand // what a turn reads with
-	short bool  // the last read of this turn took all there was
-	ended bool  // the end was announced, or an urgent byte, and has not been read yet
+	op      *readOp // what a turn reads with
+	drained bool    // the last read of this turn took all there was
+	hangup  bool    // the end was announced, or an urgent byte, and has not been read yet
 
 	next *socket // in the poller's queue, guarded by its mu
 }
 
 // Bits of a socket's state. Whoever sets busy where it was not set owns the reading, until it is cleared again.
 const (
-	busy    = 1 << iota // a worker reads or will; or a goroutine does, and then it stays set
-	again               // something has happened since the turn began
-	ending              // the end was announced since, or an urgent byte
-	leaving             // the reading is to go to a goroutine that may wait
+	stateBusy     = 1 << iota // a worker reads or will; or a goroutine does, and then it stays set
+	stateAgain                // something has happened since the turn began
+	stateHangup               // the end was announced since, or an urgent byte
+	stateBlocking             // the reading is to go to a goroutine that may wait
 )
 
 // how often one connection is read in a turn before it is the others' turn
-const turnReads = 8
+const maxReadsPerPass = 8
 
 // errWait says that nothing is there now. crypto/tls keeps what has come of a record when an error is temporary, and goes on from there.
-var errWait net.Error = waitError{}
+var errWouldBlock net.Error = wouldBlockError{}
 
-type waitError struct{}
+type wouldBlockError struct{}
 
-func (waitError) Error() string   { return "nothing has come yet" }
-func (waitError) Timeout() bool   { return false }
-func (waitError) Temporary() bool { return true }
+func (wouldBlockError) Error() string   { return "nothing has come yet" }
+func (wouldBlockError) Timeout() bool   { return false }
+func (wouldBlockError) Temporary() bool { return true }
 
 // hand is what a turn needs, for as long as it takes.
-type hand struct {
+type readOp struct {
 	buf  [8 << 10]byte // a description with its candidates fits; longer messages are read in pieces
 	into []byte
 	n    int
 	err  error
-	pull func(fd uintptr) // reads once; made once, since it allocates
+	read func(fd uintptr) // reads once; made once, since it allocates
 }
 
-var hands = sync.Pool{New: func() any {
-	h := new(hand)
-	h.pull = func(fd uintptr) {
+var readOps = sync.Pool{New: func() any {
+	h := new(readOp)
+	h.read = func(fd uintptr) {
 		h.n, h.err = syscall.Read(int(fd), h.into)
 		for h.err == syscall.EINTR {
 			h.n, h.err = syscall.Read(int(fd), h.into)
@@ -71,16 +71,16 @@ var hands = sync.Pool{New: func() any {
 }}
 
 // push is the same for writing.
-type push struct {
-	out  []byte
-	n    int
-	err  error
-	once func(fd uintptr) bool
+type writeOp struct {
+	out   []byte
+	n     int
+	err   error
+	write func(fd uintptr) bool
 }
 
-var pushes = sync.Pool{New: func() any {
-	p := new(push)
-	p.once = func(fd uintptr) bool {
+var writeOps = sync.Pool{New: func() any {
+	p := new(writeOp)
+	p.write = func(fd uintptr) bool {
 		p.n, p.err = syscall.Write(int(fd), p.out)
 		return true
 	}
@@ -91,10 +91,10 @@ var pushes = sync.Pool{New: func() any {
 // try writes to a plain socket without waiting.
 func newSocket(c *wsConn, nc net.Conn) (k *socket, try func([]byte) (int, error)) {
 	k = &socket{c: c}
-	k.state.Store(busy) // until it is polled
+	k.state.Store(stateBusy) // until it is polled
 	if over, is := nc.(interface{ NetConn() net.Conn }); is {
-		if k.below, is = over.NetConn().(*handshakeConn); is {
-			nc = k.below
+		if k.tls, is = over.NetConn().(*handshakeConn); is {
+			nc = k.tls
 		}
 	}
 	sc, ok := nc.(syscall.Conn)
@@ -105,80 +105,82 @@ func newSocket(c *wsConn, nc net.Conn) (k *socket, try func([]byte) (int, error)
 	if err != nil {
 		return nil, nil
 	}
-	if k.raw = raw; k.below != nil {
+	if k.raw = raw; k.tls != nil {
 		return k, nil
 	}
-	return k, k.try
+	return k, k.writeNow
 }
 
 // wake says that something has happened. If it returns true the reading is the caller's.
-func (k *socket) wake(what uint32) bool { return k.state.Or(busy|again|what)&busy == 0 }
+func (k *socket) notify(what uint32) bool {
+	return k.state.Or(stateBusy|stateAgain|what)&stateBusy == 0
+}
 
 // rest gives the reading back, unless something has happened since the turn began.
-func (k *socket) rest() bool {
+func (k *socket) tryRelease() bool {
 	for {
 		old := k.state.Load()
-		if old&again != 0 {
+		if old&stateAgain != 0 {
 			return false
 		}
-		if k.state.CompareAndSwap(old, old&^busy) {
+		if k.state.CompareAndSwap(old, old&^stateBusy) {
 			return true
 		}
 	}
 }
 
 // release has the connection read by a goroutine that waits, with deadlines: it was closed, and no event may come any more.
-func (k *socket) release() {
-	if k.wake(leaving) {
-		k.leave()
+func (k *socket) handOver() {
+	if k.notify(stateBlocking) {
+		k.startReader()
 	}
 }
 
-func (k *socket) leave() {
-	k.detach()
-	go k.c.readOn()
+func (k *socket) startReader() {
+	k.unpoll()
+	go k.c.readLoop()
 }
 
 // detach lets reads wait.
-func (k *socket) detach() {
-	if k.below != nil {
-		k.below.polled = nil
+func (k *socket) unpoll() {
+	if k.tls != nil {
+		k.tls.polled = nil
 	}
 }
 
 // turn reads what is there. It returns true when there may be more: then another turn is due.
-func (k *socket) turn() (more bool) {
-	what := k.state.And(^uint32(again | ending)) // both at once, lest an end that is announced from now on be taken for an old one
-	if what&leaving != 0 {
-		k.leave()
+func (k *socket) readPass() (more bool) {
+	what := k.state.And(^uint32(stateAgain | stateHangup)) // both at once, lest an end that is announced from now on be taken for an old one
+	if what&stateBlocking != 0 {
+		k.startReader()
 		return false
 	}
-	k.hand, k.short, k.ended = hands.Get().(*hand), false, k.ended || what&ending != 0
-	err := k.read(k.hand.buf[:])
-	hands.Put(k.hand)
-	k.hand = nil
+	k.op, k.drained, k.hangup = readOps.Get().(*readOp), false, k.hangup || what&stateHangup != 0
+	err := k.read(k.op.buf[:])
+	readOps.Put(k.op)
+	k.op = nil
 	switch err {
 	case nil:
 		return true
-	case errWait:
-		return !k.rest()
+	case errWouldBlock:
+		return !k.tryRelease()
 	}
-	k.detach()
-	go k.c.ended(err)
+	k.unpoll()
+	go k.c.teardown(err)
 	return false
 }
 
 func (k *socket) read(b []byte) error {
-	for range turnReads {
+	for range maxReadsPerPass {
 		var n int
 		var err error
-		if k.below != nil {
+		if k.tls != nil {
 			n, err = k.c.net.Read(b)
 		} else {
-			n, err = k.now(b)
+			n, err = k.readNow(b)
 		}
 		if n > 0 {
-			if fault := k.c.in.feed(b[:n], k.c); fault != nil {
+			if fault := k.c.scanner.scan(b[:n], k.c); fault != nil {
 				return fault
 			}
 		}
@@ -190,35 +192,35 @@ func (k *socket) read(b []byte) error {
 }
 
 // now reads without waiting.
-func (k *socket) now(b []byte) (int, error) {
-	if k.short && !k.ended {
-		return 0, errWait
+func (k *socket) readNow(b []byte) (int, error) {
+	if k.drained && !k.hangup {
+		return 0, errWouldBlock
 	}
-	h := k.hand
+	h := k.op
 	h.into = b
-	err := k.raw.Control(h.pull)
+	err := k.raw.Control(h.read)
 	h.into = nil
 	switch {
 	case err != nil:
 		return 0, err
 	case h.err == syscall.EAGAIN:
-		k.short, k.ended = true, false // it was an urgent byte, or the end of another connection, which had the descriptor before
-		return 0, errWait
+		k.drained, k.hangup = true, false // it was an urgent byte, or the end of another connection, which had the descriptor before
+		return 0, errWouldBlock
 	case h.err != nil:
 		return 0, os.NewSyscallError("read", h.err)
 	case h.n == 0:
 		return 0, io.EOF
 	}
-	k.short = h.n < len(b)
+	k.drained = h.n < len(b)
 	return h.n, nil
 }
 
 // try writes as much of b as the socket takes without waiting. One call at a time.
-func (k *socket) try(b []byte) (int, error) {
-	p := pushes.Get().(*push)
-	defer pushes.Put(p)
+func (k *socket) writeNow(b []byte) (int, error) {
+	p := writeOps.Get().(*writeOp)
+	defer writeOps.Put(p)
 	p.out, p.n, p.err = b, 0, nil
-	err := k.raw.Write(p.once)
+	err := k.raw.Write(p.write)
 	p.out = nil
 	switch {
 	case err != nil:

@@ -9,8 +9,8 @@ type socket struct{}
 
 func newSocket(*wsConn, net.Conn) (*socket, func([]byte) (int, error)) { return nil, nil }
 
-func (*socket) release()                {}
-func (*socket) now([]byte) (int, error) { return 0, nil }
+func (*socket) handOver()                   {}
+func (*socket) readNow([]byte) (int, error) { return 0, nil }
 
 type poller struct{}
 

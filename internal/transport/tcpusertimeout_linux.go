@@ -12,7 +12,7 @@ import (
 // after a minute; a client whose cable was pulled during a call is found as soon as somebody speaks to it, and those who are left behind
 // are told when its time to come back is over. Where the connection is no TCP socket it stays as it is.
 func setTCPUserTimeout(c net.Conn, after time.Duration) {
-	raw := rawOf(c)
+	raw := rawConnOf(c)
 	if raw == nil {
 		return
 	}
@@ -23,7 +23,7 @@ func setTCPUserTimeout(c net.Conn, after time.Duration) {
 }
 
 // rawOf finds the socket below TLS and what has read its first bytes.
-func rawOf(c net.Conn) syscall.RawConn {
+func rawConnOf(c net.Conn) syscall.RawConn {
 	for {
 		switch x := c.(type) {
 		case syscall.Conn:

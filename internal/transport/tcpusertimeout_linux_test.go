@@ -16,7 +16,7 @@ func TestWhatIsNotAcknowledgedEndsTheConnection(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		limits := make(chan int, 1)
 		ws := NewWebSocket(Config{TCPUserTimeout: 7 * time.Second}, func(c Conn) Receiver {
-			err := rawOf(c.(*wsConn).net).Control(func(fd uintptr) {
+			err := rawConnOf(c.(*wsConn).net).Control(func(fd uintptr) {
 				ms, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
 				if err != nil {
 					t.Error(err)

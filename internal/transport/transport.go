@@ -88,9 +88,9 @@ type End struct {
 type Message struct {
 	B       []byte
 	refs    atomic.Int32
-	held    atomic.Bool             // it counts in backlog
+	counted atomic.Bool             // it counts in backlog
 	backlog *Backlog                // written by whoever sets held, read with the last reference
-	other   atomic.Pointer[Message] // the same for another carrier, see As; has one reference
+	encoded atomic.Pointer[Message] // the same for another carrier, see As; has one reference
 }
 
 // largest buffer kept for reuse: room states of big rooms are rare and would otherwise stay in the pool
@@ -114,12 +114,12 @@ func (m *Message) Release() {
 	if m.refs.Add(-1) != 0 {
 		return
 	}
-	if m.held.Load() {
-		m.backlog.add(-cap(m.B))
+	if m.counted.Load() {
+		m.backlog.count(-cap(m.B))
 		m.backlog = nil
-		m.held.Store(false)
+		m.counted.Store(false)
 	}
-	if other := m.other.Swap(nil); other != nil {
+	if other := m.encoded.Swap(nil); other != nil {
 		other.Release()
 	}
 	if cap(m.B) <= maxPooled {
@@ -130,12 +130,12 @@ func (m *Message) Release() {
 // As returns m in the form of another carrier, with one reference for the caller, who has one to m. It is made once, by encode, and shared by
 // all receivers: there is one such form.
 func (m *Message) As(encode func(b, of []byte) []byte) *Message {
-	other := m.other.Load()
+	other := m.encoded.Load()
 	if other == nil {
 		other = NewMessage()
-		if other.B = encode(other.B, m.B); !m.other.CompareAndSwap(nil, other) {
+		if other.B = encode(other.B, m.B); !m.encoded.CompareAndSwap(nil, other) {
 			other.Release()
-			other = m.other.Load()
+			other = m.encoded.Load()
 		}
 	}
 	other.Retain(1)

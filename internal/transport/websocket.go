@@ -67,36 +67,36 @@ func (c *Config) defaults() {
 
 // how long a closed connection may still bring its last bytes: closing with unread data would reset the connection, and the
 // client would never see the close code
-const lingerAfterClose = time.Second
+const closeGrace = time.Second
 
 // WebSocket is an http.Handler that upgrades requests (RFC 6455) and serves the connections.
 type WebSocket struct {
-	cfg    Config
-	accept func(Conn) Receiver
-	begin  time.Time
-	clock  atomic.Int64 // time since begin, of the sweeper's last round: asking for it at each message would cost more than it tells
+	cfg     Config
+	accept  func(Conn) Receiver
+	started time.Time
+	clock   atomic.Int64 // time since begin, of the sweeper's last round: asking for it at each message would cost more than it tells
 
-	mu      sync.Mutex
-	conns   map[*wsConn]struct{}
-	poller  *poller // made for the first socket
-	closed  bool
-	running sync.WaitGroup // the connections, and the sweeper
-	stop    chan struct{}
+	mu     sync.Mutex
+	conns  map[*wsConn]struct{}
+	poller *poller // made for the first socket
+	closed bool
+	wg     sync.WaitGroup // the connections, and the sweeper
+	stop   chan struct{}
 }
 
 // NewWebSocket makes a handler; accept is called for each connection, before its first message.
 func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 	cfg.defaults()
-	s := &WebSocket{cfg: cfg, accept: accept, conns: map[*wsConn]struct{}{}, stop: make(chan struct{}), begin: time.Now()}
-	s.running.Go(s.sweep)
-	cfg.Backlog.Watch(s.unread)
+	s := &WebSocket{cfg: cfg, accept: accept, conns: map[*wsConn]struct{}{}, stop: make(chan struct{}), started: time.Now()}
+	s.wg.Go(s.sweep)
+	cfg.Backlog.Watch(s.queuedBytes)
 	return s
 }
 
 // unread lists connections for the backlog.
-func (s *WebSocket) unread(tell func(QueuedBytes)) {
+func (s *WebSocket) queuedBytes(tell func(QueuedBytes)) {
 	for _, c := range s.snapshot() {
-		if u := c.out.unread(); u.Total > 0 {
+		if u := c.out.queuedBytes(); u.Total > 0 {
 			tell(u)
 		}
 	}
@@ -182,13 +182,13 @@ func (s *WebSocket) add(c *wsConn, hello, early []byte, accept func(Conn) Receiv
 		return false
 	}
 	s.conns[c] = struct{}{}
-	s.running.Add(1)
-	go c.serve(hello, early, accept)
+	s.wg.Add(1)
+	go c.start(hello, early, accept)
 	return true
 }
 
 // poll has c read by the poller's workers. It returns false when that cannot be.
-func (s *WebSocket) poll(c *wsConn) bool {
+func (s *WebSocket) startPolling(c *wsConn) bool {
 	if c.sock == nil {
 		return false
 	}
@@ -245,7 +245,7 @@ func (s *WebSocket) Close(ctx context.Context) error {
 	}
 	quiet := make(chan struct{})
 	go func() {
-		s.running.Wait()
+		s.wg.Wait()
 		if s.poller != nil { // there is no connection that could make one
 			s.poller.close()
 		}
@@ -256,7 +256,7 @@ func (s *WebSocket) Close(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		for _, c := range s.snapshot() {
-			c.cut()
+			c.abort()
 		}
 		<-quiet
 		return ctx.Err()
@@ -274,15 +274,15 @@ func (s *WebSocket) sweep() {
 		case <-s.stop:
 			return
 		case <-second.C:
-			s.clock.Store(int64(time.Since(s.begin)))
+			s.clock.Store(int64(time.Since(s.started)))
 		case <-silence.C:
-			now := time.Since(s.begin) // a step of the wall clock is not in it
+			now := time.Since(s.started) // a step of the wall clock is not in it
 			for _, c := range s.snapshot() {
-				switch silent := now - time.Duration(c.heard.Load()); {
+				switch silent := now - time.Duration(c.lastHeard.Load()); {
 				case silent >= s.cfg.SilenceTimeout:
-					c.cut()
+					c.abort()
 				case silent >= s.cfg.PingAfter:
-					c.out.say(opPing, nil)
+					c.out.enqueueControl(opPing, nil)
 				}
 			}
 		}
@@ -296,22 +296,22 @@ type wsConn struct {
 	net  net.Conn
 	sock *socket // of net; nil: a goroutine reads net and waits
 
-	receiver   Receiver // owned by the reader, as are the fields up to smallsOf
-	in         frames
-	over       StatusCode   // code of the client's close frame
-	smalls     uint32       // small frames
-	smallsOf   uint32       // the second in which they came, by the server's clock
-	heard      atomic.Int64 // the server's clock at the last frame
-	closing    atomic.Bool  // we closed: what still comes in is not read as messages
-	registered atomic.Bool  // its user is, see Gate
-	out        outbox
+	receiver          Receiver // owned by the reader, as are the fields up to smallsOf
+	scanner           frameScanner
+	peerCode          StatusCode   // code of the client's close frame
+	smallFrames       uint32       // small frames
+	smallFramesSecond uint32       // the second in which they came, by the server's clock
+	lastHeard         atomic.Int64 // the server's clock at the last frame
+	closing           atomic.Bool  // we closed: what still comes in is not read as messages
+	registered        atomic.Bool  // its user is, see Gate
+	out               outbox
 }
 
 func newConn(s *WebSocket, nc net.Conn, p Peer) *wsConn {
-	c := &wsConn{srv: s, net: nc, peer: p, in: frames{limit: s.cfg.MaxMessage}}
-	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, finish: c.finish, hurry: c.hurry, backlog: s.cfg.Backlog}
-	c.sock, c.out.try = newSocket(c, nc)
-	c.heard.Store(s.clock.Load())
+	c := &wsConn{srv: s, net: nc, peer: p, scanner: frameScanner{limit: s.cfg.MaxMessage}}
+	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, onDrained: c.closeSocket, abortWrite: c.abortWrite, backlog: s.cfg.Backlog}
+	c.sock, c.out.tryWrite = newSocket(c, nc)
+	c.lastHeard.Store(s.clock.Load())
 	setTCPUserTimeout(nc, s.cfg.TCPUserTimeout)
 	return c
 }
@@ -324,7 +324,7 @@ func (c *wsConn) Offer(m *Message, share Share) error { return c.out.offer(m, sh
 
 func (c *wsConn) Close(code StatusCode, reason string) {
 	c.closing.Store(true)
-	c.out.end(code, reason)
+	c.out.close(code, reason)
 }
 
 // MarkRegistered implements registerer.
@@ -336,54 +336,54 @@ func (c *wsConn) MarkRegistered() {
 
 // serve begins the reading; hello is the message that came with the request, early what the HTTP server has read, of a client that did
 // not wait for the answer. A panic in a handler goes on its way.
-func (c *wsConn) serve(hello, early []byte, accept func(Conn) Receiver) {
+func (c *wsConn) start(hello, early []byte, accept func(Conn) Receiver) {
 	c.receiver = accept(c)
 	if c.peer.EarlyMessage {
-		c.message(opText, hello)
+		c.onMessage(opText, hello)
 	}
-	if err := c.in.feed(early, c); err != nil {
-		c.ended(err)
-	} else if !c.srv.poll(c) {
-		c.readOn()
+	if err := c.scanner.scan(early, c); err != nil {
+		c.teardown(err)
+	} else if !c.srv.startPolling(c) {
+		c.readLoop()
 	}
 }
 
 // readOn reads by this goroutine.
-func (c *wsConn) readOn() { c.ended(c.readStream()) }
+func (c *wsConn) readLoop() { c.teardown(c.readBlocking()) }
 
 // ended is the connection's end, for whoever owns the reading. It waits.
-func (c *wsConn) ended(err error) {
-	c.receiver.Closed(c.end(err))
-	c.in.drop()
+func (c *wsConn) teardown(err error) {
+	c.receiver.Closed(c.endFor(err))
+	c.scanner.release()
 	c.drain()
 	_ = c.net.Close()
 	c.out.wait()
 	c.srv.cfg.Limiter.Release(c.peer.Addr.Addr(), !c.registered.Swap(true))
 	c.srv.remove(c)
-	c.srv.running.Done()
+	c.srv.wg.Done()
 }
 
 // cut closes the connection, and has its reader see that.
-func (c *wsConn) cut() {
+func (c *wsConn) abort() {
 	_ = c.net.Close()
 	if c.sock != nil {
-		c.sock.release()
+		c.sock.handOver()
 	}
 }
 
 // readStream reads and waits: while it waits for a new message, by a small buffer.
-func (c *wsConn) readStream() error {
+func (c *wsConn) readBlocking() error {
 	small := make([]byte, 512)
 	for {
 		b := small
 		var m *Message
-		if c.in.waiting() {
+		if c.scanner.inMessage() {
 			m = NewMessage()
 			b = m.B[:cap(m.B)]
 		}
 		n, err := c.net.Read(b)
 		if n > 0 {
-			if fault := c.in.feed(b[:n], c); fault != nil {
+			if fault := c.scanner.scan(b[:n], c); fault != nil {
 				err = fault
 			}
 		}
@@ -397,23 +397,23 @@ func (c *wsConn) readStream() error {
 }
 
 // end tells how the connection ended, and closes it when the client has broken the protocol.
-func (c *wsConn) end(err error) End {
-	var fault *frameFault
+func (c *wsConn) endFor(err error) End {
+	var fault *frameError
 	switch {
-	case errors.Is(err, errOver):
-		gone := !c.closing.Swap(true) && (c.over == StatusNormalClosure || c.over == StatusGoingAway || c.over == StatusNoStatusRcvd)
-		c.out.answer(c.over)
-		return End{Gone: gone, Code: c.over, SlowConsumer: c.out.full()}
+	case errors.Is(err, errCloseFrame):
+		gone := !c.closing.Swap(true) && (c.peerCode == StatusNormalClosure || c.peerCode == StatusGoingAway || c.peerCode == StatusNoStatusRcvd)
+		c.out.replyClose(c.peerCode)
+		return End{Gone: gone, Code: c.peerCode, SlowConsumer: c.out.isOverflowed()}
 	case errors.As(err, &fault):
 		c.Close(fault.code, fault.reason)
 	}
 	c.closing.Store(true)
-	return End{Code: StatusAbnormalClosure, SlowConsumer: c.out.full(), MessageTooLong: fault == errTooLong, TooManyFrames: fault == errSmall}
+	return End{Code: StatusAbnormalClosure, SlowConsumer: c.out.isOverflowed(), MessageTooLong: fault == errTooLong, TooManyFrames: fault == errTooManyFrames}
 }
 
 // message implements sink.
-func (c *wsConn) message(op byte, payload []byte) {
-	c.heard.Store(c.srv.clock.Load())
+func (c *wsConn) onMessage(op byte, payload []byte) {
+	c.lastHeard.Store(c.srv.clock.Load())
 	switch {
 	case c.closing.Load():
 	case op != opText:
@@ -426,30 +426,30 @@ func (c *wsConn) message(op byte, payload []byte) {
 }
 
 // control implements sink.
-func (c *wsConn) control(op byte, payload []byte) error {
-	c.heard.Store(c.srv.clock.Load())
+func (c *wsConn) onControl(op byte, payload []byte) error {
+	c.lastHeard.Store(c.srv.clock.Load())
 	switch op {
 	case opPing:
-		c.out.say(opPong, payload)
+		c.out.enqueueControl(opPong, payload)
 	case opClose:
 		code, err := parseClose(payload)
 		if err != nil {
 			return err
 		}
-		c.over = code
-		return errOver
+		c.peerCode = code
+		return errCloseFrame
 	}
 	return nil
 }
 
 // small implements sink.
-func (c *wsConn) small() error {
+func (c *wsConn) onSmallFrame() error {
 	second := uint32(c.srv.clock.Load() / int64(time.Second))
-	if second != c.smallsOf {
-		c.smalls, c.smallsOf = 0, second
+	if second != c.smallFramesSecond {
+		c.smallFrames, c.smallFramesSecond = 0, second
 	}
-	if c.smalls++; c.smalls > maxSmall {
-		return errSmall
+	if c.smallFrames++; c.smallFrames > maxSmallFrames {
+		return errTooManyFrames
 	}
 	return nil
 }
@@ -469,31 +469,31 @@ func (c *wsConn) write(b []byte) error {
 
 // finish closes in two steps: after our close frame only our side is closed, and what the client still sends is read for a moment,
 // so that it gets to see the close code instead of a reset. After a failed write too: the client's own close frame may have come.
-func (c *wsConn) finish(code StatusCode, reason string) {
+func (c *wsConn) closeSocket(code StatusCode, reason string) {
 	if code != StatusAbnormalClosure {
 		c.closing.Store(true)
-		_ = c.net.SetWriteDeadline(time.Now().Add(lingerAfterClose))
+		_ = c.net.SetWriteDeadline(time.Now().Add(closeGrace))
 		_, _ = c.net.Write(appendClose(nil, code, reason))
 	}
 	half, ok := c.net.(interface{ CloseWrite() error })
 	if !ok {
-		c.cut()
+		c.abort()
 		return
 	}
-	_ = c.net.SetReadDeadline(time.Now().Add(lingerAfterClose))
+	_ = c.net.SetReadDeadline(time.Now().Add(closeGrace))
 	_ = half.CloseWrite()
 	if c.sock != nil {
-		c.sock.release()
+		c.sock.handOver()
 	}
 }
 
-func (c *wsConn) hurry() {
+func (c *wsConn) abortWrite() {
 	c.closing.Store(true)
-	_ = c.net.SetWriteDeadline(time.Now().Add(lingerAfterClose))
+	_ = c.net.SetWriteDeadline(time.Now().Add(closeGrace))
 }
 
 // drain reads what the client sent before it learned of the end; how much and how long is bounded.
 func (c *wsConn) drain() {
-	_ = c.net.SetReadDeadline(time.Now().Add(lingerAfterClose))
+	_ = c.net.SetReadDeadline(time.Now().Add(closeGrace))
 	_, _ = io.CopyN(io.Discard, c.net, 4<<20)
 }

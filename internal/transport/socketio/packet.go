@@ -11,7 +11,7 @@ import (
 const event = "knowledgetalk"
 
 // envelope is more than a packet adds to its message: both protocols' types, the acknowledgement's id and the event's name.
-const envelope = 64
+const packetOverhead = 64
 
 const (
 	maxAckID     = 16 // digits: a client counts in a JavaScript number
@@ -41,20 +41,20 @@ const (
 )
 
 // kind is the type of a Socket.IO packet (protocol 4 and 5), after the Engine.IO type.
-type kind byte
+type packetType byte
 
 const (
-	kindConnect    kind = '0'
-	kindDisconnect kind = '1'
-	kindEvent      kind = '2'
-	kindAck        kind = '3'
-	kindError      kind = '4' // CONNECT_ERROR in protocol 5, ERROR in 4: a server's word
+	typeConnect      packetType = '0'
+	typeDisconnect   packetType = '1'
+	typeEvent        packetType = '2'
+	typeAck          packetType = '3'
+	typeConnectError packetType = '4' // CONNECT_ERROR in protocol 5, ERROR in 4: a server's word
 	// '5' and '6' are events and acknowledgements with binary attachments
 )
 
 // packet is a Socket.IO packet as it came: `type[/namespace,][ack id][data]`.
 type packet struct {
-	kind      kind
+	typ       packetType
 	namespace string // "/" when none was named
 	ack       []byte // digits; nil: none
 	data      []byte // JSON as it came, not looked at; may be empty
@@ -70,7 +70,7 @@ func parsePacket(p []byte) (packet, error) {
 	if len(p) == 0 {
 		return packet{}, errMalformed
 	}
-	k := packet{kind: kind(p[0]), namespace: "/"}
+	k := packet{typ: packetType(p[0]), namespace: "/"}
 	switch {
 	case p[0] == '5' || p[0] == '6':
 		return packet{}, errBinary
@@ -113,11 +113,11 @@ func printable(name []byte) bool {
 // parseEvent finds the name and the argument in `["name",argument]`. The argument is what stands between, one JSON value or not:
 // whoever reads messages finds out. Names are compared as they are written, escapes are not resolved.
 func parseEvent(data []byte) (name, argument []byte, err error) {
-	data = trim(data)
+	data = trimSpace(data)
 	if len(data) < 2 || data[0] != '[' || data[len(data)-1] != ']' {
 		return nil, nil, errMalformed
 	}
-	data = trim(data[1 : len(data)-1])
+	data = trimSpace(data[1 : len(data)-1])
 	if len(data) == 0 || data[0] != '"' {
 		return nil, nil, errMalformed
 	}
@@ -131,28 +131,28 @@ func parseEvent(data []byte) (name, argument []byte, err error) {
 	if end >= len(data) {
 		return nil, nil, errMalformed
 	}
-	name, data = data[1:end], trim(data[end+1:])
+	name, data = data[1:end], trimSpace(data[end+1:])
 	if len(data) == 0 {
 		return name, nil, nil
 	}
 	if data[0] != ',' {
 		return nil, nil, errMalformed
 	}
-	return name, trim(data[1:]), nil
+	return name, trimSpace(data[1:]), nil
 }
 
 // trim removes JSON's white space (RFC 8259, section 2).
-func trim(b []byte) []byte { return bytes.Trim(b, " \t\r\n") }
+func trimSpace(b []byte) []byte { return bytes.Trim(b, " \t\r\n") }
 
 // text makes an Engine.IO packet.
-func text(p string) *transport.Message {
+func newPacket(p string) *transport.Message {
 	m := transport.NewMessage()
 	m.B = append(m.B, p...)
 	return m
 }
 
 // asEvent makes the event that carries m, and gives up the reference to m. All receivers of m share it.
-func asEvent(m *transport.Message) *transport.Message {
+func encodeEvent(m *transport.Message) *transport.Message {
 	defer m.Release()
 	return m.As(func(b, of []byte) []byte {
 		b = append(b, `42["`+event+`",`...)
@@ -162,10 +162,10 @@ func asEvent(m *transport.Message) *transport.Message {
 }
 
 // asAck makes the acknowledgement with that id that carries m, and gives up the reference to m.
-func asAck(m *transport.Message, ack []byte) *transport.Message {
+func encodeAck(m *transport.Message, ack []byte) *transport.Message {
 	defer m.Release()
 	e := transport.NewMessage()
-	e.B = append(e.B, '4', byte(kindAck))
+	e.B = append(e.B, '4', byte(typeAck))
 	e.B = append(e.B, ack...)
 	e.B = append(e.B, '[')
 	e.B = append(e.B, m.B...)

@@ -11,23 +11,23 @@ import (
 
 func TestPacketsAreTakenApart(t *testing.T) {
 	for in, want := range map[string]struct {
-		kind                 kind
+		kind                 packetType
 		namespace, ack, data string
 	}{
-		`0`:                                  {kindConnect, "/", "", ""},
-		`0{"token":"x"}`:                     {kindConnect, "/", "", `{"token":"x"}`},
-		`0/room,`:                            {kindConnect, "/room", "", ""},
-		`0/room`:                             {kindConnect, "/room", "", ""},
-		`0/room?token=x,`:                    {kindConnect, "/room", "", ""},
-		`0/room,{"a":1}`:                     {kindConnect, "/room", "", `{"a":1}`},
-		`1`:                                  {kindDisconnect, "/", "", ""},
-		`2["e",{}]`:                          {kindEvent, "/", "", `["e",{}]`},
-		`20["e"]`:                            {kindEvent, "/", "0", `["e"]`},
-		`2/,12["e"]`:                         {kindEvent, "/", "12", `["e"]`},
-		`2/a,12["e"]`:                        {kindEvent, "/a", "12", `["e"]`},
-		`2/["e"]`:                            {kindEvent, `?`, "", ""},
-		`34[]`:                               {kindAck, "/", "4", `[]`},
-		`21234567890123456["e"]`:             {kindEvent, "/", "1234567890123456", `["e"]`},
+		`0`:                                  {typeConnect, "/", "", ""},
+		`0{"token":"x"}`:                     {typeConnect, "/", "", `{"token":"x"}`},
+		`0/room,`:                            {typeConnect, "/room", "", ""},
+		`0/room`:                             {typeConnect, "/room", "", ""},
+		`0/room?token=x,`:                    {typeConnect, "/room", "", ""},
+		`0/room,{"a":1}`:                     {typeConnect, "/room", "", `{"a":1}`},
+		`1`:                                  {typeDisconnect, "/", "", ""},
+		`2["e",{}]`:                          {typeEvent, "/", "", `["e",{}]`},
+		`20["e"]`:                            {typeEvent, "/", "0", `["e"]`},
+		`2/,12["e"]`:                         {typeEvent, "/", "12", `["e"]`},
+		`2/a,12["e"]`:                        {typeEvent, "/a", "12", `["e"]`},
+		`2/["e"]`:                            {typeEvent, `?`, "", ""},
+		`34[]`:                               {typeAck, "/", "4", `[]`},
+		`21234567890123456["e"]`:             {typeEvent, "/", "1234567890123456", `["e"]`},
 		`212345678901234567["e"]`:            {},
 		`0/a b,`:                             {},
 		`0/a"b,`:                             {},
@@ -38,7 +38,7 @@ func TestPacketsAreTakenApart(t *testing.T) {
 		`a`:                                  {},
 		` 2`:                                 {},
 		`-1`:                                 {},
-		"2\n":                                {kindEvent, "/", "", "\n"},
+		"2\n":                                {typeEvent, "/", "", "\n"},
 	} {
 		k, err := parsePacket([]byte(in))
 		if want.namespace == "?" { // an unfinished name may only end in a refusal
@@ -53,7 +53,7 @@ func TestPacketsAreTakenApart(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || k.kind != want.kind || k.namespace != want.namespace || string(k.ack) != want.ack || string(k.data) != want.data {
+		if err != nil || k.typ != want.kind || k.namespace != want.namespace || string(k.ack) != want.ack || string(k.data) != want.data {
 			t.Errorf("%q: %+v %v, want %+v", in, k, err, want)
 		}
 		if (k.ack == nil) != (want.ack == "") {
@@ -92,7 +92,7 @@ func TestEventsAreTakenApart(t *testing.T) {
 func messages(texts ...string) []*transport.Message {
 	var all []*transport.Message
 	for _, t := range texts {
-		all = append(all, text(t))
+		all = append(all, newPacket(t))
 	}
 	return all
 }

@@ -19,7 +19,7 @@ var errPayload = errors.New("malformed payload")
 func appendPayload(b []byte, version int, packets []*transport.Message) []byte {
 	for i, p := range packets {
 		if version == 3 {
-			b = strconv.AppendInt(b, int64(units(p.B)), 10)
+			b = strconv.AppendInt(b, int64(utf16Len(p.B)), 10)
 			b = append(b, ':')
 		} else if i > 0 {
 			b = append(b, separator)
@@ -30,7 +30,7 @@ func appendPayload(b []byte, version int, packets []*transport.Message) []byte {
 }
 
 // units is the length of valid UTF-8 in UTF-16 code units.
-func units(b []byte) int {
+func utf16Len(b []byte) int {
 	n := 0
 	for _, c := range b {
 		switch {

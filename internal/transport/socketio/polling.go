@@ -19,7 +19,7 @@ const postTimeout = 10 * time.Second
 const postsOfVersion3 = 4
 
 func (s *session) maxBody() int64 {
-	n := int64(s.srv.cfg.Conn.MaxMessage + envelope)
+	n := int64(s.srv.cfg.Conn.MaxMessage + packetOverhead)
 	if s.version == 3 {
 		n *= postsOfVersion3
 	}
@@ -28,9 +28,9 @@ func (s *session) maxBody() int64 {
 
 // serveOpen answers the handshake of a polling client.
 func (s *session) serveOpen(w http.ResponseWriter) {
-	packets := []*transport.Message{s.opening(`"websocket"`)}
+	packets := []*transport.Message{s.openPacket(`"websocket"`)}
 	if s.version == 3 {
-		packets = append(packets, text(packetConnected))
+		packets = append(packets, newPacket(packetConnected))
 	}
 	if err := s.respond(w, packets); err != nil {
 		s.abandon()
@@ -39,77 +39,77 @@ func (s *session) serveOpen(w http.ResponseWriter) {
 
 // servePoll waits until there is something to send. One poll at a time: a second one ends the session, as the client has lost
 // track of it.
-func (s *session) servePoll(w http.ResponseWriter, r *http.Request) (fault, bool) {
+func (s *session) servePoll(w http.ResponseWriter, r *http.Request) (engineError, bool) {
 	s.mu.Lock()
 	switch {
-	case s.fetched:
+	case s.closeFetched:
 		s.mu.Unlock()
-		return faultSession, false
-	case s.carrier != nil:
+		return errUnknownSession, false
+	case s.ws != nil:
 		s.mu.Unlock()
-		return faultRequest, false
+		return errBadRequest, false
 	case s.polling:
 		s.lost()
 		s.mu.Unlock()
-		return faultRequest, false
+		return errBadRequest, false
 	}
 	s.polling = true
 	s.mu.Unlock()
 	defer transport.SuspendLimit(r)()
 
-	packets, ok := s.await(r)
+	packets, ok := s.awaitPackets(r)
 	if !ok {
-		return fault{}, true // there is nobody to answer
+		return engineError{}, true // there is nobody to answer
 	}
-	defer func() { <-s.turn }()
+	defer func() { <-s.pollLock }()
 	if err := s.respond(w, packets); err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.lost()
 	}
-	return fault{}, true
+	return engineError{}, true
 }
 
 // await returns what is to be sent, with the turn to send it; false: the client has gone away.
-func (s *session) await(r *http.Request) ([]*transport.Message, bool) {
+func (s *session) awaitPackets(r *http.Request) ([]*transport.Message, bool) {
 	aborted := func() ([]*transport.Message, bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.polling = false
-		if s.carrier == nil { // else it has changed over, and needs this poll no more
+		if s.ws == nil { // else it has changed over, and needs this poll no more
 			s.lost()
 		}
 		return nil, false
 	}
 	select {
-	case s.turn <- struct{}{}:
+	case s.pollLock <- struct{}{}:
 	case <-r.Context().Done():
 		return aborted()
 	}
 	s.mu.Lock()
-	for len(s.queue) == 0 && !s.probed && !s.closed && s.carrier == nil {
+	for len(s.queue) == 0 && !s.probeAnswered && !s.closed && s.ws == nil {
 		s.mu.Unlock()
 		select {
 		case <-s.wake:
 		case <-r.Context().Done():
-			<-s.turn
+			<-s.pollLock
 			return aborted()
 		}
 		s.mu.Lock()
 	}
 	defer s.mu.Unlock()
 	packets := s.queue
-	s.queue, s.bytes, s.answering = nil, 0, s.bytes // the backlog sees these bytes all the time
+	s.queue, s.bytes, s.responding = nil, 0, s.bytes // the backlog sees these bytes all the time
 	// Before the answer is written: its client may ask again before the writing has returned.
-	s.polling, s.polled = false, time.Now()
+	s.polling, s.lastPoll = false, time.Now()
 	switch {
 	case len(packets) > 0:
 	case s.closed:
 		// Alone: clients see the end of the transport before the packets that come with it.
-		packets = append(packets, text(packetClose))
-		s.fetched = true
+		packets = append(packets, newPacket(packetClose))
+		s.closeFetched = true
 	default:
-		packets = append(packets, text(packetNoop))
+		packets = append(packets, newPacket(packetNoop))
 	}
 	return packets, true
 }
@@ -118,9 +118,9 @@ func (s *session) await(r *http.Request) ([]*transport.Message, bool) {
 func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) error {
 	body := transport.NewMessage()
 	body.B = appendPayload(body.B, s.version, packets)
-	defer s.limit(w)()
-	s.answers(len(body.B), func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) })
-	defer s.answers(0, nil)
+	defer s.limitWrite(w)()
+	s.setResponding(len(body.B), func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) })
+	defer s.setResponding(0, nil)
 	defer body.Release()
 	// First the packets: a payload and its copy would count twice, and others would be closed for that.
 	for _, p := range packets {
@@ -131,17 +131,17 @@ func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) e
 }
 
 // limit bounds the time that the writing of an answer takes, until undo is called.
-func (s *session) limit(w http.ResponseWriter) (undo func()) {
+func (s *session) limitWrite(w http.ResponseWriter) (undo func()) {
 	c := http.NewResponseController(w)
 	_ = c.SetWriteDeadline(time.Now().Add(s.srv.cfg.Conn.WriteTimeout)) // an error here: not a socket
 	return func() { _ = c.SetWriteDeadline(time.Time{}) }
 }
 
 // answers notes how much is being written, and how to break that off.
-func (s *session) answers(bytes int, cut func()) {
+func (s *session) setResponding(bytes int, cut func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.answering, s.cut = bytes, cut
+	s.responding, s.abortResponse = bytes, cut
 }
 
 func write(w http.ResponseWriter, body []byte) error {
@@ -159,38 +159,38 @@ func write(w http.ResponseWriter, body []byte) error {
 
 // servePost reads packets. One post at a time: a second one ends the session, since their order would be lost. A session that has
 // ended takes posts and does not read them: its client says goodbye, or has not heard of the end yet.
-func (s *session) servePost(w http.ResponseWriter, r *http.Request) (fault, bool) {
+func (s *session) servePost(w http.ResponseWriter, r *http.Request) (engineError, bool) {
 	s.mu.Lock()
 	switch {
-	case s.carrier != nil:
+	case s.ws != nil:
 		s.mu.Unlock()
-		return faultRequest, false
+		return errBadRequest, false
 	case s.posting:
 		s.lost()
 		s.mu.Unlock()
-		return faultRequest, false
+		return errBadRequest, false
 	}
 	s.posting = true
 	s.mu.Unlock()
 
-	f, ok := s.read(w, r)
+	f, ok := s.readPost(w, r)
 	s.mu.Lock()
 	s.posting = false // before the answer, as with polls
 	s.mu.Unlock()
 	if ok {
-		defer s.limit(w)()
+		defer s.limitWrite(w)()
 		_ = write(w, []byte("ok")) // the packets have been read: if this is lost, a poll will tell
 	}
 	return f, ok
 }
 
 // read handles the packets of a post; after a fault the session has ended.
-func (s *session) read(w http.ResponseWriter, r *http.Request) (fault, bool) {
+func (s *session) readPost(w http.ResponseWriter, r *http.Request) (engineError, bool) {
 	switch t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t {
 	case "text/plain", "":
 	default: // binary payloads of version 3, forms of script elements
 		s.fail(errBinary)
-		return faultRequest, false
+		return errBadRequest, false
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(postTimeout)) // the server sets its own for the next request
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.maxBody()))
@@ -198,28 +198,28 @@ func (s *session) read(w http.ResponseWriter, r *http.Request) (fault, bool) {
 	switch {
 	case errors.As(err, &large):
 		s.fail(errTooLong)
-		return faultTooLarge, false
+		return errTooLarge, false
 	case err != nil:
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.lost()
-		return faultRequest, false
+		return errBadRequest, false
 	case !utf8.Valid(body):
 		s.fail(errProtocol)
-		return faultRequest, false
+		return errBadRequest, false
 	}
 	for first := true; first || len(body) > 0; first = false {
 		var p []byte
 		if p, body, err = nextPacket(body, s.version); err == nil {
-			err = s.packet(p)
+			err = s.handlePacket(p)
 		}
 		if err != nil {
 			s.fail(err)
 			if errors.Is(err, errTooLong) {
-				return faultTooLarge, false
+				return errTooLarge, false
 			}
-			return faultRequest, false
+			return errBadRequest, false
 		}
 	}
-	return fault{}, true
+	return engineError{}, true
 }

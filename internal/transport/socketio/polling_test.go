@@ -95,25 +95,25 @@ func TestRequestsThatCannotBeServed(t *testing.T) {
 	null, file := []string{"Origin", "null"}, []string{"Origin", "file://"}
 	for name, c := range map[string]struct {
 		q    request
-		want fault
+		want engineError
 	}{
-		"no transport":             {request{method: "GET", query: "EIO=4"}, faultTransport},
-		"another transport":        {request{method: "GET", query: "EIO=4&transport=flashsocket"}, faultTransport},
-		"no version":               {request{method: "GET", query: "transport=polling"}, faultVersion},
-		"another version":          {request{method: "GET", query: "EIO=5&transport=polling"}, faultVersion},
-		"version 2":                {request{method: "GET", query: "EIO=2&transport=polling"}, faultVersion},
-		"script elements":          {request{method: "GET", query: "EIO=3&transport=polling&j=0"}, faultRequest},
-		"handshake by post":        {request{method: "POST", query: "EIO=4&transport=polling"}, faultMethod},
-		"unknown session":          {request{method: "GET", query: "EIO=4&transport=polling&sid=x"}, faultSession},
-		"empty session":            {request{method: "GET", query: "EIO=4&transport=polling&sid="}, faultSession},
-		"unknown session, post":    {request{method: "POST", query: "EIO=4&transport=polling&sid=x"}, faultSession},
-		"unknown session, upgrade": {request{method: "GET", query: "EIO=4&transport=websocket&sid=x"}, faultSession},
-		"session of version 4":     {request{method: "GET", query: "EIO=3&transport=polling&sid=" + p.sid}, faultRequest},
-		"another method":           {request{method: "DELETE", query: p.query()}, faultRequest},
-		"origin null":              {request{method: "GET", query: "EIO=4&transport=polling", header: null}, faultForbidden},
-		"origin file":              {request{method: "GET", query: "EIO=4&transport=polling", header: file}, faultForbidden},
+		"no transport":             {request{method: "GET", query: "EIO=4"}, errUnknownTransport},
+		"another transport":        {request{method: "GET", query: "EIO=4&transport=flashsocket"}, errUnknownTransport},
+		"no version":               {request{method: "GET", query: "transport=polling"}, errVersion},
+		"another version":          {request{method: "GET", query: "EIO=5&transport=polling"}, errVersion},
+		"version 2":                {request{method: "GET", query: "EIO=2&transport=polling"}, errVersion},
+		"script elements":          {request{method: "GET", query: "EIO=3&transport=polling&j=0"}, errBadRequest},
+		"handshake by post":        {request{method: "POST", query: "EIO=4&transport=polling"}, errHandshakeMethod},
+		"unknown session":          {request{method: "GET", query: "EIO=4&transport=polling&sid=x"}, errUnknownSession},
+		"empty session":            {request{method: "GET", query: "EIO=4&transport=polling&sid="}, errUnknownSession},
+		"unknown session, post":    {request{method: "POST", query: "EIO=4&transport=polling&sid=x"}, errUnknownSession},
+		"unknown session, upgrade": {request{method: "GET", query: "EIO=4&transport=websocket&sid=x"}, errUnknownSession},
+		"session of version 4":     {request{method: "GET", query: "EIO=3&transport=polling&sid=" + p.sid}, errBadRequest},
+		"another method":           {request{method: "DELETE", query: p.query()}, errBadRequest},
+		"origin null":              {request{method: "GET", query: "EIO=4&transport=polling", header: null}, errForbidden},
+		"origin file":              {request{method: "GET", query: "EIO=4&transport=polling", header: file}, errForbidden},
 		"two origins": {request{method: "GET", query: "EIO=4&transport=polling",
-			header: []string{"Origin", "https://a.example", "Origin", "https://b.example"}}, faultForbidden},
+			header: []string{"Origin", "https://a.example", "Origin", "https://b.example"}}, errForbidden},
 	} {
 		status, body := g.do(c.q)
 		want := `{"code":` + strconv.Itoa(c.want.code) + `,"message":"` + c.want.message + `"}`
@@ -459,9 +459,9 @@ func TestAnEndThatTheClientMayComeBackFrom(t *testing.T) {
 			}
 			p.wantEnd(transport.End{Code: code})
 			// What was sent before comes before, and the end alone.
-			last := []*transport.Message{text(`42["knowledgetalk",{}]`)}
+			last := []*transport.Message{newPacket(`42["knowledgetalk",{}]`)}
 			for _, packet := range want[:len(want)-1] {
-				last = append(last, text(packet))
+				last = append(last, newPacket(packet))
 			}
 			if got, want := p.poll(), string(appendPayload(nil, int(version[0]-'0'), last)); got != want {
 				t.Errorf("%d: polled %q, want %q", code, got, want)
@@ -617,7 +617,7 @@ func TestAnEndedSessionIsRememberedForAMoment(t *testing.T) {
 		g := newRig(t, Config{})
 		p := g.connect("4")
 		p.conn.Close(4002, "taken over")
-		time.Sleep(lingerAfterClose - time.Second)
+		time.Sleep(closedSessionTTL - time.Second)
 		if got := p.poll(); got != "41" {
 			t.Errorf("polled %q", got)
 		}
@@ -631,10 +631,10 @@ func TestNothingComesAfterTheEnd(t *testing.T) {
 	p.conn.Close(1008, "")
 	<-p.end
 	s := p.conn.(*session)
-	s.recv.Lock()
-	over := s.over
-	s.recv.Unlock()
-	if err := s.event(packet{kind: kindEvent, namespace: "/", data: []byte(`["knowledgetalk",{}]`)}); err != nil {
+	s.recvMu.Lock()
+	over := s.ended
+	s.recvMu.Unlock()
+	if err := s.handleEvent(packet{typ: typeEvent, namespace: "/", data: []byte(`["knowledgetalk",{}]`)}); err != nil {
 		t.Error(err)
 	}
 	if !over || len(p.messages()) != 0 {

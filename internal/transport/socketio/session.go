@@ -18,32 +18,32 @@ type session struct {
 	peer    transport.Peer
 
 	// recv is held while the receiver is called: one call at a time, whichever request or socket brings it.
-	recv       sync.Mutex
+	recvMu     sync.Mutex
 	receiver   transport.Receiver
-	over       bool        // the receiver knows of the end
+	ended      bool        // the receiver knows of the end
 	registered atomic.Bool // its user is, see transport.ConnLimiter
 
-	turn chan struct{} // held by the poll that writes its answer, for the next one to wait
-	wake chan struct{} // tells the waiting poll to look again
+	pollLock chan struct{} // held by the poll that writes its answer, for the next one to wait
+	wake     chan struct{} // tells the waiting poll to look again
 
-	mu      sync.Mutex     // guards what follows; an outbox's lock is taken inside
-	carrier transport.Conn // the WebSocket that carries the session; nil: polling
-	probe   *leg           // a WebSocket that is about to take over
-	probed  bool           // it was answered: polls return at once, so that the client can change over
-	queue   []*transport.Message
-	bytes   int  // of queue
-	joined  bool // connected to "/"
-	polling bool // a poll waits
-	posting bool // a post is being read
-	closed  bool
-	fetched bool      // closed, and the client knows
-	since   time.Time // last ping (version 4), last packet (version 3), or the end
-	pinged  bool      // an answer is awaited (version 4)
-	noise   bucket
-	polled  time.Time // a poll has ended, or the session begun
+	mu             sync.Mutex     // guards what follows; an outbox's lock is taken inside
+	ws             transport.Conn // the WebSocket that carries the session; nil: polling
+	upgrading      *wsReceiver    // a WebSocket that is about to take over
+	probeAnswered  bool           // it was answered: polls return at once, so that the client can change over
+	queue          []*transport.Message
+	bytes          int  // of queue
+	connected      bool // connected to "/"
+	polling        bool // a poll waits
+	posting        bool // a post is being read
+	closed         bool
+	closeFetched   bool      // closed, and the client knows
+	since          time.Time // last ping (version 4), last packet (version 3), or the end
+	awaitingPong   bool      // an answer is awaited (version 4)
+	controlPackets bucket
+	lastPoll       time.Time // a poll has ended, or the session begun
 
-	answering int    // bytes of the answer to a poll that is being written
-	cut       func() // breaks that off; nil: there is none, or it was broken off
+	responding    int    // bytes of the answer to a poll that is being written
+	abortResponse func() // breaks that off; nil: there is none, or it was broken off
 }
 
 // bucket is a token bucket for packets that are no messages; those are counted above.
@@ -53,21 +53,21 @@ type bucket struct {
 }
 
 const (
-	noiseRate  = 30 // a second
-	noiseBurst = 300
+	controlRate  = 30 // a second
+	controlBurst = 300
 )
 
 func (b *bucket) take(now time.Time) bool {
-	b.spent = max(0, b.spent-noiseRate*now.Sub(b.last).Seconds())
+	b.spent = max(0, b.spent-controlRate*now.Sub(b.last).Seconds())
 	b.last = now
 	b.spent++
-	return b.spent <= noiseBurst
+	return b.spent <= controlBurst
 }
 
 var (
-	errProtocol = errors.New("protocol error")
-	errNoise    = errors.New("too many packets")
-	errTooLong  = errors.New("message too long")
+	errProtocol       = errors.New("protocol error")
+	errTooManyPackets = errors.New("too many packets")
+	errTooLong        = errors.New("message too long")
 )
 
 // closeCodes are WebSocket's (RFC 6455, section 7.4.1); a polling client sees only the end.
@@ -75,7 +75,7 @@ func closeCode(err error) transport.StatusCode {
 	switch {
 	case errors.Is(err, errBinary):
 		return transport.StatusUnsupportedData
-	case errors.Is(err, errNoise):
+	case errors.Is(err, errTooManyPackets):
 		return transport.StatusPolicyViolation
 	case errors.Is(err, errTooLong):
 		return transport.StatusMessageTooBig
@@ -87,19 +87,19 @@ func closeCode(err error) transport.StatusCode {
 func (s *session) Peer() transport.Peer { return s.peer }
 
 // Send implements transport.Conn: m becomes an event.
-func (s *session) Send(m *transport.Message) bool { return s.send(asEvent(m)) }
+func (s *session) Send(m *transport.Message) bool { return s.send(encodeEvent(m)) }
 
 // Offer implements transport.Conn.
 func (s *session) Offer(m *transport.Message, share transport.Share) error {
-	e := asEvent(m)
+	e := encodeEvent(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
 	switch {
-	case s.closed || !s.joined:
+	case s.closed || !s.connected:
 		err = transport.ErrClosed
-	case s.carrier != nil:
-		return s.carrier.Offer(e, share)
+	case s.ws != nil:
+		return s.ws.Offer(e, share)
 	case !s.fits(e, share.Of(s.srv.cfg.Conn.OutboxMessages), share.Of(s.srv.cfg.Conn.OutboxBytes)):
 		err = transport.ErrFull
 	default:
@@ -141,7 +141,7 @@ func (a *ack) Send(m *transport.Message) bool {
 	if a.used.Swap(true) {
 		return a.s.Send(m)
 	}
-	return a.s.send(asAck(m, a.id))
+	return a.s.send(encodeAck(m, a.id))
 }
 
 // AckRequested implements transport.AckRequested.
@@ -150,7 +150,7 @@ func (a *ack) AckRequested() bool { return true }
 func (s *session) send(m *transport.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || !s.joined {
+	if s.closed || !s.connected {
 		m.Release()
 		return false
 	}
@@ -159,12 +159,12 @@ func (s *session) send(m *transport.Message) bool {
 
 // push puts a packet on its way; mu is held. It takes over one reference.
 func (s *session) push(m *transport.Message) bool {
-	if s.carrier != nil {
-		return s.carrier.Send(m)
+	if s.ws != nil {
+		return s.ws.Send(m)
 	}
 	if !s.fits(m, s.srv.cfg.Conn.OutboxMessages, s.srv.cfg.Conn.OutboxBytes) {
 		m.Release()
-		s.overflow()
+		s.closeOverflowed()
 		return false
 	}
 	s.enqueue(m)
@@ -172,17 +172,17 @@ func (s *session) push(m *transport.Message) bool {
 }
 
 // overflow closes a session whose client reads too slowly; mu is held.
-func (s *session) overflow() {
-	s.drop()
+func (s *session) closeOverflowed() {
+	s.dropQueue()
 	s.end(transport.StatusTryAgainLater, "outbox full: reconnect and resume", transport.End{Code: transport.StatusTryAgainLater, SlowConsumer: true})
 }
 
 // unread and shed are for the backlog; what a WebSocket carries is counted there.
-func (s *session) unread() transport.QueuedBytes {
+func (s *session) queuedBytes() transport.QueuedBytes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := transport.QueuedBytes{Total: s.bytes + s.answering, Writing: s.answering, Shed: s.shed}
-	if s.closed && s.bytes == 0 && s.cut == nil {
+	u := transport.QueuedBytes{Total: s.bytes + s.responding, Writing: s.responding, Shed: s.shed}
+	if s.closed && s.bytes == 0 && s.abortResponse == nil {
 		u.Shed = nil
 	}
 	return u
@@ -192,13 +192,13 @@ func (s *session) shed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		s.drop()
+		s.dropQueue()
 	} else {
-		s.overflow()
+		s.closeOverflowed()
 	}
-	if s.cut != nil {
-		s.cut()
-		s.cut = nil
+	if s.abortResponse != nil {
+		s.abortResponse()
+		s.abortResponse = nil
 	}
 }
 
@@ -218,7 +218,7 @@ func (s *session) signal() {
 }
 
 // drop empties the queue; mu is held.
-func (s *session) drop() {
+func (s *session) dropQueue() {
 	for _, m := range s.queue {
 		m.Release()
 	}
@@ -228,7 +228,7 @@ func (s *session) drop() {
 func (s *session) discard() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drop()
+	s.dropQueue()
 }
 
 // end closes the session towards the client with code and tells the receiver e; mu is held. Only the first end counts.
@@ -236,45 +236,45 @@ func (s *session) end(code transport.StatusCode, reason string, e transport.End)
 	if s.closed {
 		return
 	}
-	if s.joined && code.Final() {
-		if s.carrier != nil {
-			s.carrier.Send(text(packetDisconnect))
+	if s.connected && code.Final() {
+		if s.ws != nil {
+			s.ws.Send(newPacket(packetDisconnect))
 		} else {
-			s.enqueue(text(packetDisconnect))
+			s.enqueue(newPacket(packetDisconnect))
 		}
 	}
 	s.closed, s.since = true, time.Now()
-	if s.probe != nil {
-		s.probe.conn.Close(code, reason)
+	if s.upgrading != nil {
+		s.upgrading.conn.Close(code, reason)
 	}
-	if s.carrier != nil {
-		s.carrier.Close(code, reason)
+	if s.ws != nil {
+		s.ws.Close(code, reason)
 	} else {
 		s.signal() // the poll that finds nothing more to send closes
 	}
-	s.report(e)
+	s.notifyClosed(e)
 }
 
 // lost ends a session whose client cannot be reached any more; what waited for it is of no use. mu is held.
 func (s *session) lost() {
-	s.drop()
+	s.dropQueue()
 	s.end(transport.StatusAbnormalClosure, "", transport.End{Code: transport.StatusAbnormalClosure})
 }
 
 // gone ends a session whose client has said so; mu is held.
 func (s *session) gone() {
-	s.drop()
+	s.dropQueue()
 	s.end(transport.StatusNormalClosure, "", transport.End{Gone: true, Code: transport.StatusNormalClosure})
 }
 
 // report tells the receiver, on a goroutine of its own: whoever ends a session may be inside the receiver, or hold its locks.
-func (s *session) report(e transport.End) {
+func (s *session) notifyClosed(e transport.End) {
 	go func() {
-		defer s.srv.running.Done()
+		defer s.srv.wg.Done()
 		s.srv.cfg.Conn.Limiter.Release(s.peer.Addr.Addr(), !s.registered.Swap(true))
-		s.recv.Lock()
-		defer s.recv.Unlock()
-		s.over = true
+		s.recvMu.Lock()
+		defer s.recvMu.Unlock()
+		s.ended = true
 		s.receiver.Closed(e)
 	}()
 }
@@ -291,7 +291,7 @@ func (s *session) fail(err error) {
 func (s *session) abandon() {
 	s.mu.Lock()
 	s.lost()
-	s.drop()
+	s.dropQueue()
 	s.mu.Unlock()
 	s.srv.remove(s)
 }
@@ -302,35 +302,35 @@ func (s *session) tick(now time.Time) bool {
 	defer s.mu.Unlock()
 	age := now.Sub(s.since)
 	if s.closed {
-		if s.carrier != nil || s.answering > 0 || age < lingerAfterClose { // a WebSocket tells its own end
+		if s.ws != nil || s.responding > 0 || age < closedSessionTTL { // a WebSocket tells its own end
 			return false
 		}
-		s.drop()
+		s.dropQueue()
 		return true
 	}
-	if p := s.probe; p != nil && now.Sub(p.since) >= s.srv.cfg.UpgradeTimeout {
+	if p := s.upgrading; p != nil && now.Sub(p.since) >= s.srv.cfg.UpgradeTimeout {
 		p.conn.Close(transport.StatusPolicyViolation, "upgrade not finished in time")
 	}
 	switch cfg := &s.srv.cfg; {
-	case s.carrier == nil && !s.polling && now.Sub(s.polled) >= 2*cfg.PingInterval:
+	case s.ws == nil && !s.polling && now.Sub(s.lastPoll) >= 2*cfg.PingInterval:
 		s.lost() // it may post what it likes: what is kept for it, it does not fetch
 	case s.version == 3:
 		if age >= cfg.PingInterval+cfg.PingTimeout {
 			s.lost()
 		}
-	case s.pinged:
+	case s.awaitingPong:
 		if age >= cfg.PingTimeout {
 			s.lost()
 		}
 	case age >= cfg.PingInterval:
-		s.since, s.pinged = now, true
-		s.push(text(packetPing))
+		s.since, s.awaitingPong = now, true
+		s.push(newPacket(packetPing))
 	}
 	return false
 }
 
 // opening is the handshake's answer.
-func (s *session) opening(upgrades string) *transport.Message {
+func (s *session) openPacket(upgrades string) *transport.Message {
 	m := transport.NewMessage()
 	m.B = append(m.B, `0{"sid":"`+s.id+`","upgrades":[`+upgrades+`],"pingInterval":`...)
 	m.B = strconv.AppendInt(m.B, s.srv.cfg.PingInterval.Milliseconds(), 10)
@@ -345,7 +345,7 @@ func (s *session) opening(upgrades string) *transport.Message {
 }
 
 // packet handles one Engine.IO packet. After an error the session is to be ended.
-func (s *session) packet(p []byte) error {
+func (s *session) handlePacket(p []byte) error {
 	if len(p) == 0 {
 		return errProtocol
 	}
@@ -359,19 +359,19 @@ func (s *session) packet(p []byte) error {
 	}
 	if p[0] == engineMessage {
 		s.mu.Unlock()
-		return s.message(p[1:])
+		return s.handleMessage(p[1:])
 	}
 	defer s.mu.Unlock()
-	if !s.noise.take(time.Now()) {
-		return errNoise
+	if !s.controlPackets.take(time.Now()) {
+		return errTooManyPackets
 	}
 	switch {
 	case p[0] == engineClose && len(p) == 1:
 		s.gone()
 	case p[0] == enginePing && s.version == 3 && len(p) <= len(packetProbe):
-		s.push(text(string(enginePong) + string(p[1:])))
+		s.push(newPacket(string(enginePong) + string(p[1:])))
 	case p[0] == enginePong && s.version != 3 && len(p) == 1:
-		s.pinged = false
+		s.awaitingPong = false
 	case p[0] == engineNoop && len(p) == 1:
 	case p[0] == 'b':
 		return errBinary
@@ -382,35 +382,35 @@ func (s *session) packet(p []byte) error {
 }
 
 // message handles one Socket.IO packet.
-func (s *session) message(p []byte) error {
+func (s *session) handleMessage(p []byte) error {
 	k, err := parsePacket(p)
 	if err != nil {
 		return err
 	}
-	if k.kind == kindEvent {
-		return s.event(k)
+	if k.typ == typeEvent {
+		return s.handleEvent(k)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil
 	}
-	if !s.noise.take(time.Now()) {
-		return errNoise
+	if !s.controlPackets.take(time.Now()) {
+		return errTooManyPackets
 	}
 	own := k.namespace == "/"
 	switch {
-	case k.kind == kindConnect && !own:
-		s.push(s.refusal(k.namespace))
-	case k.kind == kindConnect && s.version == 3: // the server has connected it already
-	case k.kind == kindConnect && !s.joined:
-		s.joined = true
+	case k.typ == typeConnect && !own:
+		s.push(s.connectError(k.namespace))
+	case k.typ == typeConnect && s.version == 3: // the server has connected it already
+	case k.typ == typeConnect && !s.connected:
+		s.connected = true
 		// The socket's id is seen by pages and logs, the session's is a secret.
-		s.push(text(packetConnected + `{"sid":"` + newID() + `"}`))
-	case k.kind == kindDisconnect && !own:
-	case k.kind == kindDisconnect && s.joined:
+		s.push(newPacket(packetConnected + `{"sid":"` + newID() + `"}`))
+	case k.typ == typeDisconnect && !own:
+	case k.typ == typeDisconnect && s.connected:
 		s.gone()
-	case k.kind == kindAck && own && s.joined: // nothing of ours asks for one
+	case k.typ == typeAck && own && s.connected: // nothing of ours asks for one
 	default:
 		return errProtocol
 	}
@@ -418,19 +418,19 @@ func (s *session) message(p []byte) error {
 }
 
 // refusal tells that there is no such namespace: CONNECT_ERROR in protocol 5, ERROR in 4.
-func (s *session) refusal(namespace string) *transport.Message {
+func (s *session) connectError(namespace string) *transport.Message {
 	const message = `"Invalid namespace"`
-	head := string(engineMessage) + string(byte(kindError)) + namespace + ","
+	head := string(engineMessage) + string(byte(typeConnectError)) + namespace + ","
 	if s.version == 3 {
-		return text(head + message)
+		return newPacket(head + message)
 	}
-	return text(head + `{"message":` + message + `}`)
+	return newPacket(head + `{"message":` + message + `}`)
 }
 
 // event hands a message up.
-func (s *session) event(k packet) error {
+func (s *session) handleEvent(k packet) error {
 	s.mu.Lock()
-	joined := s.joined
+	joined := s.connected
 	s.mu.Unlock()
 	if k.namespace != "/" || !joined {
 		return errProtocol
@@ -442,8 +442,8 @@ func (s *session) event(k packet) error {
 	if string(name) != event {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if !s.noise.take(time.Now()) {
-			return errNoise
+		if !s.controlPackets.take(time.Now()) {
+			return errTooManyPackets
 		}
 		return nil // as a server does that has no handler for it
 	}
@@ -454,9 +454,9 @@ func (s *session) event(k packet) error {
 	if k.ack != nil {
 		reply = &ack{s: s, id: append([]byte(nil), k.ack...)}
 	}
-	s.recv.Lock()
-	defer s.recv.Unlock()
-	if !s.over {
+	s.recvMu.Lock()
+	defer s.recvMu.Unlock()
+	if !s.ended {
 		s.receiver.Message(argument, reply)
 	}
 	return nil

@@ -50,7 +50,7 @@ func TestASharedEventOutlivesItsMessage(t *testing.T) {
 	m := transport.NewMessage()
 	m.B = append(m.B, `{"a":1}`...)
 	m.Retain(2)
-	first, second := asEvent(m), asEvent(m)
+	first, second := encodeEvent(m), encodeEvent(m)
 	m.Release()
 	first.Release()
 	for range 100 {

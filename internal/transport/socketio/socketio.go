@@ -56,7 +56,7 @@ func (c *Config) defaults() {
 }
 
 // how long an ended session is remembered, so that its client can fetch the last packets and say its own last word
-const lingerAfterClose = 5 * time.Second
+const closedSessionTTL = 5 * time.Second
 
 // Server is an http.Handler for Path.
 type Server struct {
@@ -67,7 +67,7 @@ type Server struct {
 	mu       sync.Mutex
 	sessions map[string]*session
 	closed   bool
-	running  sync.WaitGroup // the sweeper, and each session until its receiver knows of the end
+	wg       sync.WaitGroup // the sweeper, and each session until its receiver knows of the end
 	stop     chan struct{}
 }
 
@@ -77,45 +77,45 @@ func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 	s := &Server{cfg: cfg, accept: accept, sessions: map[string]*session{}, stop: make(chan struct{})}
 	ws := cfg.Conn
 	ws.Limiter = nil // a session is counted once, whatever carries it
-	ws.MaxMessage += envelope
+	ws.MaxMessage += packetOverhead
 	// Engine.IO has pings of its own: those of WebSocket are for what they cannot see.
 	ws.PingAfter = cfg.PingInterval + 2*cfg.PingTimeout
 	ws.SilenceTimeout = 2 * ws.PingAfter
 	s.ws = transport.NewWebSocket(ws, nil) // each connection brings its own accept
-	s.running.Go(s.sweep)
-	cfg.Conn.Backlog.Watch(s.unread)
+	s.wg.Go(s.sweep)
+	cfg.Conn.Backlog.Watch(s.queuedBytes)
 	return s
 }
 
 // unread lists polling sessions for the backlog.
-func (s *Server) unread(tell func(transport.QueuedBytes)) {
+func (s *Server) queuedBytes(tell func(transport.QueuedBytes)) {
 	for _, c := range s.snapshot() {
-		if u := c.unread(); u.Total > 0 {
+		if u := c.queuedBytes(); u.Total > 0 {
 			tell(u)
 		}
 	}
 }
 
 // fault is one of Engine.IO's answers to requests it cannot serve.
-type fault struct {
+type engineError struct {
 	status  int
 	code    int
 	message string
 }
 
 var (
-	faultTransport = fault{http.StatusBadRequest, 0, "Transport unknown"}
-	faultSession   = fault{http.StatusBadRequest, 1, "Session ID unknown"}
-	faultMethod    = fault{http.StatusBadRequest, 2, "Bad handshake method"}
-	faultRequest   = fault{http.StatusBadRequest, 3, "Bad request"}
-	faultForbidden = fault{http.StatusForbidden, 4, "Forbidden"}
-	faultVersion   = fault{http.StatusBadRequest, 5, "Unsupported protocol version"}
-	faultTooLarge  = fault{http.StatusRequestEntityTooLarge, 3, "Bad request"}
-	faultBusy      = fault{http.StatusServiceUnavailable, 3, "Bad request"}
-	faultCrowded   = fault{http.StatusTooManyRequests, 3, "Bad request"}
+	errUnknownTransport    = engineError{http.StatusBadRequest, 0, "Transport unknown"}
+	errUnknownSession      = engineError{http.StatusBadRequest, 1, "Session ID unknown"}
+	errHandshakeMethod     = engineError{http.StatusBadRequest, 2, "Bad handshake method"}
+	errBadRequest          = engineError{http.StatusBadRequest, 3, "Bad request"}
+	errForbidden           = engineError{http.StatusForbidden, 4, "Forbidden"}
+	errVersion             = engineError{http.StatusBadRequest, 5, "Unsupported protocol version"}
+	errTooLarge            = engineError{http.StatusRequestEntityTooLarge, 3, "Bad request"}
+	errServerFull          = engineError{http.StatusServiceUnavailable, 3, "Bad request"}
+	errTooManyUnregistered = engineError{http.StatusTooManyRequests, 3, "Bad request"}
 )
 
-func (f fault) serve(w http.ResponseWriter) {
+func (f engineError) serve(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	switch f.status {
@@ -136,7 +136,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Add("Vary", "Origin")
 	switch {
 	case !ok:
-		faultForbidden.serve(w)
+		errForbidden.serve(w)
 		return
 	case r.URL.Path != Path:
 		http.NotFound(w, r)
@@ -164,11 +164,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // route returns false and a fault when it has not answered.
-func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (fault, bool) {
+func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (engineError, bool) {
 	q := r.URL.Query()
 	polling := q.Get("transport") == "polling"
 	if !polling && q.Get("transport") != "websocket" {
-		return faultTransport, false
+		return errUnknownTransport, false
 	}
 	version := 0
 	switch q.Get("EIO") {
@@ -177,18 +177,18 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (f
 	case "4":
 		version = 4
 	default:
-		return faultVersion, false
+		return errVersion, false
 	}
 	if q.Has("j") { // a script element instead of a request: for browsers that have no WebRTC
-		return faultRequest, false
+		return errBadRequest, false
 	}
 	if q.Has("sid") {
 		c := s.session(q.Get("sid"))
 		switch {
 		case c == nil:
-			return faultSession, false
+			return errUnknownSession, false
 		case c.version != version:
-			return faultRequest, false
+			return errBadRequest, false
 		case !polling:
 			return c.serveProbe(w, r)
 		case r.Method == http.MethodGet:
@@ -196,10 +196,10 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (f
 		case r.Method == http.MethodPost:
 			return c.servePost(w, r)
 		}
-		return faultRequest, false
+		return errBadRequest, false
 	}
 	if r.Method != http.MethodGet {
-		return faultMethod, false
+		return errHandshakeMethod, false
 	}
 	if origin == "" && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
 		origin = ownOrigin(r) // browsers name the origin in a same-origin GET only this way
@@ -209,23 +209,23 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (f
 	peer.Reserve = reserve
 	switch status {
 	case http.StatusTooManyRequests:
-		return faultCrowded, false
+		return errTooManyUnregistered, false
 	case http.StatusServiceUnavailable:
-		return faultBusy, false
+		return errServerFull, false
 	}
 	c := s.open(version, peer)
 	if c == nil {
 		s.cfg.Conn.Limiter.Release(peer.Addr.Addr(), true)
-		return faultBusy, false
+		return errServerFull, false
 	}
 	if polling {
 		c.serveOpen(w)
-		return fault{}, true
+		return engineError{}, true
 	}
 	if !s.ws.Upgrade(w, r, c.acceptWebSocket) {
 		c.abandon()
 	}
-	return fault{}, true
+	return engineError{}, true
 }
 
 // ownOrigin is the origin of a page that polls its own server. Browsers send Sec-Fetch-Site to HTTPS and to loopback hosts only
@@ -258,20 +258,20 @@ func newID() string {
 
 // open makes a session, or returns nil when there are too many or the server stops.
 func (s *Server) open(version int, peer transport.Peer) *session {
-	c := &session{srv: s, id: newID(), version: version, peer: peer, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	c := &session{srv: s, id: newID(), version: version, peer: peer, wake: make(chan struct{}, 1), pollLock: make(chan struct{}, 1)}
 	c.since = time.Now()
-	c.polled = c.since
-	c.joined = version == 3 // there the server connects its client to "/" unasked
+	c.lastPoll = c.since
+	c.connected = version == 3 // there the server connects its client to "/" unasked
 	s.mu.Lock()
 	if s.closed || (s.cfg.MaxSessions >= 0 && len(s.sessions) >= s.cfg.MaxSessions) {
 		s.mu.Unlock()
 		return nil
 	}
 	s.sessions[c.id] = c
-	s.running.Add(1)
-	c.recv.Lock()
+	s.wg.Add(1)
+	c.recvMu.Lock()
 	s.mu.Unlock()
-	defer c.recv.Unlock()
+	defer c.recvMu.Unlock()
 	c.receiver = s.accept(c)
 	return c
 }
@@ -321,7 +321,7 @@ func (s *Server) Close(ctx context.Context) error {
 		c.Close(transport.StatusGoingAway, "server stops: reconnect")
 	}
 	err := s.ws.Close(ctx)
-	s.running.Wait()
+	s.wg.Wait()
 	for _, c := range s.snapshot() { // polling clients that did not fetch their last packets
 		c.discard()
 		s.remove(c)

@@ -353,7 +353,7 @@ func TestAPollDroppedAfterTheChange(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
 	s := p.conn.(*session)
-	s.turn <- struct{}{} // so that the poll cannot be answered
+	s.pollLock <- struct{}{} // so that the poll cannot be answered
 	poll, stop := p.background("GET", nil)
 	for waiting := false; !waiting; runtime.Gosched() {
 		s.mu.Lock()
