@@ -11,243 +11,265 @@ import (
 // SourcesPerSite is how many times the limit of one Source all sources of a Site may have together.
 const SourcesPerSite = 4
 
-// crowd bounds connections of which nobody knows yet whose they are: in all, of one source, and of one site. When it is full, a
-// newcomer takes the place of one of whoever has most, so that no one who opens many keeps out another who opens one.
-//
-// An entry is spare (nothing would be lost by closing it) or busy. A spare one makes room at once, a busy one when it is slow, or when
-// its holder has more than the newcomer's.
-type connSet struct {
-	maxTotal         int            // in all
-	maxPerSource     int            // busy and spare
-	maxIdlePerSource int            // spare of one source; 0: no limit of their own
-	exempt           []netip.Prefix // as loopback is: proxies, with everybody behind them
-	slowAfter        time.Duration
-	onEvict          func(*entry) // closes the connection of an entry that has made room; called with mu held, must not block
-
-	mu          sync.Mutex // guards what follows, and the entries
-	lists       [2]list.List
-	sources     map[netip.Prefix]*sourceCount
-	sites       map[netip.Prefix]*siteConns
-	bySize      []map[*siteConns]struct{} // index: entries that the holder has
-	largestSize int                       // no holder has more
+// connSetLimits bound a connSet.
+type connSetLimits struct {
+	total         int            // connections
+	perSource     int            // connections of one Source; SourcesPerSite times as many of a Site
+	idlePerSource int            // idle ones of these; 0: no limit of their own
+	exempt        []netip.Prefix // proxies: like loopback, their connections count in total only
+	slowAfter     time.Duration  // how long an active connection is safe from eviction
 }
 
-// tally counts the entries of one source.
+// connSet is a bounded set of connections with fair eviction: at the total limit a new connection
+// evicts one of the site that has most, so that a client that opens many cannot keep out others.
+//
+// A connection is idle (nothing is lost by closing it) or active. An idle one is evicted at once, an
+// active one when it is slow, or when its site has more connections than that of the new one.
+type connSet struct {
+	// Static after construction.
+	limits  connSetLimits
+	onEvict func(*entry) // closes the connection of an evicted entry; mu is held, must not block
+
+	// Guarded by mu, as are the entries.
+	mu          sync.Mutex
+	lists       [2]list.List // of *entry by state, longest in the state first
+	sources     map[netip.Prefix]*sourceCount
+	sites       map[netip.Prefix]*siteConns
+	bySize      []map[*siteConns]struct{} // index: number of connections
+	largestSize int                       // no site has more
+}
+
+// sourceCount counts the connections of one source.
 type sourceCount struct{ n, idle int }
 
-// holder is a site with its entries.
+// siteConns are the connections of one site.
 type siteConns struct {
 	site  netip.Prefix
 	n     int
-	lists [2]list.List // by state, longest in it first
+	lists [2]list.List // of *entry by state, longest in the state first
 }
 
-// Indices of the lists.
+// The states, indices of the lists.
 const (
 	activeList = 0
 	idleList   = 1
 )
 
-// entry is one connection.
+// entry is one connection of a connSet.
 type entry struct {
-	conn  net.Conn
-	since time.Time // of its state
+	// Static after construction.
+	conn   net.Conn
+	source netip.Prefix // invalid: only the total limit applies
 
-	source      netip.Prefix // invalid: only the limit in all counts
-	siteConns   *siteConns   // nil: exempt
+	// Guarded by connSet.mu.
+	since       time.Time // of the state
+	siteConns   *siteConns
 	state       int
-	suspensions int           // how many requests keep it out
-	left        bool          // it does not come back
-	element     *list.Element // nil: not in the crowd
-	siteElement *list.Element
+	suspensions int           // requests that suspend the limit
+	left        bool          // removed or evicted for good
+	element     *list.Element // in connSet.lists; nil: not in the set
+	siteElement *list.Element // in siteConns.lists
 }
 
-func newConnSet(most, ofSource, spareOf int, exempt []netip.Prefix, slow time.Duration, departed func(*entry)) *connSet {
+func newConnSet(limits connSetLimits, onEvict func(*entry)) *connSet {
 	return &connSet{
-		maxTotal: most, maxPerSource: ofSource, maxIdlePerSource: spareOf, exempt: exempt, slowAfter: slow, onEvict: departed,
-		sources: map[netip.Prefix]*sourceCount{}, sites: map[netip.Prefix]*siteConns{}, bySize: []map[*siteConns]struct{}{{}},
+		limits:  limits,
+		onEvict: onEvict,
+		sources: map[netip.Prefix]*sourceCount{},
+		sites:   map[netip.Prefix]*siteConns{},
+		bySize:  []map[*siteConns]struct{}{{}},
 	}
 }
 
-// enter takes a connection in, if need be in another's place. It returns nil when there is no room.
-func (k *connSet) add(conn net.Conn, state int) *entry {
-	e := &entry{conn: conn, state: state, since: time.Now(), source: k.sourceOf(conn.RemoteAddr())}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.makeRoom(e) {
+// add adds a connection, which may evict another. It returns nil when no place can be had.
+func (s *connSet) add(conn net.Conn, state int) *entry {
+	e := &entry{
+		conn:   conn,
+		source: s.sourceOf(conn.RemoteAddr()),
+		since:  time.Now(),
+		state:  state,
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.makeRoom(e) {
 		return nil
 	}
-	k.link(e)
+	s.link(e)
 	return e
 }
 
-// limited is the source of a connection that the limit by source concerns; invalid: it does not.
-func (k *connSet) sourceOf(a net.Addr) netip.Prefix {
+// sourceOf returns the source to which the limits per source and site apply; invalid: there is none.
+func (s *connSet) sourceOf(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.Prefix{}
 	}
 	addr := tcp.AddrPort().Addr().Unmap()
-	if within(addr.WithZone(""), k.exempt) {
+	if within(addr.WithZone(""), s.limits.exempt) {
 		return netip.Prefix{}
 	}
 	return Source(addr)
 }
 
-// leave takes an entry out for good. It returns false when it had to make room before.
-func (k *connSet) remove(e *entry) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// remove removes an entry for good. It returns false when the entry has been evicted.
+func (s *connSet) remove(e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	e.left = true
-	return k.unlink(e) || e.suspensions > 0
+	return s.unlink(e) || e.suspensions > 0
 }
 
-// excuse takes an entry out for as long as something else counts it; each call needs one of resume.
-func (k *connSet) suspend(e *entry) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if e.suspensions == 0 && !k.unlink(e) {
-		e.left = true // it had to make room
+// suspend takes an entry out while something else counts its connection. Each call needs a call of
+// resume.
+func (s *connSet) suspend(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.suspensions == 0 && !s.unlink(e) {
+		e.left = true // it has been evicted
 	}
 	e.suspensions++
 }
 
-// resume takes an excused entry in again. It is not refused: it has been let in before.
-func (k *connSet) resume(e *entry) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// resume puts a suspended entry back. It is never refused: the connection was admitted before.
+func (s *connSet) resume(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if e.suspensions--; e.suspensions == 0 && !e.left {
 		e.since = time.Now()
-		k.link(e)
+		s.link(e)
 	}
 }
 
-// turn changes the state of an entry. One that makes too many spare ones of its source costs the longest spare its place.
-func (k *connSet) setState(e *entry, state int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.unlink(e) {
-		e.state = state // of an excused one
+// setState changes the state of an entry. Where its source or site then has too many idle
+// connections, the longest idle one of them is evicted.
+func (s *connSet) setState(e *entry, state int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.unlink(e) {
+		e.state = state // of a suspended one
 		return
 	}
 	e.state, e.since = state, time.Now()
-	k.link(e)
-	if state != idleList || k.maxIdlePerSource == 0 || e.siteConns == nil {
+	s.link(e)
+	most := s.limits.idlePerSource
+	if state != idleList || most == 0 || e.siteConns == nil {
 		return
 	}
-	if k.sources[e.source].idle > k.maxIdlePerSource {
-		k.evict(e.siteConns.oldest(idleList, e.source))
+	if s.sources[e.source].idle > most {
+		s.evict(e.siteConns.oldest(idleList, e.source))
 	}
-	if siteSpare := e.siteConns.lists[idleList].Len(); siteSpare > k.maxIdlePerSource*SourcesPerSite {
-		k.evict(e.siteConns.oldest(idleList, netip.Prefix{}))
+	if idle := e.siteConns.lists[idleList].Len(); idle > most*SourcesPerSite {
+		s.evict(e.siteConns.oldest(idleList, netip.Prefix{}))
 	}
 }
 
-// relieve closes the longest spare entry, if there is one: descriptors have run out.
-func (k *connSet) evictIdle() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	front := k.lists[idleList].Front()
-	if front != nil {
-		k.evict(front.Value.(*entry))
-	}
-	return front != nil
+// evictIdle evicts the longest idle entry, if there is one: descriptors have run out.
+func (s *connSet) evictIdle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.evictElement(s.lists[idleList].Front())
 }
 
-// clear has all entries depart.
-func (k *connSet) evictAll() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for i := range k.lists {
-		for e := k.lists[i].Front(); e != nil; e = k.lists[i].Front() {
-			k.evict(e.Value.(*entry))
+// evictAll evicts all entries.
+func (s *connSet) evictAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.lists {
+		for s.evictElement(s.lists[i].Front()) {
+			continue
 		}
 	}
 }
 
-// count is how many are busy and spare.
-func (k *connSet) count() (busy, spare int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.lists[activeList].Len(), k.lists[idleList].Len()
+// count returns the number of active and idle entries.
+func (s *connSet) count() (active, idle int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lists[activeList].Len(), s.lists[idleList].Len()
 }
 
-// What follows is called with mu held.
+// mu is held for all that follows.
 
-// makeRoom tells whether e may come in, which may cost another its place.
-func (k *connSet) makeRoom(e *entry) bool {
+// makeRoom tells whether e may be added, and evicts another entry if that is needed.
+func (s *connSet) makeRoom(e *entry) bool {
 	if e.source.IsValid() {
-		site := k.sites[Site(e.source)]
-		if t := k.sources[e.source]; t != nil && t.n >= k.maxPerSource && !k.evictFromSite(site, e.source, e) {
+		perSource, site := s.limits.perSource, s.sites[Site(e.source)]
+		c := s.sources[e.source]
+		if c != nil && c.n >= perSource && !s.evictFromSite(site, e.source, e) {
 			return false
 		}
-		if site != nil && site.n >= k.maxPerSource*SourcesPerSite && !k.evictFromSite(site, netip.Prefix{}, e) {
+		if site != nil && site.n >= perSource*SourcesPerSite &&
+			!s.evictFromSite(site, netip.Prefix{}, e) {
 			return false
 		}
 	}
-	if k.lists[activeList].Len()+k.lists[idleList].Len() < k.maxTotal {
+	if s.lists[activeList].Len()+s.lists[idleList].Len() < s.limits.total {
 		return true
 	}
-	mine := 0
+	siteSize := 0 // of the site of e
 	if e.source.IsValid() {
-		if h := k.sites[Site(e.source)]; h != nil {
-			mine = h.n
+		if site := s.sites[Site(e.source)]; site != nil {
+			siteSize = site.n
 		}
 	}
-	if h := k.largestSite(); h != nil && h.n > mine+1 {
-		if k.evictElement(h.lists[idleList].Front()) || k.evictElement(h.lists[activeList].Front()) {
+	if largest := s.largestSite(); largest != nil && largest.n > siteSize+1 {
+		if s.evictElement(largest.lists[idleList].Front()) ||
+			s.evictElement(largest.lists[activeList].Front()) {
 			return true
 		}
 	}
-	return k.evictElement(k.lists[idleList].Front()) || k.evictIfSlow(k.lists[activeList].Front(), e)
+	return s.evictElement(s.lists[idleList].Front()) ||
+		s.evictIfSlow(s.lists[activeList].Front(), e)
 }
 
-// replace makes room for e among those of its own site, or of one source of it.
-func (k *connSet) evictFromSite(h *siteConns, source netip.Prefix, e *entry) bool {
-	if spare := h.oldest(idleList, source); spare != nil {
-		k.evict(spare)
+// evictFromSite makes room for e by evicting an entry of its site, or of its source if that is
+// valid.
+func (s *connSet) evictFromSite(site *siteConns, source netip.Prefix, e *entry) bool {
+	if idle := site.oldest(idleList, source); idle != nil {
+		s.evict(idle)
 		return true
 	}
-	busy := h.oldest(activeList, source)
-	if busy == nil || e.since.Sub(busy.since) < k.slowAfter {
+	active := site.oldest(activeList, source)
+	if active == nil || e.since.Sub(active.since) < s.limits.slowAfter {
 		return false
 	}
-	k.evict(busy)
+	s.evict(active)
 	return true
 }
 
-// greatest is a holder that no other has more than.
-func (k *connSet) largestSite() *siteConns {
-	for h := range k.bySize[k.largestSize] {
-		return h
+// largestSite returns a site that has as many connections as any.
+func (s *connSet) largestSite() *siteConns {
+	for site := range s.bySize[s.largestSize] {
+		return site
 	}
 	return nil
 }
 
-func (k *connSet) evictElement(at *list.Element) bool {
+// evictElement evicts the entry of a list's element; nil: there is none.
+func (s *connSet) evictElement(at *list.Element) bool {
 	if at == nil {
 		return false
 	}
-	k.evict(at.Value.(*entry))
+	s.evict(at.Value.(*entry))
 	return true
 }
 
-func (k *connSet) evictIfSlow(at *list.Element, newcomer *entry) bool {
-	if at == nil || newcomer.since.Sub(at.Value.(*entry).since) < k.slowAfter {
+func (s *connSet) evictIfSlow(at *list.Element, added *entry) bool {
+	if at == nil || added.since.Sub(at.Value.(*entry).since) < s.limits.slowAfter {
 		return false
 	}
-	return k.evictElement(at)
+	return s.evictElement(at)
 }
 
-func (k *connSet) evict(e *entry) {
-	k.unlink(e)
-	k.onEvict(e)
+func (s *connSet) evict(e *entry) {
+	s.unlink(e)
+	s.onEvict(e)
 }
 
-// oldest is the entry that has been in the state for longest, of one source if it is valid. A holder has at most SourcesPerSite times the
-// limit of a source, so that the search ends soon.
-func (h *siteConns) oldest(state int, source netip.Prefix) *entry {
-	for at := h.lists[state].Front(); at != nil; at = at.Next() {
+// oldest returns the entry that has been in the state for longest, of one source if that is valid.
+// A site has at most SourcesPerSite times the limit of a source, which bounds the search.
+func (c *siteConns) oldest(state int, source netip.Prefix) *entry {
+	for at := c.lists[state].Front(); at != nil; at = at.Next() {
 		if e := at.Value.(*entry); !source.IsValid() || e.source == source {
 			return e
 		}
@@ -255,65 +277,66 @@ func (h *siteConns) oldest(state int, source netip.Prefix) *entry {
 	return nil
 }
 
-func (k *connSet) link(e *entry) {
-	e.element = k.lists[e.state].PushBack(e)
+// link puts e into the lists and counts it.
+func (s *connSet) link(e *entry) {
+	e.element = s.lists[e.state].PushBack(e)
 	if !e.source.IsValid() {
 		return
 	}
-	site := Site(e.source)
-	h := k.sites[site]
-	if h == nil {
-		h = &siteConns{site: site}
-		k.sites[site] = h
+	key := Site(e.source)
+	site := s.sites[key]
+	if site == nil {
+		site = &siteConns{site: key}
+		s.sites[key] = site
 	}
-	e.siteConns, e.siteElement = h, h.lists[e.state].PushBack(e)
-	k.resize(h, h.n+1)
-	t := k.sources[e.source]
-	if t == nil {
-		t = &sourceCount{}
-		k.sources[e.source] = t
+	e.siteConns, e.siteElement = site, site.lists[e.state].PushBack(e)
+	s.resize(site, site.n+1)
+	c := s.sources[e.source]
+	if c == nil {
+		c = &sourceCount{}
+		s.sources[e.source] = c
 	}
-	t.n++
-	t.idle += e.state // spareList is 1
+	c.n++
+	c.idle += e.state // idleList is 1
 }
 
-// remove returns false when e is not in.
-func (k *connSet) unlink(e *entry) bool {
+// unlink undoes link. It returns false when e is not in the lists.
+func (s *connSet) unlink(e *entry) bool {
 	if e.element == nil {
 		return false
 	}
-	k.lists[e.state].Remove(e.element)
+	s.lists[e.state].Remove(e.element)
 	e.element = nil
-	h := e.siteConns
-	if h == nil {
+	site := e.siteConns
+	if site == nil {
 		return true
 	}
-	h.lists[e.state].Remove(e.siteElement)
+	site.lists[e.state].Remove(e.siteElement)
 	e.siteConns, e.siteElement = nil, nil
-	if k.resize(h, h.n-1); h.n == 0 {
-		delete(k.sites, h.site)
+	if s.resize(site, site.n-1); site.n == 0 {
+		delete(s.sites, site.site)
 	}
-	t := k.sources[e.source]
-	t.idle -= e.state
-	if t.n--; t.n == 0 {
-		delete(k.sources, e.source)
+	c := s.sources[e.source]
+	c.idle -= e.state
+	if c.n--; c.n == 0 {
+		delete(s.sources, e.source)
 	}
 	return true
 }
 
-// resize keeps bySize and largest right.
-func (k *connSet) resize(h *siteConns, n int) {
-	if h.n > 0 {
-		delete(k.bySize[h.n], h)
+// resize keeps bySize and largestSize up to date.
+func (s *connSet) resize(site *siteConns, n int) {
+	if site.n > 0 {
+		delete(s.bySize[site.n], site)
 	}
-	for len(k.bySize) <= n {
-		k.bySize = append(k.bySize, map[*siteConns]struct{}{})
+	for len(s.bySize) <= n {
+		s.bySize = append(s.bySize, map[*siteConns]struct{}{})
 	}
-	if h.n = n; n > 0 {
-		k.bySize[n][h] = struct{}{}
-		k.largestSize = max(k.largestSize, n)
+	if site.n = n; n > 0 {
+		s.bySize[n][site] = struct{}{}
+		s.largestSize = max(s.largestSize, n)
 	}
-	for k.largestSize > 0 && len(k.bySize[k.largestSize]) == 0 {
-		k.largestSize--
+	for s.largestSize > 0 && len(s.bySize[s.largestSize]) == 0 {
+		s.largestSize--
 	}
 }

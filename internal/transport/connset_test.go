@@ -67,8 +67,14 @@ func TestCrowdCountsRightWhateverHappens(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
-			var departed []*entry
-			k := newConnSet(20, 5, 2, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, slowAfter, func(e *entry) { departed = append(departed, e) })
+			var evicted []*entry
+			k := newConnSet(connSetLimits{
+				total:         20,
+				perSource:     5,
+				idlePerSource: 2,
+				exempt:        []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+				slowAfter:     slowAfter,
+			}, func(e *entry) { evicted = append(evicted, e) })
 			var in []*entry // known to be connected, excused or not
 			for range 400 {
 				time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
@@ -114,7 +120,7 @@ func TestCrowdCountsRightWhateverHappens(t *testing.T) {
 				t.Errorf("nobody is there, and %d are counted of %d sources", busy+spare, len(k.sources))
 			}
 			seen := map[*entry]bool{}
-			for _, e := range departed {
+			for _, e := range evicted {
 				if seen[e] {
 					t.Error("one had to make room twice")
 				}
@@ -124,10 +130,12 @@ func TestCrowdCountsRightWhateverHappens(t *testing.T) {
 	}
 }
 
+var fortyConns = connSetLimits{total: 40, perSource: 8, idlePerSource: 4, slowAfter: slowAfter}
+
 // However many one site has open, and whatever it does with them, who has fewer finds room at once.
 func TestACrowdHasRoomForWhoHasFewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := newConnSet(40, 8, 4, nil, slowAfter, func(*entry) {})
+		k := newConnSet(fortyConns, func(*entry) {})
 		for i := range 1000 {
 			k.add(somebody(fmt.Sprintf("2001:db8:0:%x::1", i)), activeList)
 			k.add(somebody("192.0.2.1"), activeList)
@@ -142,10 +150,10 @@ func TestACrowdHasRoomForWhoHasFewer(t *testing.T) {
 }
 
 func TestDescriptorsThatHaveRunOutAreTakenFromIdleConnections(t *testing.T) {
-	var departed []*entry
-	k := newConnSet(40, 8, 4, nil, slowAfter, func(e *entry) { departed = append(departed, e) })
+	var evicted []*entry
+	k := newConnSet(fortyConns, func(e *entry) { evicted = append(evicted, e) })
 	busy, idle := k.add(somebody("192.0.2.1"), activeList), k.add(somebody("127.0.0.1"), idleList)
-	if !k.evictIdle() || k.evictIdle() || len(departed) != 1 || departed[0] != idle || !k.remove(busy) || k.remove(idle) {
-		t.Errorf("%v had to make room", departed)
+	if !k.evictIdle() || k.evictIdle() || len(evicted) != 1 || evicted[0] != idle || !k.remove(busy) || k.remove(idle) {
+		t.Errorf("%v had to make room", evicted)
 	}
 }

@@ -2,21 +2,26 @@ package transport
 
 import "runtime"
 
-// maxHandshakes is how many handshakes may want a processor at a time. Each takes one for most of a millisecond, and when a thousand
-// clients come back at once, whoever has something to say would wait behind all of them. One processor is left to those who are in.
+// maxHandshakes is the number of handshake slots. A TLS handshake takes a processor for most of a
+// millisecond. When a thousand clients reconnect at once, established sessions would wait behind all
+// of them, so one processor is left for those.
 func maxHandshakes() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
-// handshakeConn is what a TLS handshake is spoken over. It takes its turn when something has come, and gives it back with its answer or
-// where it waits for more: clients who are slow or silent keep nobody's turn.
+// handshakeConn is the connection below TLS. During the handshake it acquires a slot when data has
+// arrived, and releases it with the answer or to wait for more data. A slow or silent client holds
+// no slot.
 type handshakeConn struct {
 	sniffedConn
-	slots     chan struct{} // nil when the handshake is over
-	holdsSlot bool          // owned by the goroutine of the handshake, as turns is until it ends
 
-	polled *socket // reads without waiting, if set; owned by the reader
+	// Owned by the goroutine of the handshake until that ends.
+	slots     chan struct{} // nil after the handshake
+	holdsSlot bool
+
+	// Owned by the reader.
+	polled *socket // if set, reads do not wait
 }
 
-// releaseSlot gives the slot back, if there is one.
+// releaseSlot releases the slot, if one is held.
 func (c *handshakeConn) releaseSlot() {
 	if c.holdsSlot {
 		c.holdsSlot = false
@@ -40,7 +45,7 @@ func (c *handshakeConn) Read(p []byte) (int, error) {
 	}
 	c.releaseSlot()
 	n, err := c.sniffedConn.Read(p)
-	c.slots <- struct{}{} // soon: whoever has a turn computes
+	c.slots <- struct{}{} // does not wait long: a holder of a slot only computes
 	c.holdsSlot = true
 	return n, err
 }

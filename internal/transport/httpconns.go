@@ -10,52 +10,61 @@ import (
 	"sync/atomic"
 )
 
-// HTTPLimits bound the connections of HTTP servers: those that are neither WebSockets nor poll a session, which Gate counts. The zero
-// value of a number means its default.
+// HTTPLimits bound the connections of HTTP servers. WebSockets and polling sessions are not among
+// them: ConnLimiter counts those. The zero value of a number means its default.
 type HTTPLimits struct {
-	Connections    int // in all, default 4,096
-	PerAddress     int // of one Source, default 256; of a site with many sources four times that
-	IdlePerAddress int // of one Source without a request, default 64; of a site four times that
-	// Exempt are proxies with everybody behind them, of which only the limit in all counts, as of loopback.
+	Connections    int // in total, default 4096
+	PerAddress     int // of one Source, default 256; of a Site four times that
+	IdlePerAddress int // of one Source without a request, default 64; of a Site four times that
+	// Exempt are proxies. Like those from loopback, their connections count in total only.
 	Exempt []netip.Prefix
 }
 
-// HTTPConns are the connections of HTTP servers. One too many costs the longest idle its place, and when none is idle a slow one.
+// HTTPConns counts the connections of HTTP servers. At a limit the longest idle one is evicted, and
+// without an idle one a slow one.
 type HTTPConns struct {
-	set  *connSet
+	set  *connSet // static after construction
 	shed atomic.Uint64
 
 	mu   sync.Mutex
-	open map[net.Conn]*entry
+	open map[net.Conn]*entry // guarded by mu
 }
 
-// HTTPStats are the connections now, and how many had to go or were not taken in since the start.
+// HTTPStats has the connections now, and how many were evicted or not accepted since the start.
 type HTTPStats struct {
 	Active, Idle int
 	Shed         uint64
 }
 
-// NewHTTPConns counts connections of the servers that it is to watch.
+// NewHTTPConns returns an HTTPConns. Watch adds servers to it.
 func NewHTTPConns(l HTTPLimits) *HTTPConns {
 	h := &HTTPConns{open: map[net.Conn]*entry{}}
-	h.set = newConnSet(cmp.Or(l.Connections, 4096), cmp.Or(l.PerAddress, 256), cmp.Or(l.IdlePerAddress, 64), l.Exempt, slowAfter, func(e *entry) {
+	limits := connSetLimits{
+		total:         cmp.Or(l.Connections, 4096),
+		perSource:     cmp.Or(l.PerAddress, 256),
+		idlePerSource: cmp.Or(l.IdlePerAddress, 64),
+		exempt:        l.Exempt,
+		slowAfter:     slowAfter,
+	}
+	h.set = newConnSet(limits, func(e *entry) {
 		h.shed.Add(1)
 		closeUnderlying(e.conn)
 	})
 	return h
 }
 
-// Stats is a snapshot.
+// Stats returns the current counts.
 func (h *HTTPConns) Stats() HTTPStats {
-	busy, spare := h.set.count()
-	return HTTPStats{Active: busy, Idle: spare, Shed: h.shed.Load()}
+	active, idle := h.set.count()
+	return HTTPStats{Active: active, Idle: idle, Shed: h.shed.Load()}
 }
 
-// Watch bounds what srv accepts from now on. It is to be called before srv serves, and after its ConnContext has been set.
+// Watch applies the limits to what srv accepts from now on. Call it before srv serves, and after
+// srv.ConnContext has been set.
 func (h *HTTPConns) Watch(srv *http.Server) {
 	next := srv.ConnContext
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		if e := h.enter(c); e != nil {
+		if e := h.add(c); e != nil {
 			ctx = context.WithValue(ctx, requestConnKey{}, requestConn{h.set, e})
 		}
 		if next != nil {
@@ -66,8 +75,8 @@ func (h *HTTPConns) Watch(srv *http.Server) {
 	srv.ConnState = h.onState
 }
 
-// enter counts a connection, or closes it.
-func (h *HTTPConns) enter(c net.Conn) *entry {
+// add counts a connection, or closes it and returns nil.
+func (h *HTTPConns) add(c net.Conn) *entry {
 	e := h.set.add(c, idleList)
 	if e == nil {
 		h.shed.Add(1)
@@ -80,36 +89,36 @@ func (h *HTTPConns) enter(c net.Conn) *entry {
 	return e
 }
 
-// state follows a connection. Over HTTP/2 it is active while one of its requests is.
-func (h *HTTPConns) onState(c net.Conn, to http.ConnState) {
+// onState is http.Server.ConnState. An HTTP/2 connection is active while one of its requests is.
+func (h *HTTPConns) onState(c net.Conn, state http.ConnState) {
 	h.mu.Lock()
 	e := h.open[c]
-	if to == http.StateHijacked || to == http.StateClosed {
+	if state == http.StateHijacked || state == http.StateClosed {
 		delete(h.open, c)
 	}
 	h.mu.Unlock()
 	switch {
 	case e == nil:
-	case to == http.StateActive:
+	case state == http.StateActive:
 		h.set.setState(e, activeList)
-	case to == http.StateIdle:
+	case state == http.StateIdle:
 		h.set.setState(e, idleList)
-	case to == http.StateHijacked, to == http.StateClosed:
+	case state == http.StateHijacked, state == http.StateClosed:
 		h.set.remove(e)
 	}
 }
 
 type requestConnKey struct{}
 
-// counted is how a request finds its connection.
+// requestConn is how a request finds the entry of its connection.
 type requestConn struct {
 	set   *connSet
 	entry *entry
 }
 
-// SuspendLimit takes the connection of a request that waits for something out of the limits until over is called: its session is counted by
-// a Gate, and waiting is what it is there for.
-func SuspendLimit(r *http.Request) (over func()) {
+// SuspendLimit exempts the connection of a request that waits, a poll, from the limits until resume
+// is called: its session is counted by a ConnLimiter.
+func SuspendLimit(r *http.Request) (resume func()) {
 	c, ok := r.Context().Value(requestConnKey{}).(requestConn)
 	if !ok {
 		return func() {}
@@ -118,7 +127,8 @@ func SuspendLimit(r *http.Request) (over func()) {
 	return func() { c.set.resume(c.entry) }
 }
 
-// closeBelow closes the socket itself: TLS would say goodbye first, and wait for a client that does not read.
+// closeUnderlying closes the socket itself. Close of a TLS connection would send an alert first, and
+// wait for a client that does not read.
 func closeUnderlying(c net.Conn) {
 	for {
 		over, ok := c.(interface{ NetConn() net.Conn })

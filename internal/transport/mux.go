@@ -13,20 +13,25 @@ import (
 	"time"
 )
 
-// MuxConfig says where connections go and what deciding may cost. The zero value of each bound means its default.
+// MuxConfig says where connections go, and limits pending ones. The zero value of a limit means its
+// default.
 type MuxConfig struct {
-	// TLS is the configuration of what begins with a handshake; nil: nothing does.
+	// TLS is the configuration for connections that begin with a TLS handshake; nil: no TLS.
 	TLS *tls.Config
-	// TURN takes connections that speak TURN (RFC 8656) and returns at once. What comes by TLS has a ConnectionState method. It may
-	// be nil: then all is HTTP.
+	// TURN takes over a connection that speaks TURN (RFC 8656), and returns at once. A connection
+	// over TLS has a ConnectionState method. nil: all connections are HTTP.
 	TURN func(net.Conn)
 
-	Timeout       time.Duration // for the first bytes with the handshake, and again for the first bytes inside TLS; default 10 s
-	MaxPending    int           // connections not yet decided on, default 4,096
-	MaxPerAddress int           // of which from one IPv4 address or one /64, default 512; loopback, where proxies live, is exempt
-	// HTTP bounds the connections that are handed to the HTTP server; nil: with its defaults.
+	// Timeout is for the TLS handshake or the first bytes, and again for the first bytes inside TLS.
+	// Default 10 s.
+	Timeout time.Duration
+	// MaxPending limits connections whose protocol is not detected yet, default 4096; MaxPerAddress
+	// those of one IPv4 address or one /64, default 512. Loopback, where proxies run, is exempt.
+	MaxPending    int
+	MaxPerAddress int
+	// HTTP limits the connections handed to the HTTP server; nil: the defaults of HTTPLimits.
 	HTTP *HTTPConns
-	// Exempt are proxies with everybody behind them, of which only the limits in all count.
+	// Exempt are proxies. Their connections count in total only, since all clients share them.
 	Exempt []netip.Prefix
 	Log    *slog.Logger
 }
@@ -42,207 +47,235 @@ func (c *MuxConfig) defaults() {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.TLS != nil {
-		// one configuration for all connections, so that the session tickets of one are good for the next
+		// One configuration for all connections: session tickets of one are valid for the next.
 		c.TLS = c.TLS.Clone()
 		c.TLS.NextProtos = append([]string{alpnTURN, alpnSTUN}, c.TLS.NextProtos...)
 	}
 }
 
-// Protocol names of ALPN (RFC 7443 and RFC 9113). The server's order decides, and so whoever names TURN gets it, whatever else it names.
+// Protocol names of ALPN (RFC 7443 and RFC 9113). The server's order decides, so a client that
+// offers TURN gets it, whatever else it offers.
 const (
 	alpnTURN  = "stun.turn"
 	alpnSTUN  = "stun.nat-discovery"
 	alpnHTTP2 = "h2"
 )
 
-// slowAfter is how long a connection may be undecided before it makes room for a newcomer when there is none left. Younger ones stay:
-// when many come at once the machine is busy with handshakes, and to break those off would only bring them all again.
+// slowAfter is how long a connection may be pending before a new one may evict it at the limit.
+// Younger ones stay: when many connect at once the machine is busy with handshakes, and clients
+// whose handshake is cut off would only reconnect.
 const slowAfter = 3 * time.Second
 
-// Mux serves HTTP and TURN, each with and without TLS, on one TCP port. It decides once for each connection, by its first bytes:
-// 0x16 is a TLS handshake, in which ALPN (RFC 7301) may name HTTP/2; a STUN header (RFC 8489, section 5) is TURN; the rest is HTTP.
-// Inside TLS the first bytes decide too, whatever ALPN names but HTTP/2: TURN clients name http/1.1 to look like a page.
-// TURN over a stream always begins with a STUN message, so ChannelData, which looks like letters, is not mistaken for HTTP.
+// Mux serves HTTP and TURN, each with and without TLS, on one TCP port. It detects the protocol of
+// a connection once, by its first bytes. 0x16 is a TLS handshake, in which ALPN (RFC 7301) may
+// choose HTTP/2. A STUN header (RFC 8489, section 5) is TURN. Everything else is HTTP.
 //
-// It is a net.Listener of the HTTP connections. A connection whose ALPN names HTTP/2 is accepted as the *tls.Conn itself: the HTTP
-// server speaks it over nothing else.
+// Inside TLS the first bytes decide too, unless ALPN chose HTTP/2: TURN clients offer http/1.1 to
+// pass for a browser. TURN over a stream always begins with a STUN message, so ChannelData, which
+// could look like text, is not mistaken for HTTP.
+//
+// A Mux is the net.Listener of the HTTP connections. Where ALPN chose HTTP/2 the connection is the
+// *tls.Conn itself: net/http speaks HTTP/2 over nothing else.
 type Mux struct {
+	// Static after construction.
 	cfg            MuxConfig
 	listener       net.Listener
-	ready          chan net.Conn
-	done           chan struct{}
-	handshakeSlots chan struct{}  // one for each handshake that computes
-	wg             sync.WaitGroup // the accepting goroutine, and one for each connection that is being decided on
+	ready          chan net.Conn // to Accept
+	done           chan struct{} // closed by Close
+	handshakeSlots chan struct{}
+	pending        *connSet
 
-	pending *connSet
+	wg sync.WaitGroup // of accept, and of detect for each pending connection
 
 	mu     sync.Mutex
-	closed bool
+	closed bool // guarded by mu
 
-	counters struct{ http, turn, failed, slow, shed atomic.Uint64 }
+	counters struct{ http, turn, failed, timedOut, shed atomic.Uint64 }
 }
 
-// MuxStats are counted since the start.
+// MuxStats counts connections since the start, by result.
 type MuxStats struct {
 	Pending  int    // now
-	HTTP     uint64 // connections handed to the HTTP server
-	TURN     uint64 // and to the relay
-	Failed   uint64 // gone, or no TLS client of ours, before they were decided on
-	TimedOut uint64 // not decided on in time
-	Shed     uint64 // broken off or not taken in because there were too many
+	HTTP     uint64 // handed to the HTTP server
+	TURN     uint64 // handed to the relay
+	Failed   uint64 // ended, or failed the TLS handshake, before the protocol was detected
+	TimedOut uint64
+	Shed     uint64 // evicted or not accepted at the limit
 }
 
 // NewMux takes over a listener and accepts from it until Close.
 func NewMux(l net.Listener, cfg MuxConfig) *Mux {
 	cfg.defaults()
-	s := &Mux{
-		cfg: cfg, listener: l, ready: make(chan net.Conn), done: make(chan struct{}), handshakeSlots: make(chan struct{}, maxHandshakes()),
+	m := &Mux{
+		cfg:            cfg,
+		listener:       l,
+		ready:          make(chan net.Conn),
+		done:           make(chan struct{}),
+		handshakeSlots: make(chan struct{}, maxHandshakes()),
 	}
-	s.pending = newConnSet(cfg.MaxPending, cfg.MaxPerAddress, 0, cfg.Exempt, slowAfter, func(e *entry) {
-		s.counters.shed.Add(1)
+	limits := connSetLimits{
+		total:     cfg.MaxPending,
+		perSource: cfg.MaxPerAddress,
+		exempt:    cfg.Exempt,
+		slowAfter: slowAfter,
+	}
+	m.pending = newConnSet(limits, func(e *entry) {
+		m.counters.shed.Add(1)
 		_ = e.conn.Close()
 	})
-	s.wg.Go(s.accept)
-	return s
+	m.wg.Go(m.accept)
+	return m
 }
 
-// Accept implements net.Listener: it returns the next connection that speaks HTTP.
-func (s *Mux) Accept() (net.Conn, error) {
+// Accept implements net.Listener. It returns the next connection that speaks HTTP.
+func (m *Mux) Accept() (net.Conn, error) {
 	select {
-	case c := <-s.ready:
+	case c := <-m.ready:
 		return c, nil
-	case <-s.done:
+	case <-m.done:
 		return nil, net.ErrClosed
 	}
 }
 
 // Addr implements net.Listener.
-func (s *Mux) Addr() net.Addr { return s.listener.Addr() }
+func (m *Mux) Addr() net.Addr { return m.listener.Addr() }
 
-// Close implements net.Listener. Connections that are not decided on are cut; it returns when all is quiet.
-func (s *Mux) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		s.wg.Wait()
+// Close implements net.Listener. It closes pending connections, and returns when all goroutines
+// have ended.
+func (m *Mux) Close() error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		m.wg.Wait()
 		return net.ErrClosed
 	}
-	s.closed = true
-	s.mu.Unlock()
-	s.pending.evictAll()
-	close(s.done)
-	err := s.listener.Close()
-	s.wg.Wait()
+	m.closed = true
+	m.mu.Unlock()
+	m.pending.evictAll()
+	close(m.done)
+	err := m.listener.Close()
+	m.wg.Wait()
 	return err
 }
 
-// Stats is a snapshot.
-func (s *Mux) Stats() MuxStats {
-	n, _ := s.pending.count()
-	c := &s.counters
-	return MuxStats{n, c.http.Load(), c.turn.Load(), c.failed.Load(), c.slow.Load(), c.shed.Load()}
+// Stats returns the current counts.
+func (m *Mux) Stats() MuxStats {
+	n, _ := m.pending.count()
+	c := &m.counters
+	return MuxStats{
+		Pending:  n,
+		HTTP:     c.http.Load(),
+		TURN:     c.turn.Load(),
+		Failed:   c.failed.Load(),
+		TimedOut: c.timedOut.Load(),
+		Shed:     c.shed.Load(),
+	}
 }
 
-func (s *Mux) accept() {
-	faulty := false
+func (m *Mux) accept() {
+	failing := false
 	for {
-		conn, err := s.listener.Accept()
+		conn, err := m.listener.Accept()
 		if err == nil {
-			faulty = false
-			s.admit(conn)
-			runtime.Gosched() // who is there goes first: of a thousand that come at once none is taken before the last has been looked at
+			failing = false
+			m.admit(conn)
+			// Established sessions go first. Of a thousand connections that come at once, none is
+			// accepted before the previous one has been looked at.
+			runtime.Gosched()
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if !faulty { // once, not for every try
-			faulty = true
-			s.cfg.Log.Warn("connections not accepted", "error", err)
+		if !failing { // once, not at every retry
+			failing = true
+			m.cfg.Log.Warn("accept failed, retrying", "error", err)
 		}
-		// Out of descriptors, most likely: whoever waits in front of us is worth more than who has been served, and else we wait for
-		// some to come back.
-		if s.cfg.HTTP.set.evictIdle() {
+		// Most likely descriptors have run out. A new client matters more than an idle connection
+		// that was served already; without one, wait until descriptors are free.
+		if m.cfg.HTTP.set.evictIdle() {
 			continue
 		}
 		pause := time.NewTimer(50 * time.Millisecond)
 		select {
 		case <-pause.C:
-		case <-s.done:
+		case <-m.done:
 			pause.Stop()
 			return
 		}
 	}
 }
 
-// admit begins to decide on a connection, or closes it when there are too many.
-func (s *Mux) admit(conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// admit begins to detect the protocol of a connection, or closes it at the limit.
+func (m *Mux) admit(conn net.Conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	var e *entry
-	if !s.closed {
-		e = s.pending.add(conn, activeList)
+	if !m.closed {
+		e = m.pending.add(conn, activeList)
 	}
 	if e == nil {
-		s.counters.shed.Add(1)
+		m.counters.shed.Add(1)
 		_ = conn.Close()
 		return
 	}
-	s.wg.Go(func() { s.detect(e) })
+	m.wg.Go(func() { m.detect(e) })
 }
 
-// detect reads the first bytes and hands the connection to whom it belongs.
-func (s *Mux) detect(u *entry) {
-	conn, kind, err := s.identify(u.conn)
+// detect reads the first bytes and hands the connection to its server.
+func (m *Mux) detect(e *entry) {
+	conn, protocol, err := m.identify(e.conn)
 	switch {
-	case !s.pending.remove(u):
-		_ = u.conn.Close()
+	case !m.pending.remove(e): // evicted
+		_ = e.conn.Close()
 	case err != nil:
-		_ = u.conn.Close()
-		var limit net.Error
-		if errors.As(err, &limit) && limit.Timeout() {
-			s.counters.slow.Add(1)
+		_ = e.conn.Close()
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			m.counters.timedOut.Add(1)
 		} else {
-			s.counters.failed.Add(1)
+			m.counters.failed.Add(1)
 		}
-		s.cfg.Log.Debug("connection not decided on", "error", err)
-	case kind == protocolSTUN && s.cfg.TURN != nil:
-		s.counters.turn.Add(1)
-		s.cfg.TURN(conn)
+		m.cfg.Log.Debug("protocol not detected", "error", err)
+	case protocol == protocolSTUN && m.cfg.TURN != nil:
+		m.counters.turn.Add(1)
+		m.cfg.TURN(conn)
 	default:
-		s.counters.http.Add(1)
+		m.counters.http.Add(1)
 		select {
-		case s.ready <- conn:
-		case <-s.done:
-			_ = u.conn.Close()
+		case m.ready <- conn:
+		case <-m.done:
+			_ = e.conn.Close()
 		}
 	}
 }
 
-func (s *Mux) identify(raw net.Conn) (net.Conn, detectedProtocol, error) {
-	limit := func() { _ = raw.SetDeadline(time.Now().Add(s.cfg.Timeout)) } // fails only where reading fails next
-	limit()
-	head, kind, err := sniff(raw, s.cfg.TLS != nil)
+// identify returns the connection with TLS removed, and its protocol.
+func (m *Mux) identify(raw net.Conn) (net.Conn, detectedProtocol, error) {
+	// An error of SetDeadline means that the next read fails too.
+	startTimeout := func() { _ = raw.SetDeadline(time.Now().Add(m.cfg.Timeout)) }
+	startTimeout()
+	prefix, protocol, err := sniff(raw, m.cfg.TLS != nil)
 	if err != nil {
 		return nil, 0, err
 	}
-	outer := &sniffedConn{Conn: raw, prefix: head}
-	if kind != protocolTLS {
-		return outer, kind, raw.SetDeadline(time.Time{})
+	outer := &sniffedConn{Conn: raw, prefix: prefix}
+	if protocol != protocolTLS {
+		return outer, protocol, raw.SetDeadline(time.Time{})
 	}
-	shaking := &handshakeConn{sniffedConn: *outer, slots: s.handshakeSlots}
-	secure := tls.Server(shaking, s.cfg.TLS)
+	below := &handshakeConn{sniffedConn: *outer, slots: m.handshakeSlots}
+	secure := tls.Server(below, m.cfg.TLS)
 	err = secure.Handshake()
-	shaking.finish()
+	below.finish()
 	if err != nil {
 		return nil, 0, err
 	}
 	if secure.ConnectionState().NegotiatedProtocol == alpnHTTP2 {
 		return secure, protocolHTTP, raw.SetDeadline(time.Time{})
 	}
-	limit()
-	if head, kind, err = sniff(secure, false); err != nil {
+	startTimeout()
+	if prefix, protocol, err = sniff(secure, false); err != nil {
 		return nil, 0, err
 	}
-	return &sniffedTLSConn{Conn: secure, prefix: head}, kind, raw.SetDeadline(time.Time{})
+	return &sniffedTLSConn{Conn: secure, prefix: prefix}, protocol, raw.SetDeadline(time.Time{})
 }

@@ -3,31 +3,15 @@ package transport
 import (
 	"context"
 	"crypto/tls"
-	"log/slog"
 	"net"
 	"net/http"
-	"time"
 )
-
-// NewHTTPServer makes an HTTP server with the limits that all of ours have: strangers reach them.
-func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 60 * time.Second,
-		IdleTimeout: 30 * time.Second, // more than clients that poll are silent for
-		// Go takes 4 KiB more than it is told.
-		MaxHeaderBytes: MaxHeader - 4<<10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 128 << 10},
-	}
-}
-
-// MaxHeader is how long a request's line and headers may be together, about.
-const MaxHeader = 16 << 10
 
 type tlsStateKey struct{}
 
-// Serve is srv.Serve for the connections of the switch. Requests that came by TLS say so, with and without ALPN; those that came
-// without it where a certificate is there are sent to https.
-func (s *Mux) Serve(srv *http.Server) error {
+// Serve is srv.Serve for the HTTP connections of the mux. Request.TLS is set for requests over TLS,
+// with and without ALPN. Where a certificate is configured, plain requests are redirected to https.
+func (m *Mux) Serve(srv *http.Server) error {
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		if c, ok := c.(*sniffedTLSConn); ok {
 			state := c.ConnectionState()
@@ -35,29 +19,33 @@ func (s *Mux) Serve(srv *http.Server) error {
 		}
 		return ctx
 	}
-	s.cfg.HTTP.Watch(srv)
+	m.cfg.HTTP.Watch(srv)
 	next := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if state, ok := r.Context().Value(tlsStateKey{}).(*tls.ConnectionState); ok && r.TLS == nil {
 			r.TLS = state
 		}
-		if s.cfg.TLS != nil && r.TLS == nil {
+		if m.cfg.TLS != nil && r.TLS == nil {
 			redirectToHTTPS(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
-	return srv.Serve(s)
+	return srv.Serve(m)
 }
 
-// sendToHTTPS answers plain HTTP on a port with a certificate: whoever typed the address comes to the right one. Programs, and
-// WebSockets, do not follow; they are told.
+// redirectToHTTPS answers plain HTTP on a port with a certificate. Browsers follow the redirect.
+// Programs and WebSockets do not, and get an error that says what to do.
 func redirectToHTTPS(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Connection", "close")
-	w.Header().Set("Cache-Control", "no-store") // it answers the port, not the address
-	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Host != "" && r.Header.Get("Upgrade") == "" {
-		http.Redirect(w, r, "https://"+r.Host+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+	h := w.Header()
+	h.Set("Connection", "close")
+	h.Set("Cache-Control", "no-store") // the answer is about the port, not the address
+	page := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if page && r.Host != "" && r.Header.Get("Upgrade") == "" {
+		target := "https://" + r.Host + r.URL.RequestURI()
+		http.Redirect(w, r, target, http.StatusTemporaryRedirect)
 		return
 	}
-	http.Error(w, "Client sent an HTTP request to an HTTPS server: use https:// or wss://.", http.StatusBadRequest)
+	const message = "Client sent an HTTP request to an HTTPS server: use https:// or wss://."
+	http.Error(w, message, http.StatusBadRequest)
 }

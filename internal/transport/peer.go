@@ -6,14 +6,21 @@ import (
 	"net/url"
 )
 
-// PeerOf reads from a connection's first request who is at the other end; trusted are the proxies whose word counts.
+// PeerOf describes the client of a connection's first request. X-Forwarded-For of trusted proxies
+// is believed.
 func PeerOf(r *http.Request, origin string, trusted []netip.Prefix) Peer {
-	return Peer{Addr: clientAddr(r, trusted), Origin: origin, Host: r.Host, TLS: r.TLS != nil}
+	return Peer{
+		Addr:   clientAddr(r, trusted),
+		Origin: origin,
+		Host:   r.Host,
+		TLS:    r.TLS != nil,
+	}
 }
 
-// CheckOrigin judges a request's Origin header. Which origins a license allows is decided at register; here only what no page with an
-// origin of its own sends is refused (null, file:, and what is no serialised origin), unless anyOrigin is set. No header at all means
-// that no browser is asking: origin is then empty.
+// CheckOrigin checks a request's Origin header. The license decides about origins at register. Here
+// only those are refused that no page with an origin of its own sends: null, file:, and anything
+// that is not a serialised origin, unless anyOrigin is set. Without the header the client is not a
+// browser, and origin is empty.
 func CheckOrigin(r *http.Request, anyOrigin bool) (origin string, ok bool) {
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {
@@ -25,11 +32,13 @@ func CheckOrigin(r *http.Request, anyOrigin bool) (origin string, ok bool) {
 // maxOrigin is more than a name of 253 bytes needs with any scheme.
 const maxOrigin = 512
 
-// serialisedOrigin tells whether o is a scheme and a host, with a port or without (RFC 6454, section 6.2). Schemes other than http and
-// https are those of web views and extensions: capacitor://localhost, tauri://localhost, chrome-extension://ID.
+// serialisedOrigin tells whether o is a scheme and a host, with or without a port (RFC 6454, section
+// 6.2). Schemes other than http and https are those of web views and extensions:
+// capacitor://localhost, tauri://localhost, chrome-extension://ID.
 func serialisedOrigin(o string) bool {
 	u, err := url.Parse(o)
-	if err != nil || len(o) > maxOrigin || u.Host == "" || u.Hostname() == "" || u.Scheme+"://"+u.Host != o {
+	if err != nil || len(o) > maxOrigin || u.Host == "" || u.Hostname() == "" ||
+		u.Scheme+"://"+u.Host != o {
 		return false
 	}
 	for _, c := range []byte(o) {
@@ -38,7 +47,7 @@ func serialisedOrigin(o string) bool {
 		}
 	}
 	switch u.Scheme {
-	case "file", "data", "blob", "about", "javascript", "ws", "wss": // have no origin, or are that of no page
+	case "file", "data", "blob", "about", "javascript", "ws", "wss": // no origin, or not of a page
 		return false
 	}
 	return true

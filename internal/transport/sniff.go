@@ -18,44 +18,44 @@ const (
 )
 
 const (
-	recordHandshake = 0x16 // RFC 8446, section 5.1
-	stunHeader      = 20
-	stunCookie      = "\x21\x12\xa4\x42"
-	cookieAt        = 4
+	recordHandshake  = 0x16 // RFC 8446, section 5.1
+	stunHeaderSize   = 20   // RFC 8489, section 5
+	stunCookie       = "\x21\x12\xa4\x42"
+	stunCookieOffset = 4
 )
 
-// detectProtocol judges the first bytes of a connection. It needs as few as decide, since the shortest HTTP request is shorter than a STUN
-// header.
+// detectProtocol looks at the first bytes of a connection. It decides by as few of them as possible,
+// since the shortest HTTP request is shorter than a STUN header.
 func detectProtocol(b []byte, mayBeTLS bool) detectedProtocol {
 	switch {
 	case len(b) == 0:
 		return protocolUnknown
 	case mayBeTLS && b[0] == recordHandshake:
 		return protocolTLS
-	case b[0] >= 0x40: // a STUN message begins with two zero bits, a method of HTTP with a letter
+	case b[0] >= 0x40: // a STUN message begins with two zero bits, an HTTP method with a letter
 		return protocolHTTP
-	case len(b) >= cookieAt && b[cookieAt-1]%4 != 0: // its length is a multiple of four
+	case len(b) >= stunCookieOffset && b[stunCookieOffset-1]%4 != 0: // STUN lengths are multiples of 4
 		return protocolHTTP
 	}
 	for i := range len(stunCookie) {
-		if at := cookieAt + i; at < len(b) && b[at] != stunCookie[i] {
+		if at := stunCookieOffset + i; at < len(b) && b[at] != stunCookie[i] {
 			return protocolHTTP
 		}
 	}
-	if len(b) < stunHeader {
+	if len(b) < stunHeaderSize {
 		return protocolUnknown
 	}
 	return protocolSTUN
 }
 
-// sniff reads until the kind is known and returns what it has read.
-func sniff(c net.Conn, mayBeTLS bool) (head []byte, k detectedProtocol, err error) {
-	buf, n := make([]byte, stunHeader), 0
+// sniff reads until the protocol is known, and returns the bytes it has read.
+func sniff(c net.Conn, mayBeTLS bool) (prefix []byte, p detectedProtocol, err error) {
+	buf, n := make([]byte, stunHeaderSize), 0
 	for {
 		m, err := c.Read(buf[n:])
 		n += m
-		if k := detectProtocol(buf[:n], mayBeTLS); k != protocolUnknown {
-			return buf[:n], k, nil
+		if p := detectProtocol(buf[:n], mayBeTLS); p != protocolUnknown {
+			return buf[:n], p, nil
 		}
 		if err != nil {
 			return nil, 0, err
@@ -63,7 +63,7 @@ func sniff(c net.Conn, mayBeTLS bool) (head []byte, k detectedProtocol, err erro
 	}
 }
 
-// sniffedConn is a connection of which the first bytes were read already.
+// sniffedConn is a connection whose first bytes have been read already.
 type sniffedConn struct {
 	net.Conn
 	prefix []byte // owned by the reader
@@ -76,18 +76,18 @@ func (c *sniffedConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// NetConn is the connection below, as tls.Conn has it.
+// NetConn returns the underlying connection, as that of tls.Conn does.
 func (c *sniffedConn) NetConn() net.Conn { return c.Conn }
 
-func readPrefix(early *[]byte, p []byte) int {
-	n := copy(p, *early)
-	if *early = (*early)[n:]; len(*early) == 0 {
-		*early = nil // and with it the buffer
+func readPrefix(prefix *[]byte, p []byte) int {
+	n := copy(p, *prefix)
+	if *prefix = (*prefix)[n:]; len(*prefix) == 0 {
+		*prefix = nil // frees the buffer
 	}
 	return n
 }
 
-// CloseWrite closes our side, where the connection below can.
+// CloseWrite closes the writing side, if the underlying connection can do that.
 func (c *sniffedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -95,7 +95,7 @@ func (c *sniffedConn) CloseWrite() error {
 	return c.Conn.Close()
 }
 
-// SyscallConn lets others wait on the socket itself (see socket), once nothing is left that it would not bring.
+// SyscallConn gives access to the socket (see type socket), once the prefix has been read.
 func (c *sniffedConn) SyscallConn() (syscall.RawConn, error) {
 	s, ok := c.Conn.(syscall.Conn)
 	if !ok || len(c.prefix) > 0 {
@@ -104,7 +104,7 @@ func (c *sniffedConn) SyscallConn() (syscall.RawConn, error) {
 	return s.SyscallConn()
 }
 
-// sniffedTLSConn is the same over TLS.
+// sniffedTLSConn is a TLS connection whose first decrypted bytes have been read already.
 type sniffedTLSConn struct {
 	*tls.Conn
 	prefix []byte // owned by the reader

@@ -8,21 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setTCPUserTimeout has the system end a connection whose client has not acknowledged what was sent for so long. Pings find a silent client
-// after a minute; a client whose cable was pulled during a call is found as soon as somebody speaks to it, and those who are left behind
-// are told when its time to come back is over. Where the connection is no TCP socket it stays as it is.
+// setTCPUserTimeout makes the kernel close a connection whose client has not acknowledged sent data
+// for so long. Pings find a silent client after a minute. This finds one whose cable was pulled
+// during a call as soon as something is sent to it, and the other members learn of it when its
+// resume window is over. A connection that is not over TCP is left as it is.
 func setTCPUserTimeout(c net.Conn, after time.Duration) {
 	raw := rawConnOf(c)
 	if raw == nil {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		// An old kernel does without.
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds()))
+		ms := int(after.Milliseconds())
+		// An error means an old kernel, which does without.
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
 	})
 }
 
-// rawOf finds the socket below TLS and what has read its first bytes.
+// rawConnOf returns the socket below TLS and sniffedConn; nil: there is none.
 func rawConnOf(c net.Conn) syscall.RawConn {
 	for {
 		switch x := c.(type) {

@@ -1,9 +1,9 @@
-// Package transport carries messages over connections. It knows frames, origins, silence and slowness, and neither what a
-// message means nor who sends it.
+// Package transport carries messages over client connections. It handles frames, origins, idle
+// clients and slow consumers. It does not know what a message means or who sends it.
 //
-// An upgraded connection is a Conn. Whoever accepts it returns a Receiver, which gets the messages one after the other and, at
-// the end, how the connection ended. Sending never blocks: each Conn has a bounded outbox and is closed with 1013 when its
-// client reads too slowly.
+// An upgraded connection is a Conn. The accept function that is called for it returns a Receiver,
+// which gets one message after the other and at the end how the connection ended. Sending never
+// blocks: each Conn has a bounded outbox, and a slow consumer is closed with StatusTryAgainLater.
 package transport
 
 import (
@@ -13,60 +13,66 @@ import (
 	"sync/atomic"
 )
 
-// Conn is one client connection, whatever carries it.
+// Conn is one client connection, whatever its transport.
 type Conn interface {
-	// Peer tells who is at the other end.
+	// Peer describes the client.
 	Peer() Peer
-	// Send puts a message into the outbox and takes over one reference to it. It never blocks. It returns false when the
-	// connection is closing or its outbox overflowed; the message is then lost to this connection.
+	// Send queues a message and takes over one reference to it. It never blocks. It returns false
+	// when the connection is closing or its outbox overflowed; the message is then lost.
 	Send(m *Message) bool
-	// Offer is Send for a message that its sender can be told was not delivered. Where Send would soon find the outbox
-	// full, and close the connection, Offer returns ErrFull and nothing happens to the connection. ErrClosed: as when Send
-	// returns false. In both cases the reference is given up.
+	// Offer is Send for a message whose sender can be told that it was not delivered. ErrFull means
+	// that the messages of its kind have used up their share of the outbox; the connection stays
+	// open. ErrClosed means that the connection is closing. Both release the reference.
 	Offer(m *Message, share Share) error
-	// Close sends what is in the outbox, then the code and the reason (RFC 6455, section 7.4), and ends the connection. It does
-	// not wait for that.
+	// Close sends what is queued, then a close frame with code and reason (RFC 6455, section 7.4),
+	// and ends the connection. It does not wait for that.
 	Close(code StatusCode, reason string)
 }
 
-// Share is the part of an outbox, in eighths, that messages of a kind may fill if they may be refused. All of it is for answers and for
-// the events of rooms, which cannot be left out.
+// Share is the part of an outbox, in eighths, that messages of a kind may fill if they may be
+// refused. The whole outbox is for answers and for the events of rooms, which must not be lost.
 type Share int
 
-// Of is the share of a bound.
+// Of returns the share of a bound.
 func (s Share) Of(bound int) int { return bound * int(s) / 8 }
 
-// What Offer refuses.
+// Errors of Conn.Offer.
 var (
-	ErrFull   = errors.New("too much is unread")
+	ErrFull   = errors.New("outbox share is full")
 	ErrClosed = errors.New("connection is closing")
 )
 
-// Peer is what is known of a connection from its start.
+// Peer is what the first request of a connection tells about its client.
 type Peer struct {
 	Addr   netip.AddrPort
-	Origin string // of the page that opened it; empty: not a browser
-	Host   string // as the client named us, with port if it did
+	Origin string // of the page that connected; empty without a browser
+	Host   string // the Host header
 	TLS    bool
-	// Reserve: the server is full, and it was let in because it said that it resumes. Whoever logs in otherwise has no place.
-	Reserve      bool
-	EarlyMessage bool // its first message came with the request: until there is another one nobody knows that it has seen an answer
+	// Reserve: the server is full, and the client was let in because it announced a resume. A
+	// client that registers anew instead is to be refused.
+	Reserve bool
+	// EarlyMessage: the first message came with the handshake. Until the client's next message
+	// nobody knows whether it has received an answer.
+	EarlyMessage bool
 }
 
-// Reply answers one message: the connection itself, or the acknowledgement of a carrier that has them.
+// Reply answers one message: by the connection itself, or by an acknowledgement of Socket.IO.
 type Reply interface {
 	Send(m *Message) bool
 }
 
-// AckRequested tells whether the client waits for an answer even to a message that needs none: it was sent with an acknowledgement.
+// AckRequested tells whether the client waits for an answer even to a message that needs none: it
+// sent the message with an acknowledgement.
 func AckRequested(r Reply) bool {
-	w, ok := r.(interface{ AckRequested() bool })
-	return ok && w.AckRequested()
+	a, ok := r.(interface{ AckRequested() bool })
+	return ok && a.AckRequested()
 }
 
-// Receiver gets what a connection brings. Its methods are called one at a time, not always by the same goroutine.
+// Receiver gets what a connection brings. Its methods are called one at a time, but not always by
+// the same goroutine.
 type Receiver interface {
-	// Message gets one message, which is valid UTF-8 and at most the carrier's limit long. The bytes are valid until it returns.
+	// Message gets one message: valid UTF-8, not longer than the transport's limit. The bytes are
+	// valid until it returns.
 	Message(msg []byte, r Reply)
 	// Closed is called once, last.
 	Closed(e End)
@@ -74,26 +80,30 @@ type Receiver interface {
 
 // End tells how a connection ended.
 type End struct {
-	// Gone is true when the client left on purpose (close code 1000, 1001 or none), false when the connection was lost or when
-	// we closed it.
+	// Gone: the client left on purpose, with StatusNormalClosure, StatusGoingAway or no code.
+	// Otherwise the connection was lost, or the server closed it.
 	Gone bool
-	Code StatusCode // 1006 when there was no close frame
-	// Full is true when we closed because the outbox was full, Long when it was because a message was too long, Small
-	// because of too many small frames.
-	SlowConsumer, MessageTooLong, TooManyFrames bool
+	Code StatusCode // StatusAbnormalClosure without a close frame
+
+	// Why the server closed the connection, where it is one of these.
+	SlowConsumer   bool // its outbox was full
+	MessageTooLong bool
+	TooManyFrames  bool // too many small ones
 }
 
-// Message is an encoded message on its way to one or more outboxes. It is pooled: who holds a reference may read B, must not
-// write it once it has been sent, and gives the reference up by Send or Release.
+// Message is an encoded message on its way to one or more outboxes. It is pooled. A holder of a
+// reference may read B, must not write it after the message was sent, and gives the reference up
+// by Send or Release.
 type Message struct {
 	B       []byte
 	refs    atomic.Int32
-	counted atomic.Bool             // it counts in backlog
-	backlog *Backlog                // written by whoever sets held, read with the last reference
-	encoded atomic.Pointer[Message] // the same for another carrier, see As; has one reference
+	counted atomic.Bool             // in backlog
+	backlog *Backlog                // written by the goroutine that sets counted, read with the last reference
+	encoded atomic.Pointer[Message] // for another transport, see As; holds one reference
 }
 
-// largest buffer kept for reuse: room states of big rooms are rare and would otherwise stay in the pool
+// maxPooled is the largest buffer kept for reuse. States of large rooms are rare and would
+// otherwise stay in the pool.
 const maxPooled = 16 << 10
 
 var pool = sync.Pool{New: func() any { return &Message{B: make([]byte, 0, 2048)} }}
@@ -109,7 +119,7 @@ func NewMessage() *Message {
 // Retain adds n references.
 func (m *Message) Retain(n int) { m.refs.Add(int32(n)) }
 
-// Release gives one reference up.
+// Release gives up one reference.
 func (m *Message) Release() {
 	if m.refs.Add(-1) != 0 {
 		return
@@ -119,25 +129,26 @@ func (m *Message) Release() {
 		m.backlog = nil
 		m.counted.Store(false)
 	}
-	if other := m.encoded.Swap(nil); other != nil {
-		other.Release()
+	if encoded := m.encoded.Swap(nil); encoded != nil {
+		encoded.Release()
 	}
 	if cap(m.B) <= maxPooled {
 		pool.Put(m)
 	}
 }
 
-// As returns m in the form of another carrier, with one reference for the caller, who has one to m. It is made once, by encode, and shared by
-// all receivers: there is one such form.
+// As returns m encoded for another transport, with one reference for the caller, who must hold a
+// reference to m. The first call encodes; all receivers share the result, so there can be only one
+// such encoding.
 func (m *Message) As(encode func(b, of []byte) []byte) *Message {
-	other := m.encoded.Load()
-	if other == nil {
-		other = NewMessage()
-		if other.B = encode(other.B, m.B); !m.encoded.CompareAndSwap(nil, other) {
-			other.Release()
-			other = m.encoded.Load()
+	encoded := m.encoded.Load()
+	if encoded == nil {
+		encoded = NewMessage()
+		if encoded.B = encode(encoded.B, m.B); !m.encoded.CompareAndSwap(nil, encoded) {
+			encoded.Release()
+			encoded = m.encoded.Load()
 		}
 	}
-	other.Retain(1)
-	return other
+	encoded.Retain(1)
+	return encoded
 }
