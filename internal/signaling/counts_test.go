@@ -165,7 +165,7 @@ func countStrangers(g *transport.ConnLimiter, a netip.Addr) int {
 		}
 	}
 	for range free {
-		g.Release(a, true)
+		g.Release(a, false)
 	}
 	return maxStrangers - free
 }

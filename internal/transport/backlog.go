@@ -8,25 +8,28 @@ import (
 	"sync/atomic"
 )
 
-// Backlog bounds the memory of what is sent and not yet read, of all clients and carriers together: the bounds of single outboxes
-// would add up to gigabytes. A message counts once, however many outboxes it waits in. When there is too much, the connections
-// with the most unread bytes are closed with 1013 until enough is free; those who read are not concerned.
+// Backlog limits the memory of queued messages, of all clients and transports together: the limits
+// of the single outboxes would add up to gigabytes. A message counts once, however many outboxes it
+// waits in. At the limit the connections with the most queued bytes are closed with
+// StatusTryAgainLater until enough is free. Clients that read are not affected.
 type Backlog struct {
-	limit    int64 // negative: none
+	limit    int64 // static after construction; negative: none
 	bytes    atomic.Int64
 	shed     atomic.Uint64
 	shedding atomic.Bool
 
-	mu     sync.Mutex // guards what follows
-	lists  []func(tell func(QueuedBytes))
+	// Guarded by mu.
+	mu     sync.Mutex
+	lists  []func(yield func(QueuedBytes))
 	closed bool
-	wg     sync.WaitGroup
+
+	wg sync.WaitGroup // of shedLargest
 }
 
 const defaultBacklog = 256 << 20
 
-// NewBacklog makes one of limit bytes. 0 is the default: a quarter of the memory limit of the Go runtime (GOMEMLIMIT), and without
-// one 256 MiB. Negative: there is no limit.
+// NewBacklog returns a Backlog of limit bytes. 0 is the default: a quarter of the memory limit of the
+// Go runtime (GOMEMLIMIT), and 256 MiB at most. Negative: there is no limit.
 func NewBacklog(limit int) *Backlog {
 	b := &Backlog{limit: int64(limit)}
 	if limit == 0 {
@@ -35,24 +38,24 @@ func NewBacklog(limit int) *Backlog {
 	return b
 }
 
-// BacklogStats are figures of the moment.
+// BacklogStats has the queued bytes now, and the connections closed since the start.
 type BacklogStats struct {
-	Bytes int64  // waiting
-	Shed  uint64 // connections that were closed
+	Bytes int64
+	Shed  uint64
 }
 
-// Stats counts.
+// Stats returns the current counts.
 func (b *Backlog) Stats() BacklogStats { return BacklogStats{b.bytes.Load(), b.shed.Load()} }
 
-// QueuedBytes is what one connection has not read, also one that is being closed.
+// QueuedBytes is what waits for one connection, which may be closing.
 type QueuedBytes struct {
 	Total   int
-	Writing int    // of them: on their way, and free a moment after Shed
-	Shed    func() // closes the connection, and lets go of what waits; nil: it was called before
+	Writing int    // the part that is being written; it is free a moment after Shed
+	Shed    func() // closes the connection and drops what waits; nil: it was called before
 }
 
-// Watch adds a carrier. list calls tell for each connection with unread bytes.
-func (b *Backlog) Watch(list func(tell func(QueuedBytes))) {
+// Watch adds a transport. list calls yield for each connection with queued bytes.
+func (b *Backlog) Watch(list func(yield func(QueuedBytes))) {
 	if b == nil {
 		return
 	}
@@ -61,7 +64,8 @@ func (b *Backlog) Watch(list func(tell func(QueuedBytes))) {
 	b.lists = append(b.lists, list)
 }
 
-// Hold counts m until it is released, for whoever keeps a reference to it while others may be sending.
+// Hold counts m until it is released. The caller keeps a reference to it, while others may be
+// sending it too.
 func (b *Backlog) Hold(m *Message) {
 	if b == nil || !m.counted.CompareAndSwap(false, true) {
 		return
@@ -70,15 +74,17 @@ func (b *Backlog) Hold(m *Message) {
 	b.count(cap(m.B))
 }
 
-// Scarce tells whether there is none to spare for messages whose senders can be told so: half of it is for clients who are connected.
+// Scarce tells whether messages whose senders can be told so are to be refused: half of the limit is
+// for the others.
 func (b *Backlog) Scarce() bool { return b != nil && b.limit >= 0 && b.bytes.Load() > b.limit/2 }
 
-// add counts bytes, also negative ones. It may be called with any lock held.
+// count adds bytes, which may be negative. It may be called with any lock held.
 func (b *Backlog) count(bytes int) {
 	if b == nil {
 		return
 	}
-	if now := b.bytes.Add(int64(bytes)); b.limit >= 0 && now > b.limit && b.shedding.CompareAndSwap(false, true) {
+	now := b.bytes.Add(int64(bytes))
+	if b.limit >= 0 && now > b.limit && b.shedding.CompareAndSwap(false, true) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if !b.closed {
@@ -87,36 +93,37 @@ func (b *Backlog) count(bytes int) {
 	}
 }
 
-// relieve closes connections, those with the most first, until an eighth is free, or will be in a moment: others must not pay for what is
-// on its way already.
+// shedLargest closes connections, those with the most queued bytes first, until an eighth is free.
+// What is being written to closing connections counts as free, since it soon is: else others would
+// be closed for it.
 func (b *Backlog) shedLargest() {
 	defer b.shedding.Store(false)
 	b.mu.Lock()
-	sources := slices.Clone(b.lists)
+	lists := slices.Clone(b.lists)
 	b.mu.Unlock()
 	var all []QueuedBytes
-	var soon int64
-	for _, list := range sources {
-		list(func(u QueuedBytes) {
-			if u.Shed == nil {
-				soon += int64(u.Writing)
+	var soonFree int64
+	for _, list := range lists {
+		list(func(q QueuedBytes) {
+			if q.Shed == nil {
+				soonFree += int64(q.Writing)
 			} else {
-				all = append(all, u)
+				all = append(all, q)
 			}
 		})
 	}
 	slices.SortFunc(all, func(x, y QueuedBytes) int { return cmp.Compare(y.Total, x.Total) })
-	for _, u := range all {
-		if b.bytes.Load()-soon <= b.limit-b.limit/8 {
+	for _, q := range all {
+		if b.bytes.Load()-soonFree <= b.limit-b.limit/8 {
 			return
 		}
-		u.Shed()
-		soon += int64(u.Writing)
+		q.Shed()
+		soonFree += int64(q.Writing)
 		b.shed.Add(1)
 	}
 }
 
-// Close waits until nothing is being closed. Nothing is closed any more afterwards.
+// Close waits for connections that are being closed. Afterwards none are.
 func (b *Backlog) Close() {
 	if b == nil {
 		return

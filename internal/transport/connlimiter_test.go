@@ -29,7 +29,7 @@ func TestStrangersOfOneAddressAreFew(t *testing.T) {
 	enter("127.0.0.1", 0)
 	g.MarkRegistered(netip.MustParseAddr("192.0.2.1"))
 	enter("192.0.2.1", 0)
-	g.Release(netip.MustParseAddr("2001:db8::1"), true)
+	g.Release(netip.MustParseAddr("2001:db8::1"), false)
 	enter("2001:db8::7", 0)
 	if s := g.Stats(); s != (ConnLimiterStats{Unregistered: 3}) {
 		t.Errorf("%+v", s)
@@ -44,7 +44,7 @@ func TestGateForgetsWhoIsKnownOrGone(t *testing.T) {
 		if i%2 == 0 {
 			g.MarkRegistered(a)
 		}
-		g.Release(a, i%2 == 1)
+		g.Release(a, i%2 == 0)
 	}
 	if len(g.bySource) != 0 || g.open != 0 {
 		t.Errorf("%d addresses, %d connections are left", len(g.bySource), g.open)
@@ -198,13 +198,13 @@ func TestTheGateTellsOfKnownUsers(t *testing.T) {
 	g.MarkRegistered(one)
 	g.MarkRegistered(same)
 	g.MarkRegistered(other)
-	g.Release(other, true)
+	g.Release(other, false)
 	if users[one] != 2 || users[other] != 1 || len(users) != 2 {
 		t.Errorf("known are %v", users)
 	}
-	g.Release(one, false)
-	g.Release(same, false)
-	g.Release(other, false)
+	g.Release(one, true)
+	g.Release(same, true)
+	g.Release(other, true)
 	if users[one] != 0 || users[other] != 0 {
 		t.Errorf("left are %v", users)
 	}

@@ -144,7 +144,7 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 	}
 	peer.Reserve = reserve
 	if !s.hijack(hj, peer, accepted, hello, accept) {
-		s.cfg.Limiter.Release(peer.Addr.Addr(), true)
+		s.cfg.Limiter.Release(peer.Addr.Addr(), false)
 		return false
 	}
 	return true
@@ -358,7 +358,7 @@ func (c *wsConn) teardown(err error) {
 	c.drain()
 	_ = c.net.Close()
 	c.out.wait()
-	c.srv.cfg.Limiter.Release(c.peer.Addr.Addr(), !c.registered.Swap(true))
+	c.srv.cfg.Limiter.Release(c.peer.Addr.Addr(), c.registered.Swap(true))
 	c.srv.remove(c)
 	c.srv.wg.Done()
 }

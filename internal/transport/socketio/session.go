@@ -271,7 +271,7 @@ func (s *session) gone() {
 func (s *session) notifyClosed(e transport.End) {
 	go func() {
 		defer s.srv.wg.Done()
-		s.srv.cfg.Conn.Limiter.Release(s.peer.Addr.Addr(), !s.registered.Swap(true))
+		s.srv.cfg.Conn.Limiter.Release(s.peer.Addr.Addr(), s.registered.Swap(true))
 		s.recvMu.Lock()
 		defer s.recvMu.Unlock()
 		s.ended = true

@@ -215,7 +215,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (e
 	}
 	c := s.open(version, peer)
 	if c == nil {
-		s.cfg.Conn.Limiter.Release(peer.Addr.Addr(), true)
+		s.cfg.Conn.Limiter.Release(peer.Addr.Addr(), false)
 		return errServerFull, false
 	}
 	if polling {
