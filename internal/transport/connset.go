@@ -35,8 +35,8 @@ type connSet struct {
 	lists       [2]list.List // of *entry by state, longest in the state first
 	sources     map[netip.Prefix]*sourceCount
 	sites       map[netip.Prefix]*siteConns
-	bySize      []map[*siteConns]struct{} // index: number of connections
-	largestSize int                       // no site has more
+	bySize      []*list.List // of *siteConns by n, longest of that size first
+	largestSize int          // no site has more
 }
 
 // sourceCount counts the connections of one source.
@@ -47,6 +47,8 @@ type siteConns struct {
 	site  netip.Prefix
 	n     int
 	lists [2]list.List // of *entry by state, longest in the state first
+
+	sizeElement *list.Element // in connSet.bySize[n]
 }
 
 // The states, indices of the lists.
@@ -77,7 +79,7 @@ func newConnSet(limits connSetLimits, onEvict func(*entry)) *connSet {
 		onEvict: onEvict,
 		sources: map[netip.Prefix]*sourceCount{},
 		sites:   map[netip.Prefix]*siteConns{},
-		bySize:  []map[*siteConns]struct{}{{}},
+		bySize:  []*list.List{list.New()},
 	}
 }
 
@@ -237,10 +239,11 @@ func (s *connSet) evictFromSite(site *siteConns, source netip.Prefix, e *entry) 
 	return true
 }
 
-// largestSite returns a site that has as many connections as any.
+// largestSite returns the site with the most connections, of several the one that has had so many
+// for longest; nil: there is none.
 func (s *connSet) largestSite() *siteConns {
-	for site := range s.bySize[s.largestSize] {
-		return site
+	if front := s.bySize[s.largestSize].Front(); front != nil {
+		return front.Value.(*siteConns)
 	}
 	return nil
 }
@@ -327,16 +330,16 @@ func (s *connSet) unlink(e *entry) bool {
 // resize keeps bySize and largestSize up to date.
 func (s *connSet) resize(site *siteConns, n int) {
 	if site.n > 0 {
-		delete(s.bySize[site.n], site)
+		s.bySize[site.n].Remove(site.sizeElement)
 	}
 	for len(s.bySize) <= n {
-		s.bySize = append(s.bySize, map[*siteConns]struct{}{})
+		s.bySize = append(s.bySize, list.New())
 	}
 	if site.n = n; n > 0 {
-		s.bySize[n][site] = struct{}{}
+		site.sizeElement = s.bySize[n].PushBack(site)
 		s.largestSize = max(s.largestSize, n)
 	}
-	for s.largestSize > 0 && len(s.bySize[s.largestSize]) == 0 {
+	for s.largestSize > 0 && s.bySize[s.largestSize].Len() == 0 {
 		s.largestSize--
 	}
 }

@@ -49,13 +49,17 @@ func (k *connSet) check(t *testing.T) {
 	}
 	greatest, sized := 0, 0
 	for site, h := range k.sites {
-		if _, ok := k.bySize[h.n][h]; !ok || h.n != sites[site] || h.lists[0].Len()+h.lists[1].Len() != h.n {
+		listed := false
+		for at := k.bySize[h.n].Front(); at != nil; at = at.Next() {
+			listed = listed || at == h.sizeElement && at.Value == h
+		}
+		if !listed || h.n != sites[site] || h.lists[0].Len()+h.lists[1].Len() != h.n {
 			t.Fatalf("%s: %d, there are %d", site, h.n, sites[site])
 		}
 		greatest = max(greatest, h.n)
 	}
 	for _, set := range k.bySize {
-		sized += len(set)
+		sized += set.Len()
 	}
 	if k.largestSize != greatest || sized != len(k.sites) {
 		t.Fatalf("the greatest has %d and not %d, %d of %d are sorted", greatest, k.largestSize, sized, len(k.sites))
