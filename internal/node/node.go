@@ -248,11 +248,12 @@ func (n *Node) routes() (http.Handler, error) {
 	mux.Handle("GET "+socketio.Path+"{script}", pages)
 	mux.HandleFunc("POST /leave", n.hub.ServeLeave)
 	mux.HandleFunc("GET /healthz", serveHealth)
+	watched := &proxyWatch{next: mux, trusted: n.plan.proxies, log: n.plan.Log}
 	if !n.plan.Dev {
-		return mux, nil
+		return watched, nil
 	}
 	mux.HandleFunc("GET /dev/stats", n.serveStats)
-	return n.ownNames(mux), nil
+	return n.ownNames(watched), nil
 }
 
 // serveHealth tells a balancer that the server runs, and nothing else. What it can do is told at the listener for operators.
