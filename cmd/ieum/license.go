@@ -85,13 +85,13 @@ type issued struct {
 
 // check makes the license, and tells everything that is wrong.
 func (i *issueCmd) check() error {
-	var faults []error
+	var errs []error
 	p := license.Params{
 		Name: cmp.Or(i.Name, i.CpCode), CpCode: i.CpCode, CompanyCode: cmp.Or(i.CompanyCode, i.CpCode), MaxUser: i.MaxUser, Origins: i.Origin,
 		MaxRooms: i.MaxRooms, Relay: i.Relay, RequireUserToken: i.RequireUserToken,
 	}
 	if strings.ContainsFunc(i.CpCode, unicode.IsSpace) {
-		faults = append(faults, fmt.Errorf("--cp-code: %q has a blank in it; applications would have to write it exactly so", i.CpCode))
+		errs = append(errs, fmt.Errorf("--cp-code: %q has a blank in it; applications would have to write it exactly so", i.CpCode))
 	}
 	today := time.Now().UTC().Truncate(24 * time.Hour)
 	var startErr, endErr error
@@ -99,15 +99,15 @@ func (i *issueCmd) check() error {
 	last, endErr := day("--end", i.End, today.AddDate(1, 0, 0))
 	p.End = last.AddDate(0, 0, 1) // the last day counts whole
 	v, keyErr := withKeyOf(i.LicenseKeyFile)
-	faults = append(faults, startErr, endErr, keyErr)
+	errs = append(errs, startErr, endErr, keyErr)
 	if keyErr != nil { // whose faults are told; any key shows the others
 		v, _ = license.New(license.Config{Keys: [][]byte{[]byte("a key that signs nothing anybody gets")}})
 	}
 	token, err := v.Issue(p)
 	for _, err := range node.Faults(err) {
-		faults = append(faults, i.blame(err, startErr != nil || endErr != nil))
+		errs = append(errs, i.blame(err, startErr != nil || endErr != nil))
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	i.issued = issued{CpCode: i.CpCode, AuthKey: token, UserTokenKey: base64.StdEncoding.EncodeToString(v.UserTokenKey(i.CpCode))}
@@ -178,11 +178,11 @@ func withKeyOf(file string) (*license.Verifier, error) {
 		return nil, errNoKey
 	}
 	v, err := license.New(license.Config{Keys: keys})
-	var faults []error
+	var errs []error
 	for _, err := range node.Faults(err) {
-		faults = append(faults, fmt.Errorf("%s: %w", from, err))
+		errs = append(errs, fmt.Errorf("%s: %w", from, err))
 	}
-	return v, errors.Join(faults...)
+	return v, errors.Join(errs...)
 }
 
 var errNoKey = errors.New("a license key is required: --license-key-file or IEUM_LICENSE_KEY")

@@ -35,7 +35,7 @@ func TestSelfSignedIsKeptWhereItMayWrite(t *testing.T) {
 	}
 }
 
-func TestLoadBlamesTheFileAtFault(t *testing.T) {
+func TestLoadNamesTheFileInError(t *testing.T) {
 	dir := t.TempDir()
 	split := func(name string) (cert, key string) {
 		text, err := generate()

@@ -41,86 +41,86 @@ func (c claimSet) grant() (Grant, time.Time, error) {
 	var (
 		g      = Grant{Relay: true}
 		issued time.Time
-		faults []error
+		errs   []error
 	)
-	note := func(err error) {
+	add := func(err error) {
 		if err != nil {
-			faults = append(faults, err)
+			errs = append(errs, err)
 		}
 	}
 	var err error
 	g.CpCode, err = c.text("authCode", maxID)
-	note(err)
+	add(err)
 	if err == nil && !validID(g.CpCode) {
-		note(errors.New("authCode must have 1 to 128 bytes without control characters"))
+		add(errors.New("authCode must have 1 to 128 bytes without control characters"))
 	}
 	g.Name, err = c.text("name", maxText)
-	note(err)
+	add(err)
 	g.CompanyCode, err = c.text("companyCode", maxText)
-	note(err)
+	add(err)
 	g.MaxUser, err = c.count("maxUser")
-	note(err)
+	add(err)
 	g.Start, err = c.date("startDate", false)
-	note(err)
+	add(err)
 	g.End, err = c.date("endDate", true)
-	note(err)
+	add(err)
 	issued, err = c.instant("iat")
-	note(err)
-	note(c.optional(&g))
-	if len(faults) == 0 && !g.Start.Before(g.End) {
-		note(errors.New("endDate is not after startDate"))
+	add(err)
+	add(c.optional(&g))
+	if len(errs) == 0 && !g.Start.Before(g.End) {
+		add(errors.New("endDate is not after startDate"))
 	}
-	return g, issued, errors.Join(faults...)
+	return g, issued, errors.Join(errs...)
 }
 
 // optional reads the claims that need not be there. The registered exp and nbf can only shorten a license.
 func (c claimSet) optional(g *Grant) error {
-	var faults []error
-	note := func(err error) {
+	var errs []error
+	add := func(err error) {
 		if err != nil {
-			faults = append(faults, err)
+			errs = append(errs, err)
 		}
 	}
 	var err error
 	if c.has("maxRooms") {
 		g.MaxRooms, err = c.count("maxRooms")
-		note(err)
+		add(err)
 	}
 	if c.has("origins") {
 		g.Origins, err = c.origins()
-		note(err)
+		add(err)
 	}
 	if c.has("relay") {
 		relay, err := c.text("relay", maxText)
 		if err == nil && relay != relayAll && relay != relayNone {
 			err = errors.New("relay must be all or none")
 		}
-		note(err)
+		add(err)
 		g.Relay = relay == relayAll
 	}
 	if c.has("requireUserToken") {
 		g.RequireUserToken, err = c.flag("requireUserToken")
-		note(err)
+		add(err)
 	}
 	if c.has("legacyForced") {
 		g.LegacyForced, err = c.flag("legacyForced")
-		note(err)
+		add(err)
 	}
 	if c.has("exp") {
 		at, err := c.instant("exp")
-		note(err)
+		add(err)
 		if err == nil && at.Before(g.End) {
 			g.End = at
 		}
 	}
 	if c.has("nbf") {
 		at, err := c.instant("nbf")
-		note(err)
+		add(err)
 		if err == nil && at.After(g.Start) {
 			g.Start = at
 		}
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
 func (c claimSet) has(name string) bool {

@@ -38,8 +38,8 @@ type Claims struct {
 	User *User
 	// Issued is when the license says it was made, UTC. Of a user token: the first instant at which it is valid, zero for any.
 	Issued time.Time
-	// Fault tells why Check refuses the token whatever its signature; nil: only signature, cpCode and time decide.
-	Fault error
+	// Err tells why Check refuses the token whatever its signature; nil: only signature, cpCode and time decide.
+	Err error
 }
 
 // Inspect decodes a license or a user token without verifying it.
@@ -62,16 +62,16 @@ func Inspect(authKey string) (Claims, error) {
 	}
 	c.Header, _ = parser.DecodeSegment(parts[0])
 	c.Payload, _ = parser.DecodeSegment(parts[1])
-	var faults []error
+	var errs []error
 	if token.Header["alg"] != "HS256" {
-		faults = append(faults, errors.New("alg is not HS256"))
+		errs = append(errs, errors.New("alg is not HS256"))
 	}
 	typ := licenseType
 	if isUserToken(authKey) {
 		typ, c.User = userType, &User{}
 	}
 	if err := checkHeader(token.Header, typ); err != nil {
-		faults = append(faults, err)
+		errs = append(errs, err)
 	}
 	if c.User != nil {
 		var textErr error
@@ -82,10 +82,10 @@ func Inspect(authKey string) (Claims, error) {
 		c.Grant, c.Issued, err = raw.grant()
 	}
 	if err != nil {
-		faults = append(faults, err)
+		errs = append(errs, err)
 	}
 	c.Grant.Hash = sha256.Sum256([]byte(authKey))
-	c.Fault = errors.Join(faults...)
+	c.Err = errors.Join(errs...)
 	return c, nil
 }
 
@@ -133,8 +133,8 @@ func (c Claims) String() string {
 		// Some terminals act on C1 control characters, which JSON lets through.
 		fmt.Fprintf(&b, "%s %s\n", part.name, strings.Map(visible, text.String()))
 	}
-	if c.Fault != nil {
-		fmt.Fprintf(&b, "refused in any case: %s\n", strings.ReplaceAll(c.Fault.Error(), "\n", "; "))
+	if c.Err != nil {
+		fmt.Fprintf(&b, "refused in any case: %s\n", strings.ReplaceAll(c.Err.Error(), "\n", "; "))
 	} else if c.User != nil {
 		fmt.Fprintf(&b, "a user token for one user, valid until %s\n", c.User.Expires.Format(time.RFC3339))
 	} else {
@@ -142,7 +142,7 @@ func (c Claims) String() string {
 	}
 	if c.Signature == Verified && c.Refused == nil {
 		b.WriteString("accepted now\n")
-	} else if c.Signature == Verified && c.Fault == nil {
+	} else if c.Signature == Verified && c.Err == nil {
 		fmt.Fprintf(&b, "refused now: %s\n", c.Refused)
 	}
 	fmt.Fprintf(&b, "hash %x\n", c.Grant.Hash)

@@ -71,22 +71,22 @@ type Config struct {
 
 // Validate reports all faults of the configuration together.
 func (c Config) Validate() error {
-	var faults []error
+	var errs []error
 	if len(c.Keys) == 0 || len(c.Keys) > maxKeys {
-		faults = append(faults, fmt.Errorf("%d keys given, 1 to %d are needed", len(c.Keys), maxKeys))
+		errs = append(errs, fmt.Errorf("%d keys given, 1 to %d are needed", len(c.Keys), maxKeys))
 	}
 	for i, key := range c.Keys {
 		if len(key) < minKey {
-			faults = append(faults, fmt.Errorf("key %d has %d bytes, at least %d are needed", i+1, len(key), minKey))
+			errs = append(errs, fmt.Errorf("key %d has %d bytes, at least %d are needed", i+1, len(key), minKey))
 		} else if bytes.Count(key, key[:1]) == len(key) {
-			faults = append(faults, fmt.Errorf("key %d repeats one byte", i+1))
+			errs = append(errs, fmt.Errorf("key %d repeats one byte", i+1))
 		}
 	}
 	if len(c.Keys) == maxKeys && subtle.ConstantTimeCompare(c.Keys[0], c.Keys[1]) == 1 {
-		faults = append(faults, errors.New("both keys are the same"))
+		errs = append(errs, errors.New("both keys are the same"))
 	}
-	faults = append(faults, validatePinned(c.Pinned))
-	return errors.Join(faults...)
+	errs = append(errs, validatePinned(c.Pinned))
+	return errors.Join(errs...)
 }
 
 // Verifier checks and issues licenses. It is immutable, all but what is revoked, and safe for concurrent use.
@@ -164,7 +164,7 @@ func (v *Verifier) Check(cpCode, authKey string) (Grant, error) {
 func (v *Verifier) checkLicense(cpCode, authKey string) (Grant, error) {
 	hash := sha256.Sum256([]byte(authKey))
 	if l, ok := v.byHash[hash]; ok && subtle.ConstantTimeCompare([]byte(l.grant.CpCode), []byte(cpCode)) == 1 {
-		if v.revoked.has(hash) {
+		if v.revoked.contains(hash) {
 			return Grant{}, ErrRevoked
 		}
 		if err := v.inTime(l); err != nil {
@@ -180,7 +180,7 @@ func (v *Verifier) checkLicense(cpCode, authKey string) (Grant, error) {
 	if err != nil || subtle.ConstantTimeCompare([]byte(code), []byte(cpCode)) != 1 {
 		return Grant{}, ErrRefused
 	}
-	if v.revoked.has(hash) {
+	if v.revoked.contains(hash) {
 		return Grant{}, ErrRevoked
 	}
 	// From here on the caller holds a license we signed: a reason helps, and tells a stranger nothing.

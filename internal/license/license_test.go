@@ -417,7 +417,7 @@ func fill(origins []string) {
 	}
 }
 
-func TestConfigFaultsAreReportedTogether(t *testing.T) {
+func TestConfigErrorsAreReportedTogether(t *testing.T) {
 	for name, keys := range map[string][][]byte{
 		"none": nil, "empty": {{}}, "31 bytes": {keyA[:31]}, "zeros": {make([]byte, 32)}, "three": {keyA, keyB, append(keyA[:31:31], '!')},
 		"the same twice": {keyA, bytes.Clone(keyA)}, "the second weak": {keyA, []byte("short")},
@@ -466,8 +466,8 @@ func TestDerivedKeysDependOnKeyAndLabel(t *testing.T) {
 
 func TestInspectSaysThatNothingIsVerified(t *testing.T) {
 	c, err := Inspect(signed(t, keyB, header, good()))
-	if err != nil || c.Fault != nil {
-		t.Fatal(err, c.Fault)
+	if err != nil || c.Err != nil {
+		t.Fatal(err, c.Err)
 	}
 	if c.Grant.CpCode != "demo-01" || c.Grant.MaxUser != 100 || c.Issued.Unix() != 1767225600 {
 		t.Errorf("claims are %+v", c)
@@ -476,8 +476,8 @@ func TestInspectSaysThatNothingIsVerified(t *testing.T) {
 		t.Errorf("text is %s", text)
 	}
 	c, err = Inspect(signed(t, keyB, `{"alg":"none"}`, with(map[string]any{"maxUser": 0, "name": "a\u009b31m"})))
-	if err != nil || c.Fault == nil || !strings.Contains(c.Fault.Error(), "maxUser") || !strings.Contains(c.Fault.Error(), "alg") {
-		t.Errorf("got %v, fault %v", err, c.Fault)
+	if err != nil || c.Err == nil || !strings.Contains(c.Err.Error(), "maxUser") || !strings.Contains(c.Err.Error(), "alg") {
+		t.Errorf("got %v, fault %v", err, c.Err)
 	}
 	if strings.ContainsRune(c.String(), '\u009b') {
 		t.Error("a control character reaches the terminal")
@@ -541,8 +541,8 @@ func FuzzClaims(f *testing.F) {
 			t.Errorf("granted %+v for %q", g, claims)
 		}
 		if c, inspectErr := Inspect(token); inspectErr == nil {
-			if err == nil && c.Fault != nil {
-				t.Errorf("granted, yet Inspect says %v", c.Fault)
+			if err == nil && c.Err != nil {
+				t.Errorf("granted, yet Inspect says %v", c.Err)
 			}
 			if c.String() == "" {
 				t.Error("no text")

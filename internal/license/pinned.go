@@ -30,33 +30,33 @@ type Pinned struct {
 
 // validatePinned reports the faults of all entries together.
 func validatePinned(list []Pinned) error {
-	var faults []error
-	for i, err := range pinnedFaults(list) {
+	var errs []error
+	for i, err := range pinnedErrors(list) {
 		if err != nil {
-			faults = append(faults, fmt.Errorf("license %d: %w", i+1, err))
+			errs = append(errs, fmt.Errorf("license %d: %w", i+1, err))
 		}
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
-// pinnedFaults has an error, or nil, for each entry. A license that has ended is no fault: it must not keep a server, on which others
+// pinnedErrors has an error, or nil, for each entry. A license that has ended is no fault: it must not keep a server, on which others
 // have licenses, from starting.
-func pinnedFaults(list []Pinned) []error {
-	faults := make([]error, len(list))
+func pinnedErrors(list []Pinned) []error {
+	errs := make([]error, len(list))
 	seen := map[[sha256.Size]byte]int{}
 	for i, p := range list {
 		if _, err := p.read(); err != nil {
-			faults[i] = err
+			errs[i] = err
 			continue
 		}
 		hash := sha256.Sum256([]byte(p.AuthKey))
 		if first := seen[hash]; first > 0 {
-			faults[i] = fmt.Errorf("is listed already as license %d", first)
+			errs[i] = fmt.Errorf("is listed already as license %d", first)
 			continue
 		}
 		seen[hash] = i + 1
 	}
-	return faults
+	return errs
 }
 
 // listed is a license of the configuration, read.
@@ -105,21 +105,21 @@ func (p Pinned) read() (listed, error) {
 
 // override puts what stands beside the key into its claims, so that one set of rules judges both.
 func (p Pinned) override(raw claimSet) error {
-	var faults []error
+	var errs []error
 	set := func(name string, given bool, value any) {
 		if !given {
 			return
 		}
 		text, err := json.Marshal(value)
 		raw[name] = text
-		faults = append(faults, err)
+		errs = append(errs, err)
 	}
 	set("origins", p.Origins != nil, p.Origins)
 	set("maxRooms", p.MaxRooms != nil, p.MaxRooms)
 	set("relay", p.Relay != "", p.Relay)
 	set("requireUserToken", p.RequireUserToken != nil, p.RequireUserToken)
 	set("legacyForced", p.LegacyForced != nil, p.LegacyForced)
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
 // list notes the licenses of the configuration, which has been validated.
@@ -146,7 +146,7 @@ func (v *Verifier) list(all []Pinned) error {
 func (v *Verifier) listedFor(cpCode string) (Grant, error) {
 	reason := error(ErrNoLicense)
 	for _, l := range v.byCode[cpCode] {
-		if v.revoked.has(l.grant.Hash) {
+		if v.revoked.contains(l.grant.Hash) {
 			continue
 		}
 		err := v.inTime(l)

@@ -190,7 +190,7 @@ func TestLicensesFile(t *testing.T) {
 	}
 }
 
-func TestFaultsOfALicensesFile(t *testing.T) {
+func TestErrorsInALicensesFile(t *testing.T) {
 	a := elsewhere(t, nil)
 	entry := func(more string) string { return "- cpCode: demo-01\n  authKey: " + a + "\n" + more }
 	for name, c := range map[string]struct{ text, want string }{
@@ -241,7 +241,7 @@ func TestAnEndedLicenseDoesNotKeepAServerFromStarting(t *testing.T) {
 	}
 }
 
-func TestPinnedFaultsAreReportedWithTheOthers(t *testing.T) {
+func TestPinnedErrorsAreReportedWithTheOthers(t *testing.T) {
 	err := Config{Keys: [][]byte{[]byte("short")}, Pinned: []Pinned{{CpCode: "x", AuthKey: "y"}}}.Validate()
 	if err == nil || !strings.Contains(err.Error(), "key 1") || !strings.Contains(err.Error(), "license 1") {
 		t.Errorf("got %v", err)

@@ -30,41 +30,41 @@ func ParsePinned(text []byte) ([]Pinned, error) {
 		return nil, fmt.Errorf("line %d: this is not a list of licenses: each begins with a hyphen", top.Line)
 	}
 	list := make([]Pinned, len(top.Content))
-	faults := make([]error, len(top.Content))
+	errs := make([]error, len(top.Content))
 	for i, entry := range top.Content {
-		faults[i] = list[i].decode(entry)
+		errs[i] = list[i].decode(entry)
 	}
-	for i, err := range pinnedFaults(list) {
-		if err != nil && faults[i] == nil { // what could not be read is not judged
-			faults[i] = fmt.Errorf("line %d: license %d: %w", top.Content[i].Line, i+1, err)
+	for i, err := range pinnedErrors(list) {
+		if err != nil && errs[i] == nil { // what could not be read is not judged
+			errs[i] = fmt.Errorf("line %d: license %d: %w", top.Content[i].Line, i+1, err)
 		}
 	}
-	return list, errors.Join(faults...)
+	return list, errors.Join(errs...)
 }
 
 // decode reads one entry.
 func (p *Pinned) decode(entry *yaml.Node) error {
-	var faults []error
+	var errs []error
 	known := pinnedNames()
 	if entry.Kind == yaml.MappingNode {
 		for i := 0; i < len(entry.Content); i += 2 {
 			if key := entry.Content[i]; !slices.Contains(known, key.Value) {
-				faults = append(faults, fmt.Errorf("line %d: unknown name %q; known are %s", key.Line, key.Value, strings.Join(known, ", ")))
+				errs = append(errs, fmt.Errorf("line %d: unknown name %q; known are %s", key.Line, key.Value, strings.Join(known, ", ")))
 			}
 		}
 	}
 	if err := valueless(entry); err != nil {
-		return errors.Join(append(faults, err)...)
+		return errors.Join(append(errs, err)...)
 	}
 	err := entry.Decode(p)
 	if wrong := (*yaml.TypeError)(nil); errors.As(err, &wrong) {
 		for _, text := range wrong.Errors {
-			faults = append(faults, errors.New(plainYAML(text)))
+			errs = append(errs, errors.New(plainYAML(text)))
 		}
 	} else if err != nil {
-		faults = append(faults, errors.New(strings.TrimPrefix(err.Error(), "yaml: ")))
+		errs = append(errs, errors.New(strings.TrimPrefix(err.Error(), "yaml: ")))
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
 func pinnedNames() (names []string) {
@@ -92,12 +92,12 @@ func plainYAML(text string) string {
 
 // valueless refuses what YAML reads as "not there": whoever writes a name and no value means something else.
 func valueless(n *yaml.Node) error {
-	var faults []error
+	var errs []error
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
-		faults = append(faults, fmt.Errorf("line %d: a value is missing", n.Line))
+		errs = append(errs, fmt.Errorf("line %d: a value is missing", n.Line))
 	}
 	for _, child := range n.Content {
-		faults = append(faults, valueless(child))
+		errs = append(errs, valueless(child))
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }

@@ -9,24 +9,24 @@ import (
 	"sync/atomic"
 )
 
-// MaxRevokedText is the greatest size of a revocation list, some 16,000 lines: it is read again every few seconds.
-const MaxRevokedText = 1 << 20
+// MaxRevocationListSize is the greatest size of a revocation list, some 16,000 lines: it is read again every few seconds.
+const MaxRevocationListSize = 1 << 20
 
-// maxFaults bounds what is said of a file that is something else altogether.
-const maxFaults = 8
+// maxReportedErrors bounds what is said of a file that is something else altogether.
+const maxReportedErrors = 8
 
-// RevokedList holds the hashes of tokens, licenses and user tokens, that are refused though all else about them is good.
-type RevokedList map[[sha256.Size]byte]struct{}
+// RevocationList holds the hashes of tokens, licenses and user tokens, that are refused though all else about them is good.
+type RevocationList map[[sha256.Size]byte]struct{}
 
-// ParseRevoked reads a revocation list: the SHA-256 of a token in hex on each line, as Grant.Hash and Inspect have it. What follows a
+// ParseRevocationList reads a revocation list: the SHA-256 of a token in hex on each line, as Grant.Hash and Inspect have it. What follows a
 // "#" does not count, nor do blank lines. Faults are reported together, and a list with one is not used: whoever revokes a license and
 // writes it wrong must hear of it.
-func ParseRevoked(text []byte) (RevokedList, error) {
-	if len(text) > MaxRevokedText {
-		return nil, fmt.Errorf("the list has more than %d bytes: take out licenses that have ended", MaxRevokedText)
+func ParseRevocationList(text []byte) (RevocationList, error) {
+	if len(text) > MaxRevocationListSize {
+		return nil, fmt.Errorf("the list has more than %d bytes: take out licenses that have ended", MaxRevocationListSize)
 	}
-	list, number := RevokedList{}, 0
-	var faults []error
+	list, number := RevocationList{}, 0
+	var errs []error
 	for line := range bytes.Lines(text) {
 		number++
 		line, _, _ = bytes.Cut(line, []byte("#"))
@@ -43,23 +43,25 @@ func ParseRevoked(text []byte) (RevokedList, error) {
 			list[hash] = struct{}{}
 			continue
 		}
-		faults = append(faults, fmt.Errorf("line %d: not a SHA-256 of 64 hex digits, as `ieum license hash` prints it", number))
-		if len(faults) == maxFaults {
-			faults = append(faults, errors.New("there may be more"))
+		errs = append(errs, fmt.Errorf("line %d: not a SHA-256 of 64 hex digits, as `ieum license hash` prints it", number))
+		if len(errs) == maxReportedErrors {
+			errs = append(errs, errors.New("there may be more"))
 			break
 		}
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
 	return list, nil
 }
 
 // Revoked is the list in force. It may be set while verifiers ask it; the zero value holds nothing.
-type Revoked struct{ list atomic.Pointer[RevokedList] }
+type Revoked struct {
+	list atomic.Pointer[RevocationList]
+}
 
 // Set puts a list in force, which must not be changed afterwards.
-func (r *Revoked) Set(list RevokedList) { r.list.Store(&list) }
+func (r *Revoked) Set(list RevocationList) { r.list.Store(&list) }
 
 // Len is the number of tokens in force.
 func (r *Revoked) Len() int {
@@ -69,7 +71,7 @@ func (r *Revoked) Len() int {
 	return 0
 }
 
-func (r *Revoked) has(hash [sha256.Size]byte) bool {
+func (r *Revoked) contains(hash [sha256.Size]byte) bool {
 	if r == nil {
 		return false
 	}
@@ -83,5 +85,5 @@ func (r *Revoked) has(hash [sha256.Size]byte) bool {
 
 // Revoked tells whether a grant, made earlier, stands on a license or a user token that has been revoked since.
 func (v *Verifier) Revoked(g Grant) bool {
-	return v.revoked.has(g.Hash) || (g.User != nil && v.revoked.has(g.User.Hash))
+	return v.revoked.contains(g.Hash) || (g.User != nil && v.revoked.contains(g.User.Hash))
 }

@@ -16,7 +16,7 @@ func revoke(t *testing.T, r *Revoked, tokens ...string) {
 	for _, token := range tokens {
 		text += fmt.Sprintf("  %X # a tenant\n", sha256.Sum256([]byte(token)))
 	}
-	list, err := ParseRevoked([]byte(text))
+	list, err := ParseRevocationList([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,20 +60,20 @@ func TestRevokedTokensAreRefusedLikeBadOnes(t *testing.T) {
 			t.Errorf("%s: it is told apart from a bad one: %v", c.name, err)
 		}
 		var a, b *TokenError
-		if errors.As(err, &a) != errors.As(worse, &b) || (a != nil && a.Why != b.Why) {
+		if errors.As(err, &a) != errors.As(worse, &b) || (a != nil && a.Reason != b.Reason) {
 			t.Errorf("%s: the client is told %v, of a bad one %v", c.name, err, worse)
 		}
 	}
 
 	// a user token stands on the license that it names
 	revoke(t, list, ours)
-	var why *TokenError
+	var reason *TokenError
 	_, err = v.Check("demo-01", named)
 	_, worse := v.Check("demo-01", userToken(t, map[string]any{"license": bad(ours)}))
-	if !errors.Is(err, ErrRevoked) || !errors.As(err, &why) {
+	if !errors.Is(err, ErrRevoked) || !errors.As(err, &reason) {
 		t.Errorf("its license is revoked: %v", err)
-	} else if other := new(TokenError); !errors.As(worse, &other) || *other != *why {
-		t.Errorf("the client is told %v, of a bad license %v", why, worse)
+	} else if other := new(TokenError); !errors.As(worse, &other) || *other != *reason {
+		t.Errorf("the client is told %v, of a bad license %v", reason, worse)
 	}
 	// others of the tenant go on, and one that names none gets the next that is listed
 	if _, err := v.Check("demo-01", other); err != nil {
@@ -120,16 +120,16 @@ func TestGrantsOfRevokedTokensAreKnown(t *testing.T) {
 	}
 }
 
-func TestFaultsOfARevocationListAreReportedTogether(t *testing.T) {
+func TestErrorsInARevocationListAreReportedTogether(t *testing.T) {
 	good := strings.Repeat("ab", 32)
 	for text, want := range map[string]string{
 		"": "", good: "", good + "\n" + good + "#twice": "", "#" + strings.Repeat("x", 300): "",
 		good[:63]: "line 1: ", good + "a": "line 1: ", good[:62] + "xy": "line 1: ", good + " " + good: "line 1: ", good + "  -": "line 1: ",
 		good + "\n\n" + "eyJhbGciOiJIUzI1NiJ9.e30.x\n" + good + "\nnonsense": "line 3: ",
-		strings.Repeat("x\n", 100):              "there may be more",
-		strings.Repeat("#\n", MaxRevokedText/2): "", strings.Repeat("#\n", MaxRevokedText/2) + "#": "more than",
+		strings.Repeat("x\n", 100):                     "there may be more",
+		strings.Repeat("#\n", MaxRevocationListSize/2): "", strings.Repeat("#\n", MaxRevocationListSize/2) + "#": "more than",
 	} {
-		list, err := ParseRevoked([]byte(text))
+		list, err := ParseRevocationList([]byte(text))
 		switch {
 		case want == "" && err != nil:
 			t.Errorf("%.80q: %v", text, err)
@@ -143,7 +143,7 @@ func TestFaultsOfARevocationListAreReportedTogether(t *testing.T) {
 			t.Errorf("the fault quotes the file: %v", err)
 		}
 	}
-	_, err := ParseRevoked([]byte("x\n" + good + "\ny"))
+	_, err := ParseRevocationList([]byte("x\n" + good + "\ny"))
 	if err == nil || !strings.Contains(err.Error(), "line 1: ") || !strings.Contains(err.Error(), "line 3: ") {
 		t.Errorf("both faults are to be said: %v", err)
 	}
@@ -154,7 +154,7 @@ func FuzzParseRevoked(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		list, err := ParseRevoked(text)
+		list, err := ParseRevocationList(text)
 		if (list == nil) == (err == nil) || len(list) > len(text)/64+1 {
 			t.Errorf("%q: %d, %v", text, len(list), err)
 		}

@@ -45,9 +45,9 @@ func (u *User) Admits(room string) bool {
 
 // TokenError says why a user token is refused. It quotes nothing of the token. Until the signature is known to be good there is
 // one reason only, the same whether or not the tenant exists.
-type TokenError struct{ Why string }
+type TokenError struct{ Reason string }
 
-func (e *TokenError) Error() string { return "user token refused: " + e.Why }
+func (e *TokenError) Error() string { return "user token refused: " + e.Reason }
 
 // Unwrap makes it a kind of ErrRefused.
 func (e *TokenError) Unwrap() error { return ErrRefused }
@@ -102,7 +102,7 @@ func (v *Verifier) checkUser(cpCode, token string) (Grant, error) {
 		return Grant{}, &TokenError{"authCode is not the cpCode"}
 	}
 	hash := sha256.Sum256([]byte(token))
-	if v.revoked.has(hash) {
+	if v.revoked.contains(hash) {
 		return Grant{}, revokedToken(unsigned)
 	}
 	user, from, err := raw.user()
@@ -146,60 +146,60 @@ func (v *Verifier) namedLicense(cpCode string, raw claimSet) (Grant, error) {
 }
 
 // revokedToken answers the client as any other token would be that is bad in that way.
-func revokedToken(why string) error { return fmt.Errorf("%w: %w", ErrRevoked, &TokenError{why}) }
+func revokedToken(reason string) error { return fmt.Errorf("%w: %w", ErrRevoked, &TokenError{reason}) }
 
 // refuseToken turns faults of claims into one line.
-func refuseToken(faults error) error {
-	return &TokenError{strings.ReplaceAll(faults.Error(), "\n", "; ")}
+func refuseToken(errs error) error {
+	return &TokenError{strings.ReplaceAll(errs.Error(), "\n", "; ")}
 }
 
 // user reads the claims of a user token; its second result is the first instant at which it is valid, zero when it does not say.
 // All faults are reported together.
 func (c claimSet) user() (User, time.Time, error) {
 	var (
-		u      User
-		from   time.Time
-		faults []error
+		u    User
+		from time.Time
+		errs []error
 	)
-	note := func(err error) {
+	add := func(err error) {
 		if err != nil {
-			faults = append(faults, err)
+			errs = append(errs, err)
 		}
 	}
 	var err error
 	u.ID, err = c.text("sub", maxID)
-	note(err)
+	add(err)
 	if err == nil && !validWireID(u.ID) {
-		note(errors.New("sub must be a user id of 1 to 128 bytes"))
+		add(errors.New("sub must be a user id of 1 to 128 bytes"))
 	}
 	if c.has("name") {
 		u.Name, err = c.text("name", maxText)
-		note(err)
+		add(err)
 		if err == nil && strings.ContainsRune(u.Name, utf8.RuneError) {
-			note(errors.New("name is not UTF-8"))
+			add(errors.New("name is not UTF-8"))
 		}
 	}
 	if c.has("rooms") {
 		u.Rooms, err = c.rooms()
-		note(err)
+		add(err)
 	}
 	if c.has("host") {
 		u.Host, err = c.flag("host")
-		note(err)
+		add(err)
 	}
 	u.Expires, err = c.instant("exp")
-	note(err)
+	add(err)
 	for _, name := range []string{"iat", "nbf"} {
 		if !c.has(name) {
 			continue
 		}
 		at, err := c.instant(name)
-		note(err)
+		add(err)
 		if err == nil && at.After(from) {
 			from = at
 		}
 	}
-	return u, from, errors.Join(faults...)
+	return u, from, errors.Join(errs...)
 }
 
 // rooms reads a list of room ids. An empty list would be a token for no room or for all, depending on the reader, so it is refused.
@@ -250,14 +250,14 @@ func (v *Verifier) IssueUser(p UserParams) (string, error) {
 	if p.License != "" {
 		claims["license"] = p.License
 	}
-	var faults []error
+	var errs []error
 	if !validID(p.CpCode) {
-		faults = append(faults, errors.New("cpCode must have 1 to 128 bytes without control characters"))
+		errs = append(errs, errors.New("cpCode must have 1 to 128 bytes without control characters"))
 	}
 	if p.License != "" {
 		named, err := Inspect(p.License)
 		if err != nil || named.User != nil || named.Grant.CpCode != p.CpCode {
-			faults = append(faults, errors.New("the license is not an authKey of this cpCode"))
+			errs = append(errs, errors.New("the license is not an authKey of this cpCode"))
 		}
 	}
 	// The claims take the way through JSON that Check will see, so the rules stand in one place.
@@ -270,13 +270,13 @@ func (v *Verifier) IssueUser(p UserParams) (string, error) {
 		return "", fmt.Errorf("user token: %w", err)
 	}
 	if _, _, err := raw.user(); err != nil {
-		faults = append(faults, err)
+		errs = append(errs, err)
 	}
 	if !p.Expires.After(v.now()) {
-		faults = append(faults, errors.New("exp is already past"))
+		errs = append(errs, errors.New("exp is already past"))
 	}
-	if len(faults) > 0 {
-		return "", fmt.Errorf("user token: %w", errors.Join(faults...))
+	if len(errs) > 0 {
+		return "", fmt.Errorf("user token: %w", errors.Join(errs...))
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodHS256, claims)
 	token.Header["typ"] = userType

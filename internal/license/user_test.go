@@ -70,7 +70,7 @@ func TestUserTokenClaims(t *testing.T) {
 	at := func(d time.Duration) int64 { return noon.Add(d).Unix() }
 	for name, c := range map[string]struct {
 		change map[string]any
-		why    string // part of the reason; "" means granted
+		reason string // part of the reason; "" means granted
 	}{
 		"sub missing":              {map[string]any{"sub": absent}, "sub is missing"},
 		"sub empty":                {map[string]any{"sub": ""}, "sub"},
@@ -122,15 +122,15 @@ func TestUserTokenClaims(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, err := verifier(t, noon, keyA).Check("demo-01", userToken(t, c.change))
-			if c.why == "" {
+			if c.reason == "" {
 				if err != nil || g.User == nil {
 					t.Errorf("refused: %v", err)
 				}
 				return
 			}
 			var refused *TokenError
-			if !errors.As(err, &refused) || !errors.Is(err, ErrRefused) || !strings.Contains(refused.Why, c.why) || strings.Contains(refused.Why, "\n") {
-				t.Errorf("got %v, want a TokenError with %q", err, c.why)
+			if !errors.As(err, &refused) || !errors.Is(err, ErrRefused) || !strings.Contains(refused.Reason, c.reason) || strings.Contains(refused.Reason, "\n") {
+				t.Errorf("got %v, want a TokenError with %q", err, c.reason)
 			}
 			if g.User != nil || g.CpCode != "" {
 				t.Errorf("granted %+v", g)
@@ -205,7 +205,7 @@ func TestForgedUserTokensGetOneAnswer(t *testing.T) {
 	} {
 		_, err := verifier(t, noon, keyA).Check("demo-01", token)
 		var refused *TokenError
-		if !errors.As(err, &refused) || refused.Why != unsigned {
+		if !errors.As(err, &refused) || refused.Reason != unsigned {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -292,10 +292,10 @@ func TestIssuedUserTokenSaysWhatWasAsked(t *testing.T) {
 		t.Errorf("grant %+v, user %+v", g, g.User)
 	}
 	c, err := Inspect(token)
-	if err != nil || c.Fault != nil || c.User == nil || c.User.ID != "김" || !strings.Contains(c.String(), "a user token for one user") {
+	if err != nil || c.Err != nil || c.User == nil || c.User.ID != "김" || !strings.Contains(c.String(), "a user token for one user") {
 		t.Errorf("inspected %+v, %v:\n%s", c, err, c)
 	}
-	if c, err := Inspect(userToken(t, map[string]any{"sub": absent})); err != nil || c.Fault == nil || !strings.Contains(c.Fault.Error(), "sub") {
+	if c, err := Inspect(userToken(t, map[string]any{"sub": absent})); err != nil || c.Err == nil || !strings.Contains(c.Err.Error(), "sub") {
 		t.Errorf("inspected %+v, %v", c, err)
 	}
 }
@@ -360,8 +360,8 @@ func FuzzUserClaims(f *testing.F) {
 		if u == nil || !validWireID(u.ID) || !noon.Before(u.Expires) || g.CpCode != "demo-01" || (u.Rooms != nil && len(u.Rooms) == 0) {
 			t.Errorf("granted %+v to %+v for %q", g, u, claims)
 		}
-		if c, err := Inspect(token); err != nil || c.Fault != nil || c.User == nil {
-			t.Errorf("granted, yet Inspect says %v, %v", c.Fault, err)
+		if c, err := Inspect(token); err != nil || c.Err != nil || c.User == nil {
+			t.Errorf("granted, yet Inspect says %v, %v", c.Err, err)
 		}
 	})
 }

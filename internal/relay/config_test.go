@@ -27,7 +27,7 @@ func (b bothDrivers) Run() int {
 	return code
 }
 
-func TestConfigFaultsAreReportedTogether(t *testing.T) {
+func TestConfigErrorsAreReportedTogether(t *testing.T) {
 	four := Address{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.1")}
 	err := Config{
 		Listen: "localhost:3478", Addresses: []Address{four, four, {}}, MinPort: 9, MaxPort: 8, AllowPeers: []netip.Prefix{{}},

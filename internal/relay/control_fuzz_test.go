@@ -208,8 +208,8 @@ func TestWhatTheControlPathRefusesPassesAsData(t *testing.T) {
 	w, d := offline(4)
 	p := offlinePath(1)
 	a := offlineAllocation(t, w, p)
-	if why := a.bindChannel(w.now, minChannel, endpointOf(netip.MustParseAddrPort("8.8.8.8:9"))); why != reasonNone {
-		t.Fatalf("channel: %d", why)
+	if reason := a.bindChannel(w.now, minChannel, endpointOf(netip.MustParseAddrPort("8.8.8.8:9"))); reason != reasonNone {
+		t.Fatalf("channel: %d", reason)
 	}
 	for _, payload := range [][]byte{bindingRequest, {}, bytes.Repeat([]byte{0xff}, 1200)} {
 		d.forget()

@@ -58,7 +58,7 @@ func TestDifferential(t *testing.T) {
 				}
 			})
 		}
-		if (d.why == "") != (d.coturn == "" && d.pion == "") {
+		if (d.reason == "") != (d.coturn == "" && d.pion == "") {
 			t.Errorf("%s: a difference has a reason, and a reason is for a difference", d.name)
 		}
 	}
@@ -73,7 +73,7 @@ type difference struct {
 
 	// Answers as describe writes them. Theirs are empty when they differ from ours by what they always do, or not at all.
 	ours, coturn, pion string
-	why                string
+	reason             string
 }
 
 func asWeDo(ours string, _ stun.Method) string { return ours }

@@ -64,23 +64,23 @@ func (s *Server) newNetDrivers() (func(host netip.Addr, port uint16, binding boo
 }
 
 // read hands on what a socket gets, until it is closed.
-func (d *netDriver) read(conn *net.UDPConn, hand func(netip.AddrPort, *frame) bool) {
+func (d *netDriver) read(conn *net.UDPConn, deliver func(netip.AddrPort, *frame) bool) {
 	buf := make([]byte, maxDatagram)
 	// A failed read, such as Windows reports for an unreachable client, must not end a socket; one that only fails must.
-	const maxFaults = 64
-	for faults := 0; faults < maxFaults; {
+	const maxFailures = 64
+	for failures := 0; failures < maxFailures; {
 		n, from, err := conn.ReadFromUDPAddrPort(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			faults++
+			failures++
 			continue
 		}
-		faults = 0
+		failures = 0
 		f := newFrame(n)
 		copy(f.bytes(), buf[:n])
-		if !hand(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), f) {
+		if !deliver(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), f) {
 			f.free()
 		}
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // Each level of the limiter, over all workers: a stranger chooses the worker by its port. What one network uses up another has still.
-func TestAnswersToStrangersAreLimited(t *testing.T) {
+func TestAnswersToUnverifiedSourcesAreLimited(t *testing.T) {
 	one := func(a string) func(int) netip.Addr { return func(int) netip.Addr { return netip.MustParseAddr(a) } }
 	many := func(form string) func(int) netip.Addr {
 		return func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(form, i%250)) }

@@ -64,13 +64,13 @@ func TestDataPassesBothWaysAndIsCounted(t *testing.T) {
 	}
 }
 
-func TestPacketsFromStrangersAreNeitherPassedNorCounted(t *testing.T) {
+func TestPacketsFromUnknownSendersAreNeitherPassedNorCounted(t *testing.T) {
 	s := start(t, nil)
-	far, stranger := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
+	far, unknown := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
 	c := dial(t, s, "udp", "t", "s")
 	relayed := c.allocate()
 	c.permit(localOf(far).Addr())
-	sendFrom(t, stranger, relayed, "not asked for")
+	sendFrom(t, unknown, relayed, "not asked for")
 	sendFrom(t, far, relayed, "asked for")
 	if data, _ := c.receive(); data != "asked for" {
 		t.Errorf("client got %q", data)

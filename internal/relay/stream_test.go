@@ -382,7 +382,7 @@ func TestIdleStreamsOfOneNetworkAreBounded(t *testing.T) {
 	}
 }
 
-func TestStreamsOfOneSourceAreBoundedAtTheDoor(t *testing.T) {
+func TestStreamsOfOneSourceAreLimitedOnAccept(t *testing.T) {
 	s := start(t, nil)
 	var all []*rawClient
 	for range maxIdleStreams {

@@ -22,7 +22,7 @@ const pollEvery = 2 * time.Second
 
 // List is what a file held when it was read.
 type List struct {
-	Hashes license.RevokedList
+	Hashes license.RevocationList
 	text   []byte
 }
 
@@ -43,10 +43,10 @@ func Read(path string) (list List, err error) {
 		return list, err
 	}
 	defer func() { _ = f.Close() }() // only read
-	if list.text, err = io.ReadAll(io.LimitReader(f, license.MaxRevokedText+1)); err != nil {
+	if list.text, err = io.ReadAll(io.LimitReader(f, license.MaxRevocationListSize+1)); err != nil {
 		return list, err
 	}
-	list.Hashes, err = license.ParseRevoked(list.text)
+	list.Hashes, err = license.ParseRevocationList(list.text)
 	return list, err
 }
 

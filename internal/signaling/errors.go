@@ -152,7 +152,7 @@ func outcome(err error) (a protocol.Answer, known bool) {
 	var token *license.TokenError
 	if errors.As(err, &token) {
 		return protocol.Answer{
-			Code: protocol.Unauthorized, Message: "The user token is refused: " + token.Why + ".", Hint: "docs/protocol.md lists its claims and its key.",
+			Code: protocol.Unauthorized, Message: "The user token is refused: " + token.Reason + ".", Hint: "docs/protocol.md lists its claims and its key.",
 		}, true
 	}
 	for _, o := range outcomes {

@@ -23,7 +23,7 @@ func revocable(w **world) (change func(*Config, *license.Params), revoke func(to
 		c.Licenses = v
 	}
 	return change, func(tokens ...string) {
-		hashes := license.RevokedList{}
+		hashes := license.RevocationList{}
 		for _, t := range tokens {
 			hashes[sha256.Sum256([]byte(t))] = struct{}{}
 		}
