@@ -2,25 +2,37 @@ package relay
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// collector shows Stats as metrics.
+// collector exposes Stats as metrics.
 type collector struct{ s *Server }
 
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
 var (
-	descAllocations = prometheus.NewDesc("ieum_relay_allocations", "Relay allocations now.", nil, nil)
-	descCreated     = prometheus.NewDesc("ieum_relay_allocations_total", "Relay allocations made.", nil, nil)
-	descBytes       = prometheus.NewDesc("ieum_relay_bytes_total", "Relayed payload.", []string{"direction"}, nil)
-	descPackets     = prometheus.NewDesc("ieum_relay_packets_total", "Relayed packets.", []string{"direction"}, nil)
-	descBatched     = prometheus.NewDesc("ieum_relay_batched_packets_total", "Packets received or sent several at a time as one (UDP_GRO, UDP_SEGMENT).", []string{"direction"}, nil)
-	descGSOErrors   = prometheus.NewDesc("ieum_relay_segment_faults_total", "Times that the system refused to send several packets as one; after the first they go one by one.", nil, nil)
-	descRejections  = prometheus.NewDesc("ieum_relay_refused_total", "What the relay refused or dropped.", []string{"reason"}, nil)
+	descAllocations = desc("ieum_relay_allocations", "Current relay allocations.")
+	descCreated     = desc("ieum_relay_allocations_created_total", "Relay allocations created.")
+	descBytes       = desc("ieum_relay_bytes_total",
+		"Payload relayed: up from clients, down to them.", "direction")
+	descPackets = desc("ieum_relay_packets_total",
+		"Packets relayed: up from clients, down to them.", "direction")
+	descBatched = desc("ieum_relay_batched_packets_total",
+		"Packets received with UDP GRO (in) or sent with UDP GSO (out).", "direction")
+	descGSOErrors = desc("ieum_relay_gso_errors_total",
+		"Batches that the kernel did not send with UDP GSO; their packets were sent individually.")
+	descRejections = desc("ieum_relay_rejections_total",
+		"Requests rejected and packets dropped by the relay.", "reason")
+	descs = []*prometheus.Desc{
+		descAllocations, descCreated, descBytes, descPackets, descBatched, descGSOErrors, descRejections,
+	}
 )
 
-// Collector shows the relay's figures.
+// Collector exposes the relay's metrics.
 func (s *Server) Collector() prometheus.Collector { return collector{s} }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAllocations, descCreated, descBytes, descPackets, descBatched, descGSOErrors, descRejections} {
+	for _, d := range descs {
 		ch <- d
 	}
 }
