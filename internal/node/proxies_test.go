@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -12,7 +11,7 @@ import (
 )
 
 func TestProxiesThatAreNotTrustedAreWarnedOf(t *testing.T) {
-	var log bytes.Buffer
+	var log lockedText
 	served := 0
 	p := &proxyWatch{
 		next:    http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served++ }),
@@ -64,13 +63,17 @@ func TestProxiesThatAreNotTrustedAreWarnedOf(t *testing.T) {
 			t.Errorf("%q is not said in\n%s", want, text)
 		}
 	}
-	log.Reset()
-	n := start(t, Config{Dev: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	var whole lockedText
+	n := start(t, Config{Dev: true, Log: slog.New(slog.NewTextHandler(&whole, nil))})
 	r := httptest.NewRequest("GET", "/healthz", nil)
 	r.Header.Set("X-Forwarded-For", "203.0.113.1")
-	n.http.Handler.ServeHTTP(httptest.NewRecorder(), r) // httptest's client is 192.0.2.1
-	if !strings.Contains(log.String(), "network=192.0.2.0/24") {
-		t.Errorf("a server says nothing of it:\n%s", &log)
+	routes, err := n.routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes.ServeHTTP(httptest.NewRecorder(), r) // httptest's client is 192.0.2.1
+	if !strings.Contains(whole.String(), "network=192.0.2.0/24") {
+		t.Errorf("a server says nothing of it:\n%s", whole.String())
 	}
 	for _, secret := range []string{"203.0.113.1", "10.0.0.8", "192.0.2.1"} {
 		if strings.Contains(text, secret) {
