@@ -28,8 +28,8 @@ type Backlog struct {
 
 const defaultBacklog = 256 << 20
 
-// NewBacklog returns a Backlog of limit bytes. 0 is the default: a quarter of the memory limit of the
-// Go runtime (GOMEMLIMIT), and 256 MiB at most. Negative: there is no limit.
+// NewBacklog returns a Backlog of limit bytes. 0 is the default: a quarter of the memory limit of
+// the Go runtime (GOMEMLIMIT), and 256 MiB at most. Negative: there is no limit.
 func NewBacklog(limit int) *Backlog {
 	b := &Backlog{limit: int64(limit)}
 	if limit == 0 {
@@ -74,8 +74,8 @@ func (b *Backlog) Hold(m *Message) {
 	b.count(cap(m.B))
 }
 
-// Scarce tells whether messages whose senders can be told so are to be refused: half of the limit is
-// for the others.
+// Scarce tells whether messages whose senders can be told so are to be refused: half of the limit
+// is for the others.
 func (b *Backlog) Scarce() bool { return b != nil && b.limit >= 0 && b.bytes.Load() > b.limit/2 }
 
 // count adds bytes, which may be negative. It may be called with any lock held.

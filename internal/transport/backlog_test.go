@@ -105,7 +105,8 @@ func TestABacklogWithoutALimit(t *testing.T) {
 	}
 }
 
-// A connection that is being closed has its client read what is left, for as long as there is enough for all.
+// A connection that is being closed has its client read what is left, for as long as there is
+// enough for all.
 func TestWhatIsLeftOfAClosedConnectionIsShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBacklog(1 << 20)

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// BenchmarkPoller: one message over loopback, from the client's write to the handler, on one of many connections that are otherwise idle.
+// BenchmarkPoller: one message over loopback, from the client's write to the handler, on one of
+// many connections that are otherwise idle.
 func BenchmarkPoller(b *testing.B) {
 	handler := bell{make(chan struct{})}
 	ws := NewWebSocket(unswept, func(Conn) Receiver { return handler })

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// benchOutbox is an outbox whose socket takes everything at once, or, without direct, one whose writer goroutine does all writing.
+// benchOutbox is an outbox whose socket takes everything at once, or, without direct, one whose
+// writer goroutine does all writing.
 func benchOutbox(direct bool) *outbox {
 	o := &outbox{
 		maxCount:   2048,
@@ -40,7 +41,8 @@ func BenchmarkOutboxDirect(b *testing.B) {
 	}
 }
 
-// BenchmarkOutboxQueued: sixteen messages wait for the writer goroutine, which is started for them and ends.
+// BenchmarkOutboxQueued: sixteen messages wait for the writer goroutine, which is started for them
+// and ends.
 func BenchmarkOutboxQueued(b *testing.B) {
 	o, payload := benchOutbox(false), make([]byte, 128)
 	b.ReportAllocs()

@@ -47,7 +47,8 @@ func said(text string) *Message {
 	return m
 }
 
-// A page that goes says so and is gone, while others still send to it: what they send fails before its word is read.
+// A page that goes says so and is gone, while others still send to it: what they send fails before
+// its word is read.
 func TestCloseFrameCountsAfterAFailedWrite(t *testing.T) {
 	addr, accepted := hold(t, Config{})
 	c, _ := rawClient(t, addr, nil)
@@ -71,7 +72,8 @@ func TestCloseFrameCountsAfterAFailedWrite(t *testing.T) {
 	}
 }
 
-// The end that comes with the last message is the one that reading without a second look does not see.
+// The end that comes with the last message is the one that reading without a second look does not
+// see.
 func TestEndRightBehindAMessageIsSeen(t *testing.T) {
 	addr, accepted := hold(t, Config{})
 	c, _ := rawClient(t, addr, nil)
@@ -102,7 +104,8 @@ func TestMessagesSentWithTheRequestAreRead(t *testing.T) {
 	}
 }
 
-// More than a socket takes at once goes on by the writer; nothing is lost, doubled or out of order, pongs stand between messages.
+// More than a socket takes at once goes on by the writer; nothing is lost, doubled or out of
+// order, pongs stand between messages.
 func TestAllArrivesWhenTheSocketFillsUp(t *testing.T) {
 	addr, accepted := hold(t, Config{OutboxBytes: 64 << 20, OutboxMessages: 4000})
 	c, in := rawClient(t, addr, nil)
@@ -233,7 +236,8 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 	}
 }
 
-// The offers that count, and what comes of them. A hello is the same as a first message; without our name beside it nothing is agreed on.
+// The offers that count, and what comes of them. A hello is the same as a first message; without
+// our name beside it nothing is agreed on.
 func TestAMessageMayComeWithTheRequest(t *testing.T) {
 	hello := earlyMessagePrefix + base64.RawURLEncoding.EncodeToString([]byte(`{"text":"안녕?"}`))
 	for name, c := range map[string]struct {

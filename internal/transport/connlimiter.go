@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// ConnLimiterConfig has the limits of a ConnLimiter. The zero value of a number means its default, a
-// negative one no limit.
+// ConnLimiterConfig has the limits of a ConnLimiter. The zero value of a number means its default,
+// a negative one no limit.
 type ConnLimiterConfig struct {
 	// Unregistered limits the unregistered connections of one Source, default 50. A Site may have
 	// SourcesPerSite times as many.

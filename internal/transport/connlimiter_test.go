@@ -91,7 +91,8 @@ func TestStrangersOfOneSiteAreFew(t *testing.T) {
 	}
 }
 
-// A place in the reserve is marked as such, and one address cannot take all of them by saying that it resumes.
+// A place in the reserve is marked as such, and one address cannot take all of them by saying that
+// it resumes.
 func TestTheReserveIsForThoseWhoResume(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Connections: 800, Unregistered: 16})
 	for i := range 800 {

@@ -23,8 +23,8 @@ type connSetLimits struct {
 // connSet is a bounded set of connections with fair eviction: at the total limit a new connection
 // evicts one of the site that has most, so that a client that opens many cannot keep out others.
 //
-// A connection is idle (nothing is lost by closing it) or active. An idle one is evicted at once, an
-// active one when it is slow, or when its site has more connections than that of the new one.
+// A connection is idle (nothing is lost by closing it) or active. An idle one is evicted at once,
+// an active one when it is slow, or when its site has more connections than that of the new one.
 type connSet struct {
 	// Static after construction.
 	limits  connSetLimits
@@ -100,7 +100,8 @@ func (s *connSet) add(conn net.Conn, state int) *entry {
 	return e
 }
 
-// sourceOf returns the source to which the limits per source and site apply; invalid: there is none.
+// sourceOf returns the source to which the limits per source and site apply; invalid: there is
+// none.
 func (s *connSet) sourceOf(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {

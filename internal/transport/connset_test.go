@@ -66,7 +66,8 @@ func (k *connSet) check(t *testing.T) {
 	}
 }
 
-// Whatever happens in whatever order, the counts are right, and no bound is passed by those who were let in.
+// Whatever happens in whatever order, the counts are right, and no bound is passed by those who
+// were let in.
 func TestCrowdCountsRightWhateverHappens(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {

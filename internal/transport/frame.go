@@ -20,17 +20,19 @@ const (
 const (
 	finBit     = 0x80
 	rsvBits    = 0x70
+	opcodeBits = 0x0F
 	controlBit = 0x08 // of an opcode
 	maskBit    = 0x80
 	maxControl = 125 // bytes of a control frame's payload (section 5.5)
 
-	// Control frames, and pieces of a message that have fewer bytes than this and are not its last, count as small: each costs
-	// work, and nothing above this package sees it. A client may send so many a second.
+	// Control frames are small frames, and so are fragments shorter than smallFrame that do not
+	// end their message. Each costs work, and no limit above this package sees it. maxSmallFrames
+	// is how many a client may send in a second.
 	smallFrame     = 1 << 10
 	maxSmallFrames = 400
 )
 
-// appendFrame appends a whole frame as servers send it: not masked, not in pieces.
+// appendFrame appends a frame as servers send it: unmasked and unfragmented.
 func appendFrame(b []byte, op byte, payload []byte) []byte {
 	b = append(b, finBit|op)
 	switch n := len(payload); {
@@ -44,7 +46,7 @@ func appendFrame(b []byte, op byte, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// appendClose appends a close frame; 1005 means none, and is not said (section 7.4.1).
+// appendClose appends a close frame. StatusNoStatusRcvd makes one without a code (section 7.4.1).
 func appendClose(b []byte, code StatusCode, reason string) []byte {
 	if code == StatusNoStatusRcvd {
 		return appendFrame(b, opClose, nil)
@@ -53,7 +55,7 @@ func appendClose(b []byte, code StatusCode, reason string) []byte {
 	return appendFrame(b, opClose, append(payload, reason[:min(len(reason), maxControl-2)]...))
 }
 
-// parseClose reads a close frame's payload. A frame without a code means 1005.
+// parseClose reads a close frame's payload. Without a code it returns StatusNoStatusRcvd.
 func parseClose(payload []byte) (code StatusCode, err error) {
 	if len(payload) == 0 {
 		return StatusNoStatusRcvd, nil
@@ -71,13 +73,13 @@ func parseClose(payload []byte) (code StatusCode, err error) {
 	return code, nil
 }
 
-// frameFault is what a client is closed for.
+// frameError closes the connection of the client that caused it.
 type frameError struct {
 	code   StatusCode
 	reason string
 }
 
-func (f *frameError) Error() string { return f.reason }
+func (e *frameError) Error() string { return e.reason }
 
 var (
 	errFrame         = &frameError{StatusProtocolError, "protocol error"}
@@ -85,38 +87,41 @@ var (
 	errTooLong       = &frameError{StatusMessageTooBig, "message too long"}
 	errTooManyFrames = &frameError{StatusPolicyViolation, "too many frames"}
 
-	errCloseFrame = errors.New("close frame") // what comes after it is not read
+	// errCloseFrame ends the scan: what follows a close frame is not read.
+	errCloseFrame = errors.New("close frame")
 )
 
-// sink takes what frames have brought. The bytes are valid until it returns.
+// frameHandler gets what a frameScanner has found. Payloads are valid until its methods return.
 type frameHandler interface {
 	onMessage(op byte, payload []byte)
 	onControl(op byte, payload []byte) error
-	onSmallFrame() error // there is a small frame; see smallFrame
+	onSmallFrame() error
 }
 
-// frames takes apart what a client sends, in whatever pieces it comes, and puts messages together. It keeps bytes only of what has
-// come in part: a message that comes whole is unmasked where it stands, and handed on from there.
+// frameScanner parses what a client sends, in reads of any size, and assembles fragmented messages.
+// It copies only what has arrived in part. A message that arrives whole is unmasked in place and
+// handed on from there. A scanner is owned by its connection's reader.
 type frameScanner struct {
-	limit int // bytes of a message
+	limit int // bytes of a message; static
 
-	head      [14]byte // of the frame that is being read
-	headLen   uint8    // bytes of head
-	inPayload bool     // head is complete, payload follows
-	remaining int      // bytes of it still to come
-	key       uint32   // turned so that its lowest byte is for the next one
+	// Of the frame that is being read.
+	head      [14]byte
+	headLen   uint8  // bytes of head so far
+	inPayload bool   // head is complete
+	remaining int    // bytes of the payload that have not arrived
+	key       uint32 // masking key, rotated so that its lowest byte is for the next byte
 
-	op      byte     // of the message that is being read in pieces; 0: none is
-	message *Message // what has come of it
-	control []byte   // what has come of a control frame
+	op      byte     // of the fragmented message that is being read; 0: none
+	message *Message // what has arrived of it; nil: nothing
+	control []byte   // what has arrived of a control frame
 }
 
-// feed reads b, and changes it. After an error nothing more may be fed.
-func (f *frameScanner) scan(b []byte, to frameHandler) error {
+// scan reads b, and changes it. After an error nothing more may be scanned.
+func (f *frameScanner) scan(b []byte, h frameHandler) error {
 	for {
 		if !f.inPayload {
 			var err error
-			if b, err = f.readHeader(b, to); err != nil || !f.inPayload {
+			if b, err = f.readHeader(b, h); err != nil || !f.inPayload {
 				return err
 			}
 		}
@@ -124,20 +129,21 @@ func (f *frameScanner) scan(b []byte, to frameHandler) error {
 		b = b[len(part):]
 		f.remaining -= len(part)
 		f.key = unmask(part, f.key)
-		if f.remaining == 0 && f.op == 0 && f.head[0]&(finBit|controlBit) == finBit { // a whole message: most are
+		// Most frames are a whole message.
+		if f.remaining == 0 && f.op == 0 && f.head[0]&(finBit|controlBit) == finBit {
 			f.headLen, f.inPayload = 0, false
-			to.onMessage(f.head[0]&0x0F, part)
+			h.onMessage(f.head[0]&opcodeBits, part)
 			continue
 		}
-		if err := f.readPayload(part, to); err != nil || f.remaining > 0 {
+		if err := f.readPayload(part, h); err != nil || f.remaining > 0 {
 			return err
 		}
 		f.headLen, f.inPayload = 0, false
 	}
 }
 
-// header takes the header from the beginning of b, as far as it is there.
-func (f *frameScanner) readHeader(b []byte, to frameHandler) (rest []byte, err error) {
+// readHeader takes the header from the beginning of b, as far as it has arrived.
+func (f *frameScanner) readHeader(b []byte, h frameHandler) (rest []byte, err error) {
 	for need := uint8(2); ; {
 		n := copy(f.head[f.headLen:max(need, f.headLen)], b)
 		f.headLen += uint8(n)
@@ -146,7 +152,7 @@ func (f *frameScanner) readHeader(b []byte, to frameHandler) (rest []byte, err e
 			return b, nil
 		}
 		if need > 2 {
-			return b, f.beginPayload(f.head[need-4:need], to)
+			return b, f.beginPayload(f.head[need-4:need], h)
 		}
 		if err := f.checkHeader(); err != nil {
 			return b, err
@@ -161,11 +167,11 @@ func (f *frameScanner) readHeader(b []byte, to frameHandler) (rest []byte, err e
 	}
 }
 
-// check judges a header's first two bytes.
+// checkHeader checks a header's first two bytes.
 func (f *frameScanner) checkHeader() error {
-	op := f.head[0] & 0x0F
+	op := f.head[0] & opcodeBits
 	switch {
-	case f.head[0]&rsvBits != 0, f.head[1]&maskBit == 0: // no extension was agreed on; clients must mask
+	case f.head[0]&rsvBits != 0, f.head[1]&maskBit == 0: // no extensions; clients must mask
 		return errFrame
 	case op == opText, op == opBinary:
 		if f.op != 0 {
@@ -185,8 +191,8 @@ func (f *frameScanner) checkHeader() error {
 	return nil
 }
 
-// open begins the payload.
-func (f *frameScanner) beginPayload(key []byte, to frameHandler) error {
+// beginPayload reads the payload's length and checks it.
+func (f *frameScanner) beginPayload(key []byte, h frameHandler) error {
 	length := uint64(f.head[1] &^ maskBit)
 	switch length {
 	case 126:
@@ -195,24 +201,24 @@ func (f *frameScanner) beginPayload(key []byte, to frameHandler) error {
 		length = binary.BigEndian.Uint64(f.head[2:])
 	}
 	if f.head[0]&controlBit == 0 {
-		room := f.limit
+		free := f.limit
 		if f.message != nil {
-			room -= len(f.message.B)
+			free -= len(f.message.B)
 		}
-		if length > uint64(room) {
+		if length > uint64(free) {
 			return errTooLong
 		}
 	}
 	f.inPayload, f.remaining, f.key = true, int(length), binary.LittleEndian.Uint32(key)
 	if length < smallFrame && f.head[0]&(finBit|controlBit) != finBit {
-		return to.onSmallFrame()
+		return h.onSmallFrame()
 	}
 	return nil
 }
 
-// payload takes the next part of a frame's payload; f.left says how much is still to come.
-func (f *frameScanner) readPayload(part []byte, to frameHandler) error {
-	op, fin := f.head[0]&0x0F, f.head[0]&finBit != 0
+// readPayload takes the next part of a frame's payload. f.remaining is what follows it.
+func (f *frameScanner) readPayload(part []byte, h frameHandler) error {
+	op, fin := f.head[0]&opcodeBits, f.head[0]&finBit != 0
 	whole := f.remaining == 0
 	if op >= opClose {
 		if !whole || len(f.control) > 0 {
@@ -223,7 +229,7 @@ func (f *frameScanner) readPayload(part []byte, to frameHandler) error {
 			return nil
 		}
 		f.control = nil
-		return to.onControl(op, part)
+		return h.onControl(op, part)
 	}
 	if op != opContinuation {
 		f.op = op
@@ -235,16 +241,16 @@ func (f *frameScanner) readPayload(part []byte, to frameHandler) error {
 	if whole && fin {
 		op, m := f.op, f.message
 		f.op, f.message = 0, nil
-		to.onMessage(op, m.B)
+		h.onMessage(op, m.B)
 		m.Release()
 	}
 	return nil
 }
 
-// waiting tells whether the rest of a message is still to come.
+// inMessage tells whether a message has arrived in part.
 func (f *frameScanner) inMessage() bool { return f.headLen > 0 || f.op != 0 }
 
-// drop gives back what is kept of a message whose end will not come.
+// release releases what is kept of an unfinished message.
 func (f *frameScanner) release() {
 	if f.message != nil {
 		f.message.Release()
@@ -252,7 +258,7 @@ func (f *frameScanner) release() {
 	}
 }
 
-// unmask applies the key (section 5.3), and returns it turned for the bytes that follow.
+// unmask applies the masking key (section 5.3), and returns it rotated for the bytes that follow.
 func unmask(b []byte, key uint32) uint32 {
 	wide := uint64(key)<<32 | uint64(key)
 	for len(b) >= 32 {

@@ -3,8 +3,8 @@ package transport
 import "runtime"
 
 // maxHandshakes is the number of handshake slots. A TLS handshake takes a processor for most of a
-// millisecond. When a thousand clients reconnect at once, established sessions would wait behind all
-// of them, so one processor is left for those.
+// millisecond. When a thousand clients reconnect at once, established sessions would wait behind
+// all of them, so one processor is left for those.
 func maxHandshakes() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
 // handshakeConn is the connection below TLS. During the handshake it acquires a slot when data has

@@ -127,8 +127,8 @@ func SuspendLimit(r *http.Request) (resume func()) {
 	return func() { c.set.resume(c.entry) }
 }
 
-// closeUnderlying closes the socket itself. Close of a TLS connection would send an alert first, and
-// wait for a client that does not read.
+// closeUnderlying closes the socket itself. Close of a TLS connection would send an alert first,
+// and wait for a client that does not read.
 func closeUnderlying(c net.Conn) {
 	for {
 		over, ok := c.(interface{ NetConn() net.Conn })

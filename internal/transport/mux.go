@@ -22,8 +22,8 @@ type MuxConfig struct {
 	// over TLS has a ConnectionState method. nil: all connections are HTTP.
 	TURN func(net.Conn)
 
-	// Timeout is for the TLS handshake or the first bytes, and again for the first bytes inside TLS.
-	// Default 10 s.
+	// Timeout is for the TLS handshake or the first bytes, and again for the first bytes inside
+	// TLS. Default 10 s.
 	Timeout time.Duration
 	// MaxPending limits connections whose protocol is not detected yet, default 4096; MaxPerAddress
 	// those of one IPv4 address or one /64, default 512. Loopback, where proxies run, is exempt.

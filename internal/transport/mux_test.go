@@ -51,7 +51,8 @@ func serverTLS() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{testCert()}, NextProtos: []string{"h2", "http/1.1"}}
 }
 
-// port is a switch with an HTTP server that says how it was reached, and a relay that sends back what it gets.
+// port is a switch with an HTTP server that says how it was reached, and a relay that sends back
+// what it gets.
 type port struct {
 	*Mux
 	addr string
@@ -578,8 +579,8 @@ func (c *scripted) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// FuzzFirstBytes: whatever comes, in whatever pieces, the decision is that of the whole, it needs no more than a STUN header, and not
-// a byte is lost.
+// FuzzFirstBytes: whatever comes, in whatever pieces, the decision is that of the whole, it needs
+// no more than a STUN header, and not a byte is lost.
 func FuzzFirstBytes(f *testing.F) {
 	f.Add(allocate, uint8(1), true)
 	f.Add([]byte("GET / HTTP/1.0\r\n\r\n"), uint8(7), false)
@@ -616,7 +617,8 @@ func FuzzFirstBytes(f *testing.F) {
 	})
 }
 
-// Every list of protocol names of ALPN, in every order: who names TURN or STUN gets it, who names HTTP/1.1 is looked at, and HTTP/2 is HTTP/2.
+// Every list of protocol names of ALPN, in every order: who names TURN or STUN gets it, who names
+// HTTP/1.1 is looked at, and HTTP/2 is HTTP/2.
 func TestEveryALPNList(t *testing.T) {
 	names := []string{"stun.turn", "stun.nat-discovery", "h2", "http/1.1"}
 	p := openPort(t, MuxConfig{TLS: serverTLS()})
@@ -679,7 +681,8 @@ func orders(names []string) (lists [][]string) {
 	return lists
 }
 
-// What connects over HTTP/2 to the address of WebSockets gets an answer that HTTP/2 allows (RFC 9113, section 8.2.2), at each refusal.
+// What connects over HTTP/2 to the address of WebSockets gets an answer that HTTP/2 allows (RFC
+// 9113, section 8.2.2), at each refusal.
 func TestRefusalsOverHTTP2AreWellFormed(t *testing.T) {
 	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	client := &http.Client{Timeout: failSafe, Transport: &http.Transport{

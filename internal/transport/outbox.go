@@ -2,46 +2,53 @@ package transport
 
 import "sync"
 
-// outbox is the bounded queue before a connection's writer. Whoever sends while nobody writes, writes as much as the socket takes at
-// once; for the rest there is a goroutine, which exists only while there is something to write: thousands of silent connections
-// need none, and most messages neither.
+// outbox is the bounded queue before a connection's writer. A sender writes by itself as much as
+// the socket takes at once, if nobody else writes. For the rest there is a goroutine, which exists
+// only while there is something to write: thousands of idle connections need none, and most
+// messages need none either.
 type outbox struct {
+	// Static after construction.
 	maxCount, maxBytes int
-	tryWrite           func(b []byte) (int, error)                    // writes without waiting; nil: not possible
-	write              func(b []byte) error                           // writes all, with a deadline
-	onDrained          func(closeCode StatusCode, closeReason string) // ends the connection: writes the close frame, or for 1006 none
-	abortWrite         func()                                         // cuts short a write that blocks
-	backlog            *Backlog                                       // counts what waits; may be nil
+	tryWrite           func(b []byte) (int, error) // writes without waiting; nil: not possible
+	write              func(b []byte) error        // writes all, with a deadline
+	// onDrained ends the connection. It writes a close frame, unless code is StatusAbnormalClosure.
+	onDrained  func(code StatusCode, reason string)
+	abortWrite func()   // ends a write that waits
+	backlog    *Backlog // counts what waits; may be nil
 
+	// Guarded by mu.
 	mu          sync.Mutex
 	queue       []*Message
-	count       int    // messages of queue, and of what is being written
-	bytes       int    // theirs
-	control     []byte // frames that go before the queue: a ping, an answer to one
-	writing     bool   // somebody writes
+	count       int    // messages queued or being written
+	bytes       int    // bytes queued or being written
+	control     []byte // frames that go before the queue: a ping, pongs
+	writing     bool   // a sender or the goroutine writes
 	closing     bool
 	overflowed  bool
-	aborted     bool // hurry was called, or is about to be
+	aborted     bool // abortWrite was called, or is about to be
 	closeCode   StatusCode
 	closeReason string
-	writers     sync.WaitGroup
+
+	writers sync.WaitGroup // the sender or goroutine that writes
 }
 
 // chunk is frames on their way into the socket: several small messages become one write.
 type chunk struct {
 	b     []byte
 	count int
-	bytes int
+	bytes int // of messages
 }
 
-// beyond it no further message is added to a chunk
+// chunkSize is the size from which on no further message is added to a chunk.
 const chunkSize = 16 << 10
 
-// frames that may wait to go before the queue: more than the answer to one ping and one of ours are dropped (RFC 6455, section 5.5.3)
+// maxWaitingControl limits the frames that go before the queue. Pongs beyond the answer to one ping
+// are dropped (RFC 6455, section 5.5.3).
 const maxWaitingControl = 2 * (maxControl + 2)
 
 var chunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, 0, 2048)} }}
 
+// add appends m as a frame and releases it.
 func (k *chunk) add(m *Message) {
 	k.b = appendFrame(k.b, opText, m.B)
 	k.count++
@@ -56,13 +63,14 @@ func (k *chunk) free() {
 	}
 }
 
-// fits tells whether m may join what is unread. A message that comes alone always may: the state of a room may be
-// larger than the bound, and a client that has read everything is not slow. mu is held.
+// fits tells whether m may be queued. A message that finds the outbox empty always may: the state
+// of a room may be larger than the limit, and a client that has read everything is not slow. mu is
+// held.
 func (o *outbox) fits(m *Message, count, bytes int) bool {
 	return o.count == 0 || o.count < count && o.bytes+len(m.B) <= bytes
 }
 
-// send takes over one reference to m.
+// send takes over one reference to m; see Conn.Send.
 func (o *outbox) send(m *Message) bool {
 	o.mu.Lock()
 	if o.closing {
@@ -79,7 +87,7 @@ func (o *outbox) send(m *Message) bool {
 	return true
 }
 
-// overflow closes the connection of a client that reads too slowly. It is called with mu held, and gives it up.
+// overflow closes the connection of a slow consumer. It is called with mu held, and unlocks it.
 func (o *outbox) overflow() {
 	dropped := o.queue
 	o.uncount(dropped)
@@ -87,26 +95,27 @@ func (o *outbox) overflow() {
 	o.beginClose(StatusTryAgainLater, "outbox full: reconnect and resume")
 	o.mu.Unlock()
 	o.abortWrite()
-	for _, d := range dropped {
-		d.Release()
+	for _, m := range dropped {
+		m.Release()
 	}
 }
 
-// unread is what waits, for the backlog.
+// queuedBytes is what waits, for the backlog.
 func (o *outbox) queuedBytes() QueuedBytes {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	u := QueuedBytes{Total: o.bytes, Writing: o.bytes, Shed: o.shed}
+	q := QueuedBytes{Total: o.bytes, Writing: o.bytes, Shed: o.shed}
 	for _, m := range o.queue {
-		u.Writing -= len(m.B)
+		q.Writing -= len(m.B)
 	}
 	if o.aborted {
-		u.Shed = nil
+		q.Shed = nil
 	}
-	return u
+	return q
 }
 
-// shed is overflow for a client of whom too much waits, of all clients together. One that is being closed gets no more than it has.
+// shed closes the connection because all outboxes together are too full. Where it is closing
+// already, what waits is dropped.
 func (o *outbox) shed() {
 	o.mu.Lock()
 	if !o.closing {
@@ -118,12 +127,12 @@ func (o *outbox) shed() {
 	o.aborted = true
 	o.mu.Unlock()
 	o.abortWrite()
-	for _, d := range dropped {
-		d.Release()
+	for _, m := range dropped {
+		m.Release()
 	}
 }
 
-// offer is send for a message that may be refused; see Conn.
+// offer takes over one reference to m; see Conn.Offer.
 func (o *outbox) offer(m *Message, share Share) error {
 	o.mu.Lock()
 	var err error
@@ -141,7 +150,7 @@ func (o *outbox) offer(m *Message, share Share) error {
 	return err
 }
 
-// take writes m or puts it into the queue. It is called with mu held, and gives it up.
+// writeOrQueue is called with mu held, and unlocks it.
 func (o *outbox) writeOrQueue(m *Message) {
 	o.count++
 	o.bytes += len(m.B)
@@ -158,13 +167,15 @@ func (o *outbox) writeOrQueue(m *Message) {
 	o.writeNow(m)
 }
 
-// now writes m without waiting, and leaves to a goroutine what the socket does not take or what has come meanwhile.
+// writeNow writes m without waiting. What the socket does not take, and what has been queued
+// meanwhile, is left to a goroutine.
 func (o *outbox) writeNow(m *Message) {
 	k := chunks.Get().(*chunk)
 	k.add(m)
 	n, err := o.tryWrite(k.b)
 	o.mu.Lock()
-	if err == nil && n == len(k.b) && len(o.queue) == 0 && len(o.control) == 0 && !o.closing {
+	done := err == nil && n == len(k.b)
+	if done && len(o.queue) == 0 && len(o.control) == 0 && !o.closing {
 		o.settle(k)
 		o.writing = false
 		o.mu.Unlock()
@@ -179,7 +190,7 @@ func (o *outbox) writeNow(m *Message) {
 	go o.run(k, n, err)
 }
 
-// say lets a ping or pong go before what is queued, unless enough of them wait.
+// enqueueControl queues a ping or pong before the messages, unless enough of them wait.
 func (o *outbox) enqueueControl(op byte, payload []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -190,14 +201,14 @@ func (o *outbox) enqueueControl(op byte, payload []byte) {
 	o.startWriter()
 }
 
-// full tells whether it was closed because it was.
+// isOverflowed tells whether the connection was closed because the outbox was full.
 func (o *outbox) isOverflowed() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.overflowed
 }
 
-// end lets the writer send what is queued and then close with code.
+// close has the writer send what is queued and then close with code.
 func (o *outbox) close(code StatusCode, reason string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -206,7 +217,7 @@ func (o *outbox) close(code StatusCode, reason string) {
 	}
 }
 
-// answer is end for a client that has closed: what is queued is not sent any more.
+// replyClose answers the close frame of a client. What is queued is dropped.
 func (o *outbox) replyClose(code StatusCode) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -216,13 +227,14 @@ func (o *outbox) replyClose(code StatusCode) {
 	}
 }
 
-// What follows up to run is called with mu held.
+// mu is held for all that follows, up to run.
 
 func (o *outbox) beginClose(code StatusCode, reason string) {
 	o.closing, o.closeCode, o.closeReason = true, code, reason
 	o.startWriter()
 }
 
+// startWriter starts the goroutine, unless somebody writes: whoever does goes on with the queue.
 func (o *outbox) startWriter() {
 	if !o.writing {
 		o.writing = true
@@ -231,12 +243,13 @@ func (o *outbox) startWriter() {
 	}
 }
 
+// settle takes a written chunk off the counts.
 func (o *outbox) settle(k *chunk) {
 	o.count -= k.count
 	o.bytes -= k.bytes
 }
 
-// forget takes messages off the queue.
+// uncount empties the queue and takes its messages off the counts. The caller releases them.
 func (o *outbox) uncount(queue []*Message) {
 	for _, m := range queue {
 		o.count--
@@ -245,6 +258,7 @@ func (o *outbox) uncount(queue []*Message) {
 	o.queue = nil
 }
 
+// dropQueue drops all that waits.
 func (o *outbox) dropQueue() {
 	dropped := o.queue
 	o.uncount(dropped)
@@ -254,7 +268,7 @@ func (o *outbox) dropQueue() {
 	}
 }
 
-// broken says that a write has failed.
+// fail says that a write has failed.
 func (o *outbox) fail() {
 	o.dropQueue()
 	o.closing, o.closeCode, o.closeReason = true, StatusAbnormalClosure, ""
@@ -278,7 +292,8 @@ func (o *outbox) fill(k *chunk) {
 	}
 }
 
-// run writes what is left of k, of which n bytes were written before err, and then everything that waits.
+// run writes the rest of k, of which n bytes were written before err, and then all that waits. It
+// is the goroutine of an outbox.
 func (o *outbox) run(k *chunk, n int, err error) {
 	defer o.writers.Done()
 	defer k.free()
@@ -308,7 +323,7 @@ func (o *outbox) run(k *chunk, n int, err error) {
 	}
 }
 
-// wait returns when the last writer has ended. Nothing may be sent afterwards but what send refuses.
+// wait closes the outbox and returns when the last writer has ended.
 func (o *outbox) wait() {
 	o.mu.Lock()
 	o.dropQueue()

@@ -32,8 +32,8 @@ func CheckOrigin(r *http.Request, anyOrigin bool) (origin string, ok bool) {
 // maxOrigin is more than a name of 253 bytes needs with any scheme.
 const maxOrigin = 512
 
-// serialisedOrigin tells whether o is a scheme and a host, with or without a port (RFC 6454, section
-// 6.2). Schemes other than http and https are those of web views and extensions:
+// serialisedOrigin tells whether o is a scheme and a host, with or without a port (RFC 6454,
+// section 6.2). Schemes other than http and https are those of web views and extensions:
 // capacitor://localhost, tauri://localhost, chrome-extension://ID.
 func serialisedOrigin(o string) bool {
 	u, err := url.Parse(o)

@@ -10,29 +10,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller waits for the sockets of a server, all at once, and reads those that have something. A silent connection costs neither a
-// goroutine nor its stack.
+// poller waits for all sockets of a server by epoll, and reads those that have data. An idle
+// connection costs neither a goroutine nor its stack.
 //
-// The first goroutine that waits reads by itself: to wake another for one message would cost more than to look for it. But what it
-// reads may wait for a lock, so as long as it is busy a second one waits in its place, which never reads and calls workers.
+// The primary goroutine waits and reads by itself: to wake another goroutine for one message would
+// cost more than to read it. But a handler may wait for a lock. So while the primary goroutine
+// reads, the standby goroutine waits for events in its place. It never reads but calls workers.
 //
-// The sockets stay in Go's own poller too, which serves writes and deadlines.
+// The sockets stay registered with Go's own poller too, which serves writes and deadlines.
 type poller struct {
-	sockets, standby *epoll         // reserve watches sockets, while the first goroutine is busy
-	primaryWG        sync.WaitGroup // who waits and reads
-	wg               sync.WaitGroup // who waits in its place, and the workers
+	// Static after construction.
+	sockets *epoll
+	standby *epoll // watches sockets while the primary goroutine is busy
 
-	mu   sync.Mutex // guards what follows
-	byFD []*socket
-	// A queue: whoever takes a socket from it first sees to it that somebody comes for the next, for it may be kept.
+	primaryWG sync.WaitGroup // the primary goroutine
+	wg        sync.WaitGroup // the standby goroutine and the workers
+
+	// Guarded by mu.
+	mu   sync.Mutex
+	byFD []*socket // index: descriptor
+	// The queue of sockets to read. Whoever takes one calls a worker for the next, since its own
+	// read pass may wait.
 	queueHead, queueTail *socket
-	idleWorkers          int  // workers that wait for work
-	workerCalled         bool // a worker was called, and has not looked yet
+	idleWorkers          int
+	workerCalled         bool // and has not looked at the queue yet
 	stopped              bool
 	workAvailable        sync.Cond
 }
 
-// epoll is an instance that Go's own poller watches: a goroutine waits for it, and no thread.
+// epoll is an instance that Go's own poller watches: it takes a goroutine to wait for it, no
+// thread.
 type epoll struct {
 	fd   int
 	file *os.File
@@ -44,10 +51,13 @@ func newEpoll() (*epoll, error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = unix.SetNonblock(fd, true) // by this os knows that Go's poller is to watch it
+	if err := unix.SetNonblock(fd, true); err != nil { // os.NewFile polls non-blocking files
+		_ = unix.Close(fd)
+		return nil, err
+	}
 	e := &epoll{fd: fd, file: os.NewFile(uintptr(fd), "epoll")}
 	if e.raw, err = e.file.SyscallConn(); err == nil {
-		err = e.file.SetDeadline(time.Time{}) // is refused where Go's poller has not taken it: nobody could wait for it
+		err = e.file.SetDeadline(time.Time{}) // fails where Go's poller does not watch the file
 	}
 	if err != nil {
 		e.close()
@@ -62,35 +72,36 @@ func (e *epoll) control(op int, fd int32, events uint32) error {
 	return unix.EpollCtl(e.fd, op, int(fd), &unix.EpollEvent{Events: events, Fd: fd})
 }
 
-// newPoller returns nil where there is no descriptor left for it.
+// newPoller returns nil where no descriptor is left for it.
 func newPoller() *poller {
-	s, err := newEpoll()
+	sockets, err := newEpoll()
 	if err != nil {
 		return nil
 	}
-	r, err := newEpoll()
+	standby, err := newEpoll()
 	if err == nil {
-		err = r.control(unix.EPOLL_CTL_ADD, int32(s.fd), 0)
+		err = standby.control(unix.EPOLL_CTL_ADD, int32(sockets.fd), 0)
 	}
 	if err != nil {
-		s.close()
-		if r != nil {
-			r.close()
+		sockets.close()
+		if standby != nil {
+			standby.close()
 		}
 		return nil
 	}
-	p := &poller{sockets: s, standby: r}
+	p := &poller{sockets: sockets, standby: standby}
 	p.workAvailable.L = &p.mu
-	p.primaryWG.Go(func() { p.wait(s, p.readEvents) })
-	p.wg.Go(func() { p.wait(r, p.dispatchEvents) })
+	p.primaryWG.Go(func() { p.wait(sockets, p.readEvents) })
+	p.wg.Go(func() { p.wait(standby, p.dispatchEvents) })
 	return p
 }
 
-// close returns when all is quiet. No socket may be left.
+// close returns when all goroutines have ended. No socket may be left.
 func (p *poller) close() {
-	_ = p.sockets.file.SetReadDeadline(time.Unix(1, 0)) // who leads switches reserve, so it ends first
+	// The primary goroutine uses standby, and the standby goroutine uses sockets.
+	_ = p.sockets.file.SetReadDeadline(time.Unix(1, 0))
 	p.primaryWG.Wait()
-	p.standby.close() // who waits there asks sockets
+	p.standby.close()
 	p.sockets.close()
 	p.mu.Lock()
 	p.stopped = true
@@ -99,9 +110,11 @@ func (p *poller) close() {
 	p.wg.Wait()
 }
 
-// add takes k in; what has come before is read too. It returns false when k has to be read by a goroutine of its own.
+// add begins to poll k, and reads what has arrived before. It returns false when a goroutine has to
+// read k.
 func (p *poller) add(k *socket) bool {
-	var fault error
+	const events = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
+	var addErr error
 	err := k.raw.Control(func(fd uintptr) {
 		k.fd = int32(fd)
 		p.mu.Lock()
@@ -110,21 +123,21 @@ func (p *poller) add(k *socket) bool {
 		}
 		p.byFD[fd] = k
 		p.mu.Unlock()
-		fault = p.sockets.control(unix.EPOLL_CTL_ADD, k.fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLET)
+		addErr = p.sockets.control(unix.EPOLL_CTL_ADD, k.fd, events)
 	})
-	if err != nil || fault != nil {
+	if err != nil || addErr != nil {
 		return false
 	}
 	if k.tls != nil {
 		k.tls.polled = k
 	}
-	for k.readPass() { // TLS may have read more than it has given, and there is no event for that
+	for k.readPass() { // TLS may have buffered data, for which there is no event
 		continue
 	}
 	return true
 }
 
-// remove forgets k, before its descriptor is closed or after: it may be another's by now.
+// remove forgets k, before its descriptor is closed or after: then another socket may have it.
 func (p *poller) remove(k *socket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -133,8 +146,9 @@ func (p *poller) remove(k *socket) {
 	}
 }
 
-// wait has events of the sockets handled when e says that there are some, until e is closed. All of it is one read: Go's poller
-// remembers what comes while the function runs, so it may wait without having seen that there is nothing.
+// wait waits for e until it is closed, and has the events of the sockets handled. All of it is one
+// call of Read: Go's poller remembers events that arrive while the function runs, so it may return
+// without having seen that no event is left.
 func (p *poller) wait(e *epoll, handle func([]unix.EpollEvent)) {
 	var events [128]unix.EpollEvent
 	_ = e.raw.Read(func(uintptr) bool {
@@ -153,17 +167,23 @@ func (p *poller) wait(e *epoll, handle func([]unix.EpollEvent)) {
 	})
 }
 
-// lead reads what has come.
+// readEvents reads the sockets that have events. Of the primary goroutine.
 func (p *poller) readEvents(events []unix.EpollEvent) {
-	_ = p.standby.control(unix.EPOLL_CTL_MOD, int32(p.sockets.fd), unix.EPOLLIN|unix.EPOLLET)
+	p.setStandby(unix.EPOLLIN | unix.EPOLLET)
 	p.mu.Lock()
 	p.enqueue(events)
 	p.drainQueue()
 	p.mu.Unlock()
-	_ = p.standby.control(unix.EPOLL_CTL_MOD, int32(p.sockets.fd), 0)
+	p.setStandby(0)
 }
 
-// dispatch has workers read what has come.
+// setStandby sets for which events of sockets the standby goroutine wakes up. An error is ignored:
+// the call changes an existing entry, and needs no memory.
+func (p *poller) setStandby(events uint32) {
+	_ = p.standby.control(unix.EPOLL_CTL_MOD, int32(p.sockets.fd), events)
+}
+
+// dispatchEvents has workers read the sockets that have events. Of the standby goroutine.
 func (p *poller) dispatchEvents(events []unix.EpollEvent) {
 	p.mu.Lock()
 	p.enqueue(events)
@@ -171,12 +191,12 @@ func (p *poller) dispatchEvents(events []unix.EpollEvent) {
 	p.mu.Unlock()
 }
 
-// serve is a worker's life.
+// worker is a worker goroutine.
 func (p *poller) worker() {
-	most := 2 * runtime.GOMAXPROCS(0) // who waits keeps a stack that has grown to what messages need
+	maxIdle := 2 * runtime.GOMAXPROCS(0) // an idle worker keeps a stack that has grown
 	p.mu.Lock()
 	p.workerCalled = false
-	for p.drainQueue(); !p.stopped && p.idleWorkers < most; p.drainQueue() {
+	for p.drainQueue(); !p.stopped && p.idleWorkers < maxIdle; p.drainQueue() {
 		p.idleWorkers++
 		p.workAvailable.Wait()
 		p.workerCalled = false
@@ -184,17 +204,18 @@ func (p *poller) worker() {
 	p.mu.Unlock()
 }
 
-// What follows is called with mu held. A panic in a handler goes on its way, so nothing here is deferred.
+// mu is held for all that follows.
 
-// enqueue puts the sockets that have something into the queue. An event of a descriptor that has gone to another socket meanwhile makes
-// that one look in vain.
+// enqueue queues the sockets that have events. An event of a descriptor that another socket has by
+// now makes that one read without finding data.
 func (p *poller) enqueue(events []unix.EpollEvent) {
+	const hangup = unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 	for _, e := range events {
-		what := uint32(0)
-		if e.Events&(unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			what = stateHangup
+		bits := uint32(0)
+		if e.Events&hangup != 0 {
+			bits = stateHangup
 		}
-		if k := p.byFD[e.Fd]; k != nil && k.notify(what) {
+		if k := p.byFD[e.Fd]; k != nil && k.notify(bits) {
 			p.push(k)
 		}
 	}
@@ -209,7 +230,7 @@ func (p *poller) push(k *socket) {
 	p.queueTail = k
 }
 
-// read empties the queue.
+// drainQueue reads until the queue is empty. It unlocks mu for each read pass.
 func (p *poller) drainQueue() {
 	for p.queueHead != nil {
 		k := p.queueHead
@@ -224,8 +245,8 @@ func (p *poller) drainQueue() {
 	}
 }
 
-// call calls a worker if there is something to read, one at a time: it calls the next before it begins, and those who are at work come
-// back for more by themselves.
+// callWorker calls a worker if the queue is not empty, one at a time. A worker calls the next one
+// before it reads, and looks for more after it has read.
 func (p *poller) callWorker() {
 	switch {
 	case p.queueHead == nil || p.workerCalled:

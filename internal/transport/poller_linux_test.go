@@ -56,7 +56,8 @@ func TestIdleConnectionsNeedNoGoroutine(t *testing.T) {
 	})
 }
 
-// An event for a descriptor may reach the connection that has it next: nothing was read from that one's end.
+// An event for a descriptor may reach the connection that has it next: nothing was read from that
+// one's end.
 func TestEventsOfAnotherAreHarmless(t *testing.T) {
 	eachWay(t, ways[:3], func(t *testing.T, w way) {
 		ends := make(chan End, 1)
@@ -79,7 +80,8 @@ func TestEventsOfAnotherAreHarmless(t *testing.T) {
 	})
 }
 
-// meddling does something behind the next look at the socket, before its reader knows what was there.
+// meddling does something behind the next look at the socket, before its reader knows what was
+// there.
 type meddling struct {
 	syscall.RawConn
 	then func()
@@ -152,7 +154,8 @@ func TestReadingAMessageAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Who leads may still have a call to make when the last connection has ended. The descriptor that it is for must not be another's by then.
+// Who leads may still have a call to make when the last connection has ended. The descriptor that
+// it is for must not be another's by then.
 func TestClosingWaitsForWhoLeads(t *testing.T) {
 	for range 10 { // it may be the other one that takes the event, when both have just begun
 		closeWhileLeading(t)
@@ -194,7 +197,8 @@ func closeWhileLeading(t *testing.T) {
 	<-closed
 }
 
-// A read stops before a byte that is urgent (RFC 9293, section 3.8.5), however much has come behind it.
+// A read stops before a byte that is urgent (RFC 9293, section 3.8.5), however much has come
+// behind it.
 func TestUrgentBytesHideNoMessage(t *testing.T) {
 	eachWay(t, ways[:1], func(t *testing.T, w way) {
 		h := &held{in: make(chan struct{}), out: make(chan struct{}), end: make(chan End, 1)}

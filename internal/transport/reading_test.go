@@ -364,7 +364,8 @@ func TestWhatTLSHasReadAlreadyIsServed(t *testing.T) {
 	})
 }
 
-// sealer writes records of TLS 1.3 (RFC 8446) as its client does, since crypto/tls changes no keys by itself.
+// sealer writes records of TLS 1.3 (RFC 8446) as its client does, since crypto/tls changes no keys
+// by itself.
 type sealer struct {
 	secret []byte
 	seq    uint64
@@ -397,7 +398,8 @@ func (s *sealer) seal(kind byte, payload string) []byte {
 
 func (s *sealer) update() { s.secret, s.seq = s.expand("traffic upd", 32), 0 }
 
-// New keys (section 4.6.3) are asked for in a message of the handshake, which may come in two records, and those in single bytes.
+// New keys (section 4.6.3) are asked for in a message of the handshake, which may come in two
+// records, and those in single bytes.
 func TestKeysChangeWhileConnected(t *testing.T) {
 	eachWay(t, secureWays, func(t *testing.T, w way) {
 		s := openSite(t, w, unswept, echoes(make(chan End, 1)))
@@ -428,7 +430,8 @@ func TestKeysChangeWhileConnected(t *testing.T) {
 	})
 }
 
-// Each message must wake its connection, however it falls together with the reading of the one before.
+// Each message must wake its connection, however it falls together with the reading of the one
+// before.
 func TestNoMessageIsForgotten(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		const guests, messages = 12, 1500

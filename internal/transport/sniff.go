@@ -24,8 +24,8 @@ const (
 	stunCookieOffset = 4
 )
 
-// detectProtocol looks at the first bytes of a connection. It decides by as few of them as possible,
-// since the shortest HTTP request is shorter than a STUN header.
+// detectProtocol looks at the first bytes of a connection. It decides by as few of them as
+// possible, since the shortest HTTP request is shorter than a STUN header.
 func detectProtocol(b []byte, mayBeTLS bool) detectedProtocol {
 	switch {
 	case len(b) == 0:

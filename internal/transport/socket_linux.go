@@ -9,87 +9,100 @@ import (
 	"syscall"
 )
 
-// socket is the descriptor of a connection, plain or below TLS. While nothing comes it has no goroutine and no buffer: a poller tells
-// when there is something, and a worker then reads it, in a turn.
+// socket is the descriptor of a connection, plain or below TLS. While the connection is idle it
+// has neither a goroutine nor a buffer: the poller learns when there is data, and a worker reads
+// it in a read pass.
 //
-// A message takes one system call to read: a read that did not fill the buffer has taken all there was, and what comes later brings
-// an event of its own. Only where an event has announced the end, or an urgent byte, before which a read stops, does a turn read until
-// there is nothing or it sees the end.
+// A message takes one system call to read. A read that did not fill the buffer has taken all there
+// was, and later data causes an event of its own. There are two exceptions: when an event has
+// announced the end of the stream, or urgent data, before which a read stops. Then a pass reads
+// until there is nothing more or it has seen the end.
 type socket struct {
-	c     *wsConn
-	raw   syscall.RawConn
-	tls   *handshakeConn // what TLS is spoken over; nil: plain
-	state atomic.Uint32
-	fd    int32
+	// Static after construction; fd is set by poller.add.
+	c   *wsConn
+	raw syscall.RawConn
+	tls *handshakeConn // the connection below TLS; nil: plain
+	fd  int32
 
-	// owned by the reader
-	op      *readOp // what a turn reads with
-	drained bool    // the last read of this turn took all there was
-	hangup  bool    // the end was announced, or an urgent byte, and has not been read yet
+	state atomic.Uint32 // see below
 
-	next *socket // in the poller's queue, guarded by its mu
+	// Owned by the reader.
+	op      *readOp // of the current pass
+	drained bool    // the last read of this pass took all there was
+	hangup  bool    // the end or urgent data was announced, and has not been read yet
+
+	next *socket // in the poller's queue; guarded by poller.mu
 }
 
-// Bits of a socket's state. Whoever sets busy where it was not set owns the reading, until it is cleared again.
+// Bits of socket.state. Setting stateBusy where it was not set gives ownership of the reading until
+// it is cleared.
 const (
-	stateBusy     = 1 << iota // a worker reads or will; or a goroutine does, and then it stays set
-	stateAgain                // something has happened since the turn began
-	stateHangup               // the end was announced since, or an urgent byte
-	stateBlocking             // the reading is to go to a goroutine that may wait
+	// stateBusy: a worker reads or will. It stays set where a goroutine of the connection reads.
+	stateBusy = 1 << iota
+	// stateAgain: there was an event since the pass began.
+	stateAgain
+	// stateHangup: one of these events announced the end or urgent data.
+	stateHangup
+	// stateBlocking: a goroutine that may wait is to take over the reading.
+	stateBlocking
 )
 
-// how often one connection is read in a turn before it is the others' turn
+// maxReadsPerPass limits the reads of one connection before others are read.
 const maxReadsPerPass = 8
 
-// errWait says that nothing is there now. crypto/tls keeps what has come of a record when an error is temporary, and goes on from there.
+// errWouldBlock says that there is no data now. It is temporary: crypto/tls then keeps what has
+// arrived of a record and continues later.
 var errWouldBlock net.Error = wouldBlockError{}
 
 type wouldBlockError struct{}
 
-func (wouldBlockError) Error() string   { return "nothing has come yet" }
+func (wouldBlockError) Error() string   { return "read would block" }
 func (wouldBlockError) Timeout() bool   { return false }
 func (wouldBlockError) Temporary() bool { return true }
 
-// hand is what a turn needs, for as long as it takes.
+// readOp is what a read pass needs.
 type readOp struct {
-	buf  [8 << 10]byte // a description with its candidates fits; longer messages are read in pieces
+	// buf is large enough for a description with its candidates. Longer messages are read in
+	// pieces.
+	buf  [8 << 10]byte
 	into []byte
 	n    int
 	err  error
-	read func(fd uintptr) // reads once; made once, since it allocates
+	read func(fd uintptr) // reads once; made once, since a closure allocates
 }
 
 var readOps = sync.Pool{New: func() any {
-	h := new(readOp)
-	h.read = func(fd uintptr) {
-		h.n, h.err = syscall.Read(int(fd), h.into)
-		for h.err == syscall.EINTR {
-			h.n, h.err = syscall.Read(int(fd), h.into)
+	op := new(readOp)
+	op.read = func(fd uintptr) {
+		op.n, op.err = syscall.Read(int(fd), op.into)
+		for op.err == syscall.EINTR {
+			op.n, op.err = syscall.Read(int(fd), op.into)
 		}
 	}
-	return h
+	return op
 }}
 
-// push is the same for writing.
+// writeOp is what a write needs.
 type writeOp struct {
 	out   []byte
 	n     int
 	err   error
-	write func(fd uintptr) bool
+	write func(fd uintptr) bool // writes once
 }
 
 var writeOps = sync.Pool{New: func() any {
-	p := new(writeOp)
-	p.write = func(fd uintptr) bool {
-		p.n, p.err = syscall.Write(int(fd), p.out)
+	op := new(writeOp)
+	op.write = func(fd uintptr) bool {
+		op.n, op.err = syscall.Write(int(fd), op.out)
 		return true
 	}
-	return p
+	return op
 }}
 
-// newSocket returns nil for what can only be read by a goroutine that waits: pipes in tests, TLS that is not over a connection of ours.
-// try writes to a plain socket without waiting.
-func newSocket(c *wsConn, nc net.Conn) (k *socket, try func([]byte) (int, error)) {
+// newSocket returns nil where only a goroutine that waits can read: pipes in tests, TLS over
+// another connection. tryWrite writes to a plain socket without waiting; nil: the socket is not
+// plain.
+func newSocket(c *wsConn, nc net.Conn) (k *socket, tryWrite func([]byte) (int, error)) {
 	k = &socket{c: c}
 	k.state.Store(stateBusy) // until it is polled
 	if over, is := nc.(interface{ NetConn() net.Conn }); is {
@@ -111,12 +124,12 @@ func newSocket(c *wsConn, nc net.Conn) (k *socket, try func([]byte) (int, error)
 	return k, k.writeNow
 }
 
-// wake says that something has happened. If it returns true the reading is the caller's.
-func (k *socket) notify(what uint32) bool {
-	return k.state.Or(stateBusy|stateAgain|what)&stateBusy == 0
+// notify notes an event, with the bits of it. If it returns true the caller owns the reading.
+func (k *socket) notify(bits uint32) bool {
+	return k.state.Or(stateBusy|stateAgain|bits)&stateBusy == 0
 }
 
-// rest gives the reading back, unless something has happened since the turn began.
+// tryRelease gives up the reading, unless there was an event since the pass began.
 func (k *socket) tryRelease() bool {
 	for {
 		old := k.state.Load()
@@ -129,7 +142,8 @@ func (k *socket) tryRelease() bool {
 	}
 }
 
-// release has the connection read by a goroutine that waits, with deadlines: it was closed, and no event may come any more.
+// handOver has a goroutine that waits, with deadlines, do the reading: the connection was closed,
+// and there may be no further event.
 func (k *socket) handOver() {
 	if k.notify(stateBlocking) {
 		k.startReader()
@@ -141,21 +155,24 @@ func (k *socket) startReader() {
 	go k.c.readLoop()
 }
 
-// detach lets reads wait.
+// unpoll lets reads wait.
 func (k *socket) unpoll() {
 	if k.tls != nil {
 		k.tls.polled = nil
 	}
 }
 
-// turn reads what is there. It returns true when there may be more: then another turn is due.
+// readPass reads what is there. It returns true when there may be more: then another pass is due.
 func (k *socket) readPass() (more bool) {
-	what := k.state.And(^uint32(stateAgain | stateHangup)) // both at once, lest an end that is announced from now on be taken for an old one
-	if what&stateBlocking != 0 {
+	// Both bits at once: an end that is announced from now on belongs to the next pass.
+	bits := k.state.And(^uint32(stateAgain | stateHangup))
+	if bits&stateBlocking != 0 {
 		k.startReader()
 		return false
 	}
-	k.op, k.drained, k.hangup = readOps.Get().(*readOp), false, k.hangup || what&stateHangup != 0
+	k.op = readOps.Get().(*readOp)
+	k.drained = false
+	k.hangup = k.hangup || bits&stateHangup != 0
 	err := k.read(k.op.buf[:])
 	readOps.Put(k.op)
 	k.op = nil
@@ -180,8 +197,8 @@ func (k *socket) read(b []byte) error {
 			n, err = k.readNow(b)
 		}
 		if n > 0 {
-			if fault := k.c.scanner.scan(b[:n], k.c); fault != nil {
-				return fault
+			if err := k.c.scanner.scan(b[:n], k.c); err != nil {
+				return err
 			}
 		}
 		if err != nil {
@@ -191,44 +208,46 @@ func (k *socket) read(b []byte) error {
 	return nil
 }
 
-// now reads without waiting.
+// readNow reads without waiting.
 func (k *socket) readNow(b []byte) (int, error) {
 	if k.drained && !k.hangup {
 		return 0, errWouldBlock
 	}
-	h := k.op
-	h.into = b
-	err := k.raw.Control(h.read)
-	h.into = nil
+	op := k.op
+	op.into = b
+	err := k.raw.Control(op.read)
+	op.into = nil
 	switch {
 	case err != nil:
 		return 0, err
-	case h.err == syscall.EAGAIN:
-		k.drained, k.hangup = true, false // it was an urgent byte, or the end of another connection, which had the descriptor before
+	case op.err == syscall.EAGAIN:
+		// The announcement was urgent data, or the end of the connection that had the descriptor
+		// before this one.
+		k.drained, k.hangup = true, false
 		return 0, errWouldBlock
-	case h.err != nil:
-		return 0, os.NewSyscallError("read", h.err)
-	case h.n == 0:
+	case op.err != nil:
+		return 0, os.NewSyscallError("read", op.err)
+	case op.n == 0:
 		return 0, io.EOF
 	}
-	k.drained = h.n < len(b)
-	return h.n, nil
+	k.drained = op.n < len(b)
+	return op.n, nil
 }
 
-// try writes as much of b as the socket takes without waiting. One call at a time.
+// writeNow writes as much of b as the socket takes without waiting. One call at a time.
 func (k *socket) writeNow(b []byte) (int, error) {
-	p := writeOps.Get().(*writeOp)
-	defer writeOps.Put(p)
-	p.out, p.n, p.err = b, 0, nil
-	err := k.raw.Write(p.write)
-	p.out = nil
+	op := writeOps.Get().(*writeOp)
+	defer writeOps.Put(op)
+	op.out, op.n, op.err = b, 0, nil
+	err := k.raw.Write(op.write)
+	op.out = nil
 	switch {
 	case err != nil:
 		return 0, err
-	case p.n > 0:
-		return p.n, nil
-	case p.err != nil && p.err != syscall.EAGAIN && p.err != syscall.EINTR:
-		return 0, os.NewSyscallError("write", p.err)
+	case op.n > 0:
+		return op.n, nil
+	case op.err != nil && op.err != syscall.EAGAIN && op.err != syscall.EINTR:
+		return 0, os.NewSyscallError("write", op.err)
 	}
 	return 0, nil
 }

@@ -4,7 +4,7 @@ package transport
 
 import "net"
 
-// socket and poller are for Linux; elsewhere a goroutine reads each connection.
+// socket and poller are for Linux. Elsewhere a goroutine reads each connection.
 type socket struct{}
 
 func newSocket(*wsConn, net.Conn) (*socket, func([]byte) (int, error)) { return nil, nil }

@@ -1,18 +1,19 @@
 package transport
 
-// StatusCode tells why a WebSocket was closed (RFC 6455, section 7.4). docs/protocol.md lists those that clients see.
+// StatusCode tells why a WebSocket was closed (RFC 6455, section 7.4). docs/protocol.md lists
+// those that clients see.
 type StatusCode int
 
 // The codes of RFC 6455, section 7.4.1, and of the IANA registry it opened.
 const (
 	StatusNormalClosure           StatusCode = 1000
-	StatusGoingAway               StatusCode = 1001 // from a client: the page is left; from the server: it stops, reconnect and resume
+	StatusGoingAway               StatusCode = 1001 // a page is left; or the server stops: resume
 	StatusProtocolError           StatusCode = 1002
 	StatusUnsupportedData         StatusCode = 1003 // a binary message
 	StatusNoStatusRcvd            StatusCode = 1005 // the close frame had no code; never sent
 	StatusAbnormalClosure         StatusCode = 1006 // there was no close frame; never sent
 	StatusInvalidFramePayloadData StatusCode = 1007 // text that is not UTF-8
-	StatusPolicyViolation         StatusCode = 1008 // not registered in time, origin refused, too many messages or frames
+	StatusPolicyViolation         StatusCode = 1008 // not registered in time, origin refused, flood
 	StatusMessageTooBig           StatusCode = 1009
 	StatusTryAgainLater           StatusCode = 1013 // the outbox is full: reconnect and resume
 )

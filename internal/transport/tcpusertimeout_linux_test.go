@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Through the port as it is served, where first bytes are peeked at, plain and with TLS: the limit is on the socket below.
+// Through the port as it is served, where first bytes are peeked at, plain and with TLS: the limit
+// is on the socket below.
 func TestWhatIsNotAcknowledgedEndsTheConnection(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		limits := make(chan int, 1)

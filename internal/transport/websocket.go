@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -15,99 +16,106 @@ import (
 	"unicode/utf8"
 )
 
-// Config bounds what a connection may cost. The zero value of each field means its default.
+// Config limits what a connection may cost. The zero value of each field means its default.
 type Config struct {
-	MaxMessage     int           // bytes, default 64 KiB; more closes with 1009
-	OutboxMessages int           // default 2048
-	OutboxBytes    int           // default 1 MiB
+	MaxMessage     int // bytes, default 64 KiB; a longer message closes with StatusMessageTooBig
+	OutboxMessages int // default 2048
+	OutboxBytes    int // default 1 MiB
+
 	WriteTimeout   time.Duration // of one message, default 10 s
 	PingAfter      time.Duration // of silence, default 25 s
-	SilenceTimeout time.Duration // default 60 s
-	TCPUserTimeout time.Duration // a client's system has not acknowledged what was sent (Linux), default 6 s
+	SilenceTimeout time.Duration // until the connection counts as lost, default 60 s
+	TCPUserTimeout time.Duration // for unacknowledged data, on Linux, default 6 s
+
 	// AnyOrigin lets pages with a null or malformed origin connect: for development.
 	AnyOrigin bool
-	// Gate counts connections, and refuses those that are too many; nil: there is no limit.
+	// Limiter counts connections, and rejects those beyond its limits; nil: there are no limits.
 	Limiter *ConnLimiter
-	// Backlog bounds what all clients together have not read; nil: nothing does.
+	// Backlog limits the queued bytes of all clients together; nil: there is no limit.
 	Backlog *Backlog
-	// TrustedProxies are those whose X-Forwarded-For says who the client is.
+	// TrustedProxies are reverse proxies whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	Log            *slog.Logger
 }
 
-// WithDefaults returns c with every unset field set, for carriers that stand on this package.
+// WithDefaults returns c with every unset field set, for transports built on this package.
 func (c Config) WithDefaults() Config {
 	c.defaults()
 	return c
 }
 
 func (c *Config) defaults() {
-	set := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	if c.MaxMessage == 0 {
-		c.MaxMessage = 64 << 10
-	}
-	if c.OutboxMessages == 0 {
-		c.OutboxMessages = 2048 // more than a room of usual size can say at once, before the writer has had its turn
-	}
-	if c.OutboxBytes == 0 {
-		c.OutboxBytes = 1 << 20
-	}
-	set(&c.WriteTimeout, 10*time.Second)
-	set(&c.PingAfter, 25*time.Second)
-	set(&c.SilenceTimeout, 60*time.Second)
-	set(&c.TCPUserTimeout, 6*time.Second)
+	c.MaxMessage = cmp.Or(c.MaxMessage, 64<<10)
+	// More than a room of usual size sends at once, before the writer has run.
+	c.OutboxMessages = cmp.Or(c.OutboxMessages, 2048)
+	c.OutboxBytes = cmp.Or(c.OutboxBytes, 1<<20)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
+	c.PingAfter = cmp.Or(c.PingAfter, 25*time.Second)
+	c.SilenceTimeout = cmp.Or(c.SilenceTimeout, 60*time.Second)
+	c.TCPUserTimeout = cmp.Or(c.TCPUserTimeout, 6*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 }
 
-// how long a closed connection may still bring its last bytes: closing with unread data would reset the connection, and the
-// client would never see the close code
+// closeGrace is how long data is still read after our close frame. Closing a socket with unread
+// data resets the connection, and the client would never see the close code.
 const closeGrace = time.Second
 
 // WebSocket is an http.Handler that upgrades requests (RFC 6455) and serves the connections.
 type WebSocket struct {
+	// Static after construction.
 	cfg     Config
 	accept  func(Conn) Receiver
 	started time.Time
-	clock   atomic.Int64 // time since begin, of the sweeper's last round: asking for it at each message would cost more than it tells
+	stop    chan struct{} // closed by Close
 
+	// clock is the time since started, as of the sweeper's last tick. Reading the system's clock
+	// for each message would cost more than the precision is worth.
+	clock atomic.Int64
+
+	// Guarded by mu.
 	mu     sync.Mutex
 	conns  map[*wsConn]struct{}
-	poller *poller // made for the first socket
+	poller *poller // created for the first socket
 	closed bool
-	wg     sync.WaitGroup // the connections, and the sweeper
-	stop   chan struct{}
+
+	wg sync.WaitGroup // the connections, and the sweeper
 }
 
-// NewWebSocket makes a handler; accept is called for each connection, before its first message.
+// NewWebSocket returns a handler. accept is called for each connection, before its first message.
 func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 	cfg.defaults()
-	s := &WebSocket{cfg: cfg, accept: accept, conns: map[*wsConn]struct{}{}, stop: make(chan struct{}), started: time.Now()}
+	s := &WebSocket{
+		cfg:     cfg,
+		accept:  accept,
+		conns:   map[*wsConn]struct{}{},
+		stop:    make(chan struct{}),
+		started: time.Now(),
+	}
 	s.wg.Go(s.sweep)
 	cfg.Backlog.Watch(s.queuedBytes)
 	return s
 }
 
-// unread lists connections for the backlog.
-func (s *WebSocket) queuedBytes(tell func(QueuedBytes)) {
+// queuedBytes lists connections for the backlog.
+func (s *WebSocket) queuedBytes(yield func(QueuedBytes)) {
 	for _, c := range s.snapshot() {
-		if u := c.out.queuedBytes(); u.Total > 0 {
-			tell(u)
+		if q := c.out.queuedBytes(); q.Total > 0 {
+			yield(q)
 		}
 	}
 }
 
-// ServeHTTP refuses foreign pages with 403 and what is too many with 429 and 503, upgrades, and returns at once: the handler's stack and request are then freed.
+// ServeHTTP upgrades the request, or rejects it: foreign pages with 403, too many connections with
+// 429 or 503. It returns at once, which frees the stack and the request of the HTTP server.
 func (s *WebSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.Upgrade(w, r, s.accept) }
 
-// Upgrade is ServeHTTP with an accept of its own for this one connection. It returns false when it has refused the request:
-// accept is then never called.
-func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(Conn) Receiver) bool {
+// Upgrade is ServeHTTP with an accept function for this one connection. It returns false when it
+// has rejected the request: accept is then never called.
+func (s *WebSocket) Upgrade(
+	w http.ResponseWriter, r *http.Request, accept func(Conn) Receiver,
+) bool {
 	origin, ok := CheckOrigin(r, s.cfg.AnyOrigin)
 	if !ok {
 		http.Error(w, "This origin may not connect.", http.StatusForbidden)
@@ -118,8 +126,8 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 		http.Error(w, "The server is stopping.", http.StatusServiceUnavailable)
 		return false
 	}
-	accepted, hello, refusal := handshake(r)
-	if refusal == 0 && len(hello) > s.cfg.MaxMessage {
+	accepted, early, refusal := handshake(r)
+	if refusal == 0 && len(early) > s.cfg.MaxMessage {
 		refusal = http.StatusBadRequest
 	}
 	if refusal != 0 {
@@ -136,33 +144,37 @@ func (s *WebSocket) Upgrade(w http.ResponseWriter, r *http.Request, accept func(
 		return false
 	}
 	peer := PeerOf(r, origin, s.cfg.TrustedProxies)
-	peer.EarlyMessage = hello != nil
+	peer.EarlyMessage = early != nil
 	status, reserve := s.cfg.Limiter.Acquire(peer.Addr.Addr(), Resumes(r))
 	if status != 0 {
 		rejectUpgrade(w, status)
 		return false
 	}
 	peer.Reserve = reserve
-	if !s.hijack(hj, peer, accepted, hello, accept) {
+	if !s.hijack(hj, peer, accepted, early, accept) {
 		s.cfg.Limiter.Release(peer.Addr.Addr(), false)
 		return false
 	}
 	return true
 }
 
-// hijack takes the connection from the HTTP server and answers the request. From then on the connection leaves the gate by itself.
-func (s *WebSocket) hijack(hj http.Hijacker, peer Peer, accepted, hello []byte, accept func(Conn) Receiver) bool {
+// hijack takes the connection from the HTTP server and answers the handshake. If it returns true
+// the connection will call Limiter.Release.
+func (s *WebSocket) hijack(
+	hj http.Hijacker, peer Peer, accepted, early []byte, accept func(Conn) Receiver,
+) bool {
 	nc, rw, err := hj.Hijack()
 	if err != nil {
 		return false
 	}
-	early, _ := rw.Reader.Peek(rw.Reader.Buffered()) // of a client that did not wait for our answer
+	// Frames of a client that did not wait for our answer.
+	buffered, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	_ = nc.SetDeadline(time.Now().Add(s.cfg.WriteTimeout))
 	_, err = nc.Write(accepted)
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
-	if err != nil || !s.add(newConn(s, nc, peer), hello, bytes.Clone(early), accept) {
+	if err != nil || !s.add(newConn(s, nc, peer), early, bytes.Clone(buffered), accept) {
 		_ = nc.Close()
 		return false
 	}
@@ -175,7 +187,8 @@ func (s *WebSocket) stopped() bool {
 	return s.closed
 }
 
-func (s *WebSocket) add(c *wsConn, hello, early []byte, accept func(Conn) Receiver) bool {
+// add starts c. It returns false when the server stops.
+func (s *WebSocket) add(c *wsConn, early, buffered []byte, accept func(Conn) Receiver) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -183,11 +196,11 @@ func (s *WebSocket) add(c *wsConn, hello, early []byte, accept func(Conn) Receiv
 	}
 	s.conns[c] = struct{}{}
 	s.wg.Add(1)
-	go c.start(hello, early, accept)
+	go c.start(early, buffered, accept)
 	return true
 }
 
-// poll has c read by the poller's workers. It returns false when that cannot be.
+// startPolling has the poller read c. It returns false when a goroutine has to read it.
 func (s *WebSocket) startPolling(c *wsConn) bool {
 	if c.sock == nil {
 		return false
@@ -229,8 +242,8 @@ func (s *WebSocket) Count() int {
 	return len(s.conns)
 }
 
-// Close tells every client to come back later (1001) and waits until all connections have ended or ctx is done; then it cuts
-// the rest.
+// Close tells every client to reconnect (StatusGoingAway) and waits until all connections have
+// ended or ctx is done. Then it aborts the rest.
 func (s *WebSocket) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closed {
@@ -243,27 +256,28 @@ func (s *WebSocket) Close(ctx context.Context) error {
 	for _, c := range s.snapshot() {
 		c.Close(StatusGoingAway, "server stops: reconnect")
 	}
-	quiet := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
-		if s.poller != nil { // there is no connection that could make one
+		if s.poller != nil { // no connection is left that could create one
 			s.poller.close()
 		}
-		close(quiet)
+		close(done)
 	}()
 	select {
-	case <-quiet:
+	case <-done:
 		return nil
 	case <-ctx.Done():
 		for _, c := range s.snapshot() {
 			c.abort()
 		}
-		<-quiet
+		<-done
 		return ctx.Err()
 	}
 }
 
-// sweep pings silent connections and ends those that stay silent: one goroutine for all, no timer each.
+// sweep pings silent connections and aborts those that stay silent. It is one goroutine for all, so
+// that a connection needs no timer.
 func (s *WebSocket) sweep() {
 	second := time.NewTicker(min(time.Second, s.cfg.PingAfter/5))
 	defer second.Stop()
@@ -276,7 +290,7 @@ func (s *WebSocket) sweep() {
 		case <-second.C:
 			s.clock.Store(int64(time.Since(s.started)))
 		case <-silence.C:
-			now := time.Since(s.started) // a step of the wall clock is not in it
+			now := time.Since(s.started) // monotonic
 			for _, c := range s.snapshot() {
 				switch silent := now - time.Duration(c.lastHeard.Load()); {
 				case silent >= s.cfg.SilenceTimeout:
@@ -291,37 +305,50 @@ func (s *WebSocket) sweep() {
 
 // wsConn is a Conn over a WebSocket.
 type wsConn struct {
+	// Static after construction.
 	srv  *WebSocket
 	peer Peer
 	net  net.Conn
-	sock *socket // of net; nil: a goroutine reads net and waits
+	sock *socket // of net; nil: a goroutine reads net
 
-	receiver          Receiver // owned by the reader, as are the fields up to smallsOf
+	// Owned by the reader.
+	receiver          Receiver
 	scanner           frameScanner
-	peerCode          StatusCode   // code of the client's close frame
-	smallFrames       uint32       // small frames
-	smallFramesSecond uint32       // the second in which they came, by the server's clock
-	lastHeard         atomic.Int64 // the server's clock at the last frame
-	closing           atomic.Bool  // we closed: what still comes in is not read as messages
-	registered        atomic.Bool  // its user is, see Gate
-	out               outbox
+	peerCode          StatusCode // of the client's close frame
+	smallFrames       uint32     // in smallFramesSecond
+	smallFramesSecond uint32     // of the server's clock
+
+	lastHeard  atomic.Int64 // the server's clock at the last frame
+	closing    atomic.Bool  // we closed: further messages are not read
+	registered atomic.Bool  // see ConnLimiter
+	out        outbox
 }
 
 func newConn(s *WebSocket, nc net.Conn, p Peer) *wsConn {
-	c := &wsConn{srv: s, net: nc, peer: p, scanner: frameScanner{limit: s.cfg.MaxMessage}}
-	c.out = outbox{maxCount: s.cfg.OutboxMessages, maxBytes: s.cfg.OutboxBytes, write: c.write, onDrained: c.closeSocket, abortWrite: c.abortWrite, backlog: s.cfg.Backlog}
+	c := &wsConn{srv: s, net: nc, peer: p}
+	c.scanner.limit = s.cfg.MaxMessage
+	c.out.maxCount = s.cfg.OutboxMessages
+	c.out.maxBytes = s.cfg.OutboxBytes
+	c.out.backlog = s.cfg.Backlog
+	c.out.write = c.write
+	c.out.onDrained = c.closeSocket
+	c.out.abortWrite = c.abortWrite
 	c.sock, c.out.tryWrite = newSocket(c, nc)
 	c.lastHeard.Store(s.clock.Load())
 	setTCPUserTimeout(nc, s.cfg.TCPUserTimeout)
 	return c
 }
 
-func (c *wsConn) Peer() Peer           { return c.peer }
+// Peer implements Conn.
+func (c *wsConn) Peer() Peer { return c.peer }
+
+// Send implements Conn.
 func (c *wsConn) Send(m *Message) bool { return c.out.send(m) }
 
 // Offer implements Conn.
 func (c *wsConn) Offer(m *Message, share Share) error { return c.out.offer(m, share) }
 
+// Close implements Conn.
 func (c *wsConn) Close(code StatusCode, reason string) {
 	c.closing.Store(true)
 	c.out.close(code, reason)
@@ -334,24 +361,25 @@ func (c *wsConn) MarkRegistered() {
 	}
 }
 
-// serve begins the reading; hello is the message that came with the request, early what the HTTP server has read, of a client that did
-// not wait for the answer. A panic in a handler goes on its way.
-func (c *wsConn) start(hello, early []byte, accept func(Conn) Receiver) {
+// start begins to read. buffered are bytes that the HTTP server has read, of a client that did not
+// wait for the answer to its handshake. A panic of the receiver is not recovered.
+func (c *wsConn) start(early, buffered []byte, accept func(Conn) Receiver) {
 	c.receiver = accept(c)
 	if c.peer.EarlyMessage {
-		c.onMessage(opText, hello)
+		c.onMessage(opText, early)
 	}
-	if err := c.scanner.scan(early, c); err != nil {
+	if err := c.scanner.scan(buffered, c); err != nil {
 		c.teardown(err)
 	} else if !c.srv.startPolling(c) {
 		c.readLoop()
 	}
 }
 
-// readOn reads by this goroutine.
+// readLoop reads until the end, by this goroutine.
 func (c *wsConn) readLoop() { c.teardown(c.readBlocking()) }
 
-// ended is the connection's end, for whoever owns the reading. It waits.
+// teardown ends the connection. The caller owns the reading. It waits for the writer and for
+// closeGrace.
 func (c *wsConn) teardown(err error) {
 	c.receiver.Closed(c.endFor(err))
 	c.scanner.release()
@@ -363,7 +391,7 @@ func (c *wsConn) teardown(err error) {
 	c.srv.wg.Done()
 }
 
-// cut closes the connection, and has its reader see that.
+// abort closes the socket, and has its reader see that.
 func (c *wsConn) abort() {
 	_ = c.net.Close()
 	if c.sock != nil {
@@ -371,7 +399,7 @@ func (c *wsConn) abort() {
 	}
 }
 
-// readStream reads and waits: while it waits for a new message, by a small buffer.
+// readBlocking reads and waits. While it waits for a new message its buffer is small.
 func (c *wsConn) readBlocking() error {
 	small := make([]byte, 512)
 	for {
@@ -383,8 +411,8 @@ func (c *wsConn) readBlocking() error {
 		}
 		n, err := c.net.Read(b)
 		if n > 0 {
-			if fault := c.scanner.scan(b[:n], c); fault != nil {
-				err = fault
+			if scanErr := c.scanner.scan(b[:n], c); scanErr != nil {
+				err = scanErr
 			}
 		}
 		if m != nil {
@@ -396,22 +424,32 @@ func (c *wsConn) readBlocking() error {
 	}
 }
 
-// end tells how the connection ended, and closes it when the client has broken the protocol.
+// endFor returns the End for an error of reading. It closes with the code of a frameError.
 func (c *wsConn) endFor(err error) End {
-	var fault *frameError
-	switch {
-	case errors.Is(err, errCloseFrame):
-		gone := !c.closing.Swap(true) && (c.peerCode == StatusNormalClosure || c.peerCode == StatusGoingAway || c.peerCode == StatusNoStatusRcvd)
+	if errors.Is(err, errCloseFrame) {
+		gone := !c.closing.Swap(true)
+		switch c.peerCode {
+		case StatusNormalClosure, StatusGoingAway, StatusNoStatusRcvd:
+		default:
+			gone = false
+		}
 		c.out.replyClose(c.peerCode)
 		return End{Gone: gone, Code: c.peerCode, SlowConsumer: c.out.isOverflowed()}
-	case errors.As(err, &fault):
-		c.Close(fault.code, fault.reason)
+	}
+	var frameErr *frameError
+	if errors.As(err, &frameErr) {
+		c.Close(frameErr.code, frameErr.reason)
 	}
 	c.closing.Store(true)
-	return End{Code: StatusAbnormalClosure, SlowConsumer: c.out.isOverflowed(), MessageTooLong: fault == errTooLong, TooManyFrames: fault == errTooManyFrames}
+	return End{
+		Code:           StatusAbnormalClosure,
+		SlowConsumer:   c.out.isOverflowed(),
+		MessageTooLong: frameErr == errTooLong,
+		TooManyFrames:  frameErr == errTooManyFrames,
+	}
 }
 
-// message implements sink.
+// onMessage implements frameHandler.
 func (c *wsConn) onMessage(op byte, payload []byte) {
 	c.lastHeard.Store(c.srv.clock.Load())
 	switch {
@@ -425,7 +463,7 @@ func (c *wsConn) onMessage(op byte, payload []byte) {
 	}
 }
 
-// control implements sink.
+// onControl implements frameHandler.
 func (c *wsConn) onControl(op byte, payload []byte) error {
 	c.lastHeard.Store(c.srv.clock.Load())
 	switch op {
@@ -442,7 +480,7 @@ func (c *wsConn) onControl(op byte, payload []byte) error {
 	return nil
 }
 
-// small implements sink.
+// onSmallFrame implements frameHandler.
 func (c *wsConn) onSmallFrame() error {
 	second := uint32(c.srv.clock.Load() / int64(time.Second))
 	if second != c.smallFramesSecond {
@@ -461,14 +499,15 @@ func (c *wsConn) write(b []byte) error {
 	}
 	_, err := c.net.Write(b)
 	if err == nil && !c.closing.Load() {
-		// Later writes that do not wait must not find it past, and neither must what TLS writes by itself.
+		// The deadline must not be past for a later tryWrite, nor for what TLS writes by itself.
 		err = c.net.SetWriteDeadline(time.Time{})
 	}
 	return err
 }
 
-// finish closes in two steps: after our close frame only our side is closed, and what the client still sends is read for a moment,
-// so that it gets to see the close code instead of a reset. After a failed write too: the client's own close frame may have come.
+// closeSocket closes in two steps. After our close frame only our side is closed, and for a moment
+// what the client still sends is read, so that it sees the close code instead of a reset. That is
+// done after a failed write too: a close frame of the client may have arrived.
 func (c *wsConn) closeSocket(code StatusCode, reason string) {
 	if code != StatusAbnormalClosure {
 		c.closing.Store(true)
@@ -487,13 +526,15 @@ func (c *wsConn) closeSocket(code StatusCode, reason string) {
 	}
 }
 
+// abortWrite makes a write that waits fail soon.
 func (c *wsConn) abortWrite() {
 	c.closing.Store(true)
 	_ = c.net.SetWriteDeadline(time.Now().Add(closeGrace))
 }
 
-// drain reads what the client sent before it learned of the end; how much and how long is bounded.
+// drain reads what the client sent before it learned of the end, for closeGrace at most.
 func (c *wsConn) drain() {
+	const most = 4 << 20 // bytes
 	_ = c.net.SetReadDeadline(time.Now().Add(closeGrace))
-	_, _ = io.CopyN(io.Discard, c.net, 4<<20)
+	_, _ = io.CopyN(io.Discard, c.net, most)
 }
