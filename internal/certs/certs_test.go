@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -94,4 +95,26 @@ func TestASourceWithoutTLSExportsNothing(t *testing.T) {
 			t.Errorf("%d series, want %d, %v", n, want, err)
 		}
 	}
+}
+
+func TestTheMetricIsOfTheCertificateInForce(t *testing.T) {
+	cert, err := SelfSigned("", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := NewSource(cert)
+	r := prometheus.NewRegistry()
+	r.MustRegister(source.Collector())
+	ends := func(want time.Time) {
+		t.Helper()
+		all, err := r.Gather()
+		if err != nil || len(all) != 1 || all[0].GetMetric()[0].GetGauge().GetValue() != float64(want.Unix()) {
+			t.Errorf("%v, %v, want %d", all, err, want.Unix())
+		}
+	}
+	ends(cert.Leaf.NotAfter)
+	leaf := *cert.Leaf
+	leaf.NotAfter = leaf.NotAfter.Add(48 * time.Hour)
+	source.Set(&tls.Certificate{Certificate: cert.Certificate, Leaf: &leaf})
+	ends(leaf.NotAfter)
 }

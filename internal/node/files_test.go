@@ -2,9 +2,14 @@ package node
 
 import (
 	"bufio"
+	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -63,5 +68,59 @@ func TestSharesOfDescriptors(t *testing.T) {
 		if got := atMost(c.n, c.byDefault, c.share); got != c.want {
 			t.Errorf("%d of %d, share %d: %d, want %d", c.n, c.byDefault, c.share, got, c.want)
 		}
+	}
+}
+
+// A process that may open fewer files than its connections need is told so, with what it may do.
+func TestTooFewOpenFilesAreWarnedOf(t *testing.T) {
+	for _, c := range []struct {
+		asked   *int
+		granted int
+		dev     bool
+		want    bool
+	}{
+		{nil, 0, false, false}, // there is no limit
+		{nil, defaultConnections, false, false},
+		{nil, defaultConnections - 1, false, true},
+		{nil, 100, true, false}, // for trying it is enough
+		{new(100), 100, false, false},
+		{new(101), 100, false, true},
+		{new(-1), 100, false, true},
+		{new(-1), 0, false, false},
+	} {
+		p := &plan{Config: Config{Dev: c.dev, Limits: LimitSettings{Connections: c.asked}}, files: files{connections: c.granted}}
+		err := p.tooFewFiles()
+		if (err != nil) != c.want {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if err == nil {
+			continue
+		}
+		for _, part := range []string{"--max-connections: ", fmt.Sprintf("do for %d connections", c.granted), "ulimit -n", "LimitNOFILE="} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q is not said in %v", part, err)
+			}
+		}
+		if found := Faults(p.warnings()); !slices.ContainsFunc(found, func(f error) bool { return f.Error() == err.Error() }) {
+			t.Errorf("not among the warnings %v", found)
+		}
+	}
+}
+
+// Operators alert on the end of the certificate that clients are shown.
+func TestTheEndOfTheCertificateIsAMetric(t *testing.T) {
+	r := startReloadable(t)
+	conn, err := tls.Dial("tcp", r.Addr().String(), &tls.Config{RootCAs: r.roots, ServerName: "localhost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const name = "ieum_tls_certificate_not_after_timestamp_seconds "
+	_, text := get(t, r.metrics)
+	_, rest, found := strings.Cut(text, "\n"+name)
+	value, _, _ := strings.Cut(rest, "\n")
+	got, err := strconv.ParseFloat(value, 64)
+	if want := conn.ConnectionState().PeerCertificates[0].NotAfter.Unix(); !found || err != nil || int64(got) != want {
+		t.Errorf("%q, %v, want %d", value, err, want)
 	}
 }
