@@ -72,7 +72,7 @@ fuzz: ## FUZZTIME=10s of each fuzz target
 churn: ## a million packets of junk at the relay, and CHURN=30s of a thousand clients that come and go
 	IEUM_SOAK=1 IEUM_CHURN=$(CHURN) $(GO) test -timeout 30m -run '^Test(ClientsComeAndGo|JunkLeaves.*)$$' ./internal/relay
 
-load: build ## users at a fixed rate: nothing may be lost, out of order, closed or left behind; LOAD="--conns 1000 --rate 200 …", flags of ieum-bench signal
+load: build ## users at a fixed rate: nothing may be lost, out of order, closed or left behind; LOAD="--conns 1000 --rate 200 …", flags of ieum-bench mix
 	IEUM_LOAD="$(LOAD)" $(GO) test -count=1 -v -timeout 30m -run '^TestNothingIsLostUnderLoad$$' ./cmd/ieum-bench
 
 sdk-check: ## SDK types, tests and size

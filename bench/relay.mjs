@@ -131,7 +131,7 @@ function start(side, cpu, command, stdout) {
 
 /** Runs the load generator and returns its report, or nothing when it failed and may. */
 async function load(args, mayFail = false) {
-  const command = [ieumBench, "relay", "--server", `${ip}:${port}`, "--peer-ip", peer, "--relay-secret-file", secretFile];
+  const command = [ieumBench, "turn", "--server", `${ip}:${port}`, "--peer-ip", peer, "--relay-secret-file", secretFile];
   for (const c of clients) command.push("--client-ip", c);
   const child = start(loadSide, 1, [...command, ...args], "pipe");
   let out = "";

@@ -1,7 +1,7 @@
 // Measures our signaling server, over both its carriers, against three npm servers on the same work, each in turn, and prints medians
 // and ratios as Markdown. Progress goes to standard error; nothing is written.
 //
-//   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000] [--pace 1000] [--only ieum,ieum-socketio,peerjs,socketio,ws]
+//   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000] [--latency-rate 1000] [--only ieum,ieum-socketio,peerjs,socketio,ws]
 
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -21,7 +21,7 @@ const { values: flags } = parseArgs({
     rounds: { type: "string", default: "3" },
     conns: { type: "string", default: "1000,10000" },
     messages: { type: "string", default: "100000" },
-    pace: { type: "string", default: "1000" },
+    "latency-rate": { type: "string", default: "1000" },
     only: { type: "string", default: "ieum,ieum-socketio,peerjs,socketio,ws" },
   },
 });
@@ -31,6 +31,7 @@ if (!(rounds >= 1 && rounds <= 100) || !sizes.every((n) => Number.isInteger(n)))
 
 // the key is for this run alone; the server and the load's license share it by the environment
 const env = { ...process.env, NODE_ENV: "production", IEUM_LICENSE_KEY: randomBytes(32).toString("hex") };
+env.IEUM_LICENSE_SIGNING_KEY = env.IEUM_LICENSE_KEY;
 delete env.NODE_OPTIONS;
 const version = (name) => JSON.parse(readFileSync(join(here, "node_modules", name, "package.json"), "utf8")).version;
 
@@ -81,7 +82,7 @@ async function firstAddress(server, child, ended) {
 
 /** Runs the load generator and returns its report. */
 async function load(server, conns, pid, url) {
-  const args = ["signal", "--protocol", server.protocol, "--url", url, "--pid", pid, "--conns", conns, "--messages", flags.messages, "--pace", flags.pace];
+  const args = ["pair", "--protocol", server.protocol, "--url", url, "--pid", pid, "--conns", conns, "--messages", flags.messages, "--latency-rate", flags["latency-rate"]];
   const child = spawn(ieumBench, args.map(String), { env, stdio: ["ignore", "pipe", "inherit"] });
   let out = "";
   child.stdout.on("data", (chunk) => (out += chunk));
@@ -118,8 +119,8 @@ const columns = [
   ["messages/s", (r) => r.perSecond, 0],
   ["p50 ms", (r) => r.p50us / 1000, 2],
   ["p99 ms", (r) => r.p99us / 1000, 1],
-  [`p50 ms at ${flags.pace}/s`, (r) => r.pacedP50us / 1000, 2, true],
-  [`p99 ms at ${flags.pace}/s`, (r) => r.pacedP99us / 1000, 1],
+  [`p50 ms at ${flags["latency-rate"]}/s`, (r) => r.fixedRateP50us / 1000, 2, true],
+  [`p99 ms at ${flags["latency-rate"]}/s`, (r) => r.fixedRateP99us / 1000, 1],
 ];
 
 console.log(`${cpus().length} × ${cpus()[0].model}, Node ${process.version}; medians of ${rounds} alternating rounds (lowest to highest),`);

@@ -9,11 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ieum-rtc/ieum/internal/bench"
+	"github.com/ieum-rtc/ieum/internal/bench/mix"
 )
 
 // A server under the load of many users loses nothing, keeps the order, closes nobody, and holds no more at the end than after a third of
-// the time. `make load` and `make soak` run it, and say with IEUM_LOAD how much load and for how long: flags of `ieum-bench signal`.
+// the time. `make load` and `make soak` run it, and say with IEUM_LOAD how much load and for how long: flags of `ieum-bench mix`.
 func TestNothingIsLostUnderLoad(t *testing.T) {
 	flags := strings.Fields(os.Getenv("IEUM_LOAD"))
 	if len(flags) == 0 {
@@ -27,14 +27,15 @@ func TestNothingIsLostUnderLoad(t *testing.T) {
 		t.Fatalf("%v: make build", err)
 	}
 	t.Setenv("IEUM_LICENSE_KEY", key)
+	t.Setenv("IEUM_LICENSE_SIGNING_KEY", key)
 	server := exec.Command("../../bin/"+program.Name(), "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--relay-ip", "127.0.0.1",
 		"--admin-listen", "127.0.0.1:0", "--admin-pprof", "--log-level", "error")
 	said := launch(t, server, `http://[^/]+`, `http://\S+/metrics`)
 	code, out, errs := ieumBench(t, append([]string{
-		"signal", "--url", "ws" + strings.TrimPrefix(said[0], "http") + "/signal", "--admin", strings.TrimSuffix(said[1], "/metrics"), "--pid", strconv.Itoa(server.Process.Pid),
+		"mix", "--url", "ws" + strings.TrimPrefix(said[0], "http") + "/signal", "--admin", strings.TrimSuffix(said[1], "/metrics"), "--pid", strconv.Itoa(server.Process.Pid),
 	}, flags...)...)
 	t.Log(out)
-	var r bench.MixReport
+	var r mix.Report
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 		t.Fatalf("%d, %v: %s", code, err, errs)
 	}

@@ -17,9 +17,10 @@ import (
 
 // commands is the command line. Each command prints one line of JSON.
 type commands struct {
-	Signal  signalCmd  `cmd:"" help:"Let users come and go, call each other and talk, and measure what that costs the server."`
-	Disturb disturbCmd `cmd:"" hidden:"" help:"Those who disturb, as a process that signal --disturb starts."`
-	Relay   relayCmd   `cmd:"" help:"Send packets through a TURN server, ours or another, and measure what that costs it."`
+	Pair      pairCmd      `cmd:"" help:"Load a signaling server with pairs of users that exchange messages as fast as they arrive."`
+	Mix       mixCmd       `cmd:"" help:"Load a signaling server at a fixed rate with users that join, leave, call, chat and reconnect."`
+	Turn      turnCmd      `cmd:"" help:"Load a TURN server with packets or idle allocations."`
+	Adversary adversaryCmd `cmd:"" hidden:"" help:"Internal: the process that mix --adversaries starts."`
 }
 
 func main() {

@@ -82,14 +82,15 @@ func TestHelp(t *testing.T) {
 		want string
 	}{
 		"of all":          {[]string{"--help"}, exitOK, "Usage: ieum-bench <command>"},
-		"of signal":       {[]string{"signal", "--help"}, exitOK, "--half-open"},
-		"of relay":        {[]string{"relay", "--help"}, exitOK, "hairpin"},
+		"of pair":         {[]string{"pair", "--help"}, exitOK, "--latency-rate"},
+		"of mix":          {[]string{"mix", "--help"}, exitOK, "--half-open"},
+		"of turn":         {[]string{"turn", "--help"}, exitOK, "hairpin"},
 		"no command":      {nil, exitUsage, "expected one of"},
 		"unknown command": {[]string{"nonsense"}, exitUsage, "unexpected argument nonsense"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := ieumBench(t, c.args...)
-			if code != c.code || !strings.Contains(out+errs, c.want) || strings.Contains(out+errs, "disturb-") {
+			if code != c.code || !strings.Contains(out+errs, c.want) || strings.Contains(out+errs, "adversary  ") {
 				t.Errorf("%d %s%s", code, out, errs)
 			}
 		})

@@ -1,9 +1,0 @@
-//go:build !linux
-
-package bench
-
-import "time"
-
-func nap(d time.Duration) { time.Sleep(d) }
-
-func giveWay() {}

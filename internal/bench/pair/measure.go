@@ -1,0 +1,192 @@
+// Package pair loads a signaling server with pairs of users that pass one message to and fro.
+//
+// It opens connections in rooms of two, waits until the server's memory is stable, and lets some of
+// the pairs pass messages: one in flight per pair, and the delivery of one is the signal to send the
+// next. In this closed loop a slow server is not overwhelmed but takes longer. What the server used
+// is read from /proc. It speaks our protocol and those of competitors; a dialect holds what differs
+// between them.
+package pair
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/bench/client"
+	"github.com/ieum-rtc/ieum/internal/bench/pace"
+	"github.com/ieum-rtc/ieum/internal/bench/proc"
+	"github.com/ieum-rtc/ieum/internal/bench/report"
+)
+
+// Config says what load Signal makes. Fields with a default take it when zero.
+type Config struct {
+	client.Target        // the license is for ieum and ieum-socketio only, Conns is even: rooms are of two
+	Protocol      string // ieum (default), ieum-socketio, peerjs or socketio
+	Pairs         int    // rooms whose members pass messages, at most Conns/2; what they have in flight is lost when nothing is delivered anywhere for Stall
+	Messages      int    // deliveries to measure, after a fifth as many to warm up; 0: connections only
+	// LatencyRate is how many messages a second follow then, for paceLasts, to see how long one takes on a server that has time; 0: none.
+	LatencyRate float64
+}
+
+const paceLasts = 10 * time.Second
+
+// maxMessages keeps a typing error from running for days.
+const maxMessages = 50_000_000
+
+// NeedsLicense tells whether the protocol wants CpCode and AuthKey.
+func (c Config) NeedsLicense() bool {
+	return c.Protocol == "" || c.Protocol == "ieum" || c.Protocol == "ieum-socketio"
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	var faults []error
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	_, known := dialects[c.Protocol]
+	need(known || c.Protocol == "", "protocol: %q is none of ieum, ieum-socketio, peerjs, socketio", c.Protocol)
+	c.Check(need)
+	need(c.Conns >= 2 && c.Conns <= client.MaxConns && c.Conns%2 == 0, "conns: must be even, 2 to %d", client.MaxConns)
+	need(c.Pairs >= 0 && c.Pairs <= c.Conns/2, "pairs: must be 0 to half of conns")
+	need(c.Messages >= 0 && c.Messages <= maxMessages, "messages: must be 0 to %d", maxMessages)
+	need(c.Messages == 0 || c.Pairs > 0, "pairs: at least one must pass the messages")
+	need(c.LatencyRate == 0 || c.LatencyRate >= 1 && c.LatencyRate <= pace.MaxRate && c.Messages > 0, "latency-rate: must be 1 to %d messages a second, behind those at full speed", pace.MaxRate)
+	return errors.Join(faults...)
+}
+
+func (c *Config) defaults() {
+	c.Target.SetDefaults()
+	if c.Protocol == "" {
+		c.Protocol = "ieum"
+	}
+}
+
+// Report is what came out. Fields that were not measured are left out of its JSON.
+type Report struct {
+	Protocol string `json:"protocol"`
+	Conns    int    `json:"conns"`
+	Pairs    int    `json:"pairs"`
+	Size     int    `json:"size"` // bytes
+
+	ConnectSeconds  float64  `json:"connectSeconds"`            // until all were in their rooms
+	CPUPer1kConnect *float64 `json:"cpuPer1kConnect,omitempty"` // seconds for 1,000 connections, room included
+
+	RSSBeforeKB *int     `json:"rssBeforeKB,omitempty"`
+	RSSIdleKB   *int     `json:"rssIdleKB,omitempty"`   // all connections open, nobody says anything
+	KBPerConn   *float64 `json:"kbPerConn,omitempty"`   // the difference, for one connection
+	RSSStable   *bool    `json:"rssStable,omitempty"`   // false: memory still moved when patience ended
+	RSSLoadedKB *int     `json:"rssLoadedKB,omitempty"` // after the messages
+
+	Messages      int      `json:"messages"` // delivered, right in content, order and sender
+	PerSecond     float64  `json:"perSecond,omitempty"`
+	CPUPerMillion *float64 `json:"cpuPerMillion,omitempty"` // seconds, user and system
+	P50us         float64  `json:"p50us,omitempty"`         // from one member's send to the other's receipt, microseconds
+	P99us         float64  `json:"p99us,omitempty"`
+
+	FixedRateP50us float64 `json:"fixedRateP50us,omitempty"` // of those at the fixed pace: from when one was due to its receipt
+	FixedRateP99us float64 `json:"fixedRateP99us,omitempty"`
+
+	Errors     int    `json:"errors"`               // connections lost, messages refused, unexpected or damaged; warm-up included
+	Lost       int    `json:"lost"`                 // sent and never delivered; warm-up included
+	FirstError string `json:"firstError,omitempty"` // the first of them
+}
+
+// Signal makes the load and measures it. An error means that the load could not be made; what went wrong under load is in the
+// report. It returns when all its connections have ended.
+func Run(ctx context.Context, cfg Config) (Report, error) {
+	if err := cfg.Validate(); err != nil {
+		return Report{}, err
+	}
+	cfg.defaults()
+	r := newRun(cfg)
+	defer r.close()
+	m := &meter{run: r, server: proc.PID(cfg.PID)}
+	m.report = Report{Protocol: cfg.Protocol, Conns: cfg.Conns, Pairs: cfg.Pairs, Size: cfg.Size}
+	err := m.measure(ctx)
+	m.report.Errors, m.report.Lost, m.report.FirstError = r.faults.counts()
+	return m.report, err
+}
+
+// meter takes the server's figures around the parts of a run.
+type meter struct {
+	run    *run
+	server proc.PID
+	report Report
+}
+
+func (m *meter) measure(ctx context.Context) error {
+	if err := m.connections(ctx); err != nil {
+		return err
+	}
+	if m.run.cfg.Messages == 0 || m.run.faults.any() {
+		return ctx.Err()
+	}
+	if err := m.run.play(ctx, max(1, m.run.cfg.Messages/5), 0); err != nil || m.run.faults.any() {
+		return err
+	}
+	if err := m.messages(ctx); err != nil || m.run.cfg.LatencyRate == 0 || m.run.faults.any() {
+		return err
+	}
+	if err := m.run.play(ctx, int(m.run.cfg.LatencyRate*paceLasts.Seconds()), m.run.cfg.LatencyRate); err != nil {
+		return err
+	}
+	if latencies := m.run.latencies(); len(latencies) > 0 {
+		m.report.FixedRateP50us, m.report.FixedRateP99us = quantile(latencies, 0.5), quantile(latencies, 0.99)
+	}
+	return nil
+}
+
+func (m *meter) connections(ctx context.Context) error {
+	before, err := m.server.RSS()
+	if err != nil {
+		return err
+	}
+	spent, took, err := m.server.During(func() error { return m.run.connect(ctx) })
+	if err != nil {
+		return err
+	}
+	m.report.ConnectSeconds = report.Round(took.Seconds())
+	if m.server == 0 {
+		return nil
+	}
+	conns := float64(m.run.cfg.Conns)
+	m.report.CPUPer1kConnect = report.Rounded(spent.Seconds() * 1000 / conns)
+	idle, stable, err := m.server.Settle(ctx, m.run.cfg.Settle)
+	if err != nil {
+		return err
+	}
+	m.report.RSSBeforeKB, m.report.RSSIdleKB, m.report.RSSStable = &before, &idle, &stable
+	m.report.KBPerConn = report.Rounded(float64(idle-before) / conns)
+	return nil
+}
+
+func (m *meter) messages(ctx context.Context) error {
+	spent, took, err := m.server.During(func() error { return m.run.play(ctx, m.run.cfg.Messages, 0) })
+	if err != nil {
+		return err
+	}
+	latencies := m.run.latencies()
+	m.report.Messages = len(latencies)
+	if len(latencies) == 0 {
+		return nil
+	}
+	m.report.PerSecond = report.Round(float64(len(latencies)) / took.Seconds())
+	m.report.P50us, m.report.P99us = quantile(latencies, 0.5), quantile(latencies, 0.99)
+	if m.server == 0 {
+		return nil
+	}
+	m.report.CPUPerMillion = report.Rounded(spent.Seconds() * 1e6 / float64(len(latencies)))
+	loaded, err := m.server.RSS()
+	m.report.RSSLoadedKB = &loaded
+	return err
+}
+
+// quantile of sorted latencies, in microseconds: the smallest that at least q of them do not exceed.
+func quantile(sorted []time.Duration, q float64) float64 {
+	i := int(q * float64(len(sorted)))
+	return report.Round(float64(sorted[min(i, len(sorted)-1)]) / float64(time.Microsecond))
+}
