@@ -163,7 +163,8 @@ func Resumes(r *http.Request) bool { return r.URL.Query().Has("resume") }
 
 // rejectUpgrade answers a handshake with the status that Acquire returned.
 func rejectUpgrade(w http.ResponseWriter, status int) {
-	message, after := "Too many unregistered connections from your address: try again in a moment.", "10"
+	message := "Too many unregistered connections from your address: try again in a moment."
+	after := "10"
 	if status == http.StatusServiceUnavailable {
 		message, after = "The server is full: try again later.", "30"
 	}

@@ -13,8 +13,8 @@ const SourcesPerSite = 4
 
 // connSetLimits bound a connSet.
 type connSetLimits struct {
-	total         int            // connections
-	perSource     int            // connections of one Source; SourcesPerSite times as many of a Site
+	total         int
+	perSource     int            // of one Source; a Site may have SourcesPerSite times as many
 	idlePerSource int            // idle ones of these; 0: no limit of their own
 	exempt        []netip.Prefix // proxies: like loopback, their connections count in total only
 	slowAfter     time.Duration  // how long an active connection is safe from eviction

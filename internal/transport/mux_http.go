@@ -22,7 +22,8 @@ func (m *Mux) Serve(srv *http.Server) error {
 	m.cfg.HTTP.Watch(srv)
 	next := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if state, ok := r.Context().Value(tlsStateKey{}).(*tls.ConnectionState); ok && r.TLS == nil {
+		state, ok := r.Context().Value(tlsStateKey{}).(*tls.ConnectionState)
+		if ok && r.TLS == nil {
 			r.TLS = state
 		}
 		if m.cfg.TLS != nil && r.TLS == nil {

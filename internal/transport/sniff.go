@@ -34,7 +34,7 @@ func detectProtocol(b []byte, mayBeTLS bool) detectedProtocol {
 		return protocolTLS
 	case b[0] >= 0x40: // a STUN message begins with two zero bits, an HTTP method with a letter
 		return protocolHTTP
-	case len(b) >= stunCookieOffset && b[stunCookieOffset-1]%4 != 0: // STUN lengths are multiples of 4
+	case len(b) >= stunCookieOffset && b[stunCookieOffset-1]%4 != 0: // no length of a STUN message
 		return protocolHTTP
 	}
 	for i := range len(stunCookie) {

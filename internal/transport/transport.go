@@ -98,7 +98,7 @@ type Message struct {
 	B       []byte
 	refs    atomic.Int32
 	counted atomic.Bool             // in backlog
-	backlog *Backlog                // written by the goroutine that sets counted, read with the last reference
+	backlog *Backlog                // owned by who sets counted, then by the last reference
 	encoded atomic.Pointer[Message] // for another transport, see As; holds one reference
 }
 

@@ -10,7 +10,8 @@ import (
 // event is the name of the one event, in both directions.
 const event = "knowledgetalk"
 
-// envelope is more than a packet adds to its message: both protocols' types, the acknowledgement's id and the event's name.
+// packetOverhead is more than a packet adds to its message: the packet types of both protocols, the
+// acknowledgement's id and the name of the event.
 const packetOverhead = 64
 
 const (
@@ -20,27 +21,29 @@ const (
 
 // Types of Engine.IO packets, the first byte of each.
 const (
+	engineClose   = '1'
 	enginePing    = '2'
 	enginePong    = '3'
 	engineMessage = '4'
-	engineClose   = '1'
 	engineNoop    = '6'
-	// '0' open goes only to clients, '5' upgrade is a word of its own (see leg), 'b' introduces binary data
+	// '0' (open) goes only to clients, '5' (upgrade) only over a WebSocket that upgrades a session,
+	// and 'b' introduces binary data.
 )
 
-// Packets that are always the same.
+// Packets without variable content.
 const (
-	packetPing       = "2"
 	packetClose      = "1"
-	packetNoop       = "6"
-	packetConnected  = "40"
-	packetDisconnect = "41"
+	packetPing       = "2"
 	packetProbe      = "2probe"
 	packetProbed     = "3probe"
+	packetConnected  = "40"
+	packetDisconnect = "41"
 	packetUpgrade    = "5"
+	packetNoop       = "6"
 )
 
-// kind is the type of a Socket.IO packet (protocol 4 and 5), after the Engine.IO type.
+// packetType is the type of a Socket.IO packet (protocol 4 and 5), which follows the Engine.IO
+// type.
 type packetType byte
 
 const (
@@ -48,16 +51,16 @@ const (
 	typeDisconnect   packetType = '1'
 	typeEvent        packetType = '2'
 	typeAck          packetType = '3'
-	typeConnectError packetType = '4' // CONNECT_ERROR in protocol 5, ERROR in 4: a server's word
+	typeConnectError packetType = '4' // from the server; protocol 4 calls it ERROR
 	// '5' and '6' are events and acknowledgements with binary attachments
 )
 
-// packet is a Socket.IO packet as it came: `type[/namespace,][ack id][data]`.
+// packet is a parsed Socket.IO packet: `type[/namespace,][ack id][data]`.
 type packet struct {
 	typ       packetType
-	namespace string // "/" when none was named
+	namespace string // "/" when the packet names none
 	ack       []byte // digits; nil: none
-	data      []byte // JSON as it came, not looked at; may be empty
+	data      []byte // not parsed; may be empty
 }
 
 var (
@@ -65,7 +68,7 @@ var (
 	errBinary    = errors.New("binary attachment")
 )
 
-// parsePacket takes a packet apart. It points into p and judges no JSON.
+// parsePacket parses a packet, but not the JSON in it. The result points into p.
 func parsePacket(p []byte) (packet, error) {
 	if len(p) == 0 {
 		return packet{}, errMalformed
@@ -80,7 +83,7 @@ func parsePacket(p []byte) (packet, error) {
 	p = p[1:]
 	if len(p) > 0 && p[0] == '/' {
 		name, rest, _ := bytes.Cut(p, []byte{','})
-		name, _, _ = bytes.Cut(name, []byte{'?'}) // protocol 4 sends a query along
+		name, _, _ = bytes.Cut(name, []byte{'?'}) // protocol 4 may add a query
 		if len(name) > maxNamespace || !printable(name) {
 			return packet{}, errMalformed
 		}
@@ -100,7 +103,7 @@ func parsePacket(p []byte) (packet, error) {
 	return k, nil
 }
 
-// printable keeps out what would need escaping when a name is said back to its client.
+// printable tells whether a name can be repeated to its client without escaping.
 func printable(name []byte) bool {
 	for _, c := range name {
 		if c <= ' ' || c > '~' || c == '"' || c == '\\' {
@@ -110,8 +113,9 @@ func printable(name []byte) bool {
 	return true
 }
 
-// parseEvent finds the name and the argument in `["name",argument]`. The argument is what stands between, one JSON value or not:
-// whoever reads messages finds out. Names are compared as they are written, escapes are not resolved.
+// parseEvent finds the name and the argument in `["name",argument]`. Whether the argument is one
+// JSON value is for the receiver to check. The name is returned as it is written, with its
+// escapes.
 func parseEvent(data []byte) (name, argument []byte, err error) {
 	data = trimSpace(data)
 	if len(data) < 2 || data[0] != '[' || data[len(data)-1] != ']' {
@@ -141,17 +145,17 @@ func parseEvent(data []byte) (name, argument []byte, err error) {
 	return name, trimSpace(data[1:]), nil
 }
 
-// trim removes JSON's white space (RFC 8259, section 2).
+// trimSpace removes JSON's white space (RFC 8259, section 2).
 func trimSpace(b []byte) []byte { return bytes.Trim(b, " \t\r\n") }
 
-// text makes an Engine.IO packet.
+// newPacket returns p as a message.
 func newPacket(p string) *transport.Message {
 	m := transport.NewMessage()
 	m.B = append(m.B, p...)
 	return m
 }
 
-// asEvent makes the event that carries m, and gives up the reference to m. All receivers of m share it.
+// encodeEvent returns the event that contains m, and releases m. All receivers of m share it.
 func encodeEvent(m *transport.Message) *transport.Message {
 	defer m.Release()
 	return m.As(func(b, of []byte) []byte {
@@ -161,12 +165,12 @@ func encodeEvent(m *transport.Message) *transport.Message {
 	})
 }
 
-// asAck makes the acknowledgement with that id that carries m, and gives up the reference to m.
-func encodeAck(m *transport.Message, ack []byte) *transport.Message {
+// encodeAck returns the acknowledgement of an id that contains m, and releases m.
+func encodeAck(m *transport.Message, id []byte) *transport.Message {
 	defer m.Release()
 	e := transport.NewMessage()
-	e.B = append(e.B, '4', byte(typeAck))
-	e.B = append(e.B, ack...)
+	e.B = append(e.B, engineMessage, byte(typeAck))
+	e.B = append(e.B, id...)
 	e.B = append(e.B, '[')
 	e.B = append(e.B, m.B...)
 	e.B = append(e.B, ']')

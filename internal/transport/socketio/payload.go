@@ -9,13 +9,14 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// separator stands between the packets of a payload in Engine.IO 4. No packet holds one: JSON writes it as an escape.
+// separator stands between the packets of a payload in Engine.IO 4. No packet contains one: JSON
+// writes it as an escape.
 const separator = '\x1e'
 
 var errPayload = errors.New("malformed payload")
 
-// appendPayload puts packets into the body of one answer: separated in Engine.IO 4; in 3 each with its length before it, counted
-// as JavaScript counts, in UTF-16 code units.
+// appendPayload appends packets as the body of one response. Engine.IO 4 separates them. Engine.IO
+// 3 puts the length before each, in UTF-16 code units, as JavaScript counts.
 func appendPayload(b []byte, version int, packets []*transport.Message) []byte {
 	for i, p := range packets {
 		if version == 3 {
@@ -29,7 +30,7 @@ func appendPayload(b []byte, version int, packets []*transport.Message) []byte {
 	return b
 }
 
-// units is the length of valid UTF-8 in UTF-16 code units.
+// utf16Len is the length of valid UTF-8 in UTF-16 code units.
 func utf16Len(b []byte) int {
 	n := 0
 	for _, c := range b {
@@ -43,8 +44,8 @@ func utf16Len(b []byte) int {
 	return n
 }
 
-// nextPacket cuts the first packet off a payload, which is valid UTF-8. An empty packet, a length that is none or that ends within
-// a character is an error.
+// nextPacket cuts the first packet off a payload, which is valid UTF-8. Errors are an empty packet,
+// a malformed length, and a length that ends within a character.
 func nextPacket(payload []byte, version int) (packet, rest []byte, err error) {
 	if version != 3 {
 		packet, rest, more := bytes.Cut(payload, []byte{separator})

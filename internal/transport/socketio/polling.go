@@ -12,16 +12,17 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// how long the body of a post may take
+// postTimeout is for the body of a post.
 const postTimeout = 10 * time.Second
 
-// Clients of version 3 are not told how much one post may bring, and put everything that waits into one.
-const postsOfVersion3 = 4
+// version3PostFactor: clients of Engine.IO 3 do not learn how long a post may be, and put all
+// waiting packets into one.
+const version3PostFactor = 4
 
 func (s *session) maxBody() int64 {
 	n := int64(s.srv.cfg.Conn.MaxMessage + packetOverhead)
 	if s.version == 3 {
-		n *= postsOfVersion3
+		n *= version3PostFactor
 	}
 	return n
 }
@@ -37,21 +38,21 @@ func (s *session) serveOpen(w http.ResponseWriter) {
 	}
 }
 
-// servePoll waits until there is something to send. One poll at a time: a second one ends the session, as the client has lost
-// track of it.
-func (s *session) servePoll(w http.ResponseWriter, r *http.Request) (engineError, bool) {
+// servePoll waits until there is something to send. A second poll at a time ends the session: its
+// client has lost track of it.
+func (s *session) servePoll(w http.ResponseWriter, r *http.Request) *engineError {
 	s.mu.Lock()
 	switch {
 	case s.closeFetched:
 		s.mu.Unlock()
-		return errUnknownSession, false
+		return errUnknownSession
 	case s.ws != nil:
 		s.mu.Unlock()
-		return errBadRequest, false
+		return errBadRequest
 	case s.polling:
 		s.lost()
 		s.mu.Unlock()
-		return errBadRequest, false
+		return errBadRequest
 	}
 	s.polling = true
 	s.mu.Unlock()
@@ -59,7 +60,7 @@ func (s *session) servePoll(w http.ResponseWriter, r *http.Request) (engineError
 
 	packets, ok := s.awaitPackets(r)
 	if !ok {
-		return engineError{}, true // there is nobody to answer
+		return nil // the client has closed the request
 	}
 	defer func() { <-s.pollLock }()
 	if err := s.respond(w, packets); err != nil {
@@ -67,24 +68,17 @@ func (s *session) servePoll(w http.ResponseWriter, r *http.Request) (engineError
 		defer s.mu.Unlock()
 		s.lost()
 	}
-	return engineError{}, true
+	return nil
 }
 
-// await returns what is to be sent, with the turn to send it; false: the client has gone away.
+// awaitPackets returns what is to be sent, with pollLock held. It returns false when the client has
+// closed the request.
 func (s *session) awaitPackets(r *http.Request) ([]*transport.Message, bool) {
-	aborted := func() ([]*transport.Message, bool) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.polling = false
-		if s.ws == nil { // else it has changed over, and needs this poll no more
-			s.lost()
-		}
-		return nil, false
-	}
 	select {
 	case s.pollLock <- struct{}{}:
 	case <-r.Context().Done():
-		return aborted()
+		s.pollAborted()
+		return nil, false
 	}
 	s.mu.Lock()
 	for len(s.queue) == 0 && !s.probeAnswered && !s.closed && s.ws == nil {
@@ -93,19 +87,20 @@ func (s *session) awaitPackets(r *http.Request) ([]*transport.Message, bool) {
 		case <-s.wake:
 		case <-r.Context().Done():
 			<-s.pollLock
-			return aborted()
+			s.pollAborted()
+			return nil, false
 		}
 		s.mu.Lock()
 	}
 	defer s.mu.Unlock()
 	packets := s.queue
 	s.queue, s.bytes, s.responding = nil, 0, s.bytes // the backlog sees these bytes all the time
-	// Before the answer is written: its client may ask again before the writing has returned.
+	// Before the response is written: its client may poll again before the write has returned.
 	s.polling, s.lastPoll = false, time.Now()
 	switch {
 	case len(packets) > 0:
 	case s.closed:
-		// Alone: clients see the end of the transport before the packets that come with it.
+		// In a response of its own: clients handle the end of the transport before other packets.
 		packets = append(packets, newPacket(packetClose))
 		s.closeFetched = true
 	default:
@@ -114,15 +109,28 @@ func (s *session) awaitPackets(r *http.Request) ([]*transport.Message, bool) {
 	return packets, true
 }
 
-// respond writes packets as one payload and releases them. The backlog may break that off.
+// pollAborted ends the session of a client that closed its poll, unless it has a WebSocket by now
+// and no longer needs the poll.
+func (s *session) pollAborted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.polling = false
+	if s.ws == nil {
+		s.lost()
+	}
+}
+
+// respond writes packets as one payload and releases them. The backlog may abort the write.
 func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) error {
 	body := transport.NewMessage()
 	body.B = appendPayload(body.B, s.version, packets)
 	defer s.limitWrite(w)()
-	s.setResponding(len(body.B), func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) })
+	s.setResponding(len(body.B), func() {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now())
+	})
 	defer s.setResponding(0, nil)
 	defer body.Release()
-	// First the packets: a payload and its copy would count twice, and others would be closed for that.
+	// First the packets: otherwise the bytes would count twice, and others would be closed for it.
 	for _, p := range packets {
 		p.Release()
 	}
@@ -130,18 +138,19 @@ func (s *session) respond(w http.ResponseWriter, packets []*transport.Message) e
 	return write(w, body.B)
 }
 
-// limit bounds the time that the writing of an answer takes, until undo is called.
+// limitWrite limits the time for writing a response until undo is called.
 func (s *session) limitWrite(w http.ResponseWriter) (undo func()) {
 	c := http.NewResponseController(w)
-	_ = c.SetWriteDeadline(time.Now().Add(s.srv.cfg.Conn.WriteTimeout)) // an error here: not a socket
+	// An error means that w is no connection.
+	_ = c.SetWriteDeadline(time.Now().Add(s.srv.cfg.Conn.WriteTimeout))
 	return func() { _ = c.SetWriteDeadline(time.Time{}) }
 }
 
-// answers notes how much is being written, and how to break that off.
-func (s *session) setResponding(bytes int, cut func()) {
+// setResponding notes how many bytes are being written, and how to abort that.
+func (s *session) setResponding(bytes int, abort func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.responding, s.abortResponse = bytes, cut
+	s.responding, s.abortResponse = bytes, abort
 }
 
 func write(w http.ResponseWriter, body []byte) error {
@@ -151,62 +160,66 @@ func write(w http.ResponseWriter, body []byte) error {
 	if _, err := w.Write(body); err != nil {
 		return err
 	}
-	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
+	err := http.NewResponseController(w).Flush()
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil
 	}
-	return nil
+	return err
 }
 
-// servePost reads packets. One post at a time: a second one ends the session, since their order would be lost. A session that has
-// ended takes posts and does not read them: its client says goodbye, or has not heard of the end yet.
-func (s *session) servePost(w http.ResponseWriter, r *http.Request) (engineError, bool) {
+// servePost reads packets. A second post at a time ends the session, since the order would be lost.
+// After the end of the session posts are accepted and not read: the client says goodbye, or has not
+// heard of the end yet.
+func (s *session) servePost(w http.ResponseWriter, r *http.Request) *engineError {
 	s.mu.Lock()
 	switch {
 	case s.ws != nil:
 		s.mu.Unlock()
-		return errBadRequest, false
+		return errBadRequest
 	case s.posting:
 		s.lost()
 		s.mu.Unlock()
-		return errBadRequest, false
+		return errBadRequest
 	}
 	s.posting = true
 	s.mu.Unlock()
 
-	f, ok := s.readPost(w, r)
+	err := s.readPost(w, r)
 	s.mu.Lock()
-	s.posting = false // before the answer, as with polls
+	s.posting = false // before the response, as with polls
 	s.mu.Unlock()
-	if ok {
-		defer s.limitWrite(w)()
-		_ = write(w, []byte("ok")) // the packets have been read: if this is lost, a poll will tell
+	if err != nil {
+		return err
 	}
-	return f, ok
+	defer s.limitWrite(w)()
+	_ = write(w, []byte("ok")) // the packets have been read: if this is lost, a poll will show it
+	return nil
 }
 
-// read handles the packets of a post; after a fault the session has ended.
-func (s *session) readPost(w http.ResponseWriter, r *http.Request) (engineError, bool) {
+// readPost handles the packets of a post. After an error the session has ended.
+func (s *session) readPost(w http.ResponseWriter, r *http.Request) *engineError {
 	switch t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t {
 	case "text/plain", "":
-	default: // binary payloads of version 3, forms of script elements
+	default: // binary payloads of version 3, forms of JSONP
 		s.fail(errBinary)
-		return errBadRequest, false
+		return errBadRequest
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(postTimeout)) // the server sets its own for the next request
+	// The HTTP server sets its own deadline for the next request.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(postTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.maxBody()))
-	var large *http.MaxBytesError
+	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &large):
+	case errors.As(err, &tooLarge):
 		s.fail(errTooLong)
-		return errTooLarge, false
+		return errTooLarge
 	case err != nil:
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.lost()
-		return errBadRequest, false
+		return errBadRequest
 	case !utf8.Valid(body):
 		s.fail(errProtocol)
-		return errBadRequest, false
+		return errBadRequest
 	}
 	for first := true; first || len(body) > 0; first = false {
 		var p []byte
@@ -216,10 +229,10 @@ func (s *session) readPost(w http.ResponseWriter, r *http.Request) (engineError,
 		if err != nil {
 			s.fail(err)
 			if errors.Is(err, errTooLong) {
-				return errTooLarge, false
+				return errTooLarge
 			}
-			return errBadRequest, false
+			return errBadRequest
 		}
 	}
-	return engineError{}, true
+	return nil
 }

@@ -59,7 +59,8 @@ func TestMessagesGoUpAndAnswersComeDown(t *testing.T) {
 	}
 }
 
-// An answer that comes twice is one acknowledgement and one event: an acknowledgement's id is used up.
+// An answer that comes twice is one acknowledgement and one event: an acknowledgement's id is used
+// up.
 func TestAnAcknowledgementIsUsedOnce(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
@@ -95,7 +96,7 @@ func TestRequestsThatCannotBeServed(t *testing.T) {
 	null, file := []string{"Origin", "null"}, []string{"Origin", "file://"}
 	for name, c := range map[string]struct {
 		q    request
-		want engineError
+		want *engineError
 	}{
 		"no transport":             {request{method: "GET", query: "EIO=4"}, errUnknownTransport},
 		"another transport":        {request{method: "GET", query: "EIO=4&transport=flashsocket"}, errUnknownTransport},
@@ -313,7 +314,8 @@ func TestOnePollAtATime(t *testing.T) {
 	})
 }
 
-// A session that is not polled for two intervals is lost, whatever it posts meanwhile; one that is polled, or has a WebSocket, is not.
+// A session that is not polled for two intervals is lost, whatever it posts meanwhile; one that is
+// polled, or has a WebSocket, is not.
 func TestASessionThatNeverPollsIsLost(t *testing.T) {
 	for _, version := range []string{"3", "4"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -551,7 +553,8 @@ func TestThePeerIsKnown(t *testing.T) {
 	}
 }
 
-// A page on the server's own origin may be behind a proxy that ends TLS; the license names the origin that the browser shows.
+// A page on the server's own origin may be behind a proxy that ends TLS; the license names the
+// origin that the browser shows.
 func TestTheOriginOfThePagesOfTheServer(t *testing.T) {
 	for host, want := range map[string]string{
 		"calls.example":      "https://calls.example",
@@ -624,7 +627,8 @@ func TestAnEndedSessionIsRememberedForAMoment(t *testing.T) {
 	})
 }
 
-// A message that was on its way up when the session ended stays below: the receiver has been told of the end.
+// A message that was on its way up when the session ended stays below: the receiver has been told
+// of the end.
 func TestNothingComesAfterTheEnd(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
@@ -685,8 +689,8 @@ func (u *unreading) Write([]byte) (int, error) {
 	return 0, os.ErrDeadlineExceeded
 }
 
-// An answer that its client does not read is broken off when all together have left too much, and whoever has less does not pay for it: not
-// even when the session has ended meanwhile.
+// An answer that its client does not read is broken off when all together have left too much, and
+// whoever has less does not pay for it: not even when the session has ended meanwhile.
 func TestAnAnswerThatIsNotReadIsShed(t *testing.T) {
 	for _, ended := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -12,48 +12,50 @@ import (
 
 // session is one client, and a transport.Conn.
 type session struct {
-	srv     *Server
-	id      string
-	version int // of Engine.IO: 3 or 4
-	peer    transport.Peer
+	// Static after construction.
+	srv      *Server
+	id       string
+	version  int // of Engine.IO: 3 or 4
+	peer     transport.Peer
+	pollLock chan struct{} // of one slot: held by the poll whose response is being written
+	wake     chan struct{} // of one slot: tells the waiting poll to look again
 
-	// recv is held while the receiver is called: one call at a time, whichever request or socket brings it.
-	recvMu     sync.Mutex
-	receiver   transport.Receiver
-	ended      bool        // the receiver knows of the end
-	registered atomic.Bool // its user is, see transport.ConnLimiter
+	registered atomic.Bool // see transport.ConnLimiter
 
-	pollLock chan struct{} // held by the poll that writes its answer, for the next one to wait
-	wake     chan struct{} // tells the waiting poll to look again
+	// recvMu is held while the receiver is called: one call at a time, whatever request or
+	// WebSocket it comes from. It guards receiver and ended.
+	recvMu   sync.Mutex
+	receiver transport.Receiver
+	ended    bool // the receiver knows of the end
 
-	mu             sync.Mutex     // guards what follows; an outbox's lock is taken inside
-	ws             transport.Conn // the WebSocket that carries the session; nil: polling
-	upgrading      *wsReceiver    // a WebSocket that is about to take over
-	probeAnswered  bool           // it was answered: polls return at once, so that the client can change over
+	// Guarded by mu. The lock of an outbox may be taken while mu is held.
+	mu             sync.Mutex
+	ws             transport.Conn // nil: the session polls
+	upgrading      *wsReceiver    // a WebSocket that is to replace polling
+	probeAnswered  bool           // by it: polls return at once, so that the client can upgrade
 	queue          []*transport.Message
 	bytes          int  // of queue
-	connected      bool // connected to "/"
+	connected      bool // to the namespace "/"
 	polling        bool // a poll waits
 	posting        bool // a post is being read
 	closed         bool
-	closeFetched   bool      // closed, and the client knows
-	since          time.Time // last ping (version 4), last packet (version 3), or the end
-	awaitingPong   bool      // an answer is awaited (version 4)
+	closeFetched   bool      // by a poll
+	since          time.Time // the last ping (version 4) or packet (version 3), or the end
+	awaitingPong   bool      // version 4
+	lastPoll       time.Time // end of the last poll, or begin of the session
 	controlPackets bucket
-	lastPoll       time.Time // a poll has ended, or the session begun
-
-	responding    int    // bytes of the answer to a poll that is being written
-	abortResponse func() // breaks that off; nil: there is none, or it was broken off
+	responding     int    // bytes of the response to a poll that is being written
+	abortResponse  func() // nil: there is none, or it was called
 }
 
-// bucket is a token bucket for packets that are no messages; those are counted above.
+// bucket is a token bucket for packets that are not messages. The receiver limits messages.
 type bucket struct {
 	spent float64
 	last  time.Time
 }
 
 const (
-	controlRate  = 30 // a second
+	controlRate  = 30 // per second
 	controlBurst = 300
 )
 
@@ -70,7 +72,7 @@ var (
 	errTooLong        = errors.New("message too long")
 )
 
-// closeCodes are WebSocket's (RFC 6455, section 7.4.1); a polling client sees only the end.
+// closeCode returns the code for an error of a client. A polling client sees only the end.
 func closeCode(err error) transport.StatusCode {
 	switch {
 	case errors.Is(err, errBinary):
@@ -86,7 +88,7 @@ func closeCode(err error) transport.StatusCode {
 // Peer implements transport.Conn.
 func (s *session) Peer() transport.Peer { return s.peer }
 
-// Send implements transport.Conn: m becomes an event.
+// Send implements transport.Conn. It sends m as an event.
 func (s *session) Send(m *transport.Message) bool { return s.send(encodeEvent(m)) }
 
 // Offer implements transport.Conn.
@@ -94,13 +96,14 @@ func (s *session) Offer(m *transport.Message, share transport.Share) error {
 	e := encodeEvent(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	cfg := &s.srv.cfg.Conn
 	var err error
 	switch {
 	case s.closed || !s.connected:
 		err = transport.ErrClosed
 	case s.ws != nil:
 		return s.ws.Offer(e, share)
-	case !s.fits(e, share.Of(s.srv.cfg.Conn.OutboxMessages), share.Of(s.srv.cfg.Conn.OutboxBytes)):
+	case !s.fits(e, share.Of(cfg.OutboxMessages), share.Of(cfg.OutboxBytes)):
 		err = transport.ErrFull
 	default:
 		s.enqueue(e)
@@ -110,7 +113,8 @@ func (s *session) Offer(m *transport.Message, share transport.Share) error {
 	return err
 }
 
-// fits tells whether a packet may join what is unread, as in the outbox of a WebSocket: one alone always may.
+// fits tells whether a packet may be queued. As in the outbox of a WebSocket, one that finds the
+// queue empty always may. mu is held.
 func (s *session) fits(m *transport.Message, count, bytes int) bool {
 	return len(s.queue) == 0 || len(s.queue) < count && s.bytes+len(m.B) <= bytes
 }
@@ -129,7 +133,7 @@ func (s *session) Close(code transport.StatusCode, reason string) {
 	s.end(code, reason, transport.End{Code: code})
 }
 
-// ack answers one message by its acknowledgement; a second answer would be an event.
+// ack answers one message by its acknowledgement. A second answer is sent as an event.
 type ack struct {
 	s    *session
 	id   []byte
@@ -157,7 +161,7 @@ func (s *session) send(m *transport.Message) bool {
 	return s.push(m)
 }
 
-// push puts a packet on its way; mu is held. It takes over one reference.
+// push sends or queues a packet, and takes over one reference. mu is held.
 func (s *session) push(m *transport.Message) bool {
 	if s.ws != nil {
 		return s.ws.Send(m)
@@ -171,23 +175,30 @@ func (s *session) push(m *transport.Message) bool {
 	return true
 }
 
-// overflow closes a session whose client reads too slowly; mu is held.
+// closeOverflowed closes the session of a slow consumer. mu is held.
 func (s *session) closeOverflowed() {
 	s.dropQueue()
-	s.end(transport.StatusTryAgainLater, "outbox full: reconnect and resume", transport.End{Code: transport.StatusTryAgainLater, SlowConsumer: true})
+	const code = transport.StatusTryAgainLater
+	e := transport.End{Code: code, SlowConsumer: true}
+	s.end(code, "outbox full: reconnect and resume", e)
 }
 
-// unread and shed are for the backlog; what a WebSocket carries is counted there.
+// queuedBytes is for the backlog. What a WebSocket sends is counted there.
 func (s *session) queuedBytes() transport.QueuedBytes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := transport.QueuedBytes{Total: s.bytes + s.responding, Writing: s.responding, Shed: s.shed}
-	if s.closed && s.bytes == 0 && s.abortResponse == nil {
-		u.Shed = nil
+	q := transport.QueuedBytes{
+		Total:   s.bytes + s.responding,
+		Writing: s.responding,
+		Shed:    s.shed,
 	}
-	return u
+	if s.closed && s.bytes == 0 && s.abortResponse == nil {
+		q.Shed = nil
+	}
+	return q
 }
 
+// shed closes the session because all outboxes together are too full.
 func (s *session) shed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,6 +213,7 @@ func (s *session) shed() {
 	}
 }
 
+// enqueue queues a packet for the next poll. mu is held.
 func (s *session) enqueue(m *transport.Message) {
 	s.srv.cfg.Conn.Backlog.Hold(m)
 	s.queue = append(s.queue, m)
@@ -217,7 +229,7 @@ func (s *session) signal() {
 	}
 }
 
-// drop empties the queue; mu is held.
+// dropQueue empties the queue. mu is held.
 func (s *session) dropQueue() {
 	for _, m := range s.queue {
 		m.Release()
@@ -225,13 +237,15 @@ func (s *session) dropQueue() {
 	s.queue, s.bytes = nil, 0
 }
 
+// discard is dropQueue without mu held.
 func (s *session) discard() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dropQueue()
 }
 
-// end closes the session towards the client with code and tells the receiver e; mu is held. Only the first end counts.
+// end closes the session towards the client with code, and tells the receiver e. Only the first
+// call counts. mu is held.
 func (s *session) end(code transport.StatusCode, reason string, e transport.End) {
 	if s.closed {
 		return
@@ -250,24 +264,28 @@ func (s *session) end(code transport.StatusCode, reason string, e transport.End)
 	if s.ws != nil {
 		s.ws.Close(code, reason)
 	} else {
-		s.signal() // the poll that finds nothing more to send closes
+		s.signal() // the poll that finds an empty queue sends the close packet
 	}
 	s.notifyClosed(e)
 }
 
-// lost ends a session whose client cannot be reached any more; what waited for it is of no use. mu is held.
+// lost ends a session whose client cannot be reached any more, and drops what is queued. mu is
+// held.
 func (s *session) lost() {
 	s.dropQueue()
-	s.end(transport.StatusAbnormalClosure, "", transport.End{Code: transport.StatusAbnormalClosure})
+	const code = transport.StatusAbnormalClosure
+	s.end(code, "", transport.End{Code: code})
 }
 
-// gone ends a session whose client has said so; mu is held.
+// gone ends a session whose client has closed it. mu is held.
 func (s *session) gone() {
 	s.dropQueue()
-	s.end(transport.StatusNormalClosure, "", transport.End{Gone: true, Code: transport.StatusNormalClosure})
+	const code = transport.StatusNormalClosure
+	s.end(code, "", transport.End{Gone: true, Code: code})
 }
 
-// report tells the receiver, on a goroutine of its own: whoever ends a session may be inside the receiver, or hold its locks.
+// notifyClosed calls the receiver's Closed in a goroutine: the caller may be inside the receiver,
+// or hold its locks.
 func (s *session) notifyClosed(e transport.End) {
 	go func() {
 		defer s.srv.wg.Done()
@@ -279,15 +297,16 @@ func (s *session) notifyClosed(e transport.End) {
 	}()
 }
 
-// fail closes the session because of what its client sent.
+// fail closes the session because of what its client has sent.
 func (s *session) fail(err error) {
 	code := closeCode(err)
+	e := transport.End{Code: code, MessageTooLong: errors.Is(err, errTooLong)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.end(code, err.Error(), transport.End{Code: code, MessageTooLong: errors.Is(err, errTooLong)})
+	s.end(code, err.Error(), e)
 }
 
-// abandon forgets a session whose client never learned of it.
+// abandon forgets a session whose client has never learned of it.
 func (s *session) abandon() {
 	s.mu.Lock()
 	s.lost()
@@ -296,24 +315,26 @@ func (s *session) abandon() {
 	s.srv.remove(s)
 }
 
-// tick pings, or ends what is silent; true: the session can be forgotten.
+// tick pings the client, or ends the session of a silent one. It returns true when the session can
+// be forgotten.
 func (s *session) tick(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	age := now.Sub(s.since)
 	if s.closed {
-		if s.ws != nil || s.responding > 0 || age < closedSessionTTL { // a WebSocket tells its own end
+		// A WebSocket reports its own end.
+		if s.ws != nil || s.responding > 0 || age < closedSessionTTL {
 			return false
 		}
 		s.dropQueue()
 		return true
 	}
-	if p := s.upgrading; p != nil && now.Sub(p.since) >= s.srv.cfg.UpgradeTimeout {
-		p.conn.Close(transport.StatusPolicyViolation, "upgrade not finished in time")
+	if u := s.upgrading; u != nil && now.Sub(u.since) >= s.srv.cfg.UpgradeTimeout {
+		u.conn.Close(transport.StatusPolicyViolation, "upgrade not finished in time")
 	}
 	switch cfg := &s.srv.cfg; {
 	case s.ws == nil && !s.polling && now.Sub(s.lastPoll) >= 2*cfg.PingInterval:
-		s.lost() // it may post what it likes: what is kept for it, it does not fetch
+		s.lost() // whatever it posts: it does not fetch what is queued for it
 	case s.version == 3:
 		if age >= cfg.PingInterval+cfg.PingTimeout {
 			s.lost()
@@ -329,22 +350,23 @@ func (s *session) tick(now time.Time) bool {
 	return false
 }
 
-// opening is the handshake's answer.
+// openPacket is the answer to the handshake.
 func (s *session) openPacket(upgrades string) *transport.Message {
+	cfg := &s.srv.cfg
 	m := transport.NewMessage()
 	m.B = append(m.B, `0{"sid":"`+s.id+`","upgrades":[`+upgrades+`],"pingInterval":`...)
-	m.B = strconv.AppendInt(m.B, s.srv.cfg.PingInterval.Milliseconds(), 10)
+	m.B = strconv.AppendInt(m.B, cfg.PingInterval.Milliseconds(), 10)
 	m.B = append(m.B, `,"pingTimeout":`...)
-	m.B = strconv.AppendInt(m.B, s.srv.cfg.PingTimeout.Milliseconds(), 10)
+	m.B = strconv.AppendInt(m.B, cfg.PingTimeout.Milliseconds(), 10)
 	if s.version != 3 {
 		m.B = append(m.B, `,"maxPayload":`...)
-		m.B = strconv.AppendInt(m.B, int64(s.srv.cfg.Conn.MaxMessage), 10)
+		m.B = strconv.AppendInt(m.B, int64(cfg.Conn.MaxMessage), 10)
 	}
 	m.B = append(m.B, '}')
 	return m
 }
 
-// packet handles one Engine.IO packet. After an error the session is to be ended.
+// handlePacket handles one Engine.IO packet. After an error the caller ends the session.
 func (s *session) handlePacket(p []byte) error {
 	if len(p) == 0 {
 		return errProtocol
@@ -352,7 +374,7 @@ func (s *session) handlePacket(p []byte) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return nil // what still comes in is not read
+		return nil
 	}
 	if s.version == 3 {
 		s.since = time.Now()
@@ -381,7 +403,7 @@ func (s *session) handlePacket(p []byte) error {
 	return nil
 }
 
-// message handles one Socket.IO packet.
+// handleMessage handles one Socket.IO packet.
 func (s *session) handleMessage(p []byte) error {
 	k, err := parsePacket(p)
 	if err != nil {
@@ -398,26 +420,26 @@ func (s *session) handleMessage(p []byte) error {
 	if !s.controlPackets.take(time.Now()) {
 		return errTooManyPackets
 	}
-	own := k.namespace == "/"
+	root := k.namespace == "/"
 	switch {
-	case k.typ == typeConnect && !own:
+	case k.typ == typeConnect && !root:
 		s.push(s.connectError(k.namespace))
 	case k.typ == typeConnect && s.version == 3: // the server has connected it already
 	case k.typ == typeConnect && !s.connected:
 		s.connected = true
-		// The socket's id is seen by pages and logs, the session's is a secret.
+		// The id of the socket appears in pages and logs; the id of the session is a secret.
 		s.push(newPacket(packetConnected + `{"sid":"` + newID() + `"}`))
-	case k.typ == typeDisconnect && !own:
+	case k.typ == typeDisconnect && !root:
 	case k.typ == typeDisconnect && s.connected:
 		s.gone()
-	case k.typ == typeAck && own && s.connected: // nothing of ours asks for one
+	case k.typ == typeAck && root && s.connected: // no event of ours requests one
 	default:
 		return errProtocol
 	}
 	return nil
 }
 
-// refusal tells that there is no such namespace: CONNECT_ERROR in protocol 5, ERROR in 4.
+// connectError says that a namespace does not exist: CONNECT_ERROR in protocol 5, ERROR in 4.
 func (s *session) connectError(namespace string) *transport.Message {
 	const message = `"Invalid namespace"`
 	head := string(engineMessage) + string(byte(typeConnectError)) + namespace + ","
@@ -427,12 +449,12 @@ func (s *session) connectError(namespace string) *transport.Message {
 	return newPacket(head + `{"message":` + message + `}`)
 }
 
-// event hands a message up.
+// handleEvent hands the message of an event to the receiver.
 func (s *session) handleEvent(k packet) error {
 	s.mu.Lock()
-	joined := s.connected
+	connected := s.connected
 	s.mu.Unlock()
-	if k.namespace != "/" || !joined {
+	if k.namespace != "/" || !connected {
 		return errProtocol
 	}
 	name, argument, err := parseEvent(k.data)
@@ -445,7 +467,7 @@ func (s *session) handleEvent(k packet) error {
 		if !s.controlPackets.take(time.Now()) {
 			return errTooManyPackets
 		}
-		return nil // as a server does that has no handler for it
+		return nil // as a server that has no handler for the event
 	}
 	if len(argument) > s.srv.cfg.Conn.MaxMessage {
 		return errTooLong

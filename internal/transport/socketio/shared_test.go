@@ -45,7 +45,8 @@ func TestAnEventIsSharedByAllWhoGetIt(t *testing.T) {
 	}
 }
 
-// What is shared stays as it is for those who still hold it, whoever has been served, and whatever the pool is used for.
+// What is shared stays as it is for those who still hold it, whoever has been served, and whatever
+// the pool is used for.
 func TestASharedEventOutlivesItsMessage(t *testing.T) {
 	m := transport.NewMessage()
 	m.B = append(m.B, `{"a":1}`...)

@@ -1,17 +1,21 @@
-// Package socketio carries messages for Socket.IO clients: Socket.IO protocol 5 over Engine.IO 4 (clients 3 and 4) and protocol
-// 4 over Engine.IO 3 (client 2), by polling, by WebSocket, and by polling that changes over to WebSocket.
+// Package socketio is the transport for Socket.IO clients: Socket.IO protocol 5 over Engine.IO 4
+// (clients 3 and 4) and protocol 4 over Engine.IO 3 (client 2), by polling, by WebSocket, and by
+// polling that is upgraded to WebSocket.
 //
-// A message is the one argument of the event `knowledgetalk`, in both directions. The answer to a message that was sent with an
-// acknowledgement goes there, every other one is an event. There is one namespace, "/", and no binary data.
+// A message is the one argument of the event `knowledgetalk`, in both directions. The answer to a
+// message that was sent with an acknowledgement is that acknowledgement; every other answer is an
+// event. There is one namespace, "/", and no binary data.
 //
-// A session is a transport.Conn, whatever brings its packets: the requests of a polling client, a WebSocket, or first the one and
-// then the other. How it ends is told as for a WebSocket: a client that says so is gone (disconnect, close, or the close code
-// 1000, 1001 or none), one that falls silent is lost. Towards the client an end that it may come back from is the end of the
-// transport, after which Socket.IO clients reconnect by themselves; one that it must not (4001 to 4003) is a disconnect packet,
-// after which they do not.
+// A session is a transport.Conn, whether its packets come by the requests of a polling client, by a
+// WebSocket, or first by the former and then by the latter. Its end is reported as for a WebSocket.
+// A client that closes (disconnect, close, or the close code 1000, 1001 or none) is gone; one that
+// falls silent is lost. When the server closes a session and the client may come back, the client
+// sees the end of the transport, after which Socket.IO clients reconnect by themselves. After a
+// final close code it gets a disconnect packet, after which they do not.
 package socketio
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -26,106 +30,109 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// Path is where clients look for the carrier.
+// Path is the path of the handshake.
 const Path = "/socket.io/"
 
-// Config bounds what a session may cost. The zero value of each field means its default.
+// Config limits what a session may cost. The zero value of each field means its default.
 type Config struct {
-	// Conn bounds messages and the outbox, as for any connection.
+	// Conn limits messages and the outbox, as for any connection.
 	Conn transport.Config
 
-	PingInterval   time.Duration // from one ping to the next, default 25 s
-	PingTimeout    time.Duration // how long an answer may take, default 20 s
-	UpgradeTimeout time.Duration // from a WebSocket that takes over to the client's word that it does, default 10 s
-	MaxSessions    int           // default 20,000, negative: no limit; more are told to come back later
+	PingInterval   time.Duration // default 25 s
+	PingTimeout    time.Duration // for the pong, default 20 s
+	UpgradeTimeout time.Duration // from the new WebSocket to the packet that upgrades, default 10 s
+	MaxSessions    int           // default 20,000, negative: no limit
 }
 
 func (c *Config) defaults() {
 	c.Conn = c.Conn.WithDefaults()
-	set := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	set(&c.PingInterval, 25*time.Second)
-	set(&c.PingTimeout, 20*time.Second)
-	set(&c.UpgradeTimeout, 10*time.Second)
-	if c.MaxSessions == 0 {
-		c.MaxSessions = 20_000
-	}
+	c.PingInterval = cmp.Or(c.PingInterval, 25*time.Second)
+	c.PingTimeout = cmp.Or(c.PingTimeout, 20*time.Second)
+	c.UpgradeTimeout = cmp.Or(c.UpgradeTimeout, 10*time.Second)
+	c.MaxSessions = cmp.Or(c.MaxSessions, 20_000)
 }
 
-// how long an ended session is remembered, so that its client can fetch the last packets and say its own last word
+// closedSessionTTL is how long a closed session is kept, so that its client can fetch the last
+// packets and post its own last one.
 const closedSessionTTL = 5 * time.Second
 
 // Server is an http.Handler for Path.
 type Server struct {
+	// Static after construction.
 	cfg    Config
 	accept func(transport.Conn) transport.Receiver
 	ws     *transport.WebSocket
+	stop   chan struct{} // closed by Close
 
+	// Guarded by mu.
 	mu       sync.Mutex
 	sessions map[string]*session
 	closed   bool
-	wg       sync.WaitGroup // the sweeper, and each session until its receiver knows of the end
-	stop     chan struct{}
+
+	wg sync.WaitGroup // the sweeper, and each session until its receiver knows of the end
 }
 
-// New makes a handler; accept is called for each session, before its first message.
+// New returns a handler. accept is called for each session, before its first message.
 func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 	cfg.defaults()
-	s := &Server{cfg: cfg, accept: accept, sessions: map[string]*session{}, stop: make(chan struct{})}
+	s := &Server{
+		cfg:      cfg,
+		accept:   accept,
+		sessions: map[string]*session{},
+		stop:     make(chan struct{}),
+	}
 	ws := cfg.Conn
-	ws.Limiter = nil // a session is counted once, whatever carries it
+	ws.Limiter = nil // a session counts once, whatever its transport
 	ws.MaxMessage += packetOverhead
-	// Engine.IO has pings of its own: those of WebSocket are for what they cannot see.
+	// Engine.IO has its own pings. Those of WebSocket are for connections that these do not reach.
 	ws.PingAfter = cfg.PingInterval + 2*cfg.PingTimeout
 	ws.SilenceTimeout = 2 * ws.PingAfter
-	s.ws = transport.NewWebSocket(ws, nil) // each connection brings its own accept
+	s.ws = transport.NewWebSocket(ws, nil) // accept is an argument of Upgrade
 	s.wg.Go(s.sweep)
 	cfg.Conn.Backlog.Watch(s.queuedBytes)
 	return s
 }
 
-// unread lists polling sessions for the backlog.
-func (s *Server) queuedBytes(tell func(transport.QueuedBytes)) {
+// queuedBytes lists polling sessions for the backlog.
+func (s *Server) queuedBytes(yield func(transport.QueuedBytes)) {
 	for _, c := range s.snapshot() {
 		if u := c.queuedBytes(); u.Total > 0 {
-			tell(u)
+			yield(u)
 		}
 	}
 }
 
-// fault is one of Engine.IO's answers to requests it cannot serve.
+// engineError is one of Engine.IO's answers to requests that cannot be served.
 type engineError struct {
-	status  int
-	code    int
+	status  int // of HTTP
+	code    int // of Engine.IO
 	message string
 }
 
 var (
-	errUnknownTransport    = engineError{http.StatusBadRequest, 0, "Transport unknown"}
-	errUnknownSession      = engineError{http.StatusBadRequest, 1, "Session ID unknown"}
-	errHandshakeMethod     = engineError{http.StatusBadRequest, 2, "Bad handshake method"}
-	errBadRequest          = engineError{http.StatusBadRequest, 3, "Bad request"}
-	errForbidden           = engineError{http.StatusForbidden, 4, "Forbidden"}
-	errVersion             = engineError{http.StatusBadRequest, 5, "Unsupported protocol version"}
-	errTooLarge            = engineError{http.StatusRequestEntityTooLarge, 3, "Bad request"}
-	errServerFull          = engineError{http.StatusServiceUnavailable, 3, "Bad request"}
-	errTooManyUnregistered = engineError{http.StatusTooManyRequests, 3, "Bad request"}
+	errUnknownTransport    = &engineError{http.StatusBadRequest, 0, "Transport unknown"}
+	errUnknownSession      = &engineError{http.StatusBadRequest, 1, "Session ID unknown"}
+	errHandshakeMethod     = &engineError{http.StatusBadRequest, 2, "Bad handshake method"}
+	errBadRequest          = &engineError{http.StatusBadRequest, 3, "Bad request"}
+	errForbidden           = &engineError{http.StatusForbidden, 4, "Forbidden"}
+	errVersion             = &engineError{http.StatusBadRequest, 5, "Unsupported protocol version"}
+	errTooLarge            = &engineError{http.StatusRequestEntityTooLarge, 3, "Bad request"}
+	errServerFull          = &engineError{http.StatusServiceUnavailable, 3, "Bad request"}
+	errTooManyUnregistered = &engineError{http.StatusTooManyRequests, 3, "Bad request"}
 )
 
-func (f engineError) serve(w http.ResponseWriter) {
+func (e *engineError) serve(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
-	switch f.status {
+	switch e.status {
 	case http.StatusServiceUnavailable:
 		h.Set("Retry-After", "5")
 	case http.StatusTooManyRequests:
 		h.Set("Retry-After", "10")
 	}
-	w.WriteHeader(f.status)
-	_, _ = w.Write([]byte(`{"code":` + strconv.Itoa(f.code) + `,"message":"` + f.message + `"}`))
+	w.WriteHeader(e.status)
+	body := `{"code":` + strconv.Itoa(e.code) + `,"message":"` + e.message + `"}`
+	_, _ = w.Write([]byte(body))
 }
 
 // ServeHTTP opens sessions and serves their polls, posts and WebSockets.
@@ -143,32 +150,40 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if origin != "" {
-		// Any page that could reach the WebSocket may reach this. Client 2, and others where a balancer sets a cookie, ask with
-		// credentials, and are then shown the answer only if that is allowed. Nothing here looks at cookies, so none are borrowed.
+		// A page that can reach the WebSocket may reach this. Client 2, and others where a load
+		// balancer sets a cookie, send credentials, and see the response only if that is allowed.
+		// There is no cookie of ours that another site could make use of.
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Allow-Credentials", "true")
 	}
 	if r.Method == http.MethodOptions {
-		h.Add("Vary", "Access-Control-Request-Headers")
-		h.Set("Access-Control-Allow-Methods", "GET, POST")
-		if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" { // "*" means none where credentials are
-			h.Set("Access-Control-Allow-Headers", asked)
-		}
-		h.Set("Access-Control-Max-Age", "600")
-		w.WriteHeader(http.StatusNoContent)
+		servePreflight(w, r)
 		return
 	}
-	if f, ok := s.route(w, r, origin); !ok {
-		f.serve(w)
+	if err := s.route(w, r, origin); err != nil {
+		err.serve(w)
 	}
 }
 
-// route returns false and a fault when it has not answered.
-func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (engineError, bool) {
+// servePreflight answers a CORS preflight request.
+func servePreflight(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Add("Vary", "Access-Control-Request-Headers")
+	h.Set("Access-Control-Allow-Methods", "GET, POST")
+	// "*" has no meaning in requests with credentials.
+	if requested := r.Header.Get("Access-Control-Request-Headers"); requested != "" {
+		h.Set("Access-Control-Allow-Headers", requested)
+	}
+	h.Set("Access-Control-Max-Age", "600")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// route serves the request, or returns the error to answer it with.
+func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) *engineError {
 	q := r.URL.Query()
 	polling := q.Get("transport") == "polling"
 	if !polling && q.Get("transport") != "websocket" {
-		return errUnknownTransport, false
+		return errUnknownTransport
 	}
 	version := 0
 	switch q.Get("EIO") {
@@ -177,59 +192,67 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, origin string) (e
 	case "4":
 		version = 4
 	default:
-		return errVersion, false
+		return errVersion
 	}
-	if q.Has("j") { // a script element instead of a request: for browsers that have no WebRTC
-		return errBadRequest, false
+	if q.Has("j") { // JSONP: for browsers without WebRTC
+		return errBadRequest
 	}
 	if q.Has("sid") {
 		c := s.session(q.Get("sid"))
 		switch {
 		case c == nil:
-			return errUnknownSession, false
+			return errUnknownSession
 		case c.version != version:
-			return errBadRequest, false
+			return errBadRequest
 		case !polling:
-			return c.serveProbe(w, r)
+			return c.serveUpgrade(w, r)
 		case r.Method == http.MethodGet:
 			return c.servePoll(w, r)
 		case r.Method == http.MethodPost:
 			return c.servePost(w, r)
 		}
-		return errBadRequest, false
+		return errBadRequest
 	}
 	if r.Method != http.MethodGet {
-		return errHandshakeMethod, false
+		return errHandshakeMethod
 	}
+	return s.serveHandshake(w, r, origin, version, polling)
+}
+
+// serveHandshake opens a session.
+func (s *Server) serveHandshake(
+	w http.ResponseWriter, r *http.Request, origin string, version int, polling bool,
+) *engineError {
 	if origin == "" && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
-		origin = ownOrigin(r) // browsers name the origin in a same-origin GET only this way
+		origin = ownOrigin(r) // browsers send no Origin in a GET of the same origin
 	}
 	peer := transport.PeerOf(r, origin, s.cfg.Conn.TrustedProxies)
 	status, reserve := s.cfg.Conn.Limiter.Acquire(peer.Addr.Addr(), transport.Resumes(r))
 	peer.Reserve = reserve
 	switch status {
 	case http.StatusTooManyRequests:
-		return errTooManyUnregistered, false
+		return errTooManyUnregistered
 	case http.StatusServiceUnavailable:
-		return errServerFull, false
+		return errServerFull
 	}
 	c := s.open(version, peer)
 	if c == nil {
 		s.cfg.Conn.Limiter.Release(peer.Addr.Addr(), false)
-		return errServerFull, false
+		return errServerFull
 	}
 	if polling {
 		c.serveOpen(w)
-		return engineError{}, true
+		return nil
 	}
 	if !s.ws.Upgrade(w, r, c.acceptWebSocket) {
 		c.abandon()
 	}
-	return engineError{}, true
+	return nil
 }
 
-// ownOrigin is the origin of a page that polls its own server. Browsers send Sec-Fetch-Site to HTTPS and to loopback hosts only
-// (W3C Fetch Metadata, section 2.1): without TLS here, a page of another host reached a proxy that ends TLS.
+// ownOrigin returns the origin of a page that polls its own server. Browsers send Sec-Fetch-Site
+// only to HTTPS and to loopback hosts (W3C Fetch Metadata, section 2.1). So a request without TLS
+// for another host has come through a proxy that terminates TLS.
 func ownOrigin(r *http.Request) string {
 	if r.TLS == nil && loopbackHost(r.Host) {
 		return "http://" + r.Host
@@ -237,7 +260,8 @@ func ownOrigin(r *http.Request) string {
 	return "https://" + r.Host
 }
 
-// loopbackHost tells whether host, with or without a port, names this machine (W3C Secure Contexts, section 3.1).
+// loopbackHost tells whether host, with or without a port, names this machine (W3C Secure Contexts,
+// section 3.1).
 func loopbackHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -249,21 +273,29 @@ func loopbackHost(host string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// newID has 120 random bits: who knows a session's id owns the session.
+// newID returns 120 random bits. The id of a session is a secret: it gives control of the session.
 func newID() string {
 	var b [15]byte
-	_, _ = rand.Read(b[:]) // never fails
+	_, _ = rand.Read(b[:]) // never returns an error
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// open makes a session, or returns nil when there are too many or the server stops.
+// open opens a session. It returns nil when there are too many or the server stops.
 func (s *Server) open(version int, peer transport.Peer) *session {
-	c := &session{srv: s, id: newID(), version: version, peer: peer, wake: make(chan struct{}, 1), pollLock: make(chan struct{}, 1)}
-	c.since = time.Now()
-	c.lastPoll = c.since
-	c.connected = version == 3 // there the server connects its client to "/" unasked
+	now := time.Now()
+	c := &session{
+		srv:       s,
+		id:        newID(),
+		version:   version,
+		peer:      peer,
+		pollLock:  make(chan struct{}, 1),
+		wake:      make(chan struct{}, 1),
+		connected: version == 3, // there the server connects its client to "/" unasked
+		since:     now,
+		lastPoll:  now,
+	}
 	s.mu.Lock()
-	if s.closed || (s.cfg.MaxSessions >= 0 && len(s.sessions) >= s.cfg.MaxSessions) {
+	if s.closed || s.cfg.MaxSessions >= 0 && len(s.sessions) >= s.cfg.MaxSessions {
 		s.mu.Unlock()
 		return nil
 	}
@@ -299,15 +331,15 @@ func (s *Server) snapshot() []*session {
 	return all
 }
 
-// Count is the number of sessions, those that have just ended included.
+// Count is the number of sessions, including closed ones that are still kept.
 func (s *Server) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.sessions)
 }
 
-// Close lets every client go (1001: they come back later by themselves) and waits until all sessions have ended or ctx is done;
-// then it cuts the rest.
+// Close tells every client to reconnect (StatusGoingAway) and waits until all sessions have ended
+// or ctx is done. Then it aborts the rest.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closed {
@@ -329,15 +361,15 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-// sweep pings, finds the silent and forgets the ended: one goroutine for all, no timer each.
+// sweep calls tick for all sessions. It is one goroutine for all, so that a session needs no timer.
 func (s *Server) sweep() {
-	every := time.NewTicker(max(s.cfg.PingInterval/10, time.Millisecond))
-	defer every.Stop()
+	ticker := time.NewTicker(max(s.cfg.PingInterval/10, time.Millisecond))
+	defer ticker.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
-		case now := <-every.C:
+		case now := <-ticker.C:
 			for _, c := range s.snapshot() {
 				if c.tick(now) {
 					s.remove(c)

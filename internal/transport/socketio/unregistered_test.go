@@ -39,7 +39,8 @@ const (
 	polling                  = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: ieum.test\r\n\r\n"
 )
 
-// street is a whole port in memory: switch, HTTP server, both carriers and their gate. Nobody in it ever logs in.
+// street is a whole port in memory: switch, HTTP server, both carriers and their gate. Nobody in
+// it ever logs in.
 type street struct {
 	t    *testing.T
 	door *transport.Mux
@@ -133,7 +134,8 @@ func openStreet(t *testing.T) (*street, func()) {
 	}
 }
 
-// pipe has someone come from an address. What the server says to it is read and thrown away, unless the caller reads.
+// pipe has someone come from an address. What the server says to it is read and thrown away,
+// unless the caller reads.
 func (s *street) pipe(from string) net.Conn {
 	ours, theirs := net.Pipe()
 	s.all = append(s.all, theirs)
@@ -143,7 +145,8 @@ func (s *street) pipe(from string) net.Conn {
 
 func discard(c net.Conn) { go func() { _, _ = io.Copy(io.Discard, c) }() }
 
-// attack opens a connection and leaves it in some state. What it writes may fail: it may have been refused.
+// attack opens a connection and leaves it in some state. What it writes may fail: it may have been
+// refused.
 type attack func(s *street, c net.Conn)
 
 func secure(c net.Conn, protocols ...string) *tls.Conn {
@@ -177,7 +180,8 @@ var attacks = map[string]attack{
 	"half a header": say("GET / HTTP/1.1\r\nHost: ieum.test\r\nX-", "http/1.1"),
 	"half a body":   say("POST / HTTP/1.1\r\nHost: ieum.test\r\nContent-Length: 4000\r\n\r\nx", "http/1.1"),
 	"HTTP/2, idle":  say(preface, "h2"),
-	// HEADERS for POST /, which does not end: indexed fields of HPACK's table, and a literal :authority
+	// HEADERS for POST /, which does not end: indexed fields of HPACK's table, and a literal
+	// :authority
 	"HTTP/2, half a body": say(preface+"\x00\x00\x06\x01\x04\x00\x00\x00\x01"+"\x83\x84\x87\x41\x01x", "h2"),
 	"an answer unread": func(_ *street, c net.Conn) {
 		tc := secure(c, "http/1.1")
@@ -202,7 +206,8 @@ var attacks = map[string]attack{
 	"WebSocket of Socket.IO": say("GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n", "http/1.1"),
 }
 
-// Where the attackers come from, and what that many of them may have at a time: of each of the three counts.
+// Where the attackers come from, and what that many of them may have at a time: of each of the
+// three counts.
 var origins = map[string]struct {
 	from                  func(i int) string
 	deciding, http, conns int
@@ -216,8 +221,9 @@ var origins = map[string]struct {
 	"everybody": {func(i int) string { return fmt.Sprintf("198.51.100.%d:1", i+1) }, mostDeciding, mostHTTP, mostConns + mostConns/8 + 1},
 }
 
-// What a stranger may cost is bounded, whatever it does, and nobody from elsewhere is kept out: neither at once, when an attacker holds many
-// places, nor, when each of many attackers holds one, for longer than connections may be slow or strangers need for their login.
+// What a stranger may cost is bounded, whatever it does, and nobody from elsewhere is kept out:
+// neither at once, when an attacker holds many places, nor, when each of many attackers holds one,
+// for longer than connections may be slow or strangers need for their login.
 func TestWhatAStrangerMayCost(t *testing.T) {
 	for kind, do := range attacks {
 		for origin, o := range origins {

@@ -7,15 +7,18 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// leg is a WebSocket of a session: from the start, or to take over from polling. Its methods run on the socket's reader.
+// wsReceiver receives the packets of a session's WebSocket: the session's only transport, or one
+// that is to replace polling. Its methods are called by the WebSocket's reader.
 type wsReceiver struct {
-	s      *session
-	conn   transport.Conn
-	since  time.Time
-	active bool // it carries the session; owned by the reader
+	// Static after construction; conn is set when the WebSocket is accepted.
+	s     *session
+	conn  transport.Conn
+	since time.Time
+
+	active bool // the session uses the WebSocket; owned by the reader
 }
 
-// acceptWebSocket opens a session over a WebSocket alone.
+// acceptWebSocket opens a session that has no other transport.
 func (s *session) acceptWebSocket(conn transport.Conn) transport.Receiver {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -24,78 +27,79 @@ func (s *session) acceptWebSocket(conn transport.Conn) transport.Receiver {
 		conn.Send(newPacket(packetConnected))
 	}
 	s.ws = conn
-	if s.closed { // meanwhile, by the receiver or the server's end
+	if s.closed { // meanwhile, by the receiver or because the server stops
 		s.dropQueue()
 		conn.Close(transport.StatusGoingAway, "")
 	}
 	return &wsReceiver{s: s, conn: conn, active: true}
 }
 
-// serveProbe takes the WebSocket that wants to take over a polling session: one at a time.
-func (s *session) serveProbe(w http.ResponseWriter, r *http.Request) (engineError, bool) {
-	l := &wsReceiver{s: s, since: time.Now()}
+// serveUpgrade accepts the WebSocket that is to replace polling, one at a time.
+func (s *session) serveUpgrade(w http.ResponseWriter, r *http.Request) *engineError {
+	u := &wsReceiver{s: s, since: time.Now()}
 	s.mu.Lock()
 	if s.closed || s.ws != nil || s.upgrading != nil {
 		s.mu.Unlock()
-		return errBadRequest, false
+		return errBadRequest
 	}
 	s.mu.Unlock()
 	s.srv.ws.Upgrade(w, r, func(conn transport.Conn) transport.Receiver {
-		l.conn = conn
+		u.conn = conn
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.closed || s.ws != nil || s.upgrading != nil {
 			conn.Close(transport.StatusProtocolError, errProtocol.Error())
 		} else {
-			s.upgrading = l
+			s.upgrading = u
 		}
-		return l
+		return u
 	})
-	return engineError{}, true
+	return nil
 }
 
 // Message implements transport.Receiver.
-func (l *wsReceiver) Message(msg []byte, _ transport.Reply) {
-	if !l.active {
-		l.handleUpgrade(string(msg))
+func (u *wsReceiver) Message(msg []byte, _ transport.Reply) {
+	if !u.active {
+		u.handleUpgrade(string(msg))
 		return
 	}
-	if err := l.s.handlePacket(msg); err != nil {
-		l.s.fail(err)
+	if err := u.s.handlePacket(msg); err != nil {
+		u.s.fail(err)
 	}
 }
 
-// change goes the two steps of taking over: "2probe", answered, and "5" when the client has no poll any more.
-func (l *wsReceiver) handleUpgrade(word string) {
-	s := l.s
+// handleUpgrade handles the two packets of an upgrade: "2probe", which is answered, and "5", when
+// the client has no poll any more.
+func (u *wsReceiver) handleUpgrade(packet string) {
+	s := u.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.upgrading != l || s.closed:
-		l.conn.Close(transport.StatusProtocolError, errProtocol.Error())
-	case word == packetProbe && !s.probeAnswered:
-		l.conn.Send(newPacket(packetProbed))
+	case s.upgrading != u || s.closed:
+		u.conn.Close(transport.StatusProtocolError, errProtocol.Error())
+	case packet == packetProbe && !s.probeAnswered:
+		u.conn.Send(newPacket(packetProbed))
 		s.probeAnswered = true
 		s.signal()
-	case word == packetUpgrade && s.probeAnswered:
+	case packet == packetUpgrade && s.probeAnswered:
 		s.upgrading, s.probeAnswered = nil, false
-		s.ws, l.active = l.conn, true
+		s.ws, u.active = u.conn, true
 		for _, m := range s.queue {
-			l.conn.Send(m)
+			u.conn.Send(m)
 		}
 		s.queue, s.bytes = nil, 0
 		s.signal()
 	default:
-		l.conn.Close(transport.StatusProtocolError, errProtocol.Error())
+		u.conn.Close(transport.StatusProtocolError, errProtocol.Error())
 	}
 }
 
 // Closed implements transport.Receiver.
-func (l *wsReceiver) Closed(e transport.End) {
-	s := l.s
+func (u *wsReceiver) Closed(e transport.End) {
+	s := u.s
 	s.mu.Lock()
-	if !l.active {
-		if s.upgrading == l {
+	if !u.active {
+		if s.upgrading == u {
 			s.upgrading, s.probeAnswered = nil, false
 		}
 		s.mu.Unlock()
