@@ -18,9 +18,17 @@ const module = "github.com/ieum-rtc/ieum/"
 // layers says which of our packages a package may import. Dependencies point one way: whoever carries messages does not know
 // what they mean, whoever decides about rooms does not know sockets. A new package needs a row here, and a reason.
 var layers = map[string][]string{
-	"cmd/ieum":                    {"internal/node", "internal/license", "internal/relay"},
-	"cmd/ieum-bench":              {"internal/license", "internal/bench/adversary", "internal/bench/client", "internal/bench/mix", "internal/bench/pair", "internal/bench/turn"},
-	"internal/node":               {"internal/transport", "internal/transport/socketio", "internal/protocol", "internal/signaling", "internal/license", "internal/relay", "internal/admin", "internal/certs", "internal/ice", "internal/revocation", "internal/store", "web"},
+	"cmd/ieum":       {"internal/node", "internal/config", "internal/license", "internal/relay"},
+	"cmd/ieum-bench": {"internal/license", "internal/bench/adversary", "internal/bench/client", "internal/bench/mix", "internal/bench/pair", "internal/bench/turn"},
+	"internal/node": {
+		"internal/transport", "internal/transport/socketio", "internal/signaling", "internal/relay", "internal/admin",
+		"internal/allocationlog", "internal/certs", "internal/config", "internal/ice", "internal/revocation", "internal/store", "web",
+	},
+	"internal/config": {
+		"internal/transport", "internal/signaling", "internal/license", "internal/relay", "internal/admin",
+		"internal/certs", "internal/ice", "internal/revocation",
+	},
+	"internal/allocationlog":      {"internal/relay"},
 	"internal/admin":              {"internal/signaling"},
 	"internal/signaling":          {"internal/protocol", "internal/license", "internal/room", "internal/transport"},
 	"internal/transport":          {},

@@ -6,13 +6,13 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/bench/mix"
 	"github.com/ieum-rtc/ieum/internal/bench/report"
-	"github.com/ieum-rtc/ieum/internal/node"
+	"github.com/ieum-rtc/ieum/internal/config"
 )
 
 // Users join, leave, log in again and lose connections, and all messages arrive in order.
 func TestMixAgainstTheServer(t *testing.T) {
 	keys := file(t, "keys", key)
-	host := target(t, node.Config{LicenseKeyFile: keys})
+	host := target(t, config.Server{LicenseSigningKeyFile: keys})
 	code, out, errs := ieumBench(t, "mix", "--url", "ws://"+host+"/signal", "--conns", "35", "--rate", "100", "--joins", "8", "--duration", "3s", "--license-signing-key-file", keys)
 	var r mix.Report
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
@@ -35,7 +35,7 @@ func TestMixAgainstTheServer(t *testing.T) {
 // with session tickets.
 func TestMixBesideAdversaries(t *testing.T) {
 	keys := file(t, "keys", key)
-	host := target(t, node.Config{LicenseKeyFile: keys, TLSSelfSigned: true})
+	host := target(t, config.Server{LicenseSigningKeyFile: keys, TLSSelfSigned: true})
 	t.Setenv(runAs, "adversary") // the program of the test, started as the adversaries' process
 	code, out, errs := ieumBench(t, "mix", "--url", "wss://"+host+"/signal", "--insecure", "--conns", "12", "--rate", "50", "--joins", "4", "--duration", "6s",
 		"--adversaries", "--half-open", "12", "--reconnect-storm", "9", "--license-signing-key-file", keys)

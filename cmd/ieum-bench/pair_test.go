@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/ieum-rtc/ieum/internal/bench/pair"
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/node"
 )
 
 // target is a whole server in this process, on free ports.
-func target(t *testing.T, c node.Config) (host string) {
+func target(t *testing.T, c config.Server) (host string) {
 	t.Helper()
-	c.Listen, c.Relay = "127.0.0.1:0", node.RelaySettings{STUNListen: "off", IPs: []string{"127.0.0.1"}}
+	c.Listen, c.Relay = "127.0.0.1:0", config.RelaySettings{STUNListen: "off", IPs: []string{"127.0.0.1"}}
 	c.Admin.Listen = "off"
 	n, err := node.Start(c)
 	if err != nil {
@@ -32,15 +33,15 @@ func target(t *testing.T, c node.Config) (host string) {
 func TestPairAgainstTheServer(t *testing.T) {
 	keys := file(t, "keys", key)
 	for name, c := range map[string]struct {
-		server  node.Config
+		server  config.Server
 		license func(host string) []string
 	}{
 		"with the license key": {
-			node.Config{LicenseKeyFile: keys, SessionRate: 1e6, SessionBurst: 1e6},
+			config.Server{LicenseSigningKeyFile: keys, SessionRate: 1e6, SessionBurst: 1e6},
 			func(string) []string { return []string{"--license-signing-key-file", keys} },
 		},
 		"with a development license": {
-			node.Config{Dev: true, SessionRate: 1e6, SessionBurst: 1e6},
+			config.Server{Dev: true, SessionRate: 1e6, SessionBurst: 1e6},
 			func(host string) []string {
 				return []string{"--dev-license", fmt.Sprintf("http://%s/dev/license", host)}
 			},
@@ -65,7 +66,7 @@ func TestPairAgainstTheServer(t *testing.T) {
 
 func TestPairFailsWhenTheServerLimitsSessions(t *testing.T) {
 	keys := file(t, "keys", key)
-	host := target(t, node.Config{LicenseKeyFile: keys, SessionRate: 1, SessionBurst: 20})
+	host := target(t, config.Server{LicenseSigningKeyFile: keys, SessionRate: 1, SessionBurst: 20})
 	code, out, errs := ieumBench(t, "pair", "--url", fmt.Sprintf("ws://%s/signal", host), "--conns", "2", "--messages", "1000", "--license-signing-key-file", keys)
 	if code != exitFailed || !strings.Contains(out, `"lost":1`) || !strings.Contains(errs, "429") && !strings.Contains(errs, "1008") || !strings.Contains(errs, "--session-rate") {
 		t.Errorf("%d %s%s", code, out, errs)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ieum-rtc/ieum/internal/bench/turn"
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/node"
 )
 
@@ -19,7 +20,7 @@ func relayTarget(t *testing.T) (address, secretFile string) {
 		t.Skip("only Linux has 127.0.0.2 without being told")
 	}
 	secretFile = file(t, "secret", "0123456789abcdef0123456789abcdef\n")
-	c := node.RelayConfig{Listen: "127.0.0.1:0", Relay: node.RelaySettings{
+	c := config.Relay{Listen: "127.0.0.1:0", Relay: config.RelaySettings{
 		STUNListen: "off", IPs: []string{"127.0.0.1"}, AllowPeers: []string{"127.0.0.0/8"}, SecretFile: secretFile, Workers: 1,
 	}}
 	c.Admin.Listen = "off"

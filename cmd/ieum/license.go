@@ -14,8 +14,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/license"
-	"github.com/ieum-rtc/ieum/internal/node"
 )
 
 type licenseCmd struct {
@@ -104,7 +104,7 @@ func (i *issueCmd) check() error {
 		v, _ = license.New(license.Config{Keys: [][]byte{[]byte("a key that signs nothing anybody gets")}})
 	}
 	token, err := v.Issue(p)
-	for _, err := range node.Faults(err) {
+	for _, err := range config.Errors(err) {
 		errs = append(errs, i.blame(err, startErr != nil || endErr != nil))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -179,7 +179,7 @@ func withKeyOf(file string) (*license.Verifier, error) {
 	}
 	v, err := license.New(license.Config{Keys: keys})
 	var errs []error
-	for _, err := range node.Faults(err) {
+	for _, err := range config.Errors(err) {
 		errs = append(errs, fmt.Errorf("%s: %w", from, err))
 	}
 	return v, errors.Join(errs...)

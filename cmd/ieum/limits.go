@@ -1,6 +1,6 @@
 package main
 
-import "github.com/ieum-rtc/ieum/internal/node"
+import "github.com/ieum-rtc/ieum/internal/config"
 
 // limitFlags bound what clients may cost. They are pointers: 0 would let nobody in, and is a fault.
 type limitFlags struct {
@@ -19,11 +19,11 @@ type limitFlags struct {
 	TrustedProxy          []string `help:"Address or network of a proxy whose X-Forwarded-For names the client; repeatable (default: none)." placeholder:"CIDR" group:"network"`
 }
 
-func (f limitFlags) settings() node.LimitSettings {
-	return node.LimitSettings{
-		Connections: f.MaxConnections, Strangers: f.MaxStrangers, UserRooms: f.MaxUserRooms,
-		AddressSessions: f.MaxAddressSessions, AddressRooms: f.MaxAddressRooms, Unread: f.MaxUnread,
-		FailedLogins: f.MaxFailedLogins, Joins: f.MaxJoins, FailedJoins: f.MaxFailedJoins, FailedJoinsOfAddress: f.MaxFailedJoinsAddress,
+func (f limitFlags) settings() config.LimitSettings {
+	return config.LimitSettings{
+		Connections: f.MaxConnections, Unregistered: f.MaxStrangers, RoomsPerUser: f.MaxUserRooms,
+		SessionsPerAddress: f.MaxAddressSessions, RoomsPerAddress: f.MaxAddressRooms, QueuedBytes: f.MaxUnread,
+		FailedLogins: f.MaxFailedLogins, Joins: f.MaxJoins, FailedJoins: f.MaxFailedJoins, FailedJoinsPerAddress: f.MaxFailedJoinsAddress,
 		Candidates: f.MaxCandidates, Takeovers: f.MaxTakeovers,
 	}
 }

@@ -67,7 +67,7 @@ func TestCommandLine(t *testing.T) {
 		"a misspelt command":     {[]string{"licens"}, exitUsage, []string{`did you mean "license"?`}},
 		"version as a flag":      {[]string{"--version"}, exitOK, []string{"ieum ", "go1."}},
 		"short help":             {[]string{"serve", "-h"}, exitOK, []string{"Usage: ieum serve"}},
-		"no flag like it":        {[]string{"serve", "--listn", ":1"}, exitUsage, []string{"not started", "unknown flag --listn; did you mean --listen?", "license key is required"}},
+		"no flag like it":        {[]string{"serve", "--listn", ":1"}, exitUsage, []string{"not started", "unknown flag --listn; did you mean --listen?", "license signing key is required"}},
 		"a value is missing":     {[]string{"config", "check", "--listen", "--max-joins", "many"}, exitUsage, []string{"--listen: needs a value: HOST:PORT", `--max-joins: "many"`}},
 		"a negative number":      {[]string{"config", "check", "--license-key-file", keys, "--max-joins", "-1", "--relay-bandwidth", "-1"}, exitOK, []string{"good"}},
 		"a port alone":           {[]string{"config", "check", "--license-key-file", keys, "--listen", "7102", "--stun-listen", "3478", "--admin-listen", "9000"}, exitOK, []string{"good"}},
@@ -77,8 +77,8 @@ func TestCommandLine(t *testing.T) {
 		"a day before the other": {[]string{"license", "issue", "--cp-code", "C", "--start", "2090-01-01", "--end", "2089-01-01", "--license-key-file", keys}, exitUsage, []string{"ieum: --end: is not after --start"}},
 		"unknown flag":           {[]string{"serve", "--nonsense"}, exitUsage, []string{"unknown flag --nonsense"}},
 		"secrets are no flags":   {[]string{"serve", "--license-key", key}, exitUsage, []string{"unknown flag"}},
-		"no license key":         {[]string{"serve"}, exitUsage, []string{"a license key is required"}},
-		"all faults at once":     {[]string{"config", "check", "--listen", "x", "--relay-ports", "9", "--relay-ip", "y", "--relay-allow-peer", "z", "--tls-cert", "c"}, exitUsage, []string{"--listen", "--relay-ports", "--relay-ip", "--relay-allow-peer", "--tls-cert", "license key"}},
+		"no license key":         {[]string{"serve"}, exitUsage, []string{"a license signing key is required"}},
+		"all faults at once":     {[]string{"config", "check", "--listen", "x", "--relay-ports", "9", "--relay-ip", "y", "--relay-allow-peer", "z", "--tls-cert", "c"}, exitUsage, []string{"--listen", "--relay-ports", "--relay-ip", "--relay-allow-peer", "--tls-cert", "license signing key"}},
 		"short key":              {[]string{"config", "check", "--license-key-file", file(t, "short", "too short")}, exitUsage, []string{"at least 32"}},
 		"key file missing":       {[]string{"config", "check", "--license-key-file", "/nonexistent/key"}, exitUsage, []string{"--license-key-file"}},
 		"a good configuration":   {[]string{"config", "check", "--license-key-file", keys, "--relay-ip", "203.0.113.7/10.0.0.7"}, exitOK, []string{"good"}},
@@ -86,7 +86,7 @@ func TestCommandLine(t *testing.T) {
 		"from a JSON file":       {[]string{"config", "check", "--config", file(t, "c.json", `{"license-key-file":"`+keys+`"}`)}, exitOK, []string{"good"}},
 		"fault in the file":      {[]string{"config", "check", "--config", file(t, "f.yaml", "license-key-file: "+keys+"\nrelay-ports: x\n")}, exitUsage, []string{"f.yaml:2: relay-ports: "}},
 		"unknown keys":           {[]string{"config", "check", "--config", file(t, "u.yaml", "listen: ':1'\nextra: 1\n")}, exitUsage, []string{"u.yaml:2: extra: unknown key"}},
-		"file that is not YAML":  {[]string{"config", "check", "--config", file(t, "b.yaml", "{")}, exitUsage, []string{"b.yaml:1: ", "license key is required"}},
+		"file that is not YAML":  {[]string{"config", "check", "--config", file(t, "b.yaml", "{")}, exitUsage, []string{"b.yaml:1: ", "license signing key is required"}},
 		"help of relay":          {[]string{"relay", "--help"}, exitOK, []string{"--relay-secret-file", "$IEUM_RELAY_IP", ":3478)"}},
 		"relay without secret":   {[]string{"relay", "--listen", "127.0.0.1:0"}, exitUsage, []string{"a relay secret is required"}},
 		"relay's faults":         {[]string{"relay", "--listen", "x", "--relay-ports", "9", "--tls-key", "k"}, exitUsage, []string{"--listen", "--relay-ports", "--tls-cert"}},
@@ -98,19 +98,19 @@ func TestCommandLine(t *testing.T) {
 		"network faults":         {[]string{"config", "check", "--license-key-file", keys, "--public-host", "x:1", "--stun-listen", "y", "--relay-listen", "z"}, exitUsage, []string{"--public-host", "--stun-listen", "--relay-listen"}},
 		"limits":                 {[]string{"config", "check", "--config", file(t, "m.yaml", "license-key-file: "+keys+"\nmax-connections: -1\nmax-strangers: 8\ntrusted-proxy: ['10.0.0.0/8', '::1']\n")}, exitOK, []string{"good"}},
 		"limits of nobody":       {[]string{"config", "check", "--license-key-file", keys, "--max-connections", "0", "--max-strangers=-2", "--trusted-proxy", "0.0.0.0/0"}, exitUsage, []string{"--max-connections", "--max-strangers", "--trusted-proxy"}},
-		"issue without key":      {[]string{"license", "issue", "--cp-code", "C"}, exitUsage, []string{"license key is required"}},
+		"issue without key":      {[]string{"license", "issue", "--cp-code", "C"}, exitUsage, []string{"license signing key is required"}},
 		"issue with a bad day":   {[]string{"license", "issue", "--cp-code", "C", "--end", "tomorrow", "--license-key-file", keys}, exitUsage, []string{"YYYY-MM-DD"}},
 		"issue that ended":       {[]string{"license", "issue", "--cp-code", "C", "--start", "2020-01-01", "--end", "2020-02-01", "--license-key-file", keys}, exitUsage, []string{"past"}},
 		"licenses missing":       {[]string{"config", "check", "--license-key-file", keys, "--licenses", "/nonexistent/list"}, exitUsage, []string{"--licenses"}},
-		"licenses with faults":   {[]string{"config", "check", "--licenses", file(t, "l.yaml", "- {cpCode: C, authkey: x}")}, exitUsage, []string{"--licenses", "authkey", "license key is required"}},
+		"licenses with faults":   {[]string{"config", "check", "--licenses", file(t, "l.yaml", "- {cpCode: C, authkey: x}")}, exitUsage, []string{"--licenses", "authkey", "license signing key is required"}},
 		"licenses from a file":   {[]string{"config", "check", "--config", file(t, "d.yaml", "license-key-file: "+keys+"\nlicenses: "+file(t, "l.json", "[]")+"\n")}, exitOK, []string{"good"}},
 		"revoked missing":        {[]string{"config", "check", "--license-key-file", keys, "--license-revoked", "/nonexistent/list"}, exitUsage, []string{"--license-revoked"}},
-		"revoked with faults":    {[]string{"config", "check", "--license-revoked", file(t, "r.txt", "# x\nabc\n")}, exitUsage, []string{"--license-revoked: line 2", "license hash", "license key is required"}},
+		"revoked with faults":    {[]string{"config", "check", "--license-revoked", file(t, "r.txt", "# x\nabc\n")}, exitUsage, []string{"--license-revoked: line 2", "license hash", "license signing key is required"}},
 		"revoked from a file":    {[]string{"config", "check", "--config", file(t, "e.yaml", "license-key-file: "+keys+"\nlicense-revoked: "+file(t, "e.txt", "")+"\n")}, exitOK, []string{"good"}},
 		"serve with a bad list":  {[]string{"serve", "--license-key-file", keys, "--license-revoked", file(t, "s.txt", "abc")}, exitUsage, []string{"--license-revoked: line 1"}},
 		"hash what is no JWT":    {[]string{"license", "hash", "hello"}, exitFailed, []string{"JWT"}},
 		"token without user":     {[]string{"license", "user-token", "--cp-code", "C", "--license-key-file", keys}, exitUsage, []string{"--user"}},
-		"token without key":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim"}, exitUsage, []string{"license key is required"}},
+		"token without key":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim"}, exitUsage, []string{"license signing key is required"}},
 		"token for no time":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--minutes", "0", "--license-key-file", keys}, exitUsage, []string{"--minutes"}},
 		"token with no license":  {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--auth-key", "x", "--license-key-file", keys}, exitUsage, []string{"not an authKey"}},
 		"inspect what is no JWT": {[]string{"license", "inspect", "hello"}, exitFailed, []string{"JWT"}},
@@ -132,7 +132,7 @@ func TestCommandLine(t *testing.T) {
 func TestEnvironmentStandsForFlags(t *testing.T) {
 	t.Setenv("IEUM_LICENSE_KEY", key)
 	t.Setenv("IEUM_RELAY_PORTS", "nonsense")
-	if code, _, err := ieum(t, "config", "check"); code != exitUsage || !strings.Contains(err, "nonsense") || strings.Contains(err, "license key") {
+	if code, _, err := ieum(t, "config", "check"); code != exitUsage || !strings.Contains(err, "nonsense") || strings.Contains(err, "license signing key") {
 		t.Errorf("%d %s", code, err)
 	}
 	if code, _, err := ieum(t, "config", "check", "--relay-ports", "50000-50100"); code != exitOK { // a flag wins

@@ -63,8 +63,8 @@ func TestCertificatesAreChecked(t *testing.T) {
 		"another's key":      {good, expiredKey, nil, exitUsage, "--tls-key: private key does not match"},
 		"no key":             {good, good, nil, exitUsage, "--tls-key: no private key found"},
 		"no certificate":     {goodKey, goodKey, nil, exitUsage, "--tls-cert: no certificate found"},
-		"another name":       {good, goodKey, []string{"--public-host", "other.example"}, exitOK, "warning: --tls-cert: the certificate is not for other.example"},
-		"ends soon":          {soon, soonKey, nil, exitOK, "warning: --tls-cert: the certificate ends soon"},
+		"another name":       {good, goodKey, []string{"--public-host", "other.example"}, exitOK, "warning: --tls-cert: the certificate is not valid for other.example"},
+		"ends soon":          {soon, soonKey, nil, exitOK, "warning: --tls-cert: the certificate expires soon"},
 	} {
 		args := append([]string{"config", "check", "--license-key-file", keys, "--listen", "127.0.0.1:0", "--tls-cert", c.cert, "--tls-key", c.key}, c.more...)
 		code, _, errs := ieum(t, args...)

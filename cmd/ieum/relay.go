@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/node"
 )
 
@@ -24,8 +25,8 @@ func (f *relayCmd) check() error { return f.config(io.Discard).Validate() }
 
 func (f *relayCmd) starts() {}
 
-func (f relayCmd) config(log io.Writer) node.RelayConfig {
-	return node.RelayConfig{
+func (f relayCmd) config(log io.Writer) config.Relay {
+	return config.Relay{
 		Listen: f.Listen, Relay: f.relayFlags.settings(), TLSCert: f.TLSCert, TLSKey: f.TLSKey,
 		Admin: f.adminFlags.settings(), Version: version(), Log: logTo(log, f.LogLevel),
 	}

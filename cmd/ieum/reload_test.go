@@ -175,7 +175,7 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 
 	third := pair(t, path("cert"), path("tls-key"))
 	rewrite(t, path("keys"), "too short")
-	hangup("configuration not reloaded")
+	hangup("configuration reload failed")
 	if s := serial(); s.Cmp(third) == 0 || s.Cmp(second) != 0 {
 		t.Error("the certificate was taken over though the keys have a fault")
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/node"
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
@@ -48,8 +49,8 @@ type adminFlags struct {
 	AdminPprof   bool   `help:"Serve profiles of the Go runtime, /debug/pprof/, beside the metrics (default off)."`
 }
 
-func (f adminFlags) settings() node.AdminSettings {
-	return node.AdminSettings{Listen: f.AdminListen, Key: os.Getenv("IEUM_ADMIN_KEY"), KeyFile: f.AdminKeyFile, Profile: f.AdminPprof}
+func (f adminFlags) settings() config.AdminSettings {
+	return config.AdminSettings{Listen: f.AdminListen, Token: os.Getenv("IEUM_ADMIN_KEY"), TokenFile: f.AdminKeyFile, Profile: f.AdminPprof}
 }
 
 // relayFlags are those of every relay, in a server or alone.
@@ -69,15 +70,15 @@ type relayFlags struct {
 	RelaySecretFile       string        `help:"File with the secret of relay credentials; or IEUM_RELAY_SECRET (default: a server derives it from the license key)." placeholder:"FILE"`
 }
 
-func (f relayFlags) settings() node.RelaySettings {
+func (f relayFlags) settings() config.RelaySettings {
 	linger := f.RelayLinger
 	if linger == 0 {
 		linger = -1
 	}
-	return node.RelaySettings{
+	return config.RelaySettings{
 		STUNListen: f.STUNListen, IPs: f.RelayIP, Ports: f.RelayPorts, AllowPeers: f.RelayAllowPeer,
-		Quota:     node.RelayQuota{Session: f.RelayQuota, License: f.RelayQuotaLicense, Address: f.RelayQuotaAddress, Total: f.RelayQuotaTotal},
-		Bandwidth: f.RelayBandwidth, SessionBandwidth: f.RelayBandwidthSession, Linger: linger, Workers: workers(f.RelayWorkers),
+		Quota:     config.RelayQuota{Session: f.RelayQuota, License: f.RelayQuotaLicense, Address: f.RelayQuotaAddress, Total: f.RelayQuotaTotal},
+		Bandwidth: f.RelayBandwidth, SessionBandwidth: f.RelayBandwidthSession, Coalesce: linger, Workers: workers(f.RelayWorkers),
 		Secret: os.Getenv("IEUM_RELAY_SECRET"), SecretFile: f.RelaySecretFile,
 	}
 }
@@ -88,19 +89,19 @@ func (f *serveCmd) check() error { return f.config(io.Discard).Validate() }
 
 func (f *serveCmd) starts() {}
 
-func (f serverFlags) config(log io.Writer) node.Config {
-	return node.Config{
+func (f serverFlags) config(log io.Writer) config.Server {
+	return config.Server{
 		Listen: f.Listen, PublicHost: f.PublicHost, RelayListen: f.RelayListen, RelayExternal: f.RelayExternal, Relay: f.relayFlags.settings(), Admin: f.adminFlags.settings(),
-		LicenseKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseKeyFile: f.LicenseKeyFile, Licenses: f.Licenses, LicenseRevoked: f.LicenseRevoked,
+		LicenseSigningKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseSigningKeyFile: f.LicenseKeyFile, Licenses: f.Licenses, RevocationList: f.LicenseRevoked,
 		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
-		Data: f.Data, Dev: f.Dev, DevFolder: devFolder(), ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst,
+		Data: f.Data, Dev: f.Dev, DevDir: devDir(), ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst,
 		Limits: f.limitFlags.settings(), TrustedProxies: f.TrustedProxy,
 		Version: version(), Log: logTo(log, f.LogLevel),
 	}
 }
 
-// devFolder is where --dev keeps its license without --data.
-func devFolder() string {
+// devDir is where --dev keeps its license without --data.
+func devDir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "" // no home: another license at each start

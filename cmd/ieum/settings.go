@@ -15,7 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/ieum-rtc/ieum/internal/node"
+	"github.com/ieum-rtc/ieum/internal/config"
 )
 
 // Settings come from flags, from variables named IEUM_… and from the file of --config, in that order of precedence. Kong knows the
@@ -46,8 +46,8 @@ func (s *settings) place(setting string) string {
 // all are the faults of the values, and after them those of package node, each with its place.
 func (s *settings) all(found error) []error {
 	faults := slices.Clone(s.faults)
-	for _, err := range node.Faults(found) {
-		if f := (*node.Fault)(nil); errors.As(err, &f) {
+	for _, err := range config.Errors(found) {
+		if f := (*config.Error)(nil); errors.As(err, &f) {
 			err = fmt.Errorf("%s: %w", s.place(f.Setting), f.Err)
 		}
 		faults = append(faults, err)

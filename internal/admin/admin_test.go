@@ -28,7 +28,7 @@ func serve(t *testing.T, key string) (base string) {
 		}
 	}))
 	r.MustRegister(Limits(func() map[string]uint64 { return map[string]uint64{"strangers": 12} }))
-	s, err := Start(Config{Listen: "127.0.0.1:0", Key: []byte(key), Metrics: r, Log: slog.New(slog.DiscardHandler)})
+	s, err := Start(Config{Listen: "127.0.0.1:0", Token: []byte(key), Metrics: r, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestOtherMachinesNeedAKey(t *testing.T) {
 		"127.0.0.1:1": {"", true}, "[::1]:1": {"", true}, ":1": {"", false}, "0.0.0.0:2": {"", false}, "10.0.0.1:1": {"", false}, "x:1": {"", false},
 		":2": {"0123456789abcdef", true}, "127.0.0.1:2": {"short", false}, "": {"0123456789abcdef", false},
 	} {
-		if err := (Config{Listen: listen, Key: []byte(c.key)}).Validate(); (err == nil) != c.ok {
+		if err := (Config{Listen: listen, Token: []byte(c.key)}).Validate(); (err == nil) != c.ok {
 			t.Errorf("%q with %q: %v", listen, c.key, err)
 		}
 	}

@@ -12,53 +12,54 @@ import (
 )
 
 const (
-	readyWithin = 2 * time.Second // what one look may take
-	readyFor    = 5 * time.Second // how long its answer is kept: whoever asks often must cost nothing
+	checkTimeout = 2 * time.Second
+	cacheFor     = 5 * time.Second // frequent requests must cost nothing
 )
 
-// readiness answers /readyz. One look at a time is had; who asks meanwhile waits for it.
+// readiness serves /readyz. Concurrent requests share one check.
 type readiness struct {
-	ready func(context.Context) error
-	log   *slog.Logger
-	stops atomic.Bool
+	check    func(context.Context) error
+	log      *slog.Logger
+	stopping atomic.Bool
 
-	one   chan struct{} // has room for who looks; guards what follows
-	until time.Time
-	fault error
+	mu    chan struct{} // a mutex that synctest takes for durably blocking
+	until time.Time     // Guarded by mu.
+	err   error         // Guarded by mu. Result of the last check, valid until then.
 }
 
 func newReadiness(c Config) *readiness {
-	r := &readiness{ready: c.Ready, log: c.Log, one: make(chan struct{}, 1)}
-	if r.ready == nil {
-		r.ready = func(context.Context) error { return nil }
+	r := &readiness{check: c.Ready, log: c.Log, mu: make(chan struct{}, 1)}
+	if r.check == nil {
+		r.check = func(context.Context) error { return nil }
 	}
 	return r
 }
 
-var errStops = errors.New("the server stops")
+var errStopping = errors.New("the server is shutting down")
 
-// look is the answer of now, or of some seconds ago. It does not go by the request that asks: others wait for it too.
-func (r *readiness) look() error {
-	if r.stops.Load() {
-		return errStops
+// ready returns the result of a check, which may be some seconds old. It does not use the context of a
+// request, since other requests wait for the same check.
+func (r *readiness) ready() error {
+	if r.stopping.Load() {
+		return errStopping
 	}
-	r.one <- struct{}{}
-	defer func() { <-r.one }()
+	r.mu <- struct{}{}
+	defer func() { <-r.mu }()
 	if time.Now().Before(r.until) {
-		return r.fault
+		return r.err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
-	before := r.fault
-	r.fault = r.ready(ctx)
-	r.until = time.Now().Add(readyFor)
+	before := r.err
+	r.err = r.check(ctx)
+	r.until = time.Now().Add(cacheFor)
 	switch {
-	case r.fault != nil && before == nil:
-		r.log.Warn("not ready", "error", r.fault)
-	case r.fault == nil && before != nil:
+	case r.err != nil && before == nil:
+		r.log.Warn("not ready", "error", r.err)
+	case r.err == nil && before != nil:
 		r.log.Info("ready again")
 	}
-	return r.fault
+	return r.err
 }
 
 // ServeHTTP implements http.Handler.
@@ -66,7 +67,7 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if err := r.look(); err != nil {
+	if err := r.ready(); err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = io.WriteString(w, err.Error()+"\n")
 		return
@@ -74,7 +75,8 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// profiles are those of the standard library. Its package also registers them with http.DefaultServeMux, which nobody serves.
+// profiles registers the handlers of net/http/pprof. That package also registers them with
+// http.DefaultServeMux, which is not served.
 func profiles(handle func(path string, h http.HandlerFunc)) {
 	handle("/debug/pprof/", pprof.Index)
 	handle("/debug/pprof/cmdline", pprof.Cmdline)

@@ -16,16 +16,16 @@ import (
 
 func TestReadinessIsLookedAtOnceInSomeSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		looks, fault := 0, error(nil)
+		looks, failure := 0, error(nil)
 		c := Config{
 			Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 			Ready: func(ctx context.Context) error {
-				if end, ok := ctx.Deadline(); !ok || time.Until(end) != readyWithin {
-					t.Errorf("a look without an end in %v", readyWithin)
+				if end, ok := ctx.Deadline(); !ok || time.Until(end) != checkTimeout {
+					t.Errorf("a look without an end in %v", checkTimeout)
 				}
 				looks++
 				time.Sleep(time.Second)
-				return fault
+				return failure
 			},
 		}
 		ready := newReadiness(c)
@@ -44,28 +44,28 @@ func TestReadinessIsLookedAtOnceInSomeSeconds(t *testing.T) {
 			})
 		}
 		all.Wait()
-		fault = errors.New("the relay is full")
+		failure = errors.New("the relay is full")
 		if code, _ := ask(); code != http.StatusOK || looks != 1 {
 			t.Errorf("%d after %d looks, want what was seen", code, looks)
 		}
-		time.Sleep(readyFor)
+		time.Sleep(cacheFor)
 		if code, text := ask(); code != http.StatusServiceUnavailable || text != "the relay is full\n" || looks != 2 {
 			t.Errorf("%d %q after %d looks", code, text, looks)
 		}
-		fault = nil
-		time.Sleep(readyFor)
+		failure = nil
+		time.Sleep(cacheFor)
 		if code, _ := ask(); code != http.StatusOK || looks != 3 {
 			t.Errorf("%d after %d looks", code, looks)
 		}
-		ready.stops.Store(true)
-		if code, text := ask(); code != http.StatusServiceUnavailable || text != "the server stops\n" || looks != 3 {
-			t.Errorf("%d %q after %d looks, from a server that stops", code, text, looks)
+		ready.stopping.Store(true)
+		if code, text := ask(); code != http.StatusServiceUnavailable || text != "the server is shutting down\n" || looks != 3 {
+			t.Errorf("%d %q after %d looks, from a server that shuts down", code, text, looks)
 		}
 	})
 }
 
 func TestProfilesWhereTheyAreWanted(t *testing.T) {
-	c := Config{Key: []byte("0123456789abcdef"), Metrics: prometheus.NewRegistry(), Profile: true, Log: slog.New(slog.DiscardHandler)}
+	c := Config{Token: []byte("0123456789abcdef"), Metrics: prometheus.NewRegistry(), Profile: true, Log: slog.New(slog.DiscardHandler)}
 	ask := func(path, authorization string) int {
 		r := httptest.NewRequest("GET", path, nil)
 		r.Header.Set("Authorization", authorization)

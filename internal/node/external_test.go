@@ -14,11 +14,13 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ieum-rtc/ieum/internal/config"
 )
 
 const relaySecret = "a secret that two machines have"
 
-func startRelayAlone(t *testing.T, c RelayConfig) *Relay {
+func startRelayAlone(t *testing.T, c config.Relay) *Relay {
 	t.Helper()
 	c.Listen = "127.0.0.1:0"
 	if c.Relay.SecretFile == "" {
@@ -44,12 +46,12 @@ func startRelayAlone(t *testing.T, c RelayConfig) *Relay {
 
 func TestRelayAloneServesTheClientsOfAnotherServer(t *testing.T) {
 	cert, key, roots := certFor(t, "127.0.0.1")
-	r := startRelayAlone(t, RelayConfig{TLSCert: cert, TLSKey: key})
+	r := startRelayAlone(t, config.Relay{TLSCert: cert, TLSKey: key})
 	at := fmt.Sprintf("127.0.0.1:%d", r.RelayPort())
 	urls := []string{
 		"stun:" + at, fmt.Sprintf("stun:127.0.0.1:%d", r.STUNPort()), "turn:" + at + "?transport=udp", "turns:" + at + "?transport=tcp",
 	}
-	n := start(t, Config{Dev: true, RelayExternal: urls, Relay: RelaySettings{Secret: relaySecret}})
+	n := start(t, config.Server{Dev: true, RelayExternal: urls, Relay: config.RelaySettings{Secret: relaySecret}})
 	if addrs, _ := n.RelayAddresses(); n.RelayPort() != 0 || n.STUNPort() != 0 || len(addrs) != 0 {
 		t.Error("a relay runs here")
 	}
@@ -86,7 +88,7 @@ func TestACoturnWithTheSameSecretServes(t *testing.T) {
 	}
 	at := coturn(t, binary)
 	udp, tcp := "turn:"+at+"?transport=udp", "turn:"+at+"?transport=tcp"
-	n := start(t, Config{Dev: true, RelayExternal: []string{"stun:" + at, udp, tcp}, Relay: RelaySettings{Secret: relaySecret}})
+	n := start(t, config.Server{Dev: true, RelayExternal: []string{"stun:" + at, udp, tcp}, Relay: config.RelaySettings{Secret: relaySecret}})
 	c := call(t, n, nil)
 	binding(t, c.urls()[0])
 	for _, url := range []string{udp, tcp} {
@@ -160,42 +162,21 @@ func (o *lockedOutput) text() string {
 	return o.b.String()
 }
 
-func TestFaultsOfExternalRelays(t *testing.T) {
-	for _, u := range []string{
-		"", "a.example", "turn:", "turn:?transport=udp", "http:a.example", "stuns:a.example", "stun:a.example?transport=udp", "turn://a.example",
-		"turn:a.example?transport=tls", "turn:a.example?x", "turns:a.example?transport=udp", "turn:a.example:0", "turn:a.example:x",
-		"turn:2001:db8::1", "turn:user@a.example",
-	} {
-		if err := (Config{Dev: true, RelayExternal: []string{u}, Relay: RelaySettings{Secret: relaySecret}}).Validate(); err == nil || !strings.Contains(err.Error(), "--relay-external") {
-			t.Errorf("%q: %v", u, err)
-		}
-	}
-	for what, c := range map[string]Config{
-		"without a secret":   {},
-		"and a port of ours": {RelayListen: ":1", Relay: RelaySettings{Secret: relaySecret}},
-	} {
-		c.Dev, c.RelayExternal = true, []string{"turn:[2001:db8::1]:3478?transport=udp"}
-		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--relay-external") {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-}
-
 func TestFaultsOfARelayAlone(t *testing.T) {
-	err := RelayConfig{Listen: "x", TLSCert: "c", Relay: RelaySettings{Ports: "9", IPs: []string{"y"}}}.Validate()
+	err := config.Relay{Listen: "x", TLSCert: "c", Relay: config.RelaySettings{Ports: "9", IPs: []string{"y"}}}.Validate()
 	for _, part := range []string{"--listen", "--tls-key", "--relay-ports", "--relay-ip"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%s is missing in %v", part, err)
 		}
 	}
-	if err := (RelayConfig{}).Validate(); err == nil || !strings.Contains(err.Error(), "--relay-secret-file") {
+	if err := (config.Relay{}).Validate(); err == nil || !strings.Contains(err.Error(), "--relay-secret-file") {
 		t.Errorf("without a secret: %v", err)
 	}
-	if err := (RelayConfig{Relay: RelaySettings{Secret: relaySecret}}).Validate(); err != nil {
+	if err := (config.Relay{Relay: config.RelaySettings{Secret: relaySecret}}).Validate(); err != nil {
 		t.Error(err)
 	}
-	r := startRelayAlone(t, RelayConfig{})
-	taken := RelayConfig{Listen: fmt.Sprintf("127.0.0.1:%d", r.RelayPort()), Relay: RelaySettings{Secret: relaySecret, STUNListen: "off"}}
+	r := startRelayAlone(t, config.Relay{})
+	taken := config.Relay{Listen: fmt.Sprintf("127.0.0.1:%d", r.RelayPort()), Relay: config.RelaySettings{Secret: relaySecret, STUNListen: "off"}}
 	if _, err := StartRelay(taken); err == nil {
 		t.Error("started on a port that is taken")
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/license"
 )
 
@@ -38,10 +39,10 @@ func TestListedLicenseLetsATenantIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	moved := map[string]any{"cpCode": "MOVED-01", "authKey": authKey}
-	if a := register(t, start(t, Config{Dev: true, LicenseKey: ours}), moved, true); a["code"] != "401" {
+	if a := register(t, start(t, config.Server{Dev: true, LicenseSigningKey: ours}), moved, true); a["code"] != "401" {
 		t.Errorf("not listed: %v", a)
 	}
-	n := start(t, Config{Dev: true, LicenseKey: ours, Licenses: path})
+	n := start(t, config.Server{Dev: true, LicenseSigningKey: ours, Licenses: path})
 	if a := register(t, n, moved, true); a["code"] != "200" || len(a["iceServers"].([]any)) != 1 {
 		t.Errorf("listed, without relay: %v", a)
 	}
@@ -55,13 +56,13 @@ func TestFaultsOfTheLicensesFileAreReportedWithTheOthers(t *testing.T) {
 	if err := os.WriteFile(path, []byte("- {cpCode: a, authKey: b}\n- {cpCode: c, authKey: d}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := Config{Licenses: path, Listen: "x"}.Validate()
-	for _, part := range []string{"--licenses: line 1: license 1", "license 2", "a license key is required", "--listen"} {
+	err := config.Server{Licenses: path, Listen: "x"}.Validate()
+	for _, part := range []string{"--licenses: line 1: license 1", "license 2", "a license signing key is required", "--listen"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not said: %v", part, err)
 		}
 	}
-	if err := (Config{Licenses: path + "x", Dev: true}).Validate(); err == nil || !strings.Contains(err.Error(), "--licenses") {
+	if err := (config.Server{Licenses: path + "x", Dev: true}).Validate(); err == nil || !strings.Contains(err.Error(), "--licenses") {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ieum-rtc/ieum/internal/config"
 )
 
 // The log of a whole run, with calls, refusals and everything that an operator does, has its lines, and none that holds what nobody but its
@@ -18,9 +20,9 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	revoked := filepath.Join(t.TempDir(), "revoked")
 	write(t, revoked, "")
 	log := &lockedText{}
-	n := start(t, Config{
-		Dev: true, LicenseKey: licenseKey, LicenseRevoked: revoked, TLSSelfSigned: true, Relay: RelaySettings{Secret: shared},
-		Admin: AdminSettings{Listen: "127.0.0.1:0", Key: admin}, Log: slog.New(slog.NewTextHandler(log, nil)),
+	n := start(t, config.Server{
+		Dev: true, LicenseSigningKey: licenseKey, RevocationList: revoked, TLSSelfSigned: true, Relay: config.RelaySettings{Secret: shared},
+		Admin: config.AdminSettings{Listen: "127.0.0.1:0", Token: admin}, Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	who := licensed(t, licenseKey, "KP-1")
 	secrets := []string{licenseKey, admin, shared, who["authKey"].(string)}
@@ -96,7 +98,7 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	}
 
 	text := log.String()
-	for _, want := range []string{"session opened", "session ended", "login refused", "relay allocation ended", "configuration not reloaded", "configuration reloaded"} {
+	for _, want := range []string{"session opened", "session ended", "login refused", "relay allocation ended", "configuration reload failed", "configuration reloaded"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log does not say %q:\n%s", want, text)
 		}

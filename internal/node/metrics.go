@@ -1,84 +1,59 @@
 package node
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"log/slog"
 	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/ieum-rtc/ieum/internal/admin"
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// AdminSettings say where metrics are served.
-type AdminSettings struct {
-	// Listen is a TCP address; "off": nowhere; default "127.0.0.1:7103", if it is free.
-	Listen string
-	// Key must be shown by whoever asks; required when Listen is not on loopback.
-	Key, KeyFile string
-	// Profile serves profiles of the Go runtime there too.
-	Profile bool
-}
+const adminConnections = 64 // at a time; monitoring keeps one or two
 
-const (
-	adminListen      = "127.0.0.1:7103"
-	adminConnections = 64 // at a time; monitoring keeps one or two
-)
-
-// plan returns what to start, without metrics yet; nil: nothing.
-func (s AdminSettings) plan(log *slog.Logger) (*admin.Config, error) {
-	if s.Listen == "off" {
-		return nil, nil
-	}
-	var faults list
-	text, from, err := secret("--admin-key-file", s.KeyFile, "IEUM_ADMIN_KEY", s.Key)
-	faults.add(err)
-	c := &admin.Config{Listen: literal(s.Listen, "127.0.0.1"), Key: bytes.TrimSpace(text), Profile: s.Profile, Log: log}
-	if s.Listen == "" {
-		c.Listen = adminListen
-	}
-	faults.add(checkListen("--admin-listen", c.Listen))
-	if len(faults) > 0 {
-		return nil, faults.err()
-	}
-	err = c.Validate()
-	if errors.Is(err, admin.ErrKey) && from != "" {
-		return c, blame(from, err)
-	}
-	return c, blame("--admin-listen", err)
-}
-
-// startAdmin serves metrics and health. An address that nobody asked for may be taken, by another server of this machine most likely.
-func startAdmin(c *admin.Config, wanted bool, metrics prometheus.Gatherer, ready func(context.Context) error) (*admin.Server, error) {
+// startAdmin starts the admin listener, if there is one. Unless its address was configured it may be in use,
+// most likely by another server of this machine.
+func startAdmin(
+	c *admin.Config, configured bool, metrics prometheus.Gatherer, ready func(context.Context) error,
+) (*admin.Server, error) {
 	if c == nil {
 		return nil, nil
 	}
 	cfg := *c
 	cfg.Metrics, cfg.Ready = metrics, ready
-	cfg.Watch = transport.NewHTTPConns(transport.HTTPLimits{Connections: adminConnections, PerAddress: 32, IdlePerAddress: 16}).Watch
+	cfg.Watch = transport.NewHTTPConns(transport.HTTPLimits{
+		Connections:    adminConnections,
+		PerAddress:     32,
+		IdlePerAddress: 16,
+	}).Watch
 	s, err := admin.Start(cfg)
-	if err != nil && !wanted {
+	if err != nil && !configured {
 		c.Log.Warn("metrics are not served", "listen", c.Listen, "error", err)
 		return nil, nil
 	}
-	return s, blame("--admin-listen", opened(err))
+	return s, config.ListenError("--admin-listen", err)
 }
 
-// newRegistry has what every program of ours shows.
+// newRegistry registers the collectors, and those of the process.
 func newRegistry(version string, more ...prometheus.Collector) (*prometheus.Registry, error) {
 	r := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "ieum_build_info", Help: "1, with the version.", ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+		Name:        "ieum_build_info",
+		Help:        "1, with the version.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	all := append([]prometheus.Collector{build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}, more...)
+	all := append([]prometheus.Collector{
+		build,
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	}, more...)
 	for _, c := range all {
 		if err := r.Register(c); err != nil {
-			return nil, prefix("metrics", err)
+			return nil, wrap("metrics", err)
 		}
 	}
 	return r, nil
@@ -102,8 +77,8 @@ func (c portCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c portCollector) Collect(ch chan<- prometheus.Metric) {
-	for port, door := range c {
-		s := door.Stats()
+	for port, mux := range c {
+		s := mux.Stats()
 		ch <- prometheus.MustNewConstMetric(portDeciding, prometheus.GaugeValue, float64(s.Pending), port)
 		for as, n := range map[string]uint64{"http": s.HTTP, "turn": s.TURN, "failed": s.Failed, "slow": s.TimedOut, "shed": s.Shed} {
 			ch <- prometheus.MustNewConstMetric(portTaken, prometheus.CounterValue, float64(n), port, as)

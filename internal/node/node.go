@@ -1,17 +1,16 @@
-// Package node is one running server: it builds the parts from a Config, joins them, starts them and ends them. Nothing else
-// knows all of them.
+// Package node is one running server, or a standalone relay: it builds the parts from a configuration, connects,
+// starts and closes them. Nothing else knows all of them.
 package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,7 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ieum-rtc/ieum/internal/admin"
+	"github.com/ieum-rtc/ieum/internal/allocationlog"
 	"github.com/ieum-rtc/ieum/internal/certs"
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/ice"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/revocation"
@@ -30,46 +31,52 @@ import (
 	"github.com/ieum-rtc/ieum/web"
 )
 
-// Node is a server that runs until Close.
+// Node is a server that runs until Close. Its fields are static after Start, except for dev.
 type Node struct {
-	plan   *plan // as started; what is read again stands beside it
+	plan   *config.ServerPlan // as started; what a reload replaces is beside it
 	log    *slog.Logger
 	cert   *certs.Source // nil: no TLS
-	dev    atomic.Pointer[devLicense]
-	relay  *relay.Server // nil: relays elsewhere
+	dev    atomic.Pointer[config.DevLicense]
+	relay  *relay.Server // nil: external relays
 	ice    ice.Local
-	ways   doorway        // what the ports have in common
-	door   *transport.Mux // the one port
-	turn   *turnPort      // nil without a port for STUN and TURN alone
-	data   *store.Store   // nil without a data directory
+	shared ports
+	mux    *transport.Mux // the main port
+	turn   *turnPort      // nil without --relay-listen
+	store  *store.Store   // nil without --data
 	hub    *signaling.Hub
-	gate   *transport.ConnLimiter
-	unread *transport.Backlog
+	conns  *transport.ConnLimiter
+	queued *transport.Backlog
 	ws     *transport.WebSocket
 	sio    *socketio.Server
 	http   *http.Server
-	admin  *admin.Server // nil: no metrics
+	admin  *admin.Server // nil: no admin listener
 
-	accounts *accounts
-	revoked  *revocation.Watcher
-	reloads  *reloads
+	allocs  *allocationlog.Log
+	revoked *revocation.Watcher
+	reloads *reloads
 
-	serving sync.WaitGroup
-	failed  chan error // at most one: the HTTP server ended by itself
+	wg     sync.WaitGroup
+	failed chan error // at most one: the HTTP server failed
 }
 
-// Start checks the configuration, opens the sockets and serves. When it fails, nothing stays open.
-func Start(c Config) (_ *Node, err error) {
-	p, err := c.plan(true)
+// Start checks the configuration, opens the sockets and serves. If it fails nothing stays open.
+func Start(c config.Server) (_ *Node, err error) {
+	p, err := c.Plan(nil, true)
 	if err != nil {
 		return nil, err
 	}
+	log := p.Config.Log
 	n := &Node{
-		plan: p, log: p.Log, cert: certs.NewSource(p.cert), accounts: newAccounts(p.Log), reloads: newReloads(p.Log), failed: make(chan error, 1),
+		plan:    p,
+		log:     log,
+		cert:    certs.NewSource(p.Cert),
+		allocs:  allocationlog.New(log),
+		reloads: newReloads(log),
+		queued:  transport.NewBacklog(p.Config.Limits.Queued()),
+		failed:  make(chan error, 1),
 	}
-	n.dev.Store(p.dev)
-	n.unread = transport.NewBacklog(p.Limits.backlog())
-	n.ways = newDoorway(n.cert, p.files, p.proxies, p.Log)
+	n.dev.Store(p.Dev)
+	n.shared = newPorts(n.cert, p.Descriptors, p.Proxies, log)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close(context.Background()))
@@ -81,13 +88,7 @@ func Start(c Config) (_ *Node, err error) {
 	if err = n.openPorts(); err != nil {
 		return nil, err
 	}
-	if n.relay != nil {
-		p.gate.OnRegistered = n.relay.Expect
-	}
-	n.gate = transport.NewConnLimiter(p.gate)
-	conns := transport.Config{AnyOrigin: p.Dev, Limiter: n.gate, Backlog: n.unread, TrustedProxies: p.proxies, Log: p.Log}
-	n.ws = transport.NewWebSocket(conns, n.hub.Accept)
-	n.sio = socketio.New(socketio.Config{Conn: conns, MaxSessions: sessions(n.gate.MaxConnections())}, n.hub.Accept)
+	n.openTransports()
 	handler, err := n.routes()
 	if err != nil {
 		return nil, err
@@ -95,133 +96,180 @@ func Start(c Config) (_ *Node, err error) {
 	if err = n.openAdmin(); err != nil {
 		return nil, err
 	}
-	n.http = transport.NewHTTPServer(handler, p.Log)
-	n.serving.Go(func() {
-		if err := n.door.Serve(n.http); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+	n.http = transport.NewHTTPServer(handler, log)
+	n.wg.Go(func() {
+		err := n.mux.Serve(n.http)
+		if !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			n.failed <- err
 		}
 	})
 	return n, nil
 }
 
-// openHub makes the signaling, which until the ports are open nobody reaches.
+// openHub starts signaling, which no client reaches until the ports are open.
 func (n *Node) openHub() (err error) {
 	p, local := n.plan, signaling.NewLocal()
+	c := &p.Config
 	cfg := signaling.Config{
-		Node: store.NewNodeID(), Licenses: p.licenses, Directory: local, Bus: local, ICE: n.issuer(),
-		ResumeKeys: p.resumeKeys(), ResumeWindow: p.ResumeWindow, Rate: p.SessionRate, Burst: p.SessionBurst,
-		Limits: p.limits, Backlog: n.unread, Log: p.Log,
+		Node:         store.NewNodeID(),
+		Licenses:     p.Licenses,
+		Directory:    local,
+		Bus:          local,
+		ICE:          n.issuer(),
+		ResumeKeys:   p.ResumeKeys(),
+		ResumeWindow: c.ResumeWindow,
+		Rate:         c.SessionRate,
+		Burst:        c.SessionBurst,
+		Limits:       p.Limits,
+		Backlog:      n.queued,
+		Log:          c.Log,
 	}
-	if p.Data != "" {
-		if n.data, err = store.Open(p.Data, p.Log); err != nil {
-			return blame("--data", err)
+	if c.Data != "" {
+		if n.store, err = store.Open(c.Data, c.Log); err != nil {
+			return config.Blame("--data", err)
 		}
-		cfg.Node = n.data.NodeID()
-		cfg.Keeper = n.data
+		cfg.Node = n.store.NodeID()
+		cfg.Keeper = n.store
 	}
 	if n.hub, err = signaling.New(cfg); err != nil {
 		return err
 	}
-	n.revoked = revocation.Watch(p.LicenseRevoked, p.list, p.revoked, n.hub.EndWithLicenses, p.Log)
+	n.revoked = revocation.Watch(c.RevocationList, p.Revocations, p.Revoked, n.hub.EndWithLicenses, c.Log)
 	return nil
 }
 
-// issuer is asked when somebody registers, which is after the ports were opened.
+// issuer is called when a client registers, which is after openPorts.
 func (n *Node) issuer() signaling.ICEIssuer {
-	if n.plan.external != nil {
-		return n.plan.external
+	if n.plan.External != nil {
+		return n.plan.External
 	}
 	return &n.ice
 }
 
-// openPorts opens the one port, or the two, and starts the relay. Nothing is accepted for pages and signaling yet.
+// openPorts opens the main port and that of --relay-listen, and starts the relay. Nothing is accepted for
+// pages and signaling yet.
 func (n *Node) openPorts() error {
 	p := n.plan
-	if p.external != nil {
-		listener, err := listenTCP(p.Listen)
+	c := &p.Config
+	if p.External != nil {
+		listener, err := listenTCP(c.Listen)
 		if err == nil {
-			n.door = transport.NewMux(listener, n.ways.config(nil))
+			n.mux = transport.NewMux(listener, n.shared.muxConfig(nil))
 		}
-		return blame("--listen", opened(err))
+		return config.ListenError("--listen", err)
 	}
-	p.relay.Holder, p.relay.Closed = n.holder, n.accounts.take
-	stunWanted := p.Relay.STUNListen != ""
-	listener, server, err := openRelay(p.relay, stunWanted, p.Log)
+	p.Relay.Holder, p.Relay.Closed = n.holder, n.allocs.Add
+	listener, server, err := openRelay(p.Relay, c.Relay.STUNListen != "", c.Log)
 	if err != nil {
-		if p.RelayListen == "" {
-			return opened(blameListen("--listen", err))
+		if c.RelayListen == "" {
+			return config.ListenError("--listen", err)
 		}
-		return opened(blameListen("--relay-listen", err))
+		return config.ListenError("--relay-listen", err)
 	}
 	n.relay = server
 	n.ice = ice.Local{
 		Relay:      server,
-		PublicHost: p.PublicHost,
-		Listen:     p.relay.Listen,
-		STUNListen: p.relay.STUN,
+		PublicHost: c.PublicHost,
+		Listen:     p.Relay.Listen,
+		STUNListen: p.Relay.STUN,
 		Cert:       n.cert,
 	}
-	if p.RelayListen != "" {
-		n.turn = openTURNPort(listener, n.ways.config(server.ServeConn))
-		if listener, err = listenTCP(p.Listen); err != nil {
-			return blame("--listen", opened(err))
+	if c.RelayListen != "" {
+		n.turn = openTURNPort(listener, n.shared.muxConfig(server.ServeConn))
+		if listener, err = listenTCP(c.Listen); err != nil {
+			return config.ListenError("--listen", err)
 		}
 	}
-	n.door = transport.NewMux(listener, n.ways.config(server.ServeConn))
+	n.mux = transport.NewMux(listener, n.shared.muxConfig(server.ServeConn))
 	return nil
 }
 
+// openTransports makes the transports, which share one connection limiter.
+func (n *Node) openTransports() {
+	limits := n.plan.ConnLimits
+	if n.relay != nil {
+		limits.OnRegistered = n.relay.Expect
+	}
+	n.conns = transport.NewConnLimiter(limits)
+	cfg := transport.Config{
+		AnyOrigin:      n.plan.Config.Dev,
+		Limiter:        n.conns,
+		Backlog:        n.queued,
+		TrustedProxies: n.plan.Proxies,
+		Log:            n.log,
+	}
+	n.ws = transport.NewWebSocket(cfg, n.hub.Accept)
+	n.sio = socketio.New(socketio.Config{Conn: cfg, MaxSessions: n.maxPolling()}, n.hub.Accept)
+}
+
+// maxPolling bounds the sessions of Socket.IO: those that have just ended, which the connection limiter has
+// released, still need a place. -1 is unlimited.
+func (n *Node) maxPolling() int {
+	connections := n.conns.MaxConnections()
+	if connections < 0 {
+		return -1
+	}
+	return connections + connections/4
+}
+
 func (n *Node) openAdmin() error {
-	ports := portCollector{"all": n.door}
-	more := []prometheus.Collector{admin.Signaling(n.hub.Stats), admin.Limits(n.limitsHit), ports, httpCollector{n.ways.http}, prometheus.NewGaugeFunc(
-		prometheus.GaugeOpts{Name: "ieum_signaling_connections", Help: "Open connections of clients, of all carriers."},
-		func() float64 { return float64(n.ws.Count() + n.sio.Count()) }), prometheus.NewGaugeFunc(
-		prometheus.GaugeOpts{Name: "ieum_signaling_unread_bytes", Help: "What is sent to clients and not yet read, or waits for them."},
-		func() float64 { return float64(n.unread.Stats().Bytes) }), n.cert.Collector()}
+	muxes := portCollector{"all": n.mux}
+	all := []prometheus.Collector{
+		admin.Signaling(n.hub.Stats),
+		admin.Limits(n.limitsHit),
+		muxes,
+		httpCollector{n.shared.http},
+		n.revoked.Collector(),
+		n.cert.Collector(),
+		n.reloads.count,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ieum_signaling_connections",
+			Help: "Open signaling connections of all transports.",
+		}, func() float64 { return float64(n.connections()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ieum_signaling_unread_bytes",
+			Help: "Bytes sent to clients and not yet acknowledged, or waiting for them.",
+		}, func() float64 { return float64(n.queued.Stats().Bytes) }),
+	}
 	if n.turn != nil {
-		ports["relay"] = n.turn.door
+		muxes["relay"] = n.turn.mux
 	}
 	if n.relay != nil {
-		more = append(more, n.relay.Collector())
+		all = append(all, n.relay.Collector(), n.allocs.Collector())
 	}
-	if n.data != nil {
-		more = append(more, n.data.Collector())
+	if n.store != nil {
+		all = append(all, n.store.Collector())
 	}
-	r, err := newRegistry(n.plan.Version, more...)
+	r, err := newRegistry(n.plan.Config.Version, all...)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(r.Register(n.revoked.Collector()), r.Register(n.reloads.count)); err != nil {
-		return err
-	}
-	if n.relay != nil {
-		if err := n.accounts.register(r); err != nil {
-			return prefix("metrics", err)
-		}
-	}
-	n.admin, err = startAdmin(n.plan.admin, n.plan.Admin.Listen != "", r, n.ready)
+	n.admin, err = startAdmin(n.plan.Admin, n.plan.Config.Admin.Listen != "", r, n.ready)
 	return err
 }
 
-// limitsHit counts what was refused, by the names that docs/operating/secure.md lists.
+// connections is the number of open signaling connections.
+func (n *Node) connections() int { return n.ws.Count() + n.sio.Count() }
+
+// limitsHit counts rejections by the names that docs/operating.md lists.
 func (n *Node) limitsHit() map[string]uint64 {
-	hits, door := n.hub.LimitsHit(), n.gate.Stats()
-	hits["connections"], hits["strangers"] = door.Connections, door.Unregistered
-	hits["unread_total"] = n.unread.Stats().Shed
-	hits["http_connections"] = n.ways.http.Stats().Shed
+	hits, conns := n.hub.LimitsHit(), n.conns.Stats()
+	hits["connections"], hits["strangers"] = conns.Connections, conns.Unregistered
+	hits["unread_total"] = n.queued.Stats().Shed
+	hits["http_connections"] = n.shared.http.Stats().Shed
 	return hits
 }
 
-// ready tells why calls are not served well, if so.
+// ready returns why calls cannot be served well; nil: they can.
 func (n *Node) ready(ctx context.Context) error {
-	if n.relay == nil { // it is elsewhere, and says there how it is
+	if n.relay == nil { // external relays report for themselves
 		return nil
 	}
 	return n.relay.SelfTest(ctx)
 }
 
-// holder tells the relay who holds a session that is in a room.
-func (n *Node) holder(tenant, session string) (relay.Holder, bool) {
+// holder tells the relay to whom a session belongs; ok only while it is in a room.
+func (n *Node) holder(tenant, session string) (h relay.Holder, ok bool) {
 	m, ok := n.hub.InRoom(session)
 	if !ok || ice.TenantHash(m.Tenant) != tenant {
 		return relay.Holder{}, false
@@ -230,8 +278,8 @@ func (n *Node) holder(tenant, session string) (relay.Holder, bool) {
 }
 
 func (n *Node) routes() (http.Handler, error) {
-	cfg := web.Config{Version: n.plan.Version, HSTS: n.plan.cert != nil && n.Addr().Port() == 443}
-	if n.plan.dev != nil {
+	cfg := web.Config{Version: n.plan.Config.Version, HSTS: n.plan.Cert != nil && n.Addr().Port() == 443}
+	if n.plan.Dev != nil {
 		cfg.DevLicense = func() (string, string) {
 			d := n.dev.Load()
 			return d.CpCode, d.AuthKey
@@ -248,15 +296,15 @@ func (n *Node) routes() (http.Handler, error) {
 	mux.Handle("GET "+socketio.Path+"{script}", pages)
 	mux.HandleFunc("POST /leave", n.hub.ServeLeave)
 	mux.HandleFunc("GET /healthz", serveHealth)
-	watched := &proxyWatch{next: mux, trusted: n.plan.proxies, log: n.plan.Log}
-	if !n.plan.Dev {
+	watched := &proxyWatch{next: mux, trusted: n.plan.Proxies, log: n.log}
+	if !n.plan.Config.Dev {
 		return watched, nil
 	}
 	mux.HandleFunc("GET /dev/stats", n.serveStats)
-	return n.ownNames(watched), nil
+	return n.checkHost(watched), nil
 }
 
-// serveHealth tells a balancer that the server runs, and nothing else. What it can do is told at the listener for operators.
+// serveHealth tells a load balancer that the server runs. Readiness is served on the admin listener.
 func serveHealth(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -264,30 +312,53 @@ func serveHealth(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// Failed delivers the error with which serving ended by itself, if it does.
+// Failed delivers the error of the HTTP server, if it fails.
 func (n *Node) Failed() <-chan error { return n.failed }
 
-// Close stops accepting, tells clients to come back later, and returns when all is quiet or soon after ctx is done. Clients that
-// had to be cut off by then are no error: it is theirs.
+// Close stops accepting, tells clients to reconnect, and waits for all goroutines. Connections that are still
+// open when ctx is done are closed, which is not an error.
 func (n *Node) Close(ctx context.Context) error {
 	if n.admin != nil {
-		n.admin.Stops()
+		n.admin.SetStopping()
 	}
-	var faults []error
-	if n.door != nil {
-		_ = n.door.Close()
+	var errs []error
+	if n.mux != nil {
+		_ = n.mux.Close() // of a listener: nothing to lose
 	}
 	if n.turn != nil {
-		faults = append(faults, prefix("close the relay's port", n.turn.close()))
+		errs = append(errs, n.turn.close())
 	}
+	errs = append(errs, n.closeClients(ctx)...)
+	if n.store != nil { // before the hub: sessions and rooms must be persisted as they are
+		errs = append(errs, wrap("close data", n.store.Close()))
+	}
+	if n.relay != nil { // before the hub, which it asks for holders
+		errs = append(errs, wrap("close relay", n.relay.Close()))
+	}
+	if n.revoked != nil {
+		n.revoked.Close()
+	}
+	if n.hub != nil {
+		n.hub.Close()
+	}
+	n.allocs.Close()
+	if n.admin != nil { // last, so that the shutdown can be monitored
+		errs = append(errs, wrap("close admin listener", n.admin.Close(ctx)))
+	}
+	n.wg.Wait()
+	return errors.Join(errs...)
+}
+
+// closeClients closes the connections of all transports, and then those of pages.
+func (n *Node) closeClients(ctx context.Context) (errs []error) {
 	closed := func(what string, err error) {
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			n.log.Warn("clients cut off: they did not end in time", "while", what)
+			n.log.Warn("shutdown timeout exceeded; closing remaining connections", "during", what)
 			return
 		}
-		faults = append(faults, prefix(what, err))
+		errs = append(errs, wrap(what, err))
 	}
-	// both at once: a client that does not listen to one must not cost those of the other their time
+	// concurrently: a slow client of one transport must not use up the time of the other
 	sio := make(chan error, 1)
 	go func() {
 		if n.sio == nil {
@@ -297,40 +368,31 @@ func (n *Node) Close(ctx context.Context) error {
 		sio <- n.sio.Close(ctx)
 	}()
 	if n.ws != nil {
-		closed("close connections", n.ws.Close(ctx))
+		closed("close WebSocket connections", n.ws.Close(ctx))
 	}
-	closed("close Socket.IO", <-sio)
-	n.unread.Close()
-	if n.http != nil {
-		// the listener is closed already, which the HTTP server may or may not have noticed
-		if err := n.http.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
-			closed("close pages", err)
-			if err := n.http.Close(); !errors.Is(err, net.ErrClosed) {
-				faults = append(faults, err)
-			}
+	closed("close Socket.IO connections", <-sio)
+	n.queued.Close()
+	if n.http == nil {
+		return errs
+	}
+	// the mux has closed the listener already, which the HTTP server may report
+	if err := n.http.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
+		closed("close pages", err)
+		if err := n.http.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
 		}
 	}
-	if n.data != nil { // before the hub: sessions and rooms are to be found again
-		faults = append(faults, prefix("close data", n.data.Close()))
-	}
-	if n.relay != nil { // it asks the hub
-		faults = append(faults, prefix("close relay", n.relay.Close()))
-	}
-	if n.revoked != nil {
-		n.revoked.Close()
-	}
-	if n.hub != nil {
-		n.hub.Close()
-	}
-	n.accounts.close()
-	if n.admin != nil { // last, so that the end can be watched
-		faults = append(faults, prefix("close metrics", n.admin.Close(ctx)))
-	}
-	n.serving.Wait()
-	return errors.Join(faults...)
+	return errs
 }
 
-// AdminAddr is where metrics are served; nil: nowhere.
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// AdminAddr is the address of the admin listener; nil: none.
 func (n *Node) AdminAddr() net.Addr {
 	if n.admin == nil {
 		return nil
@@ -338,13 +400,13 @@ func (n *Node) AdminAddr() net.Addr {
 	return n.admin.Addr()
 }
 
-// Addr is where pages and signaling are served.
+// Addr is the address of the main port.
 func (n *Node) Addr() netip.AddrPort {
-	a, _ := netip.ParseAddrPort(n.door.Addr().String())
+	a, _ := netip.ParseAddrPort(n.mux.Addr().String()) // of a listener: always valid
 	return a
 }
 
-// RelayPort is where STUN and TURN are served, UDP and TCP; 0 where the relays are elsewhere.
+// RelayPort is the port of STUN and TURN, UDP and TCP; 0 with external relays.
 func (n *Node) RelayPort() int {
 	if n.relay == nil {
 		return 0
@@ -352,7 +414,7 @@ func (n *Node) RelayPort() int {
 	return n.relay.Port()
 }
 
-// STUNPort answers Binding requests too; 0: there is none.
+// STUNPort is the second STUN port; 0: none.
 func (n *Node) STUNPort() int {
 	if n.relay == nil {
 		return 0
@@ -360,7 +422,7 @@ func (n *Node) STUNPort() int {
 	return n.relay.STUNPort()
 }
 
-// RelayAddresses are what the relay hands out; onlyPrivate warns that nobody outside this network can reach them.
+// RelayAddresses are the addresses that allocations get. onlyPrivate: none is reachable from the Internet.
 func (n *Node) RelayAddresses() (addrs []relay.Address, onlyPrivate bool) {
 	if n.relay == nil {
 		return nil, false
@@ -368,10 +430,10 @@ func (n *Node) RelayAddresses() (addrs []relay.Address, onlyPrivate bool) {
 	return n.relay.Addresses(), n.relay.OnlyPrivate()
 }
 
-// URLs are the addresses to open in a browser: one when bound to one address, else one for each address of this machine.
+// URLs are addresses to open in a browser: one if bound to an address, else one per address of this machine.
 func (n *Node) URLs() []string {
 	scheme := "http://"
-	if n.plan.cert != nil {
+	if n.plan.Cert != nil {
 		scheme = "https://"
 	}
 	addr := n.Addr()
@@ -390,22 +452,4 @@ func (n *Node) URLs() []string {
 		}
 	}
 	return urls
-}
-
-// stats are the figures of /dev/stats.
-type stats struct {
-	Signaling   signaling.Stats `json:"signaling"`
-	Relay       relay.Stats     `json:"relay"`
-	Connections int             `json:"connections"`
-	Goroutines  int             `json:"goroutines"`
-}
-
-func (n *Node) serveStats(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	var relayed relay.Stats
-	if n.relay != nil {
-		relayed = n.relay.Stats()
-	}
-	_ = json.NewEncoder(w).Encode(stats{n.hub.Stats(), relayed, n.ws.Count() + n.sio.Count(), runtime.NumGoroutine()})
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"math"
 	"net"
 	"net/http"
 	"os"
@@ -23,17 +22,18 @@ import (
 	"github.com/lxzan/gws"
 	"go.uber.org/goleak"
 
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
-	anyPorts = RelaySettings{STUNListen: "127.0.0.1:0"}
-	noAdmin  = AdminSettings{Listen: "off"}
+	anyPorts = config.RelaySettings{STUNListen: "127.0.0.1:0"}
+	noAdmin  = config.AdminSettings{Listen: "off"}
 )
 
-func start(t *testing.T, c Config) *Node {
+func start(t *testing.T, c config.Server) *Node {
 	t.Helper()
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:0"
@@ -134,7 +134,7 @@ func (h *answers) OnClose(_ *gws.Conn, err error) {
 }
 
 func TestTwoNodesInOneProcess(t *testing.T) {
-	a, b := start(t, Config{Dev: true}), start(t, Config{Dev: true})
+	a, b := start(t, config.Server{Dev: true}), start(t, config.Server{Dev: true})
 	for _, n := range []*Node{a, b} {
 		answer := register(t, n, nil, true)
 		ice, _ := json.Marshal(answer["iceServers"])
@@ -149,7 +149,7 @@ func TestTwoNodesInOneProcess(t *testing.T) {
 
 // What internal/signaling tests in virtual time, once over real sockets and a real file.
 func TestSessionOutlastsARestartWithData(t *testing.T) {
-	c := Config{Dev: true, Data: t.TempDir(), Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin}
+	c := config.Server{Dev: true, Data: t.TempDir(), Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin}
 	first, err := Start(c)
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestSessionOutlastsARestartWithData(t *testing.T) {
 
 func TestSelfSignedServesPagesAndSignalingOverTLS(t *testing.T) {
 	dir := t.TempDir()
-	n := start(t, Config{Dev: true, TLSSelfSigned: true, Data: dir})
+	n := start(t, config.Server{Dev: true, TLSSelfSigned: true, Data: dir})
 	res, body := get(t, n.URLs()[0])
 	if res.StatusCode != 200 || res.ProtoMajor != 2 || !strings.Contains(body, "Ieum") || !strings.HasPrefix(n.URLs()[0], "https://127.0.0.1:") {
 		t.Errorf("%s %d", res.Proto, res.StatusCode)
@@ -200,14 +200,14 @@ func TestSelfSignedServesPagesAndSignalingOverTLS(t *testing.T) {
 	if err := n.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	again := start(t, Config{Dev: true, TLSSelfSigned: true, Data: dir})
+	again := start(t, config.Server{Dev: true, TLSSelfSigned: true, Data: dir})
 	if res, _ := get(t, again.URLs()[0]); res.TLS.PeerCertificates[0].SerialNumber.Cmp(first) != 0 {
 		t.Error("with a data folder the certificate must be kept")
 	}
 }
 
 func TestWithoutDevThereIsNoDevRoute(t *testing.T) {
-	n := start(t, Config{LicenseKey: "0123456789abcdef0123456789abcdef"})
+	n := start(t, config.Server{LicenseSigningKey: "0123456789abcdef0123456789abcdef"})
 	for _, path := range []string{"dev/license", "dev/stats"} {
 		if res, body := get(t, n.URLs()[0]+path); res.StatusCode != 404 || strings.Contains(body, "authKey") {
 			t.Errorf("/%s: %d", path, res.StatusCode)
@@ -219,18 +219,18 @@ func TestWithoutDevThereIsNoDevRoute(t *testing.T) {
 }
 
 func TestStartThatFailsLeavesNothingOpen(t *testing.T) {
-	n := start(t, Config{Dev: true})
-	if _, err := Start(Config{Dev: true, Listen: n.Addr().String(), Relay: anyPorts, Admin: noAdmin}); err == nil {
+	n := start(t, config.Server{Dev: true})
+	if _, err := Start(config.Server{Dev: true, Listen: n.Addr().String(), Relay: anyPorts, Admin: noAdmin}); err == nil {
 		t.Fatal("started on a port that is taken")
 	}
-	if _, err := Start(Config{Listen: "127.0.0.1:0"}); err == nil {
+	if _, err := Start(config.Server{Listen: "127.0.0.1:0"}); err == nil {
 		t.Fatal("started without a license key")
 	}
 }
 
 func TestValidateWritesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	if err := (Config{Dev: true, TLSSelfSigned: true, Data: dir}).Validate(); err != nil {
+	if err := (config.Server{Dev: true, TLSSelfSigned: true, Data: dir}).Validate(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
@@ -240,7 +240,7 @@ func TestValidateWritesNothing(t *testing.T) {
 
 // Browsers connect ahead of time, and a request may be on its way for ever: neither makes a stop a failure.
 func TestClientsThatSayNothingDoNotMakeAStopFail(t *testing.T) {
-	n, err := Start(Config{Dev: true, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin})
+	n, err := Start(config.Server{Dev: true, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,19 +262,10 @@ func TestClientsThatSayNothingDoNotMakeAStopFail(t *testing.T) {
 	}
 }
 
-func TestLimitsThatWouldLetNobodySpeakAreFaults(t *testing.T) {
-	for _, c := range []Config{{SessionBurst: 0.5}, {SessionBurst: math.NaN()}, {SessionBurst: -1}, {SessionRate: math.NaN()}, {SessionRate: -1}} {
-		c.Dev = true
-		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--session-") {
-			t.Errorf("rate %v, burst %v: %v", c.SessionRate, c.SessionBurst, err)
-		}
-	}
-}
-
 // Old clients are refused for what they cannot do safely, not for their age: TLS 1.2 is served with ciphers that authenticate what they
 // encrypt (AEAD), and with no others.
 func TestTLSWithoutAEADIsRefused(t *testing.T) {
-	n := start(t, Config{Dev: true, TLSSelfSigned: true})
+	n := start(t, config.Server{Dev: true, TLSSelfSigned: true})
 	for suite, want := range map[uint16]bool{
 		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:       true,
 		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: true,
@@ -354,7 +345,7 @@ func TestSlowRequestsAreCut(t *testing.T) {
 
 // With --dev a page of the web that has pointed its own name here reads nothing, and on loopback gets no connection.
 func TestNamesThatAreNotOursAreRefusedWithDev(t *testing.T) {
-	n := start(t, Config{Dev: true, PublicHost: "calls.example"})
+	n := start(t, config.Server{Dev: true, PublicHost: "calls.example"})
 	port := n.Addr().Port()
 	host, _ := os.Hostname()
 	status := func(path, name string) int {
@@ -393,7 +384,7 @@ func TestNamesThatAreNotOursAreRefusedWithDev(t *testing.T) {
 }
 
 func TestHealthOnTheMainPort(t *testing.T) {
-	for _, c := range []Config{{Dev: true}, {LicenseKey: "0123456789abcdef0123456789abcdef"}} {
+	for _, c := range []config.Server{{Dev: true}, {LicenseSigningKey: "0123456789abcdef0123456789abcdef"}} {
 		n := start(t, c)
 		res, body := get(t, n.URLs()[0]+"healthz")
 		if res.StatusCode != 200 || body != "ok\n" || res.Header.Get("Cache-Control") != "no-store" {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lxzan/gws"
 
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/license"
 )
 
@@ -41,7 +42,7 @@ func TestWebViewsAreAdmittedWhereTheLicenseNamesThem(t *testing.T) {
 			t.Errorf("a license may name %s", bad)
 		}
 	}
-	n := start(t, Config{LicenseKey: key})
+	n := start(t, config.Server{LicenseSigningKey: key})
 	base := n.URLs()[0]
 	login := func(origin, authKey string) string {
 		t.Helper()

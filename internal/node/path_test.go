@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/lxzan/gws"
+
+	"github.com/ieum-rtc/ieum/internal/config"
 )
 
 var (
@@ -23,7 +25,7 @@ var (
 // Below a path of another site, with a proxy that takes the path off, all works that works at the root: every page and what it refers to,
 // in both languages, redirects, the language's cookie, and both carriers. Nothing leads out of that path.
 func TestServedBelowAPathOfAnotherSite(t *testing.T) {
-	n := start(t, Config{Dev: true, TrustedProxies: []string{"127.0.0.1"}})
+	n := start(t, config.Server{Dev: true, TrustedProxies: []string{"127.0.0.1"}})
 	to, err := url.Parse(n.URLs()[0])
 	if err != nil {
 		t.Fatal(err)

@@ -11,12 +11,13 @@ import (
 	"sync"
 
 	"github.com/ieum-rtc/ieum/internal/certs"
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// openRelay opens TCP on an address and starts a relay on the same number of UDP. Port 0 takes one that is free for both. What is
-// accepted from the listener is the caller's. A second STUN port that nobody asked for may be missing.
+// openRelay opens a TCP listener and starts a relay on the same UDP port. Port 0 takes one that is free for
+// both. The caller accepts from the listener. A second STUN port is optional unless stunWanted is set.
 func openRelay(c relay.Config, stunWanted bool, log *slog.Logger) (net.Listener, *relay.Server, error) {
 	const tries = 16
 	host, port, err := net.SplitHostPort(c.Listen)
@@ -33,7 +34,7 @@ func openRelay(c relay.Config, stunWanted bool, log *slog.Logger) (net.Listener,
 		if err == nil {
 			return l, r, nil
 		}
-		_ = l.Close()
+		_ = l.Close() // nothing was accepted
 		if port != "0" || try == tries {
 			return nil, nil, err
 		}
@@ -51,11 +52,12 @@ func startRelay(c relay.Config, stunWanted bool, log *slog.Logger) (*relay.Serve
 	if err2 != nil {
 		return nil, err2
 	}
-	log.Warn("no second STUN port: clients cannot tell how their NAT maps", "listen", c.STUN, "error", err)
+	log.Warn("secondary STUN port unavailable; clients cannot detect NAT mapping behaviour",
+		"listen", c.STUN, "error", err)
 	return r, nil
 }
 
-// listenTCP takes "0.0.0.0" for what it says, as the relay does: Go would listen on IPv6, too.
+// listenTCP listens on IPv4 only for "0.0.0.0", as the relay does; net.Listen would include IPv6.
 func listenTCP(addr string) (net.Listener, error) {
 	network := "tcp"
 	if host, _, err := net.SplitHostPort(addr); err == nil && host == "0.0.0.0" {
@@ -64,30 +66,30 @@ func listenTCP(addr string) (net.Listener, error) {
 	return net.Listen(network, addr)
 }
 
-// turnPort is a TCP port where only TURN is served. Browsers that come by are told so.
+// turnPort is a TCP port of TURN only. Browsers that request a page get an explanation.
 type turnPort struct {
-	door    *transport.Mux
-	http    *http.Server
-	serving sync.WaitGroup
+	mux  *transport.Mux
+	http *http.Server
+	wg   sync.WaitGroup
 }
 
 func openTURNPort(l net.Listener, cfg transport.MuxConfig) *turnPort {
-	p := &turnPort{door: transport.NewMux(l, cfg)}
+	p := &turnPort{mux: transport.NewMux(l, cfg)}
 	p.http = transport.NewHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = io.WriteString(w, "This port serves STUN and TURN. There are no pages here.\n")
 	}), cfg.Log)
-	p.serving.Go(func() { _ = p.door.Serve(p.http) })
+	p.wg.Go(func() { _ = p.mux.Serve(p.http) }) // ends with close
 	return p
 }
 
 func (p *turnPort) close() error {
-	err := ignoreClosed(p.door.Close())
-	err = errors.Join(err, ignoreClosed(p.http.Close())) // nothing is on its way here that is worth waiting for
-	p.serving.Wait()
-	return err
+	err := ignoreClosed(p.mux.Close())
+	err = errors.Join(err, ignoreClosed(p.http.Close())) // no request is worth waiting for
+	p.wg.Wait()
+	return wrap("close TURN port", err)
 }
 
 func ignoreClosed(err error) error {
@@ -97,25 +99,36 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// doorway is what all ports of a server have in common.
-type doorway struct {
-	cert  *certs.Source
-	files files
-	http  *transport.HTTPConns
-	// exempt are proxies, with everybody behind them.
-	exempt []netip.Prefix
-	log    *slog.Logger
+// ports is what all TCP ports of a server share. It is static.
+type ports struct {
+	cert        *certs.Source
+	descriptors config.Descriptors
+	http        *transport.HTTPConns
+	exempt      []netip.Prefix // proxies: limits per address do not apply
+	log         *slog.Logger
 }
 
-func newDoorway(cert *certs.Source, f files, proxies []netip.Prefix, log *slog.Logger) doorway {
-	limits := transport.HTTPLimits{Connections: f.http, Exempt: proxies}
-	return doorway{cert: cert, files: f, http: transport.NewHTTPConns(limits), exempt: proxies, log: log}
+func newPorts(cert *certs.Source, d config.Descriptors, proxies []netip.Prefix, log *slog.Logger) ports {
+	return ports{
+		cert:        cert,
+		descriptors: d,
+		http:        transport.NewHTTPConns(transport.HTTPLimits{Connections: d.HTTP, Exempt: proxies}),
+		exempt:      proxies,
+		log:         log,
+	}
 }
 
-func (d doorway) config(turn func(net.Conn)) transport.MuxConfig {
-	c := transport.MuxConfig{TURN: turn, MaxPending: d.files.deciding, HTTP: d.http, Exempt: d.exempt, Log: d.log}
-	if d.cert != nil {
-		c.TLS = d.cert.TLSConfig()
+// muxConfig configures the mux of a port; serveTURN takes its TURN connections, nil: none.
+func (p ports) muxConfig(serveTURN func(net.Conn)) transport.MuxConfig {
+	c := transport.MuxConfig{
+		TURN:       serveTURN,
+		MaxPending: p.descriptors.Pending,
+		HTTP:       p.http,
+		Exempt:     p.exempt,
+		Log:        p.log,
+	}
+	if p.cert != nil {
+		c.TLS = p.cert.TLSConfig()
 	}
 	return c
 }

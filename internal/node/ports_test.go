@@ -26,6 +26,7 @@ import (
 	"github.com/pion/turn/v5"
 
 	"github.com/ieum-rtc/ieum/internal/certs"
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/ice"
 )
 
@@ -270,7 +271,7 @@ func binding(t *testing.T, url string) {
 
 func TestOnePortServesPagesSignalingAndRelay(t *testing.T) {
 	cert, key, roots := certFor(t, "localhost")
-	n := start(t, Config{Dev: true, TLSCert: cert, TLSKey: key, PublicHost: "localhost"})
+	n := start(t, config.Server{Dev: true, TLSCert: cert, TLSKey: key, PublicHost: "localhost"})
 	if n.RelayPort() != int(n.Addr().Port()) || n.STUNPort() == 0 || n.STUNPort() == n.RelayPort() {
 		t.Errorf("ports: %v, %d, %d", n.Addr(), n.RelayPort(), n.STUNPort())
 	}
@@ -310,7 +311,7 @@ func TestOnePortServesPagesSignalingAndRelay(t *testing.T) {
 
 func TestPortForTheRelayAlone(t *testing.T) {
 	cert, key, roots := certFor(t, "localhost")
-	n := start(t, Config{Dev: true, PublicHost: "localhost", RelayListen: "127.0.0.1:0", TLSCert: cert, TLSKey: key, Relay: RelaySettings{STUNListen: "off"}})
+	n := start(t, config.Server{Dev: true, PublicHost: "localhost", RelayListen: "127.0.0.1:0", TLSCert: cert, TLSKey: key, Relay: config.RelaySettings{STUNListen: "off"}})
 	if n.RelayPort() == int(n.Addr().Port()) || n.STUNPort() != 0 {
 		t.Errorf("ports: %v, %d, %d", n.Addr(), n.RelayPort(), n.STUNPort())
 	}
@@ -342,7 +343,7 @@ func TestStreamFormGoesByTheCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := start(t, Config{Dev: true})
+	n := start(t, config.Server{Dev: true})
 	port := n.RelayPort()
 	for name, c := range map[string]struct {
 		issuer  ice.Local
@@ -374,7 +375,7 @@ func TestStreamFormGoesByTheCertificate(t *testing.T) {
 }
 
 func TestRelayHostIsTheOneByWhichTheClientReachedUs(t *testing.T) {
-	n := start(t, Config{Dev: true})
+	n := start(t, config.Server{Dev: true})
 	for _, c := range []struct{ listen, reached, want string }{
 		{":3478", "calls.example:7102", "calls.example"},
 		{"0.0.0.0:3478", "calls.example", "calls.example"},
@@ -391,28 +392,6 @@ func TestRelayHostIsTheOneByWhichTheClientReachedUs(t *testing.T) {
 	}
 }
 
-func TestSecondSTUNPort(t *testing.T) {
-	for name, c := range map[string]struct {
-		stun, listen, want string
-		fault              bool
-	}{
-		"default":                       {"", ":7102", ":3478", false},
-		"default beside an address":     {"", "10.0.0.9:443", "10.0.0.9:3478", false},
-		"default beside IPv6":           {"", "[::1]:443", "[::1]:3478", false},
-		"the relay has it":              {"", ":3478", "", false},
-		"off":                           {"off", ":7102", "", false},
-		"another":                       {"10.0.0.8:5000", ":7102", "10.0.0.8:5000", false},
-		"the relay's own":               {":3478", ":3478", "", true},
-		"no address":                    {"x", ":3478", "", true},
-		"any port beside any other one": {"127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", false},
-	} {
-		got, err := RelaySettings{STUNListen: c.stun}.secondPort(c.listen)
-		if (err != nil) != c.fault || (err == nil && got != c.want) {
-			t.Errorf("%s: %q, %v", name, got, err)
-		}
-	}
-}
-
 // Another server of this machine may have the default port, which must not keep this one from starting. What was asked for must be had.
 func TestSecondSTUNPortThatIsTaken(t *testing.T) {
 	taken, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -420,15 +399,15 @@ func TestSecondSTUNPortThatIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	p, err := Config{Dev: true, Listen: "127.0.0.1:0"}.plan(false)
+	p, err := config.Server{Dev: true, Listen: "127.0.0.1:0"}.Plan(nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.relay.STUN = taken.LocalAddr().String()
-	if _, _, err := openRelay(p.relay, true, p.Log); err == nil {
+	p.Relay.STUN = taken.LocalAddr().String()
+	if _, _, err := openRelay(p.Relay, true, p.Config.Log); err == nil {
 		t.Error("started without the port that was asked for")
 	}
-	l, r, err := openRelay(p.relay, false, p.Log)
+	l, r, err := openRelay(p.Relay, false, p.Config.Log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,16 +417,5 @@ func TestSecondSTUNPortThatIsTaken(t *testing.T) {
 	_ = l.Close()
 	if err := r.Close(); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestPublicHost(t *testing.T) {
-	for host, ok := range map[string]bool{
-		"": true, "calls.example": true, "203.0.113.7": true, "2001:db8::7": true, "[2001:db8::7]": true,
-		"calls.example:443": false, "https://calls.example": false, "a b": false, ".": false, "x?y": false,
-	} {
-		if err := (Config{Dev: true, PublicHost: host}).Validate(); (err == nil) != ok {
-			t.Errorf("%q: %v", host, err)
-		}
 	}
 }

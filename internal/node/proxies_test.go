@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/ieum-rtc/ieum/internal/config"
 )
 
 func TestProxiesThatAreNotTrustedAreWarnedOf(t *testing.T) {
@@ -64,7 +66,7 @@ func TestProxiesThatAreNotTrustedAreWarnedOf(t *testing.T) {
 		}
 	}
 	var whole lockedText
-	n := start(t, Config{Dev: true, Log: slog.New(slog.NewTextHandler(&whole, nil))})
+	n := start(t, config.Server{Dev: true, Log: slog.New(slog.NewTextHandler(&whole, nil))})
 	r := httptest.NewRequest("GET", "/healthz", nil)
 	r.Header.Set("X-Forwarded-For", "203.0.113.1")
 	routes, err := n.routes()

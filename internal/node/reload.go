@@ -5,22 +5,25 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ieum-rtc/ieum/internal/config"
 )
 
-// What can change without a restart is what stands in files: the certificate with its key, the keys of licenses and of the relay, licenses
-// that are listed with what stands beside them, and what is revoked. It is read and checked as at a start, with everything else, and
-// taken over only if there is no fault anywhere: a server with half a configuration is worse than one with yesterday's.
+// A reload replaces what is read from files: the certificate, the license signing keys and the relay secret,
+// the listed licenses and the revocation list. The whole configuration is read and checked as at a start, and
+// applied only if there is no error anywhere: half a configuration is worse than yesterday's.
 
-// reloads counts them, and has one done at a time.
+// reloads serializes and counts reloads.
 type reloads struct {
-	one   sync.Mutex
+	mu    sync.Mutex
 	log   *slog.Logger
 	count *prometheus.CounterVec
 }
 
 func newReloads(log *slog.Logger) *reloads {
 	r := &reloads{log: log, count: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "ieum_reloads_total", Help: "Reloads of the configuration: done, or refused because of faults.",
+		Name: "ieum_reloads_total",
+		Help: "Reloads of the configuration: done, or refused because of errors.",
 	}, []string{"result"})}
 	for _, result := range []string{"done", "refused"} {
 		r.count.WithLabelValues(result)
@@ -29,33 +32,31 @@ func newReloads(log *slog.Logger) *reloads {
 }
 
 func (r *reloads) warn(warnings error) {
-	for _, w := range Faults(warnings) {
+	for _, w := range config.Errors(warnings) {
 		r.log.Warn(w.Error())
 	}
 }
 
-// do logs what came of it: nobody waits for the answer to a signal.
-func (r *reloads) do(reload func() (what []any, err error)) error {
-	r.one.Lock()
-	defer r.one.Unlock()
-	what, err := reload()
+// do logs the result, since a signal has no other response. attrs are attributes of the log line.
+func (r *reloads) do(reload func() (attrs []any, err error)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	attrs, err := reload()
 	if err != nil {
 		r.count.WithLabelValues("refused").Inc()
-		r.log.Error("configuration not reloaded: it has faults, and all is as before; fix them and try again", "faults", err)
+		r.log.Error("configuration reload failed; previous configuration remains active", "error", err)
 		return err
 	}
 	r.count.WithLabelValues("done").Inc()
-	r.log.Info("configuration reloaded", what...)
+	r.log.Info("configuration reloaded", attrs...)
 	return nil
 }
 
-// Reload reads again what may change while the server runs. With a fault everything stays as it is; the faults are logged, and returned
-// together. Sessions and calls go on either way, but those of licenses that are revoked.
+// Reload reads again what may change while the server runs. After an error nothing changes; the errors are
+// logged, and returned together. Sessions and calls continue, except for those of revoked licenses.
 func (n *Node) Reload() error {
 	return n.reloads.do(func() ([]any, error) {
-		c := n.plan.Config
-		c.running = n.plan
-		p, err := c.plan(false)
+		p, err := n.plan.Config.Plan(n.plan, false)
 		if err != nil {
 			return nil, err
 		}
@@ -64,42 +65,42 @@ func (n *Node) Reload() error {
 				return nil, err
 			}
 		}
-		if err := n.shareRelaySecret(p.relay.Secret); err != nil {
+		if err := n.setRelaySecret(p.Relay.Secret); err != nil {
 			return nil, err
 		}
-		n.cert.Set(p.cert)
-		n.dev.Store(p.dev)
-		n.hub.Renew(p.licenses, p.resumeKeys())
-		n.reloads.warn(p.warnings())
-		n.revoked.Reload() // not p.list: a newer one may be in force by now
-		return []any{"certificateEnds", n.cert.NotAfter(), "revoked", n.plan.revoked.Len()}, nil
+		n.cert.Set(p.Cert)
+		n.dev.Store(p.Dev)
+		n.hub.Renew(p.Licenses, p.ResumeKeys())
+		n.reloads.warn(p.Warnings())
+		n.revoked.Reload() // not p.Revocations: a newer list may be in force by now
+		return []any{"certificateNotAfter", n.cert.NotAfter(), "revoked", n.plan.Revoked.Len()}, nil
 	})
 }
 
-// shareRelaySecret gives the secret to whoever makes credentials.
-func (n *Node) shareRelaySecret(secret []byte) error {
-	if n.plan.external != nil {
-		n.plan.external.SetSecret(secret)
+// setRelaySecret sets the secret of relay credentials.
+func (n *Node) setRelaySecret(secret []byte) error {
+	if n.plan.External != nil {
+		n.plan.External.SetSecret(secret)
 		return nil
 	}
 	return n.relay.SetSecret(secret)
 }
 
-// Reload reads certificate, key and secret again; see Node.Reload.
+// Reload reads certificate and secret again; see Node.Reload.
 func (n *Relay) Reload() error {
 	return n.reloads.do(func() ([]any, error) {
-		p, err := n.plan.RelayConfig.plan()
+		p, err := n.plan.Config.Plan()
 		if err != nil {
 			return nil, err
 		}
 		if err := n.relay.RefreshAddresses(); err != nil {
 			return nil, err
 		}
-		if err := n.relay.SetSecret(p.relay.Secret); err != nil {
+		if err := n.relay.SetSecret(p.Relay.Secret); err != nil {
 			return nil, err
 		}
-		n.cert.Set(p.cert)
-		n.reloads.warn(p.warnings())
-		return []any{"certificateEnds", n.cert.NotAfter()}, nil
+		n.cert.Set(p.Cert)
+		n.reloads.warn(p.Warnings())
+		return []any{"certificateNotAfter", n.cert.NotAfter()}, nil
 	})
 }

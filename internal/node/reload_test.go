@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
@@ -39,9 +40,9 @@ func startReloadable(t *testing.T) *reloadable {
 	write(t, r.listed, "[]")
 	write(t, r.revoked, "")
 	write(t, r.secretFile, "a secret that two machines have\n")
-	r.Node = start(t, Config{
-		Dev: true, LicenseKeyFile: r.keys, Licenses: r.listed, LicenseRevoked: r.revoked, TLSCert: r.cert, TLSKey: r.key,
-		Relay: RelaySettings{SecretFile: r.secretFile}, Admin: AdminSettings{Listen: "127.0.0.1:0"},
+	r.Node = start(t, config.Server{
+		Dev: true, LicenseSigningKeyFile: r.keys, Licenses: r.listed, RevocationList: r.revoked, TLSCert: r.cert, TLSKey: r.key,
+		Relay: config.RelaySettings{SecretFile: r.secretFile}, Admin: config.AdminSettings{Listen: "127.0.0.1:0"},
 		Log: slog.New(slog.NewTextHandler(r.log, nil)),
 	})
 	r.metrics = "http://" + r.AdminAddr().String() + "/metrics"
@@ -153,7 +154,7 @@ func TestReloadTakesOverWhatStandsInFiles(t *testing.T) {
 			t.Errorf("%.20s is in the log:\n%s", secret, r.log)
 		}
 	}
-	if !strings.Contains(r.log.String(), "certificateEnds=20") {
+	if !strings.Contains(r.log.String(), "certificateNotAfter=20") {
 		t.Errorf("the log does not say when the certificate ends:\n%s", r.log)
 	}
 }
@@ -216,7 +217,7 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 	}
 	has(t, r.metrics, fmt.Sprintf(`ieum_reloads_total{result="refused"} %d`, refused))
 	has(t, r.metrics, `ieum_reloads_total{result="done"} 0`)
-	if n := strings.Count(r.log.String(), "configuration not reloaded"); n != refused {
+	if n := strings.Count(r.log.String(), "configuration reload failed"); n != refused {
 		t.Errorf("said %d times:\n%s", n, r.log)
 	}
 	if err := r.Reload(); err != nil {
@@ -268,7 +269,7 @@ func TestTLSSessionsResume(t *testing.T) {
 }
 
 func TestReloadOfATriedServerKeepsItsLicenseAndCertificate(t *testing.T) {
-	n := start(t, Config{Dev: true, TLSSelfSigned: true})
+	n := start(t, config.Server{Dev: true, TLSSelfSigned: true})
 	res, before := get(t, n.URLs()[0]+"dev/license")
 	kim := call(t, n, nil)
 	if err := n.Reload(); err != nil {
@@ -289,9 +290,9 @@ func TestARelayAloneReloads(t *testing.T) {
 	shared := filepath.Join(dir, "secret")
 	write(t, shared, relaySecret)
 	cert, key, old := certFor(t, "localhost")
-	r := startRelayAlone(t, RelayConfig{TLSCert: cert, TLSKey: key, Relay: RelaySettings{SecretFile: shared}})
+	r := startRelayAlone(t, config.Relay{TLSCert: cert, TLSKey: key, Relay: config.RelaySettings{SecretFile: shared}})
 	at := fmt.Sprintf("localhost:%d", r.RelayPort())
-	n := start(t, Config{Dev: true, RelayExternal: []string{"turn:" + at, "turns:" + at}, Relay: RelaySettings{SecretFile: shared}})
+	n := start(t, config.Server{Dev: true, RelayExternal: []string{"turn:" + at, "turns:" + at}, Relay: config.RelaySettings{SecretFile: shared}})
 	kim := call(t, n, nil)
 
 	write(t, shared, "x")

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/license"
 )
 
@@ -27,7 +28,7 @@ func TestFaultsOfTheListOfRevokedLicensesKeepAServerFromStarting(t *testing.T) {
 	bad := filepath.Join(dir, "bad")
 	write(t, bad, hashOf("x")+"nonsense\n")
 	for path, want := range map[string]string{bad: "line 2: ", dir: "not a regular file", filepath.Join(dir, "none"): "no such file"} {
-		c := Config{Dev: true, LicenseRevoked: path, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin}
+		c := config.Server{Dev: true, RevocationList: path, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin}
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--license-revoked: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}
@@ -73,8 +74,8 @@ func TestARevokedLicenseEndsItsSessionsAndWhatTheyRelay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "revoked")
 	write(t, path, "# nobody\n")
 	log := &lockedText{}
-	n := start(t, Config{
-		Dev: true, LicenseKey: licenseKey, LicenseRevoked: path, Admin: AdminSettings{Listen: "127.0.0.1:0"},
+	n := start(t, config.Server{
+		Dev: true, LicenseSigningKey: licenseKey, RevocationList: path, Admin: config.AdminSettings{Listen: "127.0.0.1:0"},
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	good, misused := issued(t, "good"), issued(t, "misused")

@@ -5,11 +5,13 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/ieum-rtc/ieum/internal/config"
 )
 
 // Both carriers stand side by side; polling goes over HTTP/2 where there is TLS.
 func TestSocketIOClientsAreServed(t *testing.T) {
-	for name, c := range map[string]Config{"HTTP/1.1": {Dev: true}, "HTTP/2.0": {Dev: true, TLSSelfSigned: true}} {
+	for name, c := range map[string]config.Server{"HTTP/1.1": {Dev: true}, "HTTP/2.0": {Dev: true, TLSSelfSigned: true}} {
 		t.Run(name, func(t *testing.T) {
 			n := start(t, c)
 			base := n.URLs()[0] + "socket.io/"

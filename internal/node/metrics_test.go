@@ -2,19 +2,16 @@ package node
 
 import (
 	"bytes"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/ieum-rtc/ieum/internal/relay"
+	"github.com/ieum-rtc/ieum/internal/config"
 )
 
 // lockedText is a log that can be read while it is written.
@@ -35,80 +32,10 @@ func (l *lockedText) String() string {
 	return l.b.String()
 }
 
-func TestARecordIsCountedAndLogged(t *testing.T) {
-	log := &lockedText{}
-	a := newAccounts(slog.New(slog.NewTextHandler(log, nil)))
-	a.take(relay.Record{
-		Holder: relay.Holder{License: "KP-1", User: "kim", Room: "K1"}, Transport: "tls", Duration: 90 * time.Second,
-		Up: relay.Traffic{Packets: 2, Bytes: 30}, Down: relay.Traffic{Packets: 4, Bytes: 50}, Dropped: map[string]uint64{"own-port": 1, "bandwidth": 2}, Reason: "left",
-	})
-	a.take(relay.Record{Transport: "udp", Duration: time.Second, Reason: "closed"})
-	a.close()
-	for _, want := range []string{
-		`msg="relay allocation ended" why=left transport=tls seconds=90 upBytes=30 downBytes=50 upPackets=2 downPackets=4 license=KP-1 user=kim room=K1 dropped=3`,
-		`why=closed transport=udp seconds=1 upBytes=0 downBytes=0 upPackets=0 downPackets=0` + "\n",
-	} {
-		if !strings.Contains(log.String(), want) {
-			t.Errorf("%s\nis not in\n%s", want, log)
-		}
-	}
-	for want, got := range map[float64]float64{
-		1:  testutil.ToFloat64(a.ended.WithLabelValues("tls", "left")),
-		90: testutil.ToFloat64(a.seconds.WithLabelValues("tls")),
-		30: testutil.ToFloat64(a.bytes.WithLabelValues("up")),
-		50: testutil.ToFloat64(a.bytes.WithLabelValues("down")),
-		0:  testutil.ToFloat64(a.unlogged),
-	} {
-		if got != want {
-			t.Errorf("counted %v, want %v", got, want)
-		}
-	}
-}
-
-// stuck is a log that takes nothing until it is let go.
-type stuck chan struct{}
-
-func (s stuck) Write(p []byte) (int, error) { <-s; return len(p), nil }
-
-func TestASlowLogHoldsNobodyUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		release := make(stuck)
-		a := newAccounts(slog.New(slog.NewTextHandler(release, nil)))
-		a.take(relay.Record{Transport: "udp"})
-		synctest.Wait() // it is being written
-		for range maxRecords + 7 {
-			a.take(relay.Record{Transport: "udp"})
-		}
-		if got := testutil.ToFloat64(a.unlogged); got != 7 {
-			t.Errorf("%v not logged, want 7", got)
-		}
-		if got := testutil.ToFloat64(a.ended.WithLabelValues("udp", "")); got != maxRecords+8 {
-			t.Errorf("%v counted", got)
-		}
-		close(release)
-		a.close()
-	})
-}
-
-func TestLabelsAreBounded(t *testing.T) {
-	a := newAccounts(slog.New(slog.DiscardHandler))
-	for i := range 1000 {
-		a.take(relay.Record{Transport: fmt.Sprint(i), Reason: fmt.Sprint(i)})
-	}
-	a.close()
-	r := prometheus.NewRegistry()
-	if err := a.register(r); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := testutil.GatherAndCount(r, "ieum_relay_ended_total"); err != nil || n != maxReasons+1 {
-		t.Errorf("%d series, %v", n, err)
-	}
-}
-
 // A relayed call leaves a line and figures that can be asked for.
 func TestMetricsOfARunningServer(t *testing.T) {
 	log := &lockedText{}
-	n := start(t, Config{Dev: true, Version: "v1", Admin: AdminSettings{Listen: "127.0.0.1:0"}, RelayListen: "127.0.0.1:0",
+	n := start(t, config.Server{Dev: true, Version: "v1", Admin: config.AdminSettings{Listen: "127.0.0.1:0"}, RelayListen: "127.0.0.1:0",
 		Log: slog.New(slog.NewTextHandler(log, nil))})
 	c := call(t, n, map[string]any{"userId": "kim"})
 	c.join()
@@ -161,7 +88,7 @@ func has(t *testing.T, metrics, want string) {
 }
 
 func TestMetricsOfARelayAlone(t *testing.T) {
-	r := startRelayAlone(t, RelayConfig{Admin: AdminSettings{Listen: "127.0.0.1:0"}})
+	r := startRelayAlone(t, config.Relay{Admin: config.AdminSettings{Listen: "127.0.0.1:0"}})
 	_, body := get(t, "http://"+r.admin.Addr().String()+"/metrics")
 	for _, want := range []string{"ieum_relay_allocations 0", `ieum_port_deciding{port="relay"} 0`, "ieum_build_info"} {
 		if !strings.Contains(body, want) {
@@ -175,12 +102,12 @@ func TestMetricsOfARelayAlone(t *testing.T) {
 
 func TestMetricsNeedAKeyBeyondLoopback(t *testing.T) {
 	for listen, want := range map[string]string{":7103": "--admin-listen", "x": "--admin-listen", "off": "", "": "", "localhost:0": ""} {
-		err := Config{Dev: true, Admin: AdminSettings{Listen: listen}}.Validate()
+		err := config.Server{Dev: true, Admin: config.AdminSettings{Listen: listen}}.Validate()
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: %v", listen, err)
 		}
 	}
-	c := Config{Dev: true, Admin: AdminSettings{Listen: ":0", Key: "0123456789abcdef"}}
+	c := config.Server{Dev: true, Admin: config.AdminSettings{Listen: ":0", Token: "0123456789abcdef"}}
 	n := start(t, c)
 	_, port, _ := strings.Cut(n.AdminAddr().String(), "]:")
 	if res, _ := get(t, "http://127.0.0.1:"+port+"/metrics"); res.StatusCode != http.StatusUnauthorized {
@@ -188,15 +115,15 @@ func TestMetricsNeedAKeyBeyondLoopback(t *testing.T) {
 	}
 	// the default is given up when it is taken; what was asked for is not
 	taken := n.AdminAddr().String()
-	p, err := c.plan(false)
+	p, err := c.Plan(nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.admin.Listen = taken
-	if s, err := startAdmin(p.admin, false, prometheus.NewRegistry(), nil); s != nil || err != nil {
+	p.Admin.Listen = taken
+	if s, err := startAdmin(p.Admin, false, prometheus.NewRegistry(), nil); s != nil || err != nil {
 		t.Errorf("%v, %v", s, err)
 	}
-	if _, err := startAdmin(p.admin, true, prometheus.NewRegistry(), nil); err == nil {
+	if _, err := startAdmin(p.Admin, true, prometheus.NewRegistry(), nil); err == nil {
 		t.Error("started where another server is")
 	}
 }
