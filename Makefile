@@ -13,7 +13,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build build-bench sdk setup test check fmt vet lint lint-more race examples fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay bench-call clean
+.PHONY: help run build build-bench sdk setup test check fmt vet lint lint-more race examples fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay bench-call bench-compare clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | sort | expand -t 14
@@ -105,6 +105,9 @@ bench-call: build setup ## our calls, PeerJS's and simple-peer's in browsers in 
 	cd bench && npm ci --ignore-scripts --no-audit --no-fund --silent
 	$(GO) build -trimpath -o bin/netlab ./e2e/netlab
 	@node bench/call.mjs $(BENCH)
+
+bench-compare: ## the Go benchmarks of this tree beside those of a commit; fails if one allocates more; BASE=HEAD~1 COUNT=6 BENCH=Fanout
+	@GO=$(GO) BENCH='$(BENCH)' sh bench/compare.sh $(BASE)
 
 clean: ## remove what was built
 	rm -rf bin e2e/.work
