@@ -102,3 +102,24 @@ func BenchmarkToPeer(b *testing.B) {
 		b.Fatalf("%d of %d packets were relayed", d.up, n)
 	}
 }
+
+// BenchmarkToClient passes packets from a peer on the network to a client that has a channel for it.
+func BenchmarkToClient(b *testing.B) {
+	w, d, list := benchWorker(b, 1)
+	a, peer := list[0], endpointOf(netip.MustParseAddrPort("8.8.8.8:4000"))
+	if a.bindChannel(w.now, 0x4001, peer) != reasonNone {
+		b.Fatal("no channel")
+	}
+	message := benchMessage()
+	received := packet{message[channelHeader:], message}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		w.now += 2
+		w.fromPeer(a.relays[v4], peer, received)
+		n++
+	}
+	if d.down != n {
+		b.Fatalf("%d of %d packets were relayed", d.down, n)
+	}
+}
