@@ -27,6 +27,18 @@ import (
 // maxStrangers bounds the connections of an address that have not registered.
 const maxStrangers = 50
 
+// underRace is true with the race detector.
+var underRace bool
+
+// thinned is for tests of many cases, each of which is a world of its own. With the race detector a world takes ten times
+// as long, so that of each few cases one is left. make race runs all of them without it.
+type thinned int
+
+func (n *thinned) skips(of int) bool {
+	*n++
+	return underRace && int(*n)%of != 0
+}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is one or more nodes in virtual time. Clients reach them through real WebSockets over net.Pipe.
