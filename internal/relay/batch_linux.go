@@ -205,6 +205,7 @@ type openBatch struct {
 
 // sender gathers packets into runs until it is flushed.
 type sender struct {
+	worker  *worker
 	server  *Server
 	noGSO   bool
 	epoch   uint64
@@ -213,11 +214,14 @@ type sender struct {
 	headers []mmsghdr
 	iovs    []unix.Iovec
 	control [][sendControl]byte
+
+	// Counted for the worker, not yet added to its totals.
+	up, down Traffic
 }
 
-func newSender(s *Server) *sender {
+func newSender(w *worker) *sender {
 	return &sender{
-		server: s, epoch: 1, batches: make([]gsoBatch, 0, sendBatches), packets: make([]outgoing, 0, sendPackets),
+		worker: w, server: w.server, epoch: 1, batches: make([]gsoBatch, 0, sendBatches), packets: make([]outgoing, 0, sendPackets),
 		headers: make([]mmsghdr, sendBatches), iovs: make([]unix.Iovec, 2*sendPackets), control: make([][sendControl]byte, sendBatches),
 	}
 }
@@ -289,6 +293,7 @@ func (t *sender) flush() {
 		}
 		t.prepare(i, first, iov-first)
 	}
+	t.countTotals()
 	// A send is for one socket: what follows each other on one goes together.
 	for first := 0; first < len(t.batches); {
 		end := first + 1
@@ -305,11 +310,27 @@ func (t *sender) flush() {
 func (t *sender) count(r *gsoBatch, sign int) {
 	n, payload := sign*r.packets, sign*r.payload
 	if r.down != nil {
-		r.down.count(&r.down.down, n, payload)
+		r.down.down.add(n, payload)
+		t.down.Packets += uint64(n)
+		t.down.Bytes += uint64(payload)
 	}
 	if r.up != nil {
-		r.up.count(&r.up.up, n, payload)
+		r.up.up.add(n, payload)
+		t.up.Packets += uint64(n)
+		t.up.Bytes += uint64(payload)
 	}
+}
+
+// countTotals adds what count has gathered to the worker's totals: four atomic additions for each
+// flush, and none to another worker's memory.
+func (t *sender) countTotals() {
+	if t.down.Packets != 0 {
+		t.worker.down.add(int(t.down.Packets), int(t.down.Bytes))
+	}
+	if t.up.Packets != 0 {
+		t.worker.up.add(int(t.up.Packets), int(t.up.Bytes))
+	}
+	t.down, t.up = Traffic{}, Traffic{}
 }
 
 // prepare fills the header of a run.
@@ -444,11 +465,13 @@ func (t *sender) sendSingly(i int, errno unix.Errno) {
 func (t *sender) countLost(r *gsoBatch, packets, payload int) {
 	whose := r.up
 	if r.down != nil {
-		r.down.count(&r.down.down, -packets, -payload)
+		r.down.down.add(-packets, -payload)
+		t.worker.down.add(-packets, -payload)
 		whose = r.down
 	}
 	if r.up != nil {
-		r.up.count(&r.up.up, -packets, -payload)
+		r.up.up.add(-packets, -payload)
+		t.worker.up.add(-packets, -payload)
 	}
 	for range packets {
 		whose.drop(reasonUnsent)

@@ -13,13 +13,14 @@ import (
 func gathering(t *testing.T) (*sender, *allocation, int) {
 	t.Helper()
 	s := &Server{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
-	a := &allocation{worker: newWorker(s, 0)}
+	w := newWorker(s, 0)
+	a := &allocation{worker: w}
 	fd, err := openSocket(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0), relayBuffer, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Close(fd) })
-	return newSender(s), a, fd
+	return newSender(w), a, fd
 }
 
 func (t *sender) addTo(to *sockaddr, fd int, open *openBatch, up *allocation, packets ...string) {
@@ -82,6 +83,7 @@ func TestSystemThatCannotSegmentIsNotAskedAgain(t *testing.T) {
 	// What flush would do, up to the system's answer.
 	r := &out.batches[0]
 	out.count(r, 1)
+	out.countTotals()
 	for i := range out.packets {
 		out.iovs[i].Base = &out.packets[i].bytes[0]
 		out.iovs[i].SetLen(len(out.packets[i].bytes))

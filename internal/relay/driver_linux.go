@@ -58,7 +58,7 @@ func (s *Server) newDrivers() (func(host netip.Addr, port uint16, binding bool) 
 	for _, w := range s.workers {
 		d := &epollDriver{
 			worker: w, epollFD: -1, wakeFD: -1, events: make([]unix.EpollEvent, eventBatch),
-			receiver: newReceiver(receiveBatch), toClients: newSender(s), toPeers: newSender(s),
+			receiver: newReceiver(receiveBatch), toClients: newSender(w), toPeers: newSender(w),
 		}
 		d.toClients.noGSO, d.toPeers.noGSO = noGSO != nil, noGSO != nil
 		d.coalescer.maxDelay = s.cfg.Coalesce
@@ -510,7 +510,7 @@ func (d *epollDriver) toPeer(a *allocation, c *channel, payload []byte) {
 		a.drop(reasonNoPermission)
 		return
 	}
-	d.toPeers.add(gsoBatch{fd: c.socket.fd, to: &c.to, size: len(payload), payload: len(payload), up: a}, payload, nil, &c.out)
+	d.toPeers.add(gsoBatch{fd: c.socket.fd, to: &c.to, size: len(payload), payload: len(payload), up: a}, payload, nil, &c.batch)
 }
 
 func (d *epollDriver) toPeerNow(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool) {

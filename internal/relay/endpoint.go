@@ -96,6 +96,17 @@ func (p *path) lossReason() reasonCode {
 	return reasonUnsent
 }
 
+// allocation is the client's allocation at a worker, or nil.
+func (p *path) allocation(w *worker) *allocation {
+	switch {
+	case p.stream != nil:
+		return p.stream.allocation
+	case p.via == nil:
+		return nil
+	}
+	return w.lookup(p)
+}
+
 // key finds the allocation of a UDP client. A stream knows its own.
 type key struct{ remote, local endpoint }
 

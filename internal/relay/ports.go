@@ -41,7 +41,11 @@ type relaySocket struct {
 	worker     *worker
 	descriptor
 
-	out openBatch // owned by the worker: what goes to the client by no channel of its own
+	// closed is set before the port is free for another allocation. Any worker may read it.
+	closed atomic.Bool
+
+	// batch is owned by the worker. It joins packets to the client from peers with a channel.
+	batch openBatch
 }
 
 // descriptor is what a driver knows a relay socket by.
@@ -83,6 +87,14 @@ const (
 type route struct {
 	kind  routeKind
 	relay *relayAddress
+}
+
+// socketAt is the socket of an allocation at a relayed address of this server, or nil.
+func (r route) socketAt(port uint16) *relaySocket {
+	if r.kind != routeInternal {
+		return nil
+	}
+	return r.relay.socketAt(port)
 }
 
 // route judges where an address leads. It is asked for every packet that goes by no channel.
@@ -350,6 +362,7 @@ func (w *worker) create(p *path, m *stun.Message, c *credential, d allocateReque
 func (w *worker) closeRelay(a *allocation, f family) {
 	if socket := a.relays[f]; socket != nil {
 		a.relays[f] = nil
+		socket.closed.Store(true)
 		a.dropFamily(f)
 		socket.relay.sockets[socket.port-socket.relay.min].CompareAndSwap(socket, nil)
 		w.driver.closeSocket(socket)

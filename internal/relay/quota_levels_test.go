@@ -135,7 +135,7 @@ func TestBandwidthOfASessionIsShared(t *testing.T) {
 	const rate, size = 100_000, 1000 - overhead // a hundred packets a second
 	w, _ := offline(64)
 	s := w.server
-	s.cfg.Bandwidth, s.cfg.SessionBandwidth = rate, 2*rate
+	w.bandwidth, w.sessionBand = byteCostAt(rate), byteCostAt(2*rate)
 	random := rand.New(rand.NewPCG(1, 2))
 	open := func(port uint16) *allocation { return offlineAllocation(t, w, offlinePath(port)) }
 	begin := w.now
@@ -158,7 +158,7 @@ func TestBandwidthOfASessionIsShared(t *testing.T) {
 			w.now += time.Duration(random.IntN(int(20 * time.Millisecond)))
 		default:
 			for _, a := range live {
-				if w.admit(a, &a.up, size) {
+				if w.admitUp(a, size) {
 					passed++
 				}
 			}
@@ -184,16 +184,41 @@ func TestBandwidthOfASessionIsShared(t *testing.T) {
 // What the session's bandwidth refuses is not taken from the allocation's.
 func TestRefusedBySessionCostsTheAllocationNothing(t *testing.T) {
 	w, _ := offline(4)
-	w.server.cfg.Bandwidth, w.server.cfg.SessionBandwidth = 1_000_000, 100_000
+	w.bandwidth, w.sessionBand = byteCostAt(1_000_000), byteCostAt(100_000)
 	a := offlineAllocation(t, w, offlinePath(1))
-	for w.admit(a, &a.down, 1000-overhead) {
+	for name, direction := range map[string]struct {
+		admit  func(a *allocation, size int) bool
+		fullAt func() int64
+	}{
+		"up":   {w.admitUp, func() int64 { return int64(a.upBucket.fullAt) }},
+		"down": {w.admitDown, a.bucket.fullAt.Load},
+	} {
+		dropped := a.dropped[reasonOverBandwidth].Load()
+		for direction.admit(a, 1000-overhead) {
+		}
+		full := direction.fullAt()
+		if direction.admit(a, 1000-overhead) || direction.fullAt() != full {
+			t.Errorf("%s: the allocation pays for what its session has not", name)
+		}
+		if got := a.dropped[reasonOverBandwidth].Load() - dropped; got != 2 {
+			t.Errorf("%s: %d dropped", name, got)
+		}
 	}
-	full := a.down.bucket.fullAt.Load()
-	if w.admit(a, &a.down, 1000-overhead) || a.down.bucket.fullAt.Load() != full {
-		t.Error("the allocation pays for what its session has not")
+}
+
+// The cost of a packet is what a division gives, but for a nanosecond.
+func TestCostOfAPacket(t *testing.T) {
+	for _, bandwidth := range []int{1, 7, 1000, 100_000, defaultBandwidth, 2 * defaultBandwidth, 1 << 40} {
+		cost := byteCostAt(bandwidth)
+		for _, size := range []int{0, 1, 160, 1100, 1472, maxDatagram} {
+			want := time.Duration(size+overhead) * time.Second / time.Duration(bandwidth)
+			if got := cost.of(size); got < want || got > want+1 {
+				t.Errorf("%d bytes at %d a second: %v, want %v", size, bandwidth, got, want)
+			}
+		}
 	}
-	if a.dropped[reasonOverBandwidth].Load() != 2 {
-		t.Errorf("%d dropped", a.dropped[reasonOverBandwidth].Load())
+	if got := byteCostAt(-1).of(1100); got != 0 {
+		t.Errorf("without a limit: %v", got)
 	}
 }
 

@@ -251,6 +251,7 @@ type Server struct {
 	nextWorker      atomic.Uint32
 	gsoWarning      sync.Once
 	self            selfTest
+	nextPanicLog    atomic.Int64 // a time.Duration on the server's clock
 
 	// wg counts what Close waits for: workers and streams.
 	wg     sync.WaitGroup

@@ -10,11 +10,6 @@ import (
 // handleSTUN answers a STUN message from a client. a is the client's allocation, nil: it has none. A message that breaks the parser is
 // counted and dropped.
 func (w *worker) handleSTUN(p *path, a *allocation, raw []byte) {
-	defer func() {
-		if recover() != nil {
-			w.server.stats.reject(reasonPanic)
-		}
-	}()
 	if !isSTUN(raw) {
 		w.server.stats.reject(reasonMalformed)
 		return
@@ -330,11 +325,15 @@ func (w *worker) send(a *allocation, m *stun.Message) {
 		a.drop(reasonNoPermission)
 		return
 	}
-	if r := w.server.route(peer); r.kind == routeExternal {
-		if w.admit(a, &a.up, len(data)) {
+	r := w.server.route(peer)
+	if r.kind == routeExternal {
+		if w.admitUp(a, len(data)) {
 			w.driver.toPeerNow(a, a.relays[f], peer, data, m.Contains(stun.AttrDontFragment))
 		}
-	} else if socket := w.hairpinSocket(a, r, peer.port); socket != nil && w.admit(a, &a.up, len(data)) {
+		return
+	}
+	socket := r.socketAt(peer.port)
+	if w.mayHairpin(a, socket) && w.admitUp(a, len(data)) {
 		w.toClient(socket, a.relays[f].public, packet{payload: data}, a)
 	}
 }

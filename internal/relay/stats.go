@@ -136,6 +136,7 @@ const (
 	closedExpired   = "expired" // it was not refreshed, or is too old
 	closedSession   = "session" // its session is in no room any more
 	closedStream    = "stream"  // its client's connection ended
+	closedByPanic   = "panic"   // serving one of its packets panicked
 	closedServer    = "closed"  // the server ended
 )
 
@@ -147,7 +148,7 @@ type Record struct {
 	Up, Down  Traffic
 	// Dropped counts packets by reason, as in Stats.Refused; it has no zeros.
 	Dropped map[string]uint64
-	// Reason is refresh, expired, session, stream or closed.
+	// Reason is refresh, expired, session, stream, panic or closed.
 	Reason string
 }
 

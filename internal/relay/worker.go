@@ -3,31 +3,37 @@ package relay
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"log/slog"
+	"math/bits"
+	"runtime/debug"
 	"time"
 
 	"github.com/pion/stun/v4"
 )
 
-// worker serves some of the clients: those whose packets the kernel gives to its sockets, and some of the streams. It has one
-// goroutine, which alone makes, changes and ends its allocations, so that nothing here needs a lock.
+// worker serves some of the clients: those whose packets the kernel delivers to its sockets, and
+// some of the streams. Its one goroutine creates, changes and closes its allocations without locks.
 type worker struct {
-	server *Server
-	index  int
-	driver driver
-	inbox  inbox
+	// Static after construction.
+	server      *Server
+	index       int
+	driver      driver
+	bandwidth   byteCost // of an allocation
+	sessionBand byteCost // of all allocations of a session
 
-	// What its clients sent and got, over all allocations.
-	up, down traffic
+	// Shared.
+	inbox    inbox
+	up, down traffic // over all allocations
 
 	// Owned by the goroutine.
-	now      time.Duration // on the server's clock, read once for each batch
+	now      time.Duration // on the server's clock, read once per batch
 	byClient map[key]*allocation
 	owned    map[*allocation]struct{} // of UDP clients and of streams
 	nonces   *nonces
 	request  stun.Message
 	reply    stun.Message
 	scratch  []byte
-	// Of the packet at hand: on the stack they would not stay, since the driver is an interface.
+	// Of the current packet. On the stack they would escape, because driver is an interface.
 	from         path
 	head         [channelHeader]byte
 	tid          [12]byte
@@ -35,46 +41,56 @@ type worker struct {
 	holdersAsked time.Duration
 }
 
-// driver moves a worker's packets. It counts what it sends, before it does so: whoever has received a packet finds it counted.
+// driver moves a worker's packets. It counts a packet before it sends it, so that a receiver of the
+// packet finds it counted. Only the worker's goroutine calls it, unless noted.
 type driver interface {
 	// run serves until the server is done.
 	run()
 	// wake makes run look at the inbox. Any goroutine may call it.
 	wake()
-	// bind binds a relay socket; it is read from when watch is called.
+	// bind binds a relay socket. Nothing is read from it before watch.
 	bind(r *relayAddress, port uint16) (*relaySocket, error)
 	watch(s *relaySocket) error
 	closeSocket(s *relaySocket)
 	// reply sends one message to a UDP client at once; false: it is lost.
 	reply(p *path, message []byte) bool
-	// toPeerNow sends a payload to the peer of a channel. The payload must not change before the batch is flushed.
+	// toPeer sends a payload to the peer of a channel. The payload must not change before the batch
+	// is flushed.
 	toPeer(a *allocation, c *channel, payload []byte)
 	// toPeerNow sends a payload to a peer at once.
 	toPeerNow(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool)
-	// toClient sends a ChannelData message to an allocation's UDP client; head, if any, goes in front and is copied. up is counted along when the sender is a client of ours as
-	// well, and out tells one sender's messages from another's.
-	toClient(a *allocation, message []byte, head *[channelHeader]byte, out *openBatch, up *allocation)
-	// fragments tells whether DONT-FRAGMENT can be honoured.
+	// toClient sends a ChannelData message to an allocation's UDP client. head, if not nil, is put in
+	// front and copied. up is the sending allocation of a hairpin packet, which is counted as well; nil:
+	// the packet came from the network. Packets with the same batch may be sent together.
+	toClient(a *allocation, message []byte, head *[channelHeader]byte, batch *openBatch, up *allocation)
+	// fragments reports whether DONT-FRAGMENT can be honoured.
 	fragments() bool
+	// close closes the sockets once run has returned.
 	close()
 }
 
-// packet is what is relayed. With room, the four bytes before the payload may be written.
+// packet is what is relayed.
 type packet struct {
 	payload []byte
-	framed  []byte // the same with four bytes in front, or nil
+	framed  []byte // payload with writable headroom for a ChannelData header; nil: there is none
 }
 
 func newWorker(s *Server, index int) *worker {
 	w := &worker{
-		server: s, index: index, byClient: map[key]*allocation{}, owned: map[*allocation]struct{}{}, nonces: newNonces(s.nonceKey),
-		reply: stun.Message{Raw: make([]byte, 0, 512)},
+		server:      s,
+		index:       index,
+		bandwidth:   byteCostAt(s.cfg.Bandwidth),
+		sessionBand: byteCostAt(s.cfg.SessionBandwidth),
+		byClient:    map[key]*allocation{},
+		owned:       map[*allocation]struct{}{},
+		nonces:      newNonces(s.nonceKey),
+		reply:       stun.Message{Raw: make([]byte, 0, 512)},
 	}
 	w.inbox.init()
 	return w
 }
 
-// lookup finds the allocation of a UDP client. At the port for Binding requests there is none.
+// lookup finds the allocation of a UDP client. The port for Binding requests alone has none.
 func (w *worker) lookup(p *path) *allocation {
 	if p.via.binding {
 		return nil
@@ -82,8 +98,10 @@ func (w *worker) lookup(p *path) *allocation {
 	return w.byClient[p.key()]
 }
 
-// clientPacket serves one message from a client. The bytes must stay until the batch is flushed.
+// fromClient serves one message from a client; a is the client's allocation, or nil. The bytes must
+// not change before the batch is flushed.
 func (w *worker) fromClient(p *path, a *allocation, b []byte) {
+	defer w.recoverPacket(p, a)
 	if !isChannelData(b) {
 		w.handleSTUN(p, a, b)
 		return
@@ -107,78 +125,148 @@ func (w *worker) fromClient(p *path, a *allocation, b []byte) {
 		a.lastUp = c
 	}
 	if c.route.kind == routeExternal {
-		if w.admit(a, &a.up, size) {
+		if w.admitUp(a, size) {
 			w.driver.toPeer(a, c, b[channelHeader:channelHeader+size])
 		}
 		return
 	}
-	peer := w.hairpinSocket(a, c.route, c.peer.port)
-	if peer == nil || !w.admit(a, &a.up, size) {
-		return
-	}
-	// The other end's channel for us is kept with ours, until its table changes.
-	table := peer.allocation.peers.Load()
-	if c.hairpin.socket != peer || c.hairpin.table != table {
-		c.hairpin.socket, c.hairpin.table, c.hairpin.channel = peer, table, table.channelTo(c.socket.public, w.now)
-	}
-	pkt := packet{b[channelHeader : channelHeader+size], b[:channelHeader+size]}
-	if returnChannel := c.hairpin.channel; returnChannel != nil && returnChannel.live(w.now) {
-		w.toClientChannel(peer.allocation, returnChannel, pkt, &c.out, a)
-		return
-	}
-	w.toClient(peer, c.socket.public, pkt, a)
+	w.hairpin(a, c, packet{b[channelHeader : channelHeader+size], b[:channelHeader+size]})
 }
 
-// hairpinSocket finds the relay socket at an address of ours, the end of whose client is reached without a socket. There is nothing else to be
-// reached at our own addresses.
-func (w *worker) hairpinSocket(a *allocation, r route, port uint16) *relaySocket {
-	if r.kind == routeInternal {
-		if s := r.relay.socketAt(port); s != nil && !s.allocation.closed.Load() {
-			if a.mayReach(s.allocation) {
-				return s
-			}
-			a.drop(reasonOtherRoom)
-			return nil
+// recoverPacket is deferred at the boundary of each packet. A panic costs the packet and the
+// allocation that it was for, since the allocation's state is unknown; other clients go on. A panic
+// while the allocation is closed is not recovered: it may have left shared state half changed.
+func (w *worker) recoverPacket(p *path, a *allocation) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	w.server.logPanic(v)
+	if a == nil { // the packet may have created it
+		if a = p.allocation(w); a == nil {
+			w.server.stats.reject(reasonPanic)
+			return
 		}
 	}
-	a.drop(reasonOwnPort)
-	return nil
+	a.drop(reasonPanic)
+	if !a.closed.Load() {
+		w.closeAllocation(a, closedByPanic)
+	}
 }
 
-// admit keeps a direction of an allocation within its bandwidth and that of its session.
-func (w *worker) admit(a *allocation, m *meter, size int) bool {
-	cost := costAt(w.server.cfg.Bandwidth, size)
-	if cost > 0 && !m.bucket.take(w.now, cost, burstTime) {
+// panicLogInterval bounds the log of a panic that a client can cause at will; all are counted.
+const panicLogInterval = time.Second
+
+func (s *Server) logPanic(v any) {
+	now := int64(s.now())
+	next := s.nextPanicLog.Load()
+	if now < next || !s.nextPanicLog.CompareAndSwap(next, now+int64(panicLogInterval)) {
+		return
+	}
+	s.cfg.Log.Error("panic while serving a relay packet; its allocation is closed",
+		slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+}
+
+// hairpin relays a packet on a channel whose peer is a relayed address of this server.
+func (w *worker) hairpin(a *allocation, c *channel, pkt packet) {
+	socket := c.hairpin.socket
+	if socket == nil || socket.closed.Load() {
+		socket = c.route.socketAt(c.peer.port)
+	}
+	if !w.mayHairpin(a, socket) || !w.admitUp(a, len(pkt.payload)) {
+		return
+	}
+	// The peer's channel back is cached with ours until the peer's table changes.
+	peer := socket.allocation
+	table := peer.peers.Load()
+	if c.hairpin.socket != socket || c.hairpin.table != table {
+		c.hairpin = hairpinPeer{socket, table, table.channelTo(c.socket.public, w.now)}
+	}
+	if back := c.hairpin.channel; back != nil && back.live(w.now) {
+		w.toClientChannel(peer, back, pkt, &c.batch, a)
+		return
+	}
+	w.toClient(socket, c.socket.public, pkt, a)
+}
+
+// mayHairpin reports whether an allocation may send to a relay socket of this server; nil: there is
+// none at that address. Nothing else can be reached at addresses of this server.
+func (w *worker) mayHairpin(a *allocation, socket *relaySocket) bool {
+	switch {
+	case socket == nil || socket.allocation.closed.Load():
+		a.drop(reasonOwnPort)
+	case !a.mayReach(socket.allocation):
+		a.drop(reasonOtherRoom)
+	default:
+		return true
+	}
+	return false
+}
+
+// admitUp keeps what a client sends within the bandwidth of its allocation and session. The
+// allocation is this worker's.
+func (w *worker) admitUp(a *allocation, size int) bool {
+	cost := w.bandwidth.of(size)
+	fullAt, ok := a.upBucket.after(w.now, cost, burstTime)
+	if !ok || !w.admitSession(&a.up, size) {
 		a.drop(reasonOverBandwidth)
 		return false
 	}
-	if of := costAt(w.server.cfg.SessionBandwidth, size); of > 0 && !m.session.take(w.now, of, burstTime) {
-		m.bucket.refund(cost)
+	a.upBucket.fullAt = fullAt
+	return true
+}
+
+// admitDown is admitUp for the other direction. The allocation may be another worker's.
+func (w *worker) admitDown(a *allocation, size int) bool {
+	cost := w.bandwidth.of(size)
+	if cost > 0 && !a.bucket.take(w.now, cost, burstTime) {
+		a.drop(reasonOverBandwidth)
+		return false
+	}
+	if !w.admitSession(&a.down, size) {
+		a.bucket.refund(cost)
 		a.drop(reasonOverBandwidth)
 		return false
 	}
 	return true
 }
 
-// costAt is how long a packet takes at a bandwidth; 0: there is no limit.
-func costAt(bandwidth, size int) time.Duration {
+func (w *worker) admitSession(m *meter, size int) bool {
+	cost := w.sessionBand.of(size)
+	return cost == 0 || m.session.take(w.now, cost, burstTime)
+}
+
+// byteCost is how long a byte takes at a bandwidth, in units of 2^-32 ns; 0: no limit. It replaces a
+// division for each packet.
+type byteCost uint64
+
+// byteCostAt rounds up, so that the cost of a packet is exact where the time of a byte is whole.
+func byteCostAt(bandwidth int) byteCost {
 	if bandwidth <= 0 {
 		return 0
 	}
-	return time.Duration(size+overhead) * time.Second / time.Duration(bandwidth)
+	return byteCost((uint64(time.Second)<<32 + uint64(bandwidth) - 1) / uint64(bandwidth))
 }
 
-// overhead is what is counted against the bandwidth for the headers of IP and UDP.
+// of is how long a packet takes.
+func (c byteCost) of(size int) time.Duration {
+	high, low := bits.Mul64(uint64(c), uint64(size+overhead))
+	return time.Duration(high<<32 | low>>32)
+}
+
+// overhead is counted against the bandwidth for the headers of IP and UDP.
 const overhead = 28
 
 // fromPeer serves a packet that a relay socket has received.
 func (w *worker) fromPeer(s *relaySocket, from endpoint, pkt packet) {
 	a := s.allocation
+	defer w.recoverPacket(&a.client, a)
 	if c := a.lastDown; c != nil && c.peer == from && c.live(w.now) && c.permission.live(w.now) {
-		w.toClientChannel(a, c, pkt, &s.out, nil)
+		w.toClientChannel(a, c, pkt, &s.batch, nil)
 		return
 	}
-	// What comes over the wire from an address of ours is no relayed client, and the permission is for those.
+	// A packet from the network with a source address of this server is forged: permissions for that
+	// address are for hairpin packets.
 	if w.server.route(from).kind != routeExternal {
 		a.drop(reasonOwnSource)
 		return
@@ -186,8 +274,9 @@ func (w *worker) fromPeer(s *relaySocket, from endpoint, pkt packet) {
 	w.toClient(s, from, pkt, nil)
 }
 
-// toClient relays to a client: by a channel when one is bound to the sender, else by a Data indication. up is the sender when it is a
-// client of ours too: then it is not this worker that the socket belongs to.
+// toClient relays to the client of a relay socket: on a channel if one is bound to the sender, else
+// as a Data indication. up is the sending allocation of a hairpin packet, else nil. With up the
+// allocation may belong to another worker.
 func (w *worker) toClient(s *relaySocket, from endpoint, pkt packet, up *allocation) {
 	a := s.allocation
 	t := a.peers.Load()
@@ -198,13 +287,13 @@ func (w *worker) toClient(s *relaySocket, from endpoint, pkt packet, up *allocat
 	if c := t.channelTo(from, w.now); c != nil {
 		if up == nil {
 			a.lastDown = c
-			w.toClientChannel(a, c, pkt, &s.out, nil)
+			w.toClientChannel(a, c, pkt, &s.batch, nil)
 		} else {
 			w.toClientChannel(a, c, pkt, nil, up)
 		}
 		return
 	}
-	if !w.admit(a, &a.down, len(pkt.payload)) {
+	if !w.admitDown(a, len(pkt.payload)) {
 		return
 	}
 	_, _ = rand.Read(w.tid[:]) // never fails
@@ -215,14 +304,17 @@ func (w *worker) toClient(s *relaySocket, from endpoint, pkt packet, up *allocat
 	}
 }
 
-// toClientChannel sends a packet to an allocation's client as ChannelData.
-func (w *worker) toClientChannel(a *allocation, c *channel, pkt packet, out *openBatch, up *allocation) {
+// toClientChannel sends a packet to an allocation's client as ChannelData; batch and up are those of
+// driver.toClient.
+func (w *worker) toClientChannel(
+	a *allocation, c *channel, pkt packet, batch *openBatch, up *allocation,
+) {
 	if up != nil && !c.permission.live(w.now) {
 		a.drop(reasonNoPermission)
 		return
 	}
 	size := len(pkt.payload)
-	if !w.admit(a, &a.down, size) {
+	if !w.admitDown(a, size) {
 		return
 	}
 	if st := a.client.stream; st != nil {
@@ -237,10 +329,10 @@ func (w *worker) toClientChannel(a *allocation, c *channel, pkt packet, out *ope
 	binary.BigEndian.PutUint16(head[2:], uint16(size))
 	if pkt.framed != nil {
 		copy(pkt.framed, head[:])
-		w.driver.toClient(a, pkt.framed, nil, out, up)
+		w.driver.toClient(a, pkt.framed, nil, batch, up)
 		return
 	}
-	w.driver.toClient(a, pkt.payload, head, out, up)
+	w.driver.toClient(a, pkt.payload, head, batch, up)
 }
 
 // deliver sends one message to a client at once; false: it is lost.
@@ -251,14 +343,14 @@ func (w *worker) deliver(p *path, message []byte) bool {
 	return w.driver.reply(p, message)
 }
 
-// respond delivers an answer.
+// respond delivers a response.
 func (w *worker) respond(p *path, message []byte) {
 	if !w.deliver(p, message) {
 		w.server.stats.reject(p.lossReason())
 	}
 }
 
-// count counts packets that go down to a client, and up from another one.
+// count counts packets down to a client and, when they are hairpin packets, up from another client.
 func count(down, up *allocation, packets, bytes int) {
 	down.count(&down.down, packets, bytes)
 	if up != nil {
@@ -272,7 +364,7 @@ func countLost(down, up *allocation, size int) {
 	down.drop(down.client.lossReason())
 }
 
-// count adds packets to an allocation's direction and to that of its worker.
+// count adds packets to a direction of an allocation and to that of its worker.
 func (a *allocation) count(m *meter, packets, bytes int) {
 	m.add(packets, bytes)
 	if m == &a.up {
@@ -284,14 +376,14 @@ func (a *allocation) count(m *meter, packets, bytes int) {
 
 const (
 	sweepInterval = time.Second
-	// holderInterval is how often sessions are asked for whether they are in a room still.
+	// holderInterval is how often Config.Holder is asked whether a session is still in a room.
 	holderInterval = 2 * time.Second
 )
 
-// idle tells that there is nothing whose time could run out.
+// idle reports that nothing can expire.
 func (w *worker) idle() bool { return len(w.owned) == 0 && w.server.reserved.empty() }
 
-// sweep ends what is over. It is called often and looks once a second.
+// sweep closes what has expired. It is called after each batch and works once a second.
 func (w *worker) sweep() {
 	if w.now-w.lastSweep < sweepInterval {
 		return
@@ -303,9 +395,9 @@ func (w *worker) sweep() {
 		holder Holder
 		in     bool
 	}
-	var held map[string]answer
+	var bySession map[string]answer
 	if ask {
-		w.holdersAsked, held = w.now, map[string]answer{}
+		w.holdersAsked, bySession = w.now, map[string]answer{}
 	}
 	for a := range w.owned {
 		if w.now >= a.expires {
@@ -315,22 +407,22 @@ func (w *worker) sweep() {
 		if !ask {
 			continue
 		}
-		now, known := held[a.session]
+		current, known := bySession[a.session]
 		if !known {
-			now.holder, now.in = w.server.holder(a.session)
-			held[a.session] = now
+			current.holder, current.in = w.server.holder(a.session)
+			bySession[a.session] = current
 		}
-		if !now.in {
+		if !current.in {
 			w.closeAllocation(a, closedSession)
 			continue
 		}
-		a.setRoom(now.holder)
+		a.setRoom(current.holder)
 	}
 }
 
-// event is something for a worker to do, from another goroutine.
+// event is work for a worker from another goroutine.
 type event struct {
-	frame  *frame // a message of a stream or, with the driver for all systems, a packet; nil: the stream has ended
+	frame  *frame // a message of a stream or, with netDriver, a packet; nil: the stream has ended
 	stream *stream
 	via    *listener
 	socket *relaySocket
@@ -338,7 +430,7 @@ type event struct {
 	to     endpoint
 }
 
-// handle does what an event says. The frame stays until the batch is flushed.
+// handle serves an event. Its frame must not be freed before the batch is flushed.
 func (w *worker) handle(e *event) {
 	switch {
 	case e.stream != nil && e.frame == nil:

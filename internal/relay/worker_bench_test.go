@@ -28,7 +28,7 @@ func benchWorker(b *testing.B, pairs int) (*worker, *countingDriver, []*allocati
 	d := &countingDriver{memoryDriver: *memory}
 	d.memoryDriver.worker, w.driver = w, d
 	// As much work as any limit, and never reached.
-	w.server.cfg.Bandwidth, w.server.cfg.SessionBandwidth = 1<<40, 1<<40
+	w.bandwidth, w.sessionBand = byteCostAt(1<<40), byteCostAt(1<<40)
 	w.server.cfg.Holder = func(string, string) (Holder, bool) { return Holder{"license", "user", "room"}, true }
 	var list []*allocation
 	for i := range 2 * pairs {
