@@ -18,7 +18,7 @@ func stuckAll(t *testing.T, b *Backlog, n int) (conns []*wsConn, ends []*echo, o
 }
 
 // Who has left the most unread is closed when all together have left too much, and nobody else.
-func TestTheLargestBacklogsAreShed(t *testing.T) {
+func TestBacklogShedsLargestFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBacklog(2 << 20)
 		conns, ends, ours := stuckAll(t, b, 5)
@@ -57,7 +57,7 @@ func TestTheLargestBacklogsAreShed(t *testing.T) {
 }
 
 // A message for many is one message, until it is written to each.
-func TestABacklogCountsAMessageOnce(t *testing.T) {
+func TestBacklogCountsMessageOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBacklog(64 << 20)
 		conns, ends, ours := stuckAll(t, b, 20)
@@ -90,7 +90,7 @@ func TestABacklogCountsAMessageOnce(t *testing.T) {
 	})
 }
 
-func TestABacklogWithoutALimit(t *testing.T) {
+func TestBacklogWithoutLimit(t *testing.T) {
 	b := NewBacklog(-1)
 	b.Hold(sized(1 << 20))
 	if b.Stats().Bytes == 0 || b.Scarce() {
@@ -107,7 +107,7 @@ func TestABacklogWithoutALimit(t *testing.T) {
 
 // A connection that is being closed has its client read what is left, for as long as there is
 // enough for all.
-func TestWhatIsLeftOfAClosedConnectionIsShed(t *testing.T) {
+func TestBacklogShedsClosingConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBacklog(1 << 20)
 		conns, ends, ours := stuckAll(t, b, 2)

@@ -49,7 +49,7 @@ func said(text string) *Message {
 
 // A page that goes says so and is gone, while others still send to it: what they send fails before
 // its word is read.
-func TestCloseFrameCountsAfterAFailedWrite(t *testing.T) {
+func TestCloseFrameReadAfterFailedWrite(t *testing.T) {
 	addr, accepted := hold(t, Config{})
 	c, _ := rawClient(t, addr, nil)
 	h := <-accepted
@@ -74,7 +74,7 @@ func TestCloseFrameCountsAfterAFailedWrite(t *testing.T) {
 
 // The end that comes with the last message is the one that reading without a second look does not
 // see.
-func TestEndRightBehindAMessageIsSeen(t *testing.T) {
+func TestEndOfStreamBehindMessage(t *testing.T) {
 	addr, accepted := hold(t, Config{})
 	c, _ := rawClient(t, addr, nil)
 	h := <-accepted
@@ -96,7 +96,7 @@ func TestEndRightBehindAMessageIsSeen(t *testing.T) {
 	}
 }
 
-func TestMessagesSentWithTheRequestAreRead(t *testing.T) {
+func TestFramesSentWithHandshake(t *testing.T) {
 	s := serve(t, Config{})
 	_, in := rawClient(t, s.http.Listener.Addr().String(), append(masked(0x81, "early"), masked(0x81, "half a message")[:9]...))
 	if op, got := framed(t, in); op != opText || got != "early" {
@@ -106,7 +106,7 @@ func TestMessagesSentWithTheRequestAreRead(t *testing.T) {
 
 // More than a socket takes at once goes on by the writer; nothing is lost, doubled or out of
 // order, pongs stand between messages.
-func TestAllArrivesWhenTheSocketFillsUp(t *testing.T) {
+func TestAllArrivesWhenSocketIsFull(t *testing.T) {
 	addr, accepted := hold(t, Config{OutboxBytes: 64 << 20, OutboxMessages: 4000})
 	c, in := rawClient(t, addr, nil)
 	h := <-accepted
@@ -154,7 +154,7 @@ func TestAllArrivesWhenTheSocketFillsUp(t *testing.T) {
 }
 
 // A client that pings and reads nothing gets what fits the bound, and costs no more.
-func TestPingsAreAnsweredWithinABound(t *testing.T) {
+func TestPongsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _, nc := stuck(t, Config{})
 		for range 1000 {
@@ -173,7 +173,7 @@ func TestPingsAreAnsweredWithinABound(t *testing.T) {
 }
 
 // Once a write has waited, its deadline must not count for a later one.
-func TestWritesGoOnAfterOneThatWaited(t *testing.T) {
+func TestWriteAfterBlockedWrite(t *testing.T) {
 	cfg := Config{WriteTimeout: time.Minute}
 	addr, accepted := hold(t, cfg)
 	_, in := rawClient(t, addr, nil)
@@ -199,7 +199,7 @@ func TestWritesGoOnAfterOneThatWaited(t *testing.T) {
 	}
 }
 
-func TestHandshakesThatAreRefused(t *testing.T) {
+func TestHandshakeRefused(t *testing.T) {
 	good := map[string]string{
 		"Upgrade": "h2c, WebSocket", "Connection": "keep-alive, Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 	}
@@ -238,7 +238,7 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 
 // The offers that count, and what comes of them. A hello is the same as a first message; without
 // our name beside it nothing is agreed on.
-func TestAMessageMayComeWithTheRequest(t *testing.T) {
+func TestEarlyMessage(t *testing.T) {
 	hello := earlyMessagePrefix + base64.RawURLEncoding.EncodeToString([]byte(`{"text":"안녕?"}`))
 	for name, c := range map[string]struct {
 		offers        []string
@@ -268,7 +268,7 @@ func TestAMessageMayComeWithTheRequest(t *testing.T) {
 	}
 }
 
-func TestAMessageThatCameWithTheRequestIsAnsweredFirst(t *testing.T) {
+func TestEarlyMessageAnsweredFirst(t *testing.T) {
 	s := serve(t, Config{MaxMessage: 10})
 	offer := func(text string) []string {
 		return []string{"Sec-WebSocket-Protocol", "ieum, " + earlyMessagePrefix + base64.RawURLEncoding.EncodeToString([]byte(text))}
@@ -295,7 +295,7 @@ func TestAMessageThatCameWithTheRequestIsAnsweredFirst(t *testing.T) {
 }
 
 // TLS and pipes have no descriptor: the same must hold for them.
-func TestMessagesOverAStreamThatIsNoSocket(t *testing.T) {
+func TestMessagesOverPipe(t *testing.T) {
 	e := make(chan *echo, 1)
 	ws := NewWebSocket(Config{}, func(c Conn) Receiver {
 		r := &echo{c, make(chan End, 1)}

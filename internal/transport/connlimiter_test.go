@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestStrangersOfOneAddressAreFew(t *testing.T) {
+func TestUnregisteredPerAddress(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Unregistered: 3, Connections: -1})
 	enter := func(addr string, want int) {
 		t.Helper()
@@ -36,7 +36,7 @@ func TestStrangersOfOneAddressAreFew(t *testing.T) {
 	}
 }
 
-func TestGateForgetsWhoIsKnownOrGone(t *testing.T) {
+func TestConnLimiterForgetsRegisteredAndReleased(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{})
 	for i := range 1000 {
 		a := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
@@ -51,7 +51,7 @@ func TestGateForgetsWhoIsKnownOrGone(t *testing.T) {
 	}
 }
 
-func TestAFullGateLetsInWhoResumes(t *testing.T) {
+func TestFullConnLimiterAdmitsResumes(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Connections: 16, Unregistered: -1})
 	a := netip.MustParseAddr("192.0.2.1")
 	for range 16 {
@@ -73,7 +73,7 @@ func TestAFullGateLetsInWhoResumes(t *testing.T) {
 	}
 }
 
-func TestStrangersOfOneSiteAreFew(t *testing.T) {
+func TestUnregisteredPerSite(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Unregistered: 3, Connections: -1})
 	in := 0
 	for i := range 1000 {
@@ -93,7 +93,7 @@ func TestStrangersOfOneSiteAreFew(t *testing.T) {
 
 // A place in the reserve is marked as such, and one address cannot take all of them by saying that
 // it resumes.
-func TestTheReserveIsForThoseWhoResume(t *testing.T) {
+func TestReserveIsForResumes(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Connections: 800, Unregistered: 16})
 	for i := range 800 {
 		if _, reserve := g.Acquire(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), true); reserve {
@@ -121,7 +121,7 @@ func TestTheReserveIsForThoseWhoResume(t *testing.T) {
 	}
 }
 
-func TestProxiesAreBelievedAsFarAsTheyAreTrusted(t *testing.T) {
+func TestClientAddrBehindProxies(t *testing.T) {
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	for _, c := range []struct {
 		remote    string
@@ -150,7 +150,7 @@ func TestProxiesAreBelievedAsFarAsTheyAreTrusted(t *testing.T) {
 	}
 }
 
-func TestTooManyStrangersAreRefusedAtTheUpgrade(t *testing.T) {
+func TestTooManyUnregisteredRejectedAtUpgrade(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Unregistered: 2, Connections: 5})
 	s := serve(t, Config{Limiter: g, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	first, known := s.dial("X-Forwarded-For", "203.0.113.9")
@@ -187,7 +187,7 @@ func TestTooManyStrangersAreRefusedAtTheUpgrade(t *testing.T) {
 }
 
 // Whoever wants to know hears of each user that comes and goes, and of no stranger.
-func TestTheGateTellsOfKnownUsers(t *testing.T) {
+func TestOnRegistered(t *testing.T) {
 	users := map[netip.Addr]int{}
 	g := NewConnLimiter(ConnLimiterConfig{OnRegistered: func(a netip.Addr, n int) { users[a] += n }})
 	one, same, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")

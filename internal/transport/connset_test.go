@@ -68,7 +68,7 @@ func (k *connSet) check(t *testing.T) {
 
 // Whatever happens in whatever order, the counts are right, and no bound is passed by those who
 // were let in.
-func TestCrowdCountsRightWhateverHappens(t *testing.T) {
+func TestConnSetCountsRandomOperations(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
@@ -138,7 +138,7 @@ func TestCrowdCountsRightWhateverHappens(t *testing.T) {
 var fortyConns = connSetLimits{total: 40, perSource: 8, idlePerSource: 4, slowAfter: slowAfter}
 
 // However many one site has open, and whatever it does with them, who has fewer finds room at once.
-func TestACrowdHasRoomForWhoHasFewer(t *testing.T) {
+func TestConnSetEvictsFromLargestSite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newConnSet(fortyConns, func(*entry) {})
 		for i := range 1000 {
@@ -154,7 +154,7 @@ func TestACrowdHasRoomForWhoHasFewer(t *testing.T) {
 	})
 }
 
-func TestDescriptorsThatHaveRunOutAreTakenFromIdleConnections(t *testing.T) {
+func TestConnSetEvictsIdleWhenOutOfDescriptors(t *testing.T) {
 	var evicted []*entry
 	k := newConnSet(fortyConns, func(e *entry) { evicted = append(evicted, e) })
 	busy, idle := k.add(somebody("192.0.2.1"), activeList), k.add(somebody("127.0.0.1"), idleList)

@@ -133,7 +133,7 @@ func read(b []byte, size, limit int) ([]string, error) {
 	return h.log, nil
 }
 
-func TestFramesComeInAnyPieces(t *testing.T) {
+func TestFramesInPieces(t *testing.T) {
 	long := strings.Repeat("0123456789", 1000)
 	var wire []byte
 	var want []string
@@ -168,7 +168,7 @@ func TestFramesComeInAnyPieces(t *testing.T) {
 	}
 }
 
-func TestFramesThatBreakTheProtocol(t *testing.T) {
+func TestInvalidFrames(t *testing.T) {
 	text := masked(0x81, "x")
 	for name, c := range map[string]struct {
 		wire []byte
@@ -246,7 +246,7 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
-func TestFrameLengthBeyondSignedRangeEndsOnlyItsConnection(t *testing.T) {
+func TestFrameLengthBeyondSignedRange(t *testing.T) {
 	for name, length := range map[string][]byte{
 		"2^63":   {0x80, 0, 0, 0, 0, 0, 0, 0},
 		"2^64-1": {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
@@ -282,7 +282,7 @@ func TestFrameLengthBeyondSignedRangeEndsOnlyItsConnection(t *testing.T) {
 }
 
 // Frames that bring no message are work all the same, and a client may send so many a second.
-func TestSmallFramesAreCounted(t *testing.T) {
+func TestSmallFramesAreLimited(t *testing.T) {
 	for name, frame := range map[string][]byte{
 		"pings":               masked(finBit|opPing, ""),
 		"pongs":               masked(finBit|opPong, strings.Repeat("x", maxControl)),
@@ -324,7 +324,7 @@ func TestSmallFramesAreCounted(t *testing.T) {
 }
 
 // A message in pieces of a usual size is none of them.
-func TestPiecesOfAMessageAreNotSmall(t *testing.T) {
+func TestLargeFragmentsAreNotSmall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _, nc := stuck(t, Config{})
 		go func() { _, _ = io.Copy(io.Discard, nc) }()

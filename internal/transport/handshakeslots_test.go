@@ -19,7 +19,7 @@ func shake(addr string) error {
 	return c.Close()
 }
 
-func TestOnlySoManyHandshakesAreComputedAtATime(t *testing.T) {
+func TestHandshakeSlotsAreLimited(t *testing.T) {
 	most := maxHandshakes()
 	clients := 4*most + 4
 	var computing, top atomic.Int64
@@ -59,7 +59,7 @@ func TestOnlySoManyHandshakesAreComputedAtATime(t *testing.T) {
 }
 
 // Whoever says half of something, or something wrong, has no turn or gives it back.
-func TestSilentAndWrongClientsKeepNobodysTurn(t *testing.T) {
+func TestSilentAndInvalidClientsHoldNoSlot(t *testing.T) {
 	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	for range 3 * maxHandshakes() {
 		half, err := net.Dial("tcp", p.addr)

@@ -165,7 +165,7 @@ func fetch(t *testing.T, c *http.Client, url string) (*http.Response, string) {
 	return res, string(b)
 }
 
-func TestOnePortServesHTTPOfAllKinds(t *testing.T) {
+func TestMuxServesHTTP(t *testing.T) {
 	secure, plain := openPort(t, MuxConfig{TLS: serverTLS()}), openPort(t, MuxConfig{})
 	insecure := func() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
 	noALPN := browser(t, nil, false)
@@ -196,7 +196,7 @@ func TestOnePortServesHTTPOfAllKinds(t *testing.T) {
 	}
 }
 
-func TestOnePortServesTURNOfAllKinds(t *testing.T) {
+func TestMuxServesTURN(t *testing.T) {
 	secure, plain := openPort(t, MuxConfig{TLS: serverTLS()}), openPort(t, MuxConfig{})
 	more := []byte("\x40\x00\x00\x04more") // ChannelData
 	for name, c := range map[string]net.Conn{
@@ -232,7 +232,7 @@ func TestOnePortServesTURNOfAllKinds(t *testing.T) {
 }
 
 // The shortest request is shorter than what a STUN header needs: nobody must wait for more.
-func TestShortestRequestIsAnswered(t *testing.T) {
+func TestMuxServesShortestRequest(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		cfg := MuxConfig{}
 		if secure {
@@ -248,7 +248,7 @@ func TestShortestRequestIsAnswered(t *testing.T) {
 	}
 }
 
-func TestPlainHTTPWhereTLSIsServed(t *testing.T) {
+func TestPlainHTTPIsRedirected(t *testing.T) {
 	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	c := browser(t, nil, false)
 	res, _ := fetch(t, c, "http://"+p.addr+"/sample?x=1")
@@ -274,7 +274,7 @@ func TestPlainHTTPWhereTLSIsServed(t *testing.T) {
 	}
 }
 
-func TestWebSocketsComeThroughTheSwitch(t *testing.T) {
+func TestMuxServesWebSocket(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg  MuxConfig
 		url  string
@@ -325,7 +325,7 @@ func (h *hearing) OnMessage(_ *gws.Conn, m *gws.Message) {
 	_ = m.Close()
 }
 
-func TestSessionTicketsOfOneConnectionServeTheNext(t *testing.T) {
+func TestTLSSessionTickets(t *testing.T) {
 	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	cfg := &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", ClientSessionCache: tls.NewLRUClientSessionCache(1), NextProtos: []string{"http/1.1"}}
 	for i := range 2 {
@@ -384,7 +384,7 @@ func isClosed(c net.Conn) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe)
 }
 
-func TestSlowConnectionsAreCut(t *testing.T) {
+func TestPendingConnectionsTimeOut(t *testing.T) {
 	for name, c := range map[string]struct {
 		say   func(net.Conn)
 		limit time.Duration
@@ -432,7 +432,7 @@ func drip(c net.Conn, b []byte) {
 }
 
 // A connection that has been decided on has no deadline left over.
-func TestLimitsEndWithTheDecision(t *testing.T) {
+func TestTimeoutEndsWithDetection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, secure := range []bool{false, true} {
 			l, turn := newPipes(), make(chan net.Conn, 1)
@@ -459,7 +459,7 @@ func TestLimitsEndWithTheDecision(t *testing.T) {
 	})
 }
 
-func TestUndecidedConnectionsAreBounded(t *testing.T) {
+func TestPendingConnectionsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()
 		s := NewMux(l, MuxConfig{MaxPending: 4, MaxPerAddress: 2})
@@ -510,7 +510,7 @@ func TestUndecidedConnectionsAreBounded(t *testing.T) {
 }
 
 // Close cuts whatever state a connection is in and leaves no goroutine (see TestMain).
-func TestCloseDuringTheDecision(t *testing.T) {
+func TestMuxCloseDuringDetection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()
 		s := NewMux(l, MuxConfig{TLS: serverTLS()})
@@ -549,7 +549,7 @@ func (l *refusing) Accept() (net.Conn, error) {
 	return l.pipes.Accept()
 }
 
-func TestAcceptGoesOnAfterAFault(t *testing.T) {
+func TestAcceptRetriesAfterError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &refusing{newPipes(), 3}
 		s := NewMux(l, MuxConfig{})
@@ -579,9 +579,9 @@ func (c *scripted) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// FuzzFirstBytes: whatever comes, in whatever pieces, the decision is that of the whole, it needs
-// no more than a STUN header, and not a byte is lost.
-func FuzzFirstBytes(f *testing.F) {
+// FuzzDetectProtocol: whatever comes, in whatever pieces, the decision is that of the whole, it
+// needs no more than a STUN header, and not a byte is lost.
+func FuzzDetectProtocol(f *testing.F) {
 	f.Add(allocate, uint8(1), true)
 	f.Add([]byte("GET / HTTP/1.0\r\n\r\n"), uint8(7), false)
 	f.Add([]byte{22, 3, 1, 0, 5, 1, 0, 0, 1, 0}, uint8(2), true)
@@ -619,7 +619,7 @@ func FuzzFirstBytes(f *testing.F) {
 
 // Every list of protocol names of ALPN, in every order: who names TURN or STUN gets it, who names
 // HTTP/1.1 is looked at, and HTTP/2 is HTTP/2.
-func TestEveryALPNList(t *testing.T) {
+func TestALPNOffers(t *testing.T) {
 	names := []string{"stun.turn", "stun.nat-discovery", "h2", "http/1.1"}
 	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	for _, list := range orders(names) {
@@ -683,7 +683,7 @@ func orders(names []string) (lists [][]string) {
 
 // What connects over HTTP/2 to the address of WebSockets gets an answer that HTTP/2 allows (RFC
 // 9113, section 8.2.2), at each refusal.
-func TestRefusalsOverHTTP2AreWellFormed(t *testing.T) {
+func TestRefusalOverHTTP2(t *testing.T) {
 	p := openPort(t, MuxConfig{TLS: serverTLS()})
 	client := &http.Client{Timeout: failSafe, Transport: &http.Transport{
 		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
@@ -714,7 +714,7 @@ func TestRefusalsOverHTTP2AreWellFormed(t *testing.T) {
 }
 
 // The documented length of a request's header is the one that counts.
-func TestHeadersAreBounded(t *testing.T) {
+func TestHeaderSizeIsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()
 		srv := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), slog.New(slog.DiscardHandler))

@@ -58,7 +58,7 @@ func TestIdleConnectionsNeedNoGoroutine(t *testing.T) {
 
 // An event for a descriptor may reach the connection that has it next: nothing was read from that
 // one's end.
-func TestEventsOfAnotherAreHarmless(t *testing.T) {
+func TestEventsOfReusedDescriptor(t *testing.T) {
 	eachWay(t, ways[:3], func(t *testing.T, w way) {
 		ends := make(chan End, 1)
 		conns := make(chan Conn, 1)
@@ -97,7 +97,7 @@ func (m *meddling) Control(f func(fd uintptr)) error {
 }
 
 // A turn finds nothing, and before it ends there are a message and the end.
-func TestEndAnnouncedWhileNothingWasThere(t *testing.T) {
+func TestHangupDuringEmptyPass(t *testing.T) {
 	eachWay(t, ways[:3], func(t *testing.T, w way) {
 		ends, got, conns := make(chan End, 1), make(chan string, 1), make(chan Conn, 1)
 		s := openSite(t, w, unswept, func(c Conn) Receiver { conns <- c; return &keeper{got, ends} })
@@ -142,7 +142,7 @@ type bell struct{ rung chan struct{} }
 func (b bell) Message([]byte, Reply) { b.rung <- struct{}{} }
 func (bell) Closed(End)              {}
 
-func TestReadingAMessageAllocatesNothing(t *testing.T) {
+func TestReadingAllocatesNothing(t *testing.T) {
 	b := bell{make(chan struct{})}
 	s := openSite(t, ways[0], unswept, func(Conn) Receiver { return b })
 	g, text := s.dial(), masked(0x81, "hello")
@@ -156,7 +156,7 @@ func TestReadingAMessageAllocatesNothing(t *testing.T) {
 
 // Who leads may still have a call to make when the last connection has ended. The descriptor that
 // it is for must not be another's by then.
-func TestClosingWaitsForWhoLeads(t *testing.T) {
+func TestPollerCloseWaitsForPrimary(t *testing.T) {
 	for range 10 { // it may be the other one that takes the event, when both have just begun
 		closeWhileLeading(t)
 	}
@@ -199,7 +199,7 @@ func closeWhileLeading(t *testing.T) {
 
 // A read stops before a byte that is urgent (RFC 9293, section 3.8.5), however much has come
 // behind it.
-func TestUrgentBytesHideNoMessage(t *testing.T) {
+func TestUrgentDataHidesNoMessage(t *testing.T) {
 	eachWay(t, ways[:1], func(t *testing.T, w way) {
 		h := &held{in: make(chan struct{}), out: make(chan struct{}), end: make(chan End, 1)}
 		s := openSite(t, w, unswept, func(c Conn) Receiver { h.conn = c; return h })

@@ -189,7 +189,7 @@ func (k *keeper) Closed(e End)                { k.ends <- e }
 // Whatever the sweeper would find is found without it.
 var unswept = Config{PingAfter: time.Hour, SilenceTimeout: 2 * time.Hour}
 
-func TestEndThatComesWithAMessageIsSeen(t *testing.T) {
+func TestEndOfStreamWithMessage(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		for _, closes := range []struct {
 			name string
@@ -219,7 +219,7 @@ func TestEndThatComesWithAMessageIsSeen(t *testing.T) {
 	})
 }
 
-func TestResetsAreSeen(t *testing.T) {
+func TestResetIsSeen(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		ends := make(chan End, 1)
 		s := openSite(t, w, unswept, echoes(ends))
@@ -241,7 +241,7 @@ func TestResetsAreSeen(t *testing.T) {
 	})
 }
 
-func TestSilentClientsAreCut(t *testing.T) {
+func TestSilentClientsAreAborted(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		ends := make(chan End, 1)
 		s := openSite(t, w, Config{PingAfter: 50 * time.Millisecond, SilenceTimeout: 100 * time.Millisecond}, echoes(ends))
@@ -255,7 +255,7 @@ func TestSilentClientsAreCut(t *testing.T) {
 	})
 }
 
-func TestMessagesInTwoPiecesOfAnyLength(t *testing.T) {
+func TestMessagesInTwoPieces(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		s := openSite(t, w, unswept, echoes(make(chan End, 8)))
 		g, other := s.dial(), s.dial()
@@ -285,7 +285,7 @@ func TestMessagesInTwoPiecesOfAnyLength(t *testing.T) {
 	})
 }
 
-func TestWhatCameWithTheRequestIsRead(t *testing.T) {
+func TestDataSentWithHandshake(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		ends, got := make(chan End, 1), make(chan string, 3)
 		s := openSite(t, w, unswept, func(Conn) Receiver { return &keeper{got, ends} })
@@ -321,7 +321,7 @@ func (d byteByByte) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestRecordsInSingleBytes(t *testing.T) {
+func TestTLSRecordsInSingleBytes(t *testing.T) {
 	eachWay(t, secureWays, func(t *testing.T, w way) {
 		s := openSite(t, w, unswept, echoes(make(chan End, 1)))
 		c, err := net.Dial("tcp", s.addr)
@@ -338,7 +338,7 @@ func TestRecordsInSingleBytes(t *testing.T) {
 }
 
 // What is behind the end of a record, or of a message, has no event of its own.
-func TestWhatTLSHasReadAlreadyIsServed(t *testing.T) {
+func TestDataBufferedByTLS(t *testing.T) {
 	eachWay(t, secureWays, func(t *testing.T, w way) {
 		ends, got := make(chan End, 1), make(chan string, 200)
 		s := openSite(t, w, unswept, func(Conn) Receiver { return &keeper{got, ends} })
@@ -400,7 +400,7 @@ func (s *sealer) update() { s.secret, s.seq = s.expand("traffic upd", 32), 0 }
 
 // New keys (section 4.6.3) are asked for in a message of the handshake, which may come in two
 // records, and those in single bytes.
-func TestKeysChangeWhileConnected(t *testing.T) {
+func TestTLSKeyUpdate(t *testing.T) {
 	eachWay(t, secureWays, func(t *testing.T, w way) {
 		s := openSite(t, w, unswept, echoes(make(chan End, 1)))
 		g := s.dial()
@@ -432,7 +432,7 @@ func TestKeysChangeWhileConnected(t *testing.T) {
 
 // Each message must wake its connection, however it falls together with the reading of the one
 // before.
-func TestNoMessageIsForgotten(t *testing.T) {
+func TestNoMessageIsMissed(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		const guests, messages = 12, 1500
 		cfg := unswept
@@ -490,7 +490,7 @@ func (c *counting) Message(msg []byte, r Reply) {
 	c.inside.Store(false)
 }
 
-func TestAFloodHoldsNobodyUp(t *testing.T) {
+func TestFloodDelaysNoOther(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		s := openSite(t, w, unswept, func(c Conn) Receiver { return &mute{echo{c, make(chan End, 1)}} })
 		var floods sync.WaitGroup
@@ -526,7 +526,7 @@ func (m *mute) Message(msg []byte, r Reply) {
 	}
 }
 
-func TestHandlersThatWaitHoldNobodyUp(t *testing.T) {
+func TestBlockedHandlersDelayNoOther(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		release, inside := make(chan struct{}), make(chan struct{})
 		s := openSite(t, w, unswept, func(c Conn) Receiver { return &waiting{echo{c, make(chan End, 1)}, inside, release} })
@@ -562,7 +562,7 @@ func (w *waiting) Message(msg []byte, r Reply) {
 	w.echo.Message(msg, r)
 }
 
-func TestCloseFromOurSide(t *testing.T) {
+func TestCloseByServer(t *testing.T) {
 	for name, c := range map[string]struct {
 		client func(*site, *guest)
 		want   End
@@ -592,7 +592,7 @@ func TestCloseFromOurSide(t *testing.T) {
 }
 
 // A client that is sending when we close sees why.
-func TestCloseWhileTheClientSends(t *testing.T) {
+func TestCloseWhileClientSends(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		t.Parallel()
 		ends, conns := make(chan End, 1), make(chan Conn, 1)
@@ -622,7 +622,7 @@ func TestCloseWhileTheClientSends(t *testing.T) {
 	})
 }
 
-func TestCloseCutsWhoDoesNotLeave(t *testing.T) {
+func TestCloseAbortsWhenContextIsDone(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		ends := make(chan End, 10)
 		s := openSite(t, w, unswept, echoes(ends))
@@ -643,7 +643,7 @@ func TestCloseCutsWhoDoesNotLeave(t *testing.T) {
 }
 
 // Descriptors come back at once, and must not carry anything over from one connection to the next.
-func TestConnectionsComeAndGo(t *testing.T) {
+func TestConnectionChurn(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		gate := NewConnLimiter(ConnLimiterConfig{})
 		cfg := unswept

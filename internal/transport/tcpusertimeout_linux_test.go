@@ -13,7 +13,7 @@ import (
 
 // Through the port as it is served, where first bytes are peeked at, plain and with TLS: the limit
 // is on the socket below.
-func TestWhatIsNotAcknowledgedEndsTheConnection(t *testing.T) {
+func TestTCPUserTimeoutIsSet(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		limits := make(chan int, 1)
 		ws := NewWebSocket(Config{TCPUserTimeout: 7 * time.Second}, func(c Conn) Receiver {

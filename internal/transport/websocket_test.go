@@ -105,7 +105,7 @@ func code(err error) StatusCode {
 	return 1006
 }
 
-func TestMessagesGoBothWaysAndThePeerIsKnown(t *testing.T) {
+func TestMessagesAndPeer(t *testing.T) {
 	s := serve(t, Config{})
 	c, e := s.dial("Origin", "https://app.example")
 	for _, text := range []string{"한글", "", strings.Repeat("x", 64<<10)} {
@@ -122,7 +122,7 @@ func TestMessagesGoBothWaysAndThePeerIsKnown(t *testing.T) {
 	}
 }
 
-func TestHowAClientEnds(t *testing.T) {
+func TestEndOfClient(t *testing.T) {
 	for name, c := range map[string]struct {
 		end  func(c *client)
 		want End
@@ -146,7 +146,7 @@ func TestHowAClientEnds(t *testing.T) {
 	}
 }
 
-func TestWhatTheServerClosesWith(t *testing.T) {
+func TestCloseCodes(t *testing.T) {
 	for name, c := range map[string]struct {
 		send func(c *client)
 		want StatusCode
@@ -188,7 +188,7 @@ func TestWhatTheServerClosesWith(t *testing.T) {
 }
 
 // Closing sends what is queued first, then the code, even while the client is still sending.
-func TestCloseDeliversWhatWasSentBefore(t *testing.T) {
+func TestCloseDeliversQueuedMessages(t *testing.T) {
 	s := serve(t, Config{})
 	c, e := s.dial()
 	for range 50 {
@@ -214,7 +214,7 @@ func TestCloseDeliversWhatWasSentBefore(t *testing.T) {
 }
 
 // A compressed message would have to be inflated before its length is known, for anybody who asks.
-func TestCompressionIsNotAgreedOn(t *testing.T) {
+func TestNoCompression(t *testing.T) {
 	s := serve(t, Config{})
 	for _, offer := range []string{"permessage-deflate", "permessage-deflate; client_max_window_bits", "x-webkit-deflate-frame"} {
 		_, res, err := s.try("Sec-WebSocket-Extensions", offer)
@@ -224,7 +224,7 @@ func TestCompressionIsNotAgreedOn(t *testing.T) {
 	}
 }
 
-func TestOriginsThatNoSiteSendsAreRefused(t *testing.T) {
+func TestInvalidOriginsAreRejected(t *testing.T) {
 	s := serve(t, Config{})
 	for _, origins := range [][]string{
 		{"null"}, {"file://"}, {"https://"}, {"app.example"}, {"https://app.example/path"}, {"https://app.example?x"}, {"javascript:alert(1)"},
@@ -254,7 +254,7 @@ func TestOriginsThatNoSiteSendsAreRefused(t *testing.T) {
 	}
 }
 
-func TestPlainRequestsAreToldWhatThisIs(t *testing.T) {
+func TestPlainRequestIsRejected(t *testing.T) {
 	s := serve(t, Config{})
 	res, err := http.Get(s.http.URL)
 	if err != nil {
@@ -266,7 +266,7 @@ func TestPlainRequestsAreToldWhatThisIs(t *testing.T) {
 	}
 }
 
-func TestCloseTellsEveryoneAndWaits(t *testing.T) {
+func TestCloseNotifiesAndWaits(t *testing.T) {
 	s := serve(t, Config{})
 	var all []*client
 	for range 20 {
@@ -316,7 +316,7 @@ func stuck(t *testing.T, cfg Config) (*wsConn, *echo, net.Conn) {
 	return s.snapshot()[0], e, ours
 }
 
-func TestOutboxIsBounded(t *testing.T) {
+func TestOutboxIsLimited(t *testing.T) {
 	for name, size := range map[string]int{"by number": 10, "by bytes": 100_000} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -349,7 +349,7 @@ func sized(n int) *Message {
 }
 
 // What may be refused is, before the connection has to be closed for what may not.
-func TestAnOfferIsRefusedAndClosesNothing(t *testing.T) {
+func TestOfferIsRefusedWithoutClosing(t *testing.T) {
 	for name, size := range map[string]int{"by number": 10, "by bytes": 100_000} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -382,7 +382,7 @@ func TestAnOfferIsRefusedAndClosesNothing(t *testing.T) {
 }
 
 // The state of a big room is larger than an outbox, and its members must get it all the same.
-func TestALargeMessageAloneIsTaken(t *testing.T) {
+func TestLargeMessageIntoEmptyOutbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _, nc := stuck(t, Config{})
 		if !c.Send(sized(3 << 20)) {
@@ -401,7 +401,7 @@ func TestALargeMessageAloneIsTaken(t *testing.T) {
 }
 
 // Who reads too slowly and goes on reading is told why it is put out, behind what was on its way.
-func TestASlowReaderIsToldToComeBack(t *testing.T) {
+func TestSlowConsumerIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, e, nc := stuck(t, Config{})
 		for {
@@ -422,7 +422,7 @@ func TestASlowReaderIsToldToComeBack(t *testing.T) {
 	})
 }
 
-func TestABlockedWriteEnds(t *testing.T) {
+func TestBlockedWriteTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, e, _ := stuck(t, Config{})
 		m := NewMessage()
@@ -436,7 +436,7 @@ func TestABlockedWriteEnds(t *testing.T) {
 	})
 }
 
-func TestOnlySilentConnectionsArePinged(t *testing.T) {
+func TestPingsOfSilentConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, e, nc := stuck(t, Config{})
 		frames := make(chan byte, 100)

@@ -8,7 +8,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-func TestTooManyStrangersAreRefusedAtTheHandshake(t *testing.T) {
+func TestTooManyUnregisteredRejectedAtHandshake(t *testing.T) {
 	gate := transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: 2, Connections: 4})
 	g := newRig(t, Config{Conn: transport.Config{Limiter: gate, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}})
 	open := func(from string) int {

@@ -9,7 +9,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-func TestPacketsAreTakenApart(t *testing.T) {
+func TestParsePacket(t *testing.T) {
 	for in, want := range map[string]struct {
 		kind                 packetType
 		namespace, ack, data string
@@ -67,7 +67,7 @@ func TestPacketsAreTakenApart(t *testing.T) {
 	}
 }
 
-func TestEventsAreTakenApart(t *testing.T) {
+func TestParseEvent(t *testing.T) {
 	for in, want := range map[string][2]string{
 		`["knowledgetalk",{"a":1}]`:             {"knowledgetalk", `{"a":1}`},
 		" [ \"knowledgetalk\" ,\n{\"a\":1} ]\t": {"knowledgetalk", `{"a":1}`},

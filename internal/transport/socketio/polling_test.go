@@ -17,7 +17,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-func TestHandshakeTellsWhatHolds(t *testing.T) {
+func TestHandshakeAnswer(t *testing.T) {
 	g := newRig(t, Config{})
 	_, four := g.do(request{method: "GET", query: "EIO=4&transport=polling"})
 	_, three := g.do(request{method: "GET", query: "EIO=3&transport=polling"})
@@ -32,7 +32,7 @@ func TestHandshakeTellsWhatHolds(t *testing.T) {
 	}
 }
 
-func TestMessagesGoUpAndAnswersComeDown(t *testing.T) {
+func TestMessagesAndAnswers(t *testing.T) {
 	for _, version := range []string{"3", "4"} {
 		t.Run("version "+version, func(t *testing.T) {
 			g := newRig(t, Config{})
@@ -61,7 +61,7 @@ func TestMessagesGoUpAndAnswersComeDown(t *testing.T) {
 
 // An answer that comes twice is one acknowledgement and one event: an acknowledgement's id is used
 // up.
-func TestAnAcknowledgementIsUsedOnce(t *testing.T) {
+func TestAckIsUsedOnce(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
 	r := &ack{s: p.conn.(*session), id: []byte("5")}
@@ -75,7 +75,7 @@ func TestAnAcknowledgementIsUsedOnce(t *testing.T) {
 	}
 }
 
-func TestOtherArgumentsAndEventsDoNoHarm(t *testing.T) {
+func TestOtherArgumentsAndEvents(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
 	for _, arg := range []string{`"text"`, `1`, `null`, `[]`, `{"a":1},{"b":2}`} {
@@ -90,7 +90,7 @@ func TestOtherArgumentsAndEventsDoNoHarm(t *testing.T) {
 	}
 }
 
-func TestRequestsThatCannotBeServed(t *testing.T) {
+func TestEngineErrors(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
 	null, file := []string{"Origin", "null"}, []string{"Origin", "file://"}
@@ -131,7 +131,7 @@ func TestRequestsThatCannotBeServed(t *testing.T) {
 	}
 }
 
-func TestOtherPathsAreNotServed(t *testing.T) {
+func TestOtherPaths(t *testing.T) {
 	g := newRig(t, Config{})
 	w := httptest.NewRecorder()
 	g.ServeHTTP(w, httptest.NewRequest("GET", Path+"x?EIO=4&transport=polling", nil))
@@ -169,7 +169,7 @@ var violations = map[string]struct {
 	"message too long":                {"4", `42["knowledgetalk","` + strings.Repeat("x", 64<<10-1) + `"]`, 1009},
 }
 
-func TestViolationsEndThePollingSession(t *testing.T) {
+func TestProtocolErrorsEndPollingSession(t *testing.T) {
 	for name, c := range violations {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, Config{})
@@ -201,7 +201,7 @@ func TestViolationsEndThePollingSession(t *testing.T) {
 	}
 }
 
-func TestPayloadsThatAreNone(t *testing.T) {
+func TestInvalidPayloads(t *testing.T) {
 	for name, c := range map[string]struct {
 		version, payload string
 		header           []string
@@ -234,7 +234,7 @@ func TestPayloadsThatAreNone(t *testing.T) {
 }
 
 // Clients of version 3 put all that waits into one payload, whatever its size.
-func TestSeveralLongMessagesInOnePost(t *testing.T) {
+func TestLongMessagesInOnePost(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("3")
 	p.mute = true
@@ -247,7 +247,7 @@ func TestSeveralLongMessagesInOnePost(t *testing.T) {
 	}
 }
 
-func TestHowAPollingClientEnds(t *testing.T) {
+func TestEndOfPollingClient(t *testing.T) {
 	gone := transport.End{Gone: true, Code: 1000}
 	for name, c := range map[string]struct{ version, packet string }{
 		"disconnect":              {"4", "41"},
@@ -277,7 +277,7 @@ func TestHowAPollingClientEnds(t *testing.T) {
 }
 
 // A namespace is another matter than the session.
-func TestOtherNamespacesAreRefused(t *testing.T) {
+func TestOtherNamespaces(t *testing.T) {
 	g := newRig(t, Config{})
 	for version, want := range map[string]string{"4": `44/other,{"message":"Invalid namespace"}`, "3": `44/other,"Invalid namespace"`} {
 		p := g.connect(version)
@@ -316,7 +316,7 @@ func TestOnePollAtATime(t *testing.T) {
 
 // A session that is not polled for two intervals is lost, whatever it posts meanwhile; one that is
 // polled, or has a WebSocket, is not.
-func TestASessionThatNeverPollsIsLost(t *testing.T) {
+func TestSessionWithoutPollIsLost(t *testing.T) {
 	for _, version := range []string{"3", "4"} {
 		synctest.Test(t, func(t *testing.T) {
 			g := newRig(t, Config{})
@@ -358,7 +358,7 @@ func TestOnePostAtATime(t *testing.T) {
 	})
 }
 
-func TestAClientThatDropsItsRequestIsLost(t *testing.T) {
+func TestAbortedRequestLosesSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Config{})
 		for method, body := range map[string]func() io.Reader{
@@ -379,7 +379,7 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-func TestPings(t *testing.T) {
+func TestPollingPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Config{})
 		p := g.connect("4")
@@ -407,7 +407,7 @@ func TestPings(t *testing.T) {
 	})
 }
 
-func TestAClientThatPollsNoMoreIsLost(t *testing.T) {
+func TestSessionIsLostAfterLastPoll(t *testing.T) {
 	for _, version := range []string{"3", "4"} {
 		synctest.Test(t, func(t *testing.T) {
 			g := newRig(t, Config{})
@@ -432,7 +432,7 @@ func TestAClientThatPollsNoMoreIsLost(t *testing.T) {
 	}
 }
 
-func TestClientsOfVersion3PingThemselves(t *testing.T) {
+func TestVersion3ClientPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Config{})
 		p := g.connect("3")
@@ -449,7 +449,7 @@ func TestClientsOfVersion3PingThemselves(t *testing.T) {
 	})
 }
 
-func TestAnEndThatTheClientMayComeBackFrom(t *testing.T) {
+func TestCloseCodesWhilePolling(t *testing.T) {
 	for _, version := range []string{"3", "4"} {
 		for code, want := range map[transport.StatusCode][]string{1001: {"1"}, 1008: {"1"}, 1013: {"1"}, 4001: {"41", "1"}, 4002: {"41", "1"}, 4003: {"41", "1"}} {
 			g := newRig(t, Config{})
@@ -475,7 +475,7 @@ func TestAnEndThatTheClientMayComeBackFrom(t *testing.T) {
 	}
 }
 
-func TestAPollingClientsOutboxIsBounded(t *testing.T) {
+func TestPollingOutboxIsLimited(t *testing.T) {
 	for name, size := range map[string]int{"by number": 10, "by bytes": 100_000} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, Config{})
@@ -495,7 +495,7 @@ func TestAPollingClientsOutboxIsBounded(t *testing.T) {
 	}
 }
 
-func TestPagesOfOtherOrigins(t *testing.T) {
+func TestCrossOriginRequests(t *testing.T) {
 	g := newRig(t, Config{})
 	ask := func(q request) *http.Response {
 		w := httptest.NewRecorder()
@@ -538,7 +538,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 	}
 }
 
-func TestThePeerIsKnown(t *testing.T) {
+func TestPeer(t *testing.T) {
 	g := newRig(t, Config{})
 	for want, header := range map[string][]string{
 		"https://app.example": {"Origin", "https://app.example"},
@@ -555,7 +555,7 @@ func TestThePeerIsKnown(t *testing.T) {
 
 // A page on the server's own origin may be behind a proxy that ends TLS; the license names the
 // origin that the browser shows.
-func TestTheOriginOfThePagesOfTheServer(t *testing.T) {
+func TestOwnOrigin(t *testing.T) {
 	for host, want := range map[string]string{
 		"calls.example":      "https://calls.example",
 		"calls.example:7102": "https://calls.example:7102",
@@ -579,7 +579,7 @@ func TestTheOriginOfThePagesOfTheServer(t *testing.T) {
 	}
 }
 
-func TestSessionsAreLimited(t *testing.T) {
+func TestMaxSessions(t *testing.T) {
 	g := newRig(t, Config{MaxSessions: 2})
 	first := g.open("4")
 	g.open("3")
@@ -594,7 +594,7 @@ func TestSessionsAreLimited(t *testing.T) {
 	}
 }
 
-func TestCloseLetsPollingClientsGo(t *testing.T) {
+func TestCloseNotifiesPollingClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Config{})
 		waiting, idle := g.connect("4"), g.connect("4")
@@ -615,7 +615,7 @@ func TestCloseLetsPollingClientsGo(t *testing.T) {
 }
 
 // A client that was between two polls when its session ended still hears of it.
-func TestAnEndedSessionIsRememberedForAMoment(t *testing.T) {
+func TestClosedSessionIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Config{})
 		p := g.connect("4")
@@ -629,7 +629,7 @@ func TestAnEndedSessionIsRememberedForAMoment(t *testing.T) {
 
 // A message that was on its way up when the session ended stays below: the receiver has been told
 // of the end.
-func TestNothingComesAfterTheEnd(t *testing.T) {
+func TestNothingAfterTheEnd(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
 	p.conn.Close(1008, "")
@@ -647,7 +647,7 @@ func TestNothingComesAfterTheEnd(t *testing.T) {
 }
 
 // What polling clients do not fetch counts with what others do not read, and is given back.
-func TestUnfetchedPacketsCountInTheBacklog(t *testing.T) {
+func TestBacklogCountsUnfetchedPackets(t *testing.T) {
 	b := transport.NewBacklog(500_000)
 	g := newRig(t, Config{Conn: transport.Config{Backlog: b}})
 	p, other := g.connect("4"), g.connect("4")
@@ -691,7 +691,7 @@ func (u *unreading) Write([]byte) (int, error) {
 
 // An answer that its client does not read is broken off when all together have left too much, and
 // whoever has less does not pay for it: not even when the session has ended meanwhile.
-func TestAnAnswerThatIsNotReadIsShed(t *testing.T) {
+func TestBacklogShedsUnreadResponse(t *testing.T) {
 	for _, ended := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			b := transport.NewBacklog(500_000)

@@ -9,7 +9,7 @@ import (
 )
 
 // A message to many sessions is encoded once, and all of them hold that one.
-func TestAnEventIsSharedByAllWhoGetIt(t *testing.T) {
+func TestEventIsEncodedOnce(t *testing.T) {
 	const members = 300
 	g := newRig(t, Config{})
 	var all []*session
@@ -47,7 +47,7 @@ func TestAnEventIsSharedByAllWhoGetIt(t *testing.T) {
 
 // What is shared stays as it is for those who still hold it, whoever has been served, and whatever
 // the pool is used for.
-func TestASharedEventOutlivesItsMessage(t *testing.T) {
+func TestEncodedEventOutlivesMessage(t *testing.T) {
 	m := transport.NewMessage()
 	m.B = append(m.B, `{"a":1}`...)
 	m.Retain(2)

@@ -224,7 +224,7 @@ var origins = map[string]struct {
 // What a stranger may cost is bounded, whatever it does, and nobody from elsewhere is kept out:
 // neither at once, when an attacker holds many places, nor, when each of many attackers holds one,
 // for longer than connections may be slow or strangers need for their login.
-func TestWhatAStrangerMayCost(t *testing.T) {
+func TestUnregisteredConnectionsOfOneSite(t *testing.T) {
 	for kind, do := range attacks {
 		for origin, o := range origins {
 			t.Run(kind+" from "+origin, func(t *testing.T) {

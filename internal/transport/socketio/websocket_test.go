@@ -107,7 +107,7 @@ func (g *rig) straight(host, version string) (*socket, *user) {
 	return c, <-g.users
 }
 
-func TestStraightToWebSocket(t *testing.T) {
+func TestWebSocketOnly(t *testing.T) {
 	g := newRig(t, Config{})
 	host := g.serve()
 	for _, version := range []string{"3", "4"} {
@@ -130,7 +130,7 @@ func TestStraightToWebSocket(t *testing.T) {
 	}
 }
 
-func TestHowAWebSocketClientEnds(t *testing.T) {
+func TestEndOfWebSocketClient(t *testing.T) {
 	for name, c := range map[string]struct {
 		end  func(c *socket)
 		want transport.End
@@ -156,7 +156,7 @@ func TestHowAWebSocketClientEnds(t *testing.T) {
 	}
 }
 
-func TestViolationsCloseTheWebSocket(t *testing.T) {
+func TestProtocolErrorsCloseWebSocket(t *testing.T) {
 	for name, c := range violations {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, Config{})
@@ -194,7 +194,7 @@ func TestViolationsCloseTheWebSocket(t *testing.T) {
 	}
 }
 
-func TestMessagesOfTheLargestSize(t *testing.T) {
+func TestLargestMessage(t *testing.T) {
 	g := newRig(t, Config{})
 	c, u := g.straight(g.serve(), "4")
 	u.mute = true
@@ -207,7 +207,7 @@ func TestMessagesOfTheLargestSize(t *testing.T) {
 	}
 }
 
-func TestClosingTellsWhetherToComeBack(t *testing.T) {
+func TestFinalCloseCodes(t *testing.T) {
 	g := newRig(t, Config{})
 	host := g.serve()
 	for _, version := range []string{"3", "4"} {
@@ -226,7 +226,7 @@ func TestClosingTellsWhetherToComeBack(t *testing.T) {
 	}
 }
 
-func TestChangingOverFromPolling(t *testing.T) {
+func TestUpgradeFromPolling(t *testing.T) {
 	for _, version := range []string{"3", "4"} {
 		t.Run("version "+version, func(t *testing.T) {
 			g := newRig(t, Config{})
@@ -267,7 +267,7 @@ func TestChangingOverFromPolling(t *testing.T) {
 	}
 }
 
-func TestAPollThatWaitsIsLetGoWhenTheClientHasChangedOver(t *testing.T) {
+func TestUpgradeReleasesWaitingPoll(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
 	c := g.dial(g.serve(), "EIO=4&transport=websocket&sid="+p.sid)
@@ -281,7 +281,7 @@ func TestAPollThatWaitsIsLetGoWhenTheClientHasChangedOver(t *testing.T) {
 	}
 }
 
-func TestChangesThatAreNotFinished(t *testing.T) {
+func TestUnfinishedUpgrades(t *testing.T) {
 	for name, c := range map[string]struct {
 		words []string
 		code  transport.StatusCode // 0: the client closes
@@ -336,7 +336,7 @@ func TestChangesThatAreNotFinished(t *testing.T) {
 	}
 }
 
-func TestAChangeEndsWithItsSession(t *testing.T) {
+func TestUpgradeEndsWithSession(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
 	c := g.dial(g.serve(), "EIO=4&transport=websocket&sid="+p.sid)
@@ -349,7 +349,7 @@ func TestAChangeEndsWithItsSession(t *testing.T) {
 }
 
 // The client takes its last poll back just when it has changed over: that is no loss.
-func TestAPollDroppedAfterTheChange(t *testing.T) {
+func TestPollAbortedAfterUpgrade(t *testing.T) {
 	g := newRig(t, Config{})
 	p := g.connect("4")
 	s := p.conn.(*session)
@@ -373,7 +373,7 @@ func TestAPollDroppedAfterTheChange(t *testing.T) {
 }
 
 // A receiver may close at once, for an address that it does not want.
-func TestAReceiverThatClosesAtOnce(t *testing.T) {
+func TestReceiverClosesAtOnce(t *testing.T) {
 	end := make(chan transport.End, 2)
 	g := &rig{T: t, Server: New(Config{}, func(c transport.Conn) transport.Receiver {
 		c.Close(1008, "unwanted")
@@ -455,7 +455,7 @@ func (g *rig) inMemory(query string) (write func(string), frames chan string, st
 	return write, frames, func() { _ = ours.Close() }
 }
 
-func TestPingsOverAWebSocket(t *testing.T) {
+func TestWebSocketPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Config{})
 		write, frames, stop := g.inMemory("EIO=4&transport=websocket")
@@ -487,7 +487,7 @@ func TestPingsOverAWebSocket(t *testing.T) {
 	})
 }
 
-func TestAChangeHasALimitOfTime(t *testing.T) {
+func TestUpgradeTimeout(t *testing.T) {
 	for name, word := range map[string]string{"no probe": "", "no upgrade": "2probe"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -514,7 +514,7 @@ func TestAChangeHasALimitOfTime(t *testing.T) {
 	}
 }
 
-func TestCloseTellsWebSocketsAndWaits(t *testing.T) {
+func TestCloseNotifiesWebSockets(t *testing.T) {
 	g := newRig(t, Config{})
 	host := g.serve()
 	var sockets []*socket
@@ -546,7 +546,7 @@ func TestCloseTellsWebSocketsAndWaits(t *testing.T) {
 }
 
 // A request that is no upgrade must not leave a session behind.
-func TestARefusedWebSocketLeavesNothing(t *testing.T) {
+func TestRefusedWebSocket(t *testing.T) {
 	g := newRig(t, Config{})
 	if status, _ := g.do(request{method: "GET", query: "EIO=4&transport=websocket"}); status != http.StatusUpgradeRequired {
 		t.Errorf("%d", status)
