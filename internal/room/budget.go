@@ -12,10 +12,10 @@ import (
 const maxState = 640 << 10
 
 // size estimates what a member takes in the state. It stands there once, and once more with each feed.
-func (m Member) size() int { return m.once() * (1 + len(m.Feeds)) }
+func (m Member) size() int { return m.sizeOnce() * (1 + len(m.Feeds)) }
 
-// once estimates what a member takes where it stands once, as in an announcement.
-func (m Member) once() int {
+// sizeOnce estimates what a member takes where it stands once, as in an announcement.
+func (m Member) sizeOnce() int {
 	const names = 384 // of the fields, and what is always as long
 	n := names + 3*textSize(m.ID) + textSize(m.Name) + textSize(m.Device)
 	for _, f := range m.Features {
@@ -40,7 +40,7 @@ func (r *room) size() int {
 // replace changes a member, unless the room's state would be too large then. What becomes smaller always may.
 func (r *room) replace(m *Member, by Member) error {
 	if was, is := m.size(), by.size(); is > was && r.size()+is-was > maxState {
-		return ErrLarge
+		return ErrStateTooLarge
 	}
 	*m = by
 	return nil
@@ -49,63 +49,63 @@ func (r *room) replace(m *Member, by Member) error {
 // What a room says to all its members costs all of them. Words up to a size pass freely, since their number is bounded by who says
 // them; of longer ones a room has so many bytes a second, and so many at once: less than an outbox is left for.
 const (
-	freeWord   = 256
-	freeFeed   = 1 << 10   // an announcement carries its member: people are shorter
-	saidBytes  = 128 << 10 // a second
-	saidAtOnce = 320 << 10
+	freeMessage    = 256
+	freeFeed       = 1 << 10   // an announcement carries its member: people are shorter
+	broadcastRate  = 128 << 10 // a second
+	broadcastBurst = 320 << 10
 )
 
-// afford counts n bytes that somebody wants to say to all, unless they are no more than free; false: it is too much.
-func (r *room) afford(n, free int) bool {
+// allowBytes counts n bytes that somebody wants to say to all, unless they are no more than free; false: it is too much.
+func (r *room) allowBytes(n, free int) bool {
 	if n <= free {
 		return true
 	}
 	now := time.Since(r.began)
-	from, cost := max(r.spoken, now), time.Duration(n)*time.Second/saidBytes
-	if from+cost-now > saidAtOnce*time.Second/saidBytes {
+	from, cost := max(r.sentUntil, now), time.Duration(n)*time.Second/broadcastRate
+	if from+cost-now > broadcastBurst*time.Second/broadcastRate {
 		return false
 	}
-	r.spoken = from + cost
+	r.sentUntil = from + cost
 	return true
 }
 
 // Bounds of what a room remembers for members who are away: state can be compared, words cannot.
 const (
-	maxSaid      = 64
-	maxSaidBytes = 64 << 10
+	maxBacklog      = 64
+	maxBacklogBytes = 64 << 10
 )
 
-// remember keeps what was said. When it is too much, the oldest word of whoever has said the most is forgotten: nobody can make the
+// appendBacklog keeps what was said. When it is too much, the oldest word of whoever has said the most is forgotten: nobody can make the
 // room forget what others said.
-func (r *room) remember(e Event) {
-	r.said = append(r.said, e)
+func (r *room) appendBacklog(e Event) {
+	r.backlog = append(r.backlog, e)
 	for {
 		bytes := 0
-		for _, s := range r.said {
+		for _, s := range r.backlog {
 			bytes += len(s.Body)
 		}
 		switch {
-		case bytes > maxSaidBytes:
-			r.forget(func(e Event) int { return len(e.Body) })
-		case len(r.said) > maxSaid:
-			r.forget(func(Event) int { return 1 })
+		case bytes > maxBacklogBytes:
+			r.dropFromBacklog(func(e Event) int { return len(e.Body) })
+		case len(r.backlog) > maxBacklog:
+			r.dropFromBacklog(func(Event) int { return 1 })
 		default:
 			return
 		}
 	}
 }
 
-// forget drops the oldest word of the member with the most of them, by size.
-func (r *room) forget(size func(Event) int) {
+// dropFromBacklog drops the oldest word of the member with the most of them, by size.
+func (r *room) dropFromBacklog(size func(Event) int) {
 	of := map[string]int{}
-	for _, s := range r.said {
+	for _, s := range r.backlog {
 		of[s.Member.ID] += size(s)
 	}
 	at := 0
-	for i, s := range r.said {
-		if of[s.Member.ID] > of[r.said[at].Member.ID] {
+	for i, s := range r.backlog {
+		if of[s.Member.ID] > of[r.backlog[at].Member.ID] {
 			at = i
 		}
 	}
-	r.said = slices.Delete(r.said, at, at+1)
+	r.backlog = slices.Delete(r.backlog, at, at+1)
 }

@@ -52,13 +52,13 @@ func TestTheStateIsBounded(t *testing.T) {
 	name := func(n int) *string { s := strings.Repeat("x", n); return &s }
 	f.do(nil, EditMember{By: by, Name: name(1)}) // what becomes smaller may
 	f.do(nil, EditMember{By: by, Name: name(256)})
-	feed := func(i int) Announce {
-		return Announce{By: Actor{fmt.Sprint(i), at(fmt.Sprint("s-", i))}, Feed: Feed{Type: "cam"}}
+	feed := func(i int) PublishFeed {
+		return PublishFeed{By: Actor{fmt.Sprint(i), at(fmt.Sprint("s-", i))}, Feed: Feed{Type: "cam"}}
 	}
 	refused := false
 	for i := range 10 {
 		_, err := f.reg.Do(t.Context(), key, feed(i))
-		refused = refused || err == ErrLarge
+		refused = refused || err == ErrStateTooLarge
 	}
 	if !refused {
 		t.Error("feeds make the state larger than its bound")
@@ -88,15 +88,15 @@ func TestLongWordsOfARoomAreBounded(t *testing.T) {
 		}
 		say := func(want error, user string, n int) {
 			t.Helper()
-			f.do(want, Say{By: Actor{user, at("s-" + user)}, Word: "inform", Body: json.RawMessage(strconv.Quote(strings.Repeat("x", n-2)))})
+			f.do(want, Broadcast{By: Actor{user, at("s-" + user)}, Type: "inform", Body: json.RawMessage(strconv.Quote(strings.Repeat("x", n-2)))})
 		}
-		for i := range saidAtOnce / (64 << 10) {
+		for i := range broadcastBurst / (64 << 10) {
 			say(nil, []string{"a", "b"}[i%2], 64<<10)
 		}
 		say(ErrBusy, "a", 64<<10)
 		say(ErrBusy, "c", 64<<10)
-		say(nil, "c", freeWord) // short ones are not concerned
-		if st := f.do(nil, Get{}); st.Seq != 3+saidAtOnce/(64<<10)+1 {
+		say(nil, "c", freeMessage) // short ones are not concerned
+		if st := f.do(nil, Get{}); st.Seq != 3+broadcastBurst/(64<<10)+1 {
 			t.Errorf("seq %d: what was refused took a number", st.Seq)
 		}
 		time.Sleep(time.Second / 2)
@@ -118,7 +118,7 @@ func TestAnnouncementsOfLargeMembersAreBounded(t *testing.T) {
 		refused := map[string]int{}
 		for i := range 1000 {
 			for _, id := range []string{"large", "small"} {
-				_, err := f.reg.Do(t.Context(), key, Announce{By: Actor{id, at("s-" + id)}, Feed: Feed{Type: "cam", Epoch: i}})
+				_, err := f.reg.Do(t.Context(), key, PublishFeed{By: Actor{id, at("s-" + id)}, Feed: Feed{Type: "cam", Epoch: i}})
 				if errors.Is(err, ErrBusy) {
 					refused[id]++
 				}
@@ -138,9 +138,9 @@ func TestAGroupIsToldToEachOnce(t *testing.T) {
 		f.do(nil, Join{Member: member(id)})
 	}
 	by := Actor{"a", at("s-a")}
-	f.do(ErrGroup, MakeGroup{By: by, Group: "G1", List: slices.Repeat([]string{"b"}, 6)})
+	f.do(ErrGroupTooLarge, AnnounceGroup{By: by, Group: "G1", List: slices.Repeat([]string{"b"}, 6)})
 	f.rec.got = nil
-	f.do(nil, MakeGroup{By: by, Group: "G1", List: []string{"b", "b", "c", "a", "b"}})
+	f.do(nil, AnnounceGroup{By: by, Group: "G1", List: []string{"b", "b", "c", "a", "b"}})
 	if len(f.rec.got[at("s-b")]) != 1 || len(f.rec.got[at("s-c")]) != 1 || len(f.rec.got[at("s-a")]) != 0 {
 		t.Errorf("told %v", f.rec.got)
 	}
@@ -151,11 +151,11 @@ func TestAnEmptyRoomForgetsWhatWasSaid(t *testing.T) {
 	defer f.reg.Close()
 	f.do(nil, Create{Capacity: 2, Owner: "a", Keep: true})
 	f.do(nil, Join{Member: member("a")})
-	f.do(nil, Say{By: Actor{"a", at("s-a")}, Word: "chat", Body: json.RawMessage(`"x"`)})
+	f.do(nil, Broadcast{By: Actor{"a", at("s-a")}, Type: "chat", Body: json.RawMessage(`"x"`)})
 	f.do(nil, Leave{User: "a", Address: at("s-a")})
-	r := f.reg.locked(key)
+	r := f.reg.lookup(key)
 	defer r.mu.Unlock()
-	if r.said != nil {
-		t.Errorf("%d words are kept for nobody", len(r.said))
+	if r.backlog != nil {
+		t.Errorf("%d words are kept for nobody", len(r.backlog))
 	}
 }

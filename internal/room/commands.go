@@ -16,14 +16,14 @@ type Actor struct {
 type (
 	// Destroy ends the room for everyone. For the host, and for who made the room while it is not in it.
 	Destroy struct{ By Actor }
-	// Show starts sharing, or says it again: to one member, or with Target empty to all others.
-	Show struct {
+	// StartShare starts sharing, or says it again: to one member, or with Target empty to all others.
+	StartShare struct {
 		By     Actor
 		Type   string
 		Target string
 	}
-	// Unshow ends it. When the actor shares nothing, nobody is told.
-	Unshow struct{ By Actor }
+	// StopShare ends it. When the actor shares nothing, nobody is told.
+	StopShare struct{ By Actor }
 	// Edit changes the room. Host only. Nil and empty fields stay as they are; Host names the next host.
 	Edit struct {
 		By       Actor
@@ -50,26 +50,26 @@ type (
 		By     Actor
 		Target string
 	}
-	// Say passes Body on to all other members, in the room's order. With a Target that is no member Do returns the State: the room
+	// Broadcast passes Body on to all other members, in the room's order. With a Target that is no member Do returns the State: the room
 	// has not told it.
-	Say struct {
+	Broadcast struct {
 		By     Actor
-		Word   string // what it is: chat, inform, talking
+		Type   string // what it is: chat, inform, talking
 		Body   json.RawMessage
 		Target string
 	}
-	// Announce says that the actor has a feed; Withdraw that it has it no longer.
-	Announce struct {
+	// PublishFeed says that the actor has a feed; Withdraw that it has it no longer.
+	PublishFeed struct {
 		By   Actor
 		Feed Feed
 	}
-	// Withdraw ends the announcement of a feed, and tells nobody: whoever receives it notices by other means.
-	Withdraw struct {
+	// UnpublishFeed ends the announcement of a feed, and tells nobody: whoever receives it notices by other means.
+	UnpublishFeed struct {
 		By   Actor
 		Type string
 	}
-	// MakeGroup tells the members of a list that there is a group for them. The group is a room: it has been made with Create.
-	MakeGroup struct {
+	// AnnounceGroup tells the members of a list that there is a group for them. The group is a room: it has been made with Create.
+	AnnounceGroup struct {
 		By    Actor
 		Group string
 		List  []string
@@ -78,22 +78,22 @@ type (
 	EndGroup struct{ By Actor }
 )
 
-func (Destroy) command()    {}
-func (Show) command()       {}
-func (Unshow) command()     {}
-func (Edit) command()       {}
-func (EditMember) command() {}
-func (SetPermit) command()  {}
-func (Kick) command()       {}
-func (Say) command()        {}
-func (Announce) command()   {}
-func (Withdraw) command()   {}
-func (MakeGroup) command()  {}
-func (EndGroup) command()   {}
+func (Destroy) command()       {}
+func (StartShare) command()    {}
+func (StopShare) command()     {}
+func (Edit) command()          {}
+func (EditMember) command()    {}
+func (SetPermit) command()     {}
+func (Kick) command()          {}
+func (Broadcast) command()     {}
+func (PublishFeed) command()   {}
+func (UnpublishFeed) command() {}
+func (AnnounceGroup) command() {}
+func (EndGroup) command()      {}
 
 const (
 	// how long somebody who was asked to leave may take
-	kickAfter = 3 * time.Second
+	kickGrace = 3 * time.Second
 
 	maxFeeds = 4 // of a member: a type has one, and there are two types
 )
@@ -138,12 +138,12 @@ func (r *room) audience(by, target string) ([]Address, error) {
 // apply carries out the commands that neither end the room nor need a timer.
 func (r *room) apply(cmd Command, sink Sink) error {
 	switch c := cmd.(type) {
-	case Show:
-		return r.show(c, sink)
-	case Unshow:
+	case StartShare:
+		return r.startShare(c, sink)
+	case StopShare:
 		m, err := r.actor(c.By)
 		if err == nil {
-			r.unshare(*m, sink)
+			r.stopShare(*m, sink)
 		}
 		return err
 	case Edit:
@@ -152,23 +152,23 @@ func (r *room) apply(cmd Command, sink Sink) error {
 		return r.editMember(c, sink)
 	case SetPermit:
 		return r.setPermit(c, sink)
-	case Say:
-		return r.say(c, sink)
-	case Announce:
-		return r.announce(c, sink)
-	case Withdraw:
+	case Broadcast:
+		return r.broadcast(c, sink)
+	case PublishFeed:
+		return r.publishFeed(c, sink)
+	case UnpublishFeed:
 		m, err := r.actor(c.By)
 		if err == nil {
 			m.Feeds = slices.DeleteFunc(slices.Clone(m.Feeds), func(f Feed) bool { return f.Type == c.Type })
 		}
 		return err
-	case MakeGroup:
-		return r.tellGroup(c, sink)
+	case AnnounceGroup:
+		return r.announceGroup(c, sink)
 	}
 	return fmt.Errorf("room: unknown command %T", cmd)
 }
 
-func (r *room) show(c Show, sink Sink) error {
+func (r *room) startShare(c StartShare, sink Sink) error {
 	m, err := r.actor(c.By)
 	if err != nil {
 		return err
@@ -184,21 +184,21 @@ func (r *room) show(c Show, sink Sink) error {
 		return ErrSharing
 	}
 	r.share = &Share{m.ID, c.Type}
-	e := Event{Kind: Shared, Key: r.key, Member: *m, Share: r.share}
+	e := Event{Kind: ShareStarted, Key: r.key, Member: *m, Share: r.share}
 	if c.Target == "" {
 		e = r.next(e)
 	}
-	r.tell(sink, to, e)
+	r.send(sink, to, e)
 	return nil
 }
 
-// unshare ends what m shares, if it does.
-func (r *room) unshare(m Member, sink Sink) {
+// stopShare ends what m shares, if it does.
+func (r *room) stopShare(m Member, sink Sink) {
 	if r.share == nil || r.share.User != m.ID {
 		return
 	}
 	r.share = nil
-	r.tell(sink, r.others(m.ID), r.next(Event{Kind: Unshared, Member: m}))
+	r.send(sink, r.others(m.ID), r.next(Event{Kind: ShareStopped, Member: m}))
 }
 
 func (r *room) edit(c Edit, sink Sink) error {
@@ -227,7 +227,7 @@ func (r *room) edit(c Edit, sink Sink) error {
 	}
 	e := r.next(Event{Kind: Edited, Member: *m})
 	e.State = r.state()
-	r.tell(sink, r.others(m.ID), e)
+	r.send(sink, r.others(m.ID), e)
 	if next != nil && next.ID != m.ID {
 		r.hostChanged(*next, sink)
 	}
@@ -256,14 +256,14 @@ func (r *room) editMember(c EditMember, sink Sink) error {
 	if err := r.replace(m, next); err != nil {
 		return err
 	}
-	e := Event{Kind: EditedMember, Key: r.key, Member: *m}
+	e := Event{Kind: MemberEdited, Key: r.key, Member: *m}
 	switch {
 	case c.Quiet:
 		return nil
 	case c.Target == "":
 		e = r.next(e)
 	}
-	r.tell(sink, to, e)
+	r.send(sink, to, e)
 	return nil
 }
 
@@ -286,43 +286,43 @@ func (r *room) setPermit(c SetPermit, sink Sink) error {
 			*f.to = *f.v
 		}
 	}
-	r.keepPermit(*m)
-	r.tell(sink, r.others(""), r.next(Event{Kind: Permitted, Member: *m}))
+	r.rememberPermit(*m)
+	r.send(sink, r.others(""), r.next(Event{Kind: Permitted, Member: *m}))
 	return nil
 }
 
-func (r *room) say(c Say, sink Sink) error {
+func (r *room) broadcast(c Broadcast, sink Sink) error {
 	m, err := r.actor(c.By)
 	if err != nil {
 		return err
 	}
-	if c.Word == "chat" && !m.Permit.Chat {
+	if c.Type == "chat" && !m.Permit.Chat {
 		return ErrDenied
 	}
-	if c.Word == "talking" && !r.talking {
+	if c.Type == "talking" && !r.talking {
 		return nil
 	}
-	if !r.afford(len(c.Body), freeWord) {
+	if !r.allowBytes(len(c.Body), freeMessage) {
 		return ErrBusy
 	}
-	e := r.next(Event{Kind: Said, Member: *m, Word: c.Word, Body: c.Body})
-	if c.Word != "talking" { // which is over by the time
-		r.remember(e)
+	e := r.next(Event{Kind: Broadcasted, Member: *m, Word: c.Type, Body: c.Body})
+	if c.Type != "talking" { // which is over by the time
+		r.appendBacklog(e)
 	}
-	r.tell(sink, r.others(m.ID), e)
+	r.send(sink, r.others(m.ID), e)
 	return nil
 }
 
-// tellSaid tells a member that came back what it has missed. Nobody is told what was said before he came.
-func (r *room) tellSaid(m Member, seen uint64, sink Sink) {
-	for _, e := range r.said {
+// sendBacklog tells a member that came back what it has missed. Nobody is told what was said before he came.
+func (r *room) sendBacklog(m Member, seen uint64, sink Sink) {
+	for _, e := range r.backlog {
 		if e.Seq > max(seen, m.Since) && e.Member.ID != m.ID {
-			r.tell(sink, []Address{m.Address}, e)
+			r.send(sink, []Address{m.Address}, e)
 		}
 	}
 }
 
-func (r *room) announce(c Announce, sink Sink) error {
+func (r *room) publishFeed(c PublishFeed, sink Sink) error {
 	m, err := r.actor(c.By)
 	if err != nil {
 		return err
@@ -332,7 +332,7 @@ func (r *room) announce(c Announce, sink Sink) error {
 	if len(feeds) >= maxFeeds {
 		return ErrDenied
 	}
-	if !r.afford(m.once(), freeFeed) {
+	if !r.allowBytes(m.sizeOnce(), freeFeed) {
 		return ErrBusy
 	}
 	next := *m
@@ -340,7 +340,7 @@ func (r *room) announce(c Announce, sink Sink) error {
 	if err := r.replace(m, next); err != nil {
 		return err
 	}
-	r.tell(sink, r.others(m.ID), r.next(Event{Kind: Published, Member: *m, Feeds: []MemberFeed{{*m, c.Feed}}}))
+	r.send(sink, r.others(m.ID), r.next(Event{Kind: Published, Member: *m, Feeds: []MemberFeed{{*m, c.Feed}}}))
 	return nil
 }
 
@@ -358,18 +358,18 @@ func (r *room) endForAll(by string, sink Sink) {
 	everyone := r.others("")
 	if r.share != nil {
 		if m, err := r.member(r.share.User); err == nil {
-			r.unshare(*m, sink)
+			r.stopShare(*m, sink)
 		}
 	}
 	for _, m := range r.members {
-		r.tell(sink, everyone, r.next(Event{Kind: Left, Member: m}))
+		r.send(sink, everyone, r.next(Event{Kind: Left, Member: m}))
 	}
-	r.tell(sink, everyone, r.next(Event{Kind: Destroyed, Member: Member{ID: by}}))
+	r.send(sink, everyone, r.next(Event{Kind: Destroyed, Member: Member{ID: by}}))
 	for _, m := range r.members {
-		r.tell(sink, []Address{m.Address}, Event{Kind: Removed, Key: r.key, Member: m})
+		r.send(sink, []Address{m.Address}, Event{Kind: Removed, Key: r.key, Member: m})
 	}
 	r.members = nil
-	r.stopKicks()
+	r.stopKickTimers()
 }
 
 // kick tells the target and starts the timer that puts it out.
@@ -382,34 +382,34 @@ func (r *room) kick(c Kick, g *Registry) error {
 		return err
 	}
 	if m.ID != c.By.User {
-		r.bar(m.ID)
+		r.ban(m.ID)
 	}
-	r.startKick(*m, g)
-	r.tell(g.sink, []Address{m.Address}, Event{Kind: Kicked, Key: r.key, Member: *m, Other: c.By.User})
+	r.startKickTimer(*m, g)
+	r.send(g.sink, []Address{m.Address}, Event{Kind: Kicked, Key: r.key, Member: *m, Other: c.By.User})
 	return nil
 }
 
-func (r *room) startKick(m Member, g *Registry) {
-	if r.kicks == nil {
-		r.kicks = map[Address]*time.Timer{}
+func (r *room) startKickTimer(m Member, g *Registry) {
+	if r.kickTimers == nil {
+		r.kickTimers = map[Address]*time.Timer{}
 	}
-	if r.kicks[m.Address] == nil {
+	if r.kickTimers[m.Address] == nil {
 		key := r.key
-		r.kicks[m.Address] = time.AfterFunc(kickAfter, func() { g.expel(key, m.ID, m.Address) })
+		r.kickTimers[m.Address] = time.AfterFunc(kickGrace, func() { g.expel(key, m.ID, m.Address) })
 	}
 }
 
 // expel puts somebody out who was asked to go and did not.
 func (g *Registry) expel(key Key, user string, addr Address) {
-	r := g.locked(key)
+	r := g.lookup(key)
 	if r == nil {
 		return
 	}
 	ended := false
 	if i := r.index(user); i >= 0 && r.members[i].Address == addr {
 		m := r.members[i]
-		ended = r.takeOut(i, g)
-		r.tell(g.sink, []Address{addr}, Event{Kind: Removed, Key: key, Seq: r.seq, Member: m})
+		ended = r.removeMember(i, g)
+		r.send(g.sink, []Address{addr}, Event{Kind: Removed, Key: key, Seq: r.seq, Member: m})
 	}
 	r.mu.Unlock()
 	if !ended || !g.end(r, false) {
@@ -417,9 +417,9 @@ func (g *Registry) expel(key Key, user string, addr Address) {
 	}
 }
 
-func (r *room) stopKicks() {
-	for _, t := range r.kicks {
+func (r *room) stopKickTimers() {
+	for _, t := range r.kickTimers {
 		t.Stop()
 	}
-	r.kicks = nil
+	r.kickTimers = nil
 }

@@ -18,12 +18,12 @@ func consistent(t *testing.T, g *Registry, after string) {
 	tenants, makers, sources := count[string]{}, count[maker]{}, count[maker]{}
 	for key, r := range g.rooms {
 		tenants.add(key.Tenant)
-		makers.add(r.madeBy())
-		for _, from := range r.madeFrom() {
+		makers.add(r.makerKey())
+		for _, from := range r.sourceKeys() {
 			sources.add(from)
 		}
 		r.mu.Lock()
-		if len(r.members) == 0 && r.reaper == nil && len(g.groups[key]) == 0 {
+		if len(r.members) == 0 && r.expiry == nil && len(g.groups[key]) == 0 {
 			t.Fatalf("after %s: nothing ends %v, which nobody is in", after, key)
 		}
 		r.mu.Unlock()
@@ -80,14 +80,14 @@ func (c *crowd) step() {
 	case 16:
 		if key.Room[0] == 'K' {
 			group := Key{key.Tenant, c.pick("G1", "G2")}
-			c.do(group, Create{Capacity: 4, Owner: user, Limit: 4, Parent: key.Room, Listed: []string{"a", "b"}})
+			c.do(group, Create{Capacity: 4, Owner: user, MaxRooms: 4, Parent: key.Room, Listed: []string{"a", "b"}})
 		}
 	case 17:
 		c.do(key, EndGroup{By: by})
 	case 0, 1, 2:
 		c.do(key, Create{
-			Capacity: 4, Owner: user, Keep: c.rng.IntN(4) == 0, Limit: 3, Owned: 2,
-			Source: c.pick("", "x", "y"), OfSource: 2, Site: c.pick("", "z"), OfSite: 3,
+			Capacity: 4, Owner: user, Keep: c.rng.IntN(4) == 0, MaxRooms: 3, MaxOwned: 2,
+			Source: c.pick("", "x", "y"), MaxFromSource: 2, Site: c.pick("", "z"), MaxFromSite: 3,
 		})
 	case 3, 4, 5, 6:
 		m := Member{ID: user, Address: by.Address, Epoch: c.epoch[user]}
@@ -166,12 +166,12 @@ func TestAHandedOnRoomCountsForItsMaker(t *testing.T) {
 	f.do(nil, Edit{By: Actor{"owner", at("s-owner")}, Host: "b"})
 	create := func(by, id string, want error) {
 		t.Helper()
-		if _, err := f.reg.Do(context.Background(), Key{"tenant", id}, Create{Owner: by, Owned: 1}); err != want {
+		if _, err := f.reg.Do(context.Background(), Key{"tenant", id}, Create{Owner: by, MaxOwned: 1}); err != want {
 			t.Errorf("%s by %s: %v, want %v", id, by, err, want)
 		}
 	}
 	create("b", "K2", nil)
-	create("owner", "K3", ErrManyOwned)
+	create("owner", "K3", ErrTooManyOwned)
 	f.do(nil, Leave{"owner", at("s-owner")})
 	f.do(nil, Leave{"b", at("s-b")})
 	create("owner", "K3", nil)

@@ -12,8 +12,8 @@ const (
 	maxGroupsOfUser = 4  // the same, of its own
 )
 
-// mayGroup tells whether the room may have one more group; g.mu is held.
-func (g *Registry) mayGroup(parent Key, by string, host bool) error {
+// checkGroupLimits tells whether the room may have one more group; g.mu is held.
+func (g *Registry) checkGroupLimits(parent Key, by string, host bool) error {
 	groups := g.groups[parent]
 	own := 0
 	for _, maker := range groups {
@@ -23,7 +23,7 @@ func (g *Registry) mayGroup(parent Key, by string, host bool) error {
 	}
 	switch {
 	case len(groups) >= maxGroups, !host && (len(groups) >= maxGuestGroups || own >= maxGroupsOfUser):
-		return ErrManyGroups
+		return ErrTooManyGroups
 	}
 	return nil
 }
@@ -66,14 +66,14 @@ func (g *Registry) hostsParent(group Key, by Actor) bool {
 	return err == nil
 }
 
-// tellGroup tells the listed members of a group that was made.
-func (r *room) tellGroup(c MakeGroup, sink Sink) error {
+// announceGroup tells the listed members of a group that was made.
+func (r *room) announceGroup(c AnnounceGroup, sink Sink) error {
 	m, err := r.actor(c.By)
 	if err != nil {
 		return err
 	}
 	if len(c.List) > r.capacity {
-		return ErrGroup
+		return ErrGroupTooLarge
 	}
 	var to []Address
 	for _, t := range r.members {
@@ -81,7 +81,7 @@ func (r *room) tellGroup(c MakeGroup, sink Sink) error {
 			to = append(to, t.Address)
 		}
 	}
-	r.tell(sink, to, Event{Kind: Grouped, Key: r.key, Member: *m, Word: c.Group})
+	r.send(sink, to, Event{Kind: GroupCreated, Key: r.key, Member: *m, Word: c.Group})
 	return nil
 }
 

@@ -85,7 +85,7 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 	}
 	_, endsGroup := cmd.(EndGroup)
 	parentHost := endsGroup && g.hostsParent(key, cmd.(EndGroup).By)
-	r := g.locked(key)
+	r := g.lookup(key)
 	if r == nil {
 		return nil, ErrNoRoom
 	}
@@ -95,22 +95,22 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 	switch c := cmd.(type) {
 	case Join:
 		if err = r.join(c, g.sink); err == nil {
-			r.stopReaper()
+			r.stopExpiry()
 		}
 	case Leave:
 		err = ErrNotIn
 		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
 			err = nil
-			ended = r.takeOut(i, g)
+			ended = r.removeMember(i, g)
 		}
 	case Sync:
 		err = ErrNotIn
 		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
 			err = nil
 			g.sink.Deliver([]Address{c.Address}, Event{Kind: Synced, Key: r.key, Seq: r.seq, Member: r.members[i], State: r.state()})
-			r.tellSaid(r.members[i], c.Seen, g.sink)
+			r.sendBacklog(r.members[i], c.Seen, g.sink)
 			// The state says who publishes, not what: feeds may have been announced while the member was away.
-			r.tellFeeds(c.User, c.Address, g.sink)
+			r.sendFeeds(c.User, c.Address, g.sink)
 		}
 	case Get:
 		state = r.state()
@@ -124,7 +124,7 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 		err = r.kick(c, g)
 	default:
 		err = r.apply(cmd, g.sink)
-		if c, said := cmd.(Say); said && err == nil && c.Target != "" && r.index(c.Target) < 0 {
+		if c, said := cmd.(Broadcast); said && err == nil && c.Target != "" && r.index(c.Target) < 0 {
 			state = r.state()
 		}
 	}
@@ -160,8 +160,8 @@ func (g *Registry) Close() {
 	for _, r := range g.rooms {
 		r.mu.Lock()
 		r.dead = true
-		r.stopReaper()
-		r.stopKicks()
+		r.stopExpiry()
+		r.stopKickTimers()
 		r.mu.Unlock()
 	}
 	clear(g.rooms)
@@ -171,8 +171,8 @@ func (g *Registry) Close() {
 	clear(g.groups)
 }
 
-// locked finds a room and locks it. It looks again when the room ended in between.
-func (g *Registry) locked(key Key) *room {
+// lookup finds a room and locks it. It looks again when the room ended in between.
+func (g *Registry) lookup(key Key) *room {
 	for {
 		g.mu.RLock()
 		r := g.rooms[key]
@@ -194,23 +194,23 @@ func (g *Registry) create(key Key, c Create) error {
 	if _, ok := g.rooms[key]; ok {
 		return ErrExists
 	}
-	if n := g.tenants[key.Tenant]; g.closed || n >= g.limits.Rooms || (c.Limit > 0 && n >= c.Limit) {
-		return ErrTooMany
+	if n := g.tenants[key.Tenant]; g.closed || n >= g.limits.Rooms || (c.MaxRooms > 0 && n >= c.MaxRooms) {
+		return ErrTooManyRooms
 	}
 	now := time.Now()
 	r := &room{
 		key: key, created: now, began: now, maker: c.Owner, source: c.Source, site: c.Site, keep: c.Keep, group: c.Group, talking: c.Talking,
 		owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity),
 	}
-	if c.Owned > 0 && g.makers[r.madeBy()] >= c.Owned {
-		return ErrManyOwned
+	if c.MaxOwned > 0 && g.makers[r.makerKey()] >= c.MaxOwned {
+		return ErrTooManyOwned
 	}
-	if g.spent(maker{key.Tenant, c.Source}, c.OfSource) || g.spent(maker{key.Tenant, c.Site}, c.OfSite) {
-		return ErrManyHere
+	if g.isFull(maker{key.Tenant, c.Source}, c.MaxFromSource) || g.isFull(maker{key.Tenant, c.Site}, c.MaxFromSite) {
+		return ErrTooManyFromAddress
 	}
 	if c.Parent != "" {
 		r.parent, r.listed = Key{key.Tenant, c.Parent}, c.Listed
-		if err := g.mayGroup(r.parent, c.Owner, c.ByHost); err != nil && !c.restored {
+		if err := g.checkGroupLimits(r.parent, c.Owner, c.ByHost); err != nil && !c.restored {
 			return err
 		}
 		g.attach(r)
@@ -220,29 +220,29 @@ func (g *Registry) create(key Key, c Create) error {
 	}
 	g.rooms[key] = r
 	g.tenants.add(key.Tenant)
-	g.makers.add(r.madeBy())
-	for _, from := range r.madeFrom() {
+	g.makers.add(r.makerKey())
+	for _, from := range r.sourceKeys() {
 		g.sources.add(from)
 	}
 	r.mu.Lock()
-	r.startReaper(g, g.limits.EmptyLife)
+	r.startExpiry(g, g.limits.EmptyLife)
 	r.mu.Unlock()
 	return nil
 }
 
-// spent tells whether most rooms were made from a source or site; g.mu is held.
-func (g *Registry) spent(from maker, most int) bool {
+// isFull tells whether most rooms were made from a source or site; g.mu is held.
+func (g *Registry) isFull(from maker, most int) bool {
 	return from.user != "" && most > 0 && g.sources[from] >= most
 }
 
-// takeOut removes a member; it returns true when the room ends with it. r.mu is held.
-func (r *room) takeOut(i int, g *Registry) (ended bool) {
+// removeMember removes a member; it returns true when the room ends with it. r.mu is held.
+func (r *room) removeMember(i int, g *Registry) (ended bool) {
 	r.remove(i, g.sink)
 	if len(r.members) == 0 {
-		r.said = nil // it is repeated to nobody who was not there
+		r.backlog = nil // it is repeated to nobody who was not there
 	}
 	if len(r.members) == 0 && r.keep {
-		r.startReaper(g, g.limits.KeptLife)
+		r.startExpiry(g, g.limits.KeptLife)
 	}
 	return len(r.members) == 0 && !r.keep
 }
@@ -255,7 +255,7 @@ func (g *Registry) end(r *room, destroyed bool) bool {
 	for r != nil && g.remove(r, destroyed) {
 		gone = append(gone, r.key)
 		destroyed = false
-		if r = g.detach(r); r != nil && !r.isDue() {
+		if r = g.detach(r); r != nil && !r.isEndingWithGroups() {
 			break
 		}
 	}
@@ -274,36 +274,36 @@ func (g *Registry) remove(r *room, destroyed bool) bool {
 	case r.dead || len(r.members) > 0:
 		return false
 	case !destroyed && len(g.groups[r.key]) > 0:
-		r.due = true
+		r.endsWithGroups = true
 		return false
 	}
 	r.dead = true
-	r.stopReaper()
+	r.stopExpiry()
 	delete(g.rooms, r.key)
 	delete(g.groups, r.key) // those that are left are rooms as others
 	g.tenants.remove(r.key.Tenant)
-	g.makers.remove(r.madeBy())
-	for _, from := range r.madeFrom() {
+	g.makers.remove(r.makerKey())
+	for _, from := range r.sourceKeys() {
 		g.sources.remove(from)
 	}
 	return true
 }
 
-func (r *room) isDue() bool {
+func (r *room) isEndingWithGroups() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.due
+	return r.endsWithGroups
 }
 
-// startReaper and stopReaper are called with r.mu held. A reaper that fires late finds members and leaves the room alone.
-func (r *room) startReaper(g *Registry, after time.Duration) {
-	r.stopReaper()
-	r.reaper = time.AfterFunc(after, func() { g.end(r, false) })
+// startExpiry and stopReaper are called with r.mu held. A reaper that fires late finds members and leaves the room alone.
+func (r *room) startExpiry(g *Registry, after time.Duration) {
+	r.stopExpiry()
+	r.expiry = time.AfterFunc(after, func() { g.end(r, false) })
 }
 
-func (r *room) stopReaper() {
-	if r.reaper != nil {
-		r.reaper.Stop()
-		r.reaper = nil
+func (r *room) stopExpiry() {
+	if r.expiry != nil {
+		r.expiry.Stop()
+		r.expiry = nil
 	}
 }

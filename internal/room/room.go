@@ -15,26 +15,26 @@ import (
 
 // What a room refuses.
 var (
-	ErrNoRoom     = errors.New("no such room")
-	ErrExists     = errors.New("room exists")
-	ErrFull       = errors.New("room full")
-	ErrAlreadyIn  = errors.New("already in the room")
-	ErrNotIn      = errors.New("not in the room")
-	ErrTooMany    = errors.New("too many rooms")
-	ErrManyOwned  = errors.New("too many rooms of their maker")
-	ErrManyHere   = errors.New("too many rooms of an address")
-	ErrStale      = errors.New("a newer session of this user is in the room")
-	ErrDenied     = errors.New("not allowed in this room")
-	ErrSharing    = errors.New("someone else is sharing")
-	ErrNoMember   = errors.New("no such member")
-	ErrCapacity   = errors.New("capacity below the present number of members")
-	ErrNoGroup    = errors.New("no such group")
-	ErrManyGroups = errors.New("too many groups of the room")
-	ErrBarred     = errors.New("put out of the room a short while ago")
-	ErrUnlisted   = errors.New("not listed for the group")
-	ErrGroup      = errors.New("group larger than the room")
-	ErrBusy       = errors.New("too much is said in the room")
-	ErrLarge      = errors.New("too much data of the room's members")
+	ErrNoRoom             = errors.New("no such room")
+	ErrExists             = errors.New("room exists")
+	ErrFull               = errors.New("room full")
+	ErrAlreadyIn          = errors.New("already in the room")
+	ErrNotIn              = errors.New("not in the room")
+	ErrTooManyRooms       = errors.New("too many rooms")
+	ErrTooManyOwned       = errors.New("too many rooms of their maker")
+	ErrTooManyFromAddress = errors.New("too many rooms of an address")
+	ErrStale              = errors.New("a newer session of this user is in the room")
+	ErrDenied             = errors.New("not allowed in this room")
+	ErrSharing            = errors.New("someone else is sharing")
+	ErrNoMember           = errors.New("no such member")
+	ErrCapacity           = errors.New("capacity below the present number of members")
+	ErrNoGroup            = errors.New("no such group")
+	ErrTooManyGroups      = errors.New("too many groups of the room")
+	ErrBanned             = errors.New("put out of the room a short while ago")
+	ErrUnlisted           = errors.New("not listed for the group")
+	ErrGroupTooLarge      = errors.New("group larger than the room")
+	ErrBusy               = errors.New("too much is said in the room")
+	ErrStateTooLarge      = errors.New("too much data of the room's members")
 )
 
 // Key names a room: ids are only unique within a tenant (a cpCode).
@@ -118,15 +118,15 @@ const (
 	Synced                       // to the one who asked with Sync: the room's State, before any later event
 	Removed                      // to Member, who was put out of the room, and when the room is destroyed to every member
 	Destroyed                    // to everyone who was in: Member, of whom only the ID is known, has ended the room
-	Shared                       // Member shows something: Share; to the others, or to one of them
-	Unshared                     // Member stopped
-	Said                         // Member said Body; Word tells what it is
+	ShareStarted                 // Member shows something: Share; to the others, or to one of them
+	ShareStopped                 // Member stopped
+	Broadcasted                  // Member said Body; Word tells what it is
 	Kicked                       // to Member: Other asks it to leave
 	Edited                       // Member changed title, capacity or host: State
-	EditedMember                 // Member changed its name, camera or microphone
+	MemberEdited                 // Member changed its name, camera or microphone
 	Permitted                    // Member may now do what its Permit says
 	Published                    // Feeds can be asked for
-	Grouped                      // Member made the group Word
+	GroupCreated                 // Member made the group Word
 )
 
 // Event is what a room tells its members.
@@ -160,13 +160,13 @@ type (
 		Keep     bool // stays when the last member leaves
 		Group    bool // for group calls
 		Talking  bool // tell members who talks
-		Limit    int  // refuse when the tenant has this many rooms; 0: only Limits.Rooms counts
-		Owned    int  // refuse when this many rooms were made by Owner; 0: there is no limit
+		MaxRooms int  // refuse when the tenant has this many rooms; 0: only Limits.Rooms counts
+		MaxOwned int  // refuse when this many rooms were made by Owner; 0: there is no limit
 
 		// Source stands for the address that it is made from, Site for the network around that; empty: it counts for none. OfSource
 		// and OfSite: refuse when this many of the tenant's rooms were made from there; 0: there is no limit.
-		Source, Site     string
-		OfSource, OfSite int
+		Source, Site               string
+		MaxFromSource, MaxFromSite int
 
 		// Parent is the room of the tenant that this one is a group of; empty: it is none. ByHost: its host makes the group. Listed are
 		// the users it is for: others may enter too, but for those who may enter only where they are listed.
@@ -217,24 +217,24 @@ type room struct {
 	parent  Key      // the room that it is a group of; zero: it is none
 	listed  []string // the users that a group is for
 
-	mu       sync.Mutex // guards what follows; a Sink is called with it held
-	dead     bool       // removed from the registry: look it up again
-	owner    string     // becomes host on joining: the maker, until the host hands the room on
-	title    string
-	capacity int
-	members  []Member
-	share    *Share
-	marks    []Mark                  // of users whom the host has restricted, the oldest first
-	due      bool                    // ends with the last of its groups, unless somebody joins before
-	said     []Event                 // the last ones that are no state, see remember
-	spoken   time.Duration           // see afford
-	kicks    map[Address]*time.Timer // members who were asked to go
-	seq      uint64
-	reaper   *time.Timer // runs while the room is empty
+	mu             sync.Mutex // guards what follows; a Sink is called with it held
+	dead           bool       // removed from the registry: look it up again
+	owner          string     // becomes host on joining: the maker, until the host hands the room on
+	title          string
+	capacity       int
+	members        []Member
+	share          *Share
+	restrictions   []Restriction           // of users whom the host has restricted, the oldest first
+	endsWithGroups bool                    // ends with the last of its groups, unless somebody joins before
+	backlog        []Event                 // the last ones that are no state, see remember
+	sentUntil      time.Duration           // see afford
+	kickTimers     map[Address]*time.Timer // members who were asked to go
+	seq            uint64
+	expiry         *time.Timer // runs while the room is empty
 }
 
-// madeFrom is whom limits by address count it for.
-func (r *room) madeFrom() (all []maker) {
+// sourceKeys is whom limits by address count it for.
+func (r *room) sourceKeys() (all []maker) {
 	for _, from := range []string{r.source, r.site} {
 		if from != "" {
 			all = append(all, maker{r.key.Tenant, from})
@@ -243,7 +243,7 @@ func (r *room) madeFrom() (all []maker) {
 	return all
 }
 
-func (r *room) madeBy() maker { return maker{r.key.Tenant, r.maker} }
+func (r *room) makerKey() maker { return maker{r.key.Tenant, r.maker} }
 
 func (r *room) index(user string) int {
 	return slices.IndexFunc(r.members, func(m Member) bool { return m.ID == user })
@@ -269,8 +269,8 @@ func (r *room) others(user string) []Address {
 // join is called with r.mu held.
 func (r *room) join(c Join, sink Sink) error {
 	m := c.Member
-	if r.barred(m.ID) && !c.Host { // whom a user token makes host nobody in the room keeps out
-		return ErrBarred
+	if r.isBanned(m.ID) && !c.Host { // whom a user token makes host nobody in the room keeps out
+		return ErrBanned
 	}
 	if i := r.index(m.ID); i >= 0 {
 		switch old := r.members[i]; {
@@ -293,16 +293,16 @@ func (r *room) join(c Join, sink Sink) error {
 	for i := range r.members {
 		r.members[i].Host = r.members[i].Host && !m.Host
 	}
-	r.due = false
+	r.endsWithGroups = false
 	if c.Host {
-		r.unbar(m.ID)
+		r.unban(m.ID)
 	}
 	m.Permit, m.Since = r.permits(m.ID), r.seq+1
 	r.members = append(r.members, m)
 	e := r.next(Event{Kind: Joined, Member: m})
 	sink.Deliver([]Address{m.Address}, Event{Kind: Entered, Key: r.key, Seq: e.Seq, Member: m, State: r.state()})
-	r.tell(sink, r.others(m.ID), e)
-	r.tellFeeds(m.ID, m.Address, sink)
+	r.send(sink, r.others(m.ID), e)
+	r.sendFeeds(m.ID, m.Address, sink)
 	if moved {
 		r.hostChanged(m, sink)
 	}
@@ -312,13 +312,13 @@ func (r *room) join(c Join, sink Sink) error {
 // remove is called with r.mu held. What the member shared ends first; when the host goes the oldest member becomes host.
 func (r *room) remove(i int, sink Sink) {
 	m := r.members[i]
-	r.unshare(m, sink)
+	r.stopShare(m, sink)
 	r.members = slices.Delete(r.members, i, i+1)
-	if t := r.kicks[m.Address]; t != nil {
+	if t := r.kickTimers[m.Address]; t != nil {
 		t.Stop()
-		delete(r.kicks, m.Address)
+		delete(r.kickTimers, m.Address)
 	}
-	r.tell(sink, r.others(m.ID), r.next(Event{Kind: Left, Member: m}))
+	r.send(sink, r.others(m.ID), r.next(Event{Kind: Left, Member: m}))
 	if m.Host && len(r.members) > 0 {
 		r.members[0].Host = true
 		r.hostChanged(r.members[0], sink)
@@ -327,7 +327,7 @@ func (r *room) remove(i int, sink Sink) {
 
 // hostChanged tells everyone, the new host too: the number it carries belongs to the one order of the room.
 func (r *room) hostChanged(m Member, sink Sink) {
-	r.tell(sink, r.others(""), r.next(Event{Kind: HostChanged, Member: m}))
+	r.send(sink, r.others(""), r.next(Event{Kind: HostChanged, Member: m}))
 }
 
 // next gives e its place in the room's order.
@@ -337,16 +337,16 @@ func (r *room) next(e Event) Event {
 	return e
 }
 
-func (r *room) tell(sink Sink, to []Address, e Event) {
+func (r *room) send(sink Sink, to []Address, e Event) {
 	if len(to) > 0 {
 		sink.Deliver(to, e)
 	}
 }
 
-// tellFeeds tells a member that came or came back of the feeds that the others have announced.
-func (r *room) tellFeeds(user string, to Address, sink Sink) {
+// sendFeeds tells a member that came or came back of the feeds that the others have announced.
+func (r *room) sendFeeds(user string, to Address, sink Sink) {
 	if feeds := r.feeds(user); len(feeds) > 0 {
-		r.tell(sink, []Address{to}, Event{Kind: Published, Key: r.key, Feeds: feeds})
+		r.send(sink, []Address{to}, Event{Kind: Published, Key: r.key, Feeds: feeds})
 	}
 }
 

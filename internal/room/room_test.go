@@ -161,17 +161,17 @@ func TestATenantsOwnLimitOfRooms(t *testing.T) {
 	defer f.reg.Close()
 	create := func(tenant, id string, limit int, want error) {
 		t.Helper()
-		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{Limit: limit}); !errors.Is(err, want) {
+		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{MaxRooms: limit}); !errors.Is(err, want) {
 			t.Errorf("%s/%s with limit %d: got %v, want %v", tenant, id, limit, err, want)
 		}
 	}
-	create("tenant", "K2", 1, ErrTooMany)
+	create("tenant", "K2", 1, ErrTooManyRooms)
 	create("tenant", "K1", 1, ErrExists) // what is there is said first
 	create("other", "K2", 1, nil)        // counted by tenant
 	create("tenant", "K2", 2, nil)
-	create("tenant", "K3", 2, ErrTooMany)
+	create("tenant", "K3", 2, ErrTooManyRooms)
 	create("tenant", "K3", 0, nil)
-	create("tenant", "K4", 9, ErrTooMany) // never more than the server allows
+	create("tenant", "K4", 9, ErrTooManyRooms) // never more than the server allows
 	f.do(nil, Join{Member: member("a")})
 	f.do(nil, Leave{"a", at("s-a")}) // a room that ended makes room for another
 	create("tenant", "K4", 3, nil)
@@ -181,11 +181,11 @@ func TestRoomsOfOneMaker(t *testing.T) {
 	f := open(t, 5)
 	create := func(f fixture, tenant, id, by string, want error) {
 		t.Helper()
-		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{Owner: by, Owned: 1}); !errors.Is(err, want) {
+		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{Owner: by, MaxOwned: 1}); !errors.Is(err, want) {
 			t.Errorf("%s/%s by %s: got %v, want %v", tenant, id, by, err, want)
 		}
 	}
-	create(f, "tenant", "K2", "owner", ErrManyOwned)
+	create(f, "tenant", "K2", "owner", ErrTooManyOwned)
 	create(f, "tenant", "K1", "owner", ErrExists) // what is there is said first
 	create(f, "tenant", "K2", "another", nil)
 	create(f, "other", "K1", "owner", nil) // counted by tenant
@@ -196,7 +196,7 @@ func TestRoomsOfOneMaker(t *testing.T) {
 	f.reg.Close()
 
 	f = restored(t, before) // what a restart brings back counts too
-	create(f, "tenant", "K2", "owner", ErrManyOwned)
+	create(f, "tenant", "K2", "owner", ErrTooManyOwned)
 	f.do(nil, Join{Member: member("a")})
 	f.do(nil, Leave{"a", at("s-a")})
 	if len(f.reg.makers) != 0 {
@@ -223,7 +223,7 @@ func TestRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.do(ErrTooMany, Create{})
+	f.do(ErrTooManyRooms, Create{})
 	if _, err := f.reg.Do(context.Background(), Key{"other tenant", "K1"}, Create{}); err != nil {
 		t.Errorf("another tenant's room: %v", err)
 	}
@@ -255,7 +255,7 @@ func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
 	f := open(t, 4)
 	defer f.reg.Close()
 	say := func(user, word, text string) {
-		f.do(nil, Say{By: Actor{user, at("s-" + user)}, Word: word, Body: json.RawMessage(strconv.Quote(text))})
+		f.do(nil, Broadcast{By: Actor{user, at("s-" + user)}, Type: word, Body: json.RawMessage(strconv.Quote(text))})
 	}
 	f.do(nil, Join{Member: member("a")})
 	say("a", "chat", "before b came")
@@ -276,20 +276,20 @@ func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
 		f.do(nil, Sync{User: "c", Address: at("s-c"), Seen: 7})
 		return strings.Count(f.rec.told("s-c"), ":said:a")
 	}
-	for range 2 * maxSaid {
+	for range 2 * maxBacklog {
 		say("a", "chat", "much")
 	}
 	const others = 2 // what b and c said, which a cannot drive out
-	if got := remembered(); got != maxSaid-others {
-		t.Errorf("%d messages of %d are remembered, want %d", got, 2*maxSaid, maxSaid-others)
+	if got := remembered(); got != maxBacklog-others {
+		t.Errorf("%d messages of %d are remembered, want %d", got, 2*maxBacklog, maxBacklog-others)
 	}
 	for range 3 {
-		say("a", "chat", strings.Repeat("x", maxSaidBytes/2-20))
+		say("a", "chat", strings.Repeat("x", maxBacklogBytes/2-20))
 	}
 	if got := remembered(); got != 2 {
 		t.Errorf("%d long messages are remembered, want 2", got)
 	}
-	say("a", "chat", strings.Repeat("x", maxSaidBytes)) // too long by its quotes: it drives out all of a's and is not kept
+	say("a", "chat", strings.Repeat("x", maxBacklogBytes)) // too long by its quotes: it drives out all of a's and is not kept
 	if got := remembered(); got != 0 {
 		t.Errorf("%d messages are remembered, want none", got)
 	}

@@ -4,26 +4,26 @@ import "slices"
 
 // Snapshot is all that must be known to have a room again after a restart.
 type Snapshot struct {
-	State  State
-	Parent string   // the room it is a group of
-	Listed []string // the users that a group is for
-	Source string   // see Create, as is Site
-	Site   string
-	Maker  string // whose count of rooms it belongs to
-	Keep   bool
-	Marks  []Mark
+	State        State
+	Parent       string   // the room it is a group of
+	Listed       []string // the users that a group is for
+	Source       string   // see Create, as is Site
+	Site         string
+	Maker        string // whose count of rooms it belongs to
+	Keep         bool
+	Restrictions []Restriction
 }
 
 // Snapshot copies a room; ok is false when there is none.
 func (g *Registry) Snapshot(key Key) (s Snapshot, ok bool) {
-	r := g.locked(key)
+	r := g.lookup(key)
 	if r == nil {
 		return s, false
 	}
 	defer r.mu.Unlock()
 	return Snapshot{
 		State: *r.state(), Parent: r.parent.Room, Listed: r.listed, Source: r.source, Site: r.site, Maker: r.maker, Keep: r.keep,
-		Marks: slices.Clone(r.marks),
+		Restrictions: slices.Clone(r.restrictions),
 	}, true
 }
 
@@ -38,29 +38,29 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 	if err := g.create(st.Key, c); err != nil {
 		return err
 	}
-	r := g.locked(st.Key)
+	r := g.lookup(st.Key)
 	if r == nil {
 		return ErrNoRoom
 	}
 	defer r.mu.Unlock()
-	r.created, r.owner, r.share, r.seq, r.marks = st.CreatedAt, st.Owner, st.Share, st.Seq, s.Marks
+	r.created, r.owner, r.share, r.seq, r.restrictions = st.CreatedAt, st.Owner, st.Share, st.Seq, s.Restrictions
 	r.members = slices.DeleteFunc(st.Members, func(m Member) bool { return !here(m) })
 	if r.share != nil && r.index(r.share.User) < 0 {
 		r.share = nil
 	}
 	for _, m := range r.members {
-		if r.barred(m.ID) {
-			r.startKick(m, g)
+		if r.isBanned(m.ID) {
+			r.startKickTimer(m, g)
 		}
 	}
 	switch {
 	case len(r.members) > 0:
-		r.stopReaper()
+		r.stopExpiry()
 		if !slices.ContainsFunc(r.members, func(m Member) bool { return m.Host }) {
 			r.members[0].Host = true
 		}
 	case r.keep && r.seq > 0: // somebody was in it
-		r.startReaper(g, g.limits.KeptLife)
+		r.startExpiry(g, g.limits.KeptLife)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func TestWhatBelongsToThoseWhoDoNotComeBackEnds(t *testing.T) {
 		f.do(nil, Join{Member: member(id)})
 	}
 	by := Actor{"a", at("s-a")}
-	f.do(nil, Show{By: by, Type: "screen"})
+	f.do(nil, StartShare{By: by, Type: "screen"})
 	for name, here := range map[string][]string{"some come back": {"b"}, "nobody comes back": nil} {
 		t.Run(name, func(t *testing.T) {
 			before, _ := f.reg.Snapshot(key)
@@ -40,10 +40,10 @@ func TestWhatBelongsToThoseWhoDoNotComeBackEnds(t *testing.T) {
 			defer f.reg.Close()
 			c := Member{ID: "c", Address: at("s-c"), Epoch: 1}
 			f.do(nil, Join{Member: c})
-			f.do(nil, Show{By: Actor{"c", c.Address}, Type: "screen"})
+			f.do(nil, StartShare{By: Actor{"c", c.Address}, Type: "screen"})
 		})
 	}
-	f.do(ErrSharing, Show{By: Actor{"b", at("s-b")}, Type: "screen"})
+	f.do(ErrSharing, StartShare{By: Actor{"b", at("s-b")}, Type: "screen"})
 }
 
 func TestARoomKeepsItsLifeOverARestart(t *testing.T) {

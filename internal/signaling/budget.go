@@ -55,22 +55,22 @@ func relayUnits(op []byte, bytes int) int64 {
 	return units(1, bytes, tellBytes)
 }
 
-// tells are the operations that others in the room are told of, with their units. A group waits for members who are away.
-var tells = map[string]int{
+// roomCosts are the operations that others in the room are told of, with their units. A group waits for members who are away.
+var roomCosts = map[string]int{
 	"editRoomInfo": 1, "kickOut": 1, "permit": 1, "editUserInfo": 1, "changeName": 1, "chat": 1, "inform": 1, "talking": 1,
 	"screen": 1, "shareStop": 1, "publish": 3, "unpublish": 1, "createGroup": 4, "endGroup": 1,
 }
 
-// mayTell charges a request of which others are told.
-func (r *request) mayTell() error {
-	n, ok := tells[string(r.env.Op)]
+// checkRoomBudget charges a request of which others are told.
+func (r *request) checkRoomBudget() error {
+	n, ok := roomCosts[string(r.env.Op)]
 	if !ok {
 		return nil
 	}
 	f := r.c.hub.toRoom.shared(r.s.roommates())
-	if !r.s.told.take(r.c.hub.now(), f, units(n, len(r.msg), tellBytes)) {
+	if !r.s.roomMeter.take(r.c.hub.now(), f, units(n, len(r.msg), tellBytes)) {
 		r.c.hub.counters.toRoom.Add(1)
-		return errTells
+		return errRoomBudget
 	}
 	return nil
 }
@@ -104,8 +104,8 @@ func (s *session) roommates() int {
 
 // sent is what a session has sent to other users. Most sessions are silent and have none.
 type sent struct {
-	trickle  minute // of candidates
-	contacts contacts
+	candidates minute // of candidates
+	contacts   contacts
 }
 
 // outgoing is sent, made if there is none; mu is held.
@@ -124,7 +124,7 @@ func (s *session) forgetSent(now time.Duration) {
 		return
 	}
 	s.sent.contacts.forget(now)
-	if s.sent.contacts == nil && s.sent.trickle.over(now) {
+	if s.sent.contacts == nil && s.sent.candidates.over(now) {
 		s.sent = nil
 	}
 }
@@ -182,18 +182,18 @@ func (c *contacts) forget(now time.Duration) {
 	*c = nil
 }
 
-// mayRelay charges a message to another member, and finds the target.
-func (r *request) mayRelay() (to place, ro *roster, err error) {
+// checkRelay charges a message to another member, and finds the target.
+func (r *request) checkRelay() (to place, ro *roster, err error) {
 	h, s := r.c.hub, r.s
 	now := h.now()
 	s.mu.Lock()
 	ro = s.roster
 	if string(r.env.Op) == "candidate" {
-		err = r.mayTrickle(now)
+		err = r.checkCandidates(now)
 	}
 	if err == nil && !s.outgoing().contacts.take(h.hash(r.env.Target), now, h.toOne, relayUnits(r.env.Op, len(r.msg))) {
 		h.counters.toOne.Add(1)
-		err = errToOne
+		err = errUserBudget
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -206,22 +206,22 @@ func (r *request) mayRelay() (to place, ro *roster, err error) {
 	return to, ro, nil
 }
 
-// mayTrickle charges a message with candidates. The session's mu is held.
-func (r *request) mayTrickle(now time.Duration) error {
+// checkCandidates charges a message with candidates. The session's mu is held.
+func (r *request) checkCandidates(now time.Duration) error {
 	if len(r.msg) > maxCandidates {
 		r.c.hub.counters.candidates.Add(1)
-		return errLongCandidates
+		return errCandidatesTooLarge
 	}
-	if !r.s.outgoing().trickle.take(now, r.c.hub.cfg.Limits.Candidates, int(units(1, len(r.msg), candidateBytes))) {
+	if !r.s.outgoing().candidates.take(now, r.c.hub.cfg.Limits.Candidates, int(units(1, len(r.msg), candidateBytes))) {
 		r.c.hub.counters.candidates.Add(1)
-		return errCandidates
+		return errTooManyCandidates
 	}
 	return nil
 }
 
-// mayWhisper charges a message to any user of the license: in the room it is one member's to another, elsewhere a
+// checkDirect charges a message to any user of the license: in the room it is one member's to another, elsewhere a
 // stranger's, whether or not there is such a user.
-func (r *request) mayWhisper(target string) (to place, ro *roster, err error) {
+func (r *request) checkDirect(target string) (to place, ro *roster, err error) {
 	h, s := r.c.hub, r.s
 	id := []byte(target)
 	s.mu.Lock()
@@ -234,7 +234,7 @@ func (r *request) mayWhisper(target string) (to place, ro *roster, err error) {
 	}
 	if !s.outgoing().contacts.take(user, h.now(), f, relayUnits(r.env.Op, len(r.msg))) {
 		h.counters.toOne.Add(1)
-		err = errToOne
+		err = errUserBudget
 	}
 	return to, ro, err
 }
@@ -248,6 +248,6 @@ func (h *Hub) now() time.Duration { return time.Since(h.began) }
 // charge counts what a large answer costs beyond the request for it.
 func (r *request) charge(answer int) {
 	if n := answer / floodBytes; n > 0 && r.s != nil {
-		r.s.rate.add(r.c.hub.now(), r.c.hub.flood, int64(n))
+		r.s.rateMeter.add(r.c.hub.now(), r.c.hub.flood, int64(n))
 	}
 }

@@ -71,7 +71,7 @@ func TestEveryOperationIsAttackedOrTellsNobody(t *testing.T) {
 		}
 	}
 	for op := range handlers {
-		if _, room := tells[op]; !attacked[op] && (room || !slices.Contains(alone, op)) {
+		if _, room := roomCosts[op]; !attacked[op] && (room || !slices.Contains(alone, op)) {
 			t.Errorf("%s is not attacked", op)
 		}
 	}
@@ -240,7 +240,7 @@ func TestManySendersToOneCloseNobody(t *testing.T) {
 				s := newScene(w, how, 12)
 				var all []msg
 				for name, a := range attacks(of.text) {
-					if m := a.messages[0]; m.str("target") == "victim" && !strings.HasSuffix(name, "memberList") && tells[m.str("eventOp")] == 0 {
+					if m := a.messages[0]; m.str("target") == "victim" && !strings.HasSuffix(name, "memberList") && roomCosts[m.str("eventOp")] == 0 {
 						all = append(all, m)
 					}
 				}
@@ -262,7 +262,7 @@ func TestManySendersToTheirRoomCloseNobody(t *testing.T) {
 		members int
 	}{{"live", 14}, {"slow", 14}, {"slow", 40}} {
 		for name, a := range attacks("short") {
-			if _, room := tells[a.messages[0].str("eventOp")]; !room || a.outside || len(a.messages) > 1 || a.messages[0].str("target") != "" {
+			if _, room := roomCosts[a.messages[0].str("eventOp")]; !room || a.outside || len(a.messages) > 1 || a.messages[0].str("target") != "" {
 				continue
 			}
 			if n.skips(4) {

@@ -13,24 +13,24 @@ import (
 
 // client is one connection: what is read from it is decided here. All fields but login belong to the connection's reader.
 type client struct {
-	hub     *Hub
-	conn    transport.Conn
-	login   *time.Timer             // closes the connection unless register succeeds, which frees it
-	rate    meter                   // of what comes before register; then the session's counts
-	session atomic.Pointer[session] // set once, by register
-	later   bool                    // there was a message before this one
-	shown   *proof                  // the last genuine secret that a register brought, whether or not it was let in
-	unseen  bool                    // it opened its session with the request for the connection, and nothing has come since
+	hub         *Hub
+	conn        transport.Conn
+	login       *time.Timer             // closes the connection unless register succeeds, which frees it
+	rateMeter   meter                   // of what comes before register; then the session's counts
+	session     atomic.Pointer[session] // set once, by register
+	hasMessage  bool                    // there was a message before this one
+	lastToken   *resumeToken            // the last genuine secret that a register brought, whether or not it was let in
+	unconfirmed bool                    // it opened its session with the request for the connection, and nothing has come since
 }
 
 // request is one message on its way through a handler. It is pooled: nothing may keep it longer.
 type request struct {
-	c     *client
-	s     *session // nil before register
-	msg   []byte
-	env   protocol.Envelope
-	reply transport.Reply
-	flood bool // one too many: it is refused
+	c        *client
+	s        *session // nil before register
+	msg      []byte
+	env      protocol.Envelope
+	reply    transport.Reply
+	overRate bool // one too many: it is refused
 }
 
 var requests = sync.Pool{New: func() any { return new(request) }}
@@ -41,23 +41,23 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 		return
 	}
 	s := c.session.Load()
-	rate := &c.rate
+	rate := &c.rateMeter
 	if s != nil {
-		rate = &s.rate
-		c.unseen = false
+		rate = &s.rateMeter
+		c.unconfirmed = false
 	}
 	now, cost := c.hub.now(), units(1, len(msg), floodBytes)
 	flood := !rate.take(now, c.hub.flood, cost)
-	if flood && (s == nil || !s.excess.take(now, c.hub.excess, cost)) {
+	if flood && (s == nil || !s.excessMeter.take(now, c.hub.excess, cost)) {
 		c.hub.counters.flooded.Add(1)
 		c.conn.Close(transport.StatusPolicyViolation, "too many messages")
 		c.hub.leave()
 		return
 	}
 	r := requests.Get().(*request)
-	r.c, r.s, r.msg, r.reply, r.flood = c, s, msg, reply, flood
+	r.c, r.s, r.msg, r.reply, r.overRate = c, s, msg, reply, flood
 	r.handle()
-	c.later = true
+	c.hasMessage = true
 	r.c, r.s, r.msg, r.reply = nil, nil, nil, nil
 	requests.Put(r)
 	c.hub.leave()
@@ -69,9 +69,9 @@ func (r *request) handle() {
 	case fault != nil:
 		r.env = protocol.Envelope{} // what was found before the fault must not be used
 		r.fail(fault)
-	case r.flood:
+	case r.overRate:
 		r.c.hub.counters.refusedFlood.Add(1)
-		r.fail(errFlood)
+		r.fail(errMessageRate)
 	case r.passes():
 		r.relay()
 	case r.s == nil:
@@ -111,7 +111,7 @@ func (r *request) unregistered() {
 		case !errors.Is(err, errAnswered):
 			r.c.hub.counters.login(err)
 		}
-		r.done(err)
+		r.respondError(err)
 	case "keepAlive":
 		r.ok(nil)
 	default:
@@ -125,11 +125,11 @@ func (r *request) dispatch() {
 		r.fail(errUnknownOp)
 		return
 	}
-	if err := r.mayTell(); err != nil {
+	if err := r.checkRoomBudget(); err != nil {
 		r.fail(err)
 		return
 	}
-	r.done(handle(r))
+	r.respondError(handle(r))
 }
 
 // handlers are the operations of a registered client. What passes has sent on to another member does not come here:
@@ -174,8 +174,8 @@ func (r *request) keepAlive() error {
 // errAnswered says that a handler has answered already.
 var errAnswered = errors.New("answered")
 
-// done answers with an error; handlers answer success themselves.
-func (r *request) done(err error) {
+// respondError answers with an error; handlers answer success themselves.
+func (r *request) respondError(err error) {
 	if err != nil && !errors.Is(err, errAnswered) {
 		r.fail(err)
 	}
@@ -194,7 +194,7 @@ func (r *request) ok(body any) { r.answer(protocol.Answer{Code: protocol.OK, Bod
 func (r *request) answer(a protocol.Answer) {
 	r.c.hub.counters.answer(r.env.Op, a.Code)
 	if r.s != nil {
-		r.s.catchUp() // an answer may know of them
+		r.s.flushPresence() // an answer may know of them
 	}
 	m := transport.NewMessage()
 	var err error
@@ -206,8 +206,8 @@ func (r *request) answer(a protocol.Answer) {
 	r.charge(len(m.B))
 	if to, ok := r.reply.(interface {
 		Offer(*transport.Message, transport.Share) error
-	}); ok && r.flood {
-		_ = to.Offer(m, holds[fromMember].share) // a client that floods, and does not read, is closed for the first
+	}); ok && r.overRate {
+		_ = to.Offer(m, pendingLimits[fromMember].share) // a client that floods, and does not read, is closed for the first
 		return
 	}
 	r.reply.Send(m)
@@ -232,12 +232,12 @@ func (c *client) Closed(e transport.End) {
 		return
 	}
 	defer c.hub.leave()
-	if e.Gone || c.unseen {
+	if e.Gone || c.unconfirmed {
 		// A page that was closed, or has given up, while it waited for the connection: it never had the secret to come back with, and its
 		// next attempt wants the id.
 		s.end(c, 0, "gone")
 	} else {
-		s.park(c)
+		s.detach(c)
 	}
 }
 

@@ -136,9 +136,9 @@ func (c *crowd) checkConnections(node int, here []*session) {
 		if s.client.Load() != nil {
 			connected[s.key()]++
 		}
-		live, away := s.client.Load() != nil, s.away != nil
-		if live == away || s.ended || s.welcome != nil || (live && len(s.held) > 0) {
-			c.fail("session of %s: client %t, timer %t, ended %t, %d messages wait", s.user, live, away, s.ended, len(s.held))
+		live, away := s.client.Load() != nil, s.disconnectTimer != nil
+		if live == away || s.ended || s.onState != nil || (live && len(s.pending) > 0) {
+			c.fail("session of %s: client %t, timer %t, ended %t, %d messages wait", s.user, live, away, s.ended, len(s.pending))
 		}
 	}
 	n := c.nodes[node]
@@ -226,12 +226,12 @@ func (c *crowd) nodeOf(key room.Key) *testNode {
 // checkSeats: the directory has the sessions that there are, and a license as many users.
 func (c *crowd) checkSeats(everyone []*session) {
 	c.Helper()
-	users, seats := map[userKey]Seat{}, map[string]int{}
+	users, seats := map[userKey]Location{}, map[string]int{}
 	for _, s := range everyone {
 		if _, twice := users[s.key()]; twice {
 			c.fail("%s has two sessions", s.user)
 		}
-		users[s.key()] = s.seat
+		users[s.key()] = s.location
 		seats[s.tenant]++
 	}
 	if !maps.Equal(c.local.users, users) || !maps.Equal(c.local.seats, seats) {
@@ -302,22 +302,22 @@ func (c *crowd) checkQuotas(h *Hub, want *quotas) {
 	c.Helper()
 	for _, tenant := range []string{c.cpCode, otherTenant} {
 		n := want.tenants[tenant]
-		c.oneMore(h, tenant, room.Create{Limit: n}, n, room.ErrTooMany)
-		c.oneMore(h, tenant, room.Create{Limit: n + 1}, n, nil)
+		c.oneMore(h, tenant, room.Create{MaxRooms: n}, n, room.ErrTooManyRooms)
+		c.oneMore(h, tenant, room.Create{MaxRooms: n + 1}, n, nil)
 		for _, user := range crowdUsers {
 			n := want.makers[userKey{tenant, user}]
-			c.oneMore(h, tenant, room.Create{Owner: user, Owned: n}, n, room.ErrManyOwned)
-			c.oneMore(h, tenant, room.Create{Owner: user, Owned: n + 1}, n, nil)
+			c.oneMore(h, tenant, room.Create{Owner: user, MaxOwned: n}, n, room.ErrTooManyOwned)
+			c.oneMore(h, tenant, room.Create{Owner: user, MaxOwned: n + 1}, n, nil)
 		}
 		for _, home := range crowdHomes {
 			from := h.originOf(transport.Source(netip.MustParseAddr(home)))
 			n := want.sources[userKey{tenant, from.Source}]
-			c.oneMore(h, tenant, room.Create{Source: from.Source, OfSource: n}, n, room.ErrManyHere)
-			c.oneMore(h, tenant, room.Create{Source: from.Source, OfSource: n + 1}, n, nil)
+			c.oneMore(h, tenant, room.Create{Source: from.Source, MaxFromSource: n}, n, room.ErrTooManyFromAddress)
+			c.oneMore(h, tenant, room.Create{Source: from.Source, MaxFromSource: n + 1}, n, nil)
 			if from.Site != "" {
 				n := want.sources[userKey{tenant, from.Site}]
-				c.oneMore(h, tenant, room.Create{Site: from.Site, OfSite: n}, n, room.ErrManyHere)
-				c.oneMore(h, tenant, room.Create{Site: from.Site, OfSite: n + 1}, n, nil)
+				c.oneMore(h, tenant, room.Create{Site: from.Site, MaxFromSite: n}, n, room.ErrTooManyFromAddress)
+				c.oneMore(h, tenant, room.Create{Site: from.Site, MaxFromSite: n + 1}, n, nil)
 			}
 		}
 	}
@@ -348,7 +348,7 @@ func (c *crowd) held() int64 {
 	seen := map[*transport.Message]bool{}
 	for _, n := range c.nodes {
 		for _, s := range n.hub.all() {
-			for _, w := range s.held {
+			for _, w := range s.pending {
 				if !seen[w.m] {
 					seen[w.m] = true
 					bytes += int64(cap(w.m.B))

@@ -324,7 +324,7 @@ func (c *crowd) hear(p *page, m msg) {
 	case code != "200":
 	case op == "register":
 		p.registered, p.user, p.secret = true, m.str("userId"), m.str("resume")
-		shown, err := c.nodes[p.node].hub.parseResume(p.secret)
+		shown, err := c.nodes[p.node].hub.parseResumeToken(p.secret)
 		if err != nil {
 			c.Fatal(err)
 		}

@@ -12,37 +12,37 @@ import (
 
 // What signaling itself refuses.
 var (
-	errNotRegistered  = errors.New("not registered")
-	errRegistered     = errors.New("registered already")
-	errForeign        = errors.New("another user's id")
-	errNoTarget       = errors.New("no such user, or no common room")
-	errOrigin         = errors.New("origin not allowed")
-	errTokenUser      = errors.New("user token of another user")
-	errTokenRoom      = errors.New("room not in the user token")
-	errLogins         = errors.New("too many failed logins of the address")
-	errJoins          = errors.New("too many joins of the user")
-	errJoinsHere      = errors.New("too many joins of the address")
-	errNamed          = errors.New("too many rooms named in vain")
-	errNamedHere      = errors.New("too many rooms named in vain from the address")
-	errCandidates     = errors.New("too many candidates of the session")
-	errTakeovers      = errors.New("user id taken over too often")
-	errFlood          = errors.New("too many messages of the session")
-	errTells          = errors.New("too much for the room")
-	errToOne          = errors.New("too much for one user")
-	errLongCandidates = errors.New("message with candidates too long")
-	errWaiting        = errors.New("too much of the sender waits for the target")
-	errFull           = errors.New("too much waits for the target")
-	errServerFull     = errors.New("server full, and nothing resumed")
-	errGone           = errors.New("session is gone")
-	errInRoom         = errors.New("in another room")
-	errUnknownOp      = errors.New("unknown eventOp")
-	errNotOffered     = errors.New("not offered")
+	errNotRegistered         = errors.New("not registered")
+	errRegistered            = errors.New("registered already")
+	errForeign               = errors.New("another user's id")
+	errNoTarget              = errors.New("no such user, or no common room")
+	errOrigin                = errors.New("origin not allowed")
+	errTokenUser             = errors.New("user token of another user")
+	errTokenRoom             = errors.New("room not in the user token")
+	errTooManyFailedLogins   = errors.New("too many failed logins of the address")
+	errTooManyJoins          = errors.New("too many joins of the user")
+	errTooManyAddressJoins   = errors.New("too many joins of the address")
+	errTooManyLookups        = errors.New("too many rooms named in vain")
+	errTooManyAddressLookups = errors.New("too many rooms named in vain from the address")
+	errTooManyCandidates     = errors.New("too many candidates of the session")
+	errTooManyTakeovers      = errors.New("user id taken over too often")
+	errMessageRate           = errors.New("too many messages of the session")
+	errRoomBudget            = errors.New("too much for the room")
+	errUserBudget            = errors.New("too much for one user")
+	errCandidatesTooLarge    = errors.New("message with candidates too long")
+	errPendingShare          = errors.New("too much of the sender waits for the target")
+	errPendingFull           = errors.New("too much waits for the target")
+	errServerFull            = errors.New("server full, and nothing resumed")
+	errGone                  = errors.New("session is gone")
+	errInRoom                = errors.New("in another room")
+	errUnknownOp             = errors.New("unknown eventOp")
+	errNotOffered            = errors.New("not offered")
 )
 
 var (
-	errSources   = errors.New("too many sessions of the address")
-	errOpened    = fmt.Errorf("%w within a minute", errSources)
-	errOvertaken = fmt.Errorf("%w: taken over before the session began", ErrTaken)
+	errTooManyAddressSessions = errors.New("too many sessions of the address")
+	errTooManyAddressLogins   = fmt.Errorf("%w within a minute", errTooManyAddressSessions)
+	errOvertaken              = fmt.Errorf("%w: taken over before the session began", ErrTaken)
 )
 
 var errUntargeted = &protocol.FieldError{Code: protocol.Missing, Field: "target", Why: "is missing"}
@@ -73,23 +73,23 @@ var outcomes = []struct {
 	{errOrigin, protocol.NoPermission, "Pages of this origin may not use the license.", "Ask the operator to add the page's origin to the license."},
 	{errTokenUser, protocol.NoPermission, "The user token is for another user id.", "Leave the user id out, or get a token for this one."},
 	{errTokenRoom, protocol.NoPermission, "The user token does not admit to this room.", "Ask your backend for a token whose rooms contain it."},
-	{errLogins, protocol.TooMany, "Too many logins from your address have failed.", "Wait a minute; then use the cpCode and authKey as issued."},
-	{errJoins, protocol.TooMany, "You have joined rooms too often.", "Wait a minute."},
-	{errJoinsHere, protocol.TooMany, "Rooms were joined too often from your address.", "Wait a minute, or register with a user token."},
-	{errNamed, protocol.TooMany, "Too many rooms that you named are not there, full, or closed to you.", "Wait a minute, and check the room id."},
-	{errNamedHere, protocol.TooMany, "Too many rooms that were named from your address are not there.", "Wait a minute, and check the room id."},
-	{errCandidates, protocol.TooMany, "You have sent too many candidates.", "Wait a minute; send several in one message to who announces candidates."},
-	{errTakeovers, protocol.TooMany, "The user id was taken over too often.", "Wait a minute; another page may be doing the same."},
-	{errFlood, protocol.TooMany, "You send too many messages.", "Wait a moment; a connection that goes on like this is closed."},
-	{errTells, protocol.TooMany, "You tell your room too much.", "Wait a moment and send it again."},
-	{errToOne, protocol.TooMany, "You send this user too much.", "Wait a moment and send it again."},
-	{errLongCandidates, protocol.OverLimit, "The message with candidates is longer than 32 KiB.", "Send the candidates in several messages."},
-	{errWaiting, protocol.TooMany, "This user is away, and too much of yours waits already.", "Send it again when they are back."},
-	{errFull, protocol.Timeout, "This user is away, and too much waits already.", "Send it again when they are back."},
+	{errTooManyFailedLogins, protocol.TooMany, "Too many logins from your address have failed.", "Wait a minute; then use the cpCode and authKey as issued."},
+	{errTooManyJoins, protocol.TooMany, "You have joined rooms too often.", "Wait a minute."},
+	{errTooManyAddressJoins, protocol.TooMany, "Rooms were joined too often from your address.", "Wait a minute, or register with a user token."},
+	{errTooManyLookups, protocol.TooMany, "Too many rooms that you named are not there, full, or closed to you.", "Wait a minute, and check the room id."},
+	{errTooManyAddressLookups, protocol.TooMany, "Too many rooms that were named from your address are not there.", "Wait a minute, and check the room id."},
+	{errTooManyCandidates, protocol.TooMany, "You have sent too many candidates.", "Wait a minute; send several in one message to who announces candidates."},
+	{errTooManyTakeovers, protocol.TooMany, "The user id was taken over too often.", "Wait a minute; another page may be doing the same."},
+	{errMessageRate, protocol.TooMany, "You send too many messages.", "Wait a moment; a connection that goes on like this is closed."},
+	{errRoomBudget, protocol.TooMany, "You tell your room too much.", "Wait a moment and send it again."},
+	{errUserBudget, protocol.TooMany, "You send this user too much.", "Wait a moment and send it again."},
+	{errCandidatesTooLarge, protocol.OverLimit, "The message with candidates is longer than 32 KiB.", "Send the candidates in several messages."},
+	{errPendingShare, protocol.TooMany, "This user is away, and too much of yours waits already.", "Send it again when they are back."},
+	{errPendingFull, protocol.Timeout, "This user is away, and too much waits already.", "Send it again when they are back."},
 	{transport.ErrFull, protocol.Timeout, "This user has not read what was sent before.", "Send it again in a moment."},
 	{room.ErrBusy, protocol.TooMany, "Too much is said in this room.", "Wait a moment and send it again, or send less at a time."},
-	{room.ErrLarge, protocol.OverLimit, "The room holds too much data of its members.", "Use a shorter name, or another room."},
-	{room.ErrGroup, protocol.Invalid, "list has more entries than the room has places.", "List members of your room, each once."},
+	{room.ErrStateTooLarge, protocol.OverLimit, "The room holds too much data of its members.", "Use a shorter name, or another room."},
+	{room.ErrGroupTooLarge, protocol.Invalid, "list has more entries than the room has places.", "List members of your room, each once."},
 	{errNoTarget, protocol.NoData, "No such user in this room.", "Both users must have joined the same room."},
 	{errGone, protocol.NotRegistered, "The session is gone.", "Register again."},
 	{
@@ -97,7 +97,7 @@ var outcomes = []struct {
 		"One page holds a user id; register again to take it back.",
 	},
 	{ErrTaken, protocol.InUse, "The user id is in use.", "Choose another id, or take it over with forced and a proof that it is yours: a user token, or its resume secret."},
-	{ErrSeats, protocol.OverLimit, "The license is full.", "Wait until somebody leaves, or raise maxUser."},
+	{ErrLicenseFull, protocol.OverLimit, "The license is full.", "Wait until somebody leaves, or raise maxUser."},
 	{errServerFull, protocol.OverLimit, "The server is full.", "Try again later."},
 	{errInRoom, protocol.AlreadyIn, "You are in another room.", "Leave it first."},
 	{errUnknownOp, protocol.UnknownOp, "Unknown eventOp.", "docs/protocol.md lists the operations."},
@@ -113,29 +113,29 @@ var outcomes = []struct {
 		"Another page has taken the user id over: register again.",
 	},
 	{
-		errOpened, protocol.TooMany, "Users have registered too often from your address.",
+		errTooManyAddressLogins, protocol.TooMany, "Users have registered too often from your address.",
 		"Wait a minute, or register with a user token; the operator may raise --max-address-sessions.",
 	},
 	{
-		errSources, protocol.OverLimit, "Too many users are connected from your address.",
+		errTooManyAddressSessions, protocol.OverLimit, "Too many users are connected from your address.",
 		"Close other pages, or register with a user token; the operator may raise --max-address-sessions.",
 	},
 	{
-		room.ErrManyHere, protocol.OverLimit, "Too many rooms were made from your address.",
+		room.ErrTooManyFromAddress, protocol.OverLimit, "Too many rooms were made from your address.",
 		"Wait until some have ended, or register with a user token; the operator may raise --max-address-rooms.",
 	},
 	{
-		room.ErrBarred, protocol.NoPermission, "The host has put you out of this room.",
+		room.ErrBanned, protocol.NoPermission, "The host has put you out of this room.",
 		"You can join again ten minutes after that.",
 	},
-	{room.ErrManyGroups, protocol.OverLimit, "This room has too many groups.", "End one with endGroup."},
+	{room.ErrTooManyGroups, protocol.OverLimit, "This room has too many groups.", "End one with endGroup."},
 	{room.ErrUnlisted, protocol.NoPermission, "You are not listed for this group.", "Ask the one who made it."},
 	{room.ErrSharing, protocol.Sharing, "Someone else is sharing.", "Wait until they stop."},
 	{room.ErrNoMember, protocol.NotRegistered, "No such member in this room.", ""},
 	{room.ErrCapacity, protocol.Invalid, "capacity is below the present number of members.", ""},
 	{room.ErrNoGroup, protocol.NoData, "No such group.", ""},
-	{room.ErrTooMany, protocol.OverLimit, "Too many rooms.", "Wait until rooms have ended, or raise the license's maxRooms."},
-	{room.ErrManyOwned, protocol.OverLimit, "You have made too many rooms.", "Wait until some have ended, or end them with destroyRoom."},
+	{room.ErrTooManyRooms, protocol.OverLimit, "Too many rooms.", "Wait until rooms have ended, or raise the license's maxRooms."},
+	{room.ErrTooManyOwned, protocol.OverLimit, "You have made too many rooms.", "Wait until some have ended, or end them with destroyRoom."},
 	{protocol.ErrSyntax, protocol.BadRequest, "The message is not one JSON object.", ""},
 	{protocol.ErrDepth, protocol.BadRequest, "The message is nested deeper than 32.", ""},
 	{protocol.ErrDuplicate, protocol.BadRequest, "The message has a name twice at its top level.", ""},

@@ -11,8 +11,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/protocol"
 )
 
-// figures are counted where every message passes: each has a place of its own, found without allocating, whatever a client sends.
-type figures struct {
+// metrics are counted where every message passes: each has a place of its own, found without allocating, whatever a client sends.
+type metrics struct {
 	relayed, spoofed, flooded atomic.Uint64
 	resumed, overflowed, late atomic.Uint64
 	manyHere                  atomic.Uint64                      // refused
@@ -37,17 +37,17 @@ var codeNames = []protocol.Code{
 const other = "other"
 
 var (
-	opNames    []string // filled by init: the handlers refer to what counts
-	opPlaces   map[string]int
-	codePlaces = places(codeNames)
+	opNames   []string // filled by init: the handlers refer to what counts
+	opIndex   map[string]int
+	codeIndex = indexByName(codeNames)
 )
 
 func init() {
 	opNames = slices.Sorted(maps.Keys(handlers))
-	opPlaces = places(opNames)
+	opIndex = indexByName(opNames)
 }
 
-func places[T comparable](names []T) map[T]int {
+func indexByName[T comparable](names []T) map[T]int {
 	m := make(map[T]int, len(names))
 	for i, n := range names {
 		m[n] = i
@@ -78,17 +78,17 @@ var loginReasons = []loginReason{
 	{"license", license.ErrRefused},
 	{"origin", errOrigin},
 	{"token_user", errTokenUser},
-	{"failed_logins", errLogins},
-	{"takeovers", errTakeovers},
+	{"failed_logins", errTooManyFailedLogins},
+	{"takeovers", errTooManyTakeovers},
 	{"gone", errGone},
 	{"in_use", ErrTaken},
-	{"full", ErrSeats},
-	{"address", errSources},
+	{"full", ErrLicenseFull},
+	{"address", errTooManyAddressSessions},
 	{"server_full", errServerFull},
 	{other, nil},
 }
 
-func (f *figures) init() {
+func (f *metrics) init() {
 	f.answered = make([][]atomic.Uint64, len(opNames)+1)
 	for i := range f.answered {
 		f.answered[i] = make([]atomic.Uint64, len(codeNames)+1)
@@ -97,12 +97,12 @@ func (f *figures) init() {
 }
 
 // answer counts a message by what became of it.
-func (f *figures) answer(op []byte, code protocol.Code) {
-	o, ok := opPlaces[string(op)]
+func (f *metrics) answer(op []byte, code protocol.Code) {
+	o, ok := opIndex[string(op)]
 	if !ok {
 		o = len(opNames)
 	}
-	c, ok := codePlaces[code]
+	c, ok := codeIndex[code]
 	if !ok {
 		c = len(codeNames)
 	}
@@ -110,12 +110,12 @@ func (f *figures) answer(op []byte, code protocol.Code) {
 }
 
 // login counts a register that was refused.
-func (f *figures) login(err error) {
+func (f *metrics) login(err error) {
 	i := slices.IndexFunc(loginReasons, func(r loginReason) bool { return r.err == nil || errors.Is(err, r.err) })
 	f.refused[i].Add(1)
 }
 
-func (f *figures) join(took time.Duration) {
+func (f *metrics) join(took time.Duration) {
 	i, _ := slices.BinarySearch(joinBounds[:], took)
 	f.joins[i].Add(1)
 	f.joinTime.Add(int64(took))
@@ -134,7 +134,7 @@ type Joins struct {
 	Within map[time.Duration]uint64
 }
 
-func (f *figures) handled() []Handled {
+func (f *metrics) handled() []Handled {
 	var all []Handled
 	for o := range f.answered {
 		op := other
@@ -154,7 +154,7 @@ func (f *figures) handled() []Handled {
 	return all
 }
 
-func (f *figures) logins() map[string]uint64 {
+func (f *metrics) logins() map[string]uint64 {
 	m := make(map[string]uint64, len(loginReasons))
 	for i, r := range loginReasons {
 		m[r.name] = f.refused[i].Load()
@@ -162,7 +162,7 @@ func (f *figures) logins() map[string]uint64 {
 	return m
 }
 
-func (f *figures) joined() Joins {
+func (f *metrics) joined() Joins {
 	j := Joins{Sum: time.Duration(f.joinTime.Load()), Within: make(map[time.Duration]uint64, len(joinBounds))}
 	for i := range f.joins {
 		j.Count += f.joins[i].Load()

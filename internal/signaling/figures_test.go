@@ -90,7 +90,7 @@ func TestFiguresOfResumesAndOverflows(t *testing.T) {
 }
 
 func TestJoinsByTime(t *testing.T) {
-	var f figures
+	var f metrics
 	for _, took := range []time.Duration{0, 100 * time.Microsecond, 101 * time.Microsecond, time.Minute} {
 		f.join(took)
 	}

@@ -6,28 +6,28 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// held is what waits for a session that is away. All of it goes into the outbox at once, behind the answer to the resume and
+// pendingQueue is what waits for a session that is away. All of it goes into the outbox at once, behind the answer to the resume and
 // before what the room repeats: together they fit.
-type held []waiting
+type pendingQueue []pendingMessage
 
-type waiting struct {
-	m    *transport.Message
-	from string // user id
-	kind kind
+type pendingMessage struct {
+	m      *transport.Message
+	from   string // user id
+	sender senderKind
 }
 
-// kind is how a message came to wait. Each has a place of its own: nobody outside a room can fill that of its members.
-type kind uint8
+// senderKind is how a message came to wait. Each has a place of its own: nobody outside a room can fill that of its members.
+type senderKind uint8
 
 const (
-	fromMember   kind = iota // of a member to another: refused when it does not fit
-	fromStranger             // of a user of the license, in no common room
-	fromRoom                 // an event for this member alone
+	fromMember   senderKind = iota // of a member to another: refused when it does not fit
+	fromStranger                   // of a user of the license, in no common room
+	fromRoom                       // an event for this member alone
 )
 
-// holds is how much may wait of a kind, and how much of one sender; and while the client is connected, the share of its outbox. A
+// pendingLimits is how much may wait of a kind, and how much of one sender; and while the client is connected, the share of its outbox. A
 // stranger may come again as another one, without end, so that all of them together leave most of it to members.
-var holds = [...]struct {
+var pendingLimits = [...]struct {
 	count, bytes, each, eachBytes int
 	share                         transport.Share
 }{
@@ -36,23 +36,23 @@ var holds = [...]struct {
 	fromRoom:     {32, 32 << 10, 32, 32 << 10, 8},
 }
 
-// keep takes over one reference to m, unless it is refused.
-func (h *held) keep(w waiting) error {
-	p := holds[w.kind]
-	count, bytes := h.size(func(o waiting) bool { return o.kind == w.kind })
-	own, ownBytes := h.size(func(o waiting) bool { return o.kind == w.kind && o.from == w.from })
+// add takes over one reference to m, unless it is refused.
+func (h *pendingQueue) add(w pendingMessage) error {
+	p := pendingLimits[w.sender]
+	count, bytes := h.size(func(o pendingMessage) bool { return o.sender == w.sender })
+	own, ownBytes := h.size(func(o pendingMessage) bool { return o.sender == w.sender && o.from == w.from })
 	size := len(w.m.B)
 	switch {
 	case own >= p.each || ownBytes+size > p.eachBytes:
-		return errWaiting
+		return errPendingShare
 	case count >= p.count || bytes+size > p.bytes:
-		return errFull
+		return errPendingFull
 	}
 	*h = append(*h, w)
 	return nil
 }
 
-func (h held) size(of func(waiting) bool) (count, bytes int) {
+func (h pendingQueue) size(of func(pendingMessage) bool) (count, bytes int) {
 	for _, w := range h {
 		if of(w) {
 			count++
@@ -62,9 +62,9 @@ func (h held) size(of func(waiting) bool) (count, bytes int) {
 	return count, bytes
 }
 
-// makeRoom drops events until another one fits, those of the same sender first.
-func (h *held) makeRoom(w waiting) {
-	drop := func(of func(waiting) bool) bool {
+// addEvicting drops events until another one fits, those of the same sender first.
+func (h *pendingQueue) addEvicting(w pendingMessage) {
+	drop := func(of func(pendingMessage) bool) bool {
 		i := slices.IndexFunc(*h, of)
 		if i >= 0 {
 			(*h)[i].m.Release()
@@ -72,8 +72,8 @@ func (h *held) makeRoom(w waiting) {
 		}
 		return i >= 0
 	}
-	for h.keep(w) != nil {
-		if !drop(func(o waiting) bool { return o.kind == w.kind && o.from == w.from }) && !drop(func(o waiting) bool { return o.kind == w.kind }) {
+	for h.add(w) != nil {
+		if !drop(func(o pendingMessage) bool { return o.sender == w.sender && o.from == w.from }) && !drop(func(o pendingMessage) bool { return o.sender == w.sender }) {
 			w.m.Release()
 			return
 		}
@@ -81,7 +81,7 @@ func (h *held) makeRoom(w waiting) {
 }
 
 // drop releases everything.
-func (h *held) drop() {
+func (h *pendingQueue) drop() {
 	for _, w := range *h {
 		w.m.Release()
 	}

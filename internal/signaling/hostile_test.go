@@ -64,7 +64,7 @@ func TestALateMessageOfALostSessionIsDropped(t *testing.T) {
 	onOneAndTwoNodes(t, func(w *world, second int) {
 		kim, lee := w.user(0, "kim"), w.user(second, "lee")
 		w.room("K1", lee, kim)
-		secret, err := w.nodes[0].hub.parseResume(kim.secret)
+		secret, err := w.nodes[0].hub.parseResumeToken(kim.secret)
 		if err != nil {
 			w.Fatal(err)
 		}

@@ -105,7 +105,7 @@ type Hub struct {
 	quit    chan struct{} // closed with the hub
 	checks  sync.WaitGroup
 
-	counters figures
+	counters metrics
 }
 
 // keys decide who is let in. They are replaced as a whole.
@@ -152,7 +152,7 @@ func New(cfg Config) (*Hub, error) {
 	h.keys.Store(&keys{cfg.Licenses, cfg.ResumeKeys})
 	h.counters.init()
 	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
-	h.stop = cfg.Bus.Serve(cfg.Node, h.fromBus)
+	h.stop = cfg.Bus.Serve(cfg.Node, h.onBusMessage)
 	if err := h.restore(); err != nil {
 		h.Close()
 		return nil, wrap("restore", err)
@@ -196,7 +196,7 @@ func (h *Hub) InRoom(session string) (m Membership, ok bool) {
 		return Membership{}, false
 	}
 	key, in := s.roomKey()
-	if !in || h.over(s.grant, time.Now()) != nil {
+	if !in || h.licenseError(s.grant, time.Now()) != nil {
 		return Membership{}, false
 	}
 	return Membership{Tenant: s.tenant, User: s.user, Room: key.Room}, true
@@ -243,7 +243,7 @@ func (h *Hub) endWithLicenses() {
 func (h *Hub) EndWithLicenses() {
 	now := time.Now()
 	for _, s := range h.all() {
-		if h.over(s.grant, now) == nil {
+		if h.licenseError(s.grant, now) == nil {
 			continue
 		}
 		if !h.enter() {
@@ -254,8 +254,8 @@ func (h *Hub) EndWithLicenses() {
 	}
 }
 
-// over tells why a grant is good no longer, if so.
-func (h *Hub) over(g license.Grant, now time.Time) error {
+// licenseError tells why a grant is good no longer, if so.
+func (h *Hub) licenseError(g license.Grant, now time.Time) error {
 	switch {
 	case h.licenses().Revoked(g):
 		return license.ErrRevoked
@@ -309,10 +309,10 @@ func (h *Hub) ServeLeave(w http.ResponseWriter, r *http.Request) {
 	}
 	if protocol.Decode(buf[:n], &body) == nil && h.enter() {
 		defer h.leave()
-		if p, err := h.parseResume(body.Resume); err == nil {
+		if p, err := h.parseResumeToken(body.Resume); err == nil {
 			ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 			defer cancel()
-			h.evict(ctx, p.seat, "left")
+			h.evict(ctx, p.location, "left")
 		}
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -7,7 +7,7 @@ import (
 
 // identity tells members whether two joins of a user id are the same party, see protocol.Member. It is the same for all sessions
 // that a user token opens, and for a session opened with the secret of an earlier one. To others it says no more than that.
-func (h *Hub) identity(s *session, shown *proof) string {
+func (h *Hub) identity(s *session, shown *resumeToken) string {
 	switch {
 	case s.grant.User != nil:
 		return identityText(mac(h.keys.Load().resume[0], "identity "+s.tenant+"\x00"+s.user))

@@ -12,7 +12,7 @@ import (
 // at asks the node where a user's session is, as a relay does that knows the session's id alone.
 func (w *world) at(node int, p *peer) (Membership, bool) {
 	w.Helper()
-	secret, err := w.nodes[node].hub.parseResume(p.secret)
+	secret, err := w.nodes[node].hub.parseResumeToken(p.secret)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -114,17 +114,17 @@ func TestInRoomIsTrueBeforeTheJoinIsAnswered(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim, h := w.user(0, "kim"), w.nodes[0].hub
 		kim.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
-		secret, err := h.parseResume(kim.secret)
+		secret, err := h.parseResumeToken(kim.secret)
 		if err != nil {
 			w.Fatal(err)
 		}
 		s, answered := h.session(secret.ID), false
 		s.op.Lock()
 		defer s.op.Unlock()
-		err = s.await(func(room.Event) { // where joinRoom answers
+		err = s.awaitState(func(room.Event) { // where joinRoom answers
 			_, answered = h.InRoom(s.id)
 		}, func() error {
-			member := room.Member{ID: "kim", Address: s.address(), Epoch: s.seat.Epoch}
+			member := room.Member{ID: "kim", Address: s.address(), Epoch: s.location.Epoch}
 			return h.do(t.Context(), room.Key{Tenant: w.cpCode, Room: "K1"}, room.Join{Member: member})
 		})
 		if err != nil || !answered {

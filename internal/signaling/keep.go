@@ -25,7 +25,7 @@ const (
 )
 
 type sessionRecord struct {
-	Seat         Seat
+	Seat         Location
 	Tenant, User string
 	Name, Device string
 	Features     []string
@@ -48,7 +48,7 @@ func (h *Hub) keepSession(s *session) {
 
 // record does not wait for op, under which whole commands run.
 func (s *session) record() sessionRecord {
-	rec := sessionRecord{Seat: s.seat, Tenant: s.tenant, User: s.user, Device: s.device, Features: s.features, Identity: s.identity, Origin: s.origin, Grant: s.grant}
+	rec := sessionRecord{Seat: s.location, Tenant: s.tenant, User: s.user, Device: s.device, Features: s.features, Identity: s.identity, Origin: s.origin, Grant: s.grant}
 	rec.Name, _ = s.name.Load().(string)
 	return rec
 }
@@ -133,7 +133,7 @@ func (h *Hub) restoreSession(id string, rec sessionRecord) error {
 	if rec.Seat.Node != h.cfg.Node || rec.Seat.Session != id || rec.User == "" {
 		return fmt.Errorf("record of another node")
 	}
-	if err := h.over(rec.Grant, time.Now()); err != nil {
+	if err := h.licenseError(rec.Grant, time.Now()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -142,7 +142,7 @@ func (h *Hub) restoreSession(id string, rec sessionRecord) error {
 		return err
 	}
 	s := &session{
-		hub: h, id: id, seat: rec.Seat, tenant: rec.Tenant, user: rec.User, sender: protocol.AppendString(nil, rec.User),
+		hub: h, id: id, location: rec.Seat, tenant: rec.Tenant, user: rec.User, sender: protocol.AppendString(nil, rec.User),
 		device: rec.Device, features: rec.Features, identity: rec.Identity, origin: rec.Origin, grant: rec.Grant,
 	}
 	if s.identity == "" { // kept by a server that knew of none
@@ -153,7 +153,7 @@ func (h *Hub) restoreSession(id string, rec sessionRecord) error {
 	h.mu.Lock()
 	h.sessions[id] = s
 	h.mu.Unlock()
-	s.park(nil)
+	s.detach(nil)
 	return nil
 }
 

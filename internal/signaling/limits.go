@@ -33,8 +33,8 @@ type Limits struct {
 	Takeovers int
 }
 
-// comings is how often in a minute all who may be connected from an address may come.
-const comings = 3
+// addressTurnover is how often in a minute all who may be connected from an address may come.
+const addressTurnover = 3
 
 func (l *Limits) defaults() {
 	for _, of := range []struct {
@@ -80,21 +80,21 @@ func newTallies(l Limits) tallies {
 		failedJoins:   newTally[userKey](l.FailedJoins),
 		failedJoinsOf: newAddressTally(l.FailedJoinsOfAddress),
 		names:         newTally[roomName](1),
-		opened:        newAddressTally(l.AddressSessions * comings),
-		joinsOf:       newAddressTally(l.AddressSessions * comings),
+		opened:        newAddressTally(l.AddressSessions * addressTurnover),
+		joinsOf:       newAddressTally(l.AddressSessions * addressTurnover),
 		takeovers:     newTally[userKey](l.Takeovers),
 	}
 }
 
-// guessed tells whether a login was refused for a key or token that is none. A genuine one that has ended, that admits another user
+// isGuess tells whether a login was refused for a key or token that is none. A genuine one that has ended, that admits another user
 // or another origin guesses nothing, and an office whose tokens ran out together must not be kept from coming with new ones.
-func guessed(err error) bool {
+func isGuess(err error) bool {
 	return errors.Is(err, license.ErrRefused) || errors.Is(err, license.ErrSwapped)
 }
 
-// mayName tells whether the user may name a room that it is not in: whether there is one is what guessers want to know. Whoever made
+// checkLookupLimit tells whether the user may name a room that it is not in: whether there is one is what guessers want to know. Whoever made
 // the room, or has a user token that lists it, guesses nothing.
-func (r *request) mayName(id string) error {
+func (r *request) checkLookupLimit(id string) error {
 	h, key, source := r.c.hub, r.s.key(), r.c.source()
 	if r.s.lists(id) {
 		return nil
@@ -104,9 +104,9 @@ func (r *request) mayName(id string) error {
 	case !over || r.owns(id):
 		return nil
 	case h.failedJoins.spent(key):
-		return errNamed
+		return errTooManyLookups
 	case h.failedJoinsOf.spent(r.s.tenant, source):
-		return errNamedHere
+		return errTooManyAddressLookups
 	}
 	return nil
 }
@@ -125,15 +125,15 @@ func (r *request) owns(id string) bool {
 	return err == nil && state.Owner == r.s.user
 }
 
-// named counts a room that was named in vain, and hands on why. For the address only guesses count: others there may find a room full.
+// recordFailedLookup counts a room that was named in vain, and hands on why. For the address only guesses count: others there may find a room full.
 // Nor does one name count twice: a class that asks for its room before there is one guesses nothing.
-func (r *request) named(id string, err error) error {
+func (r *request) recordFailedLookup(id string, err error) error {
 	if r.s.lists(id) {
 		return err
 	}
 	h := r.c.hub
 	none := errors.Is(err, room.ErrNoRoom)
-	if none || errors.Is(err, room.ErrFull) || errors.Is(err, room.ErrBarred) || errors.Is(err, errTokenRoom) {
+	if none || errors.Is(err, room.ErrFull) || errors.Is(err, room.ErrBanned) || errors.Is(err, errTokenRoom) {
 		h.failedJoins.add(r.s.key())
 	}
 	if source := r.c.source(); none && source.IsValid() && h.names.take(roomName{tenantPrefix{r.s.tenant, source}, id}) {
@@ -142,18 +142,18 @@ func (r *request) named(id string, err error) error {
 	return err
 }
 
-// lookUp gets a room that the user is not in. Whose token names rooms learns nothing of others.
-func (r *request) lookUp(id string) (*room.State, error) {
-	if err := r.mayName(id); err != nil {
+// lookup gets a room that the user is not in. Whose token names rooms learns nothing of others.
+func (r *request) lookup(id string) (*room.State, error) {
+	if err := r.checkLookupLimit(id); err != nil {
 		return nil, err
 	}
 	if !r.s.grant.User.Admits(id) {
-		return nil, r.named(id, errTokenRoom)
+		return nil, r.recordFailedLookup(id, errTokenRoom)
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
 	state, err := r.c.hub.get(ctx, room.Key{Tenant: r.s.tenant, Room: id})
-	return state, r.named(id, err)
+	return state, r.recordFailedLookup(id, err)
 }
 
 // source is whom limits by address count; invalid: none do.

@@ -9,7 +9,7 @@ import (
 // Local is a Directory and a Bus for nodes in one process: the engine of a server that stands alone.
 type Local struct {
 	mu    sync.Mutex
-	users map[userKey]Seat
+	users map[userKey]Location
 	epoch uint64             // one count for all users is enough for "only grows"
 	seats map[string]int     // by tenant
 	rooms map[userKey]string // (tenant, room) to node
@@ -20,25 +20,25 @@ type userKey struct{ tenant, id string }
 
 // NewLocal makes an empty one.
 func NewLocal() *Local {
-	return &Local{users: map[userKey]Seat{}, seats: map[string]int{}, rooms: map[userKey]string{}, nodes: map[string]func([]byte) []byte{}}
+	return &Local{users: map[userKey]Location{}, seats: map[string]int{}, rooms: map[userKey]string{}, nodes: map[string]func([]byte) []byte{}}
 }
 
 // ClaimUser implements Directory.
-func (l *Local) ClaimUser(_ context.Context, tenant, user string, s Seat, limit int) (Seat, error) {
+func (l *Local) ClaimUser(_ context.Context, tenant, user string, s Location, limit int) (Location, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if holder, ok := l.users[userKey{tenant, user}]; ok {
 		return holder, ErrTaken
 	}
 	if l.seats[tenant] >= limit {
-		return Seat{}, ErrSeats
+		return Location{}, ErrLicenseFull
 	}
 	l.seats[tenant]++
 	return l.sit(tenant, user, s), nil
 }
 
 // sit is called with mu held.
-func (l *Local) sit(tenant, user string, s Seat) Seat {
+func (l *Local) sit(tenant, user string, s Location) Location {
 	if s.Epoch == 0 {
 		s.Epoch = l.epoch + 1
 	}
@@ -48,24 +48,24 @@ func (l *Local) sit(tenant, user string, s Seat) Seat {
 }
 
 // TakeUser implements Directory.
-func (l *Local) TakeUser(_ context.Context, tenant, user string, from, s Seat) (Seat, error) {
+func (l *Local) TakeUser(_ context.Context, tenant, user string, from, s Location) (Location, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if holder, ok := l.users[userKey{tenant, user}]; !ok || holder != from {
-		return Seat{}, ErrTaken
+		return Location{}, ErrTaken
 	}
 	return l.sit(tenant, user, s), nil
 }
 
 // Holder implements Directory.
-func (l *Local) Holder(_ context.Context, tenant, user string) (Seat, error) {
+func (l *Local) Holder(_ context.Context, tenant, user string) (Location, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.users[userKey{tenant, user}], nil
 }
 
 // ReleaseUser implements Directory.
-func (l *Local) ReleaseUser(_ context.Context, tenant, user string, s Seat) error {
+func (l *Local) ReleaseUser(_ context.Context, tenant, user string, s Location) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.users[userKey{tenant, user}] != s {

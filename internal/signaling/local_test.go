@@ -21,48 +21,48 @@ func testDirectory(t *testing.T, open func() Directory) {
 	ctx := context.Background()
 	t.Run("a user id has one holder, with growing epochs", func(t *testing.T) {
 		d := open()
-		a, err := d.ClaimUser(ctx, "t", "kim", Seat{Node: "n1", Session: "s1"}, 10)
+		a, err := d.ClaimUser(ctx, "t", "kim", Location{Node: "n1", Session: "s1"}, 10)
 		if err != nil || a.Node != "n1" || a.Session != "s1" {
 			t.Fatal(a, err)
 		}
-		if holder, err := d.ClaimUser(ctx, "t", "kim", Seat{Node: "n2", Session: "s2"}, 10); !errors.Is(err, ErrTaken) || holder != a {
+		if holder, err := d.ClaimUser(ctx, "t", "kim", Location{Node: "n2", Session: "s2"}, 10); !errors.Is(err, ErrTaken) || holder != a {
 			t.Errorf("got %v %v, want ErrTaken with the holder", holder, err)
 		}
 		if holder, err := d.Holder(ctx, "t", "kim"); holder != a || err != nil {
 			t.Errorf("holder %v %v", holder, err)
 		}
-		if holder, err := d.Holder(ctx, "t", "nobody"); holder != (Seat{}) || err != nil {
+		if holder, err := d.Holder(ctx, "t", "nobody"); holder != (Location{}) || err != nil {
 			t.Errorf("holder %v %v", holder, err)
 		}
-		if _, err := d.ClaimUser(ctx, "other", "kim", Seat{Node: "n2", Session: "s2"}, 10); err != nil {
+		if _, err := d.ClaimUser(ctx, "other", "kim", Location{Node: "n2", Session: "s2"}, 10); err != nil {
 			t.Errorf("another tenant's kim: %v", err)
 		}
 		if err := d.ReleaseUser(ctx, "t", "kim", a); err != nil {
 			t.Fatal(err)
 		}
-		b, err := d.ClaimUser(ctx, "t", "kim", Seat{Node: "n2", Session: "s2"}, 10)
+		b, err := d.ClaimUser(ctx, "t", "kim", Location{Node: "n2", Session: "s2"}, 10)
 		if err != nil || b.Epoch <= a.Epoch {
 			t.Fatalf("epoch %d after %d, %v", b.Epoch, a.Epoch, err)
 		}
 		if err := d.ReleaseUser(ctx, "t", "kim", a); err != nil { // too late: it is b's
 			t.Fatal(err)
 		}
-		if _, err := d.ClaimUser(ctx, "t", "kim", Seat{Node: "n3", Session: "s3"}, 10); !errors.Is(err, ErrTaken) {
+		if _, err := d.ClaimUser(ctx, "t", "kim", Location{Node: "n3", Session: "s3"}, 10); !errors.Is(err, ErrTaken) {
 			t.Errorf("a seat that was lost freed its successor's: %v", err)
 		}
 	})
 	t.Run("a user id passes from one holder to the next in one step", func(t *testing.T) {
 		d := open()
-		a, err := d.ClaimUser(ctx, "t", "kim", Seat{Node: "n1", Session: "s1"}, 1)
+		a, err := d.ClaimUser(ctx, "t", "kim", Location{Node: "n1", Session: "s1"}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		var taken []Seat
+		var taken []Location
 		for i := range 20 {
 			wg.Go(func() {
-				s, err := d.TakeUser(ctx, "t", "kim", a, Seat{Node: "n2", Session: fmt.Sprint(i)})
+				s, err := d.TakeUser(ctx, "t", "kim", a, Location{Node: "n2", Session: fmt.Sprint(i)})
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
@@ -79,28 +79,28 @@ func testDirectory(t *testing.T, open func() Directory) {
 		if holder, _ := d.Holder(ctx, "t", "kim"); holder != taken[0] {
 			t.Errorf("holder %v, want %v", holder, taken[0])
 		}
-		if _, err := d.ClaimUser(ctx, "t", "lee", Seat{Node: "n1", Session: "s3"}, 1); !errors.Is(err, ErrSeats) {
+		if _, err := d.ClaimUser(ctx, "t", "lee", Location{Node: "n1", Session: "s3"}, 1); !errors.Is(err, ErrLicenseFull) {
 			t.Errorf("one of one seat is taken, and another claim got %v", err)
 		}
 		if err := d.ReleaseUser(ctx, "t", "kim", taken[0]); err != nil {
 			t.Fatal(err)
 		}
-		for user, from := range map[string]Seat{"kim": taken[0], "nobody": {}} { // nobody holds it
+		for user, from := range map[string]Location{"kim": taken[0], "nobody": {}} { // nobody holds it
 			if _, err := d.TakeUser(ctx, "t", user, from, a); !errors.Is(err, ErrTaken) {
 				t.Errorf("%s from %v: %v", user, from, err)
 			}
 		}
-		if _, err := d.ClaimUser(ctx, "t", "lee", Seat{Node: "n1", Session: "s3"}, 1); err != nil {
+		if _, err := d.ClaimUser(ctx, "t", "lee", Location{Node: "n1", Session: "s3"}, 1); err != nil {
 			t.Errorf("the seat is not free again: %v", err)
 		}
 	})
 	t.Run("a seat that comes with its epoch keeps it, and the next are higher", func(t *testing.T) {
 		d := open()
-		old := Seat{Node: "n1", Session: "s1", Epoch: 40}
+		old := Location{Node: "n1", Session: "s1", Epoch: 40}
 		if a, err := d.ClaimUser(ctx, "t", "kim", old, 10); err != nil || a != old {
 			t.Fatal(a, err)
 		}
-		if a, err := d.ClaimUser(ctx, "t", "lee", Seat{Node: "n1", Session: "s2"}, 10); err != nil || a.Epoch <= 40 {
+		if a, err := d.ClaimUser(ctx, "t", "lee", Location{Node: "n1", Session: "s2"}, 10); err != nil || a.Epoch <= 40 {
 			t.Error(a, err)
 		}
 	})
@@ -108,14 +108,14 @@ func testDirectory(t *testing.T, open func() Directory) {
 		d := open()
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		full, taken := 0, []Seat{}
+		full, taken := 0, []Location{}
 		for i := range 50 {
 			wg.Go(func() {
-				s, err := d.ClaimUser(ctx, "t", fmt.Sprint(i), Seat{Node: "n", Session: fmt.Sprint(i)}, 20)
+				s, err := d.ClaimUser(ctx, "t", fmt.Sprint(i), Location{Node: "n", Session: fmt.Sprint(i)}, 20)
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
-				case errors.Is(err, ErrSeats):
+				case errors.Is(err, ErrLicenseFull):
 					full++
 				case err == nil:
 					taken = append(taken, s)
@@ -131,7 +131,7 @@ func testDirectory(t *testing.T, open func() Directory) {
 		if err := d.ReleaseUser(ctx, "t", taken[0].Session, taken[0]); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.ClaimUser(ctx, "t", "next", Seat{Node: "n", Session: "next"}, 20); err != nil {
+		if _, err := d.ClaimUser(ctx, "t", "next", Location{Node: "n", Session: "next"}, 20); err != nil {
 			t.Errorf("a freed seat is not to be had: %v", err)
 		}
 	})

@@ -101,8 +101,8 @@ func TestAPermitThatIsGivenBackIsForgotten(t *testing.T) {
 		host.want("200", msg{"eventOp": "permit", "target": "lee", "chat": true})
 		lee.leaves().joins("K1").want("200", msg{"eventOp": "chat", "roomId": "K1", "message": "x"})
 		snap, _ := w.nodes[0].hub.rooms.Snapshot(room.Key{Tenant: w.cpCode, Room: "K1"})
-		if len(snap.Marks) != 0 {
-			w.Errorf("remembered: %v", snap.Marks)
+		if len(snap.Restrictions) != 0 {
+			w.Errorf("remembered: %v", snap.Restrictions)
 		}
 	})
 }

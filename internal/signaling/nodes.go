@@ -12,21 +12,21 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// parcel is what travels between nodes. Exactly one of the pointer fields is set.
-type parcel struct {
-	Do    *doParcel    `json:"do,omitempty"`    // a request: command a room
-	Event *eventParcel `json:"event,omitempty"` // what a room says
-	Pass  *passParcel  `json:"pass,omitempty"`  // a member's message to another
-	Tell  *tellParcel  `json:"tell,omitempty"`  // a user's message to a user of the same license
-	Evict *evictParcel `json:"evict,omitempty"` // a request: end a session
+// busMessage is what travels between nodes. Exactly one of the pointer fields is set.
+type busMessage struct {
+	Command *commandMessage `json:"do,omitempty"`    // a request: command a room
+	Event   *eventMessage   `json:"event,omitempty"` // what a room says
+	Relay   *relayMessage   `json:"pass,omitempty"`  // a member's message to another
+	Direct  *directMessage  `json:"tell,omitempty"`  // a user's message to a user of the same license
+	Evict   *evictMessage   `json:"evict,omitempty"` // a request: end a session
 }
 
-type evictParcel struct {
-	Seat   Seat   `json:"seat"`
-	Reason string `json:"reason"`
+type evictMessage struct {
+	Seat   Location `json:"seat"`
+	Reason string   `json:"reason"`
 }
 
-type doParcel struct {
+type commandMessage struct {
 	Key  room.Key        `json:"key"`
 	Name string          `json:"name"` // of the command's type
 	Body json.RawMessage `json:"body"`
@@ -36,42 +36,42 @@ type doParcel struct {
 var commands = func() map[string]reflect.Type {
 	m := map[string]reflect.Type{}
 	for _, c := range []room.Command{
-		room.Create{}, room.Join{}, room.Leave{}, room.Sync{}, room.Get{}, room.Destroy{}, room.Show{}, room.Unshow{}, room.Edit{},
-		room.EditMember{}, room.SetPermit{}, room.Kick{}, room.Say{}, room.Announce{}, room.Withdraw{}, room.MakeGroup{}, room.EndGroup{},
+		room.Create{}, room.Join{}, room.Leave{}, room.Sync{}, room.Get{}, room.Destroy{}, room.StartShare{}, room.StopShare{}, room.Edit{},
+		room.EditMember{}, room.SetPermit{}, room.Kick{}, room.Broadcast{}, room.PublishFeed{}, room.UnpublishFeed{}, room.AnnounceGroup{}, room.EndGroup{},
 	} {
 		m[reflect.TypeOf(c).Name()] = reflect.TypeOf(c)
 	}
 	return m
 }()
 
-type eventParcel struct {
+type eventMessage struct {
 	To    []string   `json:"to"` // sessions
 	Event room.Event `json:"event"`
 }
 
-type passParcel struct {
+type relayMessage struct {
 	Room    room.Key        `json:"room"`
 	Session string          `json:"session"`
 	From    string          `json:"from"`
 	Message json.RawMessage `json:"message"`
 }
 
-type tellParcel struct {
+type directMessage struct {
 	Tenant  string          `json:"tenant"`
 	Session string          `json:"session"`
 	From    string          `json:"from"`
 	Message json.RawMessage `json:"message"`
 }
 
-type doAnswer struct {
+type commandResult struct {
 	State *room.State `json:"state,omitempty"`
 	Error string      `json:"error,omitempty"`
 }
 
 // errors of rooms keep their identity on the way between nodes
 var roomErrors = []error{
-	room.ErrNoRoom, room.ErrExists, room.ErrFull, room.ErrAlreadyIn, room.ErrNotIn, room.ErrTooMany, room.ErrManyOwned, room.ErrStale, room.ErrDenied,
-	room.ErrSharing, room.ErrNoMember, room.ErrCapacity, room.ErrNoGroup, room.ErrManyGroups, room.ErrManyHere, room.ErrBarred, room.ErrUnlisted, room.ErrBusy, room.ErrLarge, room.ErrGroup,
+	room.ErrNoRoom, room.ErrExists, room.ErrFull, room.ErrAlreadyIn, room.ErrNotIn, room.ErrTooManyRooms, room.ErrTooManyOwned, room.ErrStale, room.ErrDenied,
+	room.ErrSharing, room.ErrNoMember, room.ErrCapacity, room.ErrNoGroup, room.ErrTooManyGroups, room.ErrTooManyFromAddress, room.ErrBanned, room.ErrUnlisted, room.ErrBusy, room.ErrStateTooLarge, room.ErrGroupTooLarge,
 }
 
 // create makes this node the room's owner, unless another is.
@@ -136,15 +136,15 @@ func (h *Hub) ask(ctx context.Context, key room.Key, cmd room.Command) (*room.St
 
 func (h *Hub) command(ctx context.Context, owner string, key room.Key, cmd room.Command) (*room.State, error) {
 	if owner == h.cfg.Node {
-		return h.doHere(ctx, key, cmd)
+		return h.commandHere(ctx, key, cmd)
 	}
 	body, err := protocol.Marshal(cmd)
 	if err != nil {
 		return nil, wrap("encode command", err)
 	}
-	d := &doParcel{key, reflect.TypeOf(cmd).Name(), body}
-	var a doAnswer
-	if err := h.request(ctx, owner, parcel{Do: d}, &a); err != nil {
+	d := &commandMessage{key, reflect.TypeOf(cmd).Name(), body}
+	var a commandResult
+	if err := h.request(ctx, owner, busMessage{Command: d}, &a); err != nil {
 		return nil, err
 	}
 	if a.Error == "" {
@@ -158,7 +158,7 @@ func (h *Hub) command(ctx context.Context, owner string, key room.Key, cmd room.
 	return nil, fmt.Errorf("node %s: %s", owner, a.Error)
 }
 
-func (h *Hub) doHere(ctx context.Context, key room.Key, cmd room.Command) (*room.State, error) {
+func (h *Hub) commandHere(ctx context.Context, key room.Key, cmd room.Command) (*room.State, error) {
 	if c, ok := cmd.(room.Create); ok {
 		return nil, h.createHere(ctx, key, c)
 	}
@@ -167,38 +167,38 @@ func (h *Hub) doHere(ctx context.Context, key room.Key, cmd room.Command) (*room
 
 // evict ends the session in a seat, which has left or lost its user id, wherever it is. A node that does not answer has no say in that: a
 // room that both sessions join knows the newer one.
-func (h *Hub) evict(ctx context.Context, seat Seat, reason string) {
+func (h *Hub) evict(ctx context.Context, seat Location, reason string) {
 	if seat.Node == h.cfg.Node {
 		h.endSession(seat, transport.StatusTakenOver, reason)
 		return
 	}
-	if err := h.request(ctx, seat.Node, parcel{Evict: &evictParcel{seat, reason}}, &struct{}{}); err != nil {
+	if err := h.request(ctx, seat.Node, busMessage{Evict: &evictMessage{seat, reason}}, &struct{}{}); err != nil {
 		h.cfg.Log.Warn("session not ended", "node", h.cfg.Node, "on", seat.Node, "error", err)
 	}
 }
 
-func (h *Hub) endSession(seat Seat, code transport.StatusCode, why string) {
-	if s := h.session(seat.Session); s != nil && s.seat == seat {
+func (h *Hub) endSession(seat Location, code transport.StatusCode, why string) {
+	if s := h.session(seat.Session); s != nil && s.location == seat {
 		s.end(nil, code, why)
 	}
 }
 
-// pass hands a member's message to the target, which must still be in the room, or tells why it is not delivered. Another node
+// relayTo hands a member's message to the target, which must still be in the room, or tells why it is not delivered. Another node
 // does not tell. It takes over the reference.
-func (h *Hub) pass(key room.Key, to place, from string, m *transport.Message) error {
+func (h *Hub) relayTo(key room.Key, to place, from string, m *transport.Message) error {
 	if to.session != nil {
 		return h.delivered(to.session.offer(m, from, fromMember))
 	}
 	defer m.Release()
-	return h.cast(to.addr.Node, parcel{Pass: &passParcel{key, to.addr.Session, from, m.B}})
+	return h.publish(to.addr.Node, busMessage{Relay: &relayMessage{key, to.addr.Session, from, m.B}})
 }
 
-// whisper hands a message to the session in a seat, whose user the sender has no room in common with. Whether it is delivered is
+// sendDirect hands a message to the session in a seat, whose user the sender has no room in common with. Whether it is delivered is
 // nothing that the sender may learn. It takes over the reference.
-func (h *Hub) whisper(tenant string, seat Seat, from string, m *transport.Message) error {
+func (h *Hub) sendDirect(tenant string, seat Location, from string, m *transport.Message) error {
 	if seat.Node != h.cfg.Node {
 		defer m.Release()
-		return h.cast(seat.Node, parcel{Tell: &tellParcel{tenant, seat.Session, from, m.B}})
+		return h.publish(seat.Node, busMessage{Direct: &directMessage{tenant, seat.Session, from, m.B}})
 	}
 	if s := h.session(seat.Session); s != nil && s.tenant == tenant {
 		_ = h.delivered(s.offer(m, from, fromStranger))
@@ -213,19 +213,19 @@ func (h *Hub) delivered(err error) error {
 	switch {
 	case errors.Is(err, transport.ErrFull):
 		h.counters.unread.Add(1)
-	case errors.Is(err, errWaiting), errors.Is(err, errFull):
+	case errors.Is(err, errPendingShare), errors.Is(err, errPendingFull):
 		h.counters.waiting.Add(1)
 	}
 	return err
 }
 
 func (h *Hub) forward(node string, sessions []string, e room.Event) {
-	if err := h.cast(node, parcel{Event: &eventParcel{sessions, e}}); err != nil {
+	if err := h.publish(node, busMessage{Event: &eventMessage{sessions, e}}); err != nil {
 		h.cfg.Log.Warn("event not forwarded", "node", h.cfg.Node, "to", node, "error", err)
 	}
 }
 
-func (h *Hub) cast(node string, p parcel) error {
+func (h *Hub) publish(node string, p busMessage) error {
 	b, err := protocol.Marshal(p)
 	if err != nil {
 		return wrap("encode parcel", err)
@@ -233,7 +233,7 @@ func (h *Hub) cast(node string, p parcel) error {
 	return wrap("bus", h.cfg.Bus.Send(context.Background(), node, b))
 }
 
-func (h *Hub) request(ctx context.Context, node string, p parcel, into any) error {
+func (h *Hub) request(ctx context.Context, node string, p busMessage, into any) error {
 	b, err := protocol.Marshal(p)
 	if err != nil {
 		return wrap("encode parcel", err)
@@ -245,16 +245,16 @@ func (h *Hub) request(ctx context.Context, node string, p parcel, into any) erro
 	return wrap("decode answer", json.Unmarshal(answer, into))
 }
 
-// fromBus takes what another node sent. It checks again what the sender checked: the bus is not trusted to be right.
-func (h *Hub) fromBus(payload []byte) []byte {
-	var p parcel
+// onBusMessage takes what another node sent. It checks again what the sender checked: the bus is not trusted to be right.
+func (h *Hub) onBusMessage(payload []byte) []byte {
+	var p busMessage
 	if err := json.Unmarshal(payload, &p); err != nil {
 		h.cfg.Log.Warn("parcel not understood", "node", h.cfg.Node, "error", err)
 		return nil
 	}
 	switch {
-	case p.Do != nil:
-		return h.doFromBus(p.Do)
+	case p.Command != nil:
+		return h.commandFromBus(p.Command)
 	case p.Evict != nil:
 		h.endSession(p.Evict.Seat, transport.StatusTakenOver, p.Evict.Reason)
 		return []byte("{}")
@@ -268,25 +268,25 @@ func (h *Hub) fromBus(payload []byte) []byte {
 		if len(here) > 0 {
 			h.deliver(here, p.Event.Event)
 		}
-	case p.Tell != nil:
+	case p.Direct != nil:
 		m := transport.NewMessage()
-		m.B = append(m.B, p.Tell.Message...)
-		_ = h.whisper(p.Tell.Tenant, Seat{Node: h.cfg.Node, Session: p.Tell.Session}, p.Tell.From, m)
-	case p.Pass != nil:
-		s := h.session(p.Pass.Session)
+		m.B = append(m.B, p.Direct.Message...)
+		_ = h.sendDirect(p.Direct.Tenant, Location{Node: h.cfg.Node, Session: p.Direct.Session}, p.Direct.From, m)
+	case p.Relay != nil:
+		s := h.session(p.Relay.Session)
 		if s == nil {
 			return nil
 		}
-		if key, in := s.roomKey(); in && key == p.Pass.Room {
+		if key, in := s.roomKey(); in && key == p.Relay.Room {
 			m := transport.NewMessage()
-			m.B = append(m.B, p.Pass.Message...)
-			_ = h.delivered(s.offer(m, p.Pass.From, fromMember))
+			m.B = append(m.B, p.Relay.Message...)
+			_ = h.delivered(s.offer(m, p.Relay.From, fromMember))
 		}
 	}
 	return nil
 }
 
-func (h *Hub) doFromBus(d *doParcel) []byte {
+func (h *Hub) commandFromBus(d *commandMessage) []byte {
 	t, ok := commands[d.Name]
 	if !ok {
 		return []byte(`{"error":"unknown command"}`)
@@ -296,8 +296,8 @@ func (h *Hub) doFromBus(d *doParcel) []byte {
 		return []byte(`{"error":"command not understood"}`)
 	}
 	cmd := v.Elem().Interface().(room.Command)
-	var a doAnswer
-	state, err := h.doHere(context.Background(), d.Key, cmd)
+	var a commandResult
+	state, err := h.commandHere(context.Background(), d.Key, cmd)
 	a.State = state
 	if err != nil {
 		a.Error = err.Error()

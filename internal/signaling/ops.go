@@ -18,7 +18,7 @@ func (s *session) actor() room.Actor { return room.Actor{User: s.user, Address: 
 func (r *request) inRoom(id string) (room.Key, error) {
 	key, in := r.s.roomKey()
 	if id != "" && (!in || key.Room != id) {
-		if _, err := r.lookUp(id); err != nil {
+		if _, err := r.lookup(id); err != nil {
 			return key, err
 		}
 		return key, room.ErrNotIn
@@ -52,17 +52,17 @@ func (r *request) destroyRoom() error {
 	}
 	key := room.Key{Tenant: r.s.tenant, Room: id}
 	if here, in := r.s.roomKey(); !in || here != key {
-		if err := r.mayName(id); err != nil {
+		if err := r.checkLookupLimit(id); err != nil {
 			return err
 		}
 		if !r.s.grant.User.Admits(id) {
-			return r.named(id, errTokenRoom)
+			return r.recordFailedLookup(id, errTokenRoom)
 		}
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
 	if err := r.c.hub.do(ctx, key, room.Destroy{By: r.s.actor()}); err != nil {
-		return r.named(id, err)
+		return r.recordFailedLookup(id, err)
 	}
 	r.ok(nil)
 	return nil
@@ -146,10 +146,10 @@ func (r *request) chat() error {
 	if q.RoomID != "" {
 		return r.chatToRoom(q)
 	}
-	if err := r.mayChat(); err != nil {
+	if err := r.checkChatPermit(); err != nil {
 		return err
 	}
-	return r.whisper("chat", q)
+	return r.sendToUser("chat", q)
 }
 
 // chatToRoom reaches the whole room, and the target too when it is outside: everybody once.
@@ -165,7 +165,7 @@ func (r *request) chatToRoom(q protocol.SayRequest) error {
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
-	say := room.Say{By: r.s.actor(), Word: "chat", Body: q.Message, Target: q.Target}
+	say := room.Broadcast{By: r.s.actor(), Type: "chat", Body: q.Message, Target: q.Target}
 	outside, err := r.c.hub.ask(ctx, key, say)
 	if err != nil {
 		return err
@@ -177,7 +177,7 @@ func (r *request) chatToRoom(q protocol.SayRequest) error {
 	case whisper:
 		return r.deliver("chat", q, place{}, nil)
 	}
-	return r.whisper("chat", q) // the target has just left
+	return r.sendToUser("chat", q) // the target has just left
 }
 
 // outsideTarget tells whether the target of what is said to the room is another user, who is not in it, and then charges the message.
@@ -188,12 +188,12 @@ func (r *request) outsideTarget(target string) (bool, error) {
 	if _, in := ro.find([]byte(target)); in || target == "" || target == r.s.user {
 		return false, nil
 	}
-	_, _, err := r.mayReach(target)
+	_, _, err := r.checkReach(target)
 	return true, err
 }
 
-// mayChat refuses a member whose host took the permission away; who is in no room has none to lose.
-func (r *request) mayChat() error {
+// checkChatPermit refuses a member whose host took the permission away; who is in no room has none to lose.
+func (r *request) checkChatPermit() error {
 	key, in := r.s.roomKey()
 	if !in {
 		return nil
@@ -216,9 +216,9 @@ func (r *request) inform() error {
 		return err
 	}
 	if q.Target != "" {
-		return r.whisper("inform", q)
+		return r.sendToUser("inform", q)
 	}
-	return r.command(q.RoomID, room.Say{By: r.s.actor(), Word: "inform", Body: q.Message}, nil)
+	return r.command(q.RoomID, room.Broadcast{By: r.s.actor(), Type: "inform", Body: q.Message}, nil)
 }
 
 func (r *request) talking() error {
@@ -227,22 +227,22 @@ func (r *request) talking() error {
 		return err
 	}
 	body := strconv.AppendBool(nil, q.Value())
-	return r.command("", room.Say{By: r.s.actor(), Word: "talking", Body: body}, nil)
+	return r.command("", room.Broadcast{By: r.s.actor(), Type: "talking", Body: body}, nil)
 }
 
-// whisper reaches any user of the same license. Outside a common room the answer is 200 whether or not there is one: it must not tell
+// sendToUser reaches any user of the same license. Outside a common room the answer is 200 whether or not there is one: it must not tell
 // who is online.
-func (r *request) whisper(word string, q protocol.SayRequest) error {
-	to, ro, err := r.mayReach(q.Target)
+func (r *request) sendToUser(word string, q protocol.SayRequest) error {
+	to, ro, err := r.checkReach(q.Target)
 	if err != nil {
 		return err
 	}
 	return r.deliver(word, q, to, ro)
 }
 
-// mayReach is mayWhisper, and no for a user token that is kept to its rooms and a target outside.
-func (r *request) mayReach(target string) (to place, ro *roster, err error) {
-	to, ro, err = r.mayWhisper(target)
+// checkReach is mayWhisper, and no for a user token that is kept to its rooms and a target outside.
+func (r *request) checkReach(target string) (to place, ro *roster, err error) {
+	to, ro, err = r.checkDirect(target)
 	if u := r.s.grant.User; err == nil && ro == nil && u != nil && u.Rooms != nil {
 		err = errNoTarget
 	}
@@ -260,9 +260,9 @@ func (r *request) deliver(word string, q protocol.SayRequest, to place, ro *rost
 	m := transport.NewMessage()
 	m.B = append(m.B, b...)
 	if ro != nil {
-		err = h.pass(ro.key, to, r.s.user, m)
+		err = h.relayTo(ro.key, to, r.s.user, m)
 	} else {
-		err = r.whisperOutside(q.Target, m)
+		err = r.sendOutside(q.Target, m)
 	}
 	if err != nil {
 		return err
@@ -271,7 +271,7 @@ func (r *request) deliver(word string, q protocol.SayRequest, to place, ro *rost
 	return nil
 }
 
-func (r *request) whisperOutside(target string, m *transport.Message) error {
+func (r *request) sendOutside(target string, m *transport.Message) error {
 	h := r.c.hub
 	ctx, cancel := r.ctx()
 	defer cancel()
@@ -280,7 +280,7 @@ func (r *request) whisperOutside(target string, m *transport.Message) error {
 		m.Release()
 		return err
 	}
-	if err := h.whisper(r.s.tenant, seat, r.s.user, m); err != nil {
+	if err := h.sendDirect(r.s.tenant, seat, r.s.user, m); err != nil {
 		h.cfg.Log.Warn("message not delivered", "node", h.cfg.Node, "op", string(r.env.Op), "error", err)
 	}
 	return nil
@@ -294,7 +294,7 @@ func (r *request) screen() error {
 	if q.Target == r.s.user { // nobody would know why they cannot share
 		return &protocol.FieldError{Code: protocol.Invalid, Field: "target", Why: "must be another member"}
 	}
-	return r.command("", room.Show{By: r.s.actor(), Type: "screen", Target: q.Target}, nil)
+	return r.command("", room.StartShare{By: r.s.actor(), Type: "screen", Target: q.Target}, nil)
 }
 
 // shareStop is 200 also in no room and when nothing is shared: applications call it to be sure.
@@ -303,7 +303,7 @@ func (r *request) shareStop() error {
 		r.ok(nil)
 		return nil
 	}
-	return r.command("", room.Unshow{By: r.s.actor()}, nil)
+	return r.command("", room.StopShare{By: r.s.actor()}, nil)
 }
 
 func (r *request) publish() error {
@@ -312,7 +312,7 @@ func (r *request) publish() error {
 		return err
 	}
 	feed := room.Feed{Type: q.Type, Epoch: int(q.Epoch), Audio: bool(q.Audio), Video: bool(q.Video)}
-	return r.command("", room.Announce{By: r.s.actor(), Feed: feed}, nil)
+	return r.command("", room.PublishFeed{By: r.s.actor(), Feed: feed}, nil)
 }
 
 func (r *request) unpublish() error {
@@ -320,7 +320,7 @@ func (r *request) unpublish() error {
 	if err := r.read(&q); err != nil {
 		return err
 	}
-	return r.command("", room.Withdraw{By: r.s.actor(), Type: q.Type}, nil)
+	return r.command("", room.UnpublishFeed{By: r.s.actor(), Type: q.Type}, nil)
 }
 
 // createGroup makes a room of the same kind as the one the sender is in, and tells those who are listed.
@@ -341,18 +341,18 @@ func (r *request) createGroup() error {
 		return err
 	}
 	if len(q.List) > parent.Capacity {
-		return room.ErrGroup
+		return room.ErrGroupTooLarge
 	}
 	cmd := room.Create{
 		Title: q.Title, Capacity: parent.Capacity, Owner: s.user, Group: parent.Group, Talking: parent.Talking,
-		Limit: s.grant.MaxRooms, Owned: max(0, h.cfg.Limits.Rooms), Listed: append(q.List, s.user),
+		MaxRooms: s.grant.MaxRooms, MaxOwned: max(0, h.cfg.Limits.Rooms), Listed: append(q.List, s.user),
 	}
 	r.from(&cmd)
 	id, err := h.makeGroup(ctx, parent, cmd)
 	if err != nil {
 		return r.countRooms(err)
 	}
-	if err := h.do(ctx, key, room.MakeGroup{By: s.actor(), Group: id, List: q.List}); err != nil {
+	if err := h.do(ctx, key, room.AnnounceGroup{By: s.actor(), Group: id, List: q.List}); err != nil {
 		_ = h.do(ctx, room.Key{Tenant: s.tenant, Room: id}, room.Destroy{By: s.actor()}) // nobody knows of it
 		return err
 	}
@@ -399,13 +399,13 @@ func (r *request) endGroup() error {
 	}
 	key := room.Key{Tenant: r.s.tenant, Room: q.GroupID}
 	if here, in := r.s.roomKey(); !in || here != key {
-		if err := r.mayName(q.GroupID); err != nil {
+		if err := r.checkLookupLimit(q.GroupID); err != nil {
 			return err
 		}
 	}
 	ctx, cancel := r.ctx()
 	defer cancel()
-	err := r.named(q.GroupID, r.c.hub.do(ctx, key, room.EndGroup{By: r.s.actor()}))
+	err := r.recordFailedLookup(q.GroupID, r.c.hub.do(ctx, key, room.EndGroup{By: r.s.actor()}))
 	switch {
 	case errors.Is(err, room.ErrNoRoom):
 		return room.ErrNoGroup

@@ -45,7 +45,7 @@ func TestJoinsAndLeavesInABusyRoomComeAsLists(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim, raw := lists(w, "kim"), w.user(0, "raw")
 		w.room("R", kim, raw)
-		time.Sleep(rosterEvery)
+		time.Sleep(batchInterval)
 		saw := func(p *peer, want string) {
 			t.Helper()
 			if got := p.spread(); got != want {
@@ -59,12 +59,12 @@ func TestJoinsAndLeavesInABusyRoomComeAsLists(t *testing.T) {
 		a.want("200", msg{"eventOp": "leaveRoom"})
 		saw(kim, "")
 		saw(raw, "join:a:3 join:b:4 leave:a:5 ")
-		time.Sleep(rosterEvery)
+		time.Sleep(batchInterval)
 		saw(kim, "[5: join:b:4 leave:a:5 ] ")
 		// one alone is no list
 		a.want("200", msg{"eventOp": "joinRoom", "roomId": "R"})
 		saw(kim, "")
-		time.Sleep(rosterEvery)
+		time.Sleep(batchInterval)
 		saw(kim, "join:a:6 ")
 		// whatever else there is comes after them
 		a.want("200", msg{"eventOp": "leaveRoom"})
@@ -77,7 +77,7 @@ func TestJoinsAndLeavesInABusyRoomComeAsLists(t *testing.T) {
 		a.want("200", msg{"eventOp": "leaveRoom"})
 		kim.want("200", msg{"eventOp": "leaveRoom"})
 		kim.take()
-		time.Sleep(rosterEvery)
+		time.Sleep(batchInterval)
 		saw(kim, "")
 	})
 }
@@ -95,7 +95,7 @@ func TestComingAndGoingCostsABoundedNumberOfMessages(t *testing.T) {
 			p.want("200", msg{"eventOp": "joinRoom", "roomId": "R"})
 			members = append(members, p)
 		}
-		time.Sleep(rosterEvery)
+		time.Sleep(batchInterval)
 		restless := w.user(0, "restless")
 		for _, p := range members {
 			p.take()
@@ -108,9 +108,9 @@ func TestComingAndGoingCostsABoundedNumberOfMessages(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		took := time.Since(begin)
-		time.Sleep(rosterEvery)
+		time.Sleep(batchInterval)
 		synctest.Wait()
-		most := int(took/rosterEvery) + 2
+		most := int(took/batchInterval) + 2
 		for _, p := range members {
 			got := p.take()
 			if len(got) > most {
@@ -144,7 +144,7 @@ func TestWhatWaitsIsNotForWhoIsAway(t *testing.T) {
 		w.room("R", kim, other)
 		other.want("200", msg{"eventOp": "leaveRoom"})
 		kim.lose()
-		time.Sleep(2 * rosterEvery)
+		time.Sleep(2 * batchInterval)
 		back := w.connect(0)
 		a := back.register("kim", "resume", kim.secret, "features", []string{"roster"})
 		members := a["room"].(map[string]any)["members"].(map[string]any)

@@ -23,18 +23,18 @@ func (r *request) register() error {
 		return err
 	}
 	h := r.c.hub
-	p := h.proofOf(q)
+	p := h.resumeTokenOf(q)
 	if p != nil {
-		r.c.shown = p
+		r.c.lastToken = p
 	}
 	source := r.c.source()
-	limited := !h.goesOn(p)
+	limited := !h.isLive(p)
 	if limited && h.failedLogins.spent(q.CpCode, source) {
-		return errLogins // not logged: whoever has come so far could fill the log
+		return errTooManyFailedLogins // not logged: whoever has come so far could fill the log
 	}
 	grant, err := h.admit(q, p)
 	if err != nil {
-		if limited && guessed(err) {
+		if limited && isGuess(err) {
 			h.failedLogins.add(q.CpCode, source)
 		}
 		if h.refused.take(h.now(), loginLog, 1) {
@@ -75,21 +75,21 @@ func (r *request) register() error {
 // loginLog bounds the lines about refused logins, whoever is refused: one a second, 60 at once. The metric counts them all.
 var loginLog = newFlood(1, 60)
 
-// goesOn tells whether the secret is that of a session that has not ended: whoever shows it is no stranger.
-func (h *Hub) goesOn(p *proof) bool {
+// isLive tells whether the secret is that of a session that has not ended: whoever shows it is no stranger.
+func (h *Hub) isLive(p *resumeToken) bool {
 	if p == nil {
 		return false
 	}
 	s := h.session(p.ID)
-	return s != nil && s.seat == p.seat
+	return s != nil && s.location == p.location
 }
 
-// proofOf reads the resume secret; nil when there is none, or none that is good for this tenant and user.
-func (h *Hub) proofOf(q protocol.Register) *proof {
+// resumeTokenOf reads the resume secret; nil when there is none, or none that is good for this tenant and user.
+func (h *Hub) resumeTokenOf(q protocol.Register) *resumeToken {
 	if q.Resume == "" {
 		return nil
 	}
-	p, err := h.parseResume(q.Resume)
+	p, err := h.parseResumeToken(q.Resume)
 	if err != nil || p.Tenant != q.CpCode || (q.UserID != "" && q.UserID != p.User) {
 		return nil
 	}
@@ -98,23 +98,23 @@ func (h *Hub) proofOf(q protocol.Register) *proof {
 
 // admit tells what the license or user token grants. A session outlasts its user token: the token lets a user in, and the page
 // that comes back with the session's own secret is in already. Its grant, and the end of its license, are those it had.
-func (h *Hub) admit(q protocol.Register, p *proof) (license.Grant, error) {
+func (h *Hub) admit(q protocol.Register, p *resumeToken) (license.Grant, error) {
 	grant, err := h.licenses().Check(q.CpCode, q.AuthKey)
 	if p == nil || bool(q.Forced) || !errors.Is(err, license.ErrTokenExpired) {
 		return grant, err
 	}
 	s := h.session(p.ID)
-	if s == nil || s.seat != p.seat || s.grant.User == nil {
+	if s == nil || s.location != p.location || s.grant.User == nil {
 		return grant, err
 	}
-	if err := h.over(s.grant, time.Now()); err != nil {
+	if err := h.licenseError(s.grant, time.Now()); err != nil {
 		return grant, err
 	}
 	return s.grant, nil
 }
 
 // open makes a new session.
-func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error {
+func (r *request) open(q protocol.Register, grant license.Grant, p *resumeToken) error {
 	h := r.c.hub
 	s := &session{
 		hub: h, id: newSessionID(), tenant: q.CpCode, user: q.UserID, device: q.Device, grant: grant,
@@ -124,16 +124,16 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *proof) error
 	defer cancel()
 	if grant.User == nil {
 		if h.opened.spent(s.tenant, r.c.source()) {
-			return errOpened
+			return errTooManyAddressLogins
 		}
 		s.origin = h.originOf(r.c.source())
 	}
 	within := h.sources.add(s.tenant, s.origin)
-	if err := h.seat(ctx, s, bool(q.Forced), p, within); err != nil {
+	if err := h.claimUser(ctx, s, bool(q.Forced), p, within); err != nil {
 		h.sources.remove(s.tenant, s.origin)
 		return err
 	}
-	s.identity = h.identity(s, r.c.shown)
+	s.identity = h.identity(s, r.c.lastToken)
 	s.sender = protocol.AppendString(nil, s.user)
 	if q.Name == "" {
 		q.Name = s.user
@@ -169,7 +169,7 @@ func (r *request) begin(s *session) error {
 	switch {
 	case err != nil:
 		return wrap("find user", err)
-	case holder != s.seat:
+	case holder != s.location:
 		return errOvertaken
 	}
 	h.keepSession(s)
@@ -179,25 +179,25 @@ func (r *request) begin(s *session) error {
 		return err
 	}
 	s.attach(r.c, m, r.reply)
-	r.c.unseen = r.c.conn.Peer().EarlyMessage && !r.c.later
+	r.c.unconfirmed = r.c.conn.Peer().EarlyMessage && !r.c.hasMessage
 	return nil
 }
 
 // maxClaims bounds how often one register tries to get a user id: each further attempt means that another one has succeeded.
 const maxClaims = 16
 
-// seat claims the session's user id, or makes one. A newcomer may take the id over from its holder with the holder's own secret,
+// claimUser claims the session's user id, or makes one. A newcomer may take the id over from its holder with the holder's own secret,
 // with a user token, or where the license takes the word for it. Only the secret is good for one time; two pages with the other
 // proofs could throw each other out for ever, so those are limited.
 //
 // A session beyond the limit of its address (not within) may still take the place of another.
 //
 // The id passes on in one step, and only then its former holder has to go: of any number of pages one holds the id at the end.
-func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof, within bool) error {
+func (h *Hub) claimUser(ctx context.Context, s *session, forced bool, p *resumeToken, within bool) error {
 	d := h.cfg.Directory
 	generated := s.user == ""
 	limit := min(s.grant.MaxUser, math.MaxInt32)
-	wish := Seat{Node: h.cfg.Node, Session: s.id}
+	wish := Location{Node: h.cfg.Node, Session: s.id}
 	counted := false
 	for range maxClaims {
 		if generated {
@@ -209,14 +209,14 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof, withi
 			return err
 		case seat.Session == "" && !within:
 			h.sources.hits.Add(1)
-			return errSources
+			return errTooManyAddressSessions
 		case seat.Session != "":
 			err = ErrTaken
 		default:
 			seat, err = d.ClaimUser(ctx, s.tenant, s.user, wish, limit)
 		}
 		if err == nil {
-			s.seat = seat
+			s.location = seat
 			return nil
 		}
 		if !errors.Is(err, ErrTaken) {
@@ -225,15 +225,15 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof, withi
 		if generated {
 			continue
 		}
-		mine := p != nil && p.User == s.user && p.seat == seat
+		mine := p != nil && p.User == s.user && p.location == seat
 		if !forced || (!mine && s.grant.User == nil && !s.grant.LegacyForced) {
 			return ErrTaken
 		}
 		if !mine && !counted && !h.takeovers.take(s.key()) {
-			return errTakeovers
+			return errTooManyTakeovers
 		}
 		counted = counted || !mine
-		s.seat, err = d.TakeUser(ctx, s.tenant, s.user, seat, wish)
+		s.location, err = d.TakeUser(ctx, s.tenant, s.user, seat, wish)
 		if err == nil {
 			h.evict(ctx, seat, "taken over")
 			return nil
@@ -247,9 +247,9 @@ func (h *Hub) seat(ctx context.Context, s *session, forced bool, p *proof, withi
 
 // resume gives a session that is waiting, or whose old connection has not noticed its death yet, a new connection. seq is the
 // last event of the room that the client knows of; a client that does not say is taken to know what it was sent.
-func (r *request) resume(p *proof, seq *protocol.Int) error {
+func (r *request) resume(p *resumeToken, seq *protocol.Int) error {
 	s := r.c.hub.session(p.ID)
-	if s == nil || s.seat != p.seat {
+	if s == nil || s.location != p.location {
 		return errGone
 	}
 	s.op.Lock()
@@ -271,7 +271,7 @@ func (r *request) resume(p *proof, seq *protocol.Int) error {
 	if key, in := s.roomKey(); in {
 		ctx, cancel := r.ctx()
 		defer cancel()
-		err = s.await(func(e room.Event) { take(roomState(e.State)) }, func() error {
+		err = s.awaitState(func(e room.Event) { take(roomState(e.State)) }, func() error {
 			seen := s.seen.Load()
 			if seq != nil {
 				seen = uint64(*seq)
@@ -299,7 +299,7 @@ func (r *request) registered(s *session, resumed bool, state *protocol.RoomState
 	m := transport.NewMessage()
 	var err error
 	m.B, err = protocol.AppendAnswer(m.B, "register", r.env.ReqID, protocol.Answer{Code: protocol.OK, Body: protocol.RegisterAnswer{
-		UserID: s.user, ICEServers: s.iceServers(r.c), Resume: s.hub.resumeSecret(s),
+		UserID: s.user, ICEServers: s.iceServers(r.c), Resume: s.hub.newResumeToken(s),
 		ResumeWindow: int(s.hub.cfg.ResumeWindow.Seconds()), Resumed: resumed, Room: state,
 	}})
 	if err != nil {

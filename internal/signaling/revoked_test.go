@@ -129,7 +129,7 @@ type lateDirectory struct {
 	claimed func()
 }
 
-func (d *lateDirectory) ClaimUser(ctx context.Context, tenant, user string, s Seat, limit int) (Seat, error) {
+func (d *lateDirectory) ClaimUser(ctx context.Context, tenant, user string, s Location, limit int) (Location, error) {
 	if d.claimed != nil {
 		d.claimed()
 	}

@@ -43,8 +43,8 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 	if !r.s.grant.User.Admits(q.RoomID) {
 		return errTokenRoom
 	}
-	cmd.Title, cmd.Owner, cmd.Keep, cmd.Limit = q.Title, r.s.user, q.Destroy != nil && !bool(*q.Destroy), r.s.grant.MaxRooms
-	cmd.Owned = max(0, r.c.hub.cfg.Limits.Rooms)
+	cmd.Title, cmd.Owner, cmd.Keep, cmd.MaxRooms = q.Title, r.s.user, q.Destroy != nil && !bool(*q.Destroy), r.s.grant.MaxRooms
+	cmd.MaxOwned = max(0, r.c.hub.cfg.Limits.Rooms)
 	r.from(&cmd)
 	if q.Capacity != nil {
 		cmd.Capacity = int(*q.Capacity)
@@ -70,16 +70,16 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 
 // from says where a room is made.
 func (r *request) from(cmd *room.Create) {
-	cmd.Source, cmd.OfSource = r.s.origin.Source, max(0, r.c.hub.cfg.Limits.AddressRooms)
-	cmd.Site, cmd.OfSite = r.s.origin.Site, cmd.OfSource*transport.SourcesPerSite
+	cmd.Source, cmd.MaxFromSource = r.s.origin.Source, max(0, r.c.hub.cfg.Limits.AddressRooms)
+	cmd.Site, cmd.MaxFromSite = r.s.origin.Site, cmd.MaxFromSource*transport.SourcesPerSite
 }
 
 // countRooms counts a refusal by the number of rooms, and hands on why.
 func (r *request) countRooms(err error) error {
-	if errors.Is(err, room.ErrManyOwned) {
+	if errors.Is(err, room.ErrTooManyOwned) {
 		r.c.hub.counters.manyRooms.Add(1)
 	}
-	if errors.Is(err, room.ErrManyHere) {
+	if errors.Is(err, room.ErrTooManyFromAddress) {
 		r.c.hub.counters.manyHere.Add(1)
 	}
 	return err
@@ -114,12 +114,12 @@ func (r *request) joinRoom() error {
 		return errInRoom
 	}
 	if s.hub.joins.spent(s.key()) {
-		return errJoins
+		return errTooManyJoins
 	}
 	if s.origin != (origin{}) && s.hub.joinsOf.spent(s.tenant, r.c.source()) {
-		return errJoinsHere
+		return errTooManyAddressJoins
 	}
-	if err := r.mayName(id); err != nil {
+	if err := r.checkLookupLimit(id); err != nil {
 		return err
 	}
 	admitted := s.grant.User.Admits(id)
@@ -127,10 +127,10 @@ func (r *request) joinRoom() error {
 	defer cancel()
 	name, _ := s.name.Load().(string)
 	member := room.Member{
-		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.seat.Epoch,
+		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.location.Epoch,
 		Net: s.hub.network(r.c.source()), Identity: s.identity,
 	}
-	err = s.await(func(e room.Event) {
+	err = s.awaitState(func(e room.Event) {
 		r.ok(roomState(e.State))
 		s.hub.counters.join(time.Since(began))
 	}, func() error {
@@ -146,7 +146,7 @@ func (r *request) joinRoom() error {
 	if !admitted && (errors.Is(err, room.ErrNoRoom) || errors.Is(err, room.ErrUnlisted)) {
 		err = errTokenRoom // the same whether or not there is such a room
 	}
-	return r.named(id, err)
+	return r.recordFailedLookup(id, err)
 }
 
 func (r *request) leaveRoom() error {
@@ -159,7 +159,7 @@ func (r *request) leaveRoom() error {
 	defer s.op.Unlock()
 	key, in := s.roomKey()
 	if id != "" && (!in || key.Room != id) {
-		if _, err := r.lookUp(id); err != nil {
+		if _, err := r.lookup(id); err != nil {
 			return err
 		}
 		return room.ErrNotIn
@@ -184,7 +184,7 @@ func (r *request) memberList() error {
 		return room.ErrNotIn
 	}
 	if id != "" && (!in || key.Room != id) {
-		if _, err := r.lookUp(id); err != nil {
+		if _, err := r.lookup(id); err != nil {
 			return err
 		}
 		return errNoTarget
@@ -202,11 +202,11 @@ func (r *request) memberList() error {
 // relay passes the message on to its target without parsing it.
 func (r *request) relay() {
 	h := r.c.hub
-	to, ro, err := r.mayRelay()
+	to, ro, err := r.checkRelay()
 	if err == nil {
 		m := transport.NewMessage()
 		m.B = r.env.AppendRelayed(m.B, r.s.sender)
-		err = h.pass(ro.key, to, r.s.user, m)
+		err = h.relayTo(ro.key, to, r.s.user, m)
 	}
 	if err != nil {
 		r.fail(err)

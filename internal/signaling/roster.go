@@ -138,10 +138,10 @@ func (h *Hub) Deliver(to []room.Address, e room.Event) {
 func (h *Hub) deliver(to []*session, e room.Event) {
 	switch e.Kind {
 	case room.Entered:
-		to[0].entered(e)
+		to[0].enteredRoom(e)
 		return
 	case room.Synced:
-		to[0].welcomed(e)
+		to[0].deliverState(e)
 		return
 	}
 	h.mu.RLock()
@@ -155,7 +155,7 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 	}
 	if e.Kind == room.Removed {
 		for _, s := range to {
-			s.putOut(e.Key)
+			s.leftRoom(e.Key)
 		}
 	}
 	p, ok := presence(e)
@@ -173,12 +173,12 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 	moves := e.Kind == room.Joined || e.Kind == room.Left
 	for _, s := range to {
 		switch {
-		case moves && s.takesLists():
-			s.tell(m, e)
-		case e.Kind == room.Grouped || e.Kind == room.Kicked:
+		case moves && s.acceptsBatches():
+			s.enqueuePresence(m, e)
+		case e.Kind == room.GroupCreated || e.Kind == room.Kicked:
 			// To one member alone: that is in no state. What a room says to all need not wait, since it sends a resumed session its
 			// state, and what is no state again.
-			s.keep(m, e.Member.ID)
+			s.sendOrQueue(m, e.Member.ID)
 		case s.send(m) && e.Seq > 0:
 			s.seen.Store(e.Seq)
 		}
@@ -186,18 +186,18 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 	m.Release()
 }
 
-// entered notes the room and answers the join.
-func (s *session) entered(e room.Event) {
+// enteredRoom notes the room and answers the join.
+func (s *session) enteredRoom(e room.Event) {
 	ro := s.hub.enterRoster(e.State)
 	s.mu.Lock()
 	s.roster = ro
 	s.mu.Unlock()
 	s.seen.Store(e.Seq)
-	s.welcomed(e)
+	s.deliverState(e)
 }
 
-// putOut makes the session one without a room: the room has said so.
-func (s *session) putOut(key room.Key) {
+// leftRoom makes the session one without a room: the room has said so.
+func (s *session) leftRoom(key room.Key) {
 	s.mu.Lock()
 	ro := s.roster
 	if ro == nil || ro.key != key {
@@ -205,15 +205,15 @@ func (s *session) putOut(key room.Key) {
 		return
 	}
 	s.roster = nil
-	s.forgetPace()
+	s.resetBatch()
 	s.mu.Unlock()
 	s.hub.releaseRoster(ro)
 }
 
-func (s *session) welcomed(e room.Event) {
+func (s *session) deliverState(e room.Event) {
 	s.mu.Lock()
-	fn := s.welcome
-	s.welcome = nil
+	fn := s.onState
+	s.onState = nil
 	s.mu.Unlock()
 	if fn != nil {
 		fn(e)
@@ -237,11 +237,11 @@ func presence(e room.Event) (p protocol.Presence, ok bool) {
 		p = protocol.HostChange(id, e.Seq, user)
 	case room.Destroyed:
 		p = protocol.Event("destroy", id, e.Seq, user)
-	case room.Shared:
+	case room.ShareStarted:
 		p = protocol.Event(e.Share.Type, id, e.Seq, user)
-	case room.Unshared:
+	case room.ShareStopped:
 		p = protocol.Event("shareStop", id, e.Seq, user)
-	case room.Said:
+	case room.Broadcasted:
 		if e.Word == "talking" {
 			p = protocol.Talking(id, e.Seq, user, e.Body)
 			break
@@ -251,13 +251,13 @@ func presence(e room.Event) (p protocol.Presence, ok bool) {
 		p = protocol.KickOut(id, user, e.Other)
 	case room.Edited:
 		p = protocol.EditRoomInfo(id, e.Seq, user, e.State.Title, e.State.Capacity, hostOf(e.State))
-	case room.EditedMember:
+	case room.MemberEdited:
 		p = protocol.EditUserInfo(id, e.Seq, wireMember(e.Member))
 	case room.Permitted:
 		p = protocol.Permitted(id, e.Seq, wireMember(e.Member))
 	case room.Published:
 		p = protocol.Published(id, e.Seq, user, wireFeeds(e.Feeds))
-	case room.Grouped:
+	case room.GroupCreated:
 		p = protocol.Grouped(id, user, e.Word)
 	default:
 		return p, false

@@ -20,7 +20,7 @@ func TestWhoEntersAsTheLastOneLeavesDoesNotMeetIt(t *testing.T) {
 			w.Fatal(err)
 		}
 		lee.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
-		s.putOut(key)
+		s.leftRoom(key)
 		lee.want("403", msg{"eventOp": "sdp", "target": "kim", "sdp": 1})
 		kim.saw("")
 	})

@@ -9,12 +9,12 @@ import (
 
 // What a Directory refuses.
 var (
-	ErrTaken = errors.New("user id in use")
-	ErrSeats = errors.New("license is full")
+	ErrTaken       = errors.New("user id in use")
+	ErrLicenseFull = errors.New("license is full")
 )
 
-// Seat is the place of a user's one session. Epoch counts the sessions of a user id; it only grows while the directory lives.
-type Seat struct {
+// Location is the place of a user's one session. Epoch counts the sessions of a user id; it only grows while the directory lives.
+type Location struct {
 	Node    string
 	Session string
 	Epoch   uint64
@@ -25,14 +25,14 @@ type Directory interface {
 	// ClaimUser gives the user id to s, if nobody holds it and the tenant has fewer than limit seats taken, and returns s with
 	// its epoch: higher than that of any holder before. A seat that comes with an epoch, after a restart, keeps it. ErrTaken
 	// comes with the present holder; ErrSeats.
-	ClaimUser(ctx context.Context, tenant, user string, s Seat, limit int) (Seat, error)
+	ClaimUser(ctx context.Context, tenant, user string, s Location, limit int) (Location, error)
 	// TakeUser gives the user id to s in one step, if from holds it, and returns s with its epoch as ClaimUser does. It takes no further
 	// seat of the tenant's. ErrTaken says that from does not hold it, and that nothing has changed.
-	TakeUser(ctx context.Context, tenant, user string, from, s Seat) (Seat, error)
+	TakeUser(ctx context.Context, tenant, user string, from, s Location) (Location, error)
 	// Holder returns the seat of the one who holds the user id; an empty one: nobody does.
-	Holder(ctx context.Context, tenant, user string) (Seat, error)
+	Holder(ctx context.Context, tenant, user string) (Location, error)
 	// ReleaseUser frees the id if s still holds it; a seat that lost it is ignored.
-	ReleaseUser(ctx context.Context, tenant, user string, s Seat) error
+	ReleaseUser(ctx context.Context, tenant, user string, s Location) error
 	// ClaimRoom makes node the room's owner if it has none, and returns the owner.
 	ClaimRoom(ctx context.Context, tenant, room, node string) (owner string, err error)
 	// RoomOwner returns the node that holds the room; empty: none does.

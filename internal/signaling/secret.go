@@ -11,61 +11,61 @@ import (
 	"github.com/ieum-rtc/ieum/internal/protocol"
 )
 
-var errNoProof = errors.New("resume secret not valid")
+var errBadResumeToken = errors.New("resume secret not valid")
 
-// proof is what a resume secret says: who was where. It is signed, so that a server without memory of the session can still
+// resumeToken is what a resume secret says: who was where. It is signed, so that a server without memory of the session can still
 // tell that it gave the secret out.
-type proof struct {
-	Tenant string `json:"t"`
-	User   string `json:"u"`
-	seat   Seat
-	Node   string `json:"n"`
-	ID     string `json:"s"`
-	Epoch  uint64 `json:"e"`
+type resumeToken struct {
+	Tenant   string `json:"t"`
+	User     string `json:"u"`
+	location Location
+	Node     string `json:"n"`
+	ID       string `json:"s"`
+	Epoch    uint64 `json:"e"`
 
 	Identity string `json:"i,omitempty"`
 }
 
-const resumeVersion = "r1"
+const resumeTokenVersion = "r1"
 
-// resumeSecret makes the session's secret: version, content and HMAC-SHA256, separated by points.
-func (h *Hub) resumeSecret(s *session) string {
-	body, err := protocol.Marshal(proof{
-		Tenant: s.tenant, User: s.user, Node: s.seat.Node, ID: s.id, Epoch: s.seat.Epoch, Identity: s.identity,
+// newResumeToken makes the session's secret: version, content and HMAC-SHA256, separated by points.
+func (h *Hub) newResumeToken(s *session) string {
+	body, err := protocol.Marshal(resumeToken{
+		Tenant: s.tenant, User: s.user, Node: s.location.Node, ID: s.id, Epoch: s.location.Epoch, Identity: s.identity,
 	})
 	if err != nil {
 		return "" // cannot happen: strings and a number
 	}
-	text := resumeVersion + "." + base64.RawURLEncoding.EncodeToString(body)
+	text := resumeTokenVersion + "." + base64.RawURLEncoding.EncodeToString(body)
 	return text + "." + base64.RawURLEncoding.EncodeToString(mac(h.keys.Load().resume[0], text))
 }
 
-func (h *Hub) parseResume(secret string) (proof, error) {
+func (h *Hub) parseResumeToken(secret string) (resumeToken, error) {
 	text, sum, ok := cutLast(secret)
 	if !ok || len(secret) > 2048 {
-		return proof{}, errNoProof
+		return resumeToken{}, errBadResumeToken
 	}
 	given, err := base64.RawURLEncoding.DecodeString(sum)
 	if err != nil {
-		return proof{}, errNoProof
+		return resumeToken{}, errBadResumeToken
 	}
 	genuine := false
 	for _, k := range h.keys.Load().resume {
 		genuine = genuine || hmac.Equal(given, mac(k, text))
 	}
-	content, versioned := strings.CutPrefix(text, resumeVersion+".")
+	content, versioned := strings.CutPrefix(text, resumeTokenVersion+".")
 	if !genuine || !versioned {
-		return proof{}, errNoProof
+		return resumeToken{}, errBadResumeToken
 	}
 	body, err := base64.RawURLEncoding.DecodeString(content)
 	if err != nil {
-		return proof{}, errNoProof
+		return resumeToken{}, errBadResumeToken
 	}
-	var p proof
+	var p resumeToken
 	if err := json.Unmarshal(body, &p); err != nil {
-		return proof{}, errNoProof
+		return resumeToken{}, errBadResumeToken
 	}
-	p.seat = Seat{p.Node, p.ID, p.Epoch}
+	p.location = Location{p.Node, p.ID, p.Epoch}
 	return p, nil
 }
 

@@ -17,7 +17,7 @@ import (
 type session struct {
 	hub      *Hub
 	id       string
-	seat     Seat
+	location Location
 	tenant   string
 	user     string
 	sender   []byte // user as a JSON string, as it is stamped into messages
@@ -33,23 +33,23 @@ type session struct {
 	name  atomic.Value // string; changes with op held
 
 	// client changes with mu held, and is read without it to fence off connections that lost the session.
-	client atomic.Pointer[client]
-	seen   atomic.Uint64 // Seq of the room's last event that the client was sent
-	rate   meter         // of its messages, whichever connection brings them: coming back does not begin anew
-	excess meter         // of those that rate refuses
-	told   meter         // of what others in its room are told
+	client      atomic.Pointer[client]
+	seen        atomic.Uint64 // Seq of the room's last event that the client was sent
+	rateMeter   meter         // of its messages, whichever connection brings them: coming back does not begin anew
+	excessMeter meter         // of those that rate refuses
+	roomMeter   meter         // of what others in its room are told
 
-	mu      sync.Mutex // guards what follows; only an outbox's lock is taken inside
-	away    *time.Timer
-	absence int              // counts the times it was away
-	held    held             // messages of others for a client that is away
-	pace    *pace            // of joins and leaves; nil until there is one
-	roster  *roster          // of the room the session is in, or nil
-	welcome func(room.Event) // takes Entered or Synced while one is expected
-	sent    *sent            // to others, lately; nil: nothing
+	mu              sync.Mutex // guards what follows; only an outbox's lock is taken inside
+	disconnectTimer *time.Timer
+	disconnectSeq   int              // counts the times it was away
+	pending         pendingQueue     // messages of others for a client that is away
+	batch           *presenceBatch   // of joins and leaves; nil until there is one
+	roster          *roster          // of the room the session is in, or nil
+	onState         func(room.Event) // takes Entered or Synced while one is expected
+	sent            *sent            // to others, lately; nil: nothing
 }
 
-func (s *session) address() room.Address { return room.Address{Node: s.seat.Node, Session: s.id} }
+func (s *session) address() room.Address { return room.Address{Node: s.location.Node, Session: s.id} }
 
 // key is whom limits by user count.
 func (s *session) key() userKey { return userKey{s.tenant, s.user} }
@@ -69,7 +69,7 @@ func (s *session) roomKey() (room.Key, bool) {
 func (s *session) send(m *transport.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flush()
+	s.flushPresenceLocked()
 	return s.sendNow(m)
 }
 
@@ -82,40 +82,40 @@ func (s *session) sendNow(m *transport.Message) bool {
 	return false
 }
 
-// keep is send for an event that waits while the client is away.
-func (s *session) keep(m *transport.Message, from string) {
+// sendOrQueue is send for an event that waits while the client is away.
+func (s *session) sendOrQueue(m *transport.Message, from string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flush()
+	s.flushPresenceLocked()
 	m.Retain(1)
-	if s.sendNow(m) || s.unreachable() {
+	if s.sendNow(m) || s.isUnreachable() {
 		m.Release()
 		return
 	}
 	s.hub.cfg.Backlog.Hold(m)
-	s.held.makeRoom(waiting{m, from, fromRoom})
+	s.pending.addEvicting(pendingMessage{m, from, fromRoom})
 }
 
 // offer passes on a message of another user, or tells why it is not delivered. While the client is away it waits. It takes over one
 // reference.
-func (s *session) offer(m *transport.Message, from string, k kind) error {
+func (s *session) offer(m *transport.Message, from string, k senderKind) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flush()
+	s.flushPresenceLocked()
 	if c := s.client.Load(); c != nil {
 		m.Retain(1)
-		if err := c.conn.Offer(m, holds[k].share); !errors.Is(err, transport.ErrClosed) {
+		if err := c.conn.Offer(m, pendingLimits[k].share); !errors.Is(err, transport.ErrClosed) {
 			m.Release()
 			return err
 		}
 	}
-	if s.unreachable() {
+	if s.isUnreachable() {
 		m.Release()
 		return errNoTarget
 	}
-	err := errFull
+	err := errPendingFull
 	if !s.hub.cfg.Backlog.Scarce() {
-		err = s.held.keep(waiting{m, from, k})
+		err = s.pending.add(pendingMessage{m, from, k})
 	}
 	if err != nil {
 		m.Release()
@@ -125,21 +125,21 @@ func (s *session) offer(m *transport.Message, from string, k kind) error {
 	return nil
 }
 
-// unreachable tells whether nobody will come for what is kept. mu is held.
-func (s *session) unreachable() bool { return s.client.Load() == nil && s.away == nil }
+// isUnreachable tells whether nobody will come for what is kept. mu is held.
+func (s *session) isUnreachable() bool { return s.client.Load() == nil && s.disconnectTimer == nil }
 
-// park makes the session away when its present connection c was lost; nil after a restart, when it has none yet.
-func (s *session) park(c *client) {
+// detach makes the session away when its present connection c was lost; nil after a restart, when it has none yet.
+func (s *session) detach(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.client.Load() != c {
 		return
 	}
 	s.client.Store(nil)
-	s.forgetPace()
-	s.absence++
-	n := s.absence
-	s.away = time.AfterFunc(s.hub.cfg.ResumeWindow, func() {
+	s.resetBatch()
+	s.disconnectSeq++
+	n := s.disconnectSeq
+	s.disconnectTimer = time.AfterFunc(s.hub.cfg.ResumeWindow, func() {
 		if s.hub.enter() {
 			defer s.hub.leave()
 			s.expire(n)
@@ -154,20 +154,20 @@ func (s *session) attach(c *client, first *transport.Message, reply transport.Re
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old = s.client.Swap(c)
-	s.forgetPace() // first has it
-	if s.away != nil {
-		s.away.Stop()
-		s.away = nil
+	s.resetBatch() // first has it
+	if s.disconnectTimer != nil {
+		s.disconnectTimer.Stop()
+		s.disconnectTimer = nil
 	}
 	c.session.Store(s)
 	c.login.Stop() // attach runs in c's own handler
 	c.login = nil
 	transport.MarkRegistered(c.conn)
 	reply.Send(first)
-	for _, w := range s.held {
+	for _, w := range s.pending {
 		c.conn.Send(w.m)
 	}
-	s.held = nil
+	s.pending = nil
 	return old
 }
 
@@ -177,7 +177,7 @@ func (s *session) expire(absence int) {
 	s.op.Lock()
 	defer s.op.Unlock()
 	s.mu.Lock()
-	over := s.away != nil && s.absence == absence // stays so: only a resume ends an absence, and it needs op
+	over := s.disconnectTimer != nil && s.disconnectSeq == absence // stays so: only a resume ends an absence, and it needs op
 	s.mu.Unlock()
 	if over {
 		s.finish(0, "resume window over")
@@ -205,7 +205,7 @@ func (s *session) finish(code transport.StatusCode, why string) {
 	s.drop()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := s.hub.cfg.Directory.ReleaseUser(ctx, s.tenant, s.user, s.seat); err != nil {
+	if err := s.hub.cfg.Directory.ReleaseUser(ctx, s.tenant, s.user, s.location); err != nil {
 		s.hub.log(s).Warn("user id not released", "error", err)
 	}
 	s.hub.sources.remove(s.tenant, s.origin)
@@ -224,12 +224,12 @@ func (s *session) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.client.Store(nil)
-	s.forgetPace()
-	if s.away != nil {
-		s.away.Stop()
-		s.away = nil
+	s.resetBatch()
+	if s.disconnectTimer != nil {
+		s.disconnectTimer.Stop()
+		s.disconnectTimer = nil
 	}
-	s.held.drop()
+	s.pending.drop()
 }
 
 // forget is drop for a hub that closes: rooms and the directory are not told.
@@ -249,18 +249,18 @@ func (s *session) leaveRoom() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := s.hub.do(ctx, key, room.Leave{User: s.user, Address: s.address()})
-	s.putOut(key)
+	s.leftRoom(key)
 	return err
 }
 
-// await runs do while fn is ready to take the event that do brings about; op is held.
-func (s *session) await(fn func(room.Event), do func() error) error {
+// awaitState runs do while fn is ready to take the event that do brings about; op is held.
+func (s *session) awaitState(fn func(room.Event), do func() error) error {
 	s.mu.Lock()
-	s.welcome = fn
+	s.onState = fn
 	s.mu.Unlock()
 	err := do()
 	s.mu.Lock()
-	s.welcome = nil
+	s.onState = nil
 	s.mu.Unlock()
 	return err
 }

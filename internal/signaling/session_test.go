@@ -129,7 +129,7 @@ func TestForcedAloneWorksWhereTheLicenseSaysSo(t *testing.T) {
 		old := w.user(0, "kim")
 		h := w.nodes[0].hub
 		s := &session{hub: h, id: "another", tenant: w.cpCode, user: "kim", grant: grant}
-		if err := h.seat(w.Context(), s, true, nil, true); err != nil {
+		if err := h.claimUser(w.Context(), s, true, nil, true); err != nil {
 			w.Fatal(err)
 		}
 		if c := old.closeCode(); c != 4002 {
@@ -399,11 +399,11 @@ func TestSecretsAreBoundToTenantUserAndKey(t *testing.T) {
 		p.want("410", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "lee", "resume": kim.secret})
 		head, tail, _ := strings.Cut(kim.secret[3:], ".")
 		for _, s := range []string{"", "x", "r1", "r1." + head, "r1." + head + ".", "r2." + head + "." + tail, "r1." + head + "." + tail + "A", "r1." + strings.ToLower(head) + "." + tail} {
-			if _, err := w.nodes[0].hub.parseResume(s); err == nil {
+			if _, err := w.nodes[0].hub.parseResumeToken(s); err == nil {
 				w.Errorf("%q is taken for genuine", s)
 			}
 		}
-		if _, err := w.nodes[0].hub.parseResume(kim.secret); err != nil {
+		if _, err := w.nodes[0].hub.parseResumeToken(kim.secret); err != nil {
 			w.Error(err)
 		}
 	})
@@ -584,7 +584,7 @@ func TestATimerOfAnEarlierAbsenceEndsNothing(t *testing.T) {
 		s := w.nodes[0].hub.session(seat.Session)
 		kim.lose()
 		s.mu.Lock()
-		first := s.absence
+		first := s.disconnectSeq
 		s.mu.Unlock()
 		again := w.connect(0)
 		again.register("kim", "resume", kim.secret)

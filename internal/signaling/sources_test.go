@@ -158,12 +158,12 @@ func TestTenantsHaveTheirPartOfAnAddress(t *testing.T) {
 			}
 			return "200"
 		}},
-		"logins": {Limits{AddressSessions: 1}, comings, func(p *peer, tenant, key string) string {
+		"logins": {Limits{AddressSessions: 1}, addressTurnover, func(p *peer, tenant, key string) string {
 			code := p.ask(msg{"eventOp": "register", "cpCode": tenant, "authKey": key}).str("code")
 			p.goAway(1000)
 			return code
 		}},
-		"joins": {Limits{AddressSessions: 1}, comings, func(p *peer, tenant, _ string) string {
+		"joins": {Limits{AddressSessions: 1}, addressTurnover, func(p *peer, tenant, _ string) string {
 			code := p.w.resident(tenant).ask(msg{"eventOp": "joinRoom", "roomId": "K1"}).str("code")
 			p.w.resident(tenant).ask(msg{"eventOp": "leaveRoom"})
 			return code
@@ -215,7 +215,7 @@ func TestTenantsHaveTheirPartOfAnAddress(t *testing.T) {
 
 // Under another id whoever comes again is told to others again, and has all budgets again.
 func TestComingsOfAnAddressAreLimited(t *testing.T) {
-	const most = 2 * comings
+	const most = 2 * addressTurnover
 	in(t, 1, func(c *Config, _ *license.Params) { c.Limits.AddressSessions = 2 }, func(w *world) {
 		host, other := w.user(0, "host"), w.user(0, "other")
 		w.room("K1", host, other)

@@ -46,25 +46,25 @@ func (d *slowDirectory) yield() {
 	}
 }
 
-func (d *slowDirectory) ClaimUser(ctx context.Context, tenant, user string, s Seat, limit int) (Seat, error) {
+func (d *slowDirectory) ClaimUser(ctx context.Context, tenant, user string, s Location, limit int) (Location, error) {
 	d.pause()
 	defer d.pause()
 	return d.Directory.ClaimUser(ctx, tenant, user, s, limit)
 }
 
-func (d *slowDirectory) TakeUser(ctx context.Context, tenant, user string, from, s Seat) (Seat, error) {
+func (d *slowDirectory) TakeUser(ctx context.Context, tenant, user string, from, s Location) (Location, error) {
 	d.pause()
 	defer d.pause()
 	return d.Directory.TakeUser(ctx, tenant, user, from, s)
 }
 
-func (d *slowDirectory) Holder(ctx context.Context, tenant, user string) (Seat, error) {
+func (d *slowDirectory) Holder(ctx context.Context, tenant, user string) (Location, error) {
 	d.yield()
 	defer d.yield()
 	return d.Directory.Holder(ctx, tenant, user)
 }
 
-func (d *slowDirectory) ReleaseUser(ctx context.Context, tenant, user string, s Seat) error {
+func (d *slowDirectory) ReleaseUser(ctx context.Context, tenant, user string, s Location) error {
 	d.yield()
 	defer d.yield()
 	return d.Directory.ReleaseUser(ctx, tenant, user, s)
@@ -144,7 +144,7 @@ func (w *world) oneHolds(user string, pages []*peer) {
 				sessions++
 			}
 		}
-		if s := n.hub.session(seat.Session); s != nil && s.seat == seat && s.client.Load() == nil {
+		if s := n.hub.session(seat.Session); s != nil && s.location == seat && s.client.Load() == nil {
 			w.Error("the holder has no connection")
 		}
 	}
