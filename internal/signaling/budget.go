@@ -3,6 +3,8 @@ package signaling
 import (
 	"hash/maphash"
 	"time"
+
+	"github.com/ieum-rtc/ieum/internal/limit"
 )
 
 // What one user sends is stored and multiplied at other users' expense: in their outboxes, while they are away, in what
@@ -17,15 +19,15 @@ import (
 //
 // They follow from the rate and the burst of a session, so that an operator who raises those raises all. What is refused
 // is answered; the receiver's connection never pays for it: see transport.Conn.Offer and held.
-type budgets struct{ flood, excess, toRoom, toOne, toOther flood }
+type budgets struct{ flood, excess, toRoom, toOne, toOther limit.Rate }
 
 func newBudgets(rate, burst float64) budgets {
 	return budgets{
-		flood:   newFlood(rate, burst),
-		excess:  newFlood(rate*4, burst*4),     // others may have made its client answer them
-		toRoom:  newFlood(rate*2/3, burst/3),   // 20 a second, 100 at once
-		toOne:   newFlood(rate/2, burst*2/5),   // 15 and 120: a call of clients that send each candidate by itself fits
-		toOther: newFlood(rate/30, burst*2/75), // 1 and 8
+		flood:   limit.NewRate(rate, burst),
+		excess:  limit.NewRate(rate*4, burst*4),     // others may have made its client answer them
+		toRoom:  limit.NewRate(rate*2/3, burst/3),   // 20 a second, 100 at once
+		toOne:   limit.NewRate(rate/2, burst*2/5),   // 15 and 120: a call of clients that send each candidate by itself fits
+		toOther: limit.NewRate(rate/30, burst*2/75), // 1 and 8
 	}
 }
 
@@ -67,8 +69,8 @@ func (r *request) checkRoomBudget() error {
 	if !ok {
 		return nil
 	}
-	f := r.c.hub.toRoom.shared(r.s.roommates())
-	if !r.s.roomMeter.take(r.c.hub.now(), f, units(n, len(r.msg), tellBytes)) {
+	f := sharedBy(r.c.hub.toRoom, r.s.roommates())
+	if !r.s.roomMeter.Take(r.c.hub.now(), f, units(n, len(r.msg), tellBytes)) {
 		r.c.hub.counters.toRoom.Add(1)
 		return errRoomBudget
 	}
@@ -83,10 +85,9 @@ const (
 	sharedRoom = 100
 )
 
-// shared is the part of the budget that a member of a room has. As the whole, it is taken at once within the same time.
-func (f flood) shared(members int) flood {
-	f.each = f.each * int64(min(max(members, fullRoom), sharedRoom)) / fullRoom
-	return f
+// sharedBy is the part of the room budget of one of so many members.
+func sharedBy(r limit.Rate, members int) limit.Rate {
+	return r.Divided(fullRoom, min(max(members, fullRoom), sharedRoom))
 }
 
 // roommates counts the members of the session's room, itself too.
@@ -102,30 +103,30 @@ func (s *session) roommates() int {
 	return len(ro.members)
 }
 
-// sent is what a session has sent to other users. Most sessions are silent and have none.
-type sent struct {
-	candidates minute // of candidates
+// outgoing is what a session has sent to other users. Most sessions are silent and have none.
+type outgoing struct {
+	candidates limit.Counter // of candidates
 	contacts   contacts
 }
 
-// outgoing is sent, made if there is none; mu is held.
-func (s *session) outgoing() *sent {
-	if s.sent == nil {
-		s.sent = new(sent)
+// outgoingBudget is sent, made if there is none; mu is held.
+func (s *session) outgoingBudget() *outgoing {
+	if s.outgoing == nil {
+		s.outgoing = new(outgoing)
 	}
-	return s.sent
+	return s.outgoing
 }
 
-// forgetSent gives up the memory of sent when all has refilled.
-func (s *session) forgetSent(now time.Duration) {
+// releaseOutgoing gives up the memory of sent when all has refilled.
+func (s *session) releaseOutgoing(now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sent == nil {
+	if s.outgoing == nil {
 		return
 	}
-	s.sent.contacts.forget(now)
-	if s.sent.contacts == nil && s.sent.candidates.over(now) {
-		s.sent = nil
+	s.outgoing.contacts.release(now)
+	if s.outgoing.contacts == nil && s.outgoing.candidates.Expired(now) {
+		s.outgoing = nil
 	}
 }
 
@@ -142,7 +143,7 @@ type contact struct {
 }
 
 // take counts units for a message to a user; false: it is too much.
-func (c *contacts) take(user uint64, now time.Duration, f flood, units int64) bool {
+func (c *contacts) take(user uint64, now time.Duration, f limit.Rate, units int64) bool {
 	at, free := -1, -1
 	for i, k := range *c {
 		if k.user == user {
@@ -158,7 +159,7 @@ func (c *contacts) take(user uint64, now time.Duration, f flood, units int64) bo
 		(*c)[at] = contact{user, 0}
 	}
 	k := &(*c)[at]
-	next, ok := f.next(int64(k.until), int64(now), units)
+	next, ok := f.Next(int64(k.until), int64(now), units)
 	k.until = time.Duration(next)
 	return ok
 }
@@ -172,8 +173,8 @@ func (c *contacts) place(least int, now time.Duration) int {
 	return len(*c) - 1
 }
 
-// forget gives up the memory when all have refilled.
-func (c *contacts) forget(now time.Duration) {
+// release gives up the memory when all have refilled.
+func (c *contacts) release(now time.Duration) {
 	for _, k := range *c {
 		if k.until > now {
 			return
@@ -191,7 +192,7 @@ func (r *request) checkRelay() (to place, ro *roster, err error) {
 	if string(r.env.Op) == "candidate" {
 		err = r.checkCandidates(now)
 	}
-	if err == nil && !s.outgoing().contacts.take(h.hash(r.env.Target), now, h.toOne, relayUnits(r.env.Op, len(r.msg))) {
+	if err == nil && !s.outgoingBudget().contacts.take(h.hash(r.env.Target), now, h.toOne, relayUnits(r.env.Op, len(r.msg))) {
 		h.counters.toOne.Add(1)
 		err = errUserBudget
 	}
@@ -212,7 +213,7 @@ func (r *request) checkCandidates(now time.Duration) error {
 		r.c.hub.counters.candidates.Add(1)
 		return errCandidatesTooLarge
 	}
-	if !r.s.outgoing().candidates.take(now, r.c.hub.cfg.Limits.Candidates, int(units(1, len(r.msg), candidateBytes))) {
+	if !r.s.outgoingBudget().candidates.Take(now, r.c.hub.cfg.Limits.Candidates, int(units(1, len(r.msg), candidateBytes))) {
 		r.c.hub.counters.candidates.Add(1)
 		return errTooManyCandidates
 	}
@@ -232,7 +233,7 @@ func (r *request) checkDirect(target string) (to place, ro *roster, err error) {
 	if !in {
 		ro, user, f = nil, ^user, h.toOther
 	}
-	if !s.outgoing().contacts.take(user, h.now(), f, relayUnits(r.env.Op, len(r.msg))) {
+	if !s.outgoingBudget().contacts.take(user, h.now(), f, relayUnits(r.env.Op, len(r.msg))) {
 		h.counters.toOne.Add(1)
 		err = errUserBudget
 	}
@@ -248,6 +249,6 @@ func (h *Hub) now() time.Duration { return time.Since(h.began) }
 // charge counts what a large answer costs beyond the request for it.
 func (r *request) charge(answer int) {
 	if n := answer / floodBytes; n > 0 && r.s != nil {
-		r.s.rateMeter.add(r.c.hub.now(), r.c.hub.flood, int64(n))
+		r.s.rateMeter.Add(r.c.hub.now(), r.c.hub.flood, int64(n))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/lxzan/gws"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
@@ -363,7 +364,7 @@ func TestAClientIsNotClosedForAnswering(t *testing.T) {
 
 func TestContactsAreFew(t *testing.T) {
 	var c contacts
-	f := newFlood(15, 120)
+	f := limit.NewRate(15, 120)
 	for i := range 10_000 {
 		c.take(uint64(i), 0, f, 1)
 	}
@@ -378,7 +379,7 @@ func TestContactsAreFew(t *testing.T) {
 	if c.take(7, 0, f, 1) {
 		t.Error("a budget was refilled by sending to others")
 	}
-	c.forget(time.Second)
+	c.release(time.Second)
 	if c == nil {
 		t.Error("forgotten too early")
 	}
@@ -386,7 +387,7 @@ func TestContactsAreFew(t *testing.T) {
 	if len(c) > maxContacts {
 		t.Errorf("%d are remembered", len(c))
 	}
-	if c.forget(2 * time.Hour); c != nil {
+	if c.release(2 * time.Hour); c != nil {
 		t.Error("not forgotten")
 	}
 }
@@ -402,7 +403,7 @@ func TestAnIdleSessionForgetsWhatItSent(t *testing.T) {
 			kim.want("200", msg{"eventOp": "keepAlive"})
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			return s.sent != nil
+			return s.outgoing != nil
 		}
 		if remembers() {
 			t.Error("before anything was sent")

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
@@ -16,7 +17,7 @@ type client struct {
 	hub         *Hub
 	conn        transport.Conn
 	login       *time.Timer             // closes the connection unless register succeeds, which frees it
-	rateMeter   meter                   // of what comes before register; then the session's counts
+	rateMeter   limit.GCRA              // of what comes before register; then the session's counts
 	session     atomic.Pointer[session] // set once, by register
 	hasMessage  bool                    // there was a message before this one
 	lastToken   *resumeToken            // the last genuine secret that a register brought, whether or not it was let in
@@ -47,8 +48,8 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 		c.unconfirmed = false
 	}
 	now, cost := c.hub.now(), units(1, len(msg), floodBytes)
-	flood := !rate.take(now, c.hub.flood, cost)
-	if flood && (s == nil || !s.excessMeter.take(now, c.hub.excess, cost)) {
+	flood := !rate.Take(now, c.hub.flood, cost)
+	if flood && (s == nil || !s.excessMeter.Take(now, c.hub.excess, cost)) {
 		c.hub.counters.flooded.Add(1)
 		c.conn.Close(transport.StatusPolicyViolation, "too many messages")
 		c.hub.leave()
@@ -166,7 +167,7 @@ var handlers = map[string]func(*request) error{
 
 // keepAlive is what an idle client sends: what it needs no longer is given up.
 func (r *request) keepAlive() error {
-	r.s.forgetSent(r.c.hub.now())
+	r.s.releaseOutgoing(r.c.hub.now())
 	r.ok(nil)
 	return nil
 }

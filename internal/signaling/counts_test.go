@@ -82,7 +82,7 @@ func (c *crowd) empties() {
 		if s.Sessions+s.Rooms+s.Rosters+len(h.sources.sessions())+len(n.known.of)+n.gate.Open() != 0 || bytes != 0 {
 			c.fail("nobody is there, and there are %d bytes, %+v", bytes, s)
 		}
-		if n := c.checkTallies(h); n != 0 {
+		if n := c.limited(h); n != 0 {
 			c.fail("a minute has passed, and %d keys are counted", n)
 		}
 	}
@@ -101,7 +101,7 @@ func (c *crowd) check() {
 		c.checkConnections(i, here)
 		c.checkAddresses(n.hub, here)
 		c.checkRosters(n.hub, here)
-		c.checkTallies(n.hub)
+		c.limited(n.hub)
 	}
 	c.checkSeats(everyone)
 	c.checkRooms(everyone)
@@ -359,27 +359,16 @@ func (c *crowd) held() int64 {
 	return bytes
 }
 
-// checkTallies: a key is counted as long as its minute lasts. It returns how many are.
-func (c *crowd) checkTallies(h *Hub) (keys int) {
+// limited counts the keys that limiters remember. Each is remembered for a minute.
+func (c *crowd) limited(h *Hub) (keys int) {
 	c.Helper()
-	type counts interface{ keys() (counted, lasting int) }
-	all := []counts{h.joins, h.failedJoins, h.takeovers}
-	for _, t := range []addressTally{h.failedLogins, h.failedJoinsOf, h.opened, h.joinsOf} {
-		all = append(all, t.sources, t.sites)
+	type window interface{ Len() int }
+	all := []window{h.joins, h.failedJoins, h.takeovers, h.lookedUp}
+	for _, l := range []addressLimiter{h.failedLogins, h.addressLookups, h.addressLogins, h.addressJoins} {
+		all = append(all, l.sources, l.sites, l.allSources, l.allSites)
 	}
-	for _, t := range all {
-		counted, lasting := t.keys()
-		if counted != lasting {
-			c.fail("%d keys are counted, the minutes of %d are not over", counted, lasting)
-		}
-		keys += counted
+	for _, w := range all {
+		keys += w.Len()
 	}
 	return keys
-}
-
-func (t *tally[K]) keys() (counted, lasting int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.forget(time.Now())
-	return len(t.counts), len(t.ends) - t.first
 }

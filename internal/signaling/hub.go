@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
 	"github.com/ieum-rtc/ieum/internal/transport"
@@ -90,12 +91,12 @@ type Hub struct {
 	sessions map[string]*session
 	rosters  map[room.Key]*roster
 
-	sources sources
-	refused meter // lines in the log about refused logins
+	sources addressSessions
+	refused limit.GCRA // lines in the log about refused logins
 
 	ownership sync.Mutex // see createHere
 
-	tallies
+	limiters
 	budgets
 	began time.Time
 	seed  maphash.Seed // of users, in what sessions have sent to others
@@ -146,7 +147,7 @@ func New(cfg Config) (*Hub, error) {
 	cfg.defaults()
 	h := &Hub{
 		cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{}),
-		tallies: newTallies(cfg.Limits), budgets: newBudgets(cfg.Rate, cfg.Burst), began: time.Now(), seed: maphash.MakeSeed(),
+		limiters: newLimiters(cfg.Limits), budgets: newBudgets(cfg.Rate, cfg.Burst), began: time.Now(), seed: maphash.MakeSeed(),
 	}
 	h.sources.limit = cfg.Limits.AddressSessions
 	h.keys.Store(&keys{cfg.Licenses, cfg.ResumeKeys})

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/ieum-rtc/ieum/internal/room"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
@@ -57,32 +58,32 @@ func (l *Limits) defaults() {
 	}
 }
 
-// tallies count for one node what the limits bound.
-type tallies struct {
-	failedLogins       addressTally
-	joins, failedJoins *tally[userKey]
-	failedJoinsOf      addressTally
-	names              *tally[roomName] // that failedJoinsOf has counted
-	opened, joinsOf    addressTally     // of sessions that count for an address
-	takeovers          *tally[userKey]
+// limiters count for one node what the limits bound.
+type limiters struct {
+	failedLogins                addressLimiter
+	joins, failedJoins          *limit.FixedWindow[userKey]
+	addressLookups              addressLimiter
+	lookedUp                    *limit.FixedWindow[lookupKey] // that failedJoinsOf has counted
+	addressLogins, addressJoins addressLimiter                // of sessions that count for an address
+	takeovers                   *limit.FixedWindow[userKey]
 }
 
-// roomName is a room as users of one address named it.
-type roomName struct {
+// lookupKey is a room as users of one address named it.
+type lookupKey struct {
 	tenantPrefix
 	room string
 }
 
-func newTallies(l Limits) tallies {
-	return tallies{
-		failedLogins:  newAddressTally(l.FailedLogins),
-		joins:         newTally[userKey](l.Joins),
-		failedJoins:   newTally[userKey](l.FailedJoins),
-		failedJoinsOf: newAddressTally(l.FailedJoinsOfAddress),
-		names:         newTally[roomName](1),
-		opened:        newAddressTally(l.AddressSessions * addressTurnover),
-		joinsOf:       newAddressTally(l.AddressSessions * addressTurnover),
-		takeovers:     newTally[userKey](l.Takeovers),
+func newLimiters(l Limits) limiters {
+	return limiters{
+		failedLogins:   newAddressLimiter(l.FailedLogins),
+		joins:          limit.NewFixedWindow[userKey](l.Joins),
+		failedJoins:    limit.NewFixedWindow[userKey](l.FailedJoins),
+		addressLookups: newAddressLimiter(l.FailedJoinsOfAddress),
+		lookedUp:       limit.NewFixedWindow[lookupKey](1),
+		addressLogins:  newAddressLimiter(l.AddressSessions * addressTurnover),
+		addressJoins:   newAddressLimiter(l.AddressSessions * addressTurnover),
+		takeovers:      limit.NewFixedWindow[userKey](l.Takeovers),
 	}
 }
 
@@ -99,13 +100,13 @@ func (r *request) checkLookupLimit(id string) error {
 	if r.s.lists(id) {
 		return nil
 	}
-	over := h.failedJoins.reached(key) || h.failedJoinsOf.reached(r.s.tenant, source)
+	over := h.failedJoins.Reached(key) || h.addressLookups.reached(r.s.tenant, source)
 	switch {
 	case !over || r.owns(id):
 		return nil
-	case h.failedJoins.spent(key):
+	case h.failedJoins.Exceeded(key):
 		return errTooManyLookups
-	case h.failedJoinsOf.spent(r.s.tenant, source):
+	case h.addressLookups.exceeded(r.s.tenant, source):
 		return errTooManyAddressLookups
 	}
 	return nil
@@ -134,10 +135,10 @@ func (r *request) recordFailedLookup(id string, err error) error {
 	h := r.c.hub
 	none := errors.Is(err, room.ErrNoRoom)
 	if none || errors.Is(err, room.ErrFull) || errors.Is(err, room.ErrBanned) || errors.Is(err, errTokenRoom) {
-		h.failedJoins.add(r.s.key())
+		h.failedJoins.Add(r.s.key())
 	}
-	if source := r.c.source(); none && source.IsValid() && h.names.take(roomName{tenantPrefix{r.s.tenant, source}, id}) {
-		h.failedJoinsOf.add(r.s.tenant, source)
+	if source := r.c.source(); none && source.IsValid() && h.lookedUp.Take(lookupKey{tenantPrefix{r.s.tenant, source}, id}) {
+		h.addressLookups.add(r.s.tenant, source)
 	}
 	return err
 }
@@ -172,16 +173,16 @@ func (h *Hub) LimitsHit() map[string]uint64 {
 		"message_size":         h.counters.long.Load(),
 		"login_time":           h.counters.late.Load(),
 		"outbox":               h.counters.overflowed.Load(),
-		"failed_logins":        h.failedLogins.hits(),
-		"joins":                h.joins.hits.Load(),
-		"failed_joins":         h.failedJoins.hits.Load(),
-		"failed_joins_address": h.failedJoinsOf.hits(),
+		"failed_logins":        h.failedLogins.rejected(),
+		"joins":                h.joins.Rejected(),
+		"failed_joins":         h.failedJoins.Rejected(),
+		"failed_joins_address": h.addressLookups.rejected(),
 		"candidates":           h.counters.candidates.Load(),
 		"user_rooms":           h.counters.manyRooms.Load(),
-		"address_sessions":     h.sources.hits.Load(),
-		"address_logins":       h.opened.hits(),
-		"address_joins":        h.joinsOf.hits(),
+		"address_sessions":     h.sources.rejected.Load(),
+		"address_logins":       h.addressLogins.rejected(),
+		"address_joins":        h.addressJoins.rejected(),
 		"address_rooms":        h.counters.manyHere.Load(),
-		"takeovers":            h.takeovers.hits.Load(),
+		"takeovers":            h.takeovers.Rejected(),
 	}
 }

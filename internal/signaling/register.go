@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
 	"github.com/ieum-rtc/ieum/internal/transport"
@@ -29,7 +30,7 @@ func (r *request) register() error {
 	}
 	source := r.c.source()
 	limited := !h.isLive(p)
-	if limited && h.failedLogins.spent(q.CpCode, source) {
+	if limited && h.failedLogins.exceeded(q.CpCode, source) {
 		return errTooManyFailedLogins // not logged: whoever has come so far could fill the log
 	}
 	grant, err := h.admit(q, p)
@@ -37,7 +38,7 @@ func (r *request) register() error {
 		if limited && isGuess(err) {
 			h.failedLogins.add(q.CpCode, source)
 		}
-		if h.refused.take(h.now(), loginLog, 1) {
+		if h.refused.Take(h.now(), loginLog, 1) {
 			h.cfg.Log.Info("login refused", "node", h.cfg.Node, "reason", err)
 		}
 		return err
@@ -73,7 +74,7 @@ func (r *request) register() error {
 }
 
 // loginLog bounds the lines about refused logins, whoever is refused: one a second, 60 at once. The metric counts them all.
-var loginLog = newFlood(1, 60)
+var loginLog = limit.NewRate(1, 60)
 
 // isLive tells whether the secret is that of a session that has not ended: whoever shows it is no stranger.
 func (h *Hub) isLive(p *resumeToken) bool {
@@ -123,7 +124,7 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *resumeToken)
 	ctx, cancel := r.ctx()
 	defer cancel()
 	if grant.User == nil {
-		if h.opened.spent(s.tenant, r.c.source()) {
+		if h.addressLogins.exceeded(s.tenant, r.c.source()) {
 			return errTooManyAddressLogins
 		}
 		s.origin = h.originOf(r.c.source())
@@ -144,7 +145,7 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *resumeToken)
 		return err
 	}
 	if s.origin != (origin{}) {
-		h.opened.add(s.tenant, r.c.source())
+		h.addressLogins.add(s.tenant, r.c.source())
 	}
 	return nil
 }
@@ -208,7 +209,7 @@ func (h *Hub) claimUser(ctx context.Context, s *session, forced bool, p *resumeT
 		case err != nil:
 			return err
 		case seat.Session == "" && !within:
-			h.sources.hits.Add(1)
+			h.sources.rejected.Add(1)
 			return errTooManyAddressSessions
 		case seat.Session != "":
 			err = ErrTaken
@@ -229,7 +230,7 @@ func (h *Hub) claimUser(ctx context.Context, s *session, forced bool, p *resumeT
 		if !forced || (!mine && s.grant.User == nil && !s.grant.LegacyForced) {
 			return ErrTaken
 		}
-		if !mine && !counted && !h.takeovers.take(s.key()) {
+		if !mine && !counted && !h.takeovers.Take(s.key()) {
 			return errTooManyTakeovers
 		}
 		counted = counted || !mine

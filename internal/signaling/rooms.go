@@ -113,10 +113,10 @@ func (r *request) joinRoom() error {
 		}
 		return errInRoom
 	}
-	if s.hub.joins.spent(s.key()) {
+	if s.hub.joins.Exceeded(s.key()) {
 		return errTooManyJoins
 	}
-	if s.origin != (origin{}) && s.hub.joinsOf.spent(s.tenant, r.c.source()) {
+	if s.origin != (origin{}) && s.hub.addressJoins.exceeded(s.tenant, r.c.source()) {
 		return errTooManyAddressJoins
 	}
 	if err := r.checkLookupLimit(id); err != nil {
@@ -138,9 +138,9 @@ func (r *request) joinRoom() error {
 		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, join)
 	})
 	if err == nil {
-		s.hub.joins.add(s.key())
+		s.hub.joins.Add(s.key())
 		if s.origin != (origin{}) {
-			s.hub.joinsOf.add(s.tenant, r.c.source())
+			s.hub.addressJoins.add(s.tenant, r.c.source())
 		}
 	}
 	if !admitted && (errors.Is(err, room.ErrNoRoom) || errors.Is(err, room.ErrUnlisted)) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
 	"github.com/ieum-rtc/ieum/internal/transport"
@@ -35,9 +36,9 @@ type session struct {
 	// client changes with mu held, and is read without it to fence off connections that lost the session.
 	client      atomic.Pointer[client]
 	seen        atomic.Uint64 // Seq of the room's last event that the client was sent
-	rateMeter   meter         // of its messages, whichever connection brings them: coming back does not begin anew
-	excessMeter meter         // of those that rate refuses
-	roomMeter   meter         // of what others in its room are told
+	rateMeter   limit.GCRA    // of its messages, whichever connection brings them: coming back does not begin anew
+	excessMeter limit.GCRA    // of those that rate refuses
+	roomMeter   limit.GCRA    // of what others in its room are told
 
 	mu              sync.Mutex // guards what follows; only an outbox's lock is taken inside
 	disconnectTimer *time.Timer
@@ -46,7 +47,7 @@ type session struct {
 	batch           *presenceBatch   // of joins and leaves; nil until there is one
 	roster          *roster          // of the room the session is in, or nil
 	onState         func(room.Event) // takes Entered or Synced while one is expected
-	sent            *sent            // to others, lately; nil: nothing
+	outgoing        *outgoing        // to others, lately; nil: nothing
 }
 
 func (s *session) address() room.Address { return room.Address{Node: s.location.Node, Session: s.id} }

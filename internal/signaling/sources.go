@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -13,18 +14,18 @@ import (
 // learns an address from it. Empty: limits by address do not count the session. The site of an IPv4 address is empty.
 type origin struct{ Source, Site string }
 
-// sources counts the sessions of each address, of those whose license admits without a user token: a visitor with a license out of a
+// addressSessions counts the sessions of each address, of those whose license admits without a user token: a visitor with a license out of a
 // page could else take all places that it has. A session counts for where it registered until it ends, wherever it resumes.
-type sources struct {
-	limit int           // of a source, negative: none; a site has transport.SourcesPerSite times as much
-	hits  atomic.Uint64 // refusals
+type addressSessions struct {
+	limit    int           // of a source, negative: none; a site has transport.SourcesPerSite times as much
+	rejected atomic.Uint64 // refusals
 
 	mu     sync.Mutex
 	counts map[userKey]int // tenant, and Source or Site of an origin
 }
 
 // add counts a session, and tells whether it is within the limit.
-func (c *sources) add(tenant string, o origin) bool {
+func (c *addressSessions) add(tenant string, o origin) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	source := c.count(userKey{tenant, o.Source}, 1)
@@ -32,7 +33,7 @@ func (c *sources) add(tenant string, o origin) bool {
 	return c.limit < 0 || source <= c.limit && site <= c.limit*transport.SourcesPerSite
 }
 
-func (c *sources) remove(tenant string, o origin) {
+func (c *addressSessions) remove(tenant string, o origin) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count(userKey{tenant, o.Source}, -1)
@@ -40,7 +41,7 @@ func (c *sources) remove(tenant string, o origin) {
 }
 
 // count is called with mu held.
-func (c *sources) count(k userKey, n int) int {
+func (c *addressSessions) count(k userKey, n int) int {
 	if k.id == "" {
 		return 0
 	}
@@ -71,11 +72,11 @@ func (h *Hub) originOf(source netip.Prefix) (o origin) {
 // the users of another behind the same NAT, and an address still costs no more than a few tenants may.
 const tenantsPerSource = 4
 
-// addressTally is a tally by tenant and address, and by tenant and the network around the address, which may have
+// addressLimiter is a tally by tenant and address, and by tenant and the network around the address, which may have
 // transport.SourcesPerSite times as much; and by both for all tenants together.
-type addressTally struct {
-	sources, sites       *tally[tenantPrefix]
-	allSources, allSites *tally[netip.Prefix]
+type addressLimiter struct {
+	sources, sites       *limit.FixedWindow[tenantPrefix]
+	allSources, allSites *limit.FixedWindow[netip.Prefix]
 }
 
 type tenantPrefix struct {
@@ -83,47 +84,47 @@ type tenantPrefix struct {
 	prefix netip.Prefix
 }
 
-func newAddressTally(limit int) addressTally {
-	return addressTally{
-		sources:    newTally[tenantPrefix](limit),
-		sites:      newTally[tenantPrefix](limit * transport.SourcesPerSite),
-		allSources: newTally[netip.Prefix](limit * tenantsPerSource),
-		allSites:   newTally[netip.Prefix](limit * tenantsPerSource * transport.SourcesPerSite),
+func newAddressLimiter(perMinute int) addressLimiter {
+	return addressLimiter{
+		sources:    limit.NewFixedWindow[tenantPrefix](perMinute),
+		sites:      limit.NewFixedWindow[tenantPrefix](perMinute * transport.SourcesPerSite),
+		allSources: limit.NewFixedWindow[netip.Prefix](perMinute * tenantsPerSource),
+		allSites:   limit.NewFixedWindow[netip.Prefix](perMinute * tenantsPerSource * transport.SourcesPerSite),
 	}
 }
 
-// spent tells whether a source or its site has reached a limit, and counts a refusal if so. What is not valid has none.
-func (t addressTally) spent(tenant string, source netip.Prefix) bool {
+// exceeded tells whether a source or its site has reached a limit, and counts a refusal if so. What is not valid has none.
+func (t addressLimiter) exceeded(tenant string, source netip.Prefix) bool {
 	if !source.IsValid() {
 		return false
 	}
 	site := transport.Site(source)
-	return t.sources.spent(tenantPrefix{tenant, source}) || t.sites.spent(tenantPrefix{tenant, site}) ||
-		t.allSources.spent(source) || t.allSites.spent(site)
+	return t.sources.Exceeded(tenantPrefix{tenant, source}) || t.sites.Exceeded(tenantPrefix{tenant, site}) ||
+		t.allSources.Exceeded(source) || t.allSites.Exceeded(site)
 }
 
 // reached is spent without counting a refusal.
-func (t addressTally) reached(tenant string, source netip.Prefix) bool {
+func (t addressLimiter) reached(tenant string, source netip.Prefix) bool {
 	if !source.IsValid() {
 		return false
 	}
 	site := transport.Site(source)
-	return t.sources.reached(tenantPrefix{tenant, source}) || t.sites.reached(tenantPrefix{tenant, site}) ||
-		t.allSources.reached(source) || t.allSites.reached(site)
+	return t.sources.Reached(tenantPrefix{tenant, source}) || t.sites.Reached(tenantPrefix{tenant, site}) ||
+		t.allSources.Reached(source) || t.allSites.Reached(site)
 }
 
-func (t addressTally) add(tenant string, source netip.Prefix) {
+func (t addressLimiter) add(tenant string, source netip.Prefix) {
 	if !source.IsValid() {
 		return
 	}
 	site := transport.Site(source)
-	t.sources.add(tenantPrefix{tenant, source})
-	t.sites.add(tenantPrefix{tenant, site})
-	t.allSources.add(source)
-	t.allSites.add(site)
+	t.sources.Add(tenantPrefix{tenant, source})
+	t.sites.Add(tenantPrefix{tenant, site})
+	t.allSources.Add(source)
+	t.allSites.Add(site)
 }
 
-// hits counts refusals.
-func (t addressTally) hits() uint64 {
-	return t.sources.hits.Load() + t.sites.hits.Load() + t.allSources.hits.Load() + t.allSites.hits.Load()
+// rejected counts refusals.
+func (t addressLimiter) rejected() uint64 {
+	return t.sources.Rejected() + t.sites.Rejected() + t.allSources.Rejected() + t.allSites.Rejected()
 }

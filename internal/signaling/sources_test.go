@@ -13,7 +13,7 @@ import (
 )
 
 // sessions are those that are counted, by address.
-func (c *sources) sessions() map[userKey]int {
+func (c *addressSessions) sessions() map[userKey]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.counts)
