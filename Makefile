@@ -63,7 +63,8 @@ race: ## Go tests with the race detector
 examples: ## build the clients of examples/ and run them against a server of this tree
 	cd examples && $(GO) vet ./... && $(GO) test ./...
 
-# every fuzz target, two at a time with one worker each; what they found before is kept in testdata/fuzz and runs with the tests
+# every fuzz target, two at a time with one worker each. They start from the inputs in testdata/fuzz, which cover what fuzzing has
+# reached so far and run with the tests; an input that fails is written there too
 fuzz: ## FUZZTIME=10s of each fuzz target
 	@for pkg in $$($(GO) list ./...); do \
 		$(GO) test -list '^Fuzz' $$pkg | sed -n "s|^Fuzz|$$pkg Fuzz|p" | sort -u; \
