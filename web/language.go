@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// languages are what the pages are written in; the first is for those who read neither.
+// languages of the pages. The first is the default.
 var languages = []string{"en", "ko"}
 
 const langCookie = "lang"
 
-// language is that of ?lang=, which is remembered, or of the cookie, or the best of Accept-Language.
+// language returns that of ?lang=, which is remembered, else of the cookie, else the best of Accept-Language.
 func language(w http.ResponseWriter, r *http.Request) string {
 	if asked := r.URL.Query().Get("lang"); slices.Contains(languages, asked) {
-		// Without a path it is for the pages beside this one, wherever a proxy serves them.
+		// Without a path the cookie is valid for the sibling pages, wherever a proxy serves them.
 		http.SetCookie(w, &http.Cookie{
 			Name: langCookie, Value: asked, MaxAge: 365 * 24 * 60 * 60,
 			HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteLaxMode,

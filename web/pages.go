@@ -13,8 +13,8 @@ import (
 
 // texts is the catalogue of samples/text.json: key, then language, then text.
 //
-// Keys that begin with "say." are shown by scripts, all others by templates. A text may hold `code`, **strong** and
-// [words](/address of ours, from the server's root); in "say." texts {name} stands for a value and nothing else is markup.
+// Scripts show keys that begin with "say.", templates all others. A text may contain `code`, **strong** and
+// [text](/path from the server's root). In "say." texts {name} is a placeholder and nothing else is markup.
 type texts map[string]map[string]string
 
 func readTexts(files fs.FS) (texts, error) {
@@ -44,7 +44,7 @@ func (t texts) get(key, lang string) (string, error) {
 	return text, nil
 }
 
-// script is a classic script, so that the texts are there before any module runs.
+// script is a classic script: the texts exist before any module runs.
 func (t texts) script(lang string) ([]byte, error) {
 	said := make(map[string]string)
 	for key, byLang := range t {
@@ -59,7 +59,7 @@ func (t texts) script(lang string) ([]byte, error) {
 	return fmt.Appendf(nil, "globalThis.ieumText = Object.freeze(%s);\n", object), nil
 }
 
-// page is one of ours: its address, its template in samples, who may frame it.
+// page is an embedded page: its address, its template in samples, and which origins may frame it.
 type page struct {
 	path, name, ancestors string
 }
@@ -71,11 +71,11 @@ var pages = []page{
 	{"/guide", "guide", "'none'"},
 }
 
-// root leads from a page to the server's root. All links are relative, so that they hold where a reverse proxy serves the
+// root leads from a page to the server's root. All links are relative, so that they work when a reverse proxy serves the
 // whole server under a path of another site.
 const root = "./"
 
-// anyRoot stands for root in the page for unknown addresses, whose depth is known when they are asked for.
+// anyRoot is a placeholder for root in the page for unknown addresses: their depth is known per request.
 const anyRoot = "@root/"
 
 // view is what a template sees.
@@ -138,7 +138,7 @@ func render(files fs.FS, t texts, p page, v view) ([]byte, error) {
 
 var markup = regexp.MustCompile("`([^`]+)`|\\*\\*([^*]+)\\*\\*|\\[([^\\]]+)\\]\\((/[a-z0-9#-]*)\\)")
 
-// rich turns a text's few marks into elements; everything else is escaped.
+// rich converts the markup of a text to elements and escapes everything else.
 func rich(t texts, key, lang string, root template.URL) (template.HTML, error) {
 	text, err := t.get(key, lang)
 	if err != nil {
@@ -158,10 +158,10 @@ func rich(t texts, key, lang string, root template.URL) (template.HTML, error) {
 	return template.HTML(text), nil
 }
 
-// stepMark begins each step in samples/call.html, which is one whole page: what the guide shows in pieces is what works in one.
+// stepMark begins each step in samples/call.html, which is a complete page: the guide shows its parts.
 const stepMark = "=== step ===\n"
 
-// guideSteps are the pieces of call.html as markup: comments dimmed, and the places the page's script fills in
+// guideSteps are the parts of call.html as markup: comments dimmed, with placeholders for the page's script
 // (this server's address, and with a development license the license).
 func guideSteps(files fs.FS, t texts, lang string) ([]template.HTML, error) {
 	raw, err := fs.ReadFile(files, "samples/call.html")

@@ -14,20 +14,20 @@ import (
 	"time"
 )
 
-// resource is one address: its headers and a finished body per language, "" when it is the same in all.
+// resource is an address: its headers, and a body per language ("" if it is the same in all).
 type resource struct {
 	header http.Header
 	bodies map[string]body
 }
 
-// body is one representation twice, plain and compressed. A strong ETag names bytes, so the two differ in it (RFC 9110, 8.8.3.3).
+// body is a representation, plain and compressed. A strong ETag identifies bytes, so each has its own (RFC 9110, 8.8.3.3).
 type body struct {
 	plain               content
-	packed              content // made when it is first asked for, and kept: to make all of them would be most of the server's start
+	packed              content // compressed on first use and kept: compressing all would dominate the server's start
 	plainTag, packedTag string
 }
 
-// content is where bytes come from. What is in the program itself is read each time, and not held a second time.
+// content is a source of bytes. Embedded files are read each time, so memory does not hold them twice.
 type content func() ([]byte, error)
 
 func held(b []byte) content { return func() ([]byte, error) { return b, nil } }
@@ -47,7 +47,7 @@ var contentTypes = map[string]string{
 	".ts":   "application/typescript; charset=utf-8",
 }
 
-// newResource reads the bodies. The name gives the content type; an unknown ending is an error, never a guess.
+// newResource reads the bodies. The name determines the content type; an unknown extension is an error.
 func newResource(name string, header func() http.Header, bodies map[string]content) (*resource, error) {
 	contentType := contentTypes[path.Ext(name)]
 	if contentType == "" {
@@ -55,7 +55,7 @@ func newResource(name string, header func() http.Header, bodies map[string]conte
 	}
 	r := &resource{header: header(), bodies: make(map[string]body, len(bodies))}
 	r.header.Set("Content-Type", contentType)
-	// Kept by the browser, asked about each time: an upgrade of the server reaches every page at its next load.
+	// The browser caches it and revalidates each time: an upgraded server reaches every page at its next load.
 	r.header.Set("Cache-Control", "no-cache")
 	r.header.Add("Vary", "Accept-Encoding")
 	for lang, plain := range bodies {
@@ -96,7 +96,7 @@ func compress(plain content) ([]byte, error) {
 func (r *resource) serve(w http.ResponseWriter, req *http.Request) {
 	content, tag := r.choose(w, req)
 	text, err := content()
-	if err != nil { // of the program's own files
+	if err != nil { // an embedded file
 		w.Header().Del("Content-Encoding")
 		http.Error(w, "This file cannot be read.", http.StatusInternalServerError)
 		return
@@ -105,24 +105,24 @@ func (r *resource) serve(w http.ResponseWriter, req *http.Request) {
 	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(text))
 }
 
-// refuse sends the body with an error status: no tag, and nothing to keep. Its links lead from the address that was asked for.
+// refuse sends the body with an error status, without ETag or caching. Its links are relative to the requested address.
 func (r *resource) refuse(w http.ResponseWriter, req *http.Request, status int) {
 	text, err := r.pick(w, req).plain()
-	if err != nil { // nothing to show beside the status
+	if err != nil { // no body, only the status
 		text = nil
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	if req.Method != http.MethodHead {
-		// An error here is a visitor who left.
+		// An error here means that the client has disconnected.
 		_, _ = w.Write(bytes.ReplaceAll(text, []byte(anyRoot), []byte(rootFrom(req.URL.EscapedPath()))))
 	}
 }
 
-// deepest bounds what an address of many slashes makes of the page.
+// deepest limits the length of relative links for addresses with many slashes.
 const deepest = 32
 
-// rootFrom is the relative reference from an address to the server's root.
+// rootFrom returns the relative reference from an address to the server's root.
 func rootFrom(address string) string {
 	up := strings.Count(address, "/") - 1
 	if up < 1 || up > deepest {
@@ -131,7 +131,7 @@ func rootFrom(address string) string {
 	return strings.Repeat("../", up)
 }
 
-// choose sets the headers and picks the language and the encoding.
+// choose sets the headers and selects language and encoding.
 func (r *resource) choose(w http.ResponseWriter, req *http.Request) (c content, tag string) {
 	b := r.pick(w, req)
 	if acceptsGzip(req.Header.Values("Accept-Encoding")) {
@@ -141,7 +141,7 @@ func (r *resource) choose(w http.ResponseWriter, req *http.Request) (c content, 
 	return b.plain, b.plainTag
 }
 
-// pick sets the headers and picks the language.
+// pick sets the headers and selects the language.
 func (r *resource) pick(w http.ResponseWriter, req *http.Request) body {
 	h := w.Header()
 	for name, values := range r.header {
@@ -155,7 +155,7 @@ func (r *resource) pick(w http.ResponseWriter, req *http.Request) body {
 	return r.bodies[lang]
 }
 
-// acceptsGzip reports whether gzip is named and not refused by a weight of zero (RFC 9110, 12.5.3).
+// acceptsGzip reports whether gzip is listed with a weight above zero (RFC 9110, 12.5.3).
 func acceptsGzip(values []string) bool {
 	for _, v := range values {
 		for _, part := range strings.Split(v, ",") {

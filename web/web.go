@@ -1,13 +1,13 @@
-// Package web holds what a browser loads: the built SDK (dist) and the sample pages (samples), embedded into the binary.
+// Package web serves the built SDK (dist) and the sample pages (samples), embedded into the binary.
 //
-// Everything is read, rendered in both languages and compressed once, when Handler is called; a request only chooses among
-// finished bodies. A page or text that does not fit together is therefore an error at start, never one at a visitor's.
+// Handler reads and renders everything once, in both languages; a request only selects one of the
+// finished bodies. A mismatch of page and text is therefore an error at start.
 //
-// Three kinds of answers leave here, with different headers:
+// There are three kinds of responses, with different headers:
 //
-//   - the SDK, which pages of any origin load: open to all of them, without a policy of its own;
-//   - pages, which see a person's camera: the strictest policy that lets them work;
-//   - the files of the pages (style, scripts, pictures), for this origin alone.
+//   - the SDK, for pages of any origin: without a policy;
+//   - pages, which have access to the camera: the strictest policy that works;
+//   - files of the pages (style, scripts, images), for this origin only.
 package web
 
 import (
@@ -24,25 +24,25 @@ import (
 //go:embed dist samples
 var embedded embed.FS
 
-// Config says what the pages may know about the server that serves them.
+// Config is what the pages need to know about the server.
 type Config struct {
-	// DevLicense returns the license made for development. With it the sample pages ask nobody for a license, and
+	// DevLicense returns the development license. With it the sample pages do not ask for a license, and
 	// GET /dev/license answers {cpCode, authKey}. Nil: that route does not exist.
 	DevLicense func() (cpCode, authKey string)
 
 	// HSTS adds Strict-Transport-Security. Only for a server on port 443: the header covers every port of its host.
 	HSTS bool
 
-	// Version is shown at the foot of the pages; empty shows nothing.
+	// Version is shown in the footer of the pages, unless empty.
 	Version string
 }
 
 const devLicensePath = "/dev/license"
 
-// required are the SDK's documented addresses; a build without them must not start.
+// required are the documented addresses of the SDK. A build without them must not start.
 var required = []string{"knowledgetalk.min.js", "knowledgetalk.mjs", "knowledgetalk.polling.mjs", "knowledgetalk.d.ts"}
 
-// Handler serves the SDK, the pages and their files. It answers 404 to every path that is not its own, so it may stand at "/".
+// Handler serves the SDK, the pages and their files, and 404 for every other path, so it can handle "/".
 func Handler(c Config) (http.Handler, error) {
 	return newSite(c, embedded)
 }
@@ -73,8 +73,8 @@ func newSite(c Config, files fs.FS) (*site, error) {
 	return s, nil
 }
 
-// addSDK puts each file of dist at the root, source maps included: min.js names its map by a relative address. The Socket.IO client
-// has the address that pages know from other servers.
+// addSDK serves each file of dist at the root, including source maps: min.js refers to its map relatively. The Socket.IO client
+// has the address that it has on other servers.
 func (s *site) addSDK(files fs.FS) error {
 	entries, err := fs.ReadDir(files, "dist")
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *site) addSDK(files fs.FS) error {
 	return nil
 }
 
-// addAssets puts samples/assets at /assets, and there the texts that scripts show, one file a language.
+// addAssets serves samples/assets at /assets, with the texts for scripts, one file per language.
 func (s *site) addAssets(files fs.FS, t texts) error {
 	entries, err := fs.ReadDir(files, "samples/assets")
 	if err != nil {
@@ -124,7 +124,7 @@ func (s *site) addAssets(files fs.FS, t texts) error {
 			return err
 		}
 	}
-	// Browsers ask for this address by themselves when they show something that is no page.
+	// Browsers request this address for responses that are not pages.
 	s.resources["/favicon.ico"] = s.resources["/assets/logo.svg"]
 	return nil
 }
@@ -138,9 +138,9 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	license := p == devLicensePath && s.devLicense != nil
 	res := s.resources[p]
 	if res == nil && !license {
-		// Only to a page of ours, so the address cannot lead to another host.
+		// Only to an embedded page, so the redirect cannot lead to another host.
 		if trimmed := strings.TrimSuffix(p, "/"); trimmed != p && s.resources[trimmed] != nil {
-			// Relative, since a proxy may serve all this below a path of its own; http.Redirect would make it absolute.
+			// Relative, since a proxy may serve this under a path; http.Redirect would make it absolute.
 			to := url.URL{Path: "../" + path.Base(trimmed), RawQuery: r.URL.RawQuery}
 			w.Header().Set("Location", to.String())
 			w.WriteHeader(http.StatusPermanentRedirect)
@@ -161,18 +161,18 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	res.serve(w, r)
 }
 
-// serveLicense carries no CORS header: a page of another origin on the developer's machine must not read the key.
+// serveLicense sends no CORS header: pages of other origins on the developer's machine must not read the license.
 func (s *site) serveLicense(w http.ResponseWriter) {
 	cpCode, authKey := s.devLicense()
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	// An error here is a visitor who left.
+	// An error here means that the client has disconnected.
 	_ = json.NewEncoder(w).Encode(map[string]string{"cpCode": cpCode, "authKey": authKey})
 }
 
-// sdkHeader opens the SDK to every page. It says no policy: in a script's answer one would mean nothing.
+// sdkHeader allows every page to load the SDK. It has no policy, which would have no effect on a script.
 func sdkHeader() http.Header {
 	return http.Header{
 		"Access-Control-Allow-Origin":  {"*"},
@@ -184,9 +184,9 @@ func assetHeader() http.Header {
 	return http.Header{"Cross-Origin-Resource-Policy": {"same-origin"}}
 }
 
-// pageHeader is the policy of one page. ancestors names who may frame it.
+// pageHeader is the policy of a page. ancestors lists the origins that may frame it.
 //
-// form-action 'none': the forms are read by script; should a script fail, no key may end up in an address.
+// form-action 'none': scripts read the forms. If a script fails, no authKey may end up in a URL.
 func pageHeader(ancestors string) func() http.Header {
 	policy := []string{
 		"default-src 'self'",

@@ -1,5 +1,5 @@
 // @ts-check
-// What a reload needs so that the call page comes back into its call by itself. It is kept for this tab alone, and only while in a call.
+// State with which the call page returns to its call after a reload. It is stored for this tab, during a call only.
 
 const place = 'ieum.call';
 
@@ -8,7 +8,7 @@ const place = 'ieum.call';
  * @property {string} room
  * @property {boolean} made whether this page created the room
  * @property {string} name
- * @property {import('./call.mjs').License | null} license null: the server lends one
+ * @property {import('./call.mjs').License | null} license null: the server provides one
  * @property {'off' | 'camera' | 'drawn'} picture
  * @property {'off' | 'on' | 'muted'} voice
  * @property {boolean} everyone
@@ -26,8 +26,8 @@ export function forget() {
 let moving = false;
 
 /**
- * The next page of this tab is this one in another language, not another visit.
- * @param {MouseEvent} click on a link that leads there; with a key held it opens another tab, and this one stays
+ * Marks that the next page of this tab is the same one in another language, not a new visit.
+ * @param {MouseEvent} click on a link that leads there; with a modifier key it opens another tab
  */
 export function staying(click) {
   if (!(click.ctrlKey || click.metaKey || click.shiftKey || click.altKey)) moving = true;
@@ -39,8 +39,8 @@ addEventListener('pagehide', () => {
 });
 
 /**
- * What to come back to. A link that was followed, a duplicated tab and the way back from another page are visits of their own: there
- * nobody expects a camera to go on.
+ * State to return to. A followed link, a duplicated tab and navigating back are new visits, which must not
+ * turn on a camera.
  * @returns {Kept | null}
  */
 export function returning() {
@@ -57,7 +57,7 @@ function read() {
   try {
     return JSON.parse(sessionStorage.getItem(place) ?? 'null');
   } catch {
-    return null; // storage that is switched off, or was written by somebody else
+    return null; // storage is disabled, or has foreign data
   }
 }
 
@@ -67,6 +67,6 @@ function store(text) {
     if (text === null) sessionStorage.removeItem(place);
     else sessionStorage.setItem(place, text);
   } catch {
-    // Without storage a reload leads to the form, as it always can.
+    // Without storage a reload leads to the form.
   }
 }

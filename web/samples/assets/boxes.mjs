@@ -3,11 +3,11 @@
 //
 //   data-member      user id
 //   data-state       present | connecting | connected | interrupted | failed
-//   data-sending     no | starting | yes | failed: what goes from us to this member
-//   data-picture     yes | no: whether this member's picture is shown
+//   data-sending     no | starting | yes | failed: what we send to this member
+//   data-picture     yes | no: whether this member's video is shown
 //   data-path        direct | relayed; absent while unknown
 //   data-candidates  types of the candidate pair in use, local–remote, such as "host–host"; absent while unknown
-//   data-frames      frames of this member's picture decoded so far
+//   data-frames      decoded frames of this member's video
 
 import {find, fromTemplate, say, write} from './page.mjs';
 import {describe} from './path.mjs';
@@ -19,9 +19,9 @@ export class Boxes {
   #boxes = new Map();
 
   /**
-   * @param {HTMLElement} stage where boxes are put
+   * @param {HTMLElement} stage parent of the boxes
    * @param {{send: (id: string) => void, stop: (id: string) => void}} actions
-   * @param {boolean} quiet whether nobody is heard before the user asks for it: two pages of one window would hear themselves
+   * @param {boolean} quiet mute playback until the user turns it on, since two pages in one window would echo
    */
   constructor(stage, actions, quiet) {
     this.stage = stage;
@@ -30,9 +30,9 @@ export class Boxes {
   }
 
   /**
-   * Makes the boxes those of these members.
+   * Updates the boxes to these members.
    * @param {Iterable<Member>} members
-   * @param {boolean} hasStream whether we have a picture to send
+   * @param {boolean} hasStream whether we have video to send
    */
   show(members, hasStream) {
     const present = new Set();
@@ -85,7 +85,7 @@ function fill(box, member, hasStream) {
   box.setAttribute('aria-label', member.name);
 
   write(find('[data-value="name"]', box), member.name);
-  // A name that is made of the id says enough of it.
+  // A name derived from the id already shows it.
   write(find('[data-value="id"]', box), member.named ? member.id : '');
   find('[data-value="muted"]', box).hidden = !member.muted;
   write(find('[data-value="nothing"]', box), nothing(member, tracks.length > 0));
@@ -138,7 +138,7 @@ function nothing(member, voice) {
 }
 
 /**
- * Shows one of two buttons and keeps the keyboard where it was.
+ * Shows one of two buttons and keeps the keyboard focus.
  * @param {HTMLElement} first
  * @param {HTMLElement} second
  * @param {boolean} toSecond
@@ -162,7 +162,7 @@ function play(box, stream) {
   video.srcObject = stream;
   if (stream === null) return;
   video.play().catch(error => {
-    // A browser that lets no page make a sound before a click: show the picture, offer the sound.
+    // Autoplay with sound is blocked before a click: show the video and offer the sound.
     if (error.name !== 'NotAllowedError') return;
     video.muted = true;
     video.play().catch(() => {});

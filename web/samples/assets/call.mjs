@@ -1,11 +1,11 @@
 // @ts-check
-// One user in one room, on the SDK's documented methods alone: the five steps of the guide with every failure answered.
+// One user in one room, using only documented SDK methods: the five steps of the guide with error handling.
 //
 // Events of a Call (CustomEvent):
 //   change   something in the call changed; detail: the member's id, or '' for all
 //   news     {key, name} for the status line: joined, left, arrived, away, back
 //   problem  a Problem
-//   ended    the room is gone without leave() having been called
+//   ended    the room ended without leave()
 
 import {look} from './path.mjs';
 import {beforeInit, ofInit, ofRoom, Problem} from './problems.mjs';
@@ -15,13 +15,13 @@ import {say, server} from './page.mjs';
  * @typedef {object} Member
  * @property {string} id
  * @property {string} name
- * @property {boolean} named whether the name is the member's own; otherwise it is made of the id
+ * @property {boolean} named false if the name is derived from the id
  * @property {'present' | 'connecting' | 'connected' | 'interrupted' | 'failed'} state
  * @property {MediaStream | null} stream what this member sends to us
- * @property {boolean} wanted our picture is to go there as soon as there is one
+ * @property {boolean} wanted send our video there once there is one
  * @property {boolean} muted whether this member has muted the microphone
  * @property {'no' | 'starting' | 'yes' | 'failed'} sending
- * @property {number} attempt counts, so that a late answer to an earlier attempt is known as such
+ * @property {number} attempt counter that identifies late results of earlier attempts
  * @property {Problem | null} trouble
  * @property {import('./path.mjs').Way | null} way
  * @property {import('./path.mjs').Picture | null} picture
@@ -36,17 +36,17 @@ export class Call extends EventTarget {
   members = new Map();
   room = '';
   user = '';
-  /** Send to everyone, and to those who come. */
+  /** Send to everyone, including later members. */
   everyone = true;
   /** @type {MediaStream | null} */
   stream = null;
-  /** Our microphone is open, and nothing of it is sent. */
+  /** Our microphone is open but muted. */
   muted = false;
 
   /** @type {any} the SDK object; null: not connected */
   #sdk = null;
   #connectedWith = '';
-  /** What the SDK was told last: it holds on in the next room. */
+  /** The last value passed to the SDK, which keeps it in the next room. */
   #saidMuted = false;
   #away = false;
   /** @type {any[] | null} events that came while a join was under way: they belong after its members */
@@ -83,7 +83,7 @@ export class Call extends EventTarget {
 
   /**
    * Step 2.
-   * @param {string} [room] the id it is to have; that it exists already is as good
+   * @param {string} [room] requested id; an existing room is fine
    * @returns {Promise<string>} the room's id
    */
   async create(room) {
@@ -121,7 +121,7 @@ export class Call extends EventTarget {
   }
 
   /**
-   * Step 4, for everyone who is to have it: another stream, or none.
+   * Step 4, for all receivers: a new stream, or none.
    * @param {MediaStream | null} stream
    */
   useStream(stream) {
@@ -136,7 +136,7 @@ export class Call extends EventTarget {
   }
 
   /**
-   * Tells the others that our microphone is muted, or no longer.
+   * Tells the others whether our microphone is muted.
    * @param {boolean} muted
    */
   mute(muted) {
@@ -147,7 +147,7 @@ export class Call extends EventTarget {
 
   #sayMuted() {
     this.#saidMuted = this.muted;
-    // The SDK silences what is sent before it asks the server, so there is nothing to wait for.
+    // The SDK mutes before it asks the server, so there is nothing to wait for.
     this.#sdk.editUserInfo(undefined, undefined, !this.muted);
   }
 
@@ -165,7 +165,7 @@ export class Call extends EventTarget {
     const member = this.members.get(id);
     if (member === undefined) return;
     member.wanted = false;
-    // It is no longer everyone: the others keep what they have.
+    // No longer everyone: the others keep what they get.
     this.everyone = false;
     this.#unpublish(member);
     this.#changed(id);
@@ -189,7 +189,7 @@ export class Call extends EventTarget {
     if (member.sending !== 'yes') member.sending = 'starting';
     member.trouble = null;
     const connected = await this.#sdk.publishP2P(member.id, 'cam', this.stream);
-    // Stopped, begun anew or gone in the meantime.
+    // Stopped, restarted or left in the meantime.
     if (attempt !== member.attempt || this.members.get(member.id) !== member) return;
     member.sending = connected ? 'yes' : 'failed';
     if (!connected) member.trouble ??= new Problem('not-sent', {name: member.name, reason: 'publishP2P'});
@@ -352,7 +352,7 @@ export class Call extends EventTarget {
    * @param {string} room
    */
   #refused(answer, room) {
-    // The session is gone or belongs to another page now: the next try connects anew.
+    // The session has ended or belongs to another page: the next attempt reconnects.
     if (answer.code === '409' || answer.code === '410') this.#disconnect();
     return ofRoom(answer, room);
   }
@@ -372,7 +372,7 @@ export class Call extends EventTarget {
 }
 
 /**
- * Who gives no name is called by the end of the id.
+ * Without a name, the end of the id is shown.
  * @param {{userId: string, name: string}} user
  */
 function callIt({userId, name}) {

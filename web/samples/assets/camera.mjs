@@ -1,5 +1,5 @@
 // @ts-check
-// Where the picture comes from: the camera, or a drawing for those who have none.
+// Video source: the camera, or a test video without one.
 
 import {say} from './page.mjs';
 import {ofCamera, Problem} from './problems.mjs';
@@ -7,7 +7,7 @@ import {ofCamera, Problem} from './problems.mjs';
 const voice = {echoCancellation: true, noiseSuppression: true};
 
 /**
- * The camera, and the microphone with it, so that the browser asks once. A microphone that cannot be had does not cost the picture.
+ * Camera and microphone together, so that the browser asks once. Without the microphone there is still video.
  * @param {boolean} withVoice
  * @returns {Promise<{video: MediaStreamTrack, audio: MediaStreamTrack | null, trouble: Problem | null}>} trouble: why there is no audio;
  *   rejects with a Problem
@@ -33,7 +33,7 @@ export async function openCamera(withVoice) {
 }
 
 /**
- * Who has said no to both is not asked again; who has forbidden the microphone alone may want to be seen.
+ * If both were denied, do not ask again. If only the microphone was denied, the camera may still be allowed.
  * @param {unknown} error of opening both
  */
 async function cameraMayOpenAlone(error) {
@@ -67,7 +67,7 @@ function ofMicrophone(error) {
 const rate = 15; // frames a second: enough to see that it lives, little enough for two senders on one machine
 
 /**
- * A drawn picture that moves: two arcs that meet, a clock, and a letter to tell two of them apart.
+ * An animated test video: two arcs, a clock, and a letter to distinguish two of them.
  * Stopping its track ends the drawing.
  * @param {string} letter
  * @returns {MediaStream}

@@ -5,7 +5,7 @@
 //   to a frame     {ieum: 'do', id, action, value}    action: camera | create | join | leave
 //   to the parent  {ieum: 'done', id, value}          the action succeeded
 //                  {ieum: 'failed', id, key, title, help}
-//                  {ieum: 'state', state}             State below, at every change; the first says that the frame listens
+//                  {ieum: 'state', state}             State below, at every change; the first means that the frame is ready
 
 import {Problem} from './problems.mjs';
 
@@ -17,13 +17,13 @@ import {Problem} from './problems.mjs';
  */
 
 /**
- * @typedef {{key: string, title: string, help: string}} Told a Problem as it crosses the border of a frame
+ * @typedef {{key: string, title: string, help: string}} Told a Problem as a message between frames
  */
 
 /**
  * The frame's end.
  * @param {Record<string, (value: any) => Promise<unknown>>} actions
- * @returns {(state: State) => void} tells the parent
+ * @returns {(state: State) => void} notifies the parent
  */
 export function obey(actions) {
   addEventListener('message', async event => {

@@ -20,7 +20,7 @@ function fill(name, value) {
 
 /** @param {boolean} done */
 function tellCopied(done) {
-  // Emptied first, so that a second copy is announced as well.
+  // Cleared first, so that screen readers announce a second copy.
   copied.textContent = '';
   requestAnimationFrame(() => write(copied, say(done ? 'copied' : 'copy.failed')));
 }

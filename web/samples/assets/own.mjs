@@ -1,11 +1,11 @@
 // @ts-check
-// What we send: a picture (the camera or a drawing) and a voice. Each is turned on and off by itself; both travel in one stream.
+// What we send: video (camera or test video) and voice, switched independently and sent in one stream.
 
 import {drawTestPicture, openCamera, openMicrophone} from './camera.mjs';
 import {Problem} from './problems.mjs';
 
 /**
- * Events: change (picture, voice or stream is another one) and problem (CustomEvent with a Problem: the picture or the voice is gone).
+ * Events: change (video, voice or stream changed) and problem (CustomEvent with a Problem: video or voice was lost).
  */
 export class Own extends EventTarget {
   /** @type {'off' | 'camera' | 'drawn'} */
@@ -19,12 +19,12 @@ export class Own extends EventTarget {
   #video = null;
   /** @type {MediaStreamTrack | null} */
   #audio = null;
-  // What was asked for last. The browser may ask the user for long, and another wish may overtake it meanwhile.
+  // The last request. The browser's prompt may stay open while the user requests something else.
   #pictureWish = 0;
   #voiceWish = 0;
 
   /**
-   * Opens the camera, and with it the microphone unless it is open already.
+   * Opens the camera, and the microphone unless it is open.
    * @param {boolean} [withVoice]
    */
   async useCamera(withVoice = true) {
@@ -43,7 +43,7 @@ export class Own extends EventTarget {
     if (trouble !== null) this.#problem(trouble);
   }
 
-  /** @param {string} letter drawn into the picture */
+  /** @param {string} letter shown in the test video */
   useDrawn(letter) {
     this.#pictureWish++;
     this.#show(drawTestPicture(letter).getVideoTracks()[0], 'drawn');
@@ -73,7 +73,7 @@ export class Own extends EventTarget {
     this.#changed();
   }
 
-  /** Mutes the open microphone, or ends that. */
+  /** Mutes or unmutes the open microphone. */
   toggleMute() {
     if (this.#audio === null) return;
     this.voice = this.voice === 'muted' ? 'on' : 'muted';
@@ -96,7 +96,7 @@ export class Own extends EventTarget {
   #show(track, kind) {
     this.#video = track;
     this.picture = kind;
-    // A camera that is unplugged, or taken back in the browser's bar, ends its track by itself.
+    // Unplugging the camera, or revoking its permission, ends the track.
     track.addEventListener('ended', () => {
       if (this.#video !== track) return;
       this.closePicture();
@@ -121,7 +121,7 @@ export class Own extends EventTarget {
     });
   }
 
-  /** A new stream of what there is; tracks that it does not have end. */
+  /** Makes a new stream of the current tracks and stops the others. */
   #changed() {
     const tracks = [this.#video, this.#audio].filter(track => track !== null);
     const old = this.stream?.getTracks() ?? [];

@@ -1,9 +1,9 @@
 // @ts-check
-// The call page. It opens no camera and tells nobody anything before a button is pressed.
+// The call page. It opens no camera and sends nothing before a button is pressed.
 //
 // Controls:  data-action = create | join | leave | copy-invite | everyone | camera | test-picture | microphone | language
 //            inside a member's box: send | stop | sound;  inside a notice: dismiss | test-picture
-// A reload in a call comes back into it: room, name, picture and microphone (again.mjs).
+// A reload during a call returns to it: room, name, video and microphone (again.mjs).
 // Fields:    #cpCode #authKey (both absent in development mode) #name #roomId, and #invite, which holds the link
 // Values:    [data-value="room"] [data-value="user"] (in [data-part="room"], shown while in a room), #status (live region)
 // Notices:   [data-problem="<key>"] in #problems, keys as in problems.mjs
@@ -44,7 +44,7 @@ const boxes = new Boxes(find('[data-part="stage"]'), {
 }, side !== '');
 
 /**
- * Runs what a button asked for and shows what went wrong with it.
+ * Runs the action of a button and shows its error.
  * @param {() => Promise<void>} action
  */
 async function attempt(action) {
@@ -56,11 +56,11 @@ async function attempt(action) {
   refresh();
 }
 
-/** On the way into a room or out of it. */
+/** Joining or leaving a room. */
 let moving = false;
 
 /**
- * attempt for entering and leaving: one of them at a time, a second press means nothing.
+ * attempt for joining and leaving: one at a time, a second click is ignored.
  * @param {() => Promise<void>} action
  */
 async function move(action) {
@@ -81,7 +81,7 @@ function show(error) {
   if (side === '' && field instanceof HTMLElement) field.focus();
 }
 
-// Entering and leaving.
+// Joining and leaving.
 
 /** @returns {Promise<import('./call.mjs').License>} */
 async function license() {
@@ -90,7 +90,7 @@ async function license() {
     const answer = await fetch(root + 'dev/license');
     if (answer.ok) return await answer.json();
   } catch {
-    // Told below: the server is away.
+    // Reported below: the server does not respond.
   }
   throw new Problem('unreachable', {origin: server});
 }
@@ -128,7 +128,7 @@ async function join(id, given) {
 }
 
 /**
- * After a reload. Who was alone in the room has ended it by that, so it is created again under its id.
+ * After a reload. If this user was alone, the room has ended and is created again with its id.
  * @param {import('./again.mjs').Kept} kept
  */
 async function comeBack(kept) {
@@ -159,7 +159,7 @@ async function joinRoom(id) {
   const count = call.members.size;
   tell(count === 0 ? say('waiting') : say('with', {count}));
   find('#invite').value = invitation();
-  // For who tries this on the own machine. Guests can do nothing about it, and behind a proxy it would be wrong.
+  // For developers on their own machine. Guests cannot change it, and behind a proxy it would be wrong.
   find('[data-part="local-only"]').hidden = !(dev && made && ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname));
   setAddress(call.room);
   refresh();
@@ -168,7 +168,7 @@ async function joinRoom(id) {
 
 async function leave() {
   const left = call.leave();
-  // At once for the one who leaves, however long the server takes to hear of it.
+  // At once, without waiting for the server.
   ended();
   tell(say('left.me'));
   await left;
@@ -182,7 +182,7 @@ function ended() {
   if (side === '') find('[data-action="create"]').focus();
 }
 
-/** The address an invited person opens. It carries the public tenant code where one has to be typed, never the key. */
+/** The invite link. It contains the public tenant code if the form asks for it, but never the authKey. */
 function invitation() {
   const link = new URL('p2p', root);
   link.searchParams.set('room', call.room);
@@ -191,7 +191,7 @@ function invitation() {
 }
 
 /**
- * Keeps the room in the page's own address, so that a reload leads back. Not in a frame: its parent decides where it is.
+ * Keeps the room in the page's address for a reload. Not in a frame, whose address belongs to its parent.
  * @param {string} id
  */
 function setAddress(id) {
@@ -239,14 +239,14 @@ own.addEventListener('problem', event => show(/** @type {CustomEvent} */ (event)
 
 function refresh() {
   const inRoom = call.room !== '';
-  // In a call the pictures come first, and the page's own words make room.
+  // During a call the videos come first, and the introduction is hidden.
   document.body.toggleAttribute('data-in-room', inRoom);
   enter.hidden = inRoom;
   room.hidden = !inRoom;
   write(find('[data-value="room"]'), call.room);
   write(find('[data-value="user"]'), call.user);
   for (const button of document.querySelectorAll('[data-action="create"], [data-action="join"], [data-action="leave"]')) {
-    // Not disabled: that would take the keyboard's place away. move() ignores them meanwhile.
+    // Not disabled, which would lose the keyboard focus. move() ignores clicks meanwhile.
     button.setAttribute('aria-disabled', String(moving));
   }
   everyone.checked = call.everyone;
@@ -266,7 +266,7 @@ function refresh() {
   report();
 }
 
-/** For a reload: the state as it is now. */
+/** The current state, for a reload. */
 function remember() {
   const license = dev ? null : {cpCode: find('#cpCode').value.trim(), authKey: find('#authKey').value.trim()};
   const name = find('#name').value.trim();

@@ -1,18 +1,18 @@
 // @ts-check
-// What every page of ours shares: texts, elements, notices, the clipboard.
-// Text reaches the page by textContent alone; names and room ids come from strangers.
+// Shared by all pages: texts, elements, notices, the clipboard.
+// Text is set by textContent only: names and room ids are untrusted.
 
-/** The server's root as this page sees it: behind a reverse proxy that may be a path of another site. Ends with a slash. */
+/** The server's root as seen by this page, possibly under a path of another site. Ends with a slash. */
 export const root = new URL('..', import.meta.url).href;
 
-/** The same without the slash, as people write it. */
+/** The same without the slash. */
 export const server = root.slice(0, -1);
 
 /** @type {Readonly<Record<string, string>>} */
 const texts = /** @type {any} */ (globalThis).ieumText;
 
 /**
- * A text of the catalogue in the page's language, its {places} filled.
+ * A text in the page's language with its {placeholders} replaced.
  * @param {string} key without the leading "say."
  * @param {Record<string, string | number>} [values]
  */
@@ -23,7 +23,7 @@ export function say(key, values = {}) {
 }
 
 /**
- * The one element that matches; a page without it is broken and says so at once.
+ * The matching element. Throws if the page has none.
  * @param {string} selector
  * @param {ParentNode} [within]
  * @returns {any}
@@ -44,7 +44,7 @@ export function fromTemplate(id) {
 }
 
 /**
- * Sets text only when it differs, so that a screen reader is not told the same twice and a selection survives.
+ * Sets text only if it differs, so that screen readers do not repeat it and a selection survives.
  * @param {HTMLElement} element
  * @param {string} text
  */
@@ -60,9 +60,9 @@ export function tell(text) {
 }
 
 /**
- * Shows what went wrong and what to do; data-problem names it. The same problem is never shown twice.
+ * Shows a problem and its fix; data-problem has the key. The same problem is not shown twice.
  * @param {import('./problems.mjs').Problem} problem
- * @param {{onTestPicture?: () => void}} [offer] a way out, shown where it helps
+ * @param {{onTestPicture?: () => void}} [offer] an alternative, shown if it helps
  */
 export function showProblem(problem, offer = {}) {
   settle(problem.key);
@@ -82,7 +82,7 @@ export function showProblem(problem, offer = {}) {
 }
 
 /**
- * Takes notices away: that of one key, or all.
+ * Removes the notice of one key, or all.
  * @param {string} [key]
  */
 export function settle(key) {
@@ -92,9 +92,9 @@ export function settle(key) {
 }
 
 /**
- * Copies text. Outside of a secure context there is no clipboard to write to: then the old way, by a selection.
+ * Copies text. Outside a secure context there is no clipboard API: then by a selection.
  * @param {string} text
- * @returns {Promise<boolean>} false: the user has to copy by hand
+ * @returns {Promise<boolean>} false: the user has to copy manually
  */
 export async function copy(text) {
   try {
@@ -114,7 +114,7 @@ export async function copy(text) {
   }
 }
 
-// The language switch keeps what an invitation put into the address.
+// The language switch keeps the query of an invite link.
 for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll('[data-action="language"]'))) {
   link.addEventListener('click', () => {
     const query = new URLSearchParams(location.search);

@@ -1,5 +1,5 @@
 // @ts-check
-// Which way a call takes, and whether a picture really arrives: read from the browser's own statistics.
+// The path of a call, and whether video arrives: from the browser's statistics.
 
 /**
  * @typedef {object} Way
@@ -20,7 +20,7 @@
 /**
  * @param {RTCPeerConnection} connection
  * @param {MediaStreamTrack | undefined} track the remote video that is shown
- * @returns {Promise<{way: Way | null, picture: Picture | null}>} null: nothing to say yet
+ * @returns {Promise<{way: Way | null, picture: Picture | null}>} null: not known yet
  */
 export async function look(connection, track) {
   const stats = await connection.getStats();
@@ -47,7 +47,7 @@ export async function look(connection, track) {
 /**
  * @param {RTCStatsReport} stats
  * @param {any} pair
- * @param {string} sdp of the other side, with the candidates it told
+ * @param {string} sdp of the other side, with its candidates
  * @returns {Way | null}
  */
 function wayOf(stats, pair, sdp) {
@@ -66,8 +66,8 @@ function wayOf(stats, pair, sdp) {
 }
 
 /**
- * The type of a remote candidate. One whose packet came before its description is called prflx, in Firefox for good: a relay would
- * pass for a direct way. So the address is looked up among the candidates that the other side told.
+ * The type of a remote candidate. If a packet arrives before its description, the type is prflx, in Firefox
+ * permanently: a relay would look direct. So the address is looked up among the candidates of the other side.
  * @param {any} remote
  * @param {string} sdp
  * @returns {string}

@@ -1,9 +1,9 @@
 // @ts-check
-// Everything that can go wrong at a newcomer's, as a key of the catalogue: a sentence and what to do.
+// Common errors as keys of the texts: a sentence and the fix.
 
 import {say, server} from './page.mjs';
 
-/** A failure a user can do something about. `key` is stable and stands in data-problem. */
+/** An error that a user can fix. `key` is stable, and the value of data-problem. */
 export class Problem extends Error {
   /**
    * @param {string} key
@@ -44,7 +44,7 @@ export function ofCamera(error) {
 }
 
 /**
- * Why init failed. A refused license is looked at here too, since the sentence that helps names what is wrong with it.
+ * The reason why init failed. A refused license is also inspected here, to name what is wrong with it.
  * @param {Answer} answer
  * @param {{cpCode: string, authKey: string}} license
  * @returns {Problem}
@@ -67,7 +67,7 @@ export function ofInit(answer, license) {
 }
 
 /**
- * What the two values themselves tell, or nothing when they look right. Only the server knows whether they are.
+ * Errors visible in the two values, or null. Only the server can verify them.
  * @param {{cpCode: string, authKey: string}} license
  * @returns {Problem | null}
  */
@@ -98,7 +98,7 @@ function looksLikeKey(value) {
 }
 
 /**
- * The claims of a key, unverified: they choose a sentence and nothing else.
+ * The claims of an authKey, unverified: they only select a message.
  * @param {string} key
  * @returns {Record<string, unknown>}
  */
@@ -113,7 +113,7 @@ function readKey(key) {
 }
 
 /**
- * Milliseconds of an ISO 8601 date. A bare date is UTC; as an end it holds to the day's last moment.
+ * Milliseconds of an ISO 8601 date. A bare date is UTC; as an end date it includes the whole day.
  * @param {unknown} value
  * @param {boolean} end
  */

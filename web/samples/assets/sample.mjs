@@ -1,10 +1,10 @@
 // @ts-check
-// Two call pages in one window, and one button that makes them call each other.
+// Two call pages in one window, and a button that starts a call between them.
 //
 // Controls:  data-action = start | end | use-camera | use-drawn | language;  inside a notice: dismiss | test-picture
 // Fields:    #cpCode #authKey (absent in development mode; handed to the frames by message, never in an address)
 // Result:    .console has data-result = idle | starting | running | failed, and while running data-path = direct | relayed,
-//            data-candidates = "host–host" and data-frames-a, data-frames-b: frames decoded in each frame; #status says it in words
+//            data-candidates = "host–host" and data-frames-a, data-frames-b: decoded video frames of each side; #status has the text
 // Frames:    iframe[data-side="a"] creates the room, iframe[data-side="b"] joins it
 
 import {Frame} from './frame.mjs';
@@ -22,7 +22,7 @@ const b = new Frame(find('iframe[data-side="b"]'), refresh);
 /** @type {'idle' | 'starting' | 'running' | 'failed'} */
 let result = 'idle';
 
-/** @returns {import('./call.mjs').License | undefined} undefined: the frames know where to get it */
+/** @returns {import('./call.mjs').License | undefined} undefined: the frames get it themselves */
 function license() {
   if (dev) return undefined;
   const given = {cpCode: find('#cpCode').value.trim(), authKey: find('#authKey').value.trim()};
@@ -53,7 +53,7 @@ async function leaveBoth() {
   await Promise.all([a, b].map(frame => frame.do('leave')));
 }
 
-/** What both frames say, in one line. */
+/** Summary of both frames. */
 function refresh() {
   start.disabled = result === 'starting' || result === 'running';
   end.disabled = result !== 'running';
@@ -71,7 +71,7 @@ function refresh() {
   const running = path !== '' && seenByA?.frames > 0 && seenByB?.frames > 0;
   chip.hidden = path === '';
   if (path !== '') {
-    // Candidates are told from A's side; B's pair is the same one seen from the other end.
+    // Candidates as seen by A; B has the same pair from the other end.
     const seen = seenByA?.path ? seenByA : seenByB;
     panel.dataset.path = path;
     panel.dataset.candidates = seen.candidates;
