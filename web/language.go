@@ -12,7 +12,8 @@ var languages = []string{"en", "ko"}
 
 const langCookie = "lang"
 
-// language returns that of ?lang=, which is remembered, else of the cookie, else the best of Accept-Language.
+// language returns that of ?lang=, which is remembered, else of the cookie, else the best of
+// Accept-Language.
 func language(w http.ResponseWriter, r *http.Request) string {
 	if asked := r.URL.Query().Get("lang"); slices.Contains(languages, asked) {
 		// Without a path the cookie is valid for the sibling pages, wherever a proxy serves them.
@@ -38,7 +39,8 @@ func language(w http.ResponseWriter, r *http.Request) string {
 	return best
 }
 
-// weighted splits one element of an Accept header, such as "ko;q=0.8" (RFC 9110, 12.4.2). An unreadable weight counts as none.
+// weighted splits one element of an Accept header, such as "ko;q=0.8" (RFC 9110, 12.4.2). An
+// unreadable weight counts as none.
 func weighted(element string) (name string, weight float64) {
 	name, params, _ := strings.Cut(element, ";")
 	weight = 1

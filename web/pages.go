@@ -13,8 +13,9 @@ import (
 
 // texts is the catalogue of samples/text.json: key, then language, then text.
 //
-// Scripts show keys that begin with "say.", templates all others. A text may contain `code`, **strong** and
-// [text](/path from the server's root). In "say." texts {name} is a placeholder and nothing else is markup.
+// Scripts show keys that begin with "say.", templates all others. A text may contain `code`,
+// **strong** and [text](/path from the server's root). In "say." texts {name} is a placeholder and
+// nothing else is markup.
 type texts map[string]map[string]string
 
 func readTexts(files fs.FS) (texts, error) {
@@ -71,11 +72,12 @@ var pages = []page{
 	{"/guide", "guide", "'none'"},
 }
 
-// root leads from a page to the server's root. All links are relative, so that they work when a reverse proxy serves the
-// whole server under a path of another site.
+// root leads from a page to the server's root. All links are relative, so that they work when a
+// reverse proxy serves the whole server under a path of another site.
 const root = "./"
 
-// anyRoot is a placeholder for root in the page for unknown addresses: their depth is known per request.
+// anyRoot is a placeholder for root in the page for unknown addresses: their depth is known per
+// request.
 const anyRoot = "@root/"
 
 // view is what a template sees.
@@ -158,11 +160,12 @@ func rich(t texts, key, lang string, root template.URL) (template.HTML, error) {
 	return template.HTML(text), nil
 }
 
-// stepMark begins each step in samples/call.html, which is a complete page: the guide shows its parts.
+// stepMark begins each step in samples/call.html, which is a complete page: the guide shows its
+// parts.
 const stepMark = "=== step ===\n"
 
-// guideSteps are the parts of call.html as markup: comments dimmed, with placeholders for the page's script
-// (this server's address, and with a development license the license).
+// guideSteps are the parts of call.html as markup: comments dimmed, with placeholders for the
+// page's script (this server's address, and with a development license the license).
 func guideSteps(files fs.FS, t texts, lang string) ([]template.HTML, error) {
 	raw, err := fs.ReadFile(files, "samples/call.html")
 	if err != nil {

@@ -20,14 +20,16 @@ type resource struct {
 	bodies map[string]body
 }
 
-// body is a representation, plain and compressed. A strong ETag identifies bytes, so each has its own (RFC 9110, 8.8.3.3).
+// body is a representation, plain and compressed. A strong ETag identifies bytes, so each has its
+// own (RFC 9110, 8.8.3.3).
 type body struct {
 	plain               content
 	packed              content // compressed on first use and kept: compressing all would dominate the server's start
 	plainTag, packedTag string
 }
 
-// content is a source of bytes. Embedded files are read each time, so memory does not hold them twice.
+// content is a source of bytes. Embedded files are read each time, so memory does not hold them
+// twice.
 type content func() ([]byte, error)
 
 func held(b []byte) content { return func() ([]byte, error) { return b, nil } }
@@ -47,7 +49,8 @@ var contentTypes = map[string]string{
 	".ts":   "application/typescript; charset=utf-8",
 }
 
-// newResource reads the bodies. The name determines the content type; an unknown extension is an error.
+// newResource reads the bodies. The name determines the content type; an unknown extension is an
+// error.
 func newResource(name string, header func() http.Header, bodies map[string]content) (*resource, error) {
 	contentType := contentTypes[path.Ext(name)]
 	if contentType == "" {
@@ -55,7 +58,8 @@ func newResource(name string, header func() http.Header, bodies map[string]conte
 	}
 	r := &resource{header: header(), bodies: make(map[string]body, len(bodies))}
 	r.header.Set("Content-Type", contentType)
-	// The browser caches it and revalidates each time: an upgraded server reaches every page at its next load.
+	// The browser caches it and revalidates each time: an upgraded server reaches every page at its
+	// next load.
 	r.header.Set("Cache-Control", "no-cache")
 	r.header.Add("Vary", "Accept-Encoding")
 	for lang, plain := range bodies {
@@ -105,7 +109,8 @@ func (r *resource) serve(w http.ResponseWriter, req *http.Request) {
 	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(text))
 }
 
-// refuse sends the body with an error status, without ETag or caching. Its links are relative to the requested address.
+// refuse sends the body with an error status, without ETag or caching. Its links are relative to
+// the requested address.
 func (r *resource) refuse(w http.ResponseWriter, req *http.Request, status int) {
 	text, err := r.pick(w, req).plain()
 	if err != nil { // no body, only the status

@@ -26,11 +26,12 @@ var embedded embed.FS
 
 // Config is what the pages need to know about the server.
 type Config struct {
-	// DevLicense returns the development license. With it the sample pages do not ask for a license, and
-	// GET /dev/license answers {cpCode, authKey}. Nil: that route does not exist.
+	// DevLicense returns the development license. With it the sample pages do not ask for a
+	// license, and GET /dev/license answers {cpCode, authKey}. Nil: that route does not exist.
 	DevLicense func() (cpCode, authKey string)
 
-	// HSTS adds Strict-Transport-Security. Only for a server on port 443: the header covers every port of its host.
+	// HSTS adds Strict-Transport-Security. Only for a server on port 443: the header covers every
+	// port of its host.
 	HSTS bool
 
 	// Version is shown in the footer of the pages, unless empty.
@@ -42,7 +43,8 @@ const devLicensePath = "/dev/license"
 // required are the documented addresses of the SDK. A build without them must not start.
 var required = []string{"knowledgetalk.min.js", "knowledgetalk.mjs", "knowledgetalk.polling.mjs", "knowledgetalk.d.ts"}
 
-// Handler serves the SDK, the pages and their files, and 404 for every other path, so it can handle "/".
+// Handler serves the SDK, the pages and their files, and 404 for every other path, so it can handle
+// "/".
 func Handler(c Config) (http.Handler, error) {
 	return newSite(c, embedded)
 }
@@ -73,8 +75,8 @@ func newSite(c Config, files fs.FS) (*site, error) {
 	return s, nil
 }
 
-// addSDK serves each file of dist at the root, including source maps: min.js refers to its map relatively. The Socket.IO client
-// has the address that it has on other servers.
+// addSDK serves each file of dist at the root, including source maps: min.js refers to its map
+// relatively. The Socket.IO client has the address that it has on other servers.
 func (s *site) addSDK(files fs.FS) error {
 	entries, err := fs.ReadDir(files, "dist")
 	if err != nil {
@@ -140,7 +142,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if res == nil && !license {
 		// Only to an embedded page, so the redirect cannot lead to another host.
 		if trimmed := strings.TrimSuffix(p, "/"); trimmed != p && s.resources[trimmed] != nil {
-			// Relative, since a proxy may serve this under a path; http.Redirect would make it absolute.
+			// Relative, since a proxy may serve this under a path; http.Redirect would make it
+			// absolute.
 			to := url.URL{Path: "../" + path.Base(trimmed), RawQuery: r.URL.RawQuery}
 			w.Header().Set("Location", to.String())
 			w.WriteHeader(http.StatusPermanentRedirect)
@@ -161,7 +164,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	res.serve(w, r)
 }
 
-// serveLicense sends no CORS header: pages of other origins on the developer's machine must not read the license.
+// serveLicense sends no CORS header: pages of other origins on the developer's machine must not
+// read the license.
 func (s *site) serveLicense(w http.ResponseWriter) {
 	cpCode, authKey := s.devLicense()
 	h := w.Header()
@@ -172,7 +176,8 @@ func (s *site) serveLicense(w http.ResponseWriter) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"cpCode": cpCode, "authKey": authKey})
 }
 
-// sdkHeader allows every page to load the SDK. It has no policy, which would have no effect on a script.
+// sdkHeader allows every page to load the SDK. It has no policy, which would have no effect on a
+// script.
 func sdkHeader() http.Header {
 	return http.Header{
 		"Access-Control-Allow-Origin":  {"*"},
