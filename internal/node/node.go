@@ -46,6 +46,7 @@ type Node struct {
 	hub    *signaling.Hub
 	conns  *transport.ConnLimiter
 	queued *transport.Backlog
+	panics *transport.Panics
 	ws     *transport.WebSocket
 	sio    *socketio.Server
 	http   *http.Server
@@ -73,6 +74,7 @@ func Start(c config.Server) (_ *Node, err error) {
 		allocs:  allocationlog.New(log),
 		reloads: newReloads(log),
 		queued:  transport.NewBacklog(p.Config.Limits.Queued()),
+		panics:  transport.NewPanics(log),
 		failed:  make(chan error, 1),
 	}
 	n.dev.Store(p.Dev)
@@ -195,6 +197,7 @@ func (n *Node) openTransports() {
 		AnyOrigin:      n.plan.Config.Dev,
 		Limiter:        n.conns,
 		Backlog:        n.queued,
+		Panics:         n.panics,
 		TrustedProxies: n.plan.Proxies,
 		Log:            n.log,
 	}
@@ -230,6 +233,10 @@ func (n *Node) openAdmin() error {
 			Name: "ieum_signaling_unread_bytes",
 			Help: "Bytes sent to clients and not yet acknowledged, or waiting for them.",
 		}, func() float64 { return float64(n.queued.Stats().Bytes) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "ieum_signaling_panics_total",
+			Help: "Message handlers that panicked; each closed its connection and session.",
+		}, func() float64 { return float64(n.panics.Count()) }),
 	}
 	if n.turn != nil {
 		muxes["relay"] = n.turn.mux

@@ -41,6 +41,7 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	if !c.hub.enter() {
 		return
 	}
+	defer c.hub.leave() // also after a panic, from which the transport recovers
 	s := c.session.Load()
 	rate := &c.rateMeter
 	if s != nil {
@@ -52,7 +53,6 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	if flood && (s == nil || !s.excessMeter.Take(now, c.hub.excess, cost)) {
 		c.hub.counters.flooded.Add(1)
 		c.conn.Close(transport.StatusPolicyViolation, "too many messages")
-		c.hub.leave()
 		return
 	}
 	r := requests.Get().(*request)
@@ -61,7 +61,6 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 	c.hasMessage = true
 	r.c, r.s, r.msg, r.reply = nil, nil, nil, nil
 	requests.Put(r)
-	c.hub.leave()
 }
 
 func (r *request) handle() {
@@ -233,10 +232,14 @@ func (c *client) Closed(e transport.End) {
 		return
 	}
 	defer c.hub.leave()
-	if e.Gone || c.unconfirmed {
+	if e.Gone || c.unconfirmed || e.Panicked {
 		// A page that was closed, or has given up, while it waited for the connection: it never had the secret to come back with, and its
-		// next attempt wants the id.
-		s.end(c, 0, "gone")
+		// next attempt wants the id. After a panic the session's state is unknown.
+		reason := "gone"
+		if e.Panicked {
+			reason = "panic"
+		}
+		s.end(c, 0, reason)
 	} else {
 		s.detach(c)
 	}

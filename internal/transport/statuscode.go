@@ -15,6 +15,7 @@ const (
 	StatusInvalidFramePayloadData StatusCode = 1007 // text that is not UTF-8
 	StatusPolicyViolation         StatusCode = 1008 // not registered in time, origin refused, flood
 	StatusMessageTooBig           StatusCode = 1009
+	StatusInternalError           StatusCode = 1011 // a message handler panicked: register again
 	StatusTryAgainLater           StatusCode = 1013 // the outbox is full: reconnect and resume
 )
 

@@ -72,7 +72,7 @@ func AckRequested(r Reply) bool {
 // the same goroutine.
 type Receiver interface {
 	// Message gets one message: valid UTF-8, not longer than the transport's limit. The bytes are
-	// valid until it returns.
+	// valid until it returns. If it panics the connection is closed; see Panics.
 	Message(msg []byte, r Reply)
 	// Closed is called once, last.
 	Closed(e End)
@@ -89,6 +89,7 @@ type End struct {
 	SlowConsumer   bool // its outbox was full
 	MessageTooLong bool
 	TooManyFrames  bool // too many small ones
+	Panicked       bool // a handler of one of its messages: the state of its session is unknown
 }
 
 // Message is an encoded message on its way to one or more outboxes. It is pooled. A holder of a

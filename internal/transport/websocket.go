@@ -33,6 +33,8 @@ type Config struct {
 	Limiter *ConnLimiter
 	// Backlog limits the queued bytes of all clients together; nil: there is no limit.
 	Backlog *Backlog
+	// Panics counts the panics of message handlers; nil: they are logged and not counted.
+	Panics *Panics
 	// TrustedProxies are reverse proxies whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	Log            *slog.Logger
@@ -55,6 +57,9 @@ func (c *Config) defaults() {
 	c.TCPUserTimeout = cmp.Or(c.TCPUserTimeout, 6*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Panics == nil {
+		c.Panics = NewPanics(c.Log)
 	}
 }
 
@@ -317,6 +322,7 @@ type wsConn struct {
 	peerCode          StatusCode // of the client's close frame
 	smallFrames       uint32     // in smallFramesSecond
 	smallFramesSecond uint32     // of the server's clock
+	panicked          bool       // the receiver, in Message
 
 	lastHeard  atomic.Int64 // the server's clock at the last frame
 	closing    atomic.Bool  // we closed: further messages are not read
@@ -362,7 +368,7 @@ func (c *wsConn) MarkRegistered() {
 }
 
 // start begins to read. buffered are bytes that the HTTP server has read, of a client that did not
-// wait for the answer to its handshake. A panic of the receiver is not recovered.
+// wait for the answer to its handshake.
 func (c *wsConn) start(early, buffered []byte, accept func(Conn) Receiver) {
 	c.receiver = accept(c)
 	if c.peer.EarlyMessage {
@@ -426,6 +432,9 @@ func (c *wsConn) readBlocking() error {
 
 // endFor returns the End for an error of reading. It closes with the code of a frameError.
 func (c *wsConn) endFor(err error) End {
+	if c.panicked {
+		return End{Code: StatusInternalError, Panicked: true}
+	}
 	if errors.Is(err, errCloseFrame) {
 		gone := !c.closing.Swap(true)
 		switch c.peerCode {
@@ -459,7 +468,21 @@ func (c *wsConn) onMessage(op byte, payload []byte) {
 	case !utf8.Valid(payload):
 		c.Close(errEncoding.code, errEncoding.reason)
 	default:
-		c.receiver.Message(payload, c)
+		c.handleMessage(payload)
+	}
+}
+
+// handleMessage is the boundary at which a panic is recovered.
+func (c *wsConn) handleMessage(payload []byte) {
+	defer c.recoverMessage()
+	c.receiver.Message(payload, c)
+}
+
+func (c *wsConn) recoverMessage() {
+	if v := recover(); v != nil {
+		c.srv.cfg.Panics.Report(v)
+		c.panicked = true
+		c.Close(StatusInternalError, "internal error")
 	}
 }
 

@@ -224,12 +224,15 @@ func (s *session) readPost(w http.ResponseWriter, r *http.Request) *engineError 
 	for first := true; first || len(body) > 0; first = false {
 		var p []byte
 		if p, body, err = nextPacket(body, s.version); err == nil {
-			err = s.handlePacket(p)
+			err = s.receive(p)
 		}
 		if err != nil {
 			s.fail(err)
-			if errors.Is(err, errTooLong) {
+			switch {
+			case errors.Is(err, errTooLong):
 				return errTooLarge
+			case errors.Is(err, errPanicked):
+				return errInternal
 			}
 			return errBadRequest
 		}

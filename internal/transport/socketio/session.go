@@ -70,6 +70,7 @@ var (
 	errProtocol       = errors.New("protocol error")
 	errTooManyPackets = errors.New("too many packets")
 	errTooLong        = errors.New("message too long")
+	errPanicked       = errors.New("internal error")
 )
 
 // closeCode returns the code for an error of a client. A polling client sees only the end.
@@ -81,6 +82,8 @@ func closeCode(err error) transport.StatusCode {
 		return transport.StatusPolicyViolation
 	case errors.Is(err, errTooLong):
 		return transport.StatusMessageTooBig
+	case errors.Is(err, errPanicked):
+		return transport.StatusInternalError
 	}
 	return transport.StatusProtocolError
 }
@@ -300,7 +303,11 @@ func (s *session) notifyClosed(e transport.End) {
 // fail closes the session because of what its client has sent.
 func (s *session) fail(err error) {
 	code := closeCode(err)
-	e := transport.End{Code: code, MessageTooLong: errors.Is(err, errTooLong)}
+	e := transport.End{
+		Code:           code,
+		MessageTooLong: errors.Is(err, errTooLong),
+		Panicked:       errors.Is(err, errPanicked),
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.end(code, err.Error(), e)
@@ -366,7 +373,18 @@ func (s *session) openPacket(upgrades string) *transport.Message {
 	return m
 }
 
-// handlePacket handles one Engine.IO packet. After an error the caller ends the session.
+// receive handles one Engine.IO packet. After an error the caller ends the session. It is the
+// boundary at which a panic is recovered.
+func (s *session) receive(p []byte) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.srv.cfg.Conn.Panics.Report(v)
+			err = errPanicked
+		}
+	}()
+	return s.handlePacket(p)
+}
+
 func (s *session) handlePacket(p []byte) error {
 	if len(p) == 0 {
 		return errProtocol

@@ -117,6 +117,7 @@ var (
 	errForbidden           = &engineError{http.StatusForbidden, 4, "Forbidden"}
 	errVersion             = &engineError{http.StatusBadRequest, 5, "Unsupported protocol version"}
 	errTooLarge            = &engineError{http.StatusRequestEntityTooLarge, 3, "Bad request"}
+	errInternal            = &engineError{http.StatusInternalServerError, 3, "Bad request"}
 	errServerFull          = &engineError{http.StatusServiceUnavailable, 3, "Bad request"}
 	errTooManyUnregistered = &engineError{http.StatusTooManyRequests, 3, "Bad request"}
 )

@@ -63,7 +63,7 @@ func (u *wsReceiver) Message(msg []byte, _ transport.Reply) {
 		u.handleUpgrade(string(msg))
 		return
 	}
-	if err := u.s.handlePacket(msg); err != nil {
+	if err := u.s.receive(msg); err != nil {
 		u.s.fail(err)
 	}
 }
