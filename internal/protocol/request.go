@@ -16,16 +16,16 @@ var (
 
 // FieldError says which parameter of a request is wrong, and with which code it is answered (Missing or Invalid).
 type FieldError struct {
-	Code  Code
-	Field string
-	Why   string
+	Code   Code
+	Field  string
+	Reason string
 }
 
-func (e *FieldError) Error() string { return e.Field + " " + e.Why + "." }
+func (e *FieldError) Error() string { return e.Field + " " + e.Reason + "." }
 
 func missing(field string) error { return &FieldError{Missing, field, "is missing"} }
 
-func invalid(field, why string) error { return &FieldError{Invalid, field, why} }
+func invalid(field, reason string) error { return &FieldError{Invalid, field, reason} }
 
 // Register opens or resumes a session.
 type Register struct {

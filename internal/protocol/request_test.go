@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestRequestFaultsNameTheFieldAndTheCode(t *testing.T) {
+func TestRequestErrorsNameTheFieldAndTheCode(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	for name, c := range map[string]struct {
 		into  interface{ Validate() error }

@@ -282,7 +282,7 @@ func TestManySendersToTheirRoomCloseNobody(t *testing.T) {
 }
 
 // A stranger may come as often as it likes under another id: what a member sends has its place all the same.
-func TestStrangersWithoutEndTakeNothingFromMembers(t *testing.T) {
+func TestUsersOutsideWithoutEndTakeNothingFromMembers(t *testing.T) {
 	var n thinned
 	for _, how := range []string{"live", "slow", "away"} {
 		for size, of := range sizes {

@@ -64,11 +64,11 @@ func (c *client) Message(msg []byte, reply transport.Reply) {
 }
 
 func (r *request) handle() {
-	fault := r.env.Scan(r.msg)
+	err := r.env.Scan(r.msg)
 	switch {
-	case fault != nil:
-		r.env = protocol.Envelope{} // what was found before the fault must not be used
-		r.fail(fault)
+	case err != nil:
+		r.env = protocol.Envelope{} // what was found before the error must not be used
+		r.fail(err)
 	case r.overRate:
 		r.c.hub.counters.refusedFlood.Add(1)
 		r.fail(errMessageRate)
@@ -105,13 +105,15 @@ func (r *request) unregistered() {
 	switch string(r.env.Op) {
 	case "register":
 		err := r.register()
-		switch {
-		case err == nil: // the answer went out with the session
+		if err == nil { // the answer went out with the session
 			r.c.hub.counters.answer(r.env.Op, protocol.OK)
-		case !errors.Is(err, errAnswered):
-			r.c.hub.counters.login(err)
+			return
 		}
-		r.respondError(err)
+		r.c.hub.counters.login(err)
+		r.fail(err)
+		if errors.Is(err, errOrigin) { // another register of this page would be refused, too
+			r.c.conn.Close(transport.StatusPolicyViolation, "origin not allowed")
+		}
 	case "keepAlive":
 		r.ok(nil)
 	default:
@@ -129,7 +131,9 @@ func (r *request) dispatch() {
 		r.fail(err)
 		return
 	}
-	r.respondError(handle(r))
+	if err := handle(r); err != nil { // handlers answer success themselves
+		r.fail(err)
+	}
 }
 
 // handlers are the operations of a registered client. What passes has sent on to another member does not come here:
@@ -169,16 +173,6 @@ func (r *request) keepAlive() error {
 	r.s.releaseOutgoing(r.c.hub.now())
 	r.ok(nil)
 	return nil
-}
-
-// errAnswered says that a handler has answered already.
-var errAnswered = errors.New("answered")
-
-// respondError answers with an error; handlers answer success themselves.
-func (r *request) respondError(err error) {
-	if err != nil && !errors.Is(err, errAnswered) {
-		r.fail(err)
-	}
 }
 
 func (r *request) fail(err error) {

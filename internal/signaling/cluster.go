@@ -177,9 +177,9 @@ func (h *Hub) evict(ctx context.Context, seat Location, reason string) {
 	}
 }
 
-func (h *Hub) endSession(seat Location, code transport.StatusCode, why string) {
+func (h *Hub) endSession(seat Location, code transport.StatusCode, reason string) {
 	if s := h.session(seat.Session); s != nil && s.location == seat {
-		s.end(nil, code, why)
+		s.end(nil, code, reason)
 	}
 }
 
@@ -201,7 +201,7 @@ func (h *Hub) sendDirect(tenant string, seat Location, from string, m *transport
 		return h.publish(seat.Node, busMessage{Direct: &directMessage{tenant, seat.Session, from, m.B}})
 	}
 	if s := h.session(seat.Session); s != nil && s.tenant == tenant {
-		_ = h.delivered(s.offer(m, from, fromStranger))
+		_ = h.delivered(s.offer(m, from, fromOutside))
 		return nil
 	}
 	m.Release()

@@ -79,7 +79,7 @@ func (c *crowd) empties() {
 	for _, n := range c.nodes {
 		h := n.hub
 		s, bytes := h.Stats(), c.backlog.Stats().Bytes
-		if s.Sessions+s.Rooms+s.Rosters+len(h.sources.sessions())+len(n.known.of)+n.gate.Open() != 0 || bytes != 0 {
+		if s.Sessions+s.Rooms+s.Rosters+len(h.sources.sessions())+len(n.known.of)+n.limiter.Open() != 0 || bytes != 0 {
 			c.fail("nobody is there, and there are %d bytes, %+v", bytes, s)
 		}
 		if n := c.limited(h); n != 0 {
@@ -113,11 +113,11 @@ func (c *crowd) check() {
 	}
 }
 
-// checkConnections: each registered page has a session, each session has a page or a timer, and the gate knows who
+// checkConnections: each registered page has a session, each session has a page or a timer, and the limiter knows who
 // is who.
 func (c *crowd) checkConnections(node int, here []*session) {
 	c.Helper()
-	open, users, strangers := 0, map[netip.Addr]int{}, map[netip.Addr]int{}
+	open, users, unregistered := 0, map[netip.Addr]int{}, map[netip.Addr]int{}
 	pages := map[userKey]int{}
 	for _, p := range c.pages {
 		if p.node != node {
@@ -128,7 +128,7 @@ func (c *crowd) checkConnections(node int, here []*session) {
 			users[p.addr]++
 			pages[userKey{p.tenant, p.user}]++
 		} else {
-			strangers[p.addr]++
+			unregistered[p.addr]++
 		}
 	}
 	connected := map[userKey]int{}
@@ -145,21 +145,21 @@ func (c *crowd) checkConnections(node int, here []*session) {
 	if !maps.Equal(connected, pages) {
 		c.fail("node %d: sessions with a connection %v, pages that have registered %v", node, connected, pages)
 	}
-	if got := n.gate.Open(); got != open || !maps.Equal(n.known.of, users) {
+	if got := n.limiter.Open(); got != open || !maps.Equal(n.known.of, users) {
 		c.fail("node %d: %d connections are counted, %d open; users %v, want %v", node, got, open, n.known.of, users)
 	}
 	for _, home := range crowdHomes {
 		a := netip.MustParseAddr(home)
-		if got := countStrangers(n.gate, a); got != strangers[a] {
-			c.fail("node %d: %d strangers of %v are counted, want %d", node, got, a, strangers[a])
+		if got := countUnregistered(n.limiter, a); got != unregistered[a] {
+			c.fail("node %d: %d unregistered of %v are counted, want %d", node, got, a, unregistered[a])
 		}
 	}
 }
 
-// countStrangers finds out how many more the gate would let in.
-func countStrangers(g *transport.ConnLimiter, a netip.Addr) int {
+// countUnregistered finds out how many more the limiter would let in.
+func countUnregistered(g *transport.ConnLimiter, a netip.Addr) int {
 	free := 0
-	for ; free <= maxStrangers; free++ {
+	for ; free <= maxUnregistered; free++ {
 		if status, _ := g.Acquire(a, false); status != 0 {
 			break
 		}
@@ -167,7 +167,7 @@ func countStrangers(g *transport.ConnLimiter, a netip.Addr) int {
 	for range free {
 		g.Release(a, false)
 	}
-	return maxStrangers - free
+	return maxUnregistered - free
 }
 
 func (c *crowd) checkAddresses(h *Hub, here []*session) {

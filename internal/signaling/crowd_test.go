@@ -263,7 +263,7 @@ func (c *crowd) crash() {
 	old := c.nodes[0]
 	c.restart(c.cfg)
 	synctest.Wait()
-	if got := old.gate.Open(); got != 0 || len(old.known.of) != 0 || c.held() != c.backlog.Stats().Bytes {
+	if got := old.limiter.Open(); got != 0 || len(old.known.of) != 0 || c.held() != c.backlog.Stats().Bytes {
 		c.fail("closed, and there are %d connections, users %v, bytes %+v", got, old.known.of, c.backlog.Stats())
 	}
 	c.taken["crash"]++

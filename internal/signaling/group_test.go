@@ -180,7 +180,7 @@ func TestAUserTokenForRoomsAndGroups(t *testing.T) {
 		w.room("K1", host, kim, lee)
 		id, own := host.makesGroup("kim"), lee.makesGroup()
 		for _, room := range []string{id, "nothing"} {
-			w.says(lee.leaves().want("413", msg{"eventOp": "joinRoom", "roomId": room}), "does not admit")
+			w.says(lee.leaves().want("413", msg{"eventOp": "joinRoom", "roomId": room}), "does not grant access")
 			lee.joins("K1")
 		}
 		kim.leaves().joins(id)

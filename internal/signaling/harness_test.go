@@ -24,8 +24,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// maxStrangers bounds the connections of an address that have not registered.
-const maxStrangers = 50
+// maxUnregistered bounds the connections of an address that have not registered.
+const maxUnregistered = 50
 
 // underRace is true with the race detector.
 var underRace bool
@@ -74,16 +74,16 @@ func (w *world) issue(tenant string) string {
 }
 
 type testNode struct {
-	hub   *Hub
-	ws    *transport.WebSocket
-	http  *http.Server
-	pipes *pipeListener
-	done  chan struct{}
-	gate  *transport.ConnLimiter
-	known known
+	hub     *Hub
+	ws      *transport.WebSocket
+	http    *http.Server
+	pipes   *pipeListener
+	done    chan struct{}
+	limiter *transport.ConnLimiter
+	known   known
 }
 
-// known are the users that a gate reports, by address.
+// known are the users that a limiter reports, by address.
 type known struct {
 	mu sync.Mutex
 	of map[netip.Addr]int
@@ -157,8 +157,8 @@ func (w *world) start(cfg Config) {
 		w.Fatal(err)
 	}
 	n := &testNode{hub: hub, pipes: &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}, done: make(chan struct{})}
-	n.gate = transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: maxStrangers, OnRegistered: n.known.add})
-	n.ws = transport.NewWebSocket(transport.Config{Log: cfg.Log, Limiter: n.gate, Backlog: cfg.Backlog}, hub.Accept)
+	n.limiter = transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: maxUnregistered, OnRegistered: n.known.add})
+	n.ws = transport.NewWebSocket(transport.Config{Log: cfg.Log, Limiter: n.limiter, Backlog: cfg.Backlog}, hub.Accept)
 	mux := http.NewServeMux()
 	mux.Handle("GET /signal", n.ws)
 	mux.HandleFunc("POST /leave", hub.ServeLeave)
@@ -239,15 +239,15 @@ func (a addressed) RemoteAddr() net.Addr { return a.remote }
 
 // peer is a test client. What it gets is kept; expect methods wait, in virtual time, until everything has settled.
 type peer struct {
-	w      *world
-	ws     *gws.Conn
-	nc     net.Conn
-	mu     sync.Mutex
-	got    []msg
-	closed error
-	ended  chan struct{}
-	gate   chan struct{} // while it is open, nothing more is read
-	answer func(msg)     // is told of each message
+	w       *world
+	ws      *gws.Conn
+	nc      net.Conn
+	mu      sync.Mutex
+	got     []msg
+	closed  error
+	ended   chan struct{}
+	reading chan struct{} // while it is open, nothing more is read
+	answer  func(msg)     // is told of each message
 
 	user, secret string
 	reqID        int
@@ -268,13 +268,13 @@ func (p *peer) OnMessage(_ *gws.Conn, m *gws.Message) {
 	}
 	p.mu.Lock()
 	p.got = append(p.got, v)
-	gate, answer := p.gate, p.answer
+	reading, answer := p.reading, p.answer
 	p.mu.Unlock()
 	if answer != nil {
 		answer(v)
 	}
-	if gate != nil {
-		<-gate
+	if reading != nil {
+		<-reading
 	}
 }
 
@@ -282,13 +282,13 @@ func (p *peer) OnMessage(_ *gws.Conn, m *gws.Message) {
 func (p *peer) stall() (resume func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	gate := make(chan struct{})
-	p.gate = gate
+	reading := make(chan struct{})
+	p.reading = reading
 	return func() {
 		p.mu.Lock()
-		p.gate = nil
+		p.reading = nil
 		p.mu.Unlock()
-		close(gate)
+		close(reading)
 	}
 }
 

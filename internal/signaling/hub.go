@@ -47,18 +47,20 @@ type Config struct {
 	Log          *slog.Logger
 }
 
-// Validate tells everything that is wrong.
+// Validate reports all configuration errors together.
 func (c Config) Validate() error {
-	var faults []error
-	need := func(ok bool, what string) {
+	var errs []error
+	require := func(ok bool, what string) {
 		if !ok {
-			faults = append(faults, errors.New("signaling: "+what))
+			errs = append(errs, errors.New("signaling: "+what))
 		}
 	}
-	need(c.Node != "" && c.Licenses != nil && c.Directory != nil && c.Bus != nil && c.ICE != nil, "node, licenses, directory, bus and ICE servers are required")
-	need(len(c.ResumeKeys) > 0, "a key for resume secrets is required")
-	need(c.ResumeWindow >= 0 && c.LoginTimeout >= 0 && c.Rate >= 0 && c.Burst >= 0, "limits must not be negative")
-	return errors.Join(faults...)
+	require(c.Node != "" && c.Licenses != nil && c.Directory != nil && c.Bus != nil && c.ICE != nil,
+		"node, licenses, directory, bus and ICE servers are required")
+	require(len(c.ResumeKeys) > 0, "a key for resume tokens is required")
+	require(c.ResumeWindow >= 0 && c.LoginTimeout >= 0 && c.Rate >= 0 && c.Burst >= 0,
+		"limits must not be negative")
+	return errors.Join(errs...)
 }
 
 func (c *Config) defaults() {

@@ -160,7 +160,7 @@ func TestRoomsNamedInVainAreLimited(t *testing.T) {
 			kim.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
 		}
 		for _, id := range []string{"K1", "none"} { // one answer for both
-			w.says(kim.want("429", msg{"eventOp": "joinRoom", "roomId": id}), "rooms that you named", "Wait a minute")
+			w.says(kim.want("429", msg{"eventOp": "joinRoom", "roomId": id}), "failed room lookups", "Wait a minute")
 			kim.want("429", msg{"eventOp": "memberList", "roomId": id})
 			kim.want("429", msg{"eventOp": "leaveRoom", "roomId": id})
 			kim.want("429", msg{"eventOp": "destroyRoom", "roomId": id})
@@ -336,7 +336,7 @@ func TestRoomsOfAUserAreLimited(t *testing.T) {
 		}
 		kim.want("443", msg{"eventOp": "createRoom", "roomId": "K2"})
 		kim.want("200", msg{"eventOp": "createVideoRoom"})
-		w.says(kim.want("445", msg{"eventOp": "createRoom", "roomId": "K4"}), "made too many rooms", "destroyRoom")
+		w.says(kim.want("445", msg{"eventOp": "createRoom", "roomId": "K4"}), "created too many rooms", "destroyRoom")
 		kim.want("443", msg{"eventOp": "createRoom", "roomId": "K2"})
 		w.hits("user_rooms", 1)
 		w.user(0, "lee").want("200", msg{"eventOp": "createRoom", "roomId": "K4"})

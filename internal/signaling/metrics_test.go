@@ -20,7 +20,7 @@ func (h *Hub) count(op, code string) uint64 {
 	return 0
 }
 
-func TestFiguresOfWhatClientsDo(t *testing.T) {
+func TestMetricsOfRequests(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		hub := w.nodes[0].hub
 		kim, lee := w.user(0, "kim"), w.user(0, "lee")
@@ -66,7 +66,7 @@ func TestFiguresOfWhatClientsDo(t *testing.T) {
 	})
 }
 
-func TestFiguresOfResumesAndOverflows(t *testing.T) {
+func TestMetricsOfResumesAndSlowConsumers(t *testing.T) {
 	in(t, 1, func(c *Config, _ *license.Params) { c.Burst = 9000 }, func(w *world) {
 		hub := w.nodes[0].hub
 		kim, lee := w.user(0, "kim"), w.connect(0)

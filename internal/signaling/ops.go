@@ -141,7 +141,7 @@ func (r *request) chat() error {
 		return err
 	}
 	if q.RoomID == "" && q.Target == "" {
-		return &protocol.FieldError{Code: protocol.Missing, Field: "roomId or target", Why: "is missing"}
+		return &protocol.FieldError{Code: protocol.Missing, Field: "roomId or target", Reason: "is missing"}
 	}
 	if q.RoomID != "" {
 		return r.chatToRoom(q)
@@ -159,7 +159,7 @@ func (r *request) chatToRoom(q protocol.SayRequest) error {
 		return err
 	}
 	// Whether the target may be reached is asked first: what the room was told cannot be refused any more.
-	whisper, err := r.outsideTarget(q.Target)
+	direct, err := r.outsideTarget(q.Target)
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func (r *request) chatToRoom(q protocol.SayRequest) error {
 	case outside == nil || q.Target == r.s.user:
 		r.ok(nil)
 		return nil
-	case whisper:
+	case direct:
 		return r.deliver("chat", q, place{}, nil)
 	}
 	return r.sendToUser("chat", q) // the target has just left
@@ -292,7 +292,7 @@ func (r *request) screen() error {
 		return err
 	}
 	if q.Target == r.s.user { // nobody would know why they cannot share
-		return &protocol.FieldError{Code: protocol.Invalid, Field: "target", Why: "must be another member"}
+		return &protocol.FieldError{Code: protocol.Invalid, Field: "target", Reason: "must be another member"}
 	}
 	return r.command("", room.StartShare{By: r.s.actor(), Type: "screen", Target: q.Target}, nil)
 }
@@ -395,7 +395,7 @@ func (r *request) endGroup() error {
 		return err
 	}
 	if q.GroupID == "" {
-		return &protocol.FieldError{Code: protocol.Missing, Field: "groupId", Why: "is missing"}
+		return &protocol.FieldError{Code: protocol.Missing, Field: "groupId", Reason: "is missing"}
 	}
 	key := room.Key{Tenant: r.s.tenant, Room: q.GroupID}
 	if here, in := r.s.roomKey(); !in || here != key {

@@ -20,9 +20,9 @@ type pendingMessage struct {
 type senderKind uint8
 
 const (
-	fromMember   senderKind = iota // of a member to another: refused when it does not fit
-	fromStranger                   // of a user of the license, in no common room
-	fromRoom                       // an event for this member alone
+	fromMember  senderKind = iota // of a member to another: refused when it does not fit
+	fromOutside                   // of a user of the license, in no common room
+	fromRoom                      // an event for this member alone
 )
 
 // pendingLimits is how much may wait of a kind, and how much of one sender; and while the client is connected, the share of its outbox. A
@@ -31,9 +31,9 @@ var pendingLimits = [...]struct {
 	count, bytes, each, eachBytes int
 	share                         transport.Share
 }{
-	fromMember:   {96, 256 << 10, 64, 128 << 10, 5},
-	fromStranger: {8, 16 << 10, 4, 8 << 10, 2},
-	fromRoom:     {32, 32 << 10, 32, 32 << 10, 8},
+	fromMember:  {96, 256 << 10, 64, 128 << 10, 5},
+	fromOutside: {8, 16 << 10, 4, 8 << 10, 2},
+	fromRoom:    {32, 32 << 10, 32, 32 << 10, 8},
 }
 
 // add takes over one reference to m, unless it is refused.

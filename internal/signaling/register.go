@@ -44,10 +44,7 @@ func (r *request) register() error {
 		return err
 	}
 	if o := r.c.conn.Peer().Origin; grant.Origins != nil && o != "" && !slices.Contains(grant.Origins, o) && !slices.Contains(grant.Origins, "*") {
-		h.counters.login(errOrigin)
-		r.fail(errOrigin)
-		r.c.conn.Close(transport.StatusPolicyViolation, "origin not allowed")
-		return errAnswered
+		return errOrigin
 	}
 	if u := grant.User; u != nil {
 		if q.UserID != "" && q.UserID != u.ID {

@@ -84,11 +84,11 @@ func TestRoomsOfTenantsAreApart(t *testing.T) {
 		if err != nil {
 			w.Fatal(err)
 		}
-		stranger := w.connect(0)
-		stranger.register("kim", "cpCode", "OTHER", "authKey", other)
-		stranger.want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
-		w.room("K1", stranger)
-		stranger.want("403", msg{"eventOp": "sdp", "target": "lee", "sdp": msg{}})
+		outsider := w.connect(0)
+		outsider.register("kim", "cpCode", "OTHER", "authKey", other)
+		outsider.want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		w.room("K1", outsider)
+		outsider.want("403", msg{"eventOp": "sdp", "target": "lee", "sdp": msg{}})
 		kim.saw("")
 	})
 }

@@ -172,13 +172,13 @@ func (s *session) attach(c *client, first *transport.Message, reply transport.Re
 	return old
 }
 
-// expire ends a session whose absence has lasted too long. A timer that fired as the client came back must lose, also when the client
-// has been lost again before it got its turn.
-func (s *session) expire(absence int) {
+// expire ends a session that was not resumed in time. If the timer races with a resume, the resume
+// wins, even if the client has disconnected again since.
+func (s *session) expire(seq int) {
 	s.op.Lock()
 	defer s.op.Unlock()
 	s.mu.Lock()
-	over := s.disconnectTimer != nil && s.disconnectSeq == absence // stays so: only a resume ends an absence, and it needs op
+	over := s.disconnectTimer != nil && s.disconnectSeq == seq // stays so: only a resume changes it, and that needs op
 	s.mu.Unlock()
 	if over {
 		s.finish(0, "resume window over")
@@ -187,17 +187,17 @@ func (s *session) expire(absence int) {
 
 // end ends the session at once. With code 0 it only does so if from is its present connection. The connection, if there is one, is
 // closed with code.
-func (s *session) end(from *client, code transport.StatusCode, why string) {
+func (s *session) end(from *client, code transport.StatusCode, reason string) {
 	s.op.Lock()
 	defer s.op.Unlock()
 	if s.ended || (code == 0 && s.client.Load() != from) {
 		return
 	}
-	s.finish(code, why)
+	s.finish(code, reason)
 }
 
 // finish ends the session for good: it leaves its room, frees its user id and is forgotten. op is held.
-func (s *session) finish(code transport.StatusCode, why string) {
+func (s *session) finish(code transport.StatusCode, reason string) {
 	cur := s.client.Load()
 	s.ended = true
 	if err := s.leaveRoom(); err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom) {
@@ -215,9 +215,9 @@ func (s *session) finish(code transport.StatusCode, why string) {
 	s.hub.mu.Unlock()
 	s.hub.keepSession(s)
 	if cur != nil && code != 0 {
-		cur.conn.Close(code, why)
+		cur.conn.Close(code, reason)
 	}
-	s.hub.log(s).Info("session ended", "why", why)
+	s.hub.log(s).Info("session ended", "reason", reason)
 }
 
 // drop releases what the session holds: connection, timer, waiting messages.

@@ -311,12 +311,12 @@ func TestWhatADeadConnectionTookIsSaidAgain(t *testing.T) {
 		if got := back.said(); got != "chat 4:lost chat 5:lost too " {
 			w.Errorf("lee saw %q", got)
 		}
-		stranger := w.connect(0)
-		stranger.register("lee", "resume", back.secret, "seq", 0)
-		if got := stranger.said(); got != "chat 3:came chat 4:lost chat 5:lost too " {
+		outsider := w.connect(0)
+		outsider.register("lee", "resume", back.secret, "seq", 0)
+		if got := outsider.said(); got != "chat 3:came chat 4:lost chat 5:lost too " {
 			w.Errorf("lee saw %q", got)
 		}
-		w.connect(0).want("422", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": stranger.secret, "seq": -1})
+		w.connect(0).want("422", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": outsider.secret, "seq": -1})
 	})
 }
 
@@ -577,7 +577,7 @@ func TestWhatIsSentToAConnectionThatIsClosingWaits(t *testing.T) {
 }
 
 // The timer of an absence that is over may fire as the client comes back, and get its turn when the client is lost again.
-func TestATimerOfAnEarlierAbsenceEndsNothing(t *testing.T) {
+func TestATimerOfAnEarlierDisconnectEndsNothing(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim := w.user(0, "kim")
 		seat, _ := w.local.Holder(t.Context(), w.cpCode, "kim")
@@ -625,21 +625,21 @@ func TestSessionsEndWithTheirLicense(t *testing.T) {
 // back with, and wants the id at once; whoever has said another word since comes back as everybody.
 func TestARegistrationThatCameWithTheRequest(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
-		hello := func(fields msg) *peer {
+		early := func(fields msg) *peer {
 			b, _ := json.Marshal(fields)
 			p := w.connect(0, "Sec-WebSocket-Protocol", "ieum, ieum.hello."+base64.RawURLEncoding.EncodeToString(b))
 			synctest.Wait()
 			return p
 		}
 		register := msg{"eventOp": "register", "reqId": "1", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "alice"}
-		first := hello(register)
+		first := early(register)
 		if got := first.take(); len(got) != 1 || got[0].str("code") != "200" || got[0].str("userId") != "alice" {
 			t.Fatalf("answered %v", got)
 		}
 		_ = first.nc.Close()
 		synctest.Wait()
 
-		second := hello(register)
+		second := early(register)
 		got := second.take()
 		if len(got) != 1 || got[0].str("code") != "200" {
 			t.Fatalf("the id was not free: %v", got)
@@ -649,13 +649,13 @@ func TestARegistrationThatCameWithTheRequest(t *testing.T) {
 		synctest.Wait()
 
 		register["resume"] = got[0].str("resume")
-		third := hello(register)
+		third := early(register)
 		if got := third.take(); len(got) != 1 || got[0]["resumed"] != true {
 			t.Fatalf("not resumed: %v", got)
 		}
 		_ = third.nc.Close() // before it said a word: the session is older than this connection
 		synctest.Wait()
-		if got := hello(register).take(); len(got) != 1 || got[0]["resumed"] != true {
+		if got := early(register).take(); len(got) != 1 || got[0]["resumed"] != true {
 			t.Fatalf("not resumed again: %v", got)
 		}
 	})

@@ -321,7 +321,7 @@ func TestATokenForRoomsReachesNobodyElse(t *testing.T) {
 		n := 0
 		for _, op := range []string{"memberList", "leaveRoom", "destroyRoom"} {
 			for _, room := range []string{"K2", "nothing"} {
-				w.says(kim.want("413", msg{"eventOp": op, "roomId": room}), "does not admit")
+				w.says(kim.want("413", msg{"eventOp": op, "roomId": room}), "does not grant access")
 				n++
 			}
 		}

@@ -57,7 +57,7 @@ func TestAUserTokenSaysWhoTheUserIs(t *testing.T) {
 	in(t, 1, requireToken, func(w *world) {
 		token := w.token("kim", func(p *license.UserParams) { p.Name = "Kim" })
 		p := w.connect(0)
-		w.says(p.want("401", w.login(w.authKey, "userId", "kim")), "admits nobody", "Mint a user token on your backend (userTokenKey)")
+		w.says(p.want("401", w.login(w.authKey, "userId", "kim")), "requires a user token", "Sign a user token on your backend with userTokenKey")
 		w.says(p.want("413", w.login(token, "userId", "lee")), "another user id")
 		w.says(p.want("401", w.login(token[:len(token)-3])), "not signed", "docs/protocol.md")
 		w.says(p.want("401", msg{"eventOp": "register", "cpCode": "KP-2", "authKey": token}), "not signed")
@@ -190,7 +190,7 @@ func TestTakeoversAreLimited(t *testing.T) {
 			time.Sleep(10 * time.Second)
 		}
 		p := w.connect(0)
-		w.says(p.want("429", w.login(token, "forced", true)), "too often")
+		w.says(p.want("429", w.login(token, "forced", true)), "Too many takeovers")
 		if c := last.closeCode(); c != 0 {
 			w.Errorf("the holder was closed with %d", c)
 		}
@@ -224,7 +224,7 @@ func TestAUserTokenMayNameTheRooms(t *testing.T) {
 			{"eventOp": "createRoom", "roomId": "K4"}, {"eventOp": "createRoom"}, {"eventOp": "createVideoRoom", "roomId": "K4"},
 			{"eventOp": "createRoom", "roomId": "K3"}, {"eventOp": "joinRoom", "roomId": "K3"}, {"eventOp": "joinRoom", "roomId": "K4"},
 		} {
-			w.says(kim.want("413", m), "does not admit", "rooms")
+			w.says(kim.want("413", m), "does not grant access", "rooms")
 		}
 		if n := w.nodes[0].hub.Stats().Rooms; n != 1 {
 			w.Errorf("%d rooms, want the teacher's alone", n)
@@ -312,7 +312,7 @@ func TestPinnedLicense(t *testing.T) {
 			w.Errorf("answer %v", a)
 		}
 		bare := w.token("pak", func(p *license.UserParams) { p.License = "" })
-		w.says(w.connect(0).want("401", w.login(bare)), "names no license", "--licenses")
+		w.says(w.connect(0).want("401", w.login(bare)), "contains no license", "--licenses")
 	})
 }
 
