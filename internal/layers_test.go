@@ -33,7 +33,7 @@ var layers = map[string][]string{
 	"internal/signaling":          {"internal/protocol", "internal/license", "internal/limit", "internal/room", "internal/transport"},
 	"internal/limit":              {},
 	"internal/transport":          {},
-	"internal/transport/socketio": {"internal/transport"},
+	"internal/transport/socketio": {"internal/limit", "internal/transport"},
 	"internal/protocol":           {},
 	"internal/license":            {},
 	"internal/room":               {},

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -20,7 +21,8 @@ type session struct {
 	pollLock chan struct{} // of one slot: held by the poll whose response is being written
 	wake     chan struct{} // of one slot: tells the waiting poll to look again
 
-	registered atomic.Bool // see transport.ConnLimiter
+	registered     atomic.Bool // see transport.ConnLimiter
+	controlPackets limit.GCRA
 
 	// recvMu is held while the receiver is called: one call at a time, whatever request or
 	// WebSocket it comes from. It guards receiver and ended.
@@ -29,41 +31,31 @@ type session struct {
 	ended    bool // the receiver knows of the end
 
 	// Guarded by mu. The lock of an outbox may be taken while mu is held.
-	mu             sync.Mutex
-	ws             transport.Conn // nil: the session polls
-	upgrading      *wsReceiver    // a WebSocket that is to replace polling
-	probeAnswered  bool           // by it: polls return at once, so that the client can upgrade
-	queue          []*transport.Message
-	bytes          int  // of queue
-	connected      bool // to the namespace "/"
-	polling        bool // a poll waits
-	posting        bool // a post is being read
-	closed         bool
-	closeFetched   bool      // by a poll
-	since          time.Time // the last ping (version 4) or packet (version 3), or the end
-	awaitingPong   bool      // version 4
-	lastPoll       time.Time // end of the last poll, or begin of the session
-	controlPackets bucket
-	responding     int    // bytes of the response to a poll that is being written
-	abortResponse  func() // nil: there is none, or it was called
+	mu            sync.Mutex
+	ws            transport.Conn // nil: the session polls
+	upgrading     *wsReceiver    // a WebSocket that is to replace polling
+	probeAnswered bool           // by it: polls return at once, so that the client can upgrade
+	queue         []*transport.Message
+	bytes         int  // of queue
+	connected     bool // to the namespace "/"
+	polling       bool // a poll waits
+	posting       bool // a post is being read
+	closed        bool
+	closeFetched  bool      // by a poll
+	since         time.Time // the last ping (version 4) or packet (version 3), or the end
+	awaitingPong  bool      // version 4
+	lastPoll      time.Time // end of the last poll, or begin of the session
+	responding    int       // bytes of the response to a poll that is being written
+	abortResponse func()    // nil: there is none, or it was called
 }
 
-// bucket is a token bucket for packets that are not messages. The receiver limits messages.
-type bucket struct {
-	spent float64
-	last  time.Time
-}
+// controlRate limits packets that are not messages: 30 per second, 300 at once. The receiver limits
+// messages.
+var controlRate = limit.NewRate(30, 300)
 
-const (
-	controlRate  = 30 // per second
-	controlBurst = 300
-)
-
-func (b *bucket) take(now time.Time) bool {
-	b.spent = max(0, b.spent-controlRate*now.Sub(b.last).Seconds())
-	b.last = now
-	b.spent++
-	return b.spent <= controlBurst
+// takeControl counts such a packet.
+func (s *session) takeControl() bool {
+	return s.controlPackets.Take(time.Since(s.srv.started), controlRate, 1)
 }
 
 var (
@@ -402,7 +394,7 @@ func (s *session) handlePacket(p []byte) error {
 		return s.handleMessage(p[1:])
 	}
 	defer s.mu.Unlock()
-	if !s.controlPackets.take(time.Now()) {
+	if !s.takeControl() {
 		return errTooManyPackets
 	}
 	switch {
@@ -435,7 +427,7 @@ func (s *session) handleMessage(p []byte) error {
 	if s.closed {
 		return nil
 	}
-	if !s.controlPackets.take(time.Now()) {
+	if !s.takeControl() {
 		return errTooManyPackets
 	}
 	root := k.namespace == "/"
@@ -482,7 +474,7 @@ func (s *session) handleEvent(k packet) error {
 	if string(name) != event {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if !s.controlPackets.take(time.Now()) {
+		if !s.takeControl() {
 			return errTooManyPackets
 		}
 		return nil // as a server that has no handler for the event

@@ -59,10 +59,11 @@ const closedSessionTTL = 5 * time.Second
 // Server is an http.Handler for Path.
 type Server struct {
 	// Static after construction.
-	cfg    Config
-	accept func(transport.Conn) transport.Receiver
-	ws     *transport.WebSocket
-	stop   chan struct{} // closed by Close
+	cfg     Config
+	accept  func(transport.Conn) transport.Receiver
+	ws      *transport.WebSocket
+	started time.Time
+	stop    chan struct{} // closed by Close
 
 	// Guarded by mu.
 	mu       sync.Mutex
@@ -79,6 +80,7 @@ func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 		cfg:      cfg,
 		accept:   accept,
 		sessions: map[string]*session{},
+		started:  time.Now(),
 		stop:     make(chan struct{}),
 	}
 	ws := cfg.Conn
