@@ -29,7 +29,7 @@ var layers = map[string][]string{
 		"internal/certs", "internal/ice", "internal/revocation",
 	},
 	"internal/allocationlog":      {"internal/relay"},
-	"internal/admin":              {"internal/signaling"},
+	"internal/admin":              {"internal/signaling", "internal/transport"},
 	"internal/signaling":          {"internal/protocol", "internal/license", "internal/limit", "internal/room", "internal/transport"},
 	"internal/limit":              {},
 	"internal/transport":          {},

@@ -19,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // minToken is the minimum length of a token, against guessing.
@@ -80,15 +82,9 @@ func Start(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{listener: l, ready: newReadiness(c)}
-	s.http = &http.Server{
-		Handler:           c.handler(s.ready),
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       15 * time.Second,
-		WriteTimeout:      c.writeTimeout(),
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    12 << 10,
-		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
-	}
+	s.http = transport.NewHTTPServer(c.handler(s.ready), c.Log)
+	s.http.WriteTimeout = c.writeTimeout()
+	s.http.IdleTimeout = 2 * time.Minute // longer than the interval of a scrape
 	if c.Watch != nil {
 		c.Watch(s.http)
 	}
