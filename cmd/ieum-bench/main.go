@@ -1,4 +1,5 @@
-// Command ieum-bench loads a signaling server or a TURN server and reports what the load cost it. See `ieum-bench --help`.
+// Command ieum-bench loads a signaling server or a TURN server and reports what the load cost it.
+// See `ieum-bench --help`.
 package main
 
 import (
@@ -50,9 +51,12 @@ var errUsage = errors.New("usage")
 // run is main with everything handed in, so that tests can call it.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	helped := false
-	parser, err := kong.New(&commands{},
+	parser, err := kong.New(
+		&commands{},
 		kong.Name("ieum-bench"),
-		kong.Description("Load-test a signaling server or a TURN server. Each command prints one line of JSON."),
+		kong.Description(
+			"Load-test a signaling server or a TURN server. Each command prints one line of JSON.",
+		),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { helped = true }), // only --help asks for it
@@ -82,8 +86,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 }
 
-// addThread lets Go run one thread more, unless the environment says how many: the pacer keeps one for itself. The function that it
-// returns sets back what was.
+// addThread lets Go run one thread more, unless the environment says how many: the pacer keeps one
+// for itself. The function that it returns sets back what was.
 func addThread() func() {
 	if os.Getenv("GOMAXPROCS") != "" {
 		return func() {}

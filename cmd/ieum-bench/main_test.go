@@ -19,9 +19,12 @@ const runAs = "IEUM_TEST_RUN"
 
 func TestMain(m *testing.M) {
 	if args := os.Getenv(runAs); args != "" {
-		os.Exit(run(context.Background(), strings.Split(args, "\n"), os.Stdin, os.Stdout, os.Stderr))
+		os.Exit(
+			run(context.Background(), strings.Split(args, "\n"), os.Stdin, os.Stdout, os.Stderr),
+		)
 	}
-	cache, err := os.MkdirTemp("", "ieum-cache") // where a server with --dev keeps its license: not that of whoever runs the tests
+	// where a server with --dev keeps its license: not that of whoever runs the tests
+	cache, err := os.MkdirTemp("", "ieum-cache")
 	if err != nil {
 		panic(err)
 	}
@@ -49,7 +52,8 @@ func file(t *testing.T, name, text string) string {
 
 const key = "0123456789abcdef0123456789abcdef"
 
-// launch starts a server, which the end of the test kills, and returns the first match of each pattern in what it prints, in that order.
+// launch starts a server, which the end of the test kills, and returns the first match of each
+// pattern in what it prints, in that order.
 func launch(t *testing.T, c *exec.Cmd, patterns ...string) (said []string) {
 	t.Helper()
 	c.Stderr = os.Stderr
@@ -90,7 +94,8 @@ func TestHelp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := ieumBench(t, c.args...)
-			if code != c.code || !strings.Contains(out+errs, c.want) || strings.Contains(out+errs, "adversary  ") {
+			if code != c.code || !strings.Contains(out+errs, c.want) ||
+				strings.Contains(out+errs, "adversary  ") {
 				t.Errorf("%d %s%s", code, out, errs)
 			}
 		})

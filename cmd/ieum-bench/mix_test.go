@@ -13,7 +13,22 @@ import (
 func TestMixAgainstTheServer(t *testing.T) {
 	keys := file(t, "keys", key)
 	host := target(t, config.Server{LicenseSigningKeyFile: keys})
-	code, out, errs := ieumBench(t, "mix", "--url", "ws://"+host+"/signal", "--conns", "35", "--rate", "100", "--joins", "8", "--duration", "3s", "--license-signing-key-file", keys)
+	code, out, errs := ieumBench(
+		t,
+		"mix",
+		"--url",
+		"ws://"+host+"/signal",
+		"--conns",
+		"35",
+		"--rate",
+		"100",
+		"--joins",
+		"8",
+		"--duration",
+		"3s",
+		"--license-signing-key-file",
+		keys,
+	)
 	var r mix.Report
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 		t.Fatalf("%d, %v: %s%s", code, err, out, errs)
@@ -21,30 +36,64 @@ func TestMixAgainstTheServer(t *testing.T) {
 	if r.Any() || r.Conns != 35 || r.Before != nil || r.KBPerConn != nil || r.CPUPerMillion != nil {
 		t.Errorf("report %+v", r)
 	}
-	for name, want := range map[string]int64{"join": 24, "leave": 24, "register": 6, "resume": 6, "answer": 37, "candidate": 215} {
-		if l := r.Operations[name]; l.Count < want || l.Count > want+1 || l.P50us <= 0 || l.P999us < l.P99us || l.P99us < l.P50us {
+	for name, want := range map[string]int64{
+		"join":      24,
+		"leave":     24,
+		"register":  6,
+		"resume":    6,
+		"answer":    37,
+		"candidate": 215,
+	} {
+		if l := r.Operations[name]; l.Count < want || l.Count > want+1 || l.P50us <= 0 ||
+			l.P999us < l.P99us ||
+			l.P99us < l.P50us {
 			t.Errorf("%s: %+v, want %d", name, l, want)
 		}
 	}
-	if all := r.Operations["offer"].Count + r.Operations["answer"].Count + r.Operations["candidate"].Count + r.Operations["chat"].Count; r.Delivered != all {
+	var all int64
+	for _, name := range []string{"offer", "answer", "candidate", "chat"} {
+		all += r.Operations[name].Count
+	}
+	if r.Delivered != all {
 		t.Errorf("%d delivered, of the kinds together %d", r.Delivered, all)
 	}
 }
 
-// Users lose nothing while adversaries flood, stop reading, never log in, or reconnect simultaneously
-// with session tickets.
+// Users lose nothing while adversaries flood, stop reading, never log in, or reconnect
+// simultaneously with session tickets.
 func TestMixBesideAdversaries(t *testing.T) {
 	keys := file(t, "keys", key)
 	host := target(t, config.Server{LicenseSigningKeyFile: keys, TLSSelfSigned: true})
 	t.Setenv(runAs, "adversary") // the program of the test, started as the adversaries' process
-	code, out, errs := ieumBench(t, "mix", "--url", "wss://"+host+"/signal", "--insecure", "--conns", "12", "--rate", "50", "--joins", "4", "--duration", "6s",
-		"--adversaries", "--half-open", "12", "--reconnect-storm", "9", "--license-signing-key-file", keys)
+	code, out, errs := ieumBench(
+		t,
+		"mix",
+		"--url",
+		"wss://"+host+"/signal",
+		"--insecure",
+		"--conns",
+		"12",
+		"--rate",
+		"50",
+		"--joins",
+		"4",
+		"--duration",
+		"6s",
+		"--adversaries",
+		"--half-open",
+		"12",
+		"--reconnect-storm",
+		"9",
+		"--license-signing-key-file",
+		keys,
+	)
 	var r mix.Report
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 		t.Fatalf("%d, %v: %s%s", code, err, out, errs)
 	}
 	d := r.Adversaries
-	if d == nil || d.HalfOpenDialed < 12 || d.StormResume.Count != 9 || d.StormTickets != 9 || d.StormRetries+d.StormLost != 0 {
+	if d == nil || d.HalfOpenDialed < 12 || d.StormResume.Count != 9 || d.StormTickets != 9 ||
+		d.StormRetries+d.StormLost != 0 {
 		t.Fatalf("%+v", d)
 	}
 	if d.Closes["1008"] == 0 {

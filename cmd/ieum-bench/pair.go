@@ -48,7 +48,8 @@ func (p *pairCmd) Run(c *console) error {
 	}
 	hint := ""
 	if cfg.NeedsLicense() {
-		hint = " (a session may send 30 messages per second: start the server with --session-rate and --session-burst of a million)"
+		hint = " (a session may send 30 messages per second: start the server with " +
+			"--session-rate and --session-burst of a million)"
 	}
 	return fmt.Errorf("%d errors, %d messages lost: %s%s", r.Errors, r.Lost, r.FirstError, hint)
 }

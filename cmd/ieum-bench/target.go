@@ -72,7 +72,10 @@ func verifier(file string) (*license.Verifier, error) {
 	}
 	keys := license.ParseKeys(text)
 	if len(keys) == 0 {
-		return nil, errors.New("a license signing key is required: --license-signing-key-file or IEUM_LICENSE_SIGNING_KEY")
+		return nil, errors.New(
+			"a license signing key is required: --license-signing-key-file " +
+				"or IEUM_LICENSE_SIGNING_KEY",
+		)
 	}
 	return license.New(license.Config{Keys: keys})
 }
@@ -91,7 +94,10 @@ func fetchLicense(ctx context.Context, url string) (cpCode, authKey string, err 
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		return "", "", fmt.Errorf("--dev-license: %s: was this server started with --dev?", resp.Status)
+		return "", "", fmt.Errorf(
+			"--dev-license: %s: was this server started with --dev?",
+			resp.Status,
+		)
 	}
 	var d struct{ CpCode, AuthKey string }
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&d); err != nil {

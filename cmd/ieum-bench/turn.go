@@ -47,7 +47,11 @@ func (t *turnCmd) Run(c *console) error {
 		return err
 	}
 	if cfg.Shape != turn.ShapeIdle && r.Received == 0 {
-		return fmt.Errorf("none of %d packets arrived: does the server relay to the peer's address? %s", r.Sent, r.FirstError)
+		return fmt.Errorf(
+			"none of %d packets arrived: does the server relay to the peer's address? %s",
+			r.Sent,
+			r.FirstError,
+		)
 	}
 	return nil
 }

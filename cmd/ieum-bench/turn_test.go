@@ -12,8 +12,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/node"
 )
 
-// relayTarget is a relay alone, on a free port of loopback, and the file with its secret. It does not relay to its own address, so
-// peers need another one.
+// relayTarget is a relay alone, on a free port of loopback, and the file with its secret. It does
+// not relay to its own address, so peers need another one.
 func relayTarget(t *testing.T) (address, secretFile string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -21,7 +21,9 @@ func relayTarget(t *testing.T) (address, secretFile string) {
 	}
 	secretFile = file(t, "secret", "0123456789abcdef0123456789abcdef\n")
 	c := config.Relay{Listen: "127.0.0.1:0", Relay: config.RelaySettings{
-		STUNListen: "off", IPs: []string{"127.0.0.1"}, AllowPeers: []string{"127.0.0.0/8"}, SecretFile: secretFile, Workers: 1,
+		STUNListen: "off", IPs: []string{
+			"127.0.0.1",
+		}, AllowPeers: []string{"127.0.0.0/8"}, SecretFile: secretFile, Workers: 1,
 	}}
 	c.Admin.Listen = "off"
 	r, err := node.StartRelay(c)
@@ -41,13 +43,35 @@ func TestTurnAgainstTheRelay(t *testing.T) {
 	for _, shape := range []string{"up", "down", "both", "hairpin", "idle"} {
 		for _, transport := range []string{"udp", "tcp"} {
 			t.Run(shape+" "+transport, func(t *testing.T) {
-				code, out, errs := ieumBench(t, "turn", "--server", address, "--transport", transport, "--shape", shape, "--peer-ip", "127.0.0.2",
-					"--relay-secret-file", secretFile, "--allocations", "4", "--rate", "1000", "--duration", "100ms", "--warm-up", "20ms")
+				code, out, errs := ieumBench(
+					t,
+					"turn",
+					"--server",
+					address,
+					"--transport",
+					transport,
+					"--shape",
+					shape,
+					"--peer-ip",
+					"127.0.0.2",
+					"--relay-secret-file",
+					secretFile,
+					"--allocations",
+					"4",
+					"--rate",
+					"1000",
+					"--duration",
+					"100ms",
+					"--warm-up",
+					"20ms",
+				)
 				var r turn.Report
 				if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 					t.Fatalf("%d, %v: %s%s", code, err, out, errs)
 				}
-				if r.Shape != shape || r.Transport != transport || r.Allocations != 4 || r.Lost+r.Unexpected != 0 || (r.Sent > 0) != (shape != "idle") {
+				if r.Shape != shape || r.Transport != transport || r.Allocations != 4 ||
+					r.Lost+r.Unexpected != 0 ||
+					(r.Sent > 0) != (shape != "idle") {
 					t.Errorf("report %+v", r)
 				}
 			})
@@ -58,9 +82,24 @@ func TestTurnAgainstTheRelay(t *testing.T) {
 func TestTurnFailsWhenNothingArrives(t *testing.T) {
 	address, secretFile := relayTarget(t)
 	// the relay's own address, at a port that is none of its relay ports
-	code, out, errs := ieumBench(t, "turn", "--server", address, "--relay-secret-file", secretFile, "--allocations", "1", "--rate", "1000",
-		"--duration", "20ms", "--warm-up", "1ms")
-	if code != exitFailed || !strings.Contains(out, `"lossPercent":100`) || !strings.Contains(errs, "does the server relay to the peer's address?") {
+	code, out, errs := ieumBench(
+		t,
+		"turn",
+		"--server",
+		address,
+		"--relay-secret-file",
+		secretFile,
+		"--allocations",
+		"1",
+		"--rate",
+		"1000",
+		"--duration",
+		"20ms",
+		"--warm-up",
+		"1ms",
+	)
+	if code != exitFailed || !strings.Contains(out, `"lossPercent":100`) ||
+		!strings.Contains(errs, "does the server relay to the peer's address?") {
 		t.Errorf("%d %s%s", code, out, errs)
 	}
 }
@@ -73,14 +112,50 @@ func TestTurnCommandLine(t *testing.T) {
 		code int
 		want []string
 	}{
-		"no credentials":     {args: nil, code: exitUsage, want: []string{"credentials:"}},
-		"several errors":     {args: []string{"--relay-secret-file", secretFile, "--client-ip", "host", "--peer-ip", "::g", "--burst", "99"}, code: exitUsage, want: []string{"--client-ip", "--peer-ip", "burst:"}},
-		"no such file":       {args: []string{"--relay-secret-file", secretFile + "x"}, code: exitUsage, want: []string{"--relay-secret-file", "no such file"}},
-		"user, no password":  {args: []string{"--user", "u"}, code: exitUsage, want: []string{"password:"}},
-		"unknown shape":      {args: []string{"--shape", "sideways"}, code: exitUsage, want: []string{"--shape"}},
-		"no secrets in argv": {args: []string{"--password", "p"}, code: exitUsage, want: []string{"unknown flag"}},
-		"nobody there":       {args: []string{"--user", "u", "--password-file", password, "--server", "127.0.0.1:1", "--transport", "tcp"}, code: exitFailed, want: []string{"client ", "refused"}},
-		"secret by env":      {env: "a secret", args: []string{"--server", "127.0.0.1:1", "--transport", "tcp"}, code: exitFailed, want: []string{"refused"}},
+		"no credentials": {args: nil, code: exitUsage, want: []string{"credentials:"}},
+		"several errors": {args: []string{
+			"--relay-secret-file",
+			secretFile,
+			"--client-ip",
+			"host",
+			"--peer-ip",
+			"::g",
+			"--burst",
+			"99",
+		}, code: exitUsage, want: []string{"--client-ip", "--peer-ip", "burst:"}},
+		"no such file": {args: []string{
+			"--relay-secret-file",
+			secretFile + "x",
+		}, code: exitUsage, want: []string{"--relay-secret-file", "no such file"}},
+		"user, no password": {args: []string{
+			"--user",
+			"u",
+		}, code: exitUsage, want: []string{"password:"}},
+		"unknown shape": {args: []string{
+			"--shape",
+			"sideways",
+		}, code: exitUsage, want: []string{"--shape"}},
+		"no secrets in argv": {
+			args: []string{"--password", "p"},
+			code: exitUsage,
+			want: []string{"unknown flag"},
+		},
+		"nobody there": {args: []string{
+			"--user",
+			"u",
+			"--password-file",
+			password,
+			"--server",
+			"127.0.0.1:1",
+			"--transport",
+			"tcp",
+		}, code: exitFailed, want: []string{"client ", "refused"}},
+		"secret by env": {env: "a secret", args: []string{
+			"--server",
+			"127.0.0.1:1",
+			"--transport",
+			"tcp",
+		}, code: exitFailed, want: []string{"refused"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("IEUM_RELAY_SECRET", c.env)

@@ -66,16 +66,16 @@ type Report struct {
 	HalfOpenDialed int64 `json:"halfOpenDialed"` // in total: the server ends them, others follow
 	HalfOpenFailed int64 `json:"halfOpenFailed"` // could not even connect
 
-	Storm        int            `json:"storm"`        // clients cut simultaneously, every five seconds
+	Storm        int            `json:"storm"`        // clients cut at once, every 5 s
 	StormResume  report.Latency `json:"stormResume"`  // from the cut to the resumed session
-	StormRetries int64          `json:"stormRetries"` // attempts that failed, each followed by another
-	StormTickets int64          `json:"stormTickets"` // TLS handshakes that a session ticket shortened
+	StormRetries int64          `json:"stormRetries"` // after failed attempts
+	StormTickets int64          `json:"stormTickets"` // TLS handshakes with a session ticket
 	StormLost    int64          `json:"stormLost"`    // sessions that could not be resumed
 
-	Flooders       int              `json:"flooders"`       // send continuously, and return when closed
-	SlowReaders    int              `json:"slowReaders"`    // read ten of twenty messages per second
+	Flooders       int              `json:"flooders"`       // send continuously
+	SlowReaders    int              `json:"slowReaders"`    // read 10 of 20 messages per second
 	StoppedReaders int              `json:"stoppedReaders"` // stop reading for a while
-	Closes         map[string]int64 `json:"closes"`         // connections of these three, by close code
+	Closes         map[string]int64 `json:"closes"`         // of these three, by close code
 }
 
 // startTimeout bounds how long the adversaries may take to start.

@@ -19,7 +19,10 @@ func TestLinksTellHowTheyEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := ""
-			l := &Link{gone: make(chan struct{}), Ended: func(err error) { got = CloseError(err).Error() }}
+			l := &Link{
+				gone:  make(chan struct{}),
+				Ended: func(err error) { got = CloseError(err).Error() },
+			}
 			l.left.Store(c.left)
 			l.OnClose(nil, closed)
 			if got != c.want {

@@ -29,7 +29,8 @@ var sdpLines = []string{
 	`a=ice-ufrag:x5Qb\r\n`,
 	`a=ice-pwd:7ndGFl2tJ3aMLx8sT9rQbW1e\r\n`,
 	`a=ice-options:trickle\r\n`,
-	`a=fingerprint:sha-256 4A:AD:B9:B1:3F:82:18:3B:54:02:12:DF:3E:5D:49:6B:19:E5:7C:AB:5B:15:A1:63:72:5D:6F:8E:01:C7:2B:9A\r\n`,
+	`a=fingerprint:sha-256 4A:AD:B9:B1:3F:82:18:3B:54:02:12:DF:3E:5D:49:6B:` +
+		`19:E5:7C:AB:5B:15:A1:63:72:5D:6F:8E:01:C7:2B:9A\r\n`,
 	`a=setup:actpass\r\n`,
 	`a=mid:0\r\n`,
 	`a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n`,

@@ -48,7 +48,8 @@ func (t Target) Check(need func(ok bool, format string, args ...any)) {
 	if t.Sources > 1 && err == nil {
 		ip, err := netip.ParseAddr(u.Hostname())
 		need(err == nil && ip.Is4() && ip.IsLoopback(),
-			"sources: more than one needs a server at an address of 127.0.0.0/8, not at %q", u.Hostname())
+			"sources: more than one needs a server at an address of 127.0.0.0/8, not at %q",
+			u.Hostname())
 		need(runtime.GOOS == "linux", "sources: only Linux answers to all of 127.0.0.0/8")
 	}
 	need(t.Size == 0 || t.Size >= MinSize && t.Size <= MaxSize,

@@ -1,5 +1,5 @@
-// Package mix loads a signaling server with users in rooms of two to eight that join and leave, call
-// each other, chat and reconnect, at fixed rates. It checks that every message arrives once,
+// Package mix loads a signaling server with users in rooms of two to eight that join and leave,
+// call each other, chat and reconnect, at fixed rates. It checks that every message arrives once,
 // unchanged and in order.
 package mix
 
@@ -14,16 +14,16 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/bench/adversary"
 	"github.com/ieum-rtc/ieum/internal/bench/client"
-	"github.com/ieum-rtc/ieum/internal/bench/pace"
 	"github.com/ieum-rtc/ieum/internal/bench/proc"
 	"github.com/ieum-rtc/ieum/internal/bench/report"
+	"github.com/ieum-rtc/ieum/internal/bench/schedule"
 )
 
 // Config is the load that Run makes. Fields with a default take it when zero.
 type Config struct {
 	client.Target               // Conns are in rooms of two to eight; Size is that of an offer
 	Rate          float64       // messages that users send, per second
-	Joins         float64       // users that leave and rejoin, per second; default a twentieth of Rate
+	Joins         float64       // users that leave and rejoin, per second; default Rate/20
 	Duration      time.Duration // measured
 
 	// Admin is the admin listener of the server, http://host:port. What the server holds after a
@@ -63,9 +63,10 @@ func (c Config) Validate() error {
 			"admin: %q is not of the form http://host:port", c.Admin)
 	}
 	need(c.Conns >= 2 && c.Conns <= client.MaxConns, "conns: must be 2 to %d", client.MaxConns)
-	need(c.Rate >= 1 && c.Rate <= pace.MaxRate,
-		"rate: must be 1 to %d messages per second", pace.MaxRate)
-	need(c.Joins >= 0 && c.Joins <= pace.MaxRate, "joins: must be 0 to %d per second", pace.MaxRate)
+	need(c.Rate >= 1 && c.Rate <= schedule.MaxRate,
+		"rate: must be 1 to %d messages per second", schedule.MaxRate)
+	need(c.Joins >= 0 && c.Joins <= schedule.MaxRate,
+		"joins: must be 0 to %d per second", schedule.MaxRate)
 	need(c.Duration >= time.Second && c.Duration <= 24*time.Hour, "duration: must be 1s to 24h")
 	files := c.Conns
 	if c.Adversaries != nil {
@@ -96,9 +97,9 @@ type Report struct {
 	HeapKBPerConn   *float64 `json:"heapKBPerConn,omitempty"`   // after a garbage collection
 
 	Delivered     int64                     `json:"delivered"`               // correct messages
-	CPUPerMillion *float64                  `json:"cpuPerMillion,omitempty"` // seconds, all else included
+	CPUPerMillion *float64                  `json:"cpuPerMillion,omitempty"` // seconds, in all
 	Operations    map[string]report.Latency `json:"operations"`
-	LateP99us     float64                   `json:"lateP99us"` // of the generator; part of the latencies
+	LateP99us     float64                   `json:"lateP99us"` // of the generator; in the latencies
 
 	Before *Footprint `json:"before,omitempty"` // after one third of the load
 	After  *Footprint `json:"after,omitempty"`  // after all of it

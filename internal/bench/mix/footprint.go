@@ -26,7 +26,7 @@ type Footprint struct {
 const (
 	heapSlackKB     = 512  // pools and buffers vary: 150 KB was seen
 	heapSlackShare  = 0.02 // tables reach their full size late
-	chatKB          = 0.2  // per delivered chat message: a room keeps its last 64 for resumed sessions
+	chatKB          = 0.2  // per delivered chat message: rooms keep the last 64 for resuming
 	rssSlackKB      = 4096
 	rssSlackShare   = 0.1 // a third of the heap may be garbage, so its peak moves by chance
 	goroutinesSlack = 16  // timers, and goroutines that are just ending
@@ -76,11 +76,12 @@ func (m *mixer) footprint(ctx context.Context) (*Footprint, error) {
 	return &h, err
 }
 
-// ask collects garbage and reads the metrics. It collects twice, since a sync.Pool keeps its objects
-// for one collection.
+// ask collects garbage and reads the metrics. It collects twice, since a sync.Pool keeps its
+// objects for one collection.
 func (h *Footprint) ask(ctx context.Context, admin string) error {
 	for range 2 {
-		if err := get(ctx, admin+"/debug/pprof/heap?gc=1", func(io.Reader) error { return nil }); err != nil {
+		ignore := func(io.Reader) error { return nil }
+		if err := get(ctx, admin+"/debug/pprof/heap?gc=1", ignore); err != nil {
 			return fmt.Errorf("%w (was the server started with --admin-pprof?)", err)
 		}
 	}

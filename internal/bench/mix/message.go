@@ -32,7 +32,8 @@ var operationNames = [operations]string{
 // one, and a chat message now and then.
 var script = func() (all [32]operation) {
 	call := [8]operation{
-		opOffer, opCandidate, opAnswer, opCandidate, opCandidate, opCandidate, opCandidate, opCandidate,
+		opOffer, opCandidate, opAnswer, opCandidate,
+		opCandidate, opCandidate, opCandidate, opCandidate,
 	}
 	for i := range all {
 		all[i] = call[i%len(call)]
@@ -45,8 +46,8 @@ var script = func() (all [32]operation) {
 func bodies(size int) (b [operations][]byte) {
 	b[opOffer] = []byte(`{"type":"offer","sdp":"` + client.SDP(size-200) + `"}`)
 	b[opAnswer] = []byte(`{"type":"answer","sdp":"` + client.SDP(size-300) + `"}`)
-	b[opCandidate] = []byte(`{"candidate":"candidate:842163049 1 udp 1677729535 203.0.113.7 46154 ` +
-		`typ srflx raddr 0.0.0.0 rport 0","sdpMid":"0","sdpMLineIndex":0}`)
+	b[opCandidate] = []byte(`{"candidate":"candidate:842163049 1 udp 1677729535 203.0.113.7 ` +
+		`46154 typ srflx raddr 0.0.0.0 rport 0","sdpMid":"0","sdpMLineIndex":0}`)
 	b[opChat] = []byte(` Good morning, can everybody hear me?`)
 	return b
 }

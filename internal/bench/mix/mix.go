@@ -10,9 +10,9 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/bench/adversary"
 	"github.com/ieum-rtc/ieum/internal/bench/client"
-	"github.com/ieum-rtc/ieum/internal/bench/pace"
 	"github.com/ieum-rtc/ieum/internal/bench/proc"
 	"github.com/ieum-rtc/ieum/internal/bench/report"
+	"github.com/ieum-rtc/ieum/internal/bench/schedule"
 )
 
 // mixer is the load of one Run.
@@ -25,7 +25,7 @@ type mixer struct {
 	server proc.PID
 	bodies [operations][]byte // what messages carry, the same in all of an operation
 	rooms  []*room
-	pacer  *pace.Pacer
+	pacer  *schedule.Pacer
 
 	readers sync.WaitGroup // one per open connection
 	closing atomic.Bool    // we end the connections: their end is no failure
@@ -77,7 +77,7 @@ func newMixer(cfg Config) *mixer {
 		slots:  make(chan struct{}, maxChanges),
 	}
 	m.url, m.dialer = cfg.Endpoint()
-	m.pacer = pace.NewPacer(m.now, cfg.Stall)
+	m.pacer = schedule.NewPacer(m.now, cfg.Stall)
 	m.latencies.Store(new(latencies))
 	id := client.RunID()
 	for i, n := range roomSizesFor(cfg.Conns) {
@@ -183,7 +183,7 @@ func (m *mixer) connect(ctx context.Context) error {
 	}
 	spent, took, err := m.server.During(func() error {
 		fill := func(ctx context.Context, i int) error { return m.rooms[i].fill(ctx) }
-		return pace.Each(ctx, m.cfg.Dials, len(m.rooms), fill)
+		return schedule.Each(ctx, m.cfg.Dials, len(m.rooms), fill)
 	})
 	if err != nil {
 		return err

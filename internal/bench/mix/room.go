@@ -21,7 +21,7 @@ type room struct {
 	id    string
 	users []*user
 
-	mu       sync.Mutex // guards the fields below; held while sending, so that numbers leave in order
+	mu       sync.Mutex // guards the fields below; held while sending, to send in order
 	reserved bool       // a user joins, leaves or reconnects
 	inFlight int        // deliveries of messages and events that are still to come
 	changing *user      // joins or leaves, and the others are to see the event

@@ -8,35 +8,36 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/bench/client"
-	"github.com/ieum-rtc/ieum/internal/bench/pace"
+	"github.com/ieum-rtc/ieum/internal/bench/schedule"
 )
 
-// play runs the load for a time, until all that was sent has arrived and all users are inside again.
+// play runs the load for a time, and waits until all messages have arrived and all users are
+// inside.
 func (m *mixer) play(ctx context.Context, length time.Duration) error {
 	from := m.now()
 	until := from + length
 	n := 0
 	undone := m.pacer.Run(ctx,
-		pace.PerSecond(m.cfg.Rate, from, until, func(due time.Duration) bool {
+		schedule.PerSecond(m.cfg.Rate, from, until, func(due time.Duration) bool {
 			done := m.send(script[n%len(script)], due)
 			if done {
 				n++
 			}
 			return done
 		}),
-		pace.PerSecond(m.cfg.Joins, from, until, func(due time.Duration) bool {
+		schedule.PerSecond(m.cfg.Joins, from, until, func(due time.Duration) bool {
 			return m.leaveOne(ctx, due)
 		}),
-		pace.PerSecond(m.cfg.Joins, from+outsideFor, until+outsideFor, func(due time.Duration) bool {
-			return m.rejoinOne(ctx, due)
-		}),
-		pace.PerSecond(m.cfg.Joins/resumeEvery, from, until, func(due time.Duration) bool {
+		schedule.PerSecond(m.cfg.Joins, from+outsideFor, until+outsideFor,
+			func(due time.Duration) bool { return m.rejoinOne(ctx, due) }),
+		schedule.PerSecond(m.cfg.Joins/resumeEvery, from, until, func(due time.Duration) bool {
 			return m.reconnectOne(ctx, due)
 		}),
 	)
 	if undone > 0 && ctx.Err() == nil {
-		m.failures.add(&m.failures.Lost, undone,
-			fmt.Errorf("%d messages, joins and leaves could not be sent within %s", undone, m.cfg.Stall))
+		const format = "%d messages, joins and leaves could not be sent within %s"
+		err := fmt.Errorf(format, undone, m.cfg.Stall)
+		m.failures.add(&m.failures.Lost, undone, err)
 	}
 	m.changes.Wait()
 	if err := ctx.Err(); err != nil {
@@ -61,8 +62,9 @@ func (m *mixer) drain(ctx context.Context) error {
 		r.inFlight, r.reserved = 0, false
 		r.mu.Unlock()
 		if lost > 0 {
-			m.failures.add(&m.failures.Lost, lost,
-				fmt.Errorf("%d messages or events of room %s did not arrive within %s", lost, r.id, m.cfg.Stall))
+			const format = "%d messages or events of room %s did not arrive within %s"
+			err := fmt.Errorf(format, lost, r.id, m.cfg.Stall)
+			m.failures.add(&m.failures.Lost, lost, err)
 		}
 	}
 	return nil
@@ -151,8 +153,8 @@ func (m *mixer) reserve(fits func(*room) bool) *room {
 	return found
 }
 
-// change lets a user of a reserved room join, leave or reconnect. A failure is counted, and the room
-// stays reserved: nothing is sent in it any more.
+// change lets a user of a reserved room join, leave or reconnect. A failure is counted, and the
+// room stays reserved: nothing is sent in it any more.
 func (m *mixer) change(ctx context.Context, r *room, f func(context.Context) error) {
 	m.slots <- struct{}{}
 	m.changes.Go(func() {

@@ -1,10 +1,9 @@
 // Package pair loads a signaling server with pairs of users that pass one message to and fro.
 //
 // It opens connections in rooms of two, waits until the server's memory is stable, and lets some of
-// the pairs pass messages: one in flight per pair, and the delivery of one is the signal to send the
-// next. In this closed loop a slow server is not overwhelmed but takes longer. What the server used
-// is read from /proc. It speaks our protocol and those of competitors; a dialect holds what differs
-// between them.
+// the pairs pass messages. One message is in flight per pair; its delivery is the signal to send
+// the next. In this closed loop a slow server takes longer, but is not overwhelmed. What the server
+// used is read from /proc. Protocols of competitors differ in their dialect.
 package pair
 
 import (
@@ -14,58 +13,69 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/bench/client"
-	"github.com/ieum-rtc/ieum/internal/bench/pace"
 	"github.com/ieum-rtc/ieum/internal/bench/proc"
 	"github.com/ieum-rtc/ieum/internal/bench/report"
+	"github.com/ieum-rtc/ieum/internal/bench/schedule"
 )
 
-// Config says what load Signal makes. Fields with a default take it when zero.
+// Config is the load that Run makes. Fields with a default take it when zero.
 type Config struct {
-	client.Target        // the license is for ieum and ieum-socketio only, Conns is even: rooms are of two
-	Protocol      string // ieum (default), ieum-socketio, peerjs or socketio
-	Pairs         int    // rooms whose members pass messages, at most Conns/2; what they have in flight is lost when nothing is delivered anywhere for Stall
-	Messages      int    // deliveries to measure, after a fifth as many to warm up; 0: connections only
-	// LatencyRate is how many messages a second follow then, for paceLasts, to see how long one takes on a server that has time; 0: none.
+	client.Target // only ieum and ieum-socketio need the license; Conns is even
+	Protocol      string
+	// Pairs is the number of rooms that pass messages, at most Conns/2. Their messages are lost
+	// when none is delivered anywhere for Stall.
+	Pairs int
+	// Messages is how many deliveries to measure, after a fifth as many to warm up; 0: none, only
+	// connections.
+	Messages int
+	// LatencyRate is how many messages per second follow for ten seconds, to measure latency on a
+	// server that is not saturated; 0: none.
 	LatencyRate float64
 }
 
-const paceLasts = 10 * time.Second
+// latencyTime is how long messages at the LatencyRate are sent.
+const latencyTime = 10 * time.Second
 
 // maxMessages keeps a typing error from running for days.
 const maxMessages = 50_000_000
 
-// NeedsLicense tells whether the protocol wants CpCode and AuthKey.
+// NeedsLicense tells whether the protocol needs CpCode and AuthKey.
 func (c Config) NeedsLicense() bool {
 	return c.Protocol == "" || c.Protocol == "ieum" || c.Protocol == "ieum-socketio"
 }
 
-// Validate reports every fault.
+// Validate reports every error.
 func (c Config) Validate() error {
-	var faults []error
+	var errs []error
 	need := func(ok bool, format string, args ...any) {
 		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
+			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
 	_, known := dialects[c.Protocol]
-	need(known || c.Protocol == "", "protocol: %q is none of ieum, ieum-socketio, peerjs, socketio", c.Protocol)
+	need(known || c.Protocol == "",
+		"protocol: %q is none of ieum, ieum-socketio, peerjs, socketio", c.Protocol)
 	c.Check(need)
-	need(c.Conns >= 2 && c.Conns <= client.MaxConns && c.Conns%2 == 0, "conns: must be even, 2 to %d", client.MaxConns)
+	need(c.Conns >= 2 && c.Conns <= client.MaxConns && c.Conns%2 == 0,
+		"conns: must be even, 2 to %d", client.MaxConns)
 	need(c.Pairs >= 0 && c.Pairs <= c.Conns/2, "pairs: must be 0 to half of conns")
 	need(c.Messages >= 0 && c.Messages <= maxMessages, "messages: must be 0 to %d", maxMessages)
 	need(c.Messages == 0 || c.Pairs > 0, "pairs: at least one must pass the messages")
-	need(c.LatencyRate == 0 || c.LatencyRate >= 1 && c.LatencyRate <= pace.MaxRate && c.Messages > 0, "latency-rate: must be 1 to %d messages a second, behind those at full speed", pace.MaxRate)
-	return errors.Join(faults...)
+	inRange := c.LatencyRate >= 1 && c.LatencyRate <= schedule.MaxRate
+	need(c.LatencyRate == 0 || inRange && c.Messages > 0,
+		"latency-rate: must be 1 to %d messages per second, and needs messages", schedule.MaxRate)
+	return errors.Join(errs...)
 }
 
-func (c *Config) defaults() {
-	c.Target.SetDefaults()
+func (c *Config) setDefaults() {
+	c.SetDefaults()
 	if c.Protocol == "" {
 		c.Protocol = "ieum"
 	}
 }
 
-// Report is what came out. Fields that were not measured are left out of its JSON.
+// Report is the result of Run. Fields that were not measured are left out of its JSON. Latency is
+// from a user's send to the other's receipt, in microseconds.
 type Report struct {
 	Protocol string `json:"protocol"`
 	Conns    int    `json:"conns"`
@@ -73,45 +83,51 @@ type Report struct {
 	Size     int    `json:"size"` // bytes
 
 	ConnectSeconds  float64  `json:"connectSeconds"`            // until all were in their rooms
-	CPUPer1kConnect *float64 `json:"cpuPer1kConnect,omitempty"` // seconds for 1,000 connections, room included
+	CPUPer1kConnect *float64 `json:"cpuPer1kConnect,omitempty"` // seconds, joining a room included
 
 	RSSBeforeKB *int     `json:"rssBeforeKB,omitempty"`
-	RSSIdleKB   *int     `json:"rssIdleKB,omitempty"`   // all connections open, nobody says anything
-	KBPerConn   *float64 `json:"kbPerConn,omitempty"`   // the difference, for one connection
-	RSSStable   *bool    `json:"rssStable,omitempty"`   // false: memory still moved when patience ended
+	RSSIdleKB   *int     `json:"rssIdleKB,omitempty"`   // all connections open, no messages
+	KBPerConn   *float64 `json:"kbPerConn,omitempty"`   // the difference, per connection
+	RSSStable   *bool    `json:"rssStable,omitempty"`   // false: memory still moved after Settle
 	RSSLoadedKB *int     `json:"rssLoadedKB,omitempty"` // after the messages
 
-	Messages      int      `json:"messages"` // delivered, right in content, order and sender
+	Messages      int      `json:"messages"` // delivered, with the right content, order and sender
 	PerSecond     float64  `json:"perSecond,omitempty"`
 	CPUPerMillion *float64 `json:"cpuPerMillion,omitempty"` // seconds, user and system
-	P50us         float64  `json:"p50us,omitempty"`         // from one member's send to the other's receipt, microseconds
+	P50us         float64  `json:"p50us,omitempty"`
 	P99us         float64  `json:"p99us,omitempty"`
 
-	FixedRateP50us float64 `json:"fixedRateP50us,omitempty"` // of those at the fixed pace: from when one was due to its receipt
+	// At the LatencyRate, from when a message was due.
+	FixedRateP50us float64 `json:"fixedRateP50us,omitempty"`
 	FixedRateP99us float64 `json:"fixedRateP99us,omitempty"`
 
-	Errors     int    `json:"errors"`               // connections lost, messages refused, unexpected or damaged; warm-up included
-	Lost       int    `json:"lost"`                 // sent and never delivered; warm-up included
-	FirstError string `json:"firstError,omitempty"` // the first of them
+	// Warm-up included.
+	Errors     int    `json:"errors"`               // connections lost; messages refused or wrong
+	Lost       int    `json:"lost"`                 // sent and never delivered
+	FirstError string `json:"firstError,omitempty"` // the first of both
 }
 
-// Signal makes the load and measures it. An error means that the load could not be made; what went wrong under load is in the
-// report. It returns when all its connections have ended.
+// Run makes the load and measures it. An error means that the load could not be made; the report
+// says what failed under load. Run returns when all its connections have ended.
 func Run(ctx context.Context, cfg Config) (Report, error) {
 	if err := cfg.Validate(); err != nil {
 		return Report{}, err
 	}
-	cfg.defaults()
+	cfg.setDefaults()
 	r := newRun(cfg)
 	defer r.close()
-	m := &meter{run: r, server: proc.PID(cfg.PID)}
-	m.report = Report{Protocol: cfg.Protocol, Conns: cfg.Conns, Pairs: cfg.Pairs, Size: cfg.Size}
+	m := &meter{run: r, server: proc.PID(cfg.PID), report: Report{
+		Protocol: cfg.Protocol,
+		Conns:    cfg.Conns,
+		Pairs:    cfg.Pairs,
+		Size:     cfg.Size,
+	}}
 	err := m.measure(ctx)
-	m.report.Errors, m.report.Lost, m.report.FirstError = r.faults.counts()
+	m.report.Errors, m.report.Lost, m.report.FirstError = r.failures.counts()
 	return m.report, err
 }
 
-// meter takes the server's figures around the parts of a run.
+// meter measures the server around the parts of a run.
 type meter struct {
 	run    *run
 	server proc.PID
@@ -119,23 +135,26 @@ type meter struct {
 }
 
 func (m *meter) measure(ctx context.Context) error {
+	cfg := &m.run.cfg
 	if err := m.connections(ctx); err != nil {
 		return err
 	}
-	if m.run.cfg.Messages == 0 || m.run.faults.any() {
+	if cfg.Messages == 0 || m.run.failures.any() {
 		return ctx.Err()
 	}
-	if err := m.run.play(ctx, max(1, m.run.cfg.Messages/5), 0); err != nil || m.run.faults.any() {
+	if err := m.run.play(ctx, max(1, cfg.Messages/5), 0); err != nil || m.run.failures.any() {
 		return err
 	}
-	if err := m.messages(ctx); err != nil || m.run.cfg.LatencyRate == 0 || m.run.faults.any() {
+	if err := m.messages(ctx); err != nil || cfg.LatencyRate == 0 || m.run.failures.any() {
 		return err
 	}
-	if err := m.run.play(ctx, int(m.run.cfg.LatencyRate*paceLasts.Seconds()), m.run.cfg.LatencyRate); err != nil {
+	n := int(cfg.LatencyRate * latencyTime.Seconds())
+	if err := m.run.play(ctx, n, cfg.LatencyRate); err != nil {
 		return err
 	}
 	if latencies := m.run.latencies(); len(latencies) > 0 {
-		m.report.FixedRateP50us, m.report.FixedRateP99us = quantile(latencies, 0.5), quantile(latencies, 0.99)
+		m.report.FixedRateP50us = quantile(latencies, 0.5)
+		m.report.FixedRateP99us = quantile(latencies, 0.99)
 	}
 	return nil
 }
@@ -165,7 +184,9 @@ func (m *meter) connections(ctx context.Context) error {
 }
 
 func (m *meter) messages(ctx context.Context) error {
-	spent, took, err := m.server.During(func() error { return m.run.play(ctx, m.run.cfg.Messages, 0) })
+	spent, took, err := m.server.During(func() error {
+		return m.run.play(ctx, m.run.cfg.Messages, 0)
+	})
 	if err != nil {
 		return err
 	}
@@ -185,7 +206,7 @@ func (m *meter) messages(ctx context.Context) error {
 	return err
 }
 
-// quantile of sorted latencies, in microseconds: the smallest that at least q of them do not exceed.
+// quantile of sorted latencies, in microseconds: at least q of them do not exceed it.
 func quantile(sorted []time.Duration, q float64) float64 {
 	i := int(q * float64(len(sorted)))
 	return report.Round(float64(sorted[min(i, len(sorted)-1)]) / float64(time.Microsecond))

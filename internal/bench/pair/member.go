@@ -14,18 +14,19 @@ import (
 
 // member is one connection.
 type member struct {
+	// Static after construction.
 	pair  *pair
 	index int // 0 or 1 in its pair
 	id    string
-	inbox chan []byte // what was received while entering the room; more than fits is dropped, as nobody asked for it
+	inbox chan []byte // messages received before the play; what does not fit is dropped
 
-	conn *gws.Conn // set by dial, before its reader starts
+	conn *gws.Conn // static after dial
 
-	// text is the message this member sends, at the place where its number stands; guarded by the pair's mu, as are body and mark
+	// The message that this member sends; guarded by the pair's mu.
 	text []byte
-	at   int
-	body []byte // the part that the server must hand on as it is
-	mark []byte // what the server must have put or left in the message: the sender
+	at   int    // where the digits of its number are
+	body []byte // the part that the server must relay unchanged
+	mark []byte // the sender, which the server must have added or left in the message
 }
 
 func (m *member) other() *member { return m.pair.members[1-m.index] }
@@ -33,8 +34,8 @@ func (m *member) other() *member { return m.pair.members[1-m.index] }
 // dial connects, upgrades and starts the reader.
 func (m *member) dial(ctx context.Context) error {
 	r := m.pair.run
-	address := r.dialect.address(*r.url, m)
-	conn, err := r.dialer.WebSocket(ctx, &address, m, nil)
+	endpoint := r.dialect.endpoint(*r.url, m)
+	conn, err := r.dialer.WebSocket(ctx, &endpoint, m, nil)
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (m *member) ask(ctx context.Context, text string, answers func([]byte) (boo
 	}
 }
 
-// prepare makes the message; called with the pair's mu held.
+// prepare makes the message. Called with the pair's mu held.
 func (m *member) prepare() {
 	if m.text == nil {
 		m.text, m.body, m.mark = m.pair.run.dialect.message(m, m.pair.run.cfg.Size)
@@ -78,8 +79,8 @@ func (m *member) send(number int) {
 	_ = m.conn.WriteMessage(gws.OpcodeText, m.text)
 }
 
-// sent tells whether text is the message with that number, sent by m, whole and unchanged.
-func (m *member) sent(text []byte, number int) bool {
+// hasSent tells whether text is the message of m with that number, complete and unchanged.
+func (m *member) hasSent(text []byte, number int) bool {
 	at := numberAt(text)
 	if at < 0 {
 		return false
@@ -94,7 +95,7 @@ func (m *member) close() {
 	}
 }
 
-// What follows is gws's Event; all of it runs on the member's reader.
+// The methods of gws.Event run on the member's reader.
 
 // OnOpen implements gws.Event.
 func (m *member) OnOpen(*gws.Conn) {}
@@ -109,12 +110,12 @@ func (m *member) OnPong(*gws.Conn, []byte) {}
 func (m *member) OnMessage(c *gws.Conn, msg *gws.Message) {
 	defer func() { _ = msg.Close() }()
 	text := msg.Bytes()
-	if reply, is := m.pair.run.dialect.beat(text); is {
+	if reply, is := m.pair.run.dialect.heartbeat(text); is {
 		_ = c.WriteString(reply)
 		return
 	}
 	if m.pair.playing() {
-		m.pair.got(m, text)
+		m.pair.receive(m, text)
 		return
 	}
 	select {
@@ -129,6 +130,7 @@ func (m *member) OnClose(_ *gws.Conn, err error) {
 	if m.pair.run.closing.Load() {
 		return
 	}
-	m.pair.run.faults.add(fmt.Errorf("the server ended the connection of %s: %w", m.id, client.CloseError(err)))
+	err = client.CloseError(err)
+	m.pair.run.failures.add(fmt.Errorf("the server ended the connection of %s: %w", m.id, err))
 	m.pair.fail("the connection ended")
 }

@@ -7,35 +7,43 @@ import (
 	"time"
 )
 
-// pair is two members of one room, who throw one message to and fro.
+// pair is two members of a room that pass one message to and fro.
 type pair struct {
+	// Static after construction.
 	run     *run
 	room    string
 	members [2]*member
 
-	mu     sync.Mutex // guards what follows
-	left   int        // deliveries still to come; 0: not playing
-	flying bool       // a message is in flight
-	number int        // of it
-	from   int        // index of the member who sent it
-	sent   time.Duration
-	paced  bool
-	took   []time.Duration
+	mu        sync.Mutex // guards the fields below
+	left      int        // deliveries still to come; 0: not playing
+	inFlight  bool       // a message is in flight
+	number    int        // of this message
+	sender    int        // index of its sender
+	sent      time.Duration
+	paced     bool // messages are sent when they are due
+	latencies []time.Duration
 }
 
 func newPair(r *run, name string) *pair {
 	p := &pair{run: r, room: "room-" + name}
 	for i := range p.members {
-		p.members[i] = &member{pair: p, index: i, id: fmt.Sprintf("m%d-%s", i, name), inbox: make(chan []byte, 8)}
+		p.members[i] = &member{
+			pair:  p,
+			index: i,
+			id:    fmt.Sprintf("m%d-%s", i, name),
+			inbox: make(chan []byte, 8),
+		}
 	}
 	return p
 }
 
-// play delivers n messages, the first one sent by member 0. Paced, each is sent when it is due, and not when the last one has arrived.
+// play delivers n messages. Member 0 sends the first. Paced, each is sent when it is due, and not
+// when the previous one has arrived.
 func (p *pair) play(n int, paced bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.left, p.from, p.flying, p.paced, p.took = n, 0, false, paced, make([]time.Duration, 0, n)
+	p.left, p.sender, p.inFlight, p.paced = n, 0, false, paced
+	p.latencies = make([]time.Duration, 0, n)
 	if n == 0 {
 		p.run.finished <- struct{}{}
 		return
@@ -48,44 +56,46 @@ func (p *pair) play(n int, paced bool) {
 	}
 }
 
-// due sends the next message, counted from when it was due; false: the one before has not arrived.
-func (p *pair) due(at time.Duration) bool {
+// sendDue sends the next message. Its latency counts from due. False: the previous message has not
+// arrived.
+func (p *pair) sendDue(due time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.flying {
+	if p.inFlight {
 		return false
 	}
 	if p.left > 0 {
-		p.send(at)
+		p.send(due)
 	}
 	return true
 }
 
-// send is called with mu held. A failed write ends the connection, and its reader reports that.
-func (p *pair) send(counted time.Duration) {
+// send sends the next message. A failed write ends the connection, and its reader reports that.
+// Called with mu held.
+func (p *pair) send(from time.Duration) {
 	p.number = (p.number + 1) % numbers
-	p.sent, p.flying = counted, true
-	p.members[p.from].send(p.number)
+	p.sent, p.inFlight = from, true
+	p.members[p.sender].send(p.number)
 }
 
-// got takes a message that m received while playing.
-func (p *pair) got(m *member, text []byte) {
+// receive takes a message that a member received while playing.
+func (p *pair) receive(m *member, text []byte) {
 	now := p.run.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.left == 0 {
-		p.run.faults.add(fmt.Errorf("%s received what nobody sent: %.200q", m.id, text))
+		p.run.failures.add(fmt.Errorf("%s received what no member sent: %.200q", m.id, text))
 		return
 	}
-	sender := p.members[p.from]
-	if m == sender || !sender.sent(text, p.number) {
-		p.run.faults.add(fmt.Errorf("%s received what was not expected: %.200q", m.id, text))
+	sender := p.members[p.sender]
+	if m == sender || !sender.hasSent(text, p.number) {
+		p.run.failures.add(fmt.Errorf("%s received an unexpected message: %.200q", m.id, text))
 		p.end("an unexpected message")
 		return
 	}
 	p.run.delivered.Add(1)
-	p.took = append(p.took, now-p.sent)
-	p.from, p.flying = m.index, false
+	p.latencies = append(p.latencies, now-p.sent)
+	p.sender, p.inFlight = m.index, false
 	if p.left--; p.left == 0 {
 		p.run.finished <- struct{}{}
 	} else if !p.paced {
@@ -94,26 +104,26 @@ func (p *pair) got(m *member, text []byte) {
 }
 
 // fail ends the play of a pair that cannot go on.
-func (p *pair) fail(why string) {
+func (p *pair) fail(reason string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.end(why)
+	p.end(reason)
 }
 
-// end is called with mu held; the message in flight is lost.
-func (p *pair) end(why string) {
+// end ends the play; the message in flight is lost. Called with mu held.
+func (p *pair) end(reason string) {
 	if p.left > 0 {
-		p.left, p.flying = 0, false
-		p.run.faults.lose(1, why)
+		p.left, p.inFlight = 0, false
+		p.run.failures.lose(reason)
 		p.run.finished <- struct{}{}
 	}
 }
 
-// playing tells whether what a member receives belongs to play.
+// playing tells whether what a member receives belongs to the play.
 func (p *pair) playing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.took != nil
+	return p.latencies != nil
 }
 
 // A message carries its number in this field, always with as many digits.

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestFiguresOfALivingProcess(t *testing.T) {
+func TestReportOfALivingProcess(t *testing.T) {
 	s := startFake(t, "ieum")
 	cfg := config(s, "ieum")
 	cfg.PID = os.Getpid() // server and load in one: the figures mean little, but they are there
@@ -14,10 +14,12 @@ func TestFiguresOfALivingProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.CPUPerMillion == nil || r.CPUPer1kConnect == nil || r.KBPerConn == nil || r.RSSStable == nil {
+	if r.CPUPerMillion == nil || r.CPUPer1kConnect == nil || r.KBPerConn == nil ||
+		r.RSSStable == nil {
 		t.Fatalf("figures missing: %+v", r)
 	}
-	if *r.CPUPerMillion < 0 || *r.RSSBeforeKB < 1000 || *r.RSSIdleKB < 1000 || *r.RSSLoadedKB < 1000 {
+	if *r.CPUPerMillion < 0 || *r.RSSBeforeKB < 1000 || *r.RSSIdleKB < 1000 ||
+		*r.RSSLoadedKB < 1000 {
 		t.Errorf("report %+v", r)
 	}
 }

@@ -21,7 +21,12 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func config(s *fakeServer, protocol string) Config {
-	return Config{Target: client.Target{URL: s.url, CpCode: "CODE", AuthKey: "KEY", Conns: 10}, Protocol: protocol, Pairs: 3, Messages: 101}
+	return Config{
+		Target:   client.Target{URL: s.url, CpCode: "CODE", AuthKey: "KEY", Conns: 10},
+		Protocol: protocol,
+		Pairs:    3,
+		Messages: 101,
+	}
 }
 
 func TestEveryProtocolDeliversItsShare(t *testing.T) {
@@ -35,13 +40,16 @@ func TestEveryProtocolDeliversItsShare(t *testing.T) {
 			if r.Messages != 101 || r.Errors != 0 || r.Lost != 0 || r.FirstError != "" {
 				t.Errorf("report %+v", r)
 			}
-			if r.Protocol != protocol || r.Conns != 10 || r.Pairs != 3 || r.Size != 1500 || r.P50us > r.P99us || r.PerSecond <= 0 {
+			if r.Protocol != protocol || r.Conns != 10 || r.Pairs != 3 || r.Size != 1500 ||
+				r.P50us > r.P99us ||
+				r.PerSecond <= 0 {
 				t.Errorf("report %+v", r)
 			}
 			if r.CPUPerMillion != nil || r.KBPerConn != nil {
 				t.Error("figures of no process")
 			}
-			if _, _, relayed, sizes := s.seen(); relayed != 101+101/5 || len(sizes) != 1 || !sizes[1500] {
+			if _, _, relayed, sizes := s.seen(); relayed != 101+101/5 || len(sizes) != 1 ||
+				!sizes[1500] {
 				t.Errorf("the server relayed %d messages of %v bytes", relayed, sizes)
 			}
 		})
@@ -52,7 +60,8 @@ func TestConnectionsBySecureSocketsAndFromManyAddresses(t *testing.T) {
 	s := startFakeOn(t, "ieum", httptest.NewTLSServer)
 	cfg := config(s, "ieum")
 	cfg.URL = "wss://" + strings.SplitN(s.url, "://", 2)[1]
-	if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if _, err := Run(t.Context(), cfg); err == nil ||
+		!strings.Contains(err.Error(), "certificate") {
 		t.Errorf("an unknown certificate: %v", err)
 	}
 	cfg.Insecure = true
@@ -84,24 +93,29 @@ func TestIdleConnectionsAlone(t *testing.T) {
 	}
 }
 
-// A message that does not arrive as it was sent is lost, and the run says why instead of measuring on.
-func TestWhatGoesWrongIsReported(t *testing.T) {
+// A message that does not arrive as it was sent is lost. The run reports why and stops measuring.
+func TestFailuresAreReported(t *testing.T) {
 	const nth = 25 // behind the warm-up's 20
 	for name, c := range map[string]struct {
 		relay  func(text string, from *gws.Conn) []string
 		errors int
-		fault  string
+		first  string
 	}{
 		"dropped": {func(string, *gws.Conn) []string { return nil }, 0, "nothing was delivered"},
 		"damaged": {func(text string, _ *gws.Conn) []string {
 			return []string{strings.Replace(text, "a=mid:0", "a=mid:1", 1)}
-		}, 1, "not expected"},
+		}, 1, "unexpected"},
 		"other sender": {func(text string, _ *gws.Conn) []string {
 			return []string{strings.Replace(text, `"userId":"m`, `"userId":"n`, 1)}
-		}, 1, "not expected"},
-		"an old one":     {func(text string, _ *gws.Conn) []string { return []string{renumber(text)} }, 1, "not expected"},
-		"refused":        {refuse, 1, "not expected"},
-		"back to sender": {func(text string, from *gws.Conn) []string { _ = from.WriteString(text); return nil }, 1, "not expected"},
+		}, 1, "unexpected"},
+		"an old one": {func(text string, _ *gws.Conn) []string {
+			return []string{renumber(text)}
+		}, 1, "unexpected"},
+		"refused": {refuse, 1, "unexpected"},
+		"back to sender": {func(text string, from *gws.Conn) []string {
+			_ = from.WriteString(text)
+			return nil
+		}, 1, "unexpected"},
 		"closed": {func(_ string, from *gws.Conn) []string {
 			_ = from.WriteClose(1008, []byte("too many messages"))
 			return nil
@@ -124,8 +138,8 @@ func TestWhatGoesWrongIsReported(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.Lost != 1 || r.Errors != c.errors || !strings.Contains(r.FirstError, c.fault) {
-				t.Errorf("lost %d, errors %d, fault %q", r.Lost, r.Errors, r.FirstError)
+			if r.Lost != 1 || r.Errors != c.errors || !strings.Contains(r.FirstError, c.first) {
+				t.Errorf("lost %d, errors %d, first %q", r.Lost, r.Errors, r.FirstError)
 			}
 			if _, _, relayed, _ := s.seen(); relayed != nth || r.Messages != nth-1-20 {
 				t.Errorf("went on to message %d, %d of them counted", relayed, r.Messages)
@@ -165,7 +179,8 @@ func TestRefusedLoginEndsTheRun(t *testing.T) {
 		s := startFake(t, protocol)
 		cfg := config(s, protocol)
 		cfg.AuthKey = "another"
-		if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "register: 401 from the test") {
+		if _, err := Run(t.Context(), cfg); err == nil ||
+			!strings.Contains(err.Error(), "register: 401 from the test") {
 			t.Errorf("%s: error %v", protocol, err)
 		}
 	}
@@ -197,18 +212,18 @@ func TestCancelEndsTheRun(t *testing.T) {
 	}
 }
 
-func TestMessagesAtAPaceAllArrive(t *testing.T) {
+func TestMessagesAtAFixedRateAllArrive(t *testing.T) {
 	s := startFake(t, "ieum")
 	cfg := config(s, "ieum")
-	cfg.defaults()
+	cfg.setDefaults()
 	r := newRun(cfg)
 	defer r.close()
 	if err := r.connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []int{100, 1} { // more and fewer than there are pairs
-		if err := r.play(t.Context(), n, 2000); err != nil || r.faults.any() {
-			t.Fatal(err, &r.faults)
+		if err := r.play(t.Context(), n, 2000); err != nil || r.failures.any() {
+			t.Fatal(err, &r.failures)
 		}
 		if got := len(r.latencies()); got != n {
 			t.Errorf("%d messages have arrived, not %d", got, n)
@@ -219,8 +234,9 @@ func TestMessagesAtAPaceAllArrive(t *testing.T) {
 	}
 }
 
-// A pair waits for what has not arrived, and the others wait for their turn: nothing is sent twice or passed over.
-func TestAMessageLostAtAPaceEndsThePlay(t *testing.T) {
+// A pair waits for its lost message, and the other pairs wait for that pair: no message is sent
+// twice or skipped.
+func TestAMessageLostAtAFixedRateEndsThePlay(t *testing.T) {
 	s := startFake(t, "ieum")
 	s.relay = func(n int, text string, _ *gws.Conn) []string {
 		if n == 25 {
@@ -230,7 +246,7 @@ func TestAMessageLostAtAPaceEndsThePlay(t *testing.T) {
 	}
 	cfg := config(s, "ieum")
 	cfg.Stall = 50 * time.Millisecond
-	cfg.defaults()
+	cfg.setDefaults()
 	r := newRun(cfg)
 	defer r.close()
 	if err := r.connect(t.Context()); err != nil {
@@ -239,22 +255,33 @@ func TestAMessageLostAtAPaceEndsThePlay(t *testing.T) {
 	if err := r.play(t.Context(), 100, 2000); err != nil {
 		t.Fatal(err)
 	}
-	if _, lost, why := r.faults.counts(); lost == 0 || !strings.Contains(why, "nothing was delivered") {
-		t.Errorf("%d lost, %q", lost, why)
+	if _, lost, reason := r.failures.counts(); lost == 0 ||
+		!strings.Contains(reason, "nothing was delivered") {
+		t.Errorf("%d lost, %q", lost, reason)
 	}
 	if _, _, relayed, _ := s.seen(); relayed > 25+len(r.pairs) {
 		t.Errorf("went on to message %d", relayed)
 	}
 }
 
-func TestConfigFaultsAreReportedTogether(t *testing.T) {
-	err := Config{Target: client.Target{URL: "http://x", Conns: 3, Size: 10, PID: -1, Sources: 2}, Protocol: "sip", Pairs: 2, Messages: -1, LatencyRate: -1}.Validate()
-	for _, want := range []string{"protocol:", "url:", "conns:", "pairs:", "messages:", "latency-rate:", "size:", "pid,", "sources:"} {
+func TestConfigErrorsAreReportedTogether(t *testing.T) {
+	err := Config{
+		Target:      client.Target{URL: "http://x", Conns: 3, Size: 10, PID: -1, Sources: 2},
+		Protocol:    "sip",
+		Pairs:       2,
+		Messages:    -1,
+		LatencyRate: -1,
+	}.Validate()
+	for _, want := range []string{
+		"protocol:", "url:", "conns:", "pairs:", "messages:", "latency-rate:",
+		"size:", "pid,", "sources:",
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("nothing of %s in %v", want, err)
 		}
 	}
-	if err := (Config{Target: client.Target{URL: "ws://127.0.0.1:1/x", Conns: 2}, Messages: 1}).Validate(); err == nil {
+	target := client.Target{URL: "ws://127.0.0.1:1/x", Conns: 2}
+	if err := (Config{Target: target, Messages: 1}).Validate(); err == nil {
 		t.Error("messages without a pair to pass them")
 	}
 }
@@ -262,7 +289,8 @@ func TestConfigFaultsAreReportedTogether(t *testing.T) {
 func TestMessagesAreJSONOfTheSizeAskedFor(t *testing.T) {
 	for protocol, d := range dialects {
 		p := newPair(&run{cfg: Config{}, dialect: d}, "0123abcd-4999")
-		for _, size := range []int{client.MinSize, client.MinSize + 1, 777, 1500, 1501, 8192, client.MaxSize} {
+		sizes := []int{client.MinSize, client.MinSize + 1, 777, 1500, 1501, 8192, client.MaxSize}
+		for _, size := range sizes {
 			text, body, mark := d.message(p.members[1], size)
 			if len(text) != size {
 				t.Errorf("%s: %d bytes, want %d", protocol, len(text), size)
@@ -277,7 +305,8 @@ func TestMessagesAreJSONOfTheSizeAskedFor(t *testing.T) {
 			if protocol == "peerjs" { // whose server adds the sender
 				text = append([]byte(`{"src":"m1-0123abcd-4999",`), text[1:]...)
 			}
-			if !m.sent(text, 12_345) || m.sent(text, 12_346) || m.sent(text[:len(text)-10], 12_345) {
+			if !m.hasSent(text, 12_345) || m.hasSent(text, 12_346) ||
+				m.hasSent(text[:len(text)-10], 12_345) {
 				t.Errorf("%s: not recognized: %.300s", protocol, text)
 			}
 		}
@@ -289,7 +318,8 @@ func TestQuantiles(t *testing.T) {
 	for i := range 100 {
 		v = append(v, time.Duration(i+1)*time.Microsecond)
 	}
-	if a, b, c := quantile(v, 0.5), quantile(v, 0.99), quantile(v[:1], 0.99); a != 51 || b != 100 || c != 1 {
+	if a, b, c := quantile(v, 0.5), quantile(v, 0.99), quantile(v[:1], 0.99); a != 51 || b != 100 ||
+		c != 1 {
 		t.Errorf("%v %v %v", a, b, c)
 	}
 }

@@ -10,47 +10,53 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/bench/client"
-	"github.com/ieum-rtc/ieum/internal/bench/pace"
+	"github.com/ieum-rtc/ieum/internal/bench/schedule"
 )
 
-// run is the connections of one Signal and what they do.
+// run is the connections of one Run and what they do.
 type run struct {
+	// Static after construction.
 	cfg     Config
 	dialect dialect
 	dialer  *client.Dialer
 	url     *url.URL
 	epoch   time.Time // latencies are differences of time since it
-
 	pairs   []*pair
-	readers sync.WaitGroup // one for each open connection
-	closing atomic.Bool    // we end the connections: their end is no fault
+
+	readers sync.WaitGroup // one per open connection
+	closing atomic.Bool    // we end the connections: their end is no failure
 
 	delivered atomic.Int64
-	finished  chan struct{} // one for each pair that has played its share, or failed
-	faults    faults
+	finished  chan struct{} // gets a value for each pair that has played its share, or failed
+	failures  failures
 }
 
 func newRun(cfg Config) *run {
-	r := &run{cfg: cfg, dialect: dialects[cfg.Protocol], epoch: time.Now(), finished: make(chan struct{}, max(1, cfg.Pairs))}
+	r := &run{
+		cfg:      cfg,
+		dialect:  dialects[cfg.Protocol],
+		epoch:    time.Now(),
+		pairs:    make([]*pair, cfg.Conns/2),
+		finished: make(chan struct{}, max(1, cfg.Pairs)),
+	}
 	r.url, r.dialer = cfg.Endpoint()
-	name := client.RunID()
-	r.pairs = make([]*pair, cfg.Conns/2)
+	id := client.RunID()
 	for i := range r.pairs {
-		r.pairs[i] = newPair(r, fmt.Sprintf("%s-%d", name, i))
+		r.pairs[i] = newPair(r, fmt.Sprintf("%s-%d", id, i))
 	}
 	return r
 }
 
 func (r *run) now() time.Duration { return time.Since(r.epoch) }
 
-// faults counts what went wrong.
-type faults struct {
-	mu           sync.Mutex
+// failures counts what went wrong.
+type failures struct {
+	mu           sync.Mutex // guards the fields below
 	errors, lost int
 	first        string
 }
 
-func (f *faults) add(err error) {
+func (f *failures) add(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.errors++
@@ -59,29 +65,31 @@ func (f *faults) add(err error) {
 	}
 }
 
-func (f *faults) lose(n int, why string) {
+func (f *failures) lose(reason string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.lost += n
-	if f.first == "" && n > 0 {
-		f.first = why
+	f.lost++
+	if f.first == "" {
+		f.first = reason
 	}
 }
 
-func (f *faults) counts() (errors, lost int, first string) {
+func (f *failures) counts() (errors, lost int, first string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.errors, f.lost, f.first
 }
 
-func (f *faults) any() bool {
-	e, l, _ := f.counts()
-	return e+l > 0
+func (f *failures) any() bool {
+	errors, lost, _ := f.counts()
+	return errors+lost > 0
 }
 
-// connect brings every pair into its room, some at a time. The first failure ends it.
+// connect brings every pair into its room, some concurrently. The first error ends it.
 func (r *run) connect(ctx context.Context) error {
-	return pace.Each(ctx, r.cfg.Dials, len(r.pairs), func(ctx context.Context, i int) error { return r.open(ctx, r.pairs[i]) })
+	return schedule.Each(ctx, r.cfg.Dials, len(r.pairs), func(ctx context.Context, i int) error {
+		return r.open(ctx, r.pairs[i])
+	})
 }
 
 func (r *run) open(ctx context.Context, p *pair) error {
@@ -91,14 +99,15 @@ func (r *run) open(ctx context.Context, p *pair) error {
 		if err := m.dial(ctx); err != nil {
 			return fmt.Errorf("connect %s: %w", m.id, err)
 		}
-		if err := r.dialect.enter(ctx, m); err != nil {
-			return fmt.Errorf("enter %s: %w", m.id, err)
+		if err := r.dialect.join(ctx, m); err != nil {
+			return fmt.Errorf("join %s: %w", m.id, err)
 		}
 	}
 	return nil
 }
 
-// play lets the first cfg.Pairs pairs deliver n messages between them: as fast as they arrive, or at a rate, so many a second.
+// play lets the first cfg.Pairs pairs deliver n messages between them: as fast as they arrive, or
+// at a rate per second.
 func (r *run) play(ctx context.Context, n int, rate float64) error {
 	players := r.pairs[:r.cfg.Pairs]
 	for i, p := range players {
@@ -113,7 +122,7 @@ func (r *run) play(ctx context.Context, n int, rate float64) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer pacing.Wait()
 		defer cancel()
-		pacing.Go(func() { r.pace(ctx, players, n, rate) })
+		pacing.Go(func() { r.sendAtRate(ctx, players, n, rate) })
 	}
 	stall := time.NewTicker(r.cfg.Stall)
 	defer stall.Stop()
@@ -136,12 +145,12 @@ func (r *run) play(ctx context.Context, n int, rate float64) error {
 	return nil
 }
 
-// pace has players send n messages, one after the other, each when it is due.
-func (r *run) pace(ctx context.Context, players []*pair, n int, rate float64) {
-	p := pace.NewPacer(r.now, r.cfg.Stall)
+// sendAtRate has players send n messages, one after the other, each when it is due.
+func (r *run) sendAtRate(ctx context.Context, players []*pair, n int, rate float64) {
+	p := schedule.NewPacer(r.now, r.cfg.Stall)
 	next := 0
-	p.Run(ctx, pace.Count(n, rate, r.now(), func(due time.Duration) bool {
-		if !players[next%len(players)].due(due) {
+	p.Run(ctx, schedule.Count(n, rate, r.now(), func(due time.Duration) bool {
+		if !players[next%len(players)].sendDue(due) {
 			return false
 		}
 		next++
@@ -149,7 +158,8 @@ func (r *run) pace(ctx context.Context, players []*pair, n int, rate float64) {
 	}))
 }
 
-// giveUp counts what is in flight as lost. The connections go first: a pair whose write blocks holds its lock.
+// giveUp counts what is in flight as lost. It ends the connections first: a pair whose write blocks
+// holds its lock.
 func (r *run) giveUp(players []*pair) {
 	r.close()
 	for _, p := range players {
@@ -162,7 +172,7 @@ func (r *run) latencies() []time.Duration {
 	var all []time.Duration
 	for _, p := range r.pairs[:r.cfg.Pairs] {
 		p.mu.Lock()
-		all = append(all, p.took...)
+		all = append(all, p.latencies...)
 		p.mu.Unlock()
 	}
 	slices.Sort(all)

@@ -15,13 +15,14 @@ import (
 	"github.com/lxzan/gws"
 )
 
-// fakeServer speaks one of the protocols, as far as the load goes, and does with relayed messages what a test wants.
+// fakeServer speaks the part of a protocol that the load uses. A test decides what it relays.
 type fakeServer struct {
 	gws.BuiltinEventHandler
 	*testing.T
 	url  string
 	wire fakeWire
-	// relay says what becomes of the nth relayed message, counting from 1: the texts that its receiver gets. nil: the message as it is.
+	// relay returns the texts that the receiver of the nth relayed message gets, counting from 1.
+	// Nil: the message unchanged.
 	relay func(n int, text string, from *gws.Conn) []string
 
 	mu      sync.Mutex // guards what follows, and is held while a message is handled
@@ -38,20 +39,35 @@ type fakeWire interface {
 	message(s *fakeServer, c *gws.Conn, text string)
 }
 
-var fakeWires = map[string]fakeWire{"ieum": fakeIeum{}, "ieum-socketio": fakeIeumSocketIO{}, "peerjs": fakePeerJS{}, "socketio": fakeSocketIO{}}
+var fakeWires = map[string]fakeWire{
+	"ieum":          fakeIeum{},
+	"ieum-socketio": fakeIeumSocketIO{},
+	"peerjs":        fakePeerJS{},
+	"socketio":      fakeSocketIO{},
+}
 
 func startFake(t *testing.T, protocol string) *fakeServer {
 	return startFakeOn(t, protocol, httptest.NewServer)
 }
 
-func startFakeOn(t *testing.T, protocol string, start func(http.Handler) *httptest.Server) *fakeServer {
+func startFakeOn(
+	t *testing.T,
+	protocol string,
+	start func(http.Handler) *httptest.Server,
+) *fakeServer {
 	s := &fakeServer{
-		T: t, wire: fakeWires[protocol], users: map[string]*gws.Conn{}, rooms: map[string][]*gws.Conn{}, sizes: map[int]bool{}, sources: map[string]bool{},
+		T:       t,
+		wire:    fakeWires[protocol],
+		users:   map[string]*gws.Conn{},
+		rooms:   map[string][]*gws.Conn{},
+		sizes:   map[int]bool{},
+		sources: map[string]bool{},
 	}
 	up := gws.NewUpgrader(s, nil)
 	var readers sync.WaitGroup
 	server := start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		readers.Add(1) // before the upgrade, after which the server's Close does not wait for the connection any more
+		// before the upgrade: after it, the server's Close no longer waits for the connection
+		readers.Add(1)
 		c, err := up.Upgrade(w, r)
 		if err != nil {
 			t.Error(err)
@@ -142,7 +158,8 @@ func (f fakeIeum) message(s *fakeServer, c *gws.Conn, text string) {
 		s.Errorf("%v: %.200q", err, text)
 	}
 	answer := func(code string) {
-		s.send(c, f.wrap(fmt.Sprintf(`{"eventOp":%q,"reqId":%d,"code":%q,"message":"from the test"}`, m.EventOp, m.ReqID, code)))
+		const format = `{"eventOp":%q,"reqId":%d,"code":%q,"message":"from the test"}`
+		s.send(c, f.wrap(fmt.Sprintf(format, m.EventOp, m.ReqID, code)))
 	}
 	switch m.EventOp {
 	case "register":
@@ -166,7 +183,9 @@ func (f fakeIeum) message(s *fakeServer, c *gws.Conn, text string) {
 		user := attribute(c, "user")
 		answer("200")
 		for _, o := range s.rooms[m.RoomID] {
-			s.send(o, f.wrap(fmt.Sprintf(`{"eventOp":"presence","type":"join","roomId":%q,"seq":2,"user":{"id":%q},"sender":%q}`, m.RoomID, user, user)))
+			const format = `{"eventOp":"presence","type":"join","roomId":%q,"seq":2,` +
+				`"user":{"id":%q},"sender":%q}`
+			s.send(o, f.wrap(fmt.Sprintf(format, m.RoomID, user, user)))
 		}
 		s.rooms[m.RoomID] = append(s.rooms[m.RoomID], c)
 	case "sdp":
@@ -194,7 +213,12 @@ func (fakePeerJS) message(s *fakeServer, c *gws.Conn, text string) {
 	if err := json.Unmarshal([]byte(text), &m); err != nil || m.Type != "OFFER" {
 		s.Errorf("%v: %.200q", err, text)
 	}
-	s.pass(c, s.users[m.Dst], len(text), fmt.Sprintf(`{"src":%q,%s`, attribute(c, "user"), text[1:]))
+	s.pass(
+		c,
+		s.users[m.Dst],
+		len(text),
+		fmt.Sprintf(`{"src":%q,%s`, attribute(c, "user"), text[1:]),
+	)
 }
 
 type fakeSocketIO struct{}

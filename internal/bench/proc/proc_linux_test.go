@@ -27,7 +27,8 @@ func TestScheduledTimeGrowsWithWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// threads of this process may have ended meanwhile, and take their time with them; what was just used is of one that lives
+	// threads of this process may have ended meanwhile, and take their time with them; what was
+	// just used is of one that lives
 	if after-before < 10*time.Millisecond {
 		t.Errorf("20 ms of work are %v", after-before)
 	}

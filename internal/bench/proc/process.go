@@ -40,8 +40,9 @@ func (p PID) CPU() (time.Duration, error) {
 	return d, nil
 }
 
-// parseCPU adds fields 14 and 15 of /proc/PID/stat (proc(5)). The second field is the program's name in brackets and may hold
-// blanks and brackets itself, so counting starts behind the last bracket.
+// parseCPU adds fields 14 and 15 of /proc/PID/stat (proc(5)). The second field is the program's
+// name in brackets and may hold blanks and brackets itself, so counting starts behind the last
+// bracket.
 func parseCPU(stat []byte) (time.Duration, error) {
 	end := bytes.LastIndexByte(stat, ')')
 	if end < 0 {
@@ -77,8 +78,9 @@ func (p PID) During(f func() error) (spent, took time.Duration, err error) {
 	return after - before, took, err
 }
 
-// Scheduled is the CPU time that the scheduler has given to the process's threads. It counts nanoseconds where CPU counts ticks,
-// but forgets a thread that has ended: it is for short measurements of servers that keep their threads.
+// Scheduled is the CPU time that the scheduler has given to the process's threads. It counts
+// nanoseconds where CPU counts ticks, but forgets a thread that has ended: it is for short
+// measurements of servers that keep their threads.
 func (p PID) Scheduled() (time.Duration, error) {
 	if p == 0 {
 		return 0, nil
@@ -110,7 +112,8 @@ func (p PID) Scheduled() (time.Duration, error) {
 	return sum, nil
 }
 
-// parseScheduled reads the first of three numbers: nanoseconds on a CPU, waiting for one, and how often.
+// parseScheduled reads the first of three numbers: nanoseconds on a CPU, waiting for one, and how
+// often.
 func parseScheduled(schedstat string) (time.Duration, error) {
 	f := strings.Fields(schedstat)
 	if len(f) != 3 {
@@ -123,7 +126,8 @@ func parseScheduled(schedstat string) (time.Duration, error) {
 	return time.Duration(n), nil
 }
 
-// RSS is the resident memory in KB. smaps_rollup counts pages; VmRSS of status is an estimate that can be half a megabyte off.
+// RSS is the resident memory in KB. smaps_rollup counts pages; VmRSS of status is an estimate that
+// can be half a megabyte off.
 func (p PID) RSS() (int, error) {
 	if p == 0 {
 		return 0, nil
@@ -160,7 +164,8 @@ const (
 	stableSamples = 12
 )
 
-// Settle waits until the process's memory is stable, but not longer than patience, and returns the last sample.
+// Settle waits until the process's memory is stable, but not longer than patience, and returns the
+// last sample.
 func (p PID) Settle(ctx context.Context, patience time.Duration) (rss int, stable bool, err error) {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()

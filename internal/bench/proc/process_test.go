@@ -60,7 +60,11 @@ func TestMemoryIsStableWhenAWindowOfSamplesAgrees(t *testing.T) {
 	if feed(&still, stableSamples-1, func(int) int { return 10_000 }) || !still.add(10_050) {
 		t.Error("still memory is stable after a whole window, not before")
 	}
-	if feed(&late, 30, func(i int) int { return 1000 * i }); !feed(&late, stableSamples, func(i int) int { return 30_000 + i }) {
+	if feed(&late, 30, func(i int) int { return 1000 * i }); !feed(
+		&late,
+		stableSamples,
+		func(i int) int { return 30_000 + i },
+	) {
 		t.Error("memory that has come to rest is not called stable")
 	}
 }
@@ -93,11 +97,13 @@ func TestNobodyUsesNothing(t *testing.T) {
 }
 
 func TestFilesOfAProcess(t *testing.T) {
-	limits := "Limit                     Soft Limit           Hard Limit           Units     \nMax open files            1024                 4096                 files     \n"
+	limits := "Limit                     Soft Limit           Hard Limit           Units     \n" +
+		"Max open files            1024                 4096                 files     \n"
 	if n, err := parseFiles(limits); n != 1024 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	if n, err := parseFiles(strings.Replace(limits, "1024", "unlimited", 1)); n < 1<<30 || err != nil {
+	if n, err := parseFiles(strings.Replace(limits, "1024", "unlimited", 1)); n < 1<<30 ||
+		err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
 	if _, err := parseFiles("nothing"); err == nil {

@@ -3,9 +3,6 @@ package turn
 import (
 	"bufio"
 	"context"
-	"crypto/hmac"
-	"crypto/sha1"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,7 +16,7 @@ import (
 )
 
 const (
-	channel       = 0x4000 // the first number of RFC 8656 section 12; every allocation has this one only
+	channel       = 0x4000 // the only one of each allocation (RFC 8656 section 12)
 	channelHeader = 4
 	stunHeader    = 20
 	largestFrame  = 2048
@@ -46,18 +43,16 @@ func (r refusal) Error() string {
 	return fmt.Sprintf("%s: refused with %d %s", r.method, r.code, r.reason)
 }
 
-// restPassword is the password of a user name of the TURN REST form.
-func restPassword(secret []byte, user string) string {
-	mac := hmac.New(sha1.New, secret)
-	mac.Write([]byte(user))
-	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
-}
-
 // allocate asks for a relayed UDP address of the family of peer.
 func (c *client) allocate(ctx context.Context, peer netip.Addr) error {
-	attrs := []stun.Setter{stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{17, 0, 0, 0}}}
+	attrs := []stun.Setter{
+		stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{17, 0, 0, 0}},
+	}
 	if peer.Is6() {
-		attrs = append(attrs, stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: []byte{2, 0, 0, 0}})
+		attrs = append(
+			attrs,
+			stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: []byte{2, 0, 0, 0}},
+		)
 	}
 	answer, err := c.ask(ctx, stun.MethodAllocate, attrs...)
 	if err != nil {
@@ -72,16 +67,25 @@ func (c *client) allocate(ctx context.Context, peer netip.Addr) error {
 	return nil
 }
 
-// bind gives the channel to the peer, which is its permission too.
+// bind binds the channel to the peer, which installs a permission too.
 func (c *client) bind(ctx context.Context, peer netip.AddrPort) error {
 	number := binary.BigEndian.AppendUint32(nil, channel<<16)
-	_, err := c.ask(ctx, stun.MethodChannelBind, stun.RawAttribute{Type: stun.AttrChannelNumber, Value: number}, peerAddress(peer))
+	_, err := c.ask(
+		ctx,
+		stun.MethodChannelBind,
+		stun.RawAttribute{Type: stun.AttrChannelNumber, Value: number},
+		peerAddress(peer),
+	)
 	return err
 }
 
-// release gives the allocation back.
+// release deletes the allocation.
 func (c *client) release(ctx context.Context) error {
-	_, err := c.ask(ctx, stun.MethodRefresh, stun.RawAttribute{Type: stun.AttrLifetime, Value: make([]byte, 4)})
+	_, err := c.ask(
+		ctx,
+		stun.MethodRefresh,
+		stun.RawAttribute{Type: stun.AttrLifetime, Value: make([]byte, 4)},
+	)
 	return err
 }
 
@@ -89,15 +93,28 @@ type peerAddress netip.AddrPort
 
 func (p peerAddress) AddTo(m *stun.Message) error {
 	a := netip.AddrPort(p)
-	return stun.XORMappedAddress{IP: a.Addr().AsSlice(), Port: int(a.Port())}.AddToAs(m, stun.AttrXORPeerAddress)
+	x := stun.XORMappedAddress{IP: a.Addr().AsSlice(), Port: int(a.Port())}
+	return x.AddToAs(m, stun.AttrXORPeerAddress)
 }
 
-// ask sends a request, answers the challenges for credentials (RFC 8489 section 9.2) and returns the success response.
-func (c *client) ask(ctx context.Context, method stun.Method, attrs ...stun.Setter) (*stun.Message, error) {
+// ask sends a request, answers challenges (RFC 8489 section 9.2) and returns the success response.
+func (c *client) ask(
+	ctx context.Context,
+	method stun.Method,
+	attrs ...stun.Setter,
+) (*stun.Message, error) {
 	for range 3 {
-		setters := append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)
+		setters := append(
+			[]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)},
+			attrs...)
 		if c.nonce != "" {
-			setters = append(setters, stun.NewUsername(c.user), stun.NewRealm(c.realm), stun.NewNonce(c.nonce), c.key)
+			setters = append(
+				setters,
+				stun.NewUsername(c.user),
+				stun.NewRealm(c.realm),
+				stun.NewNonce(c.nonce),
+				c.key,
+			)
 		}
 		m, err := stun.Build(setters...)
 		if err != nil {
@@ -117,8 +134,8 @@ func (c *client) ask(ctx context.Context, method stun.Method, attrs ...stun.Sett
 		if err := code.GetFrom(answer); err != nil {
 			return nil, fmt.Errorf("%s: refused without a code: %w", method, err)
 		}
-		challenged := code.Code == stun.CodeUnauthorized && c.nonce == "" || code.Code == stun.CodeStaleNonce
-		if !challenged {
+		unauthorized := code.Code == stun.CodeUnauthorized && c.nonce == ""
+		if !unauthorized && code.Code != stun.CodeStaleNonce {
 			return nil, refusal{method, code.Code, string(code.Reason)}
 		}
 		if err := c.take(answer); err != nil {
@@ -128,7 +145,7 @@ func (c *client) ask(ctx context.Context, method stun.Method, attrs ...stun.Sett
 	return nil, fmt.Errorf("%s: the server keeps asking for another nonce", method)
 }
 
-// take keeps realm and nonce of a challenge.
+// take stores realm and nonce of a challenge.
 func (c *client) take(challenge *stun.Message) error {
 	var realm stun.Realm
 	var nonce stun.Nonce
@@ -140,7 +157,8 @@ func (c *client) take(challenge *stun.Message) error {
 	return nil
 }
 
-// Over UDP a request is sent again after a time that doubles (RFC 8489 section 6.2.1); a stream has one time for all.
+// Over UDP a request is retransmitted after a time that doubles (RFC 8489 section 6.2.1). A stream
+// waits once.
 const (
 	firstWait = 500 * time.Millisecond
 	lastWait  = 8 * time.Second
@@ -148,13 +166,13 @@ const (
 
 var errNoAnswer = errors.New("no answer")
 
-// exchange returns the answer to m, whatever it says. Everything else that arrives meanwhile is left out.
+// exchange returns the answer to m, success or error. It skips other messages.
 func (c *client) exchange(ctx context.Context, m *stun.Message) (*stun.Message, error) {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)); close(ended) })
 	defer func() {
 		if !stop() {
-			<-ended // before somebody sets another deadline
+			<-ended // before another deadline is set
 		}
 	}()
 	wait := firstWait
@@ -165,7 +183,7 @@ func (c *client) exchange(ctx context.Context, m *stun.Message) (*stun.Message, 
 		if err := c.conn.SetDeadline(time.Now().Add(wait)); err != nil {
 			return nil, err
 		}
-		if err := ctx.Err(); err != nil { // when it ends after this, the deadline above is overruled
+		if err := ctx.Err(); err != nil { // if it ends later, AfterFunc replaces the deadline
 			return nil, err
 		}
 		if _, err := c.conn.Write(m.Raw); err != nil {
@@ -187,13 +205,15 @@ func (c *client) answer(m *stun.Message, buf []byte) (*stun.Message, error) {
 			return nil, err
 		}
 		answer := stun.New()
-		if stun.IsMessage(frame) && stun.Decode(frame, answer) == nil && answer.TransactionID == m.TransactionID && answer.Type.Method == m.Type.Method {
+		isSTUN := stun.IsMessage(frame) && stun.Decode(frame, answer) == nil
+		if isSTUN && answer.TransactionID == m.TransactionID &&
+			answer.Type.Method == m.Type.Method {
 			return answer, nil
 		}
 	}
 }
 
-// read returns the next message, whatever it is, without the padding of a stream.
+// read returns the next message of any kind, without the padding of a stream.
 func (c *client) read(buf []byte) ([]byte, error) {
 	if c.frames != nil {
 		return readFrame(c.frames, buf)
@@ -205,7 +225,8 @@ func (c *client) read(buf []byte) ([]byte, error) {
 // isChannelData tells ChannelData from STUN by the first byte (RFC 8656 section 12).
 func isChannelData(p []byte) bool { return len(p) >= channelHeader && p[0] >= 0x40 && p[0] <= 0x4f }
 
-// readFrame reads one STUN message or ChannelData of a stream, where the latter is padded to four bytes (RFC 8656 section 12.5).
+// readFrame reads one STUN message or ChannelData of a stream. There ChannelData is padded to four
+// bytes (RFC 8656 section 12.5).
 func readFrame(r *bufio.Reader, buf []byte) ([]byte, error) {
 	if _, err := io.ReadFull(r, buf[:channelHeader]); err != nil {
 		return nil, err
@@ -217,7 +238,7 @@ func readFrame(r *bufio.Reader, buf []byte) ([]byte, error) {
 		n += stunHeader - channelHeader
 		padded = n
 	case !isChannelData(buf):
-		return nil, fmt.Errorf("a frame of no known kind begins with %#x", buf[0])
+		return nil, fmt.Errorf("unknown frame that begins with %#x", buf[0])
 	}
 	if padded > len(buf) {
 		return nil, fmt.Errorf("a frame of %d bytes", n)

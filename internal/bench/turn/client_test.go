@@ -17,8 +17,12 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// scripted is a client whose server answers requests one after the other as the script says; an empty answer is none. Time is virtual.
-func scripted(t *testing.T, script ...func(request *stun.Message) []byte) (c *client, finish func()) {
+// scripted is a client whose server answers requests one after the other as the script says; an
+// empty answer is none. Time is virtual.
+func scripted(
+	t *testing.T,
+	script ...func(request *stun.Message) []byte,
+) (c *client, finish func()) {
 	t.Helper()
 	near, far := net.Pipe() // keeps what is written together
 	done := make(chan struct{})
@@ -52,12 +56,22 @@ func silent(*stun.Message) []byte { return nil }
 
 func respond(class stun.MessageClass, attrs ...stun.Setter) func(*stun.Message) []byte {
 	return func(r *stun.Message) []byte {
-		return stun.MustBuild(append([]stun.Setter{stun.NewTransactionIDSetter(r.TransactionID), stun.NewType(r.Type.Method, class)}, attrs...)...).Raw
+		return stun.MustBuild(
+			append(
+				[]stun.Setter{
+					stun.NewTransactionIDSetter(r.TransactionID),
+					stun.NewType(r.Type.Method, class),
+				},
+				attrs...)...).Raw
 	}
 }
 
 func refused(code stun.ErrorCode, attrs ...stun.Setter) func(*stun.Message) []byte {
-	return respond(stun.ClassErrorResponse, append([]stun.Setter{stun.ErrorCodeAttribute{Code: code, Reason: []byte("why")}}, attrs...)...)
+	return respond(
+		stun.ClassErrorResponse,
+		append(
+			[]stun.Setter{stun.ErrorCodeAttribute{Code: code, Reason: []byte("why")}},
+			attrs...)...)
 }
 
 func challenge(code stun.ErrorCode, nonce string) func(*stun.Message) []byte {
@@ -80,30 +94,88 @@ type relayedAddress string
 
 func (a relayedAddress) AddTo(m *stun.Message) error {
 	ap := netip.MustParseAddrPort(string(a))
-	return stun.XORMappedAddress{IP: ap.Addr().AsSlice(), Port: int(ap.Port())}.AddToAs(m, stun.AttrXORRelayedAddress)
+	return stun.XORMappedAddress{
+		IP:   ap.Addr().AsSlice(),
+		Port: int(ap.Port()),
+	}.AddToAs(
+		m,
+		stun.AttrXORRelayedAddress,
+	)
 }
 
 func TestTURNClientAnswersChallenges(t *testing.T) {
-	other := func(r *stun.Message) []byte { r.TransactionID[0]++; return respond(stun.ClassSuccessResponse)(r) }
+	other := func(r *stun.Message) []byte {
+		r.TransactionID[0]++
+		return respond(stun.ClassSuccessResponse)(r)
+	}
 	for name, c := range map[string]struct {
 		script []func(*stun.Message) []byte
 		takes  time.Duration
 		err    string
 	}{
-		"first":                        {script: []func(*stun.Message) []byte{challenge(401, "1"), grant(t, "1")}},
-		"nonce has aged":               {script: []func(*stun.Message) []byte{challenge(401, "1"), challenge(438, "2"), grant(t, "2")}},
-		"lost once":                    {script: []func(*stun.Message) []byte{silent, challenge(401, "1"), grant(t, "1")}, takes: firstWait},
-		"lost twice":                   {script: []func(*stun.Message) []byte{silent, silent, challenge(401, "1"), grant(t, "1")}, takes: 3 * firstWait},
-		"another's answer, then ours":  {script: []func(*stun.Message) []byte{other, challenge(401, "1"), grant(t, "1")}, takes: firstWait},
-		"no answer at all":             {script: []func(*stun.Message) []byte{silent, silent, silent, silent, silent}, takes: 31 * firstWait, err: "no answer"},
-		"wrong credentials":            {script: []func(*stun.Message) []byte{challenge(401, "1"), challenge(401, "2")}, err: "refused with 401"},
-		"never content":                {script: []func(*stun.Message) []byte{challenge(401, "1"), challenge(438, "2"), challenge(438, "3")}, err: "another nonce"},
-		"quota":                        {script: []func(*stun.Message) []byte{challenge(401, "1"), refused(486)}, err: "refused with 486 why"},
-		"challenge without a nonce":    {script: []func(*stun.Message) []byte{refused(401)}, err: "challenge"},
-		"refusal without a code":       {script: []func(*stun.Message) []byte{respond(stun.ClassErrorResponse)}, err: "without a code"},
-		"success of somebody else's":   {script: []func(*stun.Message) []byte{challenge(401, "1"), respond(stun.ClassSuccessResponse, relayedAddress("192.0.2.9:9"))}, err: "the answer"},
-		"success without the address":  {script: []func(*stun.Message) []byte{respond(stun.ClassSuccessResponse)}, err: "allocate"},
-		"allocated without credential": {script: []func(*stun.Message) []byte{respond(stun.ClassSuccessResponse, relayedAddress("192.0.2.1:7"))}},
+		"first": {script: []func(*stun.Message) []byte{
+			challenge(401, "1"),
+			grant(t, "1"),
+		}},
+		"nonce has aged": {script: []func(*stun.Message) []byte{
+			challenge(401, "1"),
+			challenge(438, "2"),
+			grant(t, "2"),
+		}},
+		"lost once": {script: []func(*stun.Message) []byte{
+			silent,
+			challenge(401, "1"),
+			grant(t, "1"),
+		}, takes: firstWait},
+		"lost twice": {script: []func(*stun.Message) []byte{
+			silent,
+			silent,
+			challenge(401, "1"),
+			grant(t, "1"),
+		}, takes: 3 * firstWait},
+		"another's answer, then ours": {script: []func(*stun.Message) []byte{
+			other,
+			challenge(401, "1"),
+			grant(t, "1"),
+		}, takes: firstWait},
+		"no answer at all": {script: []func(*stun.Message) []byte{
+			silent,
+			silent,
+			silent,
+			silent,
+			silent,
+		}, takes: 31 * firstWait, err: "no answer"},
+		"wrong credentials": {script: []func(*stun.Message) []byte{
+			challenge(401, "1"),
+			challenge(401, "2"),
+		}, err: "refused with 401"},
+		"never content": {script: []func(*stun.Message) []byte{
+			challenge(401, "1"),
+			challenge(438, "2"),
+			challenge(438, "3"),
+		}, err: "another nonce"},
+		"quota": {script: []func(*stun.Message) []byte{
+			challenge(401, "1"),
+			refused(486),
+		}, err: "refused with 486 why"},
+		"challenge without a nonce": {script: []func(*stun.Message) []byte{
+			refused(401),
+		}, err: "challenge"},
+		"refusal without a code": {script: []func(*stun.Message) []byte{
+			respond(stun.ClassErrorResponse),
+		}, err: "without a code"},
+		"success of somebody else's": {script: []func(*stun.Message) []byte{
+			challenge(401, "1"),
+			respond(stun.ClassSuccessResponse, relayedAddress("192.0.2.9:9")),
+		}, err: "the answer"},
+		"success without the address": {script: []func(*stun.Message) []byte{
+			respond(stun.ClassSuccessResponse),
+		}, err: "allocate"},
+		"allocated without credential": {
+			script: []func(*stun.Message) []byte{
+				respond(stun.ClassSuccessResponse, relayedAddress("192.0.2.1:7")),
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -138,7 +210,11 @@ func TestTURNClientAsksForTheFamilyOfThePeer(t *testing.T) {
 			})
 			defer finish()
 			var r refusal
-			if err := client.allocate(t.Context(), netip.MustParseAddr(peer)); !errors.As(err, &r) || r.code != 440 {
+			if err := client.allocate(t.Context(), netip.MustParseAddr(peer)); !errors.As(
+				err,
+				&r,
+			) ||
+				r.code != 440 {
 				t.Errorf("error %v", err)
 			}
 		})
@@ -152,7 +228,8 @@ func TestTURNClientGivesUpWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), firstWait/2)
 		defer cancel()
 		start := time.Now()
-		if err := client.release(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != firstWait/2 {
+		if err := client.release(ctx); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(start) != firstWait/2 {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 	})
@@ -192,7 +269,12 @@ func TestAPortThatTheServerStillKnowsIsExchanged(t *testing.T) {
 					_, _ = server.WriteTo(answer(request), from)
 				}
 			}()
-			cfg := Config{Server: server.LocalAddr().String(), Secret: relaySecret, Shape: ShapeIdle, Allocations: 1}
+			cfg := Config{
+				Server:      server.LocalAddr().String(),
+				Secret:      relaySecret,
+				Shape:       ShapeIdle,
+				Allocations: 1,
+			}
 			if _, err := Run(t.Context(), cfg); (err == nil) != c.ok {
 				t.Errorf("error %v", err)
 			}

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fastCarrier sends and receives many datagrams in one system call, on one thread, and allocates nothing a packet. It takes the
-// times of arrival from the kernel, so that they do not depend on when it looks.
-type fastCarrier struct {
+// mmsgIO sends and receives many datagrams per system call, on one thread, without an allocation
+// per packet. Times of arrival are the kernel's, so they do not depend on when it polls.
+type mmsgIO struct {
 	*traffic
 	clients []int // descriptors
 	relayed []sockaddr
@@ -27,25 +27,25 @@ type fastCarrier struct {
 	filled int
 }
 
-// most datagrams in one call, and most calls for one socket before others have their turn
+// Datagrams per call, and calls for one socket before the next socket.
 const (
 	batchSize = 64
 	callsEach = 16
 )
 
-func (p *parties) carryFast(_ context.Context, t *traffic, f func(carrier) error) (err error) {
+func (p *parties) withMmsgIO(_ context.Context, t *traffic, f func(packetIO) error) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// pauses of 50 µs are not to become 100
+	// so that pauses of 50 µs do not become 100 µs
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err == nil {
 		defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) }() // 0 is the default
 	}
-	c := &fastCarrier{traffic: t, peer: -1, epoll: -1, events: make([]unix.EpollEvent, 256)}
+	c := &mmsgIO{traffic: t, peer: -1, epoll: -1, events: make([]unix.EpollEvent, 256)}
 	c.in, c.up, c.out = newBatch(batchSize), newBatch(maxBurst), newBatch(batchSize)
 	for _, b := range c.up.buffers {
 		putChannel(b, t.cfg.Size)
 	}
-	// Out of the hands of Go's own poller, which would be woken by every packet.
+	// Every packet would wake Go's netpoller, so the sockets leave it meanwhile.
 	defer func() {
 		for i, fd := range c.clients {
 			conn, e := giveBack(fd)
@@ -85,32 +85,41 @@ func (p *parties) carryFast(_ context.Context, t *traffic, f func(carrier) error
 	return f(c)
 }
 
-func (c *fastCarrier) watch() error {
+func (c *mmsgIO) watch() error {
 	for i, fd := range c.clients {
-		if err := unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
+		event := &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}
+		if err := unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, event); err != nil {
 			return err
 		}
 	}
 	if c.peer < 0 {
 		return nil
 	}
-	return unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, c.peer, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1})
+	return unix.EpollCtl(
+		c.epoll,
+		unix.EPOLL_CTL_ADD,
+		c.peer,
+		&unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1},
+	)
 }
 
-// takeOver turns a socket into a bare non-blocking descriptor with large buffers and times of arrival.
+// takeOver turns a socket into a non-blocking descriptor with large buffers and times of arrival.
 func takeOver(conn *net.UDPConn, buffer int) (fd int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return -1, err
 	}
 	fd = -1
-	if e := raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }); e != nil {
+	e := raw.Control(func(own uintptr) {
+		fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if e != nil {
 		return -1, e
 	}
 	if err != nil {
 		return -1, err
 	}
-	// as root beyond what the system allows; for others the net package has set what may be had
+	// beyond the limit of the system, which needs root; package net has set what others may have
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, buffer)
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
@@ -127,8 +136,9 @@ func giveBack(fd int) (net.Conn, error) {
 	return net.FileConn(file)
 }
 
-// send sends a client's burst at once; the peer's packets gather, as one socket sends them all.
-func (c *fastCarrier) send(f *flow, allocation int, measured bool) {
+// send sends a client's burst at once. The peer's packets are batched, since one socket sends them
+// all.
+func (c *mmsgIO) send(f *flow, allocation int, measured bool) {
 	now := time.Now().UnixNano()
 	size := c.cfg.Size
 	if f == c.down() {
@@ -153,7 +163,7 @@ func (c *fastCarrier) send(f *flow, allocation int, measured bool) {
 	}
 }
 
-func (c *fastCarrier) flush(measured bool) {
+func (c *mmsgIO) flush(measured bool) {
 	if c.filled == 0 {
 		return
 	}
@@ -163,8 +173,9 @@ func (c *fastCarrier) flush(measured bool) {
 	c.filled = 0
 }
 
-// receive pauses by the clock and not by waiting for packets: waking it would cost the server.
-func (c *fastCarrier) receive(after time.Duration, measured bool) {
+// receive sleeps by the clock and does not wait for packets: waking it up would be work of the
+// server.
+func (c *mmsgIO) receive(after time.Duration, measured bool) {
 	c.flush(measured)
 	if after > 0 {
 		pause := unix.NsecToTimespec(int64(after))
@@ -187,8 +198,8 @@ func (c *fastCarrier) receive(after time.Duration, measured bool) {
 	}
 }
 
-// take reads what waits in the socket of a client, or of the peer.
-func (c *fastCarrier) take(client, fd int) {
+// take reads the socket of a client, or of the peer (-1).
+func (c *mmsgIO) take(client, fd int) {
 	for range callsEach {
 		n, err := c.in.receive(fd)
 		if err != nil {

@@ -9,11 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loop makes parties whose server is the peer's own socket: what clients send arrives there with the channel's header in front, and what
-// the peer sends arrives at the clients without one.
+// loop makes parties whose server is the peer's own socket: what clients send arrives there with
+// the channel's header in front, and what the peer sends arrives at the clients without one.
 func loop(t testing.TB, host string, n int) *parties {
 	t.Helper()
-	peer, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(host), 0)))
+	peer, err := net.ListenUDP(
+		"udp",
+		net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(host), 0)),
+	)
 	if err != nil {
 		t.Skip(err)
 	}
@@ -28,13 +31,13 @@ func loop(t testing.TB, host string, n int) *parties {
 	return p
 }
 
-func TestFastCarrierMovesEachDatagramWithItsTimeOfArrival(t *testing.T) {
+func TestMmsgIOMovesEachDatagramWithItsTimeOfArrival(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		p := loop(t, host, 3)
 		tr := newTestTraffic(func(c *Config) { c.Shape, c.Allocations, c.Burst = ShapeBoth, 3, 5 })
 		before := time.Now().UnixNano()
-		err := p.carry(t.Context(), tr, func(c carrier) error {
-			fast := c.(*fastCarrier)
+		err := p.withIO(t.Context(), tr, func(c packetIO) error {
+			fast := c.(*mmsgIO)
 			c.send(tr.atPeer, 1, true)
 			// More than one batch for the peer, so that it is sent in two.
 			for i := range 15 {
@@ -78,8 +81,8 @@ func TestFastCarrierMovesEachDatagramWithItsTimeOfArrival(t *testing.T) {
 			}
 			return nil
 		})
-		if err != nil || tr.fault() != "" {
-			t.Error(err, tr.fault())
+		if err != nil || tr.firstError() != "" {
+			t.Error(err, tr.firstError())
 		}
 		// The sockets are Go's again.
 		for _, c := range p.clients {
@@ -91,18 +94,19 @@ func TestFastCarrierMovesEachDatagramWithItsTimeOfArrival(t *testing.T) {
 	}
 }
 
-func TestFastCarrierTakesInWhatArrives(t *testing.T) {
+func TestMmsgIOTakesInWhatArrives(t *testing.T) {
 	p := loop(t, "127.0.0.1", 2)
 	tr := newTestTraffic(func(c *Config) { c.Shape, c.Allocations, c.Burst = ShapeBoth, 2, 3 })
-	err := p.carry(t.Context(), tr, func(c carrier) error {
+	err := p.withIO(t.Context(), tr, func(c packetIO) error {
 		c.send(tr.atPeer, 0, false)
 		c.send(tr.atClient, 1, false)
 		c.receive(0, false)
 		return nil
 	})
-	// On this way round every packet is strange: at the peer by its header, at the client, without one, it is not counted at all.
+	// Every packet is unexpected here: at the peer by its header, at the client, without
+	// one, it is not counted at all.
 	if err != nil || tr.unexpected.Load() != 3 || tr.received() != 0 {
-		t.Errorf("%v, %d strange, %d received", err, tr.unexpected.Load(), tr.received())
+		t.Errorf("%v, %d unexpected, %d received", err, tr.unexpected.Load(), tr.received())
 	}
 	closeAll(p)
 }
@@ -114,17 +118,18 @@ func closeAll(p *parties) {
 }
 
 // What the kernel refuses is not counted as sent, and is said.
-func TestFastCarrierReportsWhatItCannotSend(t *testing.T) {
+func TestMmsgIOReportsWhatItCannotSend(t *testing.T) {
 	p := loop(t, "127.0.0.1", 1)
 	tr := newTestTraffic(func(c *Config) { c.Shape, c.Allocations = ShapeDown, 1 })
 	p.clients[0].relayed = netip.MustParseAddrPort("127.0.0.1:0")
-	err := p.carry(t.Context(), tr, func(c carrier) error {
+	err := p.withIO(t.Context(), tr, func(c packetIO) error {
 		c.send(tr.atClient, 0, true)
 		c.receive(0, true)
 		return nil
 	})
-	if err != nil || tr.fault() == "" || tr.flows[0].sent != 0 || tr.flows[0].measuredSent != 0 {
-		t.Errorf("%v, fault %q, %d sent", err, tr.fault(), tr.flows[0].sent)
+	if err != nil || tr.firstError() == "" || tr.flows[0].sent != 0 ||
+		tr.flows[0].measuredSent != 0 {
+		t.Errorf("%v, fault %q, %d sent", err, tr.firstError(), tr.flows[0].sent)
 	}
 	closeAll(p)
 }
@@ -133,7 +138,7 @@ func TestFastCarrierReportsWhatItCannotSend(t *testing.T) {
 func TestNothingIsAllocatedForAPacket(t *testing.T) {
 	p := loop(t, "127.0.0.1", 2)
 	tr := newTestTraffic(func(c *Config) { c.Shape, c.Allocations, c.Burst = ShapeBoth, 2, 6 })
-	err := p.carry(t.Context(), tr, func(c carrier) error {
+	err := p.withIO(t.Context(), tr, func(c packetIO) error {
 		if n := testing.AllocsPerRun(200, func() {
 			c.send(tr.atPeer, 0, true)
 			c.send(tr.atClient, 1, true)
@@ -159,8 +164,12 @@ func TestNothingIsAllocatedForAPacket(t *testing.T) {
 }
 
 func TestSocketAddresses(t *testing.T) {
-	for text, size := range map[string]uint32{"192.0.2.1:4660": unix.SizeofSockaddrInet4, "[2001:db8::1]:4660": unix.SizeofSockaddrInet6} {
-		if s := newSockaddr(netip.MustParseAddrPort(text)); s.length != size || s.raw.Port != 0x3412 && s.raw.Port != 0x1234 {
+	for text, size := range map[string]uint32{
+		"192.0.2.1:4660":     unix.SizeofSockaddrInet4,
+		"[2001:db8::1]:4660": unix.SizeofSockaddrInet6,
+	} {
+		if s := newSockaddr(netip.MustParseAddrPort(text)); s.length != size ||
+			s.raw.Port != 0x3412 && s.raw.Port != 0x1234 {
 			t.Errorf("%s: %+v", text, s)
 		}
 	}

@@ -4,7 +4,7 @@ package turn
 
 import "context"
 
-// carryFast is there on Linux only.
-func (p *parties) carryFast(ctx context.Context, t *traffic, f func(carrier) error) error {
-	return p.carryPlain(ctx, t, f)
+// withMmsgIO is there on Linux only.
+func (p *parties) withMmsgIO(ctx context.Context, t *traffic, f func(packetIO) error) error {
+	return p.withNetIO(ctx, t, f)
 }

@@ -10,29 +10,29 @@ import (
 	"github.com/ieum-rtc/ieum/internal/bench/report"
 )
 
-// Each payload says who it is:
+// Each payload identifies itself:
 //
 //	0  0x80, as RTP begins
 //	1  number of its flow
 //	2  1 when it belongs to the measured time
-//	4  allocation, 4 bytes: who sent it, or whom the peer sent it to
+//	4  allocation, 4 bytes: that of the sender, or of the receiver if the peer sent it
 //	8  number within flow and allocation, 8 bytes, from 1
 //	16 time it was sent, ns since 1970, 8 bytes
-//	24 number of the run, 8 bytes: what strays in from elsewhere is not counted
+//	24 number of the run, 8 bytes: packets of others are not counted
 const payloadHeader = 32
 
-// The closed loop: bursts at once before it looks for arrivals, and how often it looks while the window is full. It does not wait for arrivals:
-// waking it would be the server's work.
+// The closed loop: most bursts between two polls, and how often it polls while the window is full.
+// It does not wait for packets: waking it up would be work of the server.
 const (
 	burstsAtOnce = 8
 	lookEvery    = 50 * time.Microsecond
-	// After this long without any arrival what is in flight is lost, and the window is free again. A server that merely has to wait for
-	// its core must not be buried meanwhile.
+	// After this long without a packet those in flight are lost, and the window is free again. A
+	// server that only waits for its core is not overwhelmed meanwhile.
 	stall = 250 * time.Millisecond
 )
 
-// The fixed rate: a generator that was kept from running makes up for this much, and for no more.
-const mostDebt = 20 * time.Millisecond
+// The fixed rate: a generator that could not run makes up for this much at most.
+const maxDebt = 20 * time.Millisecond
 
 // flow is packets in one direction.
 type flow struct {
@@ -47,15 +47,15 @@ type flow struct {
 	next         int           // allocation of the next burst
 	numbers      []uint64      // last number, by allocation
 	due          time.Duration // fixed rate: of the next burst
-	forgiven     int64         // closed loop: lost, as far as the window is concerned
+	forgiven     int64         // closed loop: packets that the window counts as lost
 	seen         int64         // closed loop: received when last looked
 	seenAt       time.Duration
 
-	// by whoever receives
+	// owned by the receivers
 	received  atomic.Int64
 	measured  atomic.Int64
 	reordered atomic.Int64
-	last      []uint64 // last number, by allocation; each is touched by one receiver only
+	last      []uint64 // last number, by allocation; each is owned by one receiver
 }
 
 // traffic is what is sent and received in one run.
@@ -88,20 +88,27 @@ func newTraffic(cfg Config) *traffic {
 		f.window = int64(cfg.Window / n)
 		if cfg.Rate > 0 {
 			f.window = 0
-			f.interval = time.Duration(float64(time.Second) * float64(cfg.Burst*n) / float64(cfg.Rate))
-			f.due = time.Duration(i) * f.interval / time.Duration(n) // turn about
+			f.interval = time.Duration(
+				float64(time.Second) * float64(cfg.Burst*n) / float64(cfg.Rate),
+			)
+			f.due = time.Duration(i) * f.interval / time.Duration(n) // alternating
 		}
 	}
 	return t
 }
 
 func (t *traffic) add() *flow {
-	f := &flow{traffic: t, number: byte(len(t.flows)), numbers: make([]uint64, t.cfg.Allocations), last: make([]uint64, t.cfg.Allocations)}
+	f := &flow{
+		traffic: t,
+		number:  byte(len(t.flows)),
+		numbers: make([]uint64, t.cfg.Allocations),
+		last:    make([]uint64, t.cfg.Allocations),
+	}
 	t.flows = append(t.flows, f)
 	return f
 }
 
-// fail keeps the first fault.
+// fail records the first error.
 func (t *traffic) fail(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,7 +117,7 @@ func (t *traffic) fail(err error) {
 	}
 }
 
-func (t *traffic) fault() string {
+func (t *traffic) firstError() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.first == nil {
@@ -143,11 +150,12 @@ func (t *traffic) missing() (n int64) {
 	return n
 }
 
-// ready says how many bursts may be sent now, and, when none, how long there is nothing to do. now counts from the start of the driver.
+// ready says how many bursts may be sent now and, if none, how long to wait. Now counts from the
+// start of the driver.
 func (f *flow) ready(now time.Duration) (bursts int, idle time.Duration) {
 	if f.window == 0 {
-		if now-f.due > mostDebt {
-			f.due = now - mostDebt
+		if now-f.due > maxDebt {
+			f.due = now - maxDebt
 		}
 		for ; bursts < burstsAtOnce && f.due <= now; bursts++ {
 			f.due += f.interval
@@ -159,14 +167,16 @@ func (f *flow) ready(now time.Duration) (bursts int, idle time.Duration) {
 		f.seen, f.seenAt = received, now
 	}
 	inFlight := f.sent - received - f.forgiven
-	if inFlight < 0 || now-f.seenAt > stall { // what was forgiven came late, or all that is in flight is lost
+	// packets counted as lost came late, or all in flight are lost
+	if inFlight < 0 || now-f.seenAt > stall {
 		f.forgiven += inFlight
 		f.seenAt, inFlight = now, 0
 	}
 	return min(burstsAtOnce, int((f.window-inFlight)/int64(f.cfg.Burst))), lookEvery
 }
 
-// stamp writes the next payload of an allocation. p has the payload's size; what lies behind the header is left as it is.
+// stamp writes the header of the next payload of an allocation into p, which has the size of a
+// payload.
 func (f *flow) stamp(p []byte, allocation int, measured bool, now int64) {
 	f.numbers[allocation]++
 	f.sent++
@@ -181,7 +191,7 @@ func (f *flow) stamp(p []byte, allocation int, measured bool, now int64) {
 	binary.BigEndian.PutUint64(p[24:], f.run)
 }
 
-// unsent takes back packets that the kernel refused: the server never saw them.
+// unsent subtracts packets that the kernel refused: the server never saw them.
 func (f *flow) unsent(n int, measured bool, err error) {
 	f.sent -= int64(n)
 	if measured {
@@ -203,7 +213,8 @@ func (t *traffic) atAClient(allocation int, p []byte, at int64) {
 
 // got counts a packet that must belong to the flow and, unless it is negative, to the allocation.
 func (t *traffic) got(f *flow, allocation int, p []byte, at int64) {
-	if f == nil || len(p) != t.cfg.Size || p[1] != f.number || binary.BigEndian.Uint64(p[24:]) != t.run {
+	if f == nil || len(p) != t.cfg.Size || p[1] != f.number ||
+		binary.BigEndian.Uint64(p[24:]) != t.run {
 		t.unexpected.Add(1)
 		return
 	}

@@ -13,7 +13,7 @@ import (
 func newTestTraffic(change func(*Config)) *traffic {
 	c := Config{Allocations: 4, Burst: 2, Window: 20}
 	change(&c)
-	c.defaults()
+	c.setDefaults()
 	return newTraffic(c)
 }
 
@@ -29,7 +29,10 @@ func TestPayloadsAreCountedOnceInTheRightPlace(t *testing.T) {
 	tr.atThePeer(up.payload(2, false, 100), 200) // warm-up
 	tr.atThePeer(up.payload(2, true, 100), 1100)
 	tr.atAClient(3, down.payload(3, true, 100), 1100)
-	if up.received.Load() != 2 || up.measured.Load() != 1 || down.measured.Load() != 1 || tr.unexpected.Load() != 0 || tr.missing() != 0 || tr.received() != 3 {
+	if up.received.Load() != 2 || up.measured.Load() != 1 || down.measured.Load() != 1 ||
+		tr.unexpected.Load() != 0 ||
+		tr.missing() != 0 ||
+		tr.received() != 3 {
 		t.Errorf("%+v", tr)
 	}
 	if got := tr.delays.Quantile(0.5); got < 990 || got > 1010 {
@@ -47,7 +50,7 @@ func TestPayloadsAreCountedOnceInTheRightPlace(t *testing.T) {
 	}
 }
 
-func TestWhatWasNotSentSoIsStrange(t *testing.T) {
+func TestUnexpectedPacketsAreCounted(t *testing.T) {
 	up := newTestTraffic(func(c *Config) { c.Shape = ShapeUp })
 	both := newTestTraffic(func(c *Config) { c.Shape = ShapeBoth })
 	hairpin := newTestTraffic(func(c *Config) { c.Shape = ShapeHairpin })
@@ -56,22 +59,46 @@ func TestWhatWasNotSentSoIsStrange(t *testing.T) {
 		in      *traffic
 		deliver func()
 	}{
-		"another run":          {up, func() { up.atThePeer(both.atPeer.payload(0, true, 1), 2) }},
-		"cut":                  {up, func() { up.atThePeer(up.flows[0].payload(0, true, 1)[:payloadHeader-1], 2) }},
-		"longer":               {up, func() { up.atThePeer(append(up.flows[0].payload(0, true, 1), 0), 2) }},
-		"nothing":              {up, func() { up.atThePeer(nil, 2) }},
-		"no such allocation":   {up, func() { up.atThePeer(change(up.flows[0].payload(0, true, 1), 7, 4), 2) }},
-		"back to a client":     {up, func() { up.atAClient(0, up.flows[0].payload(0, true, 1), 2) }},
-		"the other direction":  {both, func() { both.atAClient(0, both.atPeer.payload(0, true, 1), 2) }},
-		"another client":       {both, func() { both.atAClient(1, both.atClient.payload(0, true, 1), 2) }},
-		"back to its own":      {hairpin, func() { hairpin.atAClient(1, hairpin.flows[0].payload(1, true, 1), 2) }},
-		"across pairs":         {hairpin, func() { hairpin.atAClient(2, hairpin.flows[0].payload(0, true, 1), 2) }},
-		"at a peer of hairpin": {hairpin, func() { hairpin.atThePeer(hairpin.flows[0].payload(0, true, 1), 2) }},
+		"another run": {up, func() { up.atThePeer(both.atPeer.payload(0, true, 1), 2) }},
+		"cut": {up, func() {
+			up.atThePeer(up.flows[0].payload(0, true, 1)[:payloadHeader-1], 2)
+		}},
+		"longer": {up, func() {
+			up.atThePeer(append(up.flows[0].payload(0, true, 1), 0), 2)
+		}},
+		"nothing": {up, func() { up.atThePeer(nil, 2) }},
+		"no such allocation": {up, func() {
+			up.atThePeer(change(up.flows[0].payload(0, true, 1), 7, 4), 2)
+		}},
+		"back to a client": {up, func() {
+			up.atAClient(0, up.flows[0].payload(0, true, 1), 2)
+		}},
+		"the other direction": {both, func() {
+			both.atAClient(0, both.atPeer.payload(0, true, 1), 2)
+		}},
+		"another client": {both, func() {
+			both.atAClient(1, both.atClient.payload(0, true, 1), 2)
+		}},
+		"back to its own": {hairpin, func() {
+			hairpin.atAClient(1, hairpin.flows[0].payload(1, true, 1), 2)
+		}},
+		"across pairs": {hairpin, func() {
+			hairpin.atAClient(2, hairpin.flows[0].payload(0, true, 1), 2)
+		}},
+		"at a peer of hairpin": {
+			hairpin,
+			func() { hairpin.atThePeer(hairpin.flows[0].payload(0, true, 1), 2) },
+		},
 	} {
 		before, received := c.in.unexpected.Load(), c.in.received()
 		c.deliver()
 		if c.in.unexpected.Load() != before+1 || c.in.received() != received {
-			t.Errorf("%s: %d strange, %d received", name, c.in.unexpected.Load()-before, c.in.received()-received)
+			t.Errorf(
+				"%s: %d unexpected, %d received",
+				name,
+				c.in.unexpected.Load()-before,
+				c.in.received()-received,
+			)
 		}
 	}
 	hairpin.atAClient(1, hairpin.flows[0].payload(0, true, 1), 2)
@@ -87,8 +114,8 @@ func TestPacketsThatTheKernelRefusedWereNotSent(t *testing.T) {
 	f.payload(0, true, 1)
 	f.unsent(1, true, errors.New("first"))
 	f.unsent(0, true, errors.New("second"))
-	if f.sent != 1 || f.measuredSent != 1 || tr.fault() != "first" {
-		t.Errorf("%d sent, fault %q", f.sent, tr.fault())
+	if f.sent != 1 || f.measuredSent != 1 || tr.firstError() != "first" {
+		t.Errorf("%d sent, fault %q", f.sent, tr.firstError())
 	}
 }
 
@@ -125,7 +152,8 @@ func TestWindowIsNeverExceeded(t *testing.T) {
 }
 
 func TestRateIsKeptAndDebtIsBounded(t *testing.T) {
-	tr := newTestTraffic(func(c *Config) { c.Shape, c.Rate = ShapeBoth, 4000 }) // a burst each millisecond and flow
+	// a burst each millisecond and flow
+	tr := newTestTraffic(func(c *Config) { c.Shape, c.Rate = ShapeBoth, 4000 })
 	first, second := tr.flows[0], tr.flows[1]
 	if n, idle := first.ready(0); n != 1 || idle != time.Millisecond {
 		t.Errorf("%d bursts, then %v", n, idle)
@@ -147,13 +175,13 @@ func TestRateIsKeptAndDebtIsBounded(t *testing.T) {
 		}
 		total += n
 	}
-	if total != int(mostDebt/time.Millisecond)+1 {
+	if total != int(maxDebt/time.Millisecond)+1 {
 		t.Errorf("%d bursts after a long absence", total)
 	}
 }
 
-// fakeCarrier delivers what is sent after a time, or never.
-type fakeCarrier struct {
+// fakeIO delivers what is sent after a time, or never.
+type fakeIO struct {
 	*traffic
 	after time.Duration
 	lose  func(number int) bool
@@ -166,7 +194,7 @@ type fakePacket struct {
 	due     time.Time
 }
 
-func (c *fakeCarrier) send(f *flow, allocation int, measured bool) {
+func (c *fakeIO) send(f *flow, allocation int, measured bool) {
 	for range c.cfg.Burst {
 		now := time.Now()
 		p := fakePacket{f.payload(allocation, measured, now.UnixNano()), now.Add(c.after)}
@@ -176,7 +204,7 @@ func (c *fakeCarrier) send(f *flow, allocation int, measured bool) {
 	}
 }
 
-func (c *fakeCarrier) receive(after time.Duration, _ bool) {
+func (c *fakeIO) receive(after time.Duration, _ bool) {
 	time.Sleep(max(after, time.Microsecond)) // virtual; a system call takes time too
 	for len(c.queue) > 0 && !c.queue[0].due.After(time.Now()) {
 		c.atThePeer(c.queue[0].payload, time.Now().UnixNano())
@@ -187,17 +215,37 @@ func (c *fakeCarrier) receive(after time.Duration, _ bool) {
 func TestDriverSendsAtItsRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTestTraffic(func(c *Config) { c.Rate = 1000 })
-		d := driver{traffic: tr, carrier: &fakeCarrier{traffic: tr, after: 3 * time.Millisecond}}
-		warm, play, drain := d.play(t.Context(), time.Second, false), d.play(t.Context(), 2*time.Second, true), d.drain(t.Context(), drainQuiet, drainLimit)
+		d := driver{traffic: tr, io: &fakeIO{traffic: tr, after: 3 * time.Millisecond}}
+		warm, play, drain := d.play(
+			t.Context(),
+			time.Second,
+			false,
+		), d.play(
+			t.Context(),
+			2*time.Second,
+			true,
+		), d.drain(
+			t.Context(),
+			drainIdle,
+			drainLimit,
+		)
 		if warm != nil || play != nil || drain != nil {
 			t.Fatal(warm, play, drain)
 		}
 		f := tr.flows[0]
 		burst := int64(tr.cfg.Burst) // one more or less at the ends
-		if n := f.measuredSent; n < 2000-burst || n > 2000+burst || f.measured.Load() != n || f.received.Load() != f.sent || tr.unexpected.Load()+f.reordered.Load() != 0 {
-			t.Errorf("%d measured of %d sent, %d arrived", f.measuredSent, f.sent, f.measured.Load())
+		if n := f.measuredSent; n < 2000-burst || n > 2000+burst || f.measured.Load() != n ||
+			f.received.Load() != f.sent ||
+			tr.unexpected.Load()+f.reordered.Load() != 0 {
+			t.Errorf(
+				"%d measured of %d sent, %d arrived",
+				f.measuredSent,
+				f.sent,
+				f.measured.Load(),
+			)
 		}
-		if p50 := time.Duration(tr.delays.Quantile(0.5)); p50 < 3*time.Millisecond || p50 > 5*time.Millisecond {
+		if p50 := time.Duration(tr.delays.Quantile(0.5)); p50 < 3*time.Millisecond ||
+			p50 > 5*time.Millisecond {
 			t.Errorf("p50 %v", p50)
 		}
 		if lo, hi := slices.Min(f.numbers), slices.Max(f.numbers); hi-lo > 2 {
@@ -209,7 +257,7 @@ func TestDriverSendsAtItsRate(t *testing.T) {
 func TestDriverWithAWindowIsAsFastAsTheServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTestTraffic(func(*Config) {})
-		d := driver{traffic: tr, carrier: &fakeCarrier{traffic: tr, after: time.Millisecond}}
+		d := driver{traffic: tr, io: &fakeIO{traffic: tr, after: time.Millisecond}}
 		if err := d.play(t.Context(), time.Second, true); err != nil {
 			t.Fatal(err)
 		}
@@ -223,15 +271,18 @@ func TestDriverWithAWindowIsAsFastAsTheServer(t *testing.T) {
 func TestDriverGoesOnWhenPacketsAreLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTestTraffic(func(*Config) {})
-		d := driver{traffic: tr, carrier: &fakeCarrier{traffic: tr, lose: func(n int) bool { return n%100 == 0 }}}
+		d := driver{
+			traffic: tr,
+			io:      &fakeIO{traffic: tr, lose: func(n int) bool { return n%100 == 0 }},
+		}
 		if err := d.play(t.Context(), 10*time.Second, true); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		if err := d.drain(t.Context(), drainQuiet, drainLimit); err != nil {
+		if err := d.drain(t.Context(), drainIdle, drainLimit); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took < drainQuiet || took > drainQuiet+10*time.Millisecond {
+		if took := time.Since(start); took < drainIdle || took > drainIdle+10*time.Millisecond {
 			t.Errorf("waited %v for what is lost", took)
 		}
 		f := tr.flows[0]
@@ -244,13 +295,17 @@ func TestDriverGoesOnWhenPacketsAreLost(t *testing.T) {
 func TestDriverEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTestTraffic(func(c *Config) { c.Rate = 1000 })
-		d := driver{traffic: tr, carrier: &fakeCarrier{traffic: tr, lose: func(int) bool { return true }}}
+		d := driver{
+			traffic: tr,
+			io:      &fakeIO{traffic: tr, lose: func(int) bool { return true }},
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := d.play(ctx, time.Hour, true); !errors.Is(err, context.DeadlineExceeded) || time.Since(d.start) > time.Second+2*longestIdle {
+		if err := d.play(ctx, time.Hour, true); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(d.start) > time.Second+2*longestIdle {
 			t.Errorf("%v after %v", err, time.Since(d.start))
 		}
-		if err := d.drain(ctx, drainQuiet, drainLimit); !errors.Is(err, context.DeadlineExceeded) {
+		if err := d.drain(ctx, drainIdle, drainLimit); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("drain: %v", err)
 		}
 	})

@@ -29,7 +29,12 @@ var controlSize = unix.CmsgSpace(int(unsafe.Sizeof(unix.Timespec{})))
 
 // newBatch is ready to receive n datagrams.
 func newBatch(n int) *batch {
-	b := &batch{headers: make([]mmsghdr, n), vectors: make([]unix.Iovec, n), buffers: make([][]byte, n), controls: make([][]byte, n)}
+	b := &batch{
+		headers:  make([]mmsghdr, n),
+		vectors:  make([]unix.Iovec, n),
+		buffers:  make([][]byte, n),
+		controls: make([][]byte, n),
+	}
 	for i := range b.headers {
 		b.buffers[i], b.controls[i] = make([]byte, largestFrame), make([]byte, controlSize)
 		b.vectors[i].Base = &b.buffers[i][0]
@@ -41,7 +46,7 @@ func newBatch(n int) *batch {
 	return b
 }
 
-// receive reads what waits in a socket, as many as the batch holds; none is no error.
+// receive reads datagrams of a socket, as many as the batch holds; none is no error.
 func (b *batch) receive(fd int) (int, error) {
 	for i := range b.headers {
 		h := &b.headers[i].header
@@ -55,11 +60,13 @@ func (b *batch) receive(fd int) (int, error) {
 	return n, err
 }
 
-// got is datagram i of those received, until the next call, and when it arrived, ns since 1970.
+// got is datagram i of those received, valid until the next call, and its time of arrival in ns
+// since 1970.
 func (b *batch) got(i int) (p []byte, at int64) {
 	m := &b.headers[i]
 	c := (*unix.Cmsghdr)(unsafe.Pointer(m.header.Control))
-	if m.header.Controllen < unix.SizeofCmsghdr || c.Level != unix.SOL_SOCKET || c.Type != unix.SCM_TIMESTAMPNS {
+	if m.header.Controllen < unix.SizeofCmsghdr ||
+		c.Level != unix.SOL_SOCKET || c.Type != unix.SCM_TIMESTAMPNS {
 		at = time.Now().UnixNano()
 	} else {
 		at = (*unix.Timespec)(unsafe.Pointer(&b.controls[i][unix.CmsgLen(0)])).Nano()
@@ -67,7 +74,8 @@ func (b *batch) got(i int) (p []byte, at int64) {
 	return b.buffers[i][:m.length], at
 }
 
-// put makes p datagram i of the next send; to may be nil on a connected socket. Both must stay as they are until then.
+// put makes p datagram i of the next send; to may be nil on a connected socket. Neither may change
+// until then.
 func (b *batch) put(i int, p []byte, to *sockaddr) {
 	b.vectors[i].Base = &p[0]
 	b.vectors[i].SetLen(len(p))
@@ -77,7 +85,8 @@ func (b *batch) put(i int, p []byte, to *sockaddr) {
 	}
 }
 
-// send sends the first n and tells how many have left. A socket whose buffer is full sends fewer, with EAGAIN.
+// send sends the first n datagrams and returns how many were sent. When the buffer of the socket is
+// full, it sends fewer and returns EAGAIN.
 func (b *batch) send(fd, n int) (sent int, err error) {
 	for sent < n {
 		k, err := b.call(unix.SYS_SENDMMSG, fd, sent, n)
@@ -92,7 +101,15 @@ func (b *batch) send(fd, n int) (sent int, err error) {
 // call never blocks, so Go's scheduler need not know of it.
 func (b *batch) call(number uintptr, fd, from, to int) (int, error) {
 	for {
-		n, _, e := unix.RawSyscall6(number, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[from])), uintptr(to-from), unix.MSG_DONTWAIT, 0, 0)
+		n, _, e := unix.RawSyscall6(
+			number,
+			uintptr(fd),
+			uintptr(unsafe.Pointer(&b.headers[from])),
+			uintptr(to-from),
+			unix.MSG_DONTWAIT,
+			0,
+			0,
+		)
 		switch e {
 		case 0:
 			return int(n), nil
@@ -116,7 +133,8 @@ func newSockaddr(a netip.AddrPort) (s sockaddr) {
 		four.Family, four.Addr, s.length = unix.AF_INET, a.Addr().As4(), unix.SizeofSockaddrInet4
 		port = &four.Port
 	} else {
-		s.raw.Family, s.raw.Addr, s.length = unix.AF_INET6, a.Addr().As16(), unix.SizeofSockaddrInet6
+		s.raw.Family, s.raw.Addr = unix.AF_INET6, a.Addr().As16()
+		s.length = unix.SizeofSockaddrInet6
 		port = &s.raw.Port
 	}
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(port))[:], a.Port())

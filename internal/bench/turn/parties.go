@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
+
 	"time"
 
 	"github.com/pion/stun/v4"
 
-	"github.com/ieum-rtc/ieum/internal/bench/pace"
+	"github.com/ieum-rtc/ieum/internal/bench/schedule"
+	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
 // parties are the clients with their allocations, and the peer.
@@ -23,13 +24,13 @@ type parties struct {
 	peer    *net.UDPConn // nil for hairpin and idle
 }
 
-// How much may wait in a socket for this generator, which is not to lose what the server has relayed. The kernel may give less.
+// Socket buffers, so that this generator does not lose relayed packets. The kernel may grant less.
 const (
 	clientBuffer = 1 << 20
 	peerBuffer   = 4 << 20
 )
 
-// Everything that is set up has this long. What is given back at the end is not waited for any longer than that: it expires by itself.
+// Bounds of the set-up, and of the release at the end: what is not released expires.
 const (
 	setUpWithin   = 2 * time.Minute
 	releaseWithin = 5 * time.Second
@@ -57,14 +58,15 @@ func (p *parties) setUp(ctx context.Context) error {
 	case ShapeIdle:
 		at = netip.AddrPortFrom(peer, 9)
 	case ShapeUp, ShapeDown, ShapeBoth:
-		if p.peer, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer, 0))); err != nil {
+		local := net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer, 0))
+		if p.peer, err = net.ListenUDP("udp", local); err != nil {
 			return fmt.Errorf("peer: %w", err)
 		}
 		_ = p.peer.SetReadBuffer(peerBuffer)
 		_ = p.peer.SetWriteBuffer(peerBuffer)
 		at = addrPortOf(p.peer.LocalAddr())
 	}
-	err = pace.Each(ctx, p.cfg.Dials, len(p.clients), func(ctx context.Context, i int) error {
+	err = schedule.Each(ctx, p.cfg.Dials, len(p.clients), func(ctx context.Context, i int) error {
 		if err := p.allocate(ctx, i, peer); err != nil || !at.IsValid() {
 			return err
 		}
@@ -73,13 +75,14 @@ func (p *parties) setUp(ctx context.Context) error {
 	if err != nil || p.cfg.Shape != ShapeHairpin {
 		return err
 	}
-	return pace.Each(ctx, p.cfg.Dials, len(p.clients), func(ctx context.Context, i int) error {
+	return schedule.Each(ctx, p.cfg.Dials, len(p.clients), func(ctx context.Context, i int) error {
 		return p.clients[i].bind(ctx, p.clients[i^1].relayed)
 	})
 }
 
-// allocate makes client i. A server that still knows an earlier allocation of the same port says 437 (coturn does for some seconds after it
-// was given back); then another port is taken, as RFC 8656 section 7.4 wants it.
+// allocate makes client i. A server that still knows an earlier allocation of the same port answers
+// 437 (coturn does for some seconds after its release). Then the client uses another port, as RFC
+// 8656 section 7.4 demands.
 func (p *parties) allocate(ctx context.Context, i int, peer netip.Addr) (err error) {
 	for range 3 {
 		c, failed := p.dial(ctx, i)
@@ -87,17 +90,19 @@ func (p *parties) allocate(ctx context.Context, i int, peer netip.Addr) (err err
 			return fmt.Errorf("client %d: %w", i, failed)
 		}
 		var r refusal
-		if err = c.allocate(ctx, peer); err == nil || !errors.As(err, &r) || r.code != stun.CodeAllocMismatch {
+		if err = c.allocate(ctx, peer); err == nil || !errors.As(err, &r) ||
+			r.code != stun.CodeAllocMismatch {
 			p.clients[i] = c
 			return err
 		}
-		// the socket stays open until the next one has its port, lest that be the same
+		// the socket stays open until the next one has its port, which must differ
 		defer func() { _ = c.conn.Close() }()
 	}
 	return err
 }
 
-// findPeer is the address of the peer. Connecting a UDP socket sends nothing and tells which address leads to the server.
+// findPeer is the address of the peer. Connecting a UDP socket sends nothing, and tells the local
+// address on the route to the server.
 func (p *parties) findPeer(ctx context.Context) (netip.Addr, error) {
 	if p.cfg.Peer.IsValid() {
 		return p.cfg.Peer.Unmap(), nil
@@ -114,8 +119,8 @@ func (p *parties) findPeer(ctx context.Context) (netip.Addr, error) {
 func (p *parties) dial(ctx context.Context, i int) (*client, error) {
 	c := &client{user: p.cfg.User, password: p.cfg.Password}
 	if len(p.cfg.Secret) > 0 {
-		c.user = strconv.FormatInt(time.Now().Add(10*time.Minute).Unix(), 10) + ":bench.s" + strconv.Itoa(i)
-		c.password = restPassword(p.cfg.Secret, c.user)
+		c.user = fmt.Sprintf("%d:bench.s%d", time.Now().Add(10*time.Minute).Unix(), i)
+		c.password = relay.RESTPassword(p.cfg.Secret, c.user)
 	}
 	d := &net.Dialer{}
 	network := "tcp"
@@ -130,7 +135,11 @@ func (p *parties) dial(ctx context.Context, i int) (*client, error) {
 	}
 	var err error
 	if p.cfg.Transport == "tls" {
-		c.conn, err = (&tls.Dialer{NetDialer: d, Config: &tls.Config{InsecureSkipVerify: p.cfg.Insecure}}).DialContext(ctx, network, p.cfg.Server)
+		secure := &tls.Dialer{
+			NetDialer: d,
+			Config:    &tls.Config{InsecureSkipVerify: p.cfg.Insecure},
+		}
+		c.conn, err = secure.DialContext(ctx, network, p.cfg.Server)
 	} else {
 		c.conn, err = d.DialContext(ctx, network, p.cfg.Server)
 	}
@@ -151,13 +160,13 @@ func addrPortOf(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// close gives the allocations back and closes the sockets.
+// close releases the allocations and closes the sockets.
 func (p *parties) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
 	defer cancel()
-	_ = pace.Each(ctx, p.cfg.Dials, len(p.clients), func(ctx context.Context, i int) error {
+	_ = schedule.Each(ctx, p.cfg.Dials, len(p.clients), func(ctx context.Context, i int) error {
 		c := p.clients[i]
-		// a request that was not waited for may have made one all the same; the end of a stream ends its allocation
+		// an abandoned request may have made an allocation too; the end of a stream deletes its own
 		if c != nil && c.nonce != "" && c.frames == nil {
 			_ = c.release(ctx)
 		}

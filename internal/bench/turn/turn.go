@@ -1,4 +1,4 @@
-// Package turn loads a TURN server with packets or idle allocations and measures what they cost it.
+// Package turn loads a TURN server with packets or idle allocations, and measures their cost.
 package turn
 
 import (
@@ -15,13 +15,13 @@ import (
 	"github.com/ieum-rtc/ieum/internal/bench/report"
 )
 
-// Shapes of the relay's load. A client is one who holds an allocation; the peer is a plain UDP socket beside it.
+// Shapes of the load. A client holds an allocation. The peer is a plain UDP socket.
 const (
 	ShapeUp      = "up"      // from clients to the peer
 	ShapeDown    = "down"    // from the peer to clients
 	ShapeBoth    = "both"    // half of the packets each way
-	ShapeHairpin = "hairpin" // between two clients of the same server: both ends are relayed
-	ShapeIdle    = "idle"    // nothing is sent: what an allocation costs in memory
+	ShapeHairpin = "hairpin" // between two clients of the server: both ends are relayed
+	ShapeIdle    = "idle"    // no packets: the memory of an allocation
 )
 
 var (
@@ -29,36 +29,39 @@ var (
 	transports = []string{"udp", "tcp", "tls"}
 )
 
-// Config says what load Relay makes on a TURN server. Fields with a default take it when zero.
+// Config is the load that Run makes on a TURN server. Fields with a default take it when zero.
 type Config struct {
 	Server    string       // host:port
 	Transport string       // between clients and server: udp (default), tcp or tls
-	Insecure  bool         // tls: any certificate will do
-	Clients   []netip.Addr // addresses that clients take in turn; none: the one that the route has
-	Peer      netip.Addr   // of the peer; none: the address by which the server is reached. It must be one that the server relays to
+	Insecure  bool         // tls: accept any certificate
+	Clients   []netip.Addr // addresses of clients, used in rotation; none: the route decides
+	// Peer is the address of the peer, which the server must relay to. Invalid: the local address
+	// on the route to the server.
+	Peer netip.Addr
 
-	// Credentials: one user for all allocations, or the secret of the TURN REST form, which makes each allocation a session of its own.
+	// Credentials: one user for all allocations, or the TURN REST secret, which makes each
+	// allocation a session of its own.
 	User, Password string
 	Secret         []byte
 
 	Shape       string        // default up
 	Allocations int           // default 100; even for hairpin
-	Burst       int           // packets in a row for one allocation, like those of a video frame; default 6
+	Burst       int           // consecutive packets, as of a video frame; default 6
 	Size        int           // bytes of a packet's payload, default 1100
-	Rate        int           // packets a second in all; 0: closed loop, as fast as the window lets
+	Rate        int           // packets per second in all; 0: closed loop, limited by the window
 	Window      int           // closed loop: packets in flight in all, default 1024
 	Duration    time.Duration // measured, default 5 s
 	WarmUp      time.Duration // before that, default 1 s
 
-	PID    int           // of the server, on this machine; 0: its CPU and memory are not measured
-	Dials  int           // allocations made at once, default 16
+	PID    int           // of the server, if it runs here; 0: its CPU and memory are not measured
+	Dials  int           // allocations made concurrently, default 16
 	Settle time.Duration // idle: the longest wait for stable memory, default 30 s
 
-	plain bool // plain net calls even where there is something faster: for tests
+	portable bool // use package net even where there is something faster: for tests
 }
 
-// Bounds, so that a typing error does not eat the machine. Permissions live five minutes (RFC 8656 section 9) and are not renewed here, so a run is
-// over before that.
+// Bounds that keep a typing error from exhausting the machine. Permissions live five minutes (RFC
+// 8656 section 9) and are not renewed here, so a run ends before that.
 const (
 	maxAllocations = 50_000
 	maxBurst       = 64
@@ -68,33 +71,40 @@ const (
 	maxRun         = 4 * time.Minute
 )
 
-// Validate reports every fault.
+// Validate reports every error.
 func (c Config) Validate() error {
-	var faults []error
+	var errs []error
 	need := func(ok bool, format string, args ...any) {
 		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
+			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	c.defaults()
+	within := func(name string, n, low, high int) {
+		need(n >= low && n <= high, "%s: must be %d to %d", name, low, high)
+	}
+	c.setDefaults()
 	host, port, err := net.SplitHostPort(c.Server)
-	need(err == nil && host != "" && port != "", "server: %q is not of the form host:port", c.Server)
-	need(slices.Contains(transports, c.Transport), "transport: %q is none of %v", c.Transport, transports)
+	need(err == nil && host != "" && port != "",
+		"server: %q is not of the form host:port", c.Server)
+	need(slices.Contains(transports, c.Transport),
+		"transport: %q is none of %v", c.Transport, transports)
 	need(slices.Contains(shapes, c.Shape), "shape: %q is none of %v", c.Shape, shapes)
 	need((c.User != "") != (len(c.Secret) > 0), "credentials: give a user or a secret, one of them")
 	need(c.User == "" || c.Password != "", "password: the user needs one")
-	need(c.Allocations >= 1 && c.Allocations <= maxAllocations, "allocations: must be 1 to %d", maxAllocations)
-	need(c.Shape != ShapeHairpin || c.Allocations%2 == 0, "allocations: must be even, two are one call")
-	need(c.Burst >= 1 && c.Burst <= maxBurst, "burst: must be 1 to %d", maxBurst)
-	need(c.Size >= payloadHeader && c.Size <= maxPayload, "size: must be %d to %d bytes", payloadHeader, maxPayload)
-	need(c.Rate >= 0 && c.Rate <= maxRate, "rate: must be 0 to %d packets a second", maxRate)
-	need(c.Window >= 2*c.Burst && c.Window <= maxWindow, "window: must be %d (two bursts) to %d packets", 2*c.Burst, maxWindow)
-	need(c.Duration >= 0 && c.WarmUp >= 0 && c.Duration+c.WarmUp <= maxRun, "duration: must not be longer than %v, with the warm-up", maxRun)
+	within("allocations", c.Allocations, 1, maxAllocations)
+	need(c.Shape != ShapeHairpin || c.Allocations%2 == 0,
+		"allocations: must be even, two are one call")
+	within("burst", c.Burst, 1, maxBurst)
+	within("size", c.Size, payloadHeader, maxPayload)
+	within("rate", c.Rate, 0, maxRate)
+	within("window", c.Window, 2*c.Burst, maxWindow)
+	need(c.Duration >= 0 && c.WarmUp >= 0 && c.Duration+c.WarmUp <= maxRun,
+		"duration: must not be longer than %v, with the warm-up", maxRun)
 	need(c.PID >= 0 && c.Dials >= 0 && c.Settle >= 0, "pid, dials and settle must not be negative")
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
-func (c *Config) defaults() {
+func (c *Config) setDefaults() {
 	c.Transport = cmp.Or(c.Transport, "udp")
 	c.Shape = cmp.Or(c.Shape, ShapeUp)
 	c.Allocations = cmp.Or(c.Allocations, 100)
@@ -107,56 +117,66 @@ func (c *Config) defaults() {
 	c.Settle = cmp.Or(c.Settle, 30*time.Second)
 }
 
-// Report is what came out. Fields that were not measured are left out of its JSON. Packets are those of the measured time.
+// Report is the result of Run. Fields that were not measured are left out of its JSON. Packets are
+// those of the measured time.
 type Report struct {
 	Shape       string `json:"shape"`
 	Transport   string `json:"transport"`
 	Allocations int    `json:"allocations"`
 	Burst       int    `json:"burst,omitempty"`
 	Size        int    `json:"size,omitempty"`   // bytes
-	Rate        int    `json:"rate,omitempty"`   // asked for, packets a second
+	Rate        int    `json:"rate,omitempty"`   // asked for, packets per second
 	Window      int    `json:"window,omitempty"` // of the closed loop
 
 	SetupSeconds float64 `json:"setupSeconds"` // until all allocations had their channel
 
 	Sent        int64   `json:"sent"`
-	Received    int64   `json:"received"` // at the far end, whole and in the right place
+	Received    int64   `json:"received"` // at the far end, complete and in the right place
 	Lost        int64   `json:"lost"`
 	LossPercent float64 `json:"lossPercent"`
-	Reordered   int64   `json:"reordered"`  // overtaken within their allocation, or doubled; warm-up included
-	Unexpected  int64   `json:"unexpected"` // received but not as sent, or in the wrong place; warm-up included
+
+	// Warm-up included.
+	Reordered  int64 `json:"reordered"`  // within their allocation, or duplicates
+	Unexpected int64 `json:"unexpected"` // not as sent, or in the wrong place
 
 	PerSecond float64 `json:"perSecond,omitempty"` // packets received
-	P50us     float64 `json:"p50us,omitempty"`     // from send to arrival at the far end's socket, microseconds
+	P50us     float64 `json:"p50us,omitempty"`     // from send to arrival, microseconds
 	P99us     float64 `json:"p99us,omitempty"`
 
-	CPUPerMillion *float64 `json:"cpuPerMillion,omitempty"` // server's seconds for a million packets received at the far end
-	Cores         *float64 `json:"cores,omitempty"`         // the server kept busy
-	OwnPerMillion float64  `json:"ownPerMillion,omitempty"` // the same of this generator: near a second a second it is the limit, not the server
+	// Seconds of CPU per million packets received at the far end. When the generator's own CPU is
+	// near a second per second, it is the limit and not the server.
+	CPUPerMillion *float64 `json:"cpuPerMillion,omitempty"` // of the server
+	OwnPerMillion float64  `json:"ownPerMillion,omitempty"` // of the generator
+	Cores         *float64 `json:"cores,omitempty"`         // that the server kept busy
 	RSSKB         *int     `json:"rssKB,omitempty"`         // of the server, at the end
 
-	RSSBeforeKB     *int     `json:"rssBeforeKB,omitempty"` // idle: before the first allocation
+	// Of idle allocations.
+	RSSBeforeKB     *int     `json:"rssBeforeKB,omitempty"` // before the first allocation
 	RSSIdleKB       *int     `json:"rssIdleKB,omitempty"`
-	KBPerAllocation *float64 `json:"kbPerAllocation,omitempty"` // the difference, for one
-	RSSStable       *bool    `json:"rssStable,omitempty"`       // false: memory still moved when patience ended
+	KBPerAllocation *float64 `json:"kbPerAllocation,omitempty"` // the difference, per allocation
+	RSSStable       *bool    `json:"rssStable,omitempty"`       // false: memory still moved
 
-	FirstError string `json:"firstError,omitempty"` // the first thing that went wrong while sending or receiving
+	FirstError string `json:"firstError,omitempty"` // while sending or receiving
 }
 
-// Relay makes the load and measures it. An error means that the load could not be made; what went wrong under load is in the
-// report. It returns when its sockets are closed and its allocations are given back.
+// Run makes the load and measures it. An error means that the load could not be made; the report
+// says what failed under load. Run returns when its sockets are closed and its allocations are
+// released.
 func Run(ctx context.Context, cfg Config) (Report, error) {
 	if err := cfg.Validate(); err != nil {
 		return Report{}, err
 	}
-	cfg.defaults()
-	m := meter{cfg: cfg, server: proc.PID(cfg.PID)}
-	m.report = Report{Shape: cfg.Shape, Transport: cfg.Transport, Allocations: cfg.Allocations}
+	cfg.setDefaults()
+	m := meter{cfg: cfg, server: proc.PID(cfg.PID), report: Report{
+		Shape:       cfg.Shape,
+		Transport:   cfg.Transport,
+		Allocations: cfg.Allocations,
+	}}
 	err := m.measure(ctx)
 	return m.report, err
 }
 
-// meter takes the server's figures around the parts of a run.
+// meter measures the server around the parts of a run.
 type meter struct {
 	cfg    Config
 	server proc.PID
@@ -194,9 +214,9 @@ func (m *meter) idle(ctx context.Context, before int) error {
 	return nil
 }
 
-// drainQuiet is how long nothing may arrive before what is missing is lost; drainLimit is the longest wait in all.
+// Missing packets are lost when none arrives for drainIdle, or after drainLimit.
 const (
-	drainQuiet = 300 * time.Millisecond
+	drainIdle  = 300 * time.Millisecond
 	drainLimit = 5 * time.Second
 )
 
@@ -207,8 +227,8 @@ func (m *meter) busy(ctx context.Context, p *parties) error {
 		r.Window = m.cfg.Window
 	}
 	t := newTraffic(m.cfg)
-	err := p.carry(ctx, t, func(c carrier) error {
-		d := driver{traffic: t, carrier: c}
+	err := p.withIO(ctx, t, func(io packetIO) error {
+		d := driver{traffic: t, io: io}
 		if err := d.play(ctx, m.cfg.WarmUp, false); err != nil {
 			return err
 		}
@@ -224,13 +244,13 @@ func (m *meter) busy(ctx context.Context, p *parties) error {
 			return err
 		}
 		m.differ(before, after)
-		return d.drain(ctx, drainQuiet, drainLimit)
+		return d.drain(ctx, drainIdle, drainLimit)
 	})
 	m.packets(t)
 	return err
 }
 
-// sample is the state of the counters at one moment.
+// sample is the state of the counters at one time.
 type sample struct {
 	at          time.Time
 	server, own time.Duration // CPU time
@@ -246,7 +266,7 @@ func (m *meter) sample(t *traffic) (s sample, err error) {
 	return s, nil
 }
 
-// differ fills in what happened between two samples. What was in flight at either is about the same and cancels out.
+// differ reports what happened between two samples. The packets in flight at both cancel out.
 func (m *meter) differ(a, b sample) {
 	took, packets := b.at.Sub(a.at).Seconds(), float64(b.received-a.received)
 	if m.server != 0 {
@@ -275,7 +295,7 @@ func (m *meter) packets(t *traffic) {
 		r.LossPercent = report.Round(100 * float64(r.Lost) / float64(r.Sent))
 	}
 	r.P50us, r.P99us = t.delays.Microseconds(0.5), t.delays.Microseconds(0.99)
-	r.FirstError = t.fault()
+	r.FirstError = t.firstError()
 	if rss, err := m.server.RSS(); err == nil && m.server != 0 {
 		r.RSSKB = &rss
 	}

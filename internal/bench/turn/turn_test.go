@@ -17,6 +17,8 @@ import (
 
 	"github.com/pion/logging"
 	"github.com/pion/turn/v5"
+
+	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
 var relaySecret = []byte("the secret of tests")
@@ -32,7 +34,10 @@ type turnServer struct {
 
 func startTURN(t *testing.T, events turn.EventHandler) *turnServer {
 	t.Helper()
-	relay := &turn.RelayAddressGeneratorStatic{RelayAddress: net.IPv4(127, 0, 0, 1), Address: "127.0.0.1"}
+	generator := &turn.RelayAddressGeneratorStatic{
+		RelayAddress: net.IPv4(127, 0, 0, 1),
+		Address:      "127.0.0.1",
+	}
 	packets, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +52,11 @@ func startTURN(t *testing.T, events turn.EventHandler) *turnServer {
 	}
 	certified := httptest.NewTLSServer(nil) // for its certificate
 	certified.Close()
-	secure, err := tls.Listen("tcp4", "127.0.0.1:0", &tls.Config{Certificates: certified.TLS.Certificates})
+	secure, err := tls.Listen(
+		"tcp4",
+		"127.0.0.1:0",
+		&tls.Config{Certificates: certified.TLS.Certificates},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,23 +67,31 @@ func startTURN(t *testing.T, events turn.EventHandler) *turnServer {
 		AuthHandler: func(r *turn.RequestAttributes) (string, []byte, bool) {
 			password := "password of u"
 			if r.Username != "u" {
-				password = restPassword(relaySecret, r.Username)
+				password = relay.RESTPassword(relaySecret, r.Username)
 			}
 			return r.Username, turn.GenerateAuthKey(r.Username, r.Realm, password), true
 		},
-		PacketConnConfigs: []turn.PacketConnConfig{{PacketConn: packets, RelayAddressGenerator: relay}},
-		ListenerConfigs:   []turn.ListenerConfig{{Listener: streams, RelayAddressGenerator: relay}, {Listener: secure, RelayAddressGenerator: relay}},
+		PacketConnConfigs: []turn.PacketConnConfig{
+			{PacketConn: packets, RelayAddressGenerator: generator},
+		},
+		ListenerConfigs: []turn.ListenerConfig{
+			{Listener: streams, RelayAddressGenerator: generator},
+			{Listener: secure, RelayAddressGenerator: generator},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return &turnServer{s, map[string]string{
-		"udp": packets.LocalAddr().String(), "tcp": streams.Addr().String(), "tls": secure.Addr().String(),
+		"udp": packets.LocalAddr().
+			String(),
+		"tcp": streams.Addr().String(), "tls": secure.Addr().String(),
 	}}
 }
 
-// gone waits until the server has no allocation any more: it notices the end of a stream when it gets to it.
+// gone waits until the server has no allocation any more: it notices the end of a stream when it
+// gets to it.
 func (s *turnServer) gone(t *testing.T) {
 	t.Helper()
 	for limit := time.Now().Add(failSafe); s.AllocationCount() > 0; {
@@ -88,8 +105,15 @@ func (s *turnServer) gone(t *testing.T) {
 // gentle is a load that no server on loopback loses anything of.
 func gentle(s *turnServer, transport string) Config {
 	return Config{
-		Server: s.addresses[transport], Transport: transport, Insecure: true, Secret: relaySecret, Allocations: 4, Burst: 3, Rate: 1000,
-		Duration: 150 * time.Millisecond, WarmUp: 30 * time.Millisecond,
+		Server:      s.addresses[transport],
+		Transport:   transport,
+		Insecure:    true,
+		Secret:      relaySecret,
+		Allocations: 4,
+		Burst:       3,
+		Rate:        1000,
+		Duration:    150 * time.Millisecond,
+		WarmUp:      30 * time.Millisecond,
 	}
 }
 
@@ -97,21 +121,30 @@ func TestEveryShapeOnEveryTransportLosesNothing(t *testing.T) {
 	s := startTURN(t, turn.EventHandler{})
 	for _, way := range []struct {
 		name, transport string
-		plain           bool
-	}{{"udp", "udp", false}, {"plain udp", "udp", true}, {"tcp", "tcp", false}, {"tls", "tls", false}} {
+		portable        bool
+	}{
+		{"udp", "udp", false},
+		{"plain udp", "udp", true},
+		{"tcp", "tcp", false},
+		{"tls", "tls", false},
+	} {
 		for _, shape := range []string{ShapeUp, ShapeDown, ShapeBoth, ShapeHairpin} {
 			t.Run(way.name+" "+shape, func(t *testing.T) {
 				cfg := gentle(s, way.transport)
-				cfg.Shape, cfg.plain = shape, way.plain
+				cfg.Shape, cfg.portable = shape, way.portable
 				cfg.Size = 1101 // frames of a stream are padded
 				r, err := Run(t.Context(), cfg)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if r.Sent == 0 || r.Received != r.Sent || r.Lost+r.Reordered+r.Unexpected != 0 || r.LossPercent != 0 || r.FirstError != "" {
+				if r.Sent == 0 || r.Received != r.Sent || r.Lost+r.Reordered+r.Unexpected != 0 ||
+					r.LossPercent != 0 ||
+					r.FirstError != "" {
 					t.Errorf("report %+v", r)
 				}
-				if r.P50us <= 0 || r.P99us < r.P50us || r.PerSecond <= 0 || r.Rate != 1000 || r.Window != 0 || r.Size != 1101 {
+				if r.P50us <= 0 || r.P99us < r.P50us || r.PerSecond <= 0 || r.Rate != 1000 ||
+					r.Window != 0 ||
+					r.Size != 1101 {
 					t.Errorf("report %+v", r)
 				}
 				if r.CPUPerMillion != nil || r.RSSKB != nil || r.Cores != nil {
@@ -137,11 +170,19 @@ func TestClosedLoopKeepsItsWindowAndLosesNothing(t *testing.T) {
 
 func TestIdleAllocationsAreHeldAndGivenBack(t *testing.T) {
 	var made atomic.Int32
-	s := startTURN(t, turn.EventHandler{OnChannelCreated: func(_, _ net.Addr, _, _, _ string, _, _ net.Addr, _ uint16) { made.Add(1) }})
+	s := startTURN(
+		t,
+		turn.EventHandler{
+			OnChannelCreated: func(_, _ net.Addr, _, _, _ string, _, _ net.Addr, _ uint16) {
+				made.Add(1)
+			},
+		},
+	)
 	cfg := gentle(s, "udp")
 	cfg.Shape, cfg.Allocations, cfg.Dials = ShapeIdle, 50, 1
 	r, err := Run(t.Context(), cfg)
-	if err != nil || r.Allocations != 50 || r.Sent != 0 || r.Burst != 0 || r.KBPerAllocation != nil {
+	if err != nil || r.Allocations != 50 || r.Sent != 0 || r.Burst != 0 ||
+		r.KBPerAllocation != nil {
 		t.Errorf("%+v, %v", r, err)
 	}
 	s.gone(t)
@@ -152,7 +193,14 @@ func TestIdleAllocationsAreHeldAndGivenBack(t *testing.T) {
 
 func TestEachAllocationIsASessionOfItsOwn(t *testing.T) {
 	names := make(chan string, 8)
-	s := startTURN(t, turn.EventHandler{OnAllocationCreated: func(_, _ net.Addr, _, user, _ string, _ net.Addr, _ int) { names <- user }})
+	s := startTURN(
+		t,
+		turn.EventHandler{
+			OnAllocationCreated: func(_, _ net.Addr, _, user, _ string, _ net.Addr, _ int) {
+				names <- user
+			},
+		},
+	)
 	cfg := gentle(s, "udp")
 	cfg.Shape, cfg.Allocations = ShapeIdle, 3
 	if _, err := Run(t.Context(), cfg); err != nil {
@@ -175,9 +223,14 @@ func TestEachAllocationIsASessionOfItsOwn(t *testing.T) {
 
 func TestClientsTakeTheirAddressesInTurn(t *testing.T) {
 	sources := make(chan string, 8)
-	s := startTURN(t, turn.EventHandler{OnAllocationCreated: func(from, _ net.Addr, _, _, _ string, _ net.Addr, _ int) {
-		sources <- addrPortOf(from).Addr().String()
-	}})
+	s := startTURN(
+		t,
+		turn.EventHandler{
+			OnAllocationCreated: func(from, _ net.Addr, _, _, _ string, _ net.Addr, _ int) {
+				sources <- addrPortOf(from).Addr().String()
+			},
+		},
+	)
 	cfg := gentle(s, "udp")
 	cfg.Clients = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
 	cfg.Peer = netip.MustParseAddr("127.0.0.3")
@@ -210,20 +263,29 @@ func TestRelayLoadThatCannotBeMade(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"wrong secret": {func(c *Config) { c.Secret = []byte("another") }, "Allocate: refused with 4"},
-		"strange certificate": {func(c *Config) {
+		"wrong secret": {
+			func(c *Config) { c.Secret = []byte("another") },
+			"Allocate: refused with 4",
+		},
+		"unknown certificate": {func(c *Config) {
 			c.Server, c.Transport, c.Insecure = s.addresses["tls"], "tls", false
 		}, "certificate"},
-		"nobody there":         {func(c *Config) { c.Server = nobody }, "refused"},
-		"no such process":      {func(c *Config) { c.PID = math.MaxInt32 }, ""},
-		"an address not ours":  {func(c *Config) { c.Peer = netip.MustParseAddr("192.0.2.1") }, "peer"},
-		"a client of no route": {func(c *Config) { c.Clients = []netip.Addr{netip.MustParseAddr("192.0.2.1")} }, "client 0"},
+		"nobody there":    {func(c *Config) { c.Server = nobody }, "refused"},
+		"no such process": {func(c *Config) { c.PID = math.MaxInt32 }, ""},
+		"an address not ours": {func(c *Config) {
+			c.Peer = netip.MustParseAddr("192.0.2.1")
+		}, "peer"},
+		"a client of no route": {
+			func(c *Config) { c.Clients = []netip.Addr{netip.MustParseAddr("192.0.2.1")} },
+			"client 0",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := gentle(s, "udp")
 			cfg.Dials = 1
 			c.change(&cfg)
-			if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := Run(t.Context(), cfg); err == nil ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v", err)
 			}
 			s.gone(t)
@@ -233,7 +295,14 @@ func TestRelayLoadThatCannotBeMade(t *testing.T) {
 
 func TestRelayLoadEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s := startTURN(t, turn.EventHandler{OnChannelCreated: func(_, _ net.Addr, _, _, _ string, _, _ net.Addr, _ uint16) { cancel() }})
+	s := startTURN(
+		t,
+		turn.EventHandler{
+			OnChannelCreated: func(_, _ net.Addr, _, _, _ string, _, _ net.Addr, _ uint16) {
+				cancel()
+			},
+		},
+	)
 	cfg := gentle(s, "udp")
 	cfg.Duration = 3 * time.Minute
 	if _, err := Run(ctx, cfg); !errors.Is(err, context.Canceled) {
@@ -242,7 +311,7 @@ func TestRelayLoadEndsWithItsContext(t *testing.T) {
 	s.gone(t)
 }
 
-func TestRelayConfigReportsEveryFault(t *testing.T) {
+func TestConfigReportsEveryError(t *testing.T) {
 	good := Config{Server: "127.0.0.1:3478", Secret: relaySecret}
 	if err := good.Validate(); err != nil {
 		t.Errorf("defaults: %v", err)
@@ -251,15 +320,23 @@ func TestRelayConfigReportsEveryFault(t *testing.T) {
 		change func(*Config)
 		want   []string
 	}{
-		"server":              {func(c *Config) { c.Server = "host" }, []string{"server:"}},
-		"no host":             {func(c *Config) { c.Server = ":3478" }, []string{"server:"}},
-		"transport":           {func(c *Config) { c.Transport = "dtls" }, []string{"transport:"}},
-		"shape":               {func(c *Config) { c.Shape = "sideways" }, []string{"shape:"}},
-		"nobody":              {func(c *Config) { c.Secret = nil }, []string{"credentials:"}},
-		"two kinds":           {func(c *Config) { c.User, c.Password = "u", "p" }, []string{"credentials:"}},
-		"no password":         {func(c *Config) { c.Secret, c.User = nil, "u" }, []string{"password:"}},
-		"half a call":         {func(c *Config) { c.Shape, c.Allocations = ShapeHairpin, 3 }, []string{"allocations: must be even"}},
-		"too many":            {func(c *Config) { c.Allocations = maxAllocations + 1 }, []string{"allocations:"}},
+		"server":    {func(c *Config) { c.Server = "host" }, []string{"server:"}},
+		"no host":   {func(c *Config) { c.Server = ":3478" }, []string{"server:"}},
+		"transport": {func(c *Config) { c.Transport = "dtls" }, []string{"transport:"}},
+		"shape":     {func(c *Config) { c.Shape = "sideways" }, []string{"shape:"}},
+		"nobody":    {func(c *Config) { c.Secret = nil }, []string{"credentials:"}},
+		"two kinds": {func(c *Config) { c.User, c.Password = "u", "p" }, []string{
+			"credentials:",
+		}},
+		"no password": {func(c *Config) { c.Secret, c.User = nil, "u" }, []string{
+			"password:",
+		}},
+		"half a call": {func(c *Config) { c.Shape, c.Allocations = ShapeHairpin, 3 }, []string{
+			"allocations: must be even",
+		}},
+		"too many": {func(c *Config) { c.Allocations = maxAllocations + 1 }, []string{
+			"allocations:",
+		}},
 		"burst":               {func(c *Config) { c.Burst = maxBurst + 1 }, []string{"burst:"}},
 		"too small":           {func(c *Config) { c.Size = payloadHeader - 1 }, []string{"size:"}},
 		"too large":           {func(c *Config) { c.Size = maxPayload + 1 }, []string{"size:"}},
@@ -286,7 +363,7 @@ func TestRelayConfigReportsEveryFault(t *testing.T) {
 	}
 }
 
-func TestRelayFiguresOfALivingProcess(t *testing.T) {
+func TestReportOfALivingProcess(t *testing.T) {
 	if _, err := os.Stat("/proc/self/schedstat"); err != nil {
 		t.Skip("no /proc/PID/schedstat here")
 	}
@@ -297,7 +374,10 @@ func TestRelayFiguresOfALivingProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.CPUPerMillion == nil || *r.CPUPerMillion <= 0 || r.Cores == nil || *r.Cores <= 0 || r.RSSKB == nil || *r.RSSKB < 1000 || r.OwnPerMillion <= 0 {
+	if r.CPUPerMillion == nil || *r.CPUPerMillion <= 0 || r.Cores == nil || *r.Cores <= 0 ||
+		r.RSSKB == nil ||
+		*r.RSSKB < 1000 ||
+		r.OwnPerMillion <= 0 {
 		t.Errorf("report %+v", r)
 	}
 	cfg.Shape, cfg.Settle = ShapeIdle, time.Nanosecond
@@ -305,7 +385,8 @@ func TestRelayFiguresOfALivingProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.KBPerAllocation == nil || r.RSSStable == nil || *r.RSSStable || *r.RSSBeforeKB < 1000 || *r.RSSIdleKB < 1000 {
+	if r.KBPerAllocation == nil || r.RSSStable == nil || *r.RSSStable || *r.RSSBeforeKB < 1000 ||
+		*r.RSSIdleKB < 1000 {
 		t.Errorf("report %+v", r)
 	}
 }

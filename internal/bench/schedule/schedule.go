@@ -1,5 +1,6 @@
-// Package pace decides when a load generator acts: at a fixed rate, or with bounded concurrency.
-package pace
+// Package schedule decides when a load generator acts: at a fixed rate, or with limited
+// concurrency.
+package schedule
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package pace
+package schedule
 
 import (
 	"context"
@@ -41,7 +41,11 @@ func TestWhatIsLateCountsFromWhenItWasDue(t *testing.T) {
 	if most := slices.Max(late); most < ends-stall || most > ends-stall+retryAfter {
 		t.Errorf("the latest was %s late", most)
 	}
-	if waited := slices.IndexFunc(late, func(d time.Duration) bool { return d > time.Millisecond }); waited != 30 || late[49] < time.Millisecond || late[51] > time.Millisecond {
+	if waited := slices.IndexFunc(late, func(d time.Duration) bool {
+		return d > time.Millisecond
+	}); waited != 30 ||
+		late[49] < time.Millisecond ||
+		late[51] > time.Millisecond {
 		t.Errorf("late were %v", late)
 	}
 	if p.Late.Quantile(0) != 0 || p.Late.Quantile(1) < float64(ends-stall)*0.98 {
@@ -53,13 +57,20 @@ func TestWhatCannotBeDoneIsGivenUpAndCounted(t *testing.T) {
 	var now time.Duration
 	p := virtual(&now, time.Second)
 	done := 0
-	never := PerSecond(10, 0, 10*time.Second, func(time.Duration) bool { done++; return done <= 30 })
+	never := PerSecond(
+		10,
+		0,
+		10*time.Second,
+		func(time.Duration) bool { done++; return done <= 30 },
+	)
 	if undone := p.Run(t.Context(), never); undone != 70 || now > 5*time.Second {
 		t.Errorf("%d undone at %s", undone, now)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if undone := p.Run(ctx, PerSecond(10, now, now+time.Second, func(time.Duration) bool { return true })); undone != 10 {
+	if undone := p.Run(ctx, PerSecond(10, now, now+time.Second, func(time.Duration) bool {
+		return true
+	})); undone != 10 {
 		t.Errorf("%d undone of 10, when nobody wanted them any more", undone)
 	}
 }

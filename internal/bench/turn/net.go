@@ -10,24 +10,25 @@ import (
 	"time"
 )
 
-// carry lets f move packets between the parties, whose sockets nobody else may use meanwhile.
-func (p *parties) carry(ctx context.Context, t *traffic, f func(carrier) error) error {
-	if p.cfg.Transport == "udp" && !p.cfg.plain {
-		return p.carryFast(ctx, t, f)
+// withIO calls f with what moves packets between the parties. Meanwhile f alone uses their sockets.
+func (p *parties) withIO(ctx context.Context, t *traffic, f func(packetIO) error) error {
+	if p.cfg.Transport == "udp" && !p.cfg.portable {
+		return p.withMmsgIO(ctx, t, f)
 	}
-	return p.carryPlain(ctx, t, f)
+	return p.withNetIO(ctx, t, f)
 }
 
-// plainCarrier uses the net package: a goroutine reads each socket, and one call sends one datagram, or one burst into a stream.
-type plainCarrier struct {
+// netIO uses package net: a goroutine reads each socket, and one call sends one datagram, or one
+// burst over a stream.
+type netIO struct {
 	*parties
 	*traffic
 	frames []byte // a burst with its headers
 	size   int    // of one of them, padding included
 }
 
-func (p *parties) carryPlain(ctx context.Context, t *traffic, f func(carrier) error) error {
-	c := &plainCarrier{parties: p, traffic: t, size: channelHeader + t.cfg.Size}
+func (p *parties) withNetIO(ctx context.Context, t *traffic, f func(packetIO) error) error {
+	c := &netIO{parties: p, traffic: t, size: channelHeader + t.cfg.Size}
 	if p.cfg.Transport != "udp" {
 		c.size = padTo4(c.size)
 	}
@@ -35,7 +36,7 @@ func (p *parties) carryPlain(ctx context.Context, t *traffic, f func(carrier) er
 	for i := 0; i < len(c.frames); i += c.size {
 		putChannel(c.frames[i:], t.cfg.Size)
 	}
-	// a stream whose server reads nothing any more blocks its writer until then
+	// a stream blocks its writer until then if the server stops reading
 	end := time.Now().Add(t.cfg.WarmUp + t.cfg.Duration + 2*drainLimit)
 	p.deadline(end)
 	stop := context.AfterFunc(ctx, func() { p.deadline(time.Unix(1, 0)) })
@@ -72,7 +73,8 @@ func putChannel(p []byte, size int) {
 	binary.BigEndian.PutUint16(p[2:], uint16(size))
 }
 
-// channelPayload is what a frame carries, or nil when it is not ChannelData of our channel. Over UDP padding may follow.
+// channelPayload is the payload of ChannelData of our channel, and nil for other frames. Over UDP
+// padding may follow.
 func channelPayload(frame []byte) []byte {
 	if !isChannelData(frame) || binary.BigEndian.Uint16(frame) != channel {
 		return nil
@@ -84,7 +86,7 @@ func channelPayload(frame []byte) []byte {
 	return frame[channelHeader : channelHeader+n]
 }
 
-func (c *plainCarrier) send(f *flow, allocation int, measured bool) {
+func (c *netIO) send(f *flow, allocation int, measured bool) {
 	now := time.Now().UnixNano()
 	for i := 0; i < len(c.frames); i += c.size {
 		f.stamp(c.frames[i+channelHeader:][:c.traffic.cfg.Size], allocation, measured, now)
@@ -99,7 +101,10 @@ func (c *plainCarrier) send(f *flow, allocation int, measured bool) {
 	for i := 0; i < len(c.frames); i += c.size {
 		var err error
 		if f == c.down() {
-			_, err = c.peer.WriteToUDPAddrPort(c.frames[i+channelHeader:][:c.traffic.cfg.Size], c.clients[allocation].relayed)
+			_, err = c.peer.WriteToUDPAddrPort(
+				c.frames[i+channelHeader:][:c.traffic.cfg.Size],
+				c.clients[allocation].relayed,
+			)
 		} else {
 			_, err = conn.Write(c.frames[i : i+channelHeader+c.traffic.cfg.Size])
 		}
@@ -109,13 +114,13 @@ func (c *plainCarrier) send(f *flow, allocation int, measured bool) {
 	}
 }
 
-func (c *plainCarrier) receive(after time.Duration, _ bool) {
+func (c *netIO) receive(after time.Duration, _ bool) {
 	if after > 0 {
 		time.Sleep(after)
 	}
 }
 
-func (c *plainCarrier) readPeer() {
+func (c *netIO) readPeer() {
 	buf := make([]byte, largestFrame)
 	for {
 		n, _, err := c.peer.ReadFromUDPAddrPort(buf)
@@ -127,7 +132,7 @@ func (c *plainCarrier) readPeer() {
 	}
 }
 
-func (c *plainCarrier) readClient(i int) {
+func (c *netIO) readClient(i int) {
 	buf := make([]byte, largestFrame)
 	for {
 		frame, err := c.clients[i].read(buf)
@@ -141,8 +146,8 @@ func (c *plainCarrier) readClient(i int) {
 	}
 }
 
-// ended keeps the reason why a reader ended, unless it was told to.
-func (c *plainCarrier) ended(err error) {
+// ended records why a reader ended, unless it was stopped.
+func (c *netIO) ended(err error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
 		c.fail(err)
 	}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// carrier moves packets between sockets and traffic. One goroutine calls it.
-type carrier interface {
+// packetIO moves packets between sockets and traffic. One goroutine calls it.
+type packetIO interface {
 	// send sends a burst for an allocation, now or at the next receive.
 	send(f *flow, allocation int, measured bool)
 	// receive takes in what has arrived, after the time given, and sends what send left.
@@ -16,8 +16,8 @@ type carrier interface {
 // driver decides when the next burst leaves.
 type driver struct {
 	*traffic
-	carrier carrier
-	start   time.Time
+	io    packetIO
+	start time.Time
 }
 
 // longest time without a look at the clock and the context
@@ -32,7 +32,7 @@ func (d *driver) play(ctx context.Context, length time.Duration, measured bool) 
 	for {
 		now := time.Since(d.start)
 		if now >= end {
-			d.carrier.receive(0, measured)
+			d.io.receive(0, measured)
 			return ctx.Err()
 		}
 		if err := ctx.Err(); err != nil {
@@ -42,7 +42,7 @@ func (d *driver) play(ctx context.Context, length time.Duration, measured bool) 
 		for _, f := range d.flows {
 			n, wait := f.ready(now)
 			for range n {
-				d.carrier.send(f, f.next, measured)
+				d.io.send(f, f.next, measured)
 				f.next = (f.next + 1) % d.cfg.Allocations
 			}
 			if n > 0 {
@@ -50,7 +50,7 @@ func (d *driver) play(ctx context.Context, length time.Duration, measured bool) 
 			}
 			idle = min(idle, wait)
 		}
-		d.carrier.receive(idle, measured)
+		d.io.receive(idle, measured)
 	}
 }
 
@@ -62,7 +62,7 @@ func (d *driver) drain(ctx context.Context, quiet, limit time.Duration) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		d.carrier.receive(time.Millisecond, false)
+		d.io.receive(time.Millisecond, false)
 		if now := d.missing(); now != missing {
 			missing, since = now, time.Now()
 		}
