@@ -33,7 +33,7 @@ const { values: flags } = parseArgs({
     ours: {
       type: "string",
       default: `${ieum} relay --listen {ip}:{port} --stun-listen off --admin-listen off --relay-ip {ip} --relay-ports 20000-59999 `
-        + "--relay-allow-peer 10.0.0.0/8 --relay-secret-file {secret} --relay-quota-total 100000 --relay-quota-license=-1 --relay-bandwidth=-1 --relay-workers 1 --log-level warn",
+        + "--relay-allow-peer 10.0.0.0/8 --relay-secret-file {secret} --relay-quota-total 100000 --relay-quota-per-license=-1 --relay-bandwidth=-1 --relay-workers 1 --log-level warn",
     },
     coturn: { type: "string", default: "turnserver" },
   },

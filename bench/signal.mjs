@@ -30,8 +30,7 @@ const sizes = flags.conns.split(",").map(Number);
 if (!(rounds >= 1 && rounds <= 100) || !sizes.every((n) => Number.isInteger(n))) throw new Error("--rounds and --conns take numbers");
 
 // the key is for this run alone; the server and the load's license share it by the environment
-const env = { ...process.env, NODE_ENV: "production", IEUM_LICENSE_KEY: randomBytes(32).toString("hex") };
-env.IEUM_LICENSE_SIGNING_KEY = env.IEUM_LICENSE_KEY;
+const env = { ...process.env, NODE_ENV: "production", IEUM_LICENSE_SIGNING_KEY: randomBytes(32).toString("hex") };
 delete env.NODE_OPTIONS;
 const version = (name) => JSON.parse(readFileSync(join(here, "node_modules", name, "package.json"), "utf8")).version;
 

@@ -282,15 +282,15 @@ func TestTokens(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), failSafe)
 	defer cancel()
-	key := filepath.Join(t.TempDir(), "license.key")
-	made, _ := program(t, nil, "ieum", "license", "key", key)
+	key := filepath.Join(t.TempDir(), "license-signing.key")
+	made, _ := program(t, nil, "ieum", "license", "keygen", key)
 	made.want(t, "license")
-	issued, _ := program(t, nil, "ieum", "license", "issue", "--cp-code", "MY-APP", "--require-user-token", "--json", "--license-key-file", key)
+	issued, _ := program(t, nil, "ieum", "license", "issue", "--cp-code", "MY-APP", "--require-user-token", "--json", "--license-signing-key-file", key)
 	var license struct{ CpCode, AuthKey, UserTokenKey string }
 	if err := json.Unmarshal([]byte(issued.want(t, "^{.*}$")), &license); err != nil {
 		t.Fatal(err)
 	}
-	server, _ := program(t, nil, append(serve, "--license-key-file", key)...)
+	server, _ := program(t, nil, append(serve, "--license-signing-key-file", key)...)
 	at := server.want(t, `http://[\d.:]+`)
 	backend, _ := program(t, []string{
 		"CP_CODE=" + license.CpCode,

@@ -27,7 +27,7 @@ func TestNothingIsLostUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: make build", err)
 	}
-	t.Setenv("IEUM_LICENSE_KEY", key)
+	t.Setenv("IEUM_LICENSE_SIGNING_KEY", key)
 	t.Setenv("IEUM_LICENSE_SIGNING_KEY", key)
 	server := exec.Command(
 		"../../bin/"+program.Name(),

@@ -155,8 +155,8 @@ func flagNames(flags []*kong.Flag) (names []string) {
 	return names
 }
 
-// faults are all that is wrong: with the command line, with values, and what the command finds itself.
-func (l *commandLine) faults() []error {
+// errors lists all errors: of the command line, of values, and those that the command finds.
+func (l *commandLine) errors() []error {
 	if l.parsed == nil || l.parsed.Selected() == nil {
 		return append(slices.Clone(l.wrong), l.settings.all(nil)...)
 	}
@@ -173,7 +173,7 @@ func (l *commandLine) placed(err error) error {
 }
 
 // tell says what is wrong, all of it.
-func (l *commandLine) tell(faults []error) string {
+func (l *commandLine) tell(errs []error) string {
 	var command any
 	if l.parsed != nil && l.parsed.Selected() != nil {
 		command = l.parsed.Selected().Target.Addr().Interface()
@@ -182,12 +182,12 @@ func (l *commandLine) tell(faults []error) string {
 	if _, ok := command.(starter); ok {
 		head = "not started: "
 	}
-	if len(faults) == 1 {
-		return head + faults[0].Error()
+	if len(errs) == 1 {
+		return head + errs[0].Error()
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s%d faults", head, len(faults))
-	for _, f := range faults {
+	fmt.Fprintf(&b, "%s%d errors", head, len(errs))
+	for _, f := range errs {
 		b.WriteString("\n  " + strings.ReplaceAll(f.Error(), "\n", "\n  "))
 	}
 	return b.String()

@@ -13,8 +13,8 @@ import (
 
 type configCmd struct {
 	Check   checkCmd   `cmd:"" help:"Check a configuration without starting anything."`
-	Show    showCmd    `cmd:"" help:"Print the configuration in force, with the source of each value."`
-	Example exampleCmd `cmd:"" help:"Print a configuration file with comments, for --config."`
+	Show    showCmd    `cmd:"" help:"Print the effective configuration, with the source of each value."`
+	Example exampleCmd `cmd:"" help:"Print a commented configuration file, for --config."`
 }
 
 type (
@@ -30,7 +30,7 @@ func (f *checkCmd) Run(c *console) error {
 	for _, w := range append(c.settings.warnings, c.settings.texts(f.config(io.Discard).Warnings())...) {
 		fmt.Fprintln(c.err, "warning:", w)
 	}
-	fmt.Fprintln(c.out, "The configuration is good.")
+	fmt.Fprintln(c.out, "configuration OK")
 	return nil
 }
 
@@ -78,14 +78,14 @@ func yamlOf(flag *kong.Flag) (string, error) {
 	return strings.ReplaceAll(strings.TrimSpace(string(text)), "\n", " "), err
 }
 
-// Run prints every setting of serve with its help, its default and its variable. All but the license key are commented out.
+// Run prints every setting of serve with its help, its default and its variable. All but the license signing key are commented out.
 func (exampleCmd) Run(c *console) error {
 	fmt.Fprint(c.out, exampleHead)
 	for _, g := range byGroup(childOf(c.line.app.Node, "serve")) {
 		fmt.Fprintf(c.out, "\n## %s\n", strings.TrimSuffix(g.title, ":"))
 		for _, flag := range g.flags {
 			fmt.Fprintf(c.out, "\n# %s\n", flagHelp(flag.Value))
-			if flag.Name == "license-key-file" {
+			if flag.Name == "license-signing-key-file" {
 				fmt.Fprintf(c.out, "%s: %s\n", flag.Name, exampleOf(flag))
 				continue
 			}
@@ -131,10 +131,10 @@ func exampleOf(flag *kong.Flag) string {
 
 // examples are for flags whose default is nothing that could be written.
 var examples = map[string]string{
-	"public-host": "calls.example", "tls-cert": "cert.pem", "tls-key": "key.pem", "license-key-file": "license.key",
-	"licenses": "licenses.yaml", "license-revoked": "revoked.txt", "admin-key-file": "admin.key", "relay-secret-file": "relay.secret",
+	"public-host": "calls.example", "tls-cert": "cert.pem", "tls-key": "key.pem", "license-signing-key-file": "license-signing.key",
+	"licenses": "licenses.yaml", "revocation-list": "revoked.txt", "admin-token-file": "admin.token", "relay-secret-file": "relay.secret",
 	"relay-external": "['turn:relay.example?transport=udp']", "relay-ip": "[203.0.113.7/10.0.0.7]", "relay-workers": "2",
-	"max-unread": "268435456",
+	"max-queued-bytes": "268435456",
 }
 
 // flagGroup is a heading with its flags.

@@ -28,7 +28,7 @@ type configEntry struct {
 	texts []string
 }
 
-// place is how faults name a key.
+// place is how errors refer to a key.
 func (f configFile) place(key string) string {
 	return fmt.Sprintf("%s:%d: %s", f.path, f.entries[key].line, key)
 }
@@ -53,12 +53,12 @@ func (s *settings) readFile(command *kong.Node, flag bool, variableText string) 
 	f.path = kong.ExpandPath(f.path)
 	text, err := readAtMost(f.path, maxConfigFile)
 	if err != nil {
-		s.fault(from, "%w", err)
+		s.addError(from, "%w", err)
 		return f
 	}
 	top, err := parseConfig(text)
 	if err != nil {
-		s.faults = append(s.faults, errors.New(atLine(f.path, err.Error())))
+		s.errors = append(s.errors, errors.New(atLine(f.path, err.Error())))
 		return f
 	}
 	if top != nil {
@@ -128,13 +128,13 @@ func (s *settings) readKeys(f *configFile, command *kong.Node, top *yaml.Node) {
 		before, twice := f.entries[key.Value]
 		switch {
 		case flags[key.Value] == nil:
-			s.fault(where, "unknown key of `ieum %s`%s", command.Path(), didYouMean(key.Value, names))
+			s.addError(where, "unknown key of `ieum %s`%s", command.Path(), didYouMean(key.Value, names))
 		case twice:
-			s.fault(where, "stands in line %d already", before.line)
+			s.addError(where, "stands in line %d already", before.line)
 		default:
 			texts, err := texts(value)
 			if err != nil {
-				s.fault(where, "%w", err)
+				s.addError(where, "%w", err)
 				continue
 			}
 			f.entries[key.Value] = configEntry{key.Line, texts}

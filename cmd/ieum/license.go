@@ -19,22 +19,22 @@ import (
 )
 
 type licenseCmd struct {
-	Key       keyCmd       `cmd:"" help:"Make a file with a new license key, which signs licenses."`
-	Issue     issueCmd     `cmd:"" help:"Make a license (authKey) for a tenant (cpCode)."`
-	UserToken userTokenCmd `cmd:"" help:"Make a user token, for trying: a tenant's backend makes its own."`
-	Hash      hashCmd      `cmd:"" help:"Print the line that revokes a license or a user token in the file of --license-revoked."`
-	Inspect   inspectCmd   `cmd:"" help:"Show what a license or a user token says, and verify it with the license key."`
+	Keygen    keygenCmd    `cmd:"" help:"Create a file with a new license signing key."`
+	Issue     issueCmd     `cmd:"" help:"Issue a license (authKey) for a tenant (cpCode)."`
+	UserToken userTokenCmd `cmd:"" help:"Issue a user token for testing; in production the backend of the tenant issues them."`
+	Hash      hashCmd      `cmd:"" help:"Print the line that revokes a license or user token, for the file of --revocation-list."`
+	Inspect   inspectCmd   `cmd:"" help:"Show what a license or user token contains, and verify it with the license signing key."`
 }
 
-type keyCmd struct {
-	File string `arg:"" optional:"" default:"license.key" placeholder:"FILE" help:"Where to write the key (default ${default}); a file that exists is left alone."`
+type keygenCmd struct {
+	File string `arg:"" optional:"" default:"license-signing.key" placeholder:"FILE" help:"File to create (default ${default}); an existing file is never overwritten."`
 }
 
-// Run writes a new key for its owner alone.
-func (k *keyCmd) Run(c *console) error {
+// Run writes a new key, readable by its owner only.
+func (k *keygenCmd) Run(c *console) error {
 	f, err := os.OpenFile(k.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("%s exists; it is left as it is: licenses signed with its key would become invalid", k.File)
+		return fmt.Errorf("%s exists and is not overwritten: licenses signed with its key would become invalid", k.File)
 	}
 	if err != nil {
 		return err
@@ -45,23 +45,24 @@ func (k *keyCmd) Run(c *console) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(k.File))
 	}
-	fmt.Fprintf(c.out, "Wrote a new license key to %s. Keep it secret, and keep a copy: without it every license must be issued again.\n", k.File)
+	fmt.Fprintf(c.out, "Wrote a new license signing key to %s.\n"+
+		"Keep it secret and back it up: without it every license has to be issued again.\n", k.File)
 	return nil
 }
 
 type issueCmd struct {
-	LicenseKeyFile   string   `help:"File with the key that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
-	CpCode           string   `required:"" help:"The tenant's code, as applications pass it to init." placeholder:"CODE"`
-	Name             string   `help:"Name of the tenant (default: its code)." placeholder:"NAME"`
-	CompanyCode      string   `help:"Company code (default: the tenant's code)." placeholder:"CODE"`
-	MaxUser          int      `default:"100" help:"Users at the same time." placeholder:"N"`
-	Start            string   `help:"First day, UTC (default: today)." placeholder:"YYYY-MM-DD"`
-	End              string   `help:"Last day, UTC, included (default: in one year)." placeholder:"YYYY-MM-DD"`
-	Origin           []string `help:"Origin whose pages may use the license, like https://example.com; repeatable (default: all)." placeholder:"ORIGIN"`
-	MaxRooms         int      `help:"Rooms at the same time (default: no limit)." placeholder:"N"`
-	Relay            string   `default:"all" enum:"all,none" help:"Whether calls may be relayed: all or none."`
-	RequireUserToken bool     `help:"Admit nobody with the license alone: each user needs a token of the tenant's backend."`
-	JSON             bool     `help:"Print JSON."`
+	LicenseSigningKeyFile string   `help:"File with the license signing key; or IEUM_LICENSE_SIGNING_KEY." placeholder:"FILE"`
+	CpCode                string   `required:"" help:"Code of the tenant, which applications pass to init." placeholder:"CODE"`
+	Name                  string   `help:"Name of the tenant (default: its code)." placeholder:"NAME"`
+	CompanyCode           string   `help:"Company code (default: the code of the tenant)." placeholder:"CODE"`
+	MaxUser               int      `default:"100" help:"Concurrent users." placeholder:"N"`
+	Start                 string   `help:"First day, UTC (default: today)." placeholder:"YYYY-MM-DD"`
+	End                   string   `help:"Last day, UTC, inclusive (default: in one year)." placeholder:"YYYY-MM-DD"`
+	Origin                []string `help:"Origin that may use the license, such as https://example.com; repeatable (default: all)." placeholder:"ORIGIN"`
+	MaxRooms              int      `help:"Concurrent rooms (default: unlimited)." placeholder:"N"`
+	Relay                 string   `default:"all" enum:"all,none" help:"Whether media may be relayed: all or none."`
+	RequireUserToken      bool     `help:"Require a user token of the tenant backend in addition to the license."`
+	JSON                  bool     `help:"Print JSON."`
 
 	issued issued // by check
 }
@@ -83,7 +84,7 @@ type issued struct {
 	} `json:"grants"`
 }
 
-// check makes the license, and tells everything that is wrong.
+// check makes the license, and reports all errors at once.
 func (i *issueCmd) check() error {
 	var errs []error
 	p := license.Params{
@@ -91,14 +92,14 @@ func (i *issueCmd) check() error {
 		MaxRooms: i.MaxRooms, Relay: i.Relay, RequireUserToken: i.RequireUserToken,
 	}
 	if strings.ContainsFunc(i.CpCode, unicode.IsSpace) {
-		errs = append(errs, fmt.Errorf("--cp-code: %q has a blank in it; applications would have to write it exactly so", i.CpCode))
+		errs = append(errs, fmt.Errorf("--cp-code: %q contains white space, which applications would have to repeat exactly", i.CpCode))
 	}
 	today := time.Now().UTC().Truncate(24 * time.Hour)
 	var startErr, endErr error
 	p.Start, startErr = day("--start", i.Start, today)
 	last, endErr := day("--end", i.End, today.AddDate(1, 0, 0))
 	p.End = last.AddDate(0, 0, 1) // the last day counts whole
-	v, keyErr := withKeyOf(i.LicenseKeyFile)
+	v, keyErr := withKeyOf(i.LicenseSigningKeyFile)
 	errs = append(errs, startErr, endErr, keyErr)
 	if keyErr != nil { // whose faults are told; any key shows the others
 		v, _ = license.New(license.Config{Keys: [][]byte{[]byte("a key that signs nothing anybody gets")}})
@@ -143,36 +144,36 @@ func (i *issueCmd) Run(c *console) error {
 		return json.NewEncoder(c.out).Encode(out)
 	}
 	fmt.Fprintf(c.out, "cpCode          %s\nauthKey         %s\n", out.CpCode, out.AuthKey)
-	fmt.Fprintf(c.out, "userTokenKey    %s\n(base64; keep it on the tenant's backend, it signs user tokens; cpCode and authKey are public)\n\n", out.UserTokenKey)
+	fmt.Fprintf(c.out, "userTokenKey    %s\n(base64; secret of the tenant backend, which signs user tokens; cpCode and authKey are public)\n\n", out.UserTokenKey)
 	row := func(name, text string) { fmt.Fprintf(c.out, "%-15s %s\n", name, text) }
-	row("valid", fmt.Sprintf("%s to %s, UTC, both included (--start, --end)", out.Grants.First, out.Grants.Last))
-	row("users", fmt.Sprintf("%d at the same time (--max-user)", out.Grants.MaxUser))
-	rooms := "no limit (--max-rooms)"
+	row("valid", fmt.Sprintf("%s to %s, UTC, inclusive (--start, --end)", out.Grants.First, out.Grants.Last))
+	row("users", fmt.Sprintf("%d concurrently (--max-user)", out.Grants.MaxUser))
+	rooms := "unlimited (--max-rooms)"
 	if n := out.Grants.MaxRooms; n != 0 {
-		rooms = fmt.Sprintf("%d at the same time (--max-rooms)", n)
+		rooms = fmt.Sprintf("%d concurrently (--max-rooms)", n)
 	}
 	row("rooms", rooms)
 	row("origins", cmp.Or(strings.Join(out.Grants.Origins, " "), "all")+" (--origin)")
 	row("relay", out.Grants.Relay+" (--relay)")
 	if out.Grants.RequireUserToken {
-		row("user tokens", "required: the license alone admits nobody")
+		row("user tokens", "required in addition to the license")
 	}
 	return nil
 }
 
-// withKeyOf takes the license key from the file, or from the environment when none is given.
+// withKeyOf reads the license signing key from the file, or from the environment without one.
 func withKeyOf(file string) (*license.Verifier, error) {
-	text, from := []byte(os.Getenv("IEUM_LICENSE_KEY")), "IEUM_LICENSE_KEY"
+	text, from := []byte(os.Getenv("IEUM_LICENSE_SIGNING_KEY")), "IEUM_LICENSE_SIGNING_KEY"
 	if file != "" {
 		var err error
-		from = "--license-key-file"
+		from = "--license-signing-key-file"
 		if text, err = os.ReadFile(file); err != nil {
 			return nil, fmt.Errorf("%s: %w", from, err)
 		}
 	}
 	keys := license.ParseKeys(text)
 	if len(keys) == 0 && file != "" {
-		return nil, fmt.Errorf("%s: there is no key in it", from)
+		return nil, fmt.Errorf("%s: contains no key", from)
 	}
 	if len(keys) == 0 {
 		return nil, errNoKey
@@ -185,7 +186,8 @@ func withKeyOf(file string) (*license.Verifier, error) {
 	return v, errors.Join(errs...)
 }
 
-var errNoKey = errors.New("a license key is required: --license-key-file or IEUM_LICENSE_KEY")
+var errNoKey = errors.New("a license signing key is required: " +
+	"--license-signing-key-file or IEUM_LICENSE_SIGNING_KEY")
 
 func day(flag, text string, fallback time.Time) (time.Time, error) {
 	if text == "" {
@@ -199,21 +201,21 @@ func day(flag, text string, fallback time.Time) (time.Time, error) {
 }
 
 type userTokenCmd struct {
-	LicenseKeyFile string   `help:"File with the key that signs licenses; or IEUM_LICENSE_KEY." placeholder:"FILE"`
-	CpCode         string   `required:"" help:"The tenant's code." placeholder:"CODE"`
-	User           string   `required:"" help:"The user id that the token is good for." placeholder:"ID"`
-	Name           string   `help:"Name that others see, unless the page gives another." placeholder:"NAME"`
-	Room           []string `help:"Room id that the user may create and enter; repeatable (default: all)." placeholder:"ID"`
-	Host           bool     `help:"Make the user host of each room it enters."`
-	Minutes        int      `default:"60" help:"How long the token lets the user in." placeholder:"N"`
-	AuthKey        string   `help:"The license that the token names (default: the one that the server's --licenses has for the tenant)." placeholder:"LICENSE"`
+	LicenseSigningKeyFile string   `help:"File with the license signing key; or IEUM_LICENSE_SIGNING_KEY." placeholder:"FILE"`
+	CpCode                string   `required:"" help:"Code of the tenant." placeholder:"CODE"`
+	User                  string   `required:"" help:"User id that the token is valid for." placeholder:"ID"`
+	Name                  string   `help:"Display name, unless the page sets another." placeholder:"NAME"`
+	Room                  []string `help:"Room id that the user may create and join; repeatable (default: all)." placeholder:"ID"`
+	Host                  bool     `help:"Make the user host of every room it joins."`
+	Minutes               int      `default:"60" help:"Minutes until the token expires." placeholder:"N"`
+	AuthKey               string   `help:"License that the token refers to (default: the one that --licenses of the server lists for the tenant)." placeholder:"LICENSE"`
 
 	token string // by check
 }
 
-// check makes the token, and tells everything that is wrong.
+// check makes the token, and reports all errors at once.
 func (u *userTokenCmd) check() error {
-	v, err := withKeyOf(u.LicenseKeyFile)
+	v, err := withKeyOf(u.LicenseSigningKeyFile)
 	var minutes error
 	if u.Minutes < 1 {
 		minutes = fmt.Errorf("--minutes: %d is not at least 1", u.Minutes)
@@ -228,30 +230,31 @@ func (u *userTokenCmd) check() error {
 	return err
 }
 
-// Run prints the token alone, so that it can be handed on.
+// Run prints nothing but the token on standard output, for scripts.
 func (u *userTokenCmd) Run(c *console) error {
 	if u.AuthKey == "" {
-		fmt.Fprintln(c.err, "Note: the token names no license. It is good where --licenses lists one for this cpCode; else give --auth-key.")
+		fmt.Fprintln(c.err, "Note: the token refers to no license. It is valid only where --licenses lists one for this cpCode. "+
+			"Otherwise set --auth-key.")
 	}
 	fmt.Fprintln(c.out, u.token)
 	return nil
 }
 
 type inspectCmd struct {
-	LicenseKeyFile string `help:"File with the key that signs licenses; or IEUM_LICENSE_KEY (default: none, the signature is not verified)." placeholder:"FILE"`
-	AuthKey        string `arg:"" optional:"" help:"The license or user token; - or nothing reads it from standard input."`
+	LicenseSigningKeyFile string `help:"File with the license signing key; or IEUM_LICENSE_SIGNING_KEY (default: none, the signature is not verified)." placeholder:"FILE"`
+	AuthKey               string `arg:"" optional:"" help:"License or user token; read from standard input if omitted or -."`
 
 	verifier *license.Verifier // by check; nil without a key
 }
 
 func (i *inspectCmd) check() (err error) {
-	if i.verifier, err = withKeyOf(i.LicenseKeyFile); errors.Is(err, errNoKey) {
+	if i.verifier, err = withKeyOf(i.LicenseSigningKeyFile); errors.Is(err, errNoKey) {
 		return nil
 	}
 	return err
 }
 
-// Run prints the claims. It fails when a server with the license key would refuse them now.
+// Run prints the claims. It fails if a server with the license signing key would refuse them now.
 func (i *inspectCmd) Run(c *console) error {
 	text, err := tokenFrom(i.AuthKey)
 	if err != nil {
@@ -267,12 +270,12 @@ func (i *inspectCmd) Run(c *console) error {
 	}
 	fmt.Fprint(c.out, claims)
 	if claims.Refused != nil {
-		return fmt.Errorf("a server with this license key refuses it: %w", claims.Refused)
+		return fmt.Errorf("a server with this license signing key refuses it: %w", claims.Refused)
 	}
 	return nil
 }
 
-// tokenFrom is the token of the command line, or of standard input.
+// tokenFrom is the token from the command line or standard input.
 func tokenFrom(text string) (string, error) {
 	if text == "" || text == "-" {
 		var b bytes.Buffer
@@ -285,11 +288,11 @@ func tokenFrom(text string) (string, error) {
 }
 
 type hashCmd struct {
-	AuthKey string `arg:"" optional:"" help:"The license or user token; - or nothing reads it from standard input."`
+	AuthKey string `arg:"" optional:"" help:"License or user token; read from standard input if omitted or -."`
 }
 
-// Run prints the hash of the token as it is written, and beside it whose it is. A token with faults has a hash, too: the server that
-// takes it may know better, since such licenses can be listed.
+// Run prints the hash of the token, and whose it is as a comment. An invalid token has a hash too: a server may
+// accept it, since licenses issued elsewhere can be listed.
 func (h *hashCmd) Run(c *console) error {
 	text, err := tokenFrom(h.AuthKey)
 	if err != nil {

@@ -55,7 +55,7 @@ func TestStartAndStopAreLogged(t *testing.T) {
 // A process that may open few files says so before it serves.
 func TestAFewOpenFilesAreWarnedOf(t *testing.T) {
 	c := exec.Command("/bin/sh", "-c", `ulimit -n 300; exec "$0" -test.run=^$`, os.Args[0])
-	c.Env = append(os.Environ(), runAs+"="+strings.Join([]string{"config", "check", "--license-key-file", file(t, "key", key)}, "\n"))
+	c.Env = append(os.Environ(), runAs+"="+strings.Join([]string{"config", "check", "--license-signing-key-file", file(t, "key", key)}, "\n"))
 	out, err := c.CombinedOutput()
 	if want := "--max-connections: this process may have 300 open files"; err != nil || !strings.Contains(string(out), want) {
 		t.Errorf("%v, %q is not said in\n%s", err, want, out)

@@ -17,11 +17,11 @@ import (
 // --config.
 type commands struct {
 	Serve      serveCmd      `cmd:"" help:"Run the server."`
-	Relay      relayCmd      `cmd:"" help:"Run the relay alone, for servers on other machines."`
-	Config     configCmd     `cmd:"" help:"Check, show or write a configuration."`
-	License    licenseCmd    `cmd:"" help:"Make and read licenses."`
-	Completion completionCmd `cmd:"" help:"Print the completion script of a shell."`
-	Help       helpCmd       `cmd:"" help:"Show the help of a command."`
+	Relay      relayCmd      `cmd:"" help:"Run a standalone relay, for servers on other machines."`
+	Config     configCmd     `cmd:"" help:"Check, show or generate a configuration."`
+	License    licenseCmd    `cmd:"" help:"Create, revoke and inspect licenses."`
+	Completion completionCmd `cmd:"" help:"Print a shell completion script."`
+	Help       helpCmd       `cmd:"" help:"Show help for a command."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 
 	ShowVersion bool `name:"version" help:"Print the version."`
@@ -84,8 +84,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "ieum", version())
 		return exitOK
 	}
-	if faults := line.faults(); len(faults) > 0 {
-		fmt.Fprintln(stderr, "ieum:", line.tell(faults))
+	if errs := line.errors(); len(errs) > 0 {
+		fmt.Fprintln(stderr, "ieum:", line.tell(errs))
 		return exitUsage
 	}
 	err = line.parsed.Run(&console{ctx, stdout, stderr, line.settings, line})

@@ -69,50 +69,50 @@ func TestCommandLine(t *testing.T) {
 		"short help":             {[]string{"serve", "-h"}, exitOK, []string{"Usage: ieum serve"}},
 		"no flag like it":        {[]string{"serve", "--listn", ":1"}, exitUsage, []string{"not started", "unknown flag --listn; did you mean --listen?", "license signing key is required"}},
 		"a value is missing":     {[]string{"config", "check", "--listen", "--max-joins", "many"}, exitUsage, []string{"--listen: needs a value: HOST:PORT", `--max-joins: "many"`}},
-		"a negative number":      {[]string{"config", "check", "--license-key-file", keys, "--max-joins", "-1", "--relay-bandwidth", "-1"}, exitOK, []string{"good"}},
-		"a port alone":           {[]string{"config", "check", "--license-key-file", keys, "--listen", "7102", "--stun-listen", "3478", "--admin-listen", "9000"}, exitOK, []string{"good"}},
-		"no port":                {[]string{"config", "check", "--license-key-file", keys, "--listen", "99999"}, exitUsage, []string{`--listen: "99999" is not a port`}},
-		"nothing was to start":   {[]string{"license", "issue", "--start", "2026-13-01", "--max-user", "many", "--license-key-file", keys}, exitUsage, []string{"3 faults", "missing flags: --cp-code", "--start: ", `--max-user: "many"`}},
-		"a code with a blank":    {[]string{"license", "issue", "--cp-code", "a b", "--max-user", "0", "--license-key-file", keys}, exitUsage, []string{"--cp-code: ", "--max-user: must be"}},
-		"a day before the other": {[]string{"license", "issue", "--cp-code", "C", "--start", "2090-01-01", "--end", "2089-01-01", "--license-key-file", keys}, exitUsage, []string{"ieum: --end: is not after --start"}},
+		"a negative number":      {[]string{"config", "check", "--license-signing-key-file", keys, "--max-joins", "-1", "--relay-bandwidth", "-1"}, exitOK, []string{"configuration OK"}},
+		"a port alone":           {[]string{"config", "check", "--license-signing-key-file", keys, "--listen", "7102", "--stun-listen", "3478", "--admin-listen", "9000"}, exitOK, []string{"configuration OK"}},
+		"no port":                {[]string{"config", "check", "--license-signing-key-file", keys, "--listen", "99999"}, exitUsage, []string{`--listen: "99999" is not a port`}},
+		"nothing was to start":   {[]string{"license", "issue", "--start", "2026-13-01", "--max-user", "many", "--license-signing-key-file", keys}, exitUsage, []string{"3 errors", "missing flags: --cp-code", "--start: ", `--max-user: "many"`}},
+		"a code with a blank":    {[]string{"license", "issue", "--cp-code", "a b", "--max-user", "0", "--license-signing-key-file", keys}, exitUsage, []string{"--cp-code: ", "--max-user: must be"}},
+		"a day before the other": {[]string{"license", "issue", "--cp-code", "C", "--start", "2090-01-01", "--end", "2089-01-01", "--license-signing-key-file", keys}, exitUsage, []string{"ieum: --end: is not after --start"}},
 		"unknown flag":           {[]string{"serve", "--nonsense"}, exitUsage, []string{"unknown flag --nonsense"}},
 		"secrets are no flags":   {[]string{"serve", "--license-key", key}, exitUsage, []string{"unknown flag"}},
 		"no license key":         {[]string{"serve"}, exitUsage, []string{"a license signing key is required"}},
 		"all faults at once":     {[]string{"config", "check", "--listen", "x", "--relay-ports", "9", "--relay-ip", "y", "--relay-allow-peer", "z", "--tls-cert", "c"}, exitUsage, []string{"--listen", "--relay-ports", "--relay-ip", "--relay-allow-peer", "--tls-cert", "license signing key"}},
-		"short key":              {[]string{"config", "check", "--license-key-file", file(t, "short", "too short")}, exitUsage, []string{"at least 32"}},
-		"key file missing":       {[]string{"config", "check", "--license-key-file", "/nonexistent/key"}, exitUsage, []string{"--license-key-file"}},
-		"a good configuration":   {[]string{"config", "check", "--license-key-file", keys, "--relay-ip", "203.0.113.7/10.0.0.7"}, exitOK, []string{"good"}},
-		"from a file":            {[]string{"config", "check", "--config", file(t, "c.yaml", "license-key-file: "+keys+"\nrelay-ip: [203.0.113.7, '2001:db8::7']\nrelay-quota: 8\ntls-self-signed: true\n")}, exitOK, []string{"good"}},
-		"from a JSON file":       {[]string{"config", "check", "--config", file(t, "c.json", `{"license-key-file":"`+keys+`"}`)}, exitOK, []string{"good"}},
-		"fault in the file":      {[]string{"config", "check", "--config", file(t, "f.yaml", "license-key-file: "+keys+"\nrelay-ports: x\n")}, exitUsage, []string{"f.yaml:2: relay-ports: "}},
+		"short key":              {[]string{"config", "check", "--license-signing-key-file", file(t, "short", "too short")}, exitUsage, []string{"at least 32"}},
+		"key file missing":       {[]string{"config", "check", "--license-signing-key-file", "/nonexistent/key"}, exitUsage, []string{"--license-signing-key-file"}},
+		"a good configuration":   {[]string{"config", "check", "--license-signing-key-file", keys, "--relay-ip", "203.0.113.7/10.0.0.7"}, exitOK, []string{"configuration OK"}},
+		"from a file":            {[]string{"config", "check", "--config", file(t, "c.yaml", "license-signing-key-file: "+keys+"\nrelay-ip: [203.0.113.7, '2001:db8::7']\nrelay-quota: 8\ntls-self-signed: true\n")}, exitOK, []string{"configuration OK"}},
+		"from a JSON file":       {[]string{"config", "check", "--config", file(t, "c.json", `{"license-signing-key-file":"`+keys+`"}`)}, exitOK, []string{"configuration OK"}},
+		"fault in the file":      {[]string{"config", "check", "--config", file(t, "f.yaml", "license-signing-key-file: "+keys+"\nrelay-ports: x\n")}, exitUsage, []string{"f.yaml:2: relay-ports: "}},
 		"unknown keys":           {[]string{"config", "check", "--config", file(t, "u.yaml", "listen: ':1'\nextra: 1\n")}, exitUsage, []string{"u.yaml:2: extra: unknown key"}},
 		"file that is not YAML":  {[]string{"config", "check", "--config", file(t, "b.yaml", "{")}, exitUsage, []string{"b.yaml:1: ", "license signing key is required"}},
 		"help of relay":          {[]string{"relay", "--help"}, exitOK, []string{"--relay-secret-file", "$IEUM_RELAY_IP", ":3478)"}},
 		"relay without secret":   {[]string{"relay", "--listen", "127.0.0.1:0"}, exitUsage, []string{"a relay secret is required"}},
 		"relay's faults":         {[]string{"relay", "--listen", "x", "--relay-ports", "9", "--tls-key", "k"}, exitUsage, []string{"--listen", "--relay-ports", "--tls-cert"}},
 		"relay from a file":      {[]string{"relay", "--config", file(t, "r.yaml", "relay-secret-file: /nonexistent/secret\nrelay-quota-total: 5\n")}, exitUsage, []string{"/nonexistent/secret"}},
-		"relays elsewhere":       {[]string{"config", "check", "--license-key-file", keys, "--relay-external", "turn:r.example", "--relay-external", "turns:r.example", "--relay-secret-file", keys}, exitOK, []string{"good"}},
-		"without their secret":   {[]string{"config", "check", "--license-key-file", keys, "--relay-external", "turn:r.example"}, exitUsage, []string{"--relay-secret-file"}},
-		"relays' URLs":           {[]string{"config", "check", "--license-key-file", keys, "--relay-external", "r.example", "--relay-secret-file", keys}, exitUsage, []string{"--relay-external", "turns:host"}},
-		"all of the network":     {[]string{"config", "check", "--license-key-file", keys, "--public-host", "calls.example", "--stun-listen", "off", "--relay-listen", ":3478", "--relay-linger", "0", "--relay-bandwidth=-1"}, exitOK, []string{"good"}},
-		"network faults":         {[]string{"config", "check", "--license-key-file", keys, "--public-host", "x:1", "--stun-listen", "y", "--relay-listen", "z"}, exitUsage, []string{"--public-host", "--stun-listen", "--relay-listen"}},
-		"limits":                 {[]string{"config", "check", "--config", file(t, "m.yaml", "license-key-file: "+keys+"\nmax-connections: -1\nmax-strangers: 8\ntrusted-proxy: ['10.0.0.0/8', '::1']\n")}, exitOK, []string{"good"}},
-		"limits of nobody":       {[]string{"config", "check", "--license-key-file", keys, "--max-connections", "0", "--max-strangers=-2", "--trusted-proxy", "0.0.0.0/0"}, exitUsage, []string{"--max-connections", "--max-strangers", "--trusted-proxy"}},
+		"relays elsewhere":       {[]string{"config", "check", "--license-signing-key-file", keys, "--relay-external", "turn:r.example", "--relay-external", "turns:r.example", "--relay-secret-file", keys}, exitOK, []string{"configuration OK"}},
+		"without their secret":   {[]string{"config", "check", "--license-signing-key-file", keys, "--relay-external", "turn:r.example"}, exitUsage, []string{"--relay-secret-file"}},
+		"relays' URLs":           {[]string{"config", "check", "--license-signing-key-file", keys, "--relay-external", "r.example", "--relay-secret-file", keys}, exitUsage, []string{"--relay-external", "turns:host"}},
+		"all of the network":     {[]string{"config", "check", "--license-signing-key-file", keys, "--public-host", "calls.example", "--stun-listen", "off", "--relay-listen", ":3478", "--relay-coalesce", "0", "--relay-bandwidth=-1"}, exitOK, []string{"configuration OK"}},
+		"network faults":         {[]string{"config", "check", "--license-signing-key-file", keys, "--public-host", "x:1", "--stun-listen", "y", "--relay-listen", "z"}, exitUsage, []string{"--public-host", "--stun-listen", "--relay-listen"}},
+		"limits":                 {[]string{"config", "check", "--config", file(t, "m.yaml", "license-signing-key-file: "+keys+"\nmax-connections: -1\nmax-unregistered-per-address: 8\ntrusted-proxy: ['10.0.0.0/8', '::1']\n")}, exitOK, []string{"configuration OK"}},
+		"limits of nobody":       {[]string{"config", "check", "--license-signing-key-file", keys, "--max-connections", "0", "--max-unregistered-per-address=-2", "--trusted-proxy", "0.0.0.0/0"}, exitUsage, []string{"--max-connections", "--max-unregistered-per-address", "--trusted-proxy"}},
 		"issue without key":      {[]string{"license", "issue", "--cp-code", "C"}, exitUsage, []string{"license signing key is required"}},
-		"issue with a bad day":   {[]string{"license", "issue", "--cp-code", "C", "--end", "tomorrow", "--license-key-file", keys}, exitUsage, []string{"YYYY-MM-DD"}},
-		"issue that ended":       {[]string{"license", "issue", "--cp-code", "C", "--start", "2020-01-01", "--end", "2020-02-01", "--license-key-file", keys}, exitUsage, []string{"past"}},
-		"licenses missing":       {[]string{"config", "check", "--license-key-file", keys, "--licenses", "/nonexistent/list"}, exitUsage, []string{"--licenses"}},
+		"issue with a bad day":   {[]string{"license", "issue", "--cp-code", "C", "--end", "tomorrow", "--license-signing-key-file", keys}, exitUsage, []string{"YYYY-MM-DD"}},
+		"issue that ended":       {[]string{"license", "issue", "--cp-code", "C", "--start", "2020-01-01", "--end", "2020-02-01", "--license-signing-key-file", keys}, exitUsage, []string{"past"}},
+		"licenses missing":       {[]string{"config", "check", "--license-signing-key-file", keys, "--licenses", "/nonexistent/list"}, exitUsage, []string{"--licenses"}},
 		"licenses with faults":   {[]string{"config", "check", "--licenses", file(t, "l.yaml", "- {cpCode: C, authkey: x}")}, exitUsage, []string{"--licenses", "authkey", "license signing key is required"}},
-		"licenses from a file":   {[]string{"config", "check", "--config", file(t, "d.yaml", "license-key-file: "+keys+"\nlicenses: "+file(t, "l.json", "[]")+"\n")}, exitOK, []string{"good"}},
-		"revoked missing":        {[]string{"config", "check", "--license-key-file", keys, "--license-revoked", "/nonexistent/list"}, exitUsage, []string{"--license-revoked"}},
-		"revoked with faults":    {[]string{"config", "check", "--license-revoked", file(t, "r.txt", "# x\nabc\n")}, exitUsage, []string{"--license-revoked: line 2", "license hash", "license signing key is required"}},
-		"revoked from a file":    {[]string{"config", "check", "--config", file(t, "e.yaml", "license-key-file: "+keys+"\nlicense-revoked: "+file(t, "e.txt", "")+"\n")}, exitOK, []string{"good"}},
-		"serve with a bad list":  {[]string{"serve", "--license-key-file", keys, "--license-revoked", file(t, "s.txt", "abc")}, exitUsage, []string{"--license-revoked: line 1"}},
+		"licenses from a file":   {[]string{"config", "check", "--config", file(t, "d.yaml", "license-signing-key-file: "+keys+"\nlicenses: "+file(t, "l.json", "[]")+"\n")}, exitOK, []string{"configuration OK"}},
+		"revoked missing":        {[]string{"config", "check", "--license-signing-key-file", keys, "--revocation-list", "/nonexistent/list"}, exitUsage, []string{"--revocation-list"}},
+		"revoked with faults":    {[]string{"config", "check", "--revocation-list", file(t, "r.txt", "# x\nabc\n")}, exitUsage, []string{"--revocation-list: line 2", "license hash", "license signing key is required"}},
+		"revoked from a file":    {[]string{"config", "check", "--config", file(t, "e.yaml", "license-signing-key-file: "+keys+"\nrevocation-list: "+file(t, "e.txt", "")+"\n")}, exitOK, []string{"configuration OK"}},
+		"serve with a bad list":  {[]string{"serve", "--license-signing-key-file", keys, "--revocation-list", file(t, "s.txt", "abc")}, exitUsage, []string{"--revocation-list: line 1"}},
 		"hash what is no JWT":    {[]string{"license", "hash", "hello"}, exitFailed, []string{"JWT"}},
-		"token without user":     {[]string{"license", "user-token", "--cp-code", "C", "--license-key-file", keys}, exitUsage, []string{"--user"}},
+		"token without user":     {[]string{"license", "user-token", "--cp-code", "C", "--license-signing-key-file", keys}, exitUsage, []string{"--user"}},
 		"token without key":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim"}, exitUsage, []string{"license signing key is required"}},
-		"token for no time":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--minutes", "0", "--license-key-file", keys}, exitUsage, []string{"--minutes"}},
-		"token with no license":  {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--auth-key", "x", "--license-key-file", keys}, exitUsage, []string{"not an authKey"}},
+		"token for no time":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--minutes", "0", "--license-signing-key-file", keys}, exitUsage, []string{"--minutes"}},
+		"token with no license":  {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--auth-key", "x", "--license-signing-key-file", keys}, exitUsage, []string{"not an authKey"}},
 		"inspect what is no JWT": {[]string{"license", "inspect", "hello"}, exitFailed, []string{"JWT"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestCommandLine(t *testing.T) {
 }
 
 func TestEnvironmentStandsForFlags(t *testing.T) {
-	t.Setenv("IEUM_LICENSE_KEY", key)
+	t.Setenv("IEUM_LICENSE_SIGNING_KEY", key)
 	t.Setenv("IEUM_RELAY_PORTS", "nonsense")
 	if code, _, err := ieum(t, "config", "check"); code != exitUsage || !strings.Contains(err, "nonsense") || strings.Contains(err, "license signing key") {
 		t.Errorf("%d %s", code, err)
@@ -142,7 +142,7 @@ func TestEnvironmentStandsForFlags(t *testing.T) {
 
 func TestIssuedLicenseCanBeInspected(t *testing.T) {
 	keys := file(t, "keys", key)
-	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--max-user", "7", "--origin", "https://app.example", "--json", "--license-key-file", keys)
+	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--max-user", "7", "--origin", "https://app.example", "--json", "--license-signing-key-file", keys)
 	if code != exitOK {
 		t.Fatal(code, errs)
 	}
@@ -159,7 +159,7 @@ func TestIssuedLicenseCanBeInspected(t *testing.T) {
 // The line that revokes a license is one that the server takes, and has the hash that other tools have.
 func TestAHashFromTheCommandLineRevokes(t *testing.T) {
 	keys := file(t, "keys", key)
-	_, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-#1", "--end", "2099-12-31", "--json", "--license-key-file", keys)
+	_, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-#1", "--end", "2099-12-31", "--json", "--license-signing-key-file", keys)
 	var l issued
 	if err := json.Unmarshal([]byte(out), &l); err != nil {
 		t.Fatal(err, errs)
@@ -168,19 +168,19 @@ func TestAHashFromTheCommandLineRevokes(t *testing.T) {
 	if want := fmt.Sprintf("%x # \"KP-#1\", ends 2100-01-01T00:00:00Z\n", sha256.Sum256([]byte(l.AuthKey))); code != exitOK || line != want {
 		t.Fatalf("%d %s\n%q, want\n%q", code, errs, line, want)
 	}
-	_, token, _ := ieum(t, "license", "user-token", "--cp-code", "KP-#1", "--user", "kim", "--auth-key", l.AuthKey, "--license-key-file", keys)
+	_, token, _ := ieum(t, "license", "user-token", "--cp-code", "KP-#1", "--user", "kim", "--auth-key", l.AuthKey, "--license-signing-key-file", keys)
 	code, second, errs := ieum(t, "license", "hash", strings.TrimSpace(token))
 	if code != exitOK || !strings.HasSuffix(second, " # \"KP-#1\", a user token of \"kim\"\n") {
 		t.Fatalf("%d %s %q", code, errs, second)
 	}
-	if code, out, errs := ieum(t, "config", "check", "--license-key-file", keys, "--license-revoked", file(t, "revoked", line+second)); code != exitOK {
+	if code, out, errs := ieum(t, "config", "check", "--license-signing-key-file", keys, "--revocation-list", file(t, "revoked", line+second)); code != exitOK {
 		t.Errorf("%d %s%s", code, out, errs)
 	}
 }
 
 func TestUserTokenFromTheCommandLine(t *testing.T) {
 	keys := file(t, "keys", key)
-	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--require-user-token", "--json", "--license-key-file", keys)
+	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--require-user-token", "--json", "--license-signing-key-file", keys)
 	var l issued
 	if err := json.Unmarshal([]byte(out), &l); code != exitOK || err != nil {
 		t.Fatal(code, err, errs)
@@ -188,7 +188,7 @@ func TestUserTokenFromTheCommandLine(t *testing.T) {
 	if _, out, _ = ieum(t, "license", "inspect", l.AuthKey); !strings.Contains(out, `"requireUserToken": true`) {
 		t.Errorf("the license does not require user tokens:\n%s", out)
 	}
-	mint := []string{"license", "user-token", "--cp-code", "KP-1", "--user", "kim", "--license-key-file", keys}
+	mint := []string{"license", "user-token", "--cp-code", "KP-1", "--user", "kim", "--license-signing-key-file", keys}
 	code, token, errs := ieum(t, append(mint, "--name", "Kim", "--room", "K1", "--room", "K2", "--host", "--minutes", "5", "--auth-key", l.AuthKey)...)
 	if code != exitOK || strings.Count(token, "\n") != 1 || errs != "" {
 		t.Fatalf("%d %q %s", code, token, errs)
@@ -199,7 +199,7 @@ func TestUserTokenFromTheCommandLine(t *testing.T) {
 			t.Errorf("%d: no %s in\n%s", code, want, out)
 		}
 	}
-	if code, token, errs = ieum(t, mint...); code != exitOK || strings.Count(token, ".") != 2 || !strings.Contains(errs, "names no license") {
+	if code, token, errs = ieum(t, mint...); code != exitOK || strings.Count(token, ".") != 2 || !strings.Contains(errs, "refers to no license") {
 		t.Errorf("%d %q %s", code, token, errs)
 	}
 }
@@ -283,7 +283,7 @@ func TestServeServesAndStops(t *testing.T) {
 func TestRelayRunsAloneAndStops(t *testing.T) {
 	secret := file(t, "secret", "a secret that two machines have\n")
 	args := []string{"relay", "--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0", "--admin-listen", "off", "--relay-secret-file", secret, "--log-level", "error"}
-	port, stop := running(t, regexp.MustCompile(`Relay: UDP and TCP port \d+, STUN on UDP port \d+ too, relaying from 127\.0\.0\.1`), args...)
+	port, stop := running(t, regexp.MustCompile(`Relay: UDP and TCP port \d+, second STUN port UDP \d+, relayed addresses 127\.0\.0\.1`), args...)
 	port, _, _ = strings.Cut(strings.TrimPrefix(port, "Relay: UDP and TCP port "), ",")
 	if code, body := get(t, "http://127.0.0.1:"+port+"/sample"); code != 404 || !strings.Contains(body, "STUN and TURN") {
 		t.Errorf("%d %s", code, body)

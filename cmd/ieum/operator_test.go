@@ -66,7 +66,7 @@ func TestCertificatesAreChecked(t *testing.T) {
 		"another name":       {good, goodKey, []string{"--public-host", "other.example"}, exitOK, "warning: --tls-cert: the certificate is not valid for other.example"},
 		"ends soon":          {soon, soonKey, nil, exitOK, "warning: --tls-cert: the certificate expires soon"},
 	} {
-		args := append([]string{"config", "check", "--license-key-file", keys, "--listen", "127.0.0.1:0", "--tls-cert", c.cert, "--tls-key", c.key}, c.more...)
+		args := append([]string{"config", "check", "--license-signing-key-file", keys, "--listen", "127.0.0.1:0", "--tls-cert", c.cert, "--tls-key", c.key}, c.more...)
 		code, _, errs := ieum(t, args...)
 		ours := []string{}
 		for line := range strings.Lines(errs) {
@@ -92,7 +92,7 @@ func TestOddSettingsAreWarnedOf(t *testing.T) {
 	secret := file(t, "secret", "a secret that two machines have\n")
 	warned := func(args ...string) string {
 		t.Helper()
-		code, _, errs := ieum(t, append([]string{"config", "check", "--license-key-file", keys, "--relay-secret-file", secret}, args...)...)
+		code, _, errs := ieum(t, append([]string{"config", "check", "--license-signing-key-file", keys, "--relay-secret-file", secret}, args...)...)
 		if code != exitOK {
 			t.Fatal(code, errs)
 		}
@@ -113,7 +113,7 @@ func TestOddSettingsAreWarnedOf(t *testing.T) {
 		}
 	}
 	said := warned()
-	for _, want := range []string{"warning: --license-key-file: every user", "warning: --relay-secret-file: every user"} {
+	for _, want := range []string{"warning: --license-signing-key-file: every user", "warning: --relay-secret-file: every user"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("no %q in %q", want, said)
 		}
@@ -149,7 +149,7 @@ func TestABusyPortIsBlamedOnItsFlag(t *testing.T) {
 			}
 		}
 		path := file(t, "c.yaml", yaml.String())
-		code, _, errs := ieum(t, "serve", "--license-key-file", file(t, "keys", key), "--config", path, "--log-level", "error")
+		code, _, errs := ieum(t, "serve", "--license-signing-key-file", file(t, "keys", key), "--config", path, "--log-level", "error")
 		if want := fmt.Sprintf("ieum: %s:%d: %s: ", path, line, flag); code != exitFailed || !strings.HasPrefix(errs, want) || !strings.Contains(errs, "is in use") {
 			t.Errorf("--%s: %d %s, want %s…", flag, code, errs, want)
 		}
@@ -157,8 +157,8 @@ func TestABusyPortIsBlamedOnItsFlag(t *testing.T) {
 }
 
 func TestALicenseKeyIsMadeOnce(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "license.key")
-	if code, _, errs := ieum(t, "license", "key", path); code != exitOK {
+	path := filepath.Join(t.TempDir(), "license-signing.key")
+	if code, _, errs := ieum(t, "license", "keygen", path); code != exitOK {
 		t.Fatal(code, errs)
 	}
 	first, err := os.ReadFile(path)
@@ -168,25 +168,25 @@ func TestALicenseKeyIsMadeOnce(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || (runtime.GOOS != "windows" && info.Mode().Perm() != 0o600) {
 		t.Errorf("%v %v: the key is for its owner alone", info, err)
 	}
-	if code, _, errs := ieum(t, "license", "key", path); code != exitFailed || !strings.Contains(errs, "exists") {
+	if code, _, errs := ieum(t, "license", "keygen", path); code != exitFailed || !strings.Contains(errs, "exists") {
 		t.Errorf("%d %s", code, errs)
 	}
 	if again, _ := os.ReadFile(path); string(again) != string(first) {
 		t.Error("the key was overwritten")
 	}
-	if code, _, errs := ieum(t, "config", "check", "--license-key-file", path); code != exitOK {
+	if code, _, errs := ieum(t, "config", "check", "--license-signing-key-file", path); code != exitOK {
 		t.Errorf("%d %s", code, errs)
 	}
 }
 
 func TestInspectVerifies(t *testing.T) {
 	keys, others := file(t, "keys", key), file(t, "others", "another key, of thirty-two bytes.")
-	_, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--json", "--license-key-file", keys)
+	_, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--json", "--license-signing-key-file", keys)
 	var l issued
 	if err := json.Unmarshal([]byte(out), &l); err != nil || l.Grants.MaxUser != 100 || l.Grants.Last == "" {
 		t.Fatal(err, out, errs)
 	}
-	_, token, _ := ieum(t, "license", "user-token", "--cp-code", "KP-1", "--user", "kim", "--auth-key", l.AuthKey, "--license-key-file", keys)
+	_, token, _ := ieum(t, "license", "user-token", "--cp-code", "KP-1", "--user", "kim", "--auth-key", l.AuthKey, "--license-signing-key-file", keys)
 	for kind, text := range map[string]string{"a license": l.AuthKey, "a user token": strings.TrimSpace(token)} {
 		for name, c := range map[string]struct {
 			args []string
@@ -194,8 +194,8 @@ func TestInspectVerifies(t *testing.T) {
 			want string
 		}{
 			"without a key": {nil, exitOK, "Signature NOT verified"},
-			"with the key":  {[]string{"--license-key-file", keys}, exitOK, "accepted now"},
-			"with another":  {[]string{"--license-key-file", others}, exitFailed, "Signature INVALID"},
+			"with the key":  {[]string{"--license-signing-key-file", keys}, exitOK, "accepted now"},
+			"with another":  {[]string{"--license-signing-key-file", others}, exitFailed, "Signature INVALID"},
 		} {
 			code, out, errs := ieum(t, append([]string{"license", "inspect", text}, c.args...)...)
 			if code != c.code || !strings.Contains(out, c.want) {

@@ -83,7 +83,7 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	const next = "another key, of thirty-two bytes."
 	license := func(key string) string {
-		code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--json", "--license-key-file", file(t, "key", key))
+		code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--json", "--license-signing-key-file", file(t, "key", key))
 		var l issued
 		if err := json.Unmarshal([]byte(out), &l); code != exitOK || err != nil {
 			t.Fatal(code, err, errs)
@@ -97,7 +97,7 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 	log, lines := logLines()
 	t.Cleanup(func() { _ = log.Close() })
 	at, process, kill := spawn(t, log, "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off", "--relay-ip", "127.0.0.1",
-		"--license-key-file", path("keys"), "--license-revoked", path("revoked"), "--tls-cert", path("cert"), "--tls-key", path("tls-key"))
+		"--license-signing-key-file", path("keys"), "--revocation-list", path("revoked"), "--tls-cert", path("cert"), "--tls-key", path("tls-key"))
 
 	hangup := func(want string) {
 		t.Helper()

@@ -17,69 +17,86 @@ import (
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
-// serverFlags are shared by `serve` and the commands of `config`.
+// serverFlags are shared by `serve` and the subcommands of `config`.
 type serverFlags struct {
-	ConfigFile string `name:"config" help:"YAML or JSON file whose keys are the names of flags (default: none)." placeholder:"FILE"`
+	ConfigFile string `name:"config" help:"YAML or JSON file of settings; keys are flag names (default: none)." placeholder:"FILE"`
 
-	Listen         string   `help:"Address of the one port: TCP for pages, signaling and TURN, UDP for STUN and TURN (default :7102; with --dev 127.0.0.1:7102)." placeholder:"HOST:PORT" group:"network"`
-	PublicHost     string   `help:"Name or address by which clients reach STUN and TURN (default: the one by which they reached the server)." placeholder:"HOST" group:"network"`
-	TLSCert        string   `name:"tls-cert" help:"Certificate chain, PEM (default: none, plain HTTP)." placeholder:"FILE" group:"tls"`
-	TLSKey         string   `name:"tls-key" help:"Private key of the certificate, PEM (default: none)." placeholder:"FILE" group:"tls"`
-	TLSSelfSigned  bool     `name:"tls-self-signed" help:"Serve HTTPS with a certificate made at start; browsers will warn (default off)." group:"tls"`
-	RelayExternal  []string `help:"STUN or TURN URL of a relay elsewhere that has the same secret; repeatable; then none runs here (default: none)." placeholder:"URL" group:"relay"`
-	RelayListen    string   `help:"Address of a port for STUN and TURN alone, UDP and TCP, which clients are told instead (default: none)." placeholder:"HOST:PORT" group:"relay"`
-	relayFlags     `group:"relay"`
-	LicenseKeyFile string        `help:"File with the key that signs licenses, 32 bytes at least, a second line for rotation; or IEUM_LICENSE_KEY (default: none; ieum license key makes one)." placeholder:"FILE" group:"licenses"`
-	Licenses       string        `help:"YAML or JSON file that lists licenses issued elsewhere, and limits beside licenses (default: none)." placeholder:"FILE" group:"licenses"`
-	LicenseRevoked string        `help:"File with the hashes of revoked licenses, one a line (ieum license hash); a change takes effect within 5 s (default: none)." placeholder:"FILE" group:"licenses"`
-	Data           string        `help:"Folder for what outlasts a restart: sessions and rooms (default: none)." placeholder:"FOLDER" group:"sessions"`
-	ResumeWindow   time.Duration `help:"How long a session waits for its lost connection (default 20s)." placeholder:"TIME" group:"sessions"`
-	SessionRate    float64       `help:"Messages a second that a session may send on average (default 30)." placeholder:"N" group:"sessions"`
-	SessionBurst   float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N" group:"sessions"`
-	limitFlags     `group:"limits"`
-	adminFlags     `group:"admin"`
-	LogLevel       string `help:"Least severe messages to log: debug, info, warn or error." default:"info" enum:"debug,info,warn,error" group:"logging"`
-	Dev            bool   `help:"For trying: loopback only unless told otherwise, a license of its own (default off)." group:"network"`
+	Listen                string   `help:"Main port: TCP for pages, signaling and TURN, UDP for STUN and TURN (default :7102; with --dev 127.0.0.1:7102)." placeholder:"HOST:PORT" group:"network"`
+	PublicHost            string   `help:"Host name or address by which clients reach STUN and TURN (default: the one by which they reached the server)." placeholder:"HOST" group:"network"`
+	TLSCert               string   `name:"tls-cert" help:"TLS certificate chain, PEM (default: none, plain HTTP)." placeholder:"FILE" group:"tls"`
+	TLSKey                string   `name:"tls-key" help:"TLS private key, PEM (default: none)." placeholder:"FILE" group:"tls"`
+	TLSSelfSigned         bool     `name:"tls-self-signed" help:"Serve HTTPS with a self-signed certificate; browsers will warn (default off)." group:"tls"`
+	RelayExternal         []string `help:"STUN or TURN URL of an external relay with the same secret; repeatable; disables the built-in relay (default: none)." placeholder:"URL" group:"relay"`
+	RelayListen           string   `help:"Separate port for STUN and TURN, UDP and TCP, that clients are given instead of the main port (default: none)." placeholder:"HOST:PORT" group:"relay"`
+	relayFlags            `group:"relay"`
+	LicenseSigningKeyFile string        `help:"File with the license signing key, at least 32 bytes; a second line during rotation; or IEUM_LICENSE_SIGNING_KEY (default: none; ieum license keygen creates one)." placeholder:"FILE" group:"licenses"`
+	Licenses              string        `help:"YAML or JSON file of licenses issued elsewhere, and additional limits (default: none)." placeholder:"FILE" group:"licenses"`
+	RevocationList        string        `help:"Revoked licenses and user tokens: SHA-256 hashes, one per line (ieum license hash); reloaded within 5 s of a change (default: none)." placeholder:"FILE" group:"licenses"`
+	Data                  string        `help:"Directory for persistent state: sessions and rooms (default: none)." placeholder:"FOLDER" group:"sessions"`
+	ResumeWindow          time.Duration `help:"How long a session survives the loss of its connection (default 20s)." placeholder:"TIME" group:"sessions"`
+	SessionRate           float64       `help:"Sustained message rate per session, in messages per second (default 30)." placeholder:"N" group:"sessions"`
+	SessionBurst          float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N" group:"sessions"`
+	limitFlags            `group:"limits"`
+	adminFlags            `group:"admin"`
+	LogLevel              string `help:"Minimum severity to log: debug, info, warn or error." default:"info" enum:"debug,info,warn,error" group:"logging"`
+	Dev                   bool   `help:"Development mode: binds to loopback by default and serves a development license (default off)." group:"network"`
 }
 
-// adminFlags say where metrics and health are served.
+// adminFlags configure the admin listener.
 type adminFlags struct {
-	AdminListen  string `help:"TCP address of metrics and health, or off (default 127.0.0.1:7103, if it is free)." placeholder:"HOST:PORT"`
-	AdminKeyFile string `help:"File with the key that requests for metrics must carry; or IEUM_ADMIN_KEY. Required unless they are served on loopback (default: none)." placeholder:"FILE"`
-	AdminPprof   bool   `help:"Serve profiles of the Go runtime, /debug/pprof/, beside the metrics (default off)."`
+	AdminListen    string `help:"TCP address of the admin listener (metrics, health), or off (default 127.0.0.1:7103, if it is free)." placeholder:"HOST:PORT"`
+	AdminTokenFile string `help:"File with the bearer token required for /metrics; or IEUM_ADMIN_TOKEN. Mandatory unless --admin-listen is loopback (default: none)." placeholder:"FILE"`
+	AdminPprof     bool   `help:"Serve Go runtime profiles at /debug/pprof/ of the admin listener (default off)."`
 }
 
 func (f adminFlags) settings() config.AdminSettings {
-	return config.AdminSettings{Listen: f.AdminListen, Token: os.Getenv("IEUM_ADMIN_KEY"), TokenFile: f.AdminKeyFile, Profile: f.AdminPprof}
+	return config.AdminSettings{
+		Listen:    f.AdminListen,
+		Token:     os.Getenv("IEUM_ADMIN_TOKEN"),
+		TokenFile: f.AdminTokenFile,
+		Profile:   f.AdminPprof,
+	}
 }
 
-// relayFlags are those of every relay, in a server or alone.
+// relayFlags configure a relay, in a server or standalone.
 type relayFlags struct {
-	STUNListen            string        `name:"stun-listen" help:"UDP address of a second STUN port, or off (default: port 3478, if it is free)." placeholder:"HOST:PORT"`
-	RelayIP               []string      `name:"relay-ip" help:"Address that the relay hands out; behind 1:1 NAT public/private; repeatable (default: found)." placeholder:"IP[/IP]"`
-	RelayPorts            string        `help:"Ports for relayed traffic (default 49152-65535)." placeholder:"FROM-TO"`
-	RelayAllowPeer        []string      `help:"Private network that the relay may reach all the same; repeatable (default: none)." placeholder:"CIDR"`
-	RelayQuota            int           `help:"Relay allocations of one session (default 64; -1 no limit)." placeholder:"N"`
-	RelayQuotaLicense     int           `help:"Relay allocations of all sessions of one license (default: a quarter of the total, all of it for a single license; -1 no limit)." placeholder:"N"`
-	RelayQuotaAddress     int           `help:"Relay allocations of clients of one address (default 1000; -1 no limit)." placeholder:"N"`
-	RelayQuotaTotal       int           `help:"Relay allocations in all (default 10000; -1 no limit)." placeholder:"N"`
-	RelayBandwidth        int           `help:"Bytes a second that an allocation may relay each way (default 16777216, 16 MiB; -1 no limit)." placeholder:"N"`
-	RelayBandwidthSession int           `help:"Bytes a second that all allocations of a session may relay each way (default: twice --relay-bandwidth; -1 no limit)." placeholder:"N"`
-	RelayLinger           time.Duration `help:"How long the relay waits for more packets to send at once; 0 sends each packet at once." default:"300us" placeholder:"TIME"`
-	RelayWorkers          int           `help:"Threads of the relay (default: one a core)." placeholder:"N"`
-	RelaySecretFile       string        `help:"File with the secret of relay credentials; or IEUM_RELAY_SECRET (default: a server derives it from the license key)." placeholder:"FILE"`
+	STUNListen               string        `name:"stun-listen" help:"UDP address of a second STUN port, or off (default: port 3478, if it is free)." placeholder:"HOST:PORT"`
+	RelayIP                  []string      `name:"relay-ip" help:"Relayed address, or PUBLIC/PRIVATE behind 1:1 NAT; repeatable (default: auto-detected)." placeholder:"IP[/IP]"`
+	RelayPorts               string        `help:"Port range of relayed addresses (default 49152-65535)." placeholder:"FROM-TO"`
+	RelayAllowPeer           []string      `help:"Allow relaying to this otherwise blocked network; repeatable (default: none)." placeholder:"CIDR"`
+	RelayQuota               int           `help:"Relay allocations per session (default 64; -1 unlimited)." placeholder:"N"`
+	RelayQuotaPerLicense     int           `help:"Relay allocations per license (default: a quarter of the total, all of it for a single license; -1 unlimited)." placeholder:"N"`
+	RelayQuotaPerAddress     int           `help:"Relay allocations per client address (default 1000; -1 unlimited)." placeholder:"N"`
+	RelayQuotaTotal          int           `help:"Relay allocations in total (default 10000; -1 unlimited)." placeholder:"N"`
+	RelayBandwidth           int           `help:"Bytes per second and direction of an allocation (default 16777216, 16 MiB; -1 unlimited)." placeholder:"N"`
+	RelayBandwidthPerSession int           `help:"Bytes per second and direction of all allocations of a session (default: twice --relay-bandwidth; -1 unlimited)." placeholder:"N"`
+	RelayCoalesce            time.Duration `help:"How long the relay waits for more packets to send in one system call; 0 disables." default:"300us" placeholder:"TIME"`
+	RelayWorkers             int           `help:"Relay threads (default: one per core)." placeholder:"N"`
+	RelaySecretFile          string        `help:"File with the TURN REST secret, at least 16 bytes; or IEUM_RELAY_SECRET (default: derived from the license signing key, except by ieum relay)." placeholder:"FILE"`
 }
 
 func (f relayFlags) settings() config.RelaySettings {
-	linger := f.RelayLinger
-	if linger == 0 {
-		linger = -1
+	coalesce := f.RelayCoalesce
+	if coalesce == 0 {
+		coalesce = -1
 	}
 	return config.RelaySettings{
-		STUNListen: f.STUNListen, IPs: f.RelayIP, Ports: f.RelayPorts, AllowPeers: f.RelayAllowPeer,
-		Quota:     config.RelayQuota{Session: f.RelayQuota, License: f.RelayQuotaLicense, Address: f.RelayQuotaAddress, Total: f.RelayQuotaTotal},
-		Bandwidth: f.RelayBandwidth, SessionBandwidth: f.RelayBandwidthSession, Coalesce: linger, Workers: workers(f.RelayWorkers),
-		Secret: os.Getenv("IEUM_RELAY_SECRET"), SecretFile: f.RelaySecretFile,
+		STUNListen: f.STUNListen,
+		IPs:        f.RelayIP,
+		Ports:      f.RelayPorts,
+		AllowPeers: f.RelayAllowPeer,
+		Quota: config.RelayQuota{
+			Session: f.RelayQuota,
+			License: f.RelayQuotaPerLicense,
+			Address: f.RelayQuotaPerAddress,
+			Total:   f.RelayQuotaTotal,
+		},
+		Bandwidth:        f.RelayBandwidth,
+		SessionBandwidth: f.RelayBandwidthPerSession,
+		Coalesce:         coalesce,
+		Workers:          workers(f.RelayWorkers),
+		Secret:           os.Getenv("IEUM_RELAY_SECRET"),
+		SecretFile:       f.RelaySecretFile,
 	}
 }
 
@@ -91,34 +108,51 @@ func (f *serveCmd) starts() {}
 
 func (f serverFlags) config(log io.Writer) config.Server {
 	return config.Server{
-		Listen: f.Listen, PublicHost: f.PublicHost, RelayListen: f.RelayListen, RelayExternal: f.RelayExternal, Relay: f.relayFlags.settings(), Admin: f.adminFlags.settings(),
-		LicenseSigningKey: os.Getenv("IEUM_LICENSE_KEY"), LicenseSigningKeyFile: f.LicenseKeyFile, Licenses: f.Licenses, RevocationList: f.LicenseRevoked,
-		TLSCert: f.TLSCert, TLSKey: f.TLSKey, TLSSelfSigned: f.TLSSelfSigned,
-		Data: f.Data, Dev: f.Dev, DevDir: devDir(), ResumeWindow: f.ResumeWindow, SessionRate: f.SessionRate, SessionBurst: f.SessionBurst,
-		Limits: f.limitFlags.settings(), TrustedProxies: f.TrustedProxy,
-		Version: version(), Log: logTo(log, f.LogLevel),
+		Listen:                f.Listen,
+		PublicHost:            f.PublicHost,
+		RelayExternal:         f.RelayExternal,
+		RelayListen:           f.RelayListen,
+		Relay:                 f.relayFlags.settings(),
+		LicenseSigningKey:     os.Getenv("IEUM_LICENSE_SIGNING_KEY"),
+		LicenseSigningKeyFile: f.LicenseSigningKeyFile,
+		Licenses:              f.Licenses,
+		RevocationList:        f.RevocationList,
+		TLSCert:               f.TLSCert,
+		TLSKey:                f.TLSKey,
+		TLSSelfSigned:         f.TLSSelfSigned,
+		Admin:                 f.adminFlags.settings(),
+		Data:                  f.Data,
+		Dev:                   f.Dev,
+		DevDir:                devDir(),
+		ResumeWindow:          f.ResumeWindow,
+		SessionRate:           f.SessionRate,
+		SessionBurst:          f.SessionBurst,
+		Limits:                f.limitFlags.settings(),
+		TrustedProxies:        f.TrustedProxy,
+		Version:               version(),
+		Log:                   logTo(log, f.LogLevel),
 	}
 }
 
-// devDir is where --dev keeps its license without --data.
+// devDir holds the license of --dev if there is no --data; empty: none.
 func devDir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "" // no home: another license at each start
+		return "" // no home directory: each start makes a new license
 	}
 	return filepath.Join(cache, "ieum")
 }
 
 func logTo(w io.Writer, name string) *slog.Logger {
 	var level slog.Level
-	_ = level.UnmarshalText([]byte(name)) // one of four, the parser saw to it
+	_ = level.UnmarshalText([]byte(name)) // the parser accepts valid levels only
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
-// how long clients get to hear that the server stops; an operator's five seconds have room for the rest
-const closeWithin = 3 * time.Second
+// shutdownTimeout bounds the close of client connections. The documented five seconds cover the rest.
+const shutdownTimeout = 3 * time.Second
 
-// Run serves until the context ends.
+// Run serves until the context is done.
 func (f *serveCmd) Run(c *console) error {
 	cfg := f.config(c.err)
 	c.warn(cfg.Log, cfg.Warnings())
@@ -133,31 +167,31 @@ func (f *serveCmd) Run(c *console) error {
 	}
 	f.greet(c.out, n)
 	f.started(cfg.Log, n)
-	debug.FreeOSMemory() // what the start took and serving does not need: without load the next collection is two minutes away
+	debug.FreeOSMemory() // of the start; without load the next collection is two minutes away
 	failed := untilEnd(c.ctx, n.Failed(), hangup, n.Reload)
 	cfg.Log.Info("stopping", "cause", context.Cause(c.ctx))
-	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	err = errors.Join(failed, n.Close(ctx))
 	cfg.Log.Info("stopped")
 	return err
 }
 
-// warn logs what is odd about the settings.
+// warn logs warnings about the configuration.
 func (c *console) warn(log *slog.Logger, found error) {
 	for _, text := range append(c.settings.warnings, c.settings.texts(found)...) {
 		log.Warn(text)
 	}
 }
 
-// greet says where to go. It is for people, on standard output; the log says it too, and everything else.
+// greet prints the URLs on standard output, for people. The log has them too.
 func (f *serveCmd) greet(w io.Writer, n *node.Node) {
 	fmt.Fprintln(w, "Ieum is running. Open one of:")
 	for _, u := range n.URLs() {
 		fmt.Fprintln(w, "  "+u)
 	}
 	if len(f.RelayExternal) > 0 {
-		fmt.Fprintf(w, "Relay: elsewhere, %s\n", strings.Join(f.RelayExternal, ", "))
+		fmt.Fprintf(w, "Relay: external (%s)\n", strings.Join(f.RelayExternal, ", "))
 	} else {
 		greetRelay(w, n)
 	}
@@ -166,21 +200,21 @@ func (f *serveCmd) greet(w io.Writer, n *node.Node) {
 	}
 }
 
-// started logs that the server runs, and what somebody should know before others are let in.
+// started logs that the server runs, and what the operator should know before others use it.
 func (f *serveCmd) started(log *slog.Logger, n *node.Node) {
 	log.Info("started", "version", version(), "listen", n.Addr(), "urls", n.URLs())
 	if !f.Dev {
 		warnPrivate(log, n)
 	}
 	if f.Dev {
-		log.Info("--dev is for trying: everyone who reaches this address may call with its license")
+		log.Info("development mode: anyone who can reach this address may call with the development license")
 	}
 	if f.TLSSelfSigned {
-		log.Info("the certificate is self-signed: browsers warn once")
+		log.Info("the certificate is self-signed: browsers show a warning once")
 	}
 }
 
-// relaying is a server with a relay, or a relay alone.
+// relaying is a server with a relay, or a standalone relay.
 type relaying interface {
 	RelayPort() int
 	STUNPort() int
@@ -195,15 +229,15 @@ func greetRelay(w io.Writer, r relaying) {
 	}
 	stun := ""
 	if p := r.STUNPort(); p != 0 {
-		stun = fmt.Sprintf(", STUN on UDP port %d too", p)
+		stun = fmt.Sprintf(", second STUN port UDP %d", p)
 	}
-	fmt.Fprintf(w, "Relay: UDP and TCP port %d%s, relaying from %s\n", r.RelayPort(), stun, strings.Join(from, ", "))
+	fmt.Fprintf(w, "Relay: UDP and TCP port %d%s, relayed addresses %s\n", r.RelayPort(), stun, strings.Join(from, ", "))
 }
 
-// warnPrivate tells that calls from outside would not be relayed.
+// warnPrivate warns that clients on the Internet cannot use the relay.
 func warnPrivate(log *slog.Logger, r relaying) {
 	if addrs, private := r.RelayAddresses(); private {
-		log.Warn("the relay has private addresses only, which nobody outside this network reaches: behind NAT give --relay-ip PUBLIC/PRIVATE",
+		log.Warn("all relayed addresses are private, unreachable from the Internet: behind NAT set --relay-ip PUBLIC/PRIVATE",
 			"addresses", fmt.Sprint(addrs))
 	}
 }

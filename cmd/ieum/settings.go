@@ -23,16 +23,16 @@ import (
 
 // settings are what one command line gives.
 type settings struct {
-	faults   []error
+	errors   []error
 	warnings []string
 	origins  map[string]string // by the name of a flag: where its value comes from; a default has none
 }
 
 // secretVariables are read by commands themselves: no flag stands for them, since every user of the machine can see flags.
-var secretVariables = []string{"IEUM_LICENSE_KEY", "IEUM_ADMIN_KEY", "IEUM_RELAY_SECRET", "IEUM_RELAY_PASSWORD"}
+var secretVariables = []string{"IEUM_LICENSE_SIGNING_KEY", "IEUM_ADMIN_TOKEN", "IEUM_RELAY_SECRET", "IEUM_RELAY_PASSWORD"}
 
-func (s *settings) fault(where, format string, args ...any) {
-	s.faults = append(s.faults, fmt.Errorf(where+": "+format, args...))
+func (s *settings) addError(where, format string, args ...any) {
+	s.errors = append(s.errors, fmt.Errorf(where+": "+format, args...))
 }
 
 // place says where the value of a setting of package node comes from.
@@ -43,16 +43,16 @@ func (s *settings) place(setting string) string {
 	return setting
 }
 
-// all are the faults of the values, and after them those of package node, each with its place.
+// all lists the errors of values, and after them those of package config, each with its place.
 func (s *settings) all(found error) []error {
-	faults := slices.Clone(s.faults)
+	errs := slices.Clone(s.errors)
 	for _, err := range config.Errors(found) {
 		if f := (*config.Error)(nil); errors.As(err, &f) {
 			err = fmt.Errorf("%s: %w", s.place(f.Setting), f.Err)
 		}
-		faults = append(faults, err)
+		errs = append(errs, err)
 	}
-	return faults
+	return errs
 }
 
 // watch has the values of all flags read here.
@@ -72,17 +72,17 @@ type flagValue struct {
 	flag *kong.Flag
 }
 
-// Decode implements kong.Mapper. It notes faults and returns none.
+// Decode implements kong.Mapper. It collects errors and returns none.
 func (v flagValue) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	name := "--" + v.flag.Name
 	text, given := value(ctx.Scan, v.flag.IsBool(), isNumber(target.Type()))
 	if !given {
-		v.fault(name, "needs a value: %s", v.flag.FormatPlaceHolder())
+		v.addError(name, "needs a value: %s", v.flag.FormatPlaceHolder())
 		v.reset(target)
 		return nil
 	}
 	if err := assign(v.flag, target, text); err != nil {
-		v.fault(name, "%w", err)
+		v.addError(name, "%w", err)
 		v.reset(target)
 	}
 	return nil
@@ -241,12 +241,12 @@ func (s *settings) resolve(parsed *kong.Context) {
 func (s *settings) take(f *kong.Flag, use bool, from string, texts []string) (good bool) {
 	v := reflect.New(f.Target.Type()).Elem()
 	if len(texts) > 1 && !f.IsSlice() {
-		s.fault(from, "has %d values; it takes one", len(texts))
+		s.addError(from, "has %d values; it takes one", len(texts))
 		return false
 	}
 	for _, text := range texts {
 		if err := assign(f, v, text); err != nil {
-			s.fault(from, "%w", err)
+			s.addError(from, "%w", err)
 			return false
 		}
 	}
@@ -283,7 +283,7 @@ func (s *settings) unknownVariables(app *kong.Application) {
 			continue
 		}
 		if near := nearest(name, known); near != "" && !ofService(name, text) {
-			s.fault(name, "unknown variable; did you mean %s?", near)
+			s.addError(name, "unknown variable; did you mean %s?", near)
 			continue
 		}
 		s.warnings = append(s.warnings, name+": unknown variable, ignored")
@@ -338,7 +338,7 @@ func distance(a, b string) int {
 	return rows[len(a)][len(b)]
 }
 
-// texts are faults as sentences, each with the place of its setting.
+// texts are errors as sentences, each with the place of its setting.
 func (s *settings) texts(found error) (all []string) {
 	for _, err := range (&settings{origins: s.origins}).all(found) {
 		all = append(all, err.Error())

@@ -64,8 +64,8 @@ func partner(t *testing.T, command string, f *kong.Flag) (args []string) {
 	t.Helper()
 	dir := t.TempDir()
 	secret := file(t, "secret", "a secret that two machines have\n")
-	if command != "relay" && f.Name != "license-key-file" {
-		args = append(args, "--license-key-file", file(t, "keys", key))
+	if command != "relay" && f.Name != "license-signing-key-file" {
+		args = append(args, "--license-signing-key-file", file(t, "keys", key))
 	}
 	if (command == "relay" || f.Name == "relay-external") && f.Name != "relay-secret-file" {
 		args = append(args, "--relay-secret-file", secret)
@@ -81,8 +81,8 @@ func partner(t *testing.T, command string, f *kong.Flag) (args []string) {
 	return args
 }
 
-// faultsIn are the faults that were told, without what stands before them.
-func faultsIn(text string) []string {
+// errorsIn are the faults that were told, without what stands before them.
+func errorsIn(text string) []string {
 	text = strings.TrimPrefix(strings.TrimSpace(text), "ieum: ")
 	text = strings.TrimPrefix(text, "not started: ")
 	lines := strings.Split(text, "\n")
@@ -112,7 +112,7 @@ func TestEveryWrongValueIsToldWithItsPlace(t *testing.T) {
 				t.Helper()
 				checks++
 				code, out, errs := ieum(t, slices.Concat(args, rest, more)...)
-				faults := faultsIn(errs)
+				faults := errorsIn(errs)
 				if code != exitUsage || len(faults) != 1 || !strings.HasPrefix(faults[0], where+": ") {
 					t.Errorf("%s --%s, wrong at %s: exit code %d, told %q %s", command, f.Name, where, code, faults, out)
 				}
@@ -186,7 +186,7 @@ func TestAllWrongValuesAreToldTogether(t *testing.T) {
 		line = append(line, "--nonsense", "5", "--config", path)
 		want["unknown flag --nonsense"] = true
 		_, _, errs := ieum(t, line...)
-		for _, fault := range faultsIn(errs) {
+		for _, fault := range errorsIn(errs) {
 			found := ""
 			for w := range want {
 				if strings.HasPrefix(fault, w) {
@@ -245,8 +245,8 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 func TestAnOverriddenValueIsChecked(t *testing.T) {
 	yaml := file(t, "c.yaml", "max-joins: many\n")
 	t.Setenv("IEUM_MAX_JOINS", "few")
-	_, _, errs := ieum(t, "config", "check", "--license-key-file", file(t, "keys", key), "--config", yaml, "--max-joins", "5")
-	if got := faultsIn(errs); len(got) != 2 || !strings.Contains(errs, yaml+":1: ") || !strings.Contains(errs, "IEUM_MAX_JOINS: ") {
+	_, _, errs := ieum(t, "config", "check", "--license-signing-key-file", file(t, "keys", key), "--config", yaml, "--max-joins", "5")
+	if got := errorsIn(errs); len(got) != 2 || !strings.Contains(errs, yaml+":1: ") || !strings.Contains(errs, "IEUM_MAX_JOINS: ") {
 		t.Errorf("%q", got)
 	}
 }
@@ -288,7 +288,7 @@ func TestUnknownVariables(t *testing.T) {
 	keys := file(t, "keys", key)
 	t.Setenv("IEUM_SERVICE_HOST", "10.0.0.1")
 	t.Setenv("IEUM_PORT_7102_TCP_ADDR", "10.0.0.1")
-	code, _, errs := ieum(t, "config", "check", "--license-key-file", keys)
+	code, _, errs := ieum(t, "config", "check", "--license-signing-key-file", keys)
 	if code != exitOK || strings.Count(errs, "unknown variable, ignored") != 2 {
 		t.Errorf("what is somebody else's is told, and no fault: %d %s", code, errs)
 	}
@@ -304,13 +304,13 @@ func TestUnknownVariables(t *testing.T) {
 			of++
 		}
 	}
-	code, _, errs = ieum(t, "config", "check", "--license-key-file", keys)
+	code, _, errs = ieum(t, "config", "check", "--license-signing-key-file", keys)
 	if code != exitOK || strings.Count(errs, "unknown variable, ignored") != of {
 		t.Errorf("services named ieum-relay and the like: %d %s", code, errs)
 	}
-	for _, name := range []string{"IEUM_RELAY_PORT", "IEUM_LISTN", "IEUM_LICENSE_KEYFILE", "IEUM_MAX_CONECTIONS", "IEUM_RELAY_SECRETS"} {
+	for _, name := range []string{"IEUM_RELAY_PORT", "IEUM_LISTN", "IEUM_LICENSE_SIGNING_KEYFILE", "IEUM_MAX_CONECTIONS", "IEUM_RELAY_SECRETS"} {
 		t.Setenv(name, "1")
-		if code, _, errs := ieum(t, "config", "check", "--license-key-file", keys); code != exitUsage || !strings.Contains(errs, name+": unknown variable; did you mean IEUM_") {
+		if code, _, errs := ieum(t, "config", "check", "--license-signing-key-file", keys); code != exitUsage || !strings.Contains(errs, name+": unknown variable; did you mean IEUM_") {
 			t.Errorf("%s: %d %s", name, code, errs)
 		}
 		_ = os.Unsetenv(name)
@@ -323,7 +323,7 @@ func TestTheEnvironmentIsLeftAloneByOtherCommands(t *testing.T) {
 	for _, name := range []string{"NAME", "MAX_USER", "END", "JSON", "RELAY", "ORIGIN", "COMPANY_CODE", "CP_CODE", "START"} {
 		t.Setenv("IEUM_"+name, "nonsense")
 	}
-	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--license-key-file", keys)
+	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--license-signing-key-file", keys)
 	if code != exitOK || strings.Contains(out, "nonsense") {
 		t.Errorf("%d %s%s", code, out, errs)
 	}
@@ -332,7 +332,7 @@ func TestTheEnvironmentIsLeftAloneByOtherCommands(t *testing.T) {
 // A relative path in the file is relative to the file, wherever the program is started; on the command line it is not.
 func TestPathsInTheFileAreRelativeToIt(t *testing.T) {
 	dir := t.TempDir()
-	rewrite(t, filepath.Join(dir, "license.key"), key)
+	rewrite(t, filepath.Join(dir, "license-signing.key"), key)
 	for _, f := range nodeAt(t, "serve").Flags {
 		if !isPath(f) || f.Name == "config" {
 			continue
@@ -348,7 +348,7 @@ func TestPathsInTheFileAreRelativeToIt(t *testing.T) {
 			t.Errorf("%q is not shown:\n%s", want, out)
 		}
 	}
-	rewrite(t, filepath.Join(dir, "c.yaml"), "license-key-file: license.key\n")
+	rewrite(t, filepath.Join(dir, "c.yaml"), "license-signing-key-file: license-signing.key\n")
 	if code, _, errs := ieum(t, "config", "check", "--config", filepath.Join(dir, "c.yaml")); code != exitOK {
 		t.Errorf("%d %s", code, errs)
 	}
@@ -369,8 +369,8 @@ func TestFilesThatAreNoConfiguration(t *testing.T) {
 		"more than there are": {"#" + strings.Repeat(" ", maxConfigFile), "more than 1048576 bytes"},
 	} {
 		path := file(t, "c", c.text)
-		code, _, errs := ieum(t, "config", "check", "--license-key-file", keys, "--config", path)
-		if code != exitUsage || len(faultsIn(errs)) != 1 || !strings.Contains(errs, c.want) {
+		code, _, errs := ieum(t, "config", "check", "--license-signing-key-file", keys, "--config", path)
+		if code != exitUsage || len(errorsIn(errs)) != 1 || !strings.Contains(errs, c.want) {
 			t.Errorf("%s: %d %s", name, code, errs)
 		}
 	}
@@ -385,12 +385,12 @@ func TestTheExampleIsAConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "ieum.yaml")
 	rewrite(t, path, text)
-	rewrite(t, filepath.Join(dir, "license.key"), key)
+	rewrite(t, filepath.Join(dir, "license-signing.key"), key)
 	if code, _, errs := ieum(t, "config", "check", "--config", path); code != exitOK {
 		t.Errorf("%d %s", code, errs)
 	}
 	for _, f := range nodeAt(t, "serve").Flags {
-		if f.Name == "config" || f.Name == "license-key-file" {
+		if f.Name == "config" || f.Name == "license-signing-key-file" {
 			continue
 		}
 		commented := "\n#" + f.Name + ": "
@@ -411,11 +411,11 @@ func TestTheExampleIsAConfiguration(t *testing.T) {
 func TestWhatIsShownIsAConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	const secret = "a secret of relays, in the environment"
-	t.Setenv("IEUM_LICENSE_KEY", key)
+	t.Setenv("IEUM_LICENSE_SIGNING_KEY", key)
 	t.Setenv("IEUM_RELAY_SECRET", secret)
 	args := []string{"config", "show", "--listen", ":443", "--relay-ip", "203.0.113.7/10.0.0.7", "--max-joins", "-1", "--resume-window", "1m30s", "--dev", "--data", dir}
 	code, first, errs := ieum(t, args...)
-	if code != exitOK || strings.Contains(first, key) || strings.Contains(first, secret) || !strings.Contains(first, "IEUM_LICENSE_KEY is set") {
+	if code != exitOK || strings.Contains(first, key) || strings.Contains(first, secret) || !strings.Contains(first, "IEUM_LICENSE_SIGNING_KEY is set") {
 		t.Fatalf("%d %s%s", code, first, errs)
 	}
 	path := file(t, "shown.yaml", first)
@@ -475,7 +475,7 @@ func TestHelpSaysEveryDefault(t *testing.T) {
 	_ = kong.Visit(grammar(t), func(n kong.Visitable, next kong.Next) error {
 		f, ok := n.(*kong.Flag)
 		if ok && f.Name != "help" && !f.Required && !f.IsBool() && defaultOf(f) == "" {
-			optional := []string{"license-key-file", "name", "user", "password-file", "relay-secret-file", "pace", "rate", "admin", "dev-license", "pid", "server"}
+			optional := []string{"license-signing-key-file", "name", "user", "password-file", "relay-secret-file", "pace", "rate", "admin", "dev-license", "pid", "server"}
 			if !slices.Contains(optional, f.Name) {
 				t.Errorf("--%s has no default in its help: %s", f.Name, f.Help)
 			}

@@ -26,7 +26,7 @@ func (s AdminSettings) plan(log *slog.Logger) (*admin.Config, error) {
 		return nil, nil
 	}
 	var errs list
-	text, from, err := secret("--admin-key-file", s.TokenFile, "IEUM_ADMIN_KEY", s.Token)
+	text, from, err := secret("--admin-token-file", s.TokenFile, "IEUM_ADMIN_TOKEN", s.Token)
 	errs.add(err)
 	c := &admin.Config{
 		Listen:  literal(s.Listen, loopback),

@@ -22,7 +22,7 @@ func TestLimitsThatAdmitNobodyAreErrors(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"--max-strangers: must be at least 1", "--max-connections: must be at least 1", "--max-failed-logins: must", "--max-takeovers: must", "--max-user-rooms: must", "--max-address-sessions: must", "--max-address-rooms: must", "--max-candidates: must", "--max-joins: must", "--max-failed-joins: must", "--max-failed-joins-address: must", "--max-unread: must", `"0.0.0.0/0" is every address`, `"::/0" is every address`,
+		"--max-unregistered-per-address: must be at least 1", "--max-connections: must be at least 1", "--max-failed-logins: must", "--max-takeovers: must", "--max-rooms-per-user: must", "--max-sessions-per-address: must", "--max-rooms-per-address: must", "--max-candidates: must", "--max-joins: must", "--max-failed-joins: must", "--max-failed-joins-per-address: must", "--max-queued-bytes: must", `"0.0.0.0/0" is every address`, `"::/0" is every address`,
 		`"proxy.example" is neither`, `"::ffff:10.0.0.1" is neither`, `"fe80::1%eth0" is neither`,
 	} {
 		if !strings.Contains(err.Error(), want) {

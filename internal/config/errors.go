@@ -13,7 +13,7 @@ import (
 // Error says what is wrong with one setting. A caller that took the setting from a file, for example, can
 // replace Setting by the place in it.
 type Error struct {
-	Setting string // a flag such as "--listen", or a variable such as "IEUM_LICENSE_KEY"
+	Setting string // a flag such as "--listen", or a variable such as "IEUM_LICENSE_SIGNING_KEY"
 	Err     error
 }
 
@@ -82,12 +82,12 @@ var relaySettings = map[string]string{
 	"MinPort":          "--relay-ports",
 	"AllowPeers":       "--relay-allow-peer",
 	"Quota.Session":    "--relay-quota",
-	"Quota.Tenant":     "--relay-quota-license",
-	"Quota.Source":     "--relay-quota-address",
+	"Quota.Tenant":     "--relay-quota-per-license",
+	"Quota.Source":     "--relay-quota-per-address",
 	"Quota.Total":      "--relay-quota-total",
 	"Bandwidth":        "--relay-bandwidth",
-	"SessionBandwidth": "--relay-bandwidth-session",
-	"Coalesce":         "--relay-linger",
+	"SessionBandwidth": "--relay-bandwidth-per-session",
+	"Coalesce":         "--relay-coalesce",
 	"Workers":          "--relay-workers",
 }
 

@@ -32,16 +32,16 @@ func (l LimitSettings) plan() (conns transport.ConnLimiterConfig, limits signali
 		n    *int
 		into *int
 	}{
-		{"--max-unread", l.QueuedBytes, &queued},
+		{"--max-queued-bytes", l.QueuedBytes, &queued},
 		{"--max-connections", l.Connections, &conns.Connections},
-		{"--max-strangers", l.Unregistered, &conns.Unregistered},
-		{"--max-user-rooms", l.RoomsPerUser, &limits.Rooms},
-		{"--max-address-sessions", l.SessionsPerAddress, &limits.AddressSessions},
-		{"--max-address-rooms", l.RoomsPerAddress, &limits.AddressRooms},
+		{"--max-unregistered-per-address", l.Unregistered, &conns.Unregistered},
+		{"--max-rooms-per-user", l.RoomsPerUser, &limits.Rooms},
+		{"--max-sessions-per-address", l.SessionsPerAddress, &limits.AddressSessions},
+		{"--max-rooms-per-address", l.RoomsPerAddress, &limits.AddressRooms},
 		{"--max-failed-logins", l.FailedLogins, &limits.FailedLogins},
 		{"--max-joins", l.Joins, &limits.Joins},
 		{"--max-failed-joins", l.FailedJoins, &limits.FailedJoins},
-		{"--max-failed-joins-address", l.FailedJoinsPerAddress, &limits.FailedJoinsOfAddress},
+		{"--max-failed-joins-per-address", l.FailedJoinsPerAddress, &limits.FailedJoinsOfAddress},
 		{"--max-candidates", l.Candidates, &limits.Candidates},
 		{"--max-takeovers", l.Takeovers, &limits.Takeovers},
 	} {

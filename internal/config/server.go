@@ -194,7 +194,7 @@ func (p *ServerPlan) planLicense(running *ServerPlan, write bool) error {
 	} else {
 		p.Revoked.Set(p.Revocations.Hashes)
 	}
-	return errors.Join(Blame("--licenses", err), Blame("--license-revoked", revokedErr),
+	return errors.Join(Blame("--licenses", err), Blame("--revocation-list", revokedErr),
 		p.planKeys(pinned, running, write))
 }
 
@@ -211,7 +211,7 @@ func pinnedLicenses(path string) ([]license.Pinned, error) {
 }
 
 func (p *ServerPlan) planKeys(pinned []license.Pinned, running *ServerPlan, write bool) error {
-	const flag, env = "--license-key-file", "IEUM_LICENSE_KEY"
+	const flag, env = "--license-signing-key-file", "IEUM_LICENSE_SIGNING_KEY"
 	text, from, err := secret(flag, p.Config.LicenseSigningKeyFile, env, p.Config.LicenseSigningKey)
 	if err != nil {
 		return err
@@ -226,7 +226,7 @@ func (p *ServerPlan) planKeys(pinned []license.Pinned, running *ServerPlan, writ
 	switch {
 	case len(keys) == 0 && from == "":
 		return errors.New("a license signing key is required: " +
-			"--license-key-file or IEUM_LICENSE_KEY (or --dev, for development)")
+			"--license-signing-key-file or IEUM_LICENSE_SIGNING_KEY (or --dev, for development)")
 	case len(keys) == 0:
 		return blamef(from, "contains no key")
 	}

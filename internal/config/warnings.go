@@ -27,9 +27,9 @@ func (c Server) Warnings() error {
 func (p *ServerPlan) Warnings() error {
 	c := &p.Config
 	var all list
-	all.add(worldReadable("--license-key-file", c.LicenseSigningKeyFile))
+	all.add(worldReadable("--license-signing-key-file", c.LicenseSigningKeyFile))
 	all.add(worldReadable("--relay-secret-file", c.Relay.SecretFile))
-	all.add(worldReadable("--admin-key-file", c.Admin.TokenFile))
+	all.add(worldReadable("--admin-token-file", c.Admin.TokenFile))
 	all.add(worldReadable("--tls-key", c.TLSKey))
 	all.add(expiry(p.Cert), p.nameNotCovered())
 	host, _, _ := net.SplitHostPort(c.Listen)
@@ -79,7 +79,7 @@ func (p *RelayPlan) Warnings() error {
 	c := &p.Config
 	var all list
 	all.add(worldReadable("--relay-secret-file", c.Relay.SecretFile))
-	all.add(worldReadable("--admin-key-file", c.Admin.TokenFile))
+	all.add(worldReadable("--admin-token-file", c.Admin.TokenFile))
 	all.add(worldReadable("--tls-key", c.TLSKey), expiry(p.Cert))
 	return all.err()
 }

@@ -194,7 +194,7 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 		case err == nil:
 			t.Fatalf("%s: no fault was found", name)
 		case len(files) > 1:
-			for _, flag := range []string{"--tls-cert", "--tls-key", "--license-key-file", "--licenses", "--license-revoked"} {
+			for _, flag := range []string{"--tls-cert", "--tls-key", "--license-signing-key-file", "--licenses", "--revocation-list"} {
 				if !strings.Contains(err.Error(), flag) {
 					t.Errorf("%s is not said: %v", flag, err)
 				}

@@ -29,7 +29,7 @@ func TestFaultsOfTheListOfRevokedLicensesKeepAServerFromStarting(t *testing.T) {
 	write(t, bad, hashOf("x")+"nonsense\n")
 	for path, want := range map[string]string{bad: "line 2: ", dir: "not a regular file", filepath.Join(dir, "none"): "no such file"} {
 		c := config.Server{Dev: true, RevocationList: path, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin}
-		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--license-revoked: ") || !strings.Contains(err.Error(), want) {
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--revocation-list: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}
 		if n, err := Start(c); err == nil {

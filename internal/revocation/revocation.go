@@ -1,4 +1,4 @@
-// Package revocation reads the file of --license-revoked, and keeps the list in force up to date with it.
+// Package revocation reads the file of --revocation-list, and keeps the list in force up to date with it.
 package revocation
 
 import (

@@ -114,15 +114,15 @@ var outcomes = []struct {
 	},
 	{
 		errTooManyAddressLogins, protocol.TooMany, "Too many logins from your address.",
-		"Wait a minute, or register with a user token; the operator may raise --max-address-sessions.",
+		"Wait a minute, or register with a user token; the operator may raise --max-sessions-per-address.",
 	},
 	{
 		errTooManyAddressSessions, protocol.OverLimit, "Too many sessions from your address.",
-		"Close other pages, or register with a user token; the operator may raise --max-address-sessions.",
+		"Close other pages, or register with a user token; the operator may raise --max-sessions-per-address.",
 	},
 	{
 		room.ErrTooManyFromAddress, protocol.OverLimit, "Too many rooms were created from your address.",
-		"Wait until some have ended, or register with a user token; the operator may raise --max-address-rooms.",
+		"Wait until some have ended, or register with a user token; the operator may raise --max-rooms-per-address.",
 	},
 	{
 		room.ErrBanned, protocol.NoPermission, "The host has put you out of this room.",

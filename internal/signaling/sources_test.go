@@ -83,7 +83,7 @@ func TestRoomsOfAnAddressAreLimited(t *testing.T) {
 		}
 		make("200", "192.0.2.1", "K1")
 		p := make("200", "192.0.2.1", "K2") // another id is no way round it
-		w.says(make("445", "192.0.2.1", "K3").want("445", msg{"eventOp": "createVideoRoom"}), "your address", "--max-address-rooms")
+		w.says(make("445", "192.0.2.1", "K3").want("445", msg{"eventOp": "createVideoRoom"}), "your address", "--max-rooms-per-address")
 		p.joins("K1").want("445", msg{"eventOp": "createGroup"})
 		w.hits("address_rooms", 3)
 		make("200", "192.0.2.2", "K3")
