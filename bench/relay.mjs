@@ -1,5 +1,6 @@
-// Measures our relay against coturn on the same work, each in turn, and prints medians and ratios as Markdown. Progress goes to standard
-// error; nothing is written. Linux, as root: server and load live in two network namespaces of their own, joined by a veth pair.
+// Measures our relay and coturn with the same load, alternating. Prints medians and ratios as
+// Markdown, and progress to standard error. Linux, as root: server and load run in two network
+// namespaces, joined by a veth pair.
 //
 //   node relay.mjs [--rounds 5] [--duration 2s] [--shapes up,down,…] [--ours "COMMAND"] [--coturn turnserver]
 //
@@ -22,7 +23,7 @@ const ieumBench = join(here, "../bin/ieum-bench");
 const ip = "10.88.0.1"; // of the server
 const peer = "10.88.0.2";
 const port = 3478;
-// A relay limits what clients of one address may hold, and how many strangers of one network it answers in a second, so they have some.
+// A relay limits clients by address and by network, so these use several.
 const clients = Array.from({ length: 20 }, (_, i) => `10.88.${i + 1}.1`);
 
 const { values: flags } = parseArgs({
@@ -125,7 +126,7 @@ function start(side, cpu, command, stdout) {
   child.said = "";
   child.stderr.on("data", (chunk) => (child.said = (child.said + chunk).slice(-2000)));
   child.ended = once(child, "close").finally(() => stop.signal.removeEventListener("abort", kill));
-  child.ended.catch(() => {}); // whoever waits for it hears of it
+  child.ended.catch(() => {}); // reported where it is awaited
   return child;
 }
 
@@ -157,7 +158,7 @@ async function withServer(server, f) {
   }
 }
 
-/** Returns when the server has given somebody an allocation. */
+/** Returns when the server has made an allocation. */
 async function serving(server, child) {
   for (let i = 0; i < 50; i++) {
     if (child.exitCode !== null || child.signalCode !== null) throw new Error(`${server.name} ended: ${child.said}`);
@@ -173,7 +174,7 @@ async function measure() {
   for (let round = 0; round < rounds; round++) {
     for (const shape of shapes) {
       for (let i = 0; i < servers.length; i++) {
-        const server = servers[(i + round) % servers.length]; // nobody always comes first
+        const server = servers[(i + round) % servers.length]; // no server always comes first
         const times = shape.idle ? [] : ["--warm-up", "500ms", "--duration", flags.duration];
         const report = await withServer(server, (pid) => load([...shape.args, ...times, "--pid", String(pid)]));
         const key = `${shape.key} ${server.name}`;

@@ -1,5 +1,5 @@
-// Measures our signaling server, over both its carriers, against three npm servers on the same work, each in turn, and prints medians
-// and ratios as Markdown. Progress goes to standard error; nothing is written.
+// Measures our signaling server, over both of its transports, and three npm servers with the same
+// load. The servers alternate. Prints medians and ratios as Markdown, and progress to standard error.
 //
 //   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000] [--latency-rate 1000] [--only ieum,ieum-socketio,peerjs,socketio,ws]
 
@@ -29,7 +29,7 @@ const rounds = Number(flags.rounds);
 const sizes = flags.conns.split(",").map(Number);
 if (!(rounds >= 1 && rounds <= 100) || !sizes.every((n) => Number.isInteger(n))) throw new Error("--rounds and --conns take numbers");
 
-// the key is for this run alone; the server and the load's license share it by the environment
+// the key is for this run alone: the server and the load generator find it in the environment
 const env = { ...process.env, NODE_ENV: "production", IEUM_LICENSE_SIGNING_KEY: randomBytes(32).toString("hex") };
 delete env.NODE_OPTIONS;
 const version = (name) => JSON.parse(readFileSync(join(here, "node_modules", name, "package.json"), "utf8")).version;
@@ -95,7 +95,7 @@ const reports = (server, conns) => results.get(`${server.key} ${conns}`);
 for (let round = 0; round < rounds; round++) {
   for (const conns of sizes) {
     for (let i = 0; i < servers.length; i++) {
-      const server = servers[(i + round) % servers.length]; // nobody always comes first
+      const server = servers[(i + round) % servers.length]; // no server always comes first
       const report = await withServer(server, (pid, url) => load(server, conns, pid, url));
       const key = `${server.key} ${conns}`;
       results.set(key, [...(results.get(key) ?? []), report]);
@@ -123,8 +123,8 @@ const columns = [
 ];
 
 console.log(`${cpus().length} × ${cpus()[0].model}, Node ${process.version}; medians of ${rounds} alternating rounds (lowest to highest),`);
-console.log(`${Number(flags.messages).toLocaleString("en")} messages of 1,500 bytes each time. ×: how much of ours a peer needs.\n`);
-// the carrier of Socket.IO is compared with the server of that protocol alone
+console.log(`${Number(flags.messages).toLocaleString("en")} messages of 1,500 bytes each time. ×: relative to ours.\n`);
+// the Socket.IO transport is compared only with the server of that protocol
 table(servers.filter((s) => s.key !== "ieum-socketio"));
 table(servers.filter((s) => s.key.endsWith("socketio")));
 
