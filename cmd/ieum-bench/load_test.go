@@ -28,7 +28,6 @@ func TestNothingIsLostUnderLoad(t *testing.T) {
 		t.Fatalf("%v: make build", err)
 	}
 	t.Setenv("IEUM_LICENSE_SIGNING_KEY", key)
-	t.Setenv("IEUM_LICENSE_SIGNING_KEY", key)
 	server := exec.Command(
 		"../../bin/"+program.Name(),
 		"serve",
