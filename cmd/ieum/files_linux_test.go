@@ -59,7 +59,7 @@ func TestIdleConnectionsDoNotUseUpTheDescriptors(t *testing.T) {
 		t.Errorf("the relay: %d %s", status, why)
 	}
 	_, metrics := get(t, admin+"metrics")
-	for _, line := range []string{`ieum_http_connections{state="idle"} 3`, `ieum_limits_total{limit="http_connections"}`} {
+	for _, line := range []string{`ieum_http_connections{state="idle"} 3`, `ieum_limit_rejections_total{limit="http_connections"}`} {
 		if !strings.Contains(metrics, line) {
 			t.Errorf("no %s in the metrics", line)
 		}

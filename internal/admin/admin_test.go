@@ -27,7 +27,7 @@ func serve(t *testing.T, key string) (base string) {
 			Joins: signaling.Joins{Count: 11, Sum: 3 * time.Second, Within: map[time.Duration]uint64{time.Millisecond: 2}},
 		}
 	}))
-	r.MustRegister(Limits(func() map[string]uint64 { return map[string]uint64{"strangers": 12} }))
+	r.MustRegister(Limits(func() map[string]uint64 { return map[string]uint64{"unregistered": 12} }))
 	s, err := Start(Config{Listen: "127.0.0.1:0", Token: []byte(key), Metrics: r, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestMetricsOfSignaling(t *testing.T) {
 		"ieum_signaling_overflows_total 6", "ieum_signaling_resumed_total 7", `ieum_signaling_messages_total{code="444",op="joinRoom"} 8`,
 		`ieum_signaling_logins_refused_total{reason="expired"} 10`, `ieum_signaling_join_seconds_bucket{le="0.001"} 2`,
 		"ieum_signaling_join_seconds_sum 3", "ieum_signaling_join_seconds_count 11",
-		`ieum_limits_total{limit="strangers"} 12`,
+		`ieum_limit_rejections_total{limit="unregistered"} 12`,
 	} {
 		if code != 200 || !strings.Contains(text, line+"\n") {
 			t.Errorf("%d, no %s in\n%s", code, line, text)

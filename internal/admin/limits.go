@@ -2,7 +2,7 @@ package admin
 
 import "github.com/prometheus/client_golang/prometheus"
 
-var limitsHit = prometheus.NewDesc("ieum_limits_total", "What was refused because somebody had, sent or tried too much, by the limit.", []string{"limit"}, nil)
+var limitsHit = prometheus.NewDesc("ieum_limit_rejections_total", "Requests rejected by a limit.", []string{"limit"}, nil)
 
 // Limits shows how often limits were hit, by their names.
 func Limits(hits func() map[string]uint64) prometheus.Collector { return limitsCollector(hits) }

@@ -47,14 +47,14 @@ func New(log *slog.Logger) *Log {
 		records: make(chan relay.Record, maxRecords),
 		reasons: map[string]bool{},
 		metrics: metrics{
-			ended: vec("ieum_relay_ended_total",
-				"Closed relay allocations.", "transport", "why"),
-			seconds: vec("ieum_relay_ended_seconds_total",
+			ended: vec("ieum_relay_allocations_closed_total",
+				"Closed relay allocations.", "transport", "reason"),
+			seconds: vec("ieum_relay_closed_allocation_seconds_total",
 				"Sum of lifetimes of closed allocations, in seconds.", "transport"),
-			bytes: vec("ieum_relay_ended_bytes_total",
+			bytes: vec("ieum_relay_closed_allocation_bytes_total",
 				"Payload relayed by closed allocations: up from the client, down to it.", "direction"),
 			dropped: prometheus.NewCounter(prometheus.CounterOpts{
-				Name: "ieum_relay_records_not_logged_total",
+				Name: "ieum_relay_allocation_logs_dropped_total",
 				Help: "Closed allocations that were counted but not logged, because the log was too slow.",
 			}),
 		},
@@ -123,7 +123,7 @@ func (l *Log) reason(reason string) string {
 // write logs no address: the session has log lines of its own, with which this can be correlated.
 func (l *Log) write(r relay.Record) {
 	attrs := []any{
-		"why", r.Reason,
+		"reason", r.Reason,
 		"transport", r.Transport,
 		"seconds", int64(r.Duration.Seconds()),
 		"upBytes", r.Up.Bytes,

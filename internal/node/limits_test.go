@@ -71,7 +71,7 @@ func TestBothCarriersCountTheSameStrangers(t *testing.T) {
 		}
 	}
 	_, text := get(t, "http://"+n.AdminAddr().String()+"/metrics")
-	for _, line := range []string{`ieum_limits_total{limit="strangers"} 2`, `ieum_limits_total{limit="connections"} 3`} {
+	for _, line := range []string{`ieum_limit_rejections_total{limit="unregistered"} 2`, `ieum_limit_rejections_total{limit="connections"} 3`} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no %s in the metrics", line)
 		}

@@ -63,10 +63,10 @@ func newRegistry(version string, more ...prometheus.Collector) (*prometheus.Regi
 type portCollector map[string]*transport.Mux // by what is served there: "all" or "relay"
 
 var (
-	portDeciding = prometheus.NewDesc("ieum_port_deciding", "Connections of which it is not known yet what they speak.", []string{"port"}, nil)
+	portDeciding = prometheus.NewDesc("ieum_port_pending_connections", "Accepted connections whose protocol is not yet detected.", []string{"port"}, nil)
 	portTaken    = prometheus.NewDesc("ieum_port_connections_total",
-		"Connections by what became of them: http, turn, failed before it was known, slow, or shed because there were too many.",
-		[]string{"port", "as"}, nil)
+		"Accepted connections by result: http, turn, failed, slow (detection timed out) or shed (too many).",
+		[]string{"port", "result"}, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -45,8 +45,8 @@ func TestMetricsOfARunningServer(t *testing.T) {
 	metrics := "http://" + n.AdminAddr().String() + "/metrics"
 	for _, want := range []string{
 		`ieum_build_info{goversion="go`, `version="v1"} 1`, "ieum_signaling_sessions 1", "ieum_signaling_rooms 1", "ieum_signaling_connections 1",
-		`ieum_port_connections_total{as="turn",port="relay"} 1`, `ieum_port_connections_total{as="shed",port="all"} 0`,
-		"ieum_relay_allocations 0", `ieum_relay_ended_total{transport="tcp",why=`, "go_goroutines ",
+		`ieum_port_connections_total{port="relay",result="turn"} 1`, `ieum_port_connections_total{port="all",result="shed"} 0`,
+		"ieum_relay_allocations 0", `ieum_relay_allocations_closed_total{reason=`, "go_goroutines ",
 	} {
 		has(t, metrics, want)
 	}
@@ -90,7 +90,7 @@ func has(t *testing.T, metrics, want string) {
 func TestMetricsOfARelayAlone(t *testing.T) {
 	r := startRelayAlone(t, config.Relay{Admin: config.AdminSettings{Listen: "127.0.0.1:0"}})
 	_, body := get(t, "http://"+r.admin.Addr().String()+"/metrics")
-	for _, want := range []string{"ieum_relay_allocations 0", `ieum_port_deciding{port="relay"} 0`, "ieum_build_info"} {
+	for _, want := range []string{"ieum_relay_allocations 0", `ieum_port_pending_connections{port="relay"} 0`, "ieum_build_info"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %s in\n%s", want, body)
 		}

@@ -230,7 +230,7 @@ func (n *Node) openAdmin() error {
 			Help: "Open signaling connections of all transports.",
 		}, func() float64 { return float64(n.connections()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "ieum_signaling_unread_bytes",
+			Name: "ieum_signaling_queued_bytes",
 			Help: "Bytes sent to clients and not yet acknowledged, or waiting for them.",
 		}, func() float64 { return float64(n.queued.Stats().Bytes) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -261,8 +261,8 @@ func (n *Node) connections() int { return n.ws.Count() + n.sio.Count() }
 // limitsHit counts rejections by the names that docs/operating.md lists.
 func (n *Node) limitsHit() map[string]uint64 {
 	hits, conns := n.hub.LimitsHit(), n.conns.Stats()
-	hits["connections"], hits["strangers"] = conns.Connections, conns.Unregistered
-	hits["unread_total"] = n.queued.Stats().Shed
+	hits["connections"], hits["unregistered"] = conns.Connections, conns.Unregistered
+	hits["queued_bytes"] = n.queued.Stats().Shed
 	hits["http_connections"] = n.shared.http.Stats().Shed
 	return hits
 }

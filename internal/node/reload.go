@@ -22,10 +22,10 @@ type reloads struct {
 
 func newReloads(log *slog.Logger) *reloads {
 	r := &reloads{log: log, count: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "ieum_reloads_total",
-		Help: "Reloads of the configuration: done, or refused because of errors.",
+		Name: "ieum_config_reloads_total",
+		Help: "Reloads of the configuration by result.",
 	}, []string{"result"})}
-	for _, result := range []string{"done", "refused"} {
+	for _, result := range []string{"success", "failure"} {
 		r.count.WithLabelValues(result)
 	}
 	return r
@@ -43,11 +43,11 @@ func (r *reloads) do(reload func() (attrs []any, err error)) error {
 	defer r.mu.Unlock()
 	attrs, err := reload()
 	if err != nil {
-		r.count.WithLabelValues("refused").Inc()
+		r.count.WithLabelValues("failure").Inc()
 		r.log.Error("configuration reload failed; previous configuration remains active", "error", err)
 		return err
 	}
-	r.count.WithLabelValues("done").Inc()
+	r.count.WithLabelValues("success").Inc()
 	r.log.Info("configuration reloaded", attrs...)
 	return nil
 }

@@ -148,7 +148,7 @@ func TestReloadTakesOverWhatStandsInFiles(t *testing.T) {
 	r.answers(t, "401", old)
 	r.answers(t, "200", next)
 	kim.ask(map[string]any{"eventOp": "keepAlive"})
-	has(t, r.metrics, `ieum_reloads_total{result="done"} 2`)
+	has(t, r.metrics, `ieum_config_reloads_total{result="success"} 2`)
 	for _, secret := range []string{nextKey, licenseKey, "two machines", old["authKey"].(string), elsewhere["authKey"].(string)} {
 		if strings.Contains(r.log.String(), secret) {
 			t.Errorf("%.20s is in the log:\n%s", secret, r.log)
@@ -215,8 +215,8 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 	if lee := call(t, r.Node, maps.Clone(old)); lee.ice[len(lee.ice)-1].Credential != relay.RESTPassword([]byte("a secret that two machines have"), lee.ice[len(lee.ice)-1].Username) {
 		t.Error("the relay's secret has changed")
 	}
-	has(t, r.metrics, fmt.Sprintf(`ieum_reloads_total{result="refused"} %d`, refused))
-	has(t, r.metrics, `ieum_reloads_total{result="done"} 0`)
+	has(t, r.metrics, fmt.Sprintf(`ieum_config_reloads_total{result="failure"} %d`, refused))
+	has(t, r.metrics, `ieum_config_reloads_total{result="success"} 0`)
 	if n := strings.Count(r.log.String(), "configuration reload failed"); n != refused {
 		t.Errorf("said %d times:\n%s", n, r.log)
 	}

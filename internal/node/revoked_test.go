@@ -91,9 +91,9 @@ func TestARevokedLicenseEndsItsSessionsAndWhatTheyRelay(t *testing.T) {
 	if code := kim.closing(t); code != 4003 {
 		t.Errorf("closed with %d, want 4003", code)
 	}
-	has(t, metrics, "ieum_licenses_revoked 1\n")
+	has(t, metrics, "ieum_revocation_list_entries 1\n")
 	has(t, metrics, "ieum_relay_allocations 1\n")
-	has(t, metrics, `ieum_relay_ended_total{transport="udp",why="session"} 1`)
+	has(t, metrics, `ieum_relay_allocations_closed_total{reason="session",transport="udp"} 1`)
 	if err := goes(); err == nil {
 		t.Error("the allocation of the revoked license lives")
 	}

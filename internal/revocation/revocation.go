@@ -138,9 +138,9 @@ func (w *Watcher) Collector() prometheus.Collector { return collector{w} }
 type collector struct{ w *Watcher }
 
 var (
-	entriesDesc = prometheus.NewDesc("ieum_licenses_revoked",
+	entriesDesc = prometheus.NewDesc("ieum_revocation_list_entries",
 		"Entries of the revocation list in force: licenses and user tokens.", nil, nil)
-	staleDesc = prometheus.NewDesc("ieum_licenses_revoked_stale",
+	staleDesc = prometheus.NewDesc("ieum_revocation_list_stale",
 		"1 while the file of the revocation list cannot be read or has errors, and an older list is in force.",
 		nil, nil)
 )

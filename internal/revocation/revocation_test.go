@@ -46,10 +46,10 @@ func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		registry.MustRegister(r.Collector())
 		metrics := func(inForce, stale int) string {
-			return fmt.Sprintf("# HELP ieum_licenses_revoked Entries of the revocation list in force: licenses and user tokens.\n"+
-				"# TYPE ieum_licenses_revoked gauge\nieum_licenses_revoked %d\n"+
-				"# HELP ieum_licenses_revoked_stale 1 while the file of the revocation list cannot be read or has errors, and an older list is in force.\n"+
-				"# TYPE ieum_licenses_revoked_stale gauge\nieum_licenses_revoked_stale %d\n", inForce, stale)
+			return fmt.Sprintf("# HELP ieum_revocation_list_entries Entries of the revocation list in force: licenses and user tokens.\n"+
+				"# TYPE ieum_revocation_list_entries gauge\nieum_revocation_list_entries %d\n"+
+				"# HELP ieum_revocation_list_stale 1 while the file of the revocation list cannot be read or has errors, and an older list is in force.\n"+
+				"# TYPE ieum_revocation_list_stale gauge\nieum_revocation_list_stale %d\n", inForce, stale)
 		}
 		time.Sleep(pollEvery / 4) // to write at other times than it is read
 		// a file that stays as it is for a minute is looked at often, applied once and complained of once

@@ -212,7 +212,7 @@ func TestFailedJoinsOfAnAddressAreLimited(t *testing.T) {
 		yun := w.from("192.0.2.2")
 		yun.register("yun")
 		yun.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
-		w.hits("failed_joins_address", 1)
+		w.hits("failed_joins_per_address", 1)
 		w.hits("failed_joins", 1)
 		time.Sleep(time.Minute)
 		kim.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
@@ -233,13 +233,13 @@ func TestAClassThatWaitsForItsRoomLocksNobodyOut(t *testing.T) {
 		}
 		class[0].want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		class[0].want("429", msg{"eventOp": "joinRoom", "roomId": "K1"})
-		w.hits("failed_joins_address", 0)
+		w.hits("failed_joins_per_address", 0)
 
 		guesser := w.from("192.0.2.1")
 		guesser.register("guesser")
 		guesser.want("441", msg{"eventOp": "joinRoom", "roomId": "K2"}) // the second name of the address
 		guesser.want("429", msg{"eventOp": "joinRoom", "roomId": "K3"})
-		w.hits("failed_joins_address", 1)
+		w.hits("failed_joins_per_address", 1)
 
 		teacher := w.from("192.0.2.1")
 		teacher.register("teacher")
@@ -249,7 +249,7 @@ func TestAClassThatWaitsForItsRoomLocksNobodyOut(t *testing.T) {
 		teacher.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"}) // which has ended
 		teacher.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
 		teacher.want("200", msg{"eventOp": "destroyRoom", "roomId": "K1"})
-		w.hits("failed_joins_address", 2)
+		w.hits("failed_joins_per_address", 2)
 
 		listed := w.from("192.0.2.1")
 		listed.want("200", w.login(w.token("pupil", func(u *license.UserParams) { u.Rooms = []string{"K1"} })))

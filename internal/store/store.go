@@ -190,7 +190,7 @@ func (s *Store) Close() error {
 // Collector exports how many changes wait to be written, because the disk is full for example.
 func (s *Store) Collector() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "ieum_data_unwritten",
+		Name: "ieum_data_pending_writes",
 		Help: "Sessions and rooms whose latest state could not be written to --data yet.",
 	}, func() float64 { return float64(s.unwritten.Load()) })
 }
