@@ -22,6 +22,7 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dolthub/maphash v0.1.0 // indirect
 	github.com/evanw/esbuild v0.28.2 // indirect
+	github.com/kisielk/errcheck v1.30.0 // indirect
 	github.com/klauspost/compress v1.18.0 // indirect
 	github.com/kr/text v0.2.0 // indirect
 	github.com/kylelemons/godebug v1.1.0 // indirect
@@ -46,5 +47,6 @@ require (
 
 tool (
 	github.com/evanw/esbuild/cmd/esbuild
+	github.com/kisielk/errcheck
 	honnef.co/go/tools/cmd/staticcheck
 )

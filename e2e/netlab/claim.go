@@ -64,7 +64,7 @@ func newClaim() (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err

@@ -35,12 +35,12 @@ func Do(name string, f func() error) error {
 			if err != nil {
 				return err
 			}
-			defer home.Close()
+			defer func() { _ = home.Close() }()
 			there, err := os.Open(filepath.Join(Dir, name))
 			if err != nil {
 				return err
 			}
-			defer there.Close()
+			defer func() { _ = there.Close() }()
 			if err := setns(there); err != nil {
 				return fmt.Errorf("enter namespace %s: %w", name, err)
 			}
