@@ -11,13 +11,15 @@ import (
 	"testing"
 )
 
-// wallClock says where the time of day counts, and why. Everywhere else times are those of time.Now, which carries the monotonic
-// clock: somebody who sets a server's clock, or NTP, must not end connections, nor keep any from ending.
+// wallClock says where the time of day counts, and why. Everywhere else times are those of
+// time.Now, which carries the monotonic clock: somebody who sets a server's clock, or NTP, must not
+// end connections, nor keep any from ending.
 var wallClock = map[string]string{
-	"internal/license/claims.go":         "licenses begin and end at a time of day",
-	"internal/license/issue.go":          "and say it",
-	"internal/license/user.go":           "as do user tokens",
-	"internal/relay/credentials.go":      "credentials of the relay carry when they end, other machines read it",
+	"internal/license/claims.go": "licenses begin and end at a time of day",
+	"internal/license/issue.go":  "and say it",
+	"internal/license/user.go":   "as do user tokens",
+	"internal/relay/credentials.go": "credentials of the relay carry when they end, other " +
+		"machines read it",
 	"internal/ice/external.go":           "the same, for relays elsewhere",
 	"internal/certs/certs.go":            "certificates expire at a time of day",
 	"internal/certs/source.go":           "which the log and a metric say",
@@ -27,13 +29,25 @@ var wallClock = map[string]string{
 	"cmd/ieum/license.go":                "a license begins at a date",
 }
 
-// strips are methods of a time whose result has no monotonic reading; haveNo are functions of package time that make such times.
+// strips are methods of a time whose result has no monotonic reading; haveNo are functions of
+// package time that make such times.
 var (
-	strips = []string{"Unix", "UnixMilli", "UnixMicro", "UnixNano", "UTC", "Local", "In", "Round", "Truncate"}
+	strips = []string{
+		"Unix",
+		"UnixMilli",
+		"UnixMicro",
+		"UnixNano",
+		"UTC",
+		"Local",
+		"In",
+		"Round",
+		"Truncate",
+	}
 	haveNo = []string{"Unix", "UnixMilli", "UnixMicro", "Date", "Parse", "ParseInLocation"}
 )
 
-// A duration that is the difference of two times of day is wrong when the clock was set between them.
+// A duration that is the difference of two times of day is wrong when the clock was set between
+// them.
 func TestDurationsAreOfTheMonotonicClock(t *testing.T) {
 	used := map[string]bool{}
 	for _, root := range []string{"../internal", "../cmd", "../web"} {
@@ -44,7 +58,8 @@ func TestDurationsAreOfTheMonotonicClock(t *testing.T) {
 				return err
 			case d.IsDir() && name == "internal/bench": // measures, and serves nobody
 				return filepath.SkipDir
-			case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			case d.IsDir() || !strings.HasSuffix(path, ".go") ||
+				strings.HasSuffix(path, "_test.go"):
 				return nil
 			}
 			set := token.NewFileSet()
@@ -52,7 +67,10 @@ func TestDurationsAreOfTheMonotonicClock(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if !slices.ContainsFunc(file.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"time"` }) {
+			if !slices.ContainsFunc(
+				file.Imports,
+				func(i *ast.ImportSpec) bool { return i.Path.Value == `"time"` },
+			) {
 				return nil
 			}
 			ast.Inspect(file, func(n ast.Node) bool {
@@ -72,7 +90,12 @@ func TestDurationsAreOfTheMonotonicClock(t *testing.T) {
 					return true
 				}
 				if used[name] = true; wallClock[name] == "" {
-					t.Errorf("%s: %s takes the time of day; for durations keep a time.Time, or time.Since of the start", set.Position(n.Pos()), f.Sel.Name)
+					t.Errorf(
+						"%s: %s takes the time of day; for durations keep a time.Time, or "+
+							"time.Since of the start",
+						set.Position(n.Pos()),
+						f.Sel.Name,
+					)
 				}
 				return true
 			})

@@ -41,7 +41,8 @@ type declared struct {
 // flag tells whether any program has a flag.
 func (d *declared) flag(name string) bool {
 	for _, flags := range d.flags {
-		if flags[name] || (strings.HasPrefix(name, "no-") && flags[strings.TrimPrefix(name, "no-")]) {
+		if flags[name] ||
+			(strings.HasPrefix(name, "no-") && flags[strings.TrimPrefix(name, "no-")]) {
 			return true
 		}
 	}
@@ -108,7 +109,8 @@ func scripts(t *testing.T) []string {
 	t.Helper()
 	names := []string{"Makefile"}
 	sources(t, func(name, _ string) {
-		if strings.HasSuffix(name, ".mjs") || strings.HasSuffix(name, "_test.go") && strings.HasPrefix(name, "e2e/") {
+		if strings.HasSuffix(name, ".mjs") ||
+			strings.HasSuffix(name, "_test.go") && strings.HasPrefix(name, "e2e/") {
 			names = append(names, name)
 		}
 	})
@@ -140,8 +142,8 @@ func (d *declared) addFlags(program string, f *ast.Field) {
 	}
 }
 
-// documents calls do for each document that describes the present state: the changelog and the table of
-// renamed names describe the past.
+// documents calls do for each document that describes the present state: the changelog and the
+// table of renamed names describe the past.
 func documents(t *testing.T, do func(name, text string)) {
 	t.Helper()
 	err := filepath.WalkDir("..", func(path string, f fs.DirEntry, err error) error {
@@ -149,7 +151,8 @@ func documents(t *testing.T, do func(name, text string)) {
 		switch {
 		case err != nil:
 			return err
-		case f.IsDir() && (f.Name() == "node_modules" || strings.HasPrefix(f.Name(), ".") && f.Name() != ".."):
+		case f.IsDir() && (f.Name() == "node_modules" || strings.HasPrefix(f.Name(), ".") &&
+			f.Name() != ".."):
 			return filepath.SkipDir
 		case f.IsDir() || filepath.Ext(name) != ".md" || name == "CHANGELOG.md":
 			return nil
@@ -206,7 +209,10 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	d := readDeclared(t)
 	documents(t, func(name, text string) {
 		for _, metric := range metricName.FindAllString(text, -1) {
-			series := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(metric, "_bucket"), "_sum"), "_count")
+			series := strings.TrimSuffix(
+				strings.TrimSuffix(strings.TrimSuffix(metric, "_bucket"), "_sum"),
+				"_count",
+			)
 			if !d.metrics[metric] && !d.metrics[series] {
 				t.Errorf("%s names the metric %s, which does not exist", name, metric)
 			}
@@ -220,7 +226,8 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 			for line := range strings.Lines(code) {
 				for _, flag := range flagsIn(line) {
 					if !d.flag(flag) && otherFlags[flag] == "" {
-						t.Errorf("%s names the flag --%s, which does not exist: %s", name, flag, line)
+						t.Errorf("%s names the flag --%s, which does not exist: %s",
+							name, flag, line)
 					}
 				}
 			}

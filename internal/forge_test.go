@@ -62,7 +62,11 @@ func TestDependencyUpdatesCoverEveryManifest(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(readFile(t, ".github/dependabot.yml")), &config); err != nil {
 		t.Fatal(err)
 	}
-	manifests := map[string]string{"gomod": "go.mod", "npm": "package-lock.json", "github-actions": ".github/workflows"}
+	manifests := map[string]string{
+		"gomod":          "go.mod",
+		"npm":            "package-lock.json",
+		"github-actions": ".github/workflows",
+	}
 	covered := map[string]bool{}
 	for _, u := range config.Updates {
 		manifest, ok := manifests[u.Ecosystem]
@@ -156,6 +160,7 @@ func TestWorkflowsPinActionsAndRunExistingTargets(t *testing.T) {
 		}
 	}
 	if len(files) < 2 || actions < 5 || targets < 2 {
-		t.Errorf("only %d workflows with %d actions and %d make targets were understood", len(files), actions, targets)
+		t.Errorf("only %d workflows with %d actions and %d make targets were understood",
+			len(files), actions, targets)
 	}
 }

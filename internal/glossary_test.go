@@ -16,7 +16,8 @@ import (
 	"unicode"
 )
 
-// notYetClean are the folders whose names still hold words that the glossary bans. The list only shrinks.
+// notYetClean are the folders whose names still hold words that the glossary bans. The list only
+// shrinks.
 var notYetClean = []string{
 	"bench", "cmd", "e2e", "internal/admin", "internal/node",
 	"internal/transport", "sdk", "web",
@@ -51,7 +52,8 @@ func bannedWords(t *testing.T) (words, files []string) {
 		}
 	}
 	if len(words) < 40 {
-		t.Fatalf("docs/glossary.md bans only %d words: is its column \"not\" still there?", len(words))
+		t.Fatalf("docs/glossary.md bans only %d words: is its column \"not\" still there?",
+			len(words))
 	}
 	return words, files
 }
@@ -97,7 +99,8 @@ func banned(text string, words []string) string {
 	return ""
 }
 
-// sources calls do for each file that somebody wrote, with its path from the root of the repository.
+// sources calls do for each file that somebody wrote, with its path from the root of the
+// repository.
 func sources(t *testing.T, do func(name, path string)) {
 	t.Helper()
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
@@ -212,7 +215,10 @@ func goNames(t *testing.T, path string, do func(line int, text string)) {
 			}
 		case *ast.KeyValueExpr:
 			if id, ok := n.Key.(*ast.Ident); ok && (id.Name == "Help" || id.Name == "Name") {
-				texts(n.Value, func(line token.Pos, text string) { do(set.Position(line).Line, text) })
+				texts(
+					n.Value,
+					func(line token.Pos, text string) { do(set.Position(line).Line, text) },
+				)
 			}
 		}
 		return true
@@ -246,8 +252,11 @@ func texts(n ast.Node, do func(at token.Pos, text string)) {
 
 var (
 	// scriptText is what is no code in TypeScript and JavaScript: comments, strings, patterns.
-	scriptText = regexp.MustCompile(`(?s)/\*.*?\*/|(?m://[^\n]*$)|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|` +
-		"`(?:[^`\\\\]|\\\\.)*`" + `|(?:[=(,:!&|?]|return)\s*/(?:[^/\\\n\[]|\\.|\[(?:[^\]\\\n]|\\.)*\])+/`)
+	scriptText = regexp.MustCompile(
+		`(?s)/\*.*?\*/|(?m://[^\n]*$)|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|` +
+			"`(?:[^`\\\\]|\\\\.)*`" +
+			`|(?:[=(,:!&|?]|return)\s*/(?:[^/\\\n\[]|\\.|\[(?:[^\]\\\n]|\\.)*\])+/`,
+	)
 	scriptWord = regexp.MustCompile(`[A-Za-z_$][\w$]*`)
 )
 
@@ -273,8 +282,9 @@ func scriptNames(t *testing.T, path string, do func(line int, text string)) {
 func TestBannedWordsAreFoundInNames(t *testing.T) {
 	words := []string{"open run", "carrier", "why"}
 	for text, want := range map[string]string{
-		"openRun": "open run", "OpenRun": "open run", "open_run": "open run", "anOpenRuns": "open run",
-		"carriers": "carrier", "HTTPCarrier": "carrier", "CARRIER_LIMIT": "carrier", "--max-carriers": "carrier",
+		"openRun": "open run", "OpenRun": "open run", "open_run": "open run",
+		"anOpenRuns": "open run", "carriers": "carrier", "HTTPCarrier": "carrier",
+		"CARRIER_LIMIT": "carrier", "--max-carriers": "carrier",
 		"The carrier of a message.": "carrier", "why": "why",
 		"opener": "", "openAndRun": "", "carry": "", "whyever": "",
 	} {

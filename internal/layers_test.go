@@ -15,22 +15,36 @@ import (
 
 const module = "github.com/ieum-rtc/ieum/"
 
-// layers says which of our packages a package may import. Dependencies point one way: whoever carries messages does not know
-// what they mean, whoever decides about rooms does not know sockets. A new package needs a row here, and a reason.
+// layers says which of our packages a package may import. Dependencies point one way: whoever
+// carries messages does not know what they mean, whoever decides about rooms does not know sockets.
+// A new package needs a row here, and a reason.
 var layers = map[string][]string{
-	"cmd/ieum":       {"internal/node", "internal/config", "internal/license", "internal/relay"},
-	"cmd/ieum-bench": {"internal/license", "internal/bench/adversary", "internal/bench/client", "internal/bench/mix", "internal/bench/pair", "internal/bench/turn"},
+	"cmd/ieum": {"internal/node", "internal/config", "internal/license", "internal/relay"},
+	"cmd/ieum-bench": {
+		"internal/license",
+		"internal/bench/adversary",
+		"internal/bench/client",
+		"internal/bench/mix",
+		"internal/bench/pair",
+		"internal/bench/turn",
+	},
 	"internal/node": {
-		"internal/transport", "internal/transport/socketio", "internal/signaling", "internal/relay", "internal/admin",
-		"internal/allocationlog", "internal/certs", "internal/config", "internal/ice", "internal/revocation", "internal/store", "web",
+		"internal/transport", "internal/transport/socketio", "internal/signaling", "internal/relay",
+		"internal/admin",
+		"internal/allocationlog", "internal/certs", "internal/config", "internal/ice",
+		"internal/revocation", "internal/store", "web",
 	},
 	"internal/config": {
-		"internal/transport", "internal/signaling", "internal/license", "internal/relay", "internal/admin",
+		"internal/transport", "internal/signaling", "internal/license", "internal/relay",
+		"internal/admin",
 		"internal/certs", "internal/ice", "internal/revocation",
 	},
-	"internal/allocationlog":      {"internal/relay"},
-	"internal/admin":              {"internal/signaling", "internal/transport"},
-	"internal/signaling":          {"internal/protocol", "internal/license", "internal/limit", "internal/room", "internal/transport"},
+	"internal/allocationlog": {"internal/relay"},
+	"internal/admin":         {"internal/signaling", "internal/transport"},
+	"internal/signaling": {
+		"internal/protocol", "internal/license", "internal/limit", "internal/room",
+		"internal/transport",
+	},
 	"internal/limit":              {},
 	"internal/transport":          {},
 	"internal/transport/socketio": {"internal/limit", "internal/transport"},
@@ -42,29 +56,41 @@ var layers = map[string][]string{
 	"internal/revocation":         {"internal/license"},
 	"internal/store":              {},
 	"internal/certs":              {},
-	"internal/bench/adversary":    {"internal/bench/client", "internal/bench/proc", "internal/bench/report", "internal/protocol"},
-	"internal/bench/client":       {"internal/protocol"},
-	"internal/bench/mix":          {"internal/bench/adversary", "internal/bench/client", "internal/bench/schedule", "internal/bench/proc", "internal/bench/report", "internal/protocol"},
-	"internal/bench/schedule":     {"internal/bench/report"},
-	"internal/bench/pair":         {"internal/bench/client", "internal/bench/schedule", "internal/bench/proc", "internal/bench/report", "internal/protocol"},
-	"internal/bench/proc":         {},
-	"internal/bench/report":       {},
-	"internal/bench/turn":         {"internal/bench/schedule", "internal/bench/proc", "internal/bench/report", "internal/relay"},
-	"web":                         {},
-	"examples/chat":               {"examples/signaling"},
-	"examples/echo":               {"examples/signaling"},
-	"examples/signaling":          {},
-	"e2e/netlab":                  {"e2e/netlab/link", "e2e/netlab/netns", "e2e/netlab/topo"},
-	"e2e/netlab/link":             {},
-	"e2e/netlab/netns":            {},
-	"e2e/netlab/topo":             {},
+	"internal/bench/adversary": {
+		"internal/bench/client", "internal/bench/proc", "internal/bench/report",
+		"internal/protocol",
+	},
+	"internal/bench/client": {"internal/protocol"},
+	"internal/bench/mix": {
+		"internal/bench/adversary", "internal/bench/client", "internal/bench/schedule",
+		"internal/bench/proc", "internal/bench/report", "internal/protocol",
+	},
+	"internal/bench/schedule": {"internal/bench/report"},
+	"internal/bench/pair": {
+		"internal/bench/client", "internal/bench/schedule", "internal/bench/proc",
+		"internal/bench/report", "internal/protocol",
+	},
+	"internal/bench/proc":   {},
+	"internal/bench/report": {},
+	"internal/bench/turn": {
+		"internal/bench/schedule", "internal/bench/proc", "internal/bench/report", "internal/relay",
+	},
+	"web":                {},
+	"examples/chat":      {"examples/signaling"},
+	"examples/echo":      {"examples/signaling"},
+	"examples/signaling": {},
+	"e2e/netlab":         {"e2e/netlab/link", "e2e/netlab/netns", "e2e/netlab/topo"},
+	"e2e/netlab/link":    {},
+	"e2e/netlab/netns":   {},
+	"e2e/netlab/topo":    {},
 }
 
-// benchOnly are modules that only the load generators need. The server's program is not to contain them.
+// benchOnly are modules that only the load generators need. The server's program is not to contain
+// them.
 var benchOnly = []string{"github.com/lxzan/gws"}
 
-// importsByPackage are the imports of each of our packages, tests excluded. They are parsed and not listed by a tool: a cached test
-// result would miss a change in another package.
+// importsByPackage are the imports of each of our packages, tests excluded. They are parsed and not
+// listed by a tool: a cached test result would miss a change in another package.
 func importsByPackage(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	root, err := filepath.Abs("..")
@@ -76,7 +102,8 @@ func importsByPackage(t *testing.T) map[string]map[string]bool {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (d.Name() == "node_modules" || (strings.HasPrefix(d.Name(), ".") && path != root)) {
+		if d.IsDir() &&
+			(d.Name() == "node_modules" || (strings.HasPrefix(d.Name(), ".") && path != root)) {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {

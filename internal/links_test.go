@@ -19,11 +19,13 @@ var (
 	inlineCode = regexp.MustCompile("`[^`\n]*`")
 	heading    = regexp.MustCompile(`(?m)^#{1,6} (.+)$`)
 	link       = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	// document is a document's path as prose and comments write it, from the root of the repository.
+	// document is a document's path as prose and comments write it, from the root of the
+	// repository.
 	document = regexp.MustCompile(`\bdocs/[\w./-]+\.md\b`)
 )
 
-// sourcesOf returns the repository's own text files with one of the extensions, by their path from the root.
+// sourcesOf returns the repository's own text files with one of the extensions, by their path from
+// the root.
 func sourcesOf(t *testing.T, extensions ...string) map[string]string {
 	t.Helper()
 	sources := map[string]string{}
@@ -32,7 +34,10 @@ func sourcesOf(t *testing.T, extensions ...string) map[string]string {
 			return err
 		}
 		if d.IsDir() {
-			if slices.Contains([]string{".git", "node_modules", "bin", ".work", "testdata"}, d.Name()) {
+			if slices.Contains(
+				[]string{".git", "node_modules", "bin", ".work", "testdata"},
+				d.Name(),
+			) {
 				return filepath.SkipDir
 			}
 			return nil
@@ -53,8 +58,9 @@ func sourcesOf(t *testing.T, extensions ...string) map[string]string {
 	return sources
 }
 
-// anchorsOf returns the anchors that forges give the headings of a Markdown text: letters, digits, hyphens and underscores in lower
-// case, spaces as hyphens, and a number behind one that is there already.
+// anchorsOf returns the anchors that forges give the headings of a Markdown text: letters, digits,
+// hyphens and underscores in lower case, spaces as hyphens, and a number behind one that is there
+// already.
 func anchorsOf(text string) map[string]bool {
 	anchors := map[string]bool{}
 	for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
@@ -113,7 +119,8 @@ func TestLinksBetweenDocumentsResolve(t *testing.T) {
 // A document that prose, comments or messages name by its path is there.
 func TestDocumentsThatSourcesNameAreThere(t *testing.T) {
 	mentions := 0
-	for name, text := range sourcesOf(t, ".md", ".go", ".ts", ".mjs", ".mts", ".js", ".json", ".html", ".sh") {
+	kinds := []string{".md", ".go", ".ts", ".mjs", ".mts", ".js", ".json", ".html", ".sh"}
+	for name, text := range sourcesOf(t, kinds...) {
 		for _, file := range document.FindAllString(text, -1) {
 			mentions++
 			if _, err := os.Stat(filepath.Join("..", filepath.FromSlash(file))); err != nil {

@@ -13,16 +13,30 @@ import (
 	"github.com/ieum-rtc/ieum/internal/protocol"
 )
 
-// The pages for those who move here promise what each method does. Their truth is testdata/migrating.json: for each method what is
-// claimed, and the tests that show it. It is made by hand, from the public surface of the original; what follows from it is checked.
+// The pages for those who move here promise what each method does. Their truth is
+// testdata/migrating.json: for each method what is claimed, and the tests that show it. It is made
+// by hand, from the public surface of the original; what follows from it is checked.
 
 // claims are the words of the second column.
 var claims = map[string]map[string]string{
-	"docs/migrating.md":    {"same": "same", "better": "better", "stricter": "stricter", "new": "new", "missing": "missing"},
-	"docs/migrating.ko.md": {"같음": "same", "더 나음": "better", "더 엄격함": "stricter", "새로움": "new", "미지원": "missing"},
+	"docs/migrating.md": {
+		"same":     "same",
+		"better":   "better",
+		"stricter": "stricter",
+		"new":      "new",
+		"missing":  "missing",
+	},
+	"docs/migrating.ko.md": {
+		"같음":    "same",
+		"더 나음":  "better",
+		"더 엄격함": "stricter",
+		"새로움":   "new",
+		"미지원":   "missing",
+	},
 }
 
-// truth of a method: what is claimed of it, and by which tests of which files; missing methods have none.
+// truth of a method: what is claimed of it, and by which tests of which files; missing methods have
+// none.
 type truth struct {
 	Claims []string
 	Proof  map[string][]string
@@ -136,7 +150,9 @@ func TestMigratingSaysOfEachMethodWhatIsTrue(t *testing.T) {
 
 // titleOf finds a test by a part of its title, or of its function's name in Go.
 func titleOf(source, title string) bool {
-	at := regexp.MustCompile(`(?m)^\s*(?:(?:test|it|describe)\(|func |export function ).*` + regexp.QuoteMeta(title))
+	at := regexp.MustCompile(
+		`(?m)^\s*(?:(?:test|it|describe)\(|func |export function ).*` + regexp.QuoteMeta(title),
+	)
 	return at.MatchString(source)
 }
 
@@ -156,7 +172,8 @@ func TestWhatMigratingSaysIsTested(t *testing.T) {
 			}
 			name := strings.NewReplacer("new Knowledgetalk({ ", "", " })", "").Replace(method)
 			// What is missing is tested by this list itself.
-			if !strings.Contains(sources[file], name) && !strings.Contains(sources[file], "migrating.json") {
+			if !strings.Contains(sources[file], name) &&
+				!strings.Contains(sources[file], "migrating.json") {
 				t.Errorf("%s: %s does not use it", method, file)
 			}
 		}
@@ -168,14 +185,16 @@ func TestWhatMigratingSaysIsTested(t *testing.T) {
 
 func TestMigratingListsTheMethodsOfTheSDK(t *testing.T) {
 	types := textOf(t, "sdk/types/knowledgetalk.d.ts")
-	class := types[strings.Index(types, "export class Knowledgetalk"):strings.Index(types, "export { Knowledgetalk as KnowledgeTalk }")]
+	at := func(text string) int { return strings.Index(types, text) }
+	begin, end := at("export class Knowledgetalk"), at("export { Knowledgetalk as KnowledgeTalk }")
+	class := types[begin:end]
 	declared := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^  (\w+)\(`).FindAllStringSubmatch(class, -1) {
 		if name := m[1]; name != "constructor" && !strings.HasSuffix(name, "EventListener") {
 			declared[name] = true
 		}
 	}
-	options := types[strings.Index(types, "export interface Options"):strings.Index(types, "export class Knowledgetalk")]
+	options := types[at("export interface Options"):begin]
 	for _, m := range regexp.MustCompile(`(?m)^  (\w+)\?:`).FindAllStringSubmatch(options, -1) {
 		declared["new Knowledgetalk({ "+m[1]+" })"] = true
 	}
@@ -204,7 +223,9 @@ func TestMigratingIsTheSameInBothLanguages(t *testing.T) {
 	number := regexp.MustCompile(`\d\d+|[2-9]`) // one is a word in English
 	facts := func(row []string) []string {
 		text := strings.Join(row, " ")
-		all := append(codeSpans(text), number.FindAllString(codeSpan.ReplaceAllString(text, ""), -1)...)
+		all := append(
+			codeSpans(text),
+			number.FindAllString(codeSpan.ReplaceAllString(text, ""), -1)...)
 		slices.Sort(all)
 		return slices.Compact(all)
 	}
@@ -224,7 +245,8 @@ func TestMigratingIsTheSameInBothLanguages(t *testing.T) {
 func TestMigratingListsEveryEvent(t *testing.T) {
 	types := textOf(t, "sdk/types/knowledgetalk.d.ts")
 	var declared []string
-	for _, m := range regexp.MustCompile(`(?m)extends PresenceBase \{(?:\n)?\s*type: '(\w+)'`).FindAllStringSubmatch(types, -1) {
+	event := regexp.MustCompile(`(?m)extends PresenceBase \{(?:\n)?\s*type: '(\w+)'`)
+	for _, m := range event.FindAllStringSubmatch(types, -1) {
 		declared = append(declared, m[1])
 	}
 	if len(declared) < 18 {
@@ -233,7 +255,8 @@ func TestMigratingListsEveryEvent(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(claims)) {
 		var said []string
 		for _, list := range codeSpans(pageOf(t, name)) {
-			if words := strings.Fields(list); len(words) > 1 && !strings.ContainsAny(list, "<({-.=:'/") {
+			if words := strings.Fields(list); len(words) > 1 &&
+				!strings.ContainsAny(list, "<({-.=:'/") {
 				said = append(said, words...)
 			}
 		}
@@ -245,7 +268,8 @@ func TestMigratingListsEveryEvent(t *testing.T) {
 	}
 }
 
-// "Never sent" is a promise about code: none of these is a constant of ours, so none can be sent by mistake.
+// "Never sent" is a promise about code: none of these is a constant of ours, so none can be sent by
+// mistake.
 func TestCodesThatAreNeverSent(t *testing.T) {
 	never := regexp.MustCompile("`((?:\\d{3} ){3,}\\d{3})`")
 	source := textOf(t, "internal/protocol/protocol.go")

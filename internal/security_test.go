@@ -15,7 +15,8 @@ var (
 	proven = regexp.MustCompile("^`(\\w+)`(?: \\(.*\\))?$")
 )
 
-// docs/security.md names the tests that show what it says. One that is renamed or gone must not leave it saying more than is so.
+// docs/security.md names the tests that show what it says. One that is renamed or gone must not
+// leave it saying more than is so.
 func TestWhatTheSecurityPageNamesIsThere(t *testing.T) {
 	text, err := os.ReadFile("../docs/security.md")
 	if err != nil {
@@ -25,7 +26,8 @@ func TestWhatTheSecurityPageNamesIsThere(t *testing.T) {
 	sources := map[string]string{}
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSpace(line)
-		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") || strings.HasPrefix(line, "| attack |") {
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") ||
+			strings.HasPrefix(line, "| attack |") {
 			continue
 		}
 		cells := strings.Split(strings.Trim(line, "|"), " | ")
@@ -51,7 +53,9 @@ func TestWhatTheSecurityPageNamesIsThere(t *testing.T) {
 			}
 			for _, name := range strings.Split(m[2], ", ") {
 				n := proven.FindStringSubmatch(name)
-				if n == nil || !strings.Contains(source, "func "+n[1]+"(") && !strings.Contains(source, "export function "+n[1]+"(") {
+				if n == nil ||
+					!strings.Contains(source, "func "+n[1]+"(") &&
+						!strings.Contains(source, "export function "+n[1]+"(") {
 					t.Errorf("%.60s: %s has no %s", cells[0], m[1], name)
 				}
 				tests++

@@ -24,7 +24,8 @@ const (
 	relayNone  = "none"
 )
 
-// claimSet holds the claims as they stand in the token. Names are compared exactly, which a struct would not do.
+// claimSet holds the claims as they stand in the token. Names are compared exactly, which a struct
+// would not do.
 type claimSet map[string]json.RawMessage
 
 // The jwt package asks for these. Nothing but our own checks decides, so they answer "not there".
@@ -36,7 +37,8 @@ func (claimSet) GetIssuer() (string, error)                   { return "", nil }
 func (claimSet) GetSubject() (string, error)                  { return "", nil }
 func (claimSet) GetAudience() (jwt.ClaimStrings, error)       { return nil, nil }
 
-// grant reads all claims; its second result is when the license was issued. All faults are reported together.
+// grant reads all claims; its second result is when the license was issued. All faults are reported
+// together.
 func (c claimSet) grant() (Grant, time.Time, error) {
 	var (
 		g      = Grant{Relay: true}
@@ -73,7 +75,8 @@ func (c claimSet) grant() (Grant, time.Time, error) {
 	return g, issued, errors.Join(errs...)
 }
 
-// optional reads the claims that need not be there. The registered exp and nbf can only shorten a license.
+// optional reads the claims that need not be there. The registered exp and nbf can only shorten a
+// license.
 func (c claimSet) optional(g *Grant) error {
 	var errs []error
 	add := func(err error) {
@@ -128,7 +131,8 @@ func (c claimSet) has(name string) bool {
 	return ok
 }
 
-// text reads a string of at most limit bytes without control characters. Only a JSON string will do, no number, array or null.
+// text reads a string of at most limit bytes without control characters. Only a JSON string will
+// do, no number, array or null.
 func (c claimSet) text(name string, limit int) (string, error) {
 	raw, ok := c[name]
 	if !ok {
@@ -139,13 +143,14 @@ func (c claimSet) text(name string, limit int) (string, error) {
 		return "", fmt.Errorf("%s must be a string", name)
 	}
 	if len(*s) > limit || !printable(*s) {
-		return "", fmt.Errorf("%s must have at most %d bytes without control characters", name, limit)
+		return "", fmt.Errorf("%s must have at most %d bytes without control characters",
+			name, limit)
 	}
 	return *s, nil
 }
 
-// count reads an integer from 1 to 1,000,000 that is written as such, in a number or a string: no sign, fraction, exponent or
-// leading zero.
+// count reads an integer from 1 to 1,000,000 that is written as such, in a number or a string: no
+// sign, fraction, exponent or leading zero.
 func (c claimSet) count(name string) (int, error) {
 	raw, ok := c[name]
 	if !ok {
@@ -166,8 +171,8 @@ func (c claimSet) count(name string) (int, error) {
 	return n, nil
 }
 
-// date reads an ISO 8601 date or RFC 3339 time; without an offset it is UTC. A bare date as an end counts in full, so the
-// instant is the midnight after it.
+// date reads an ISO 8601 date or RFC 3339 time; without an offset it is UTC. A bare date as an end
+// counts in full, so the instant is the midnight after it.
 func (c claimSet) date(name string, end bool) (time.Time, error) {
 	text, err := c.text(name, maxText)
 	if err != nil {
@@ -196,7 +201,8 @@ func (c claimSet) instant(name string) (time.Time, error) {
 	}
 	const year10000 = 253402300800
 	var seconds *float64
-	if err := json.Unmarshal(raw, &seconds); err != nil || seconds == nil || *seconds < 0 || *seconds >= year10000 {
+	if err := json.Unmarshal(raw, &seconds); err != nil || seconds == nil || *seconds < 0 ||
+		*seconds >= year10000 {
 		return time.Time{}, fmt.Errorf("%s must be seconds since 1970", name)
 	}
 	return time.Unix(int64(*seconds), 0).UTC(), nil
@@ -210,17 +216,21 @@ func (c claimSet) flag(name string) (bool, error) {
 	return *b, nil
 }
 
-// origins reads a list of page origins; nil when it contains "*". An empty list would be a license for nobody or for everybody,
-// depending on the reader, so it is refused.
+// origins reads a list of page origins; nil when it contains "*". An empty list would be a license
+// for nobody or for everybody, depending on the reader, so it is refused.
 func (c claimSet) origins() ([]string, error) {
 	var list []*string
-	if err := json.Unmarshal(c["origins"], &list); err != nil || len(list) == 0 || len(list) > maxOrigins {
+	if err := json.Unmarshal(c["origins"], &list); err != nil || len(list) == 0 ||
+		len(list) > maxOrigins {
 		return nil, fmt.Errorf("origins must be a list of 1 to %d strings", maxOrigins)
 	}
 	origins := make([]string, 0, len(list))
 	for _, origin := range list {
 		if origin == nil || (*origin != "*" && !validOrigin(*origin)) {
-			return nil, errors.New(`origins must be "*" or written as browsers do: scheme://host[:port], lower case, no path, like https://app.example or capacitor://localhost`)
+			return nil, errors.New(
+				`origins must be "*" or written as browsers do: scheme://host[:port], ` +
+					`lower case, no path, like https://app.example or capacitor://localhost`,
+			)
 		}
 		origins = append(origins, *origin)
 	}
@@ -230,10 +240,12 @@ func (c claimSet) origins() ([]string, error) {
 	return origins, nil
 }
 
-// validOrigin accepts the serialisation a browser sends (RFC 6454 section 6.2), since origins are compared byte for byte.
+// validOrigin accepts the serialisation a browser sends (RFC 6454 section 6.2), since origins are
+// compared byte for byte.
 func validOrigin(s string) bool {
 	u, err := url.Parse(s)
-	if err != nil || len(s) > maxText || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != s {
+	if err != nil || len(s) > maxText || u.Scheme == "" || u.Host == "" ||
+		u.Scheme+"://"+u.Host != s {
 		return false
 	}
 	switch u.Scheme {
@@ -251,7 +263,9 @@ func validOrigin(s string) bool {
 		}
 	}
 	port := u.Port()
-	if u.Hostname() == "" || strings.HasSuffix(u.Host, ":") || (u.Scheme == "http" && port == "80") || (u.Scheme == "https" && port == "443") {
+	if u.Hostname() == "" || strings.HasSuffix(u.Host, ":") ||
+		(u.Scheme == "http" && port == "80") ||
+		(u.Scheme == "https" && port == "443") {
 		return false
 	}
 	return !strings.ContainsAny(u.Host, "*,;'\"<>\\")

@@ -8,7 +8,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/license"
 )
 
-// The server's key signs a license, and the license (authKey) tells what its tenant (cpCode) may do.
+// The server's key signs a license, and the license (authKey) tells what its tenant (cpCode) may
+// do.
 func ExampleVerifier_Check() {
 	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	v, err := license.New(license.Config{

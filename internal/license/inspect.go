@@ -25,27 +25,30 @@ const (
 // Claims is what a license says about itself. Nothing of it is verified unless Signature says so.
 type Claims struct {
 	Signature Signature
-	// Refused tells why a server with these keys, and without a list of other licenses, refuses the token now; nil: it takes it, or
-	// nobody knows since the signature was not verified.
+	// Refused tells why a server with these keys, and without a list of other licenses, refuses the
+	// token now; nil: it takes it, or nobody knows since the signature was not verified.
 	Refused error
 
 	// Header and Payload are the two JSON objects as they stand in the token.
 	Header, Payload json.RawMessage
-	// Grant is what Check would grant if the signature is good. It is complete only when Fault is nil. Of a user token it has
-	// CpCode alone.
+	// Grant is what Check would grant if the signature is good. It is complete only when Fault is
+	// nil. Of a user token it has CpCode alone.
 	Grant Grant
 	// User is what a user token says; nil: it is a license.
 	User *User
-	// Issued is when the license says it was made, UTC. Of a user token: the first instant at which it is valid, zero for any.
+	// Issued is when the license says it was made, UTC. Of a user token: the first instant at which
+	// it is valid, zero for any.
 	Issued time.Time
-	// Err tells why Check refuses the token whatever its signature; nil: only signature, cpCode and time decide.
+	// Err tells why Check refuses the token whatever its signature; nil: only signature, cpCode and
+	// time decide.
 	Err error
 }
 
 // Inspect decodes a license or a user token without verifying it.
 func Inspect(authKey string) (Claims, error) {
 	if len(authKey) > maxToken {
-		return Claims{}, fmt.Errorf("token has %d bytes, at most %d are accepted", len(authKey), maxToken)
+		return Claims{}, fmt.Errorf("token has %d bytes, at most %d are accepted",
+			len(authKey), maxToken)
 	}
 	var (
 		c      Claims
@@ -118,9 +121,15 @@ func (c Claims) String() string {
 	case Verified:
 		b.WriteString("Signature verified: a key of this server has made it.\n")
 	case Invalid:
-		b.WriteString("Signature INVALID: no key of this server has made it. A license issued elsewhere is valid only where --licenses lists it.\n")
+		b.WriteString(
+			"Signature INVALID: no key of this server has made it. " +
+				"A license issued elsewhere is valid only where --licenses lists it.\n",
+		)
 	default:
-		b.WriteString("Signature NOT verified: anyone could have written this. The license key verifies it.\n")
+		b.WriteString(
+			"Signature NOT verified: anyone could have written this. " +
+				"The license signing key verifies it.\n",
+		)
 	}
 	for _, part := range []struct {
 		name string
@@ -136,9 +145,11 @@ func (c Claims) String() string {
 	if c.Err != nil {
 		fmt.Fprintf(&b, "refused in any case: %s\n", strings.ReplaceAll(c.Err.Error(), "\n", "; "))
 	} else if c.User != nil {
-		fmt.Fprintf(&b, "a user token for one user, valid until %s\n", c.User.Expires.Format(time.RFC3339))
+		until := c.User.Expires.Format(time.RFC3339)
+		fmt.Fprintf(&b, "a user token for one user, valid until %s\n", until)
 	} else {
-		fmt.Fprintf(&b, "valid from %s until %s\n", c.Grant.Start.Format(time.RFC3339), c.Grant.End.Format(time.RFC3339))
+		from, until := c.Grant.Start.Format(time.RFC3339), c.Grant.End.Format(time.RFC3339)
+		fmt.Fprintf(&b, "valid from %s until %s\n", from, until)
 	}
 	if c.Signature == Verified && c.Refused == nil {
 		b.WriteString("accepted now\n")

@@ -15,7 +15,8 @@ type Params struct {
 	Name, CpCode, CompanyCode string
 	// MaxUser is 1 to 1,000,000.
 	MaxUser int
-	// Start is the first valid instant, End the first that is no longer valid; whole seconds are kept.
+	// Start is the first valid instant, End the first that is no longer valid; whole seconds are
+	// kept.
 	Start, End time.Time
 	// Origins are page origins as browsers write them, or "*"; none: all.
 	Origins []string
@@ -26,7 +27,8 @@ type Params struct {
 	RequireUserToken bool
 }
 
-// Issue signs a license with the first key. What Check would refuse is not issued; all faults are reported together.
+// Issue signs a license with the first key. What Check would refuse is not issued; all faults are
+// reported together.
 func (v *Verifier) Issue(p Params) (token string, err error) {
 	claims := jwt.MapClaims{
 		"name":        p.Name,

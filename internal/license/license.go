@@ -1,15 +1,17 @@
 // Package license turns a license key (authKey) into what it grants.
 //
-// A license is a compact JWT signed with HS256. It is public: it stands in web pages and names a tenant, never a user.
-// The claims are name, maxUser, startDate, endDate, authCode, companyCode and iat, all required, and optionally origins,
-// maxRooms, relay, requireUserToken and legacyForced. A license that is listed in the configuration (Pinned) is accepted
-// whoever signed it.
+// A license is a compact JWT signed with HS256. It is public: it stands in web pages and names a
+// tenant, never a user. The claims are name, maxUser, startDate, endDate, authCode, companyCode and
+// iat, all required, and optionally origins, maxRooms, relay, requireUserToken and legacyForced. A
+// license that is listed in the configuration (Pinned) is accepted whoever signed it.
 //
-// A user token stands in the place of a license and names one user. The tenant's backend signs it with a key derived from ours
-// (UserTokenKey), so that a tenant vouches for its own users and no others; limits come from the license that it names.
+// A user token stands in the place of a license and names one user. The tenant's backend signs it
+// with a key derived from ours (UserTokenKey), so that a tenant vouches for its own users and no
+// others; limits come from the license that it names.
 //
-// The order of checks matters. Size comes before splitting, the signature before any claim is believed, and authCode before
-// dates: whoever holds no license of this tenant learns nothing but "refused".
+// The order of checks matters. Size comes before splitting, the signature before any claim is
+// believed, and authCode before dates: whoever holds no license of this tenant learns nothing but
+// "refused".
 package license
 
 import (
@@ -32,8 +34,8 @@ const (
 	licenseType = "JWT"
 	minKey      = 32
 	maxKeys     = 2
-	// skew is how far the issuer's clock may be ahead of ours. It does not lengthen a license: End is exact, so that a session
-	// ended at End cannot log in again.
+	// skew is how far the issuer's clock may be ahead of ours. It does not lengthen a license: End
+	// is exact, so that a session ended at End cannot log in again.
 	skew = 60 * time.Second
 )
 
@@ -41,7 +43,8 @@ const (
 var (
 	// ErrRefused is the one answer for an unknown tenant, a bad signature and a malformed license.
 	ErrRefused = errors.New("license refused")
-	// ErrRevoked is a kind of ErrRefused: the token is on the list of those revoked. It is for logs and figures, not for the client.
+	// ErrRevoked is a kind of ErrRefused: the token is on the list of those revoked. It is for logs
+	// and figures, not for the client.
 	ErrRevoked = fmt.Errorf("%w: revoked", ErrRefused)
 	// ErrExpired says that a license with a good signature is past its end.
 	ErrExpired = errors.New("license expired")
@@ -51,19 +54,23 @@ var (
 	ErrTokenExpired = errors.New("user token expired")
 	// ErrUserTokenNeeded says that the license is good and alone admits nobody.
 	ErrUserTokenNeeded = errors.New("license requires a user token")
-	// ErrNoLicense says that a good user token names no license, and the configuration has none for its tenant.
+	// ErrNoLicense says that a good user token names no license, and the configuration has none for
+	// its tenant.
 	ErrNoLicense = errors.New("user token names no license, and none is configured for its cpCode")
-	// ErrSwapped says that cpCode holds a license and authKey does not: the two arguments were probably exchanged.
+	// ErrSwapped says that cpCode holds a license and authKey does not: the two arguments were
+	// probably exchanged.
 	ErrSwapped = errors.New("cpCode and authKey look swapped")
 )
 
 // Config is the key material of the licenses.
 type Config struct {
-	// Keys are one or two HS256 secrets of at least 32 bytes. The first signs, all verify: a second one makes rotation possible.
+	// Keys are one or two HS256 secrets of at least 32 bytes. The first signs, all verify: a second
+	// one makes rotation possible.
 	Keys [][]byte
 	// Pinned are licenses that are accepted as they are listed.
 	Pinned []Pinned
-	// Revoked are tokens that are refused all the same; nil: none. It may change while the Verifier is in use.
+	// Revoked are tokens that are refused all the same; nil: none. It may change while the Verifier
+	// is in use.
 	Revoked *Revoked
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -77,7 +84,10 @@ func (c Config) Validate() error {
 	}
 	for i, key := range c.Keys {
 		if len(key) < minKey {
-			errs = append(errs, fmt.Errorf("key %d has %d bytes, at least %d are needed", i+1, len(key), minKey))
+			errs = append(
+				errs,
+				fmt.Errorf("key %d has %d bytes, at least %d are needed", i+1, len(key), minKey),
+			)
 		} else if bytes.Count(key, key[:1]) == len(key) {
 			errs = append(errs, fmt.Errorf("key %d repeats one byte", i+1))
 		}
@@ -89,7 +99,8 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Verifier checks and issues licenses. It is immutable, all but what is revoked, and safe for concurrent use.
+// Verifier checks and issues licenses. It is immutable, all but what is revoked, and safe for
+// concurrent use.
 type Verifier struct {
 	keys    [][]byte
 	now     func() time.Time
@@ -111,8 +122,13 @@ func New(c Config) (*Verifier, error) {
 	for _, key := range c.Keys {
 		v.keys = append(v.keys, bytes.Clone(key))
 	}
-	// The algorithm is fixed here, not read from the token. Claims are judged by us, since dates are not in exp and nbf.
-	v.parser = jwt.NewParser(jwt.WithValidMethods([]string{"HS256"}), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
+	// The algorithm is fixed here, not read from the token. Claims are judged by us, since dates
+	// are not in exp and nbf.
+	v.parser = jwt.NewParser(
+		jwt.WithValidMethods([]string{"HS256"}),
+		jwt.WithStrictDecoding(),
+		jwt.WithoutClaimsValidation(),
+	)
 	if err := v.list(c.Pinned); err != nil {
 		return nil, err
 	}
@@ -163,7 +179,8 @@ func (v *Verifier) Check(cpCode, authKey string) (Grant, error) {
 // checkLicense verifies a license: one that is listed, or one with our signature.
 func (v *Verifier) checkLicense(cpCode, authKey string) (Grant, error) {
 	hash := sha256.Sum256([]byte(authKey))
-	if l, ok := v.byHash[hash]; ok && subtle.ConstantTimeCompare([]byte(l.grant.CpCode), []byte(cpCode)) == 1 {
+	if l, ok := v.byHash[hash]; ok &&
+		subtle.ConstantTimeCompare([]byte(l.grant.CpCode), []byte(cpCode)) == 1 {
 		if v.revoked.contains(hash) {
 			return Grant{}, ErrRevoked
 		}
@@ -183,7 +200,8 @@ func (v *Verifier) checkLicense(cpCode, authKey string) (Grant, error) {
 	if v.revoked.contains(hash) {
 		return Grant{}, ErrRevoked
 	}
-	// From here on the caller holds a license we signed: a reason helps, and tells a stranger nothing.
+	// From here on the caller holds a license we signed: a reason helps, and tells a stranger
+	// nothing.
 	grant, issued, err := raw.grant()
 	if err != nil {
 		return Grant{}, fmt.Errorf("%w: %w", ErrRefused, err)
@@ -195,9 +213,11 @@ func (v *Verifier) checkLicense(cpCode, authKey string) (Grant, error) {
 	return grant, nil
 }
 
-// verify reads the claims of a token that one of the keys has signed and whose type is typ, and believes nothing else of it.
+// verify reads the claims of a token that one of the keys has signed and whose type is typ, and
+// believes nothing else of it.
 func (v *Verifier) verify(token, typ string, keys [][]byte) (claimSet, error) {
-	// Base64 decoders skip line ends: without this, a denied token with one appended would be a good token with another hash.
+	// Base64 decoders skip line ends: without this, a denied token with one appended would be a
+	// good token with another hash.
 	if len(token) > maxToken || !tokenText(token) {
 		return nil, ErrRefused
 	}
@@ -231,9 +251,10 @@ func (v *Verifier) inTime(l listed) error {
 	return nil
 }
 
-// checkHeader refuses what would change the meaning of the token. Names of keys (kid, jwk, jku, x5u …) are ignored: the key is
-// ours whatever they say. RFC 7515 section 4.1.11 wants a crit that is not understood refused; RFC 8725 section 3.11 keeps
-// one kind of token from passing as another. Only a license may leave its type out.
+// checkHeader refuses what would change the meaning of the token. Names of keys (kid, jwk, jku, x5u
+// …) are ignored: the key is ours whatever they say. RFC 7515 section 4.1.11 wants a crit that is
+// not understood refused; RFC 8725 section 3.11 keeps one kind of token from passing as another.
+// Only a license may leave its type out.
 func checkHeader(header map[string]any, want string) error {
 	if _, ok := header["crit"]; ok {
 		return errors.New("header asks for an extension")
@@ -246,7 +267,8 @@ func checkHeader(header map[string]any, want string) error {
 	return nil
 }
 
-// looksLikeToken tells a compact JWT by its shape: three segments, the first of them base64 of `{"`.
+// looksLikeToken tells a compact JWT by its shape: three segments, the first of them base64 of
+// `{"`.
 func looksLikeToken(s string) bool {
 	return strings.HasPrefix(s, "eyJ") && strings.Count(s[:min(len(s), maxToken)], ".") == 2
 }
@@ -255,20 +277,23 @@ func looksLikeToken(s string) bool {
 func tokenText(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' &&
+			c != '_' &&
+			c != '.' {
 			return false
 		}
 	}
 	return true
 }
 
-// Derive makes n bytes of key material for another purpose from the signing key with HKDF-SHA256 (RFC 5869).
-// It panics when n is over 8,160 bytes.
+// Derive makes n bytes of key material for another purpose from the signing key with HKDF-SHA256
+// (RFC 5869). It panics when n is over 8,160 bytes.
 func (v *Verifier) Derive(label string, n int) []byte {
 	return derive(v.keys[0], label, n)
 }
 
-// DeriveAll is Derive for every key, the signing key first: what was made before a rotation must still be recognised.
+// DeriveAll is Derive for every key, the signing key first: what was made before a rotation must
+// still be recognised.
 func (v *Verifier) DeriveAll(label string, n int) [][]byte {
 	all := make([][]byte, len(v.keys))
 	for i, key := range v.keys {

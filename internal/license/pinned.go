@@ -11,8 +11,9 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Pinned is a license that is accepted because it is listed, whoever signed it: a tenant can move here with the key that stands
-// in its pages. What stands beside the key overrides its claims of the same name.
+// Pinned is a license that is accepted because it is listed, whoever signed it: a tenant can move
+// here with the key that stands in its pages. What stands beside the key overrides its claims of
+// the same name.
 type Pinned struct {
 	CpCode  string `yaml:"cpCode"`
 	AuthKey string `yaml:"authKey"`
@@ -24,7 +25,8 @@ type Pinned struct {
 	Relay string `yaml:"relay"`
 	// RequireUserToken nil: as the license says.
 	RequireUserToken *bool `yaml:"requireUserToken"`
-	// LegacyForced nil: as the license says; when it says nothing, true for a license that was signed elsewhere.
+	// LegacyForced nil: as the license says; when it says nothing, true for a license that was
+	// signed elsewhere.
 	LegacyForced *bool `yaml:"legacyForced"`
 }
 
@@ -39,8 +41,8 @@ func validatePinned(list []Pinned) error {
 	return errors.Join(errs...)
 }
 
-// pinnedErrors has an error, or nil, for each entry. A license that has ended is no fault: it must not keep a server, on which others
-// have licenses, from starting.
+// pinnedErrors has an error, or nil, for each entry. A license that has ended is no fault: it must
+// not keep a server, on which others have licenses, from starting.
 func pinnedErrors(list []Pinned) []error {
 	errs := make([]error, len(list))
 	seen := map[[sha256.Size]byte]int{}
@@ -67,7 +69,8 @@ type listed struct {
 	says bool
 }
 
-// read turns the entry into what it grants. companyCode and iat may be missing: others do not write them.
+// read turns the entry into what it grants. companyCode and iat may be missing: others do not write
+// them.
 func (p Pinned) read() (listed, error) {
 	if p.CpCode == "" || p.AuthKey == "" {
 		return listed{}, errors.New("cpCode and authKey are both needed")
@@ -131,7 +134,8 @@ func (v *Verifier) list(all []Pinned) error {
 			return err
 		}
 		if !l.says {
-			// The original's forced is for those who move here: no license of ours gets a weaker rule by being listed.
+			// The original's forced is for those who move here: no license of ours gets a weaker
+			// rule by being listed.
 			_, foreign := v.verify(p.AuthKey, licenseType, v.keys)
 			l.grant.LegacyForced = foreign != nil
 		}
@@ -141,8 +145,8 @@ func (v *Verifier) list(all []Pinned) error {
 	return nil
 }
 
-// listedFor is the license that the configuration has for a tenant: the first that is valid now and not revoked. With several one can
-// follow another without a gap.
+// listedFor is the license that the configuration has for a tenant: the first that is valid now and
+// not revoked. With several one can follow another without a gap.
 func (v *Verifier) listedFor(cpCode string) (Grant, error) {
 	reason := error(ErrNoLicense)
 	for _, l := range v.byCode[cpCode] {

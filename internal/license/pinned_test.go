@@ -36,7 +36,10 @@ func TestPinnedLicenseIsAcceptedVerbatim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g.CpCode != "demo-01" || g.MaxUser != 100 || !g.Relay || !g.LegacyForced || g.RequireUserToken || g.Origins != nil || g.MaxRooms != 0 {
+	if g.CpCode != "demo-01" || g.MaxUser != 100 || !g.Relay || !g.LegacyForced ||
+		g.RequireUserToken ||
+		g.Origins != nil ||
+		g.MaxRooms != 0 {
 		t.Errorf("grant is %+v", g)
 	}
 	for name, c := range map[string][2]string{
@@ -63,7 +66,9 @@ func TestPinnedLicenseNeedsNoSignatureThatWeKnow(t *testing.T) {
 		"no companyCode":       elsewhere(t, map[string]any{"companyCode": absent}),
 		"no iat":               elsewhere(t, map[string]any{"iat": absent}),
 	} {
-		if _, err := pinning(t, noon, Pinned{CpCode: "demo-01", AuthKey: token}).Check("demo-01", token); err != nil {
+		if _, err := pinning(
+			t, noon, Pinned{CpCode: "demo-01", AuthKey: token},
+		).Check("demo-01", token); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -76,7 +81,12 @@ func TestPinnedLicenseHoldsItsDays(t *testing.T) {
 		time.Date(2026, 12, 31, 23, 0, 0, 0, time.UTC): nil,
 		time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC):    ErrExpired,
 	} {
-		if _, err := pinning(t, when, Pinned{CpCode: "demo-01", AuthKey: token}).Check("demo-01", token); !errors.Is(err, want) {
+		if _, err := pinning(
+			t, when, Pinned{CpCode: "demo-01", AuthKey: token},
+		).Check("demo-01", token); !errors.Is(
+			err,
+			want,
+		) {
 			t.Errorf("%v: got %v, want %v", when, err, want)
 		}
 	}
@@ -84,7 +94,9 @@ func TestPinnedLicenseHoldsItsDays(t *testing.T) {
 
 func TestWhatStandsBesideALicenseOverridesIt(t *testing.T) {
 	token := elsewhere(t, map[string]any{
-		"origins": []string{"https://old.example"}, "maxRooms": 5, "relay": "none", "requireUserToken": true, "legacyForced": false,
+		"origins": []string{
+			"https://old.example",
+		}, "maxRooms": 5, "relay": "none", "requireUserToken": true, "legacyForced": false,
 	})
 	check := func(p Pinned) Grant {
 		t.Helper()
@@ -96,11 +108,23 @@ func TestWhatStandsBesideALicenseOverridesIt(t *testing.T) {
 		return g
 	}
 	g := check(Pinned{})
-	if !slices.Equal(g.Origins, []string{"https://old.example"}) || g.MaxRooms != 5 || g.Relay || !g.RequireUserToken || g.LegacyForced {
+	if !slices.Equal(g.Origins, []string{"https://old.example"}) || g.MaxRooms != 5 || g.Relay ||
+		!g.RequireUserToken ||
+		g.LegacyForced {
 		t.Errorf("nothing beside it: %+v", g)
 	}
-	g = check(Pinned{Origins: []string{"https://new.example"}, MaxRooms: ptr(9), Relay: "all", RequireUserToken: ptr(false), LegacyForced: ptr(true)})
-	if !slices.Equal(g.Origins, []string{"https://new.example"}) || g.MaxRooms != 9 || !g.Relay || g.RequireUserToken || !g.LegacyForced {
+	g = check(
+		Pinned{
+			Origins:          []string{"https://new.example"},
+			MaxRooms:         ptr(9),
+			Relay:            "all",
+			RequireUserToken: ptr(false),
+			LegacyForced:     ptr(true),
+		},
+	)
+	if !slices.Equal(g.Origins, []string{"https://new.example"}) || g.MaxRooms != 9 || !g.Relay ||
+		g.RequireUserToken ||
+		!g.LegacyForced {
 		t.Errorf("everything beside it: %+v", g)
 	}
 	if g = check(Pinned{Origins: []string{"*"}}); g.Origins != nil || g.MaxRooms != 5 {
@@ -110,7 +134,11 @@ func TestWhatStandsBesideALicenseOverridesIt(t *testing.T) {
 
 func TestOurOwnLicenseCanBeListed(t *testing.T) {
 	token := signed(t, keyA, header, good())
-	v := pinning(t, noon, Pinned{CpCode: "demo-01", AuthKey: token, RequireUserToken: ptr(true), MaxRooms: ptr(2)})
+	v := pinning(
+		t,
+		noon,
+		Pinned{CpCode: "demo-01", AuthKey: token, RequireUserToken: ptr(true), MaxRooms: ptr(2)},
+	)
 	if _, err := v.Check("demo-01", token); !errors.Is(err, ErrUserTokenNeeded) {
 		t.Errorf("got %v, want %v", err, ErrUserTokenNeeded)
 	}
@@ -129,8 +157,13 @@ func TestUserTokenOfAListedLicense(t *testing.T) {
 	last := elsewhere(t, map[string]any{"endDate": "2026-05-16", "maxUser": 1})
 	now := elsewhere(t, map[string]any{"maxUser": 2})
 	next := elsewhere(t, map[string]any{"startDate": "2026-05-18", "maxUser": 3})
-	v := pinning(t, noon, Pinned{CpCode: "demo-01", AuthKey: last}, Pinned{CpCode: "demo-01", AuthKey: now, RequireUserToken: ptr(true)},
-		Pinned{CpCode: "demo-01", AuthKey: next})
+	v := pinning(
+		t,
+		noon,
+		Pinned{CpCode: "demo-01", AuthKey: last},
+		Pinned{CpCode: "demo-01", AuthKey: now, RequireUserToken: ptr(true)},
+		Pinned{CpCode: "demo-01", AuthKey: next},
+	)
 	check := func(named any) (Grant, error) {
 		return v.Check("demo-01", userToken(t, map[string]any{"license": named}))
 	}
@@ -153,7 +186,11 @@ func TestUserTokenOfAListedLicense(t *testing.T) {
 	if _, err := check(absent); !errors.Is(err, ErrExpired) {
 		t.Errorf("only one that has ended: %v", err)
 	}
-	v = pinning(t, noon, Pinned{CpCode: "demo-02", AuthKey: elsewhere(t, map[string]any{"authCode": "demo-02"})})
+	v = pinning(
+		t,
+		noon,
+		Pinned{CpCode: "demo-02", AuthKey: elsewhere(t, map[string]any{"authCode": "demo-02"})},
+	)
 	if _, err := check(absent); !errors.Is(err, ErrNoLicense) {
 		t.Errorf("another tenant's: %v", err)
 	}
@@ -162,7 +199,8 @@ func TestUserTokenOfAListedLicense(t *testing.T) {
 func TestLicensesFile(t *testing.T) {
 	a, b := elsewhere(t, nil), elsewhere(t, map[string]any{"authCode": "00000012"})
 	asJSON, err := json.MarshalIndent([]map[string]any{{
-		"cpCode": "demo-01", "authKey": a, "origins": []string{"https://a.example"}, "maxRooms": 3, "relay": "none",
+		"cpCode": "demo-01", "authKey": a, "origins": []string{"https://a.example"}, "maxRooms": 3,
+		"relay":            "none",
 		"requireUserToken": true, "legacyForced": false,
 	}, {"cpCode": "00000012", "authKey": b}}, "", "\t")
 	if err != nil {
@@ -170,15 +208,20 @@ func TestLicensesFile(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"JSON": string(asJSON),
-		"YAML": "# moved in\n- cpCode: demo-01\n  authKey: " + a + "\n  origins: [https://a.example]\n  maxRooms: 3\n  relay: none\n" +
-			"  requireUserToken: true\n  legacyForced: false\n- cpCode: 00000012\n  authKey: " + b + "\n",
+		"YAML": "# moved in\n- cpCode: demo-01\n  authKey: " + a +
+			"\n  origins: [https://a.example]\n  maxRooms: 3\n  relay: none\n" +
+			"  requireUserToken: true\n  legacyForced: false\n- cpCode: 00000012\n  authKey: " + b +
+			"\n",
 	} {
 		list, err := ParsePinned([]byte(text))
 		if err != nil || len(list) != 2 {
 			t.Fatalf("%s: %v", name, err)
 		}
 		p := list[0]
-		if p.CpCode != "demo-01" || p.AuthKey != a || len(p.Origins) != 1 || *p.MaxRooms != 3 || p.Relay != "none" || !*p.RequireUserToken || *p.LegacyForced {
+		if p.CpCode != "demo-01" || p.AuthKey != a || len(p.Origins) != 1 || *p.MaxRooms != 3 ||
+			p.Relay != "none" ||
+			!*p.RequireUserToken ||
+			*p.LegacyForced {
 			t.Errorf("%s: %+v", name, p)
 		}
 		if list[1].CpCode != "00000012" || list[1].Origins != nil || list[1].MaxRooms != nil {
@@ -208,17 +251,38 @@ func TestErrorsInALicensesFile(t *testing.T) {
 		"a word for a number":    {entry("  maxRooms: many\n"), "line 3"},
 		"no rooms":               {entry("  maxRooms: 0\n"), "license 1: maxRooms"},
 		"no origin":              {entry("  origins: []\n"), "license 1: origins"},
-		"an origin with a path":  {entry("  origins: [https://a.example/x]\n"), "license 1: origins"},
-		"relay":                  {entry("  relay: some\n"), "license 1: relay"},
-		"no cpCode":              {"- authKey: " + a + "\n", "license 1: cpCode and authKey"},
-		"no authKey":             {"- cpCode: demo-01\n", "license 1: cpCode and authKey"},
-		"another cpCode":         {"- cpCode: demo-1\n  authKey: " + a + "\n", "license 1: cpCode is not"},
-		"no JWT":                 {"- cpCode: demo-01\n  authKey: hello\n", "license 1: authKey is not a JWT"},
-		"a JWT with a space":     {"- cpCode: demo-01\n  authKey: '" + a + " '\n", "license 1: authKey is not a JWT"},
-		"a user token":           {"- cpCode: demo-01\n  authKey: " + userToken(t, nil) + "\n", "license 1: authKey is a user token"},
-		"claims that are wrong":  {"- cpCode: demo-01\n  authKey: " + elsewhere(t, map[string]any{"maxUser": 0, "name": absent}) + "\n", "maxUser"},
-		"no days":                {"- cpCode: demo-01\n  authKey: " + elsewhere(t, map[string]any{"endDate": absent}) + "\n", "endDate"},
-		"the same twice":         {entry("") + entry("  relay: none\n"), "license 2: is listed already as license 1"},
+		"an origin with a path": {
+			entry("  origins: [https://a.example/x]\n"), "license 1: origins",
+		},
+		"relay":      {entry("  relay: some\n"), "license 1: relay"},
+		"no cpCode":  {"- authKey: " + a + "\n", "license 1: cpCode and authKey"},
+		"no authKey": {"- cpCode: demo-01\n", "license 1: cpCode and authKey"},
+		"another cpCode": {
+			"- cpCode: demo-1\n  authKey: " + a + "\n", "license 1: cpCode is not",
+		},
+		"no JWT": {
+			"- cpCode: demo-01\n  authKey: hello\n", "license 1: authKey is not a JWT",
+		},
+		"a JWT with a space": {
+			"- cpCode: demo-01\n  authKey: '" + a + " '\n", "license 1: authKey is not a JWT",
+		},
+		"a user token": {
+			"- cpCode: demo-01\n  authKey: " + userToken(t, nil) + "\n",
+			"license 1: authKey is a user token",
+		},
+		"claims that are wrong": {
+			"- cpCode: demo-01\n  authKey: " +
+				elsewhere(t, map[string]any{"maxUser": 0, "name": absent}) + "\n",
+			"maxUser",
+		},
+		"no days": {
+			"- cpCode: demo-01\n  authKey: " + elsewhere(t, map[string]any{"endDate": absent}) +
+				"\n",
+			"endDate",
+		},
+		"the same twice": {
+			entry("") + entry("  relay: none\n"), "license 2: is listed already as license 1",
+		},
 	} {
 		list, err := ParsePinned([]byte(c.text))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -226,24 +290,35 @@ func TestErrorsInALicensesFile(t *testing.T) {
 		}
 	}
 	_, err := ParsePinned([]byte(entry("  relay: some\n") + "- cpCode: x\n  authKey: y\n"))
-	if err == nil || !strings.Contains(err.Error(), "license 1") || !strings.Contains(err.Error(), "license 2") {
+	if err == nil || !strings.Contains(err.Error(), "license 1") ||
+		!strings.Contains(err.Error(), "license 2") {
 		t.Errorf("all faults together: %v", err)
 	}
 }
 
 func TestAnEndedLicenseDoesNotKeepAServerFromStarting(t *testing.T) {
 	ended := elsewhere(t, map[string]any{"endDate": "2026-02-01"})
-	if _, err := ParsePinned(fmt.Appendf(nil, "- {cpCode: demo-01, authKey: %s}", ended)); err != nil {
+	if _, err := ParsePinned(fmt.Appendf(nil, "- {cpCode: demo-01, authKey: "+
+		"%s}", ended)); err != nil {
 		t.Error(err)
 	}
-	if _, err := pinning(t, noon, Pinned{CpCode: "demo-01", AuthKey: ended}).Check("demo-01", ended); !errors.Is(err, ErrExpired) {
+	if _, err := pinning(
+		t, noon, Pinned{CpCode: "demo-01", AuthKey: ended},
+	).Check("demo-01", ended); !errors.Is(
+		err,
+		ErrExpired,
+	) {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestPinnedErrorsAreReportedWithTheOthers(t *testing.T) {
-	err := Config{Keys: [][]byte{[]byte("short")}, Pinned: []Pinned{{CpCode: "x", AuthKey: "y"}}}.Validate()
-	if err == nil || !strings.Contains(err.Error(), "key 1") || !strings.Contains(err.Error(), "license 1") {
+	err := Config{
+		Keys:   [][]byte{[]byte("short")},
+		Pinned: []Pinned{{CpCode: "x", AuthKey: "y"}},
+	}.Validate()
+	if err == nil || !strings.Contains(err.Error(), "key 1") ||
+		!strings.Contains(err.Error(), "license 1") {
 		t.Errorf("got %v", err)
 	}
 }

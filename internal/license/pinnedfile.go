@@ -12,8 +12,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// ParsePinned reads a list of licenses in YAML or JSON, with the field names of Pinned. Unknown names, names twice and names without
-// a value are faults; all faults of the file are reported together, each with its line.
+// ParsePinned reads a list of licenses in YAML or JSON, with the field names of Pinned. Unknown
+// names, names twice and names without a value are faults; all faults of the file are reported
+// together, each with its line.
 func ParsePinned(text []byte) ([]Pinned, error) {
 	var root yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(text))
@@ -27,7 +28,10 @@ func ParsePinned(text []byte) ([]Pinned, error) {
 	}
 	top := root.Content[0]
 	if top.Kind != yaml.SequenceNode {
-		return nil, fmt.Errorf("line %d: this is not a list of licenses: each begins with a hyphen", top.Line)
+		return nil, fmt.Errorf(
+			"line %d: this is not a list of licenses: each begins with a hyphen",
+			top.Line,
+		)
 	}
 	list := make([]Pinned, len(top.Content))
 	errs := make([]error, len(top.Content))
@@ -49,7 +53,11 @@ func (p *Pinned) decode(entry *yaml.Node) error {
 	if entry.Kind == yaml.MappingNode {
 		for i := 0; i < len(entry.Content); i += 2 {
 			if key := entry.Content[i]; !slices.Contains(known, key.Value) {
-				errs = append(errs, fmt.Errorf("line %d: unknown name %q; known are %s", key.Line, key.Value, strings.Join(known, ", ")))
+				errs = append(
+					errs,
+					fmt.Errorf("line %d: unknown name %q; known are %s",
+						key.Line, key.Value, strings.Join(known, ", ")),
+				)
 			}
 		}
 	}
@@ -81,7 +89,11 @@ func plainYAML(text string) string {
 		return text
 	}
 	what := map[string]string{
-		"int": "a whole number", "bool": "true or false", "string": "text", "[]string": "a list", "license.Pinned": "names with values",
+		"int":            "a whole number",
+		"bool":           "true or false",
+		"string":         "text",
+		"[]string":       "a list",
+		"license.Pinned": "names with values",
 	}[kind]
 	line, value, _ := strings.Cut(before, ": cannot unmarshal ")
 	if _, scalar, ok := strings.Cut(value, " "); ok {
@@ -90,7 +102,8 @@ func plainYAML(text string) string {
 	return fmt.Sprintf("%s: this is not %s", line, what)
 }
 
-// valueless refuses what YAML reads as "not there": whoever writes a name and no value means something else.
+// valueless refuses what YAML reads as "not there": whoever writes a name and no value means
+// something else.
 func valueless(n *yaml.Node) error {
 	var errs []error
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {

@@ -9,21 +9,27 @@ import (
 	"sync/atomic"
 )
 
-// MaxRevocationListSize is the greatest size of a revocation list, some 16,000 lines: it is read again every few seconds.
+// MaxRevocationListSize is the greatest size of a revocation list, some 16,000 lines: it is read
+// again every few seconds.
 const MaxRevocationListSize = 1 << 20
 
 // maxReportedErrors bounds what is said of a file that is something else altogether.
 const maxReportedErrors = 8
 
-// RevocationList holds the hashes of tokens, licenses and user tokens, that are refused though all else about them is good.
+// RevocationList holds the hashes of tokens, licenses and user tokens, that are refused though all
+// else about them is good.
 type RevocationList map[[sha256.Size]byte]struct{}
 
-// ParseRevocationList reads a revocation list: the SHA-256 of a token in hex on each line, as Grant.Hash and Inspect have it. What follows a
-// "#" does not count, nor do blank lines. Faults are reported together, and a list with one is not used: whoever revokes a license and
-// writes it wrong must hear of it.
+// ParseRevocationList reads a revocation list: the SHA-256 of a token in hex on each line, as
+// Grant.Hash and Inspect have it. What follows a "#" does not count, nor do blank lines. Faults are
+// reported together, and a list with one is not used: whoever revokes a license and writes it wrong
+// must hear of it.
 func ParseRevocationList(text []byte) (RevocationList, error) {
 	if len(text) > MaxRevocationListSize {
-		return nil, fmt.Errorf("the list has more than %d bytes: take out licenses that have ended", MaxRevocationListSize)
+		return nil, fmt.Errorf(
+			"the list has more than %d bytes: take out licenses that have ended",
+			MaxRevocationListSize,
+		)
 	}
 	list, number := RevocationList{}, 0
 	var errs []error
@@ -43,7 +49,11 @@ func ParseRevocationList(text []byte) (RevocationList, error) {
 			list[hash] = struct{}{}
 			continue
 		}
-		errs = append(errs, fmt.Errorf("line %d: not a SHA-256 of 64 hex digits, as `ieum license hash` prints it", number))
+		errs = append(
+			errs,
+			fmt.Errorf("line %d: not a SHA-256 of 64 hex digits, as `ieum license hash` prints it",
+				number),
+		)
 		if len(errs) == maxReportedErrors {
 			errs = append(errs, errors.New("there may be more"))
 			break
@@ -83,7 +93,8 @@ func (r *Revoked) contains(hash [sha256.Size]byte) bool {
 	return ok
 }
 
-// Revoked tells whether a grant, made earlier, stands on a license or a user token that has been revoked since.
+// Revoked tells whether a grant, made earlier, stands on a license or a user token that has been
+// revoked since.
 func (v *Verifier) Revoked(g Grant) bool {
 	return v.revoked.contains(g.Hash) || (g.User != nil && v.revoked.contains(g.User.Hash))
 }

@@ -38,10 +38,25 @@ func TestRevokedTokensAreRefusedLikeBadOnes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, other := signed(t, keyA, header, good()), signed(t, keyA, header, with(map[string]any{"name": "other"}))
+	ours, other := signed(
+		t,
+		keyA,
+		header,
+		good(),
+	), signed(
+		t,
+		keyA,
+		header,
+		with(map[string]any{"name": "other"}),
+	)
 	expired := signed(t, keyA, header, with(map[string]any{"endDate": "2026-01-02"}))
 	token, named := userToken(t, nil), userToken(t, map[string]any{"sub": "lee"})
-	unnamed := signed(t, tokenKey(keyA, "moved"), userHeader, minted(t, map[string]any{"authCode": "moved", "license": absent}))
+	unnamed := signed(
+		t,
+		tokenKey(keyA, "moved"),
+		userHeader,
+		minted(t, map[string]any{"authCode": "moved", "license": absent}),
+	)
 	bad := func(token string) string { return token[:len(token)-4] + "AAAA" }
 	cases := []struct{ name, code, token, revoked string }{
 		{"ours", "demo-01", ours, ours},
@@ -53,7 +68,8 @@ func TestRevokedTokensAreRefusedLikeBadOnes(t *testing.T) {
 		revoke(t, list, c.revoked)
 		_, err := v.Check(c.code, c.token)
 		_, worse := v.Check(c.code, bad(c.token))
-		if !errors.Is(err, ErrRevoked) || !errors.Is(err, ErrRefused) || errors.Is(worse, ErrRevoked) {
+		if !errors.Is(err, ErrRevoked) || !errors.Is(err, ErrRefused) ||
+			errors.Is(worse, ErrRevoked) {
 			t.Errorf("%s: %v; with a bad signature %v", c.name, err, worse)
 		}
 		if errors.Is(err, ErrExpired) {
@@ -99,7 +115,9 @@ func TestRevokedTokensAreRefusedLikeBadOnes(t *testing.T) {
 
 func TestGrantsOfRevokedTokensAreKnown(t *testing.T) {
 	list := new(Revoked)
-	v, err := New(Config{Keys: [][]byte{keyA}, Revoked: list, Now: func() time.Time { return noon }})
+	v, err := New(
+		Config{Keys: [][]byte{keyA}, Revoked: list, Now: func() time.Time { return noon }},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +127,9 @@ func TestGrantsOfRevokedTokensAreKnown(t *testing.T) {
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	for revoked, want := range map[string][2]bool{"": {false, false}, ours: {true, true}, token: {false, true}} {
+	for revoked, want := range map[string][2]bool{
+		"": {false, false}, ours: {true, true}, token: {false, true},
+	} {
 		revoke(t, list, revoked)
 		if v.Revoked(alone) != want[0] || v.Revoked(user) != want[1] {
 			t.Errorf("with %.20q revoked: %v, %v", revoked, v.Revoked(alone), v.Revoked(user))
@@ -124,10 +144,12 @@ func TestErrorsInARevocationListAreReportedTogether(t *testing.T) {
 	good := strings.Repeat("ab", 32)
 	for text, want := range map[string]string{
 		"": "", good: "", good + "\n" + good + "#twice": "", "#" + strings.Repeat("x", 300): "",
-		good[:63]: "line 1: ", good + "a": "line 1: ", good[:62] + "xy": "line 1: ", good + " " + good: "line 1: ", good + "  -": "line 1: ",
+		good[:63]: "line 1: ", good + "a": "line 1: ", good[:62] + "xy": "line 1: ",
+		good + " " + good: "line 1: ", good + "  -": "line 1: ",
 		good + "\n\n" + "eyJhbGciOiJIUzI1NiJ9.e30.x\n" + good + "\nnonsense": "line 3: ",
-		strings.Repeat("x\n", 100):                     "there may be more",
-		strings.Repeat("#\n", MaxRevocationListSize/2): "", strings.Repeat("#\n", MaxRevocationListSize/2) + "#": "more than",
+		strings.Repeat("x\n", 100):                           "there may be more",
+		strings.Repeat("#\n", MaxRevocationListSize/2):       "",
+		strings.Repeat("#\n", MaxRevocationListSize/2) + "#": "more than",
 	} {
 		list, err := ParseRevocationList([]byte(text))
 		switch {
@@ -144,13 +166,16 @@ func TestErrorsInARevocationListAreReportedTogether(t *testing.T) {
 		}
 	}
 	_, err := ParseRevocationList([]byte("x\n" + good + "\ny"))
-	if err == nil || !strings.Contains(err.Error(), "line 1: ") || !strings.Contains(err.Error(), "line 3: ") {
+	if err == nil || !strings.Contains(err.Error(), "line 1: ") ||
+		!strings.Contains(err.Error(), "line 3: ") {
 		t.Errorf("both faults are to be said: %v", err)
 	}
 }
 
 func FuzzParseRevoked(f *testing.F) {
-	for _, s := range []string{"", "# x\n", strings.Repeat("0f", 32), strings.Repeat("0F", 32) + " # y\r\n\n", "nonsense"} {
+	for _, s := range []string{
+		"", "# x\n", strings.Repeat("0f", 32), strings.Repeat("0F", 32) + " # y\r\n\n", "nonsense",
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -17,12 +17,14 @@ import (
 )
 
 const (
-	// userType is the header typ of a user token; by it alone the two kinds are told apart before any key is tried.
+	// userType is the header typ of a user token; by it alone the two kinds are told apart before
+	// any key is tried.
 	userType = "user+jwt"
 	maxRooms = 64
 )
 
-// User is what a user token says: the second proof, made by the tenant's backend for one user and a short time.
+// User is what a user token says: the second proof, made by the tenant's backend for one user and a
+// short time.
 type User struct {
 	// ID is the one user id the token is good for.
 	ID string
@@ -32,19 +34,21 @@ type User struct {
 	Rooms []string
 	// Host makes the user host of each room it enters.
 	Host bool
-	// Expires is the first instant, UTC, at which nobody gets in with the token any more. Whoever is in stays.
+	// Expires is the first instant, UTC, at which nobody gets in with the token any more. Whoever
+	// is in stays.
 	Expires time.Time
 	// Hash is the SHA-256 of the user token: its name in deny lists.
 	Hash [sha256.Size]byte
 }
 
-// Admits tells whether the user may create and enter the room. A nil User, one that came with a license alone, may enter all.
+// Admits tells whether the user may create and enter the room. A nil User, one that came with a
+// license alone, may enter all.
 func (u *User) Admits(room string) bool {
 	return u == nil || u.Rooms == nil || slices.Contains(u.Rooms, room)
 }
 
-// TokenError says why a user token is refused. It quotes nothing of the token. Until the signature is known to be good there is
-// one reason only, the same whether or not the tenant exists.
+// TokenError says why a user token is refused. It quotes nothing of the token. Until the signature
+// is known to be good there is one reason only, the same whether or not the tenant exists.
 type TokenError struct{ Reason string }
 
 func (e *TokenError) Error() string { return "user token refused: " + e.Reason }
@@ -54,12 +58,14 @@ func (e *TokenError) Unwrap() error { return ErrRefused }
 
 const unsigned = "it is not signed, with HS256, with a userTokenKey of this cpCode"
 
-// UserTokenKey is the key of the tenant's user tokens: HMAC-SHA256 of "user-token:" and cpCode under the signing key.
+// UserTokenKey is the key of the tenant's user tokens: HMAC-SHA256 of "user-token:" and cpCode
+// under the signing key.
 func (v *Verifier) UserTokenKey(cpCode string) []byte {
 	return userTokenKey(v.keys[0], cpCode)
 }
 
-// UserTokenKeys is UserTokenKey for every key, the signing key's first: a tenant changes its key some time after a rotation.
+// UserTokenKeys is UserTokenKey for every key, the signing key's first: a tenant changes its key
+// some time after a rotation.
 func (v *Verifier) UserTokenKeys(cpCode string) [][]byte {
 	all := make([][]byte, len(v.keys))
 	for i, key := range v.keys {
@@ -74,8 +80,8 @@ func userTokenKey(key []byte, cpCode string) []byte {
 	return mac.Sum(nil)
 }
 
-// isUserToken reads the type in the header, which nobody has verified: it decides with which key the token is verified, and a
-// token of one kind is never signed with a key of the other.
+// isUserToken reads the type in the header, which nobody has verified: it decides with which key
+// the token is verified, and a token of one kind is never signed with a key of the other.
 func isUserToken(token string) bool {
 	first, _, _ := strings.Cut(token, ".")
 	text, err := base64.RawURLEncoding.Strict().DecodeString(first)
@@ -90,8 +96,8 @@ func isUserToken(token string) bool {
 	return strings.EqualFold(typ, userType)
 }
 
-// checkUser verifies a user token and the license it names. The token's time is judged before the license, since ErrTokenExpired
-// must mean that the tenant's backend did sign it.
+// checkUser verifies a user token and the license it names. The token's time is judged before the
+// license, since ErrTokenExpired must mean that the tenant's backend did sign it.
 func (v *Verifier) checkUser(cpCode, token string) (Grant, error) {
 	raw, err := v.verify(token, userType, v.UserTokenKeys(cpCode))
 	if err != nil {
@@ -115,7 +121,9 @@ func (v *Verifier) checkUser(cpCode, token string) (Grant, error) {
 	case !now.Before(user.Expires):
 		return Grant{}, ErrTokenExpired
 	case now.Add(skew).Before(from):
-		return Grant{}, &TokenError{"it is not valid yet: compare iat and nbf with the server's clock"}
+		return Grant{}, &TokenError{
+			"it is not valid yet: compare iat and nbf with the server's clock",
+		}
 	}
 	grant, err := v.namedLicense(cpCode, raw)
 	if err != nil {
@@ -125,7 +133,8 @@ func (v *Verifier) checkUser(cpCode, token string) (Grant, error) {
 	return grant, nil
 }
 
-// namedLicense is the license that the token names, or else the one that the configuration has for the tenant.
+// namedLicense is the license that the token names, or else the one that the configuration has for
+// the tenant.
 func (v *Verifier) namedLicense(cpCode string, raw claimSet) (Grant, error) {
 	if !raw.has("license") {
 		return v.listedFor(cpCode)
@@ -146,15 +155,19 @@ func (v *Verifier) namedLicense(cpCode string, raw claimSet) (Grant, error) {
 }
 
 // revokedToken answers the client as any other token would be that is bad in that way.
-func revokedToken(reason string) error { return fmt.Errorf("%w: %w", ErrRevoked, &TokenError{reason}) }
+func revokedToken(
+	reason string,
+) error {
+	return fmt.Errorf("%w: %w", ErrRevoked, &TokenError{reason})
+}
 
 // refuseToken turns faults of claims into one line.
 func refuseToken(errs error) error {
 	return &TokenError{strings.ReplaceAll(errs.Error(), "\n", "; ")}
 }
 
-// user reads the claims of a user token; its second result is the first instant at which it is valid, zero when it does not say.
-// All faults are reported together.
+// user reads the claims of a user token; its second result is the first instant at which it is
+// valid, zero when it does not say. All faults are reported together.
 func (c claimSet) user() (User, time.Time, error) {
 	var (
 		u    User
@@ -202,10 +215,12 @@ func (c claimSet) user() (User, time.Time, error) {
 	return u, from, errors.Join(errs...)
 }
 
-// rooms reads a list of room ids. An empty list would be a token for no room or for all, depending on the reader, so it is refused.
+// rooms reads a list of room ids. An empty list would be a token for no room or for all, depending
+// on the reader, so it is refused.
 func (c claimSet) rooms() ([]string, error) {
 	var list []*string
-	if err := json.Unmarshal(c["rooms"], &list); err != nil || len(list) == 0 || len(list) > maxRooms {
+	if err := json.Unmarshal(c["rooms"], &list); err != nil || len(list) == 0 ||
+		len(list) > maxRooms {
 		return nil, fmt.Errorf("rooms must be a list of 1 to %d strings", maxRooms)
 	}
 	rooms := make([]string, 0, len(list))
@@ -218,7 +233,8 @@ func (c claimSet) rooms() ([]string, error) {
 	return rooms, nil
 }
 
-// validWireID is the rule of the wire for ids that become names in JavaScript objects. U+FFFD is what broken UTF-8 was read as.
+// validWireID is the rule of the wire for ids that become names in JavaScript objects. U+FFFD is
+// what broken UTF-8 was read as.
 func validWireID(s string) bool {
 	return validID(s) && s != "__proto__" && !strings.ContainsRune(s, utf8.RuneError)
 }
@@ -230,14 +246,20 @@ type UserParams struct {
 	Host             bool
 	// Expires is the end; whole seconds are kept.
 	Expires time.Time
-	// License is the authKey that the token names; empty: the configuration of the server must have one for CpCode.
+	// License is the authKey that the token names; empty: the configuration of the server must have
+	// one for CpCode.
 	License string
 }
 
-// IssueUser signs a user token with the tenant's first key, as its backend would. What Check would refuse whatever the
-// configuration is not issued; all faults are reported together.
+// IssueUser signs a user token with the tenant's first key, as its backend would. What Check would
+// refuse whatever the configuration is not issued; all faults are reported together.
 func (v *Verifier) IssueUser(p UserParams) (string, error) {
-	claims := jwt.MapClaims{"authCode": p.CpCode, "sub": p.ID, "exp": p.Expires.Unix(), "iat": v.now().Unix()}
+	claims := jwt.MapClaims{
+		"authCode": p.CpCode,
+		"sub":      p.ID,
+		"exp":      p.Expires.Unix(),
+		"iat":      v.now().Unix(),
+	}
 	if p.Name != "" {
 		claims["name"] = p.Name
 	}
@@ -252,7 +274,10 @@ func (v *Verifier) IssueUser(p UserParams) (string, error) {
 	}
 	var errs []error
 	if !validID(p.CpCode) {
-		errs = append(errs, errors.New("cpCode must have 1 to 128 bytes without control characters"))
+		errs = append(
+			errs,
+			errors.New("cpCode must have 1 to 128 bytes without control characters"),
+		)
 	}
 	if p.License != "" {
 		named, err := Inspect(p.License)
@@ -285,7 +310,8 @@ func (v *Verifier) IssueUser(p UserParams) (string, error) {
 		return "", fmt.Errorf("user token: %w", err)
 	}
 	if len(signed) > maxToken {
-		return "", fmt.Errorf("user token: it has %d bytes, at most %d are accepted", len(signed), maxToken)
+		return "", fmt.Errorf("user token: it has %d bytes, at most %d are accepted",
+			len(signed), maxToken)
 	}
 	return signed, nil
 }

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Address is one that is relayed from. Clients are told Public; sockets are bound to Private. They differ behind a 1:1 NAT.
+// Address is one that is relayed from. Clients are told Public; sockets are bound to Private. They
+// differ behind a 1:1 NAT.
 type Address struct{ Public, Private netip.Addr }
 
 // String has the form that ParseAddress reads.
@@ -48,7 +49,8 @@ func (a Address) validate() error {
 		switch {
 		case !half.IsValid():
 			return errors.New("a relay address needs both halves")
-		case half.Zone() != "" || half.IsUnspecified() || half.IsMulticast() || half.IsLinkLocalUnicast() || half.Is4In6() || isNeverPeer(half):
+		case half.Zone() != "", half.IsUnspecified(), half.IsMulticast(),
+			half.IsLinkLocalUnicast(), half.Is4In6(), isNeverPeer(half):
 			return fmt.Errorf("nothing can be relayed from %s", half)
 		}
 	}
@@ -62,20 +64,28 @@ func (a Address) validate() error {
 func (a Address) probe() error {
 	conn, err := openUDP(a.Private, 0)
 	if err != nil {
-		return fmt.Errorf("%s is no address of this machine (behind a 1:1 NAT write public/private): %w", a.Private, err)
+		return fmt.Errorf(
+			"%s is no address of this machine (behind a 1:1 NAT write public/private): %w",
+			a.Private,
+			err,
+		)
 	}
 	return conn.Close()
 }
 
-// openUDP binds a socket at start. An IPv6 address that is new on its interface cannot be bound before the kernel has made sure that
-// no neighbour has it (RFC 4862 section 5.4), which takes a second or two: wait for that, as for nothing else.
+// openUDP binds a socket at start. An IPv6 address that is new on its interface cannot be bound
+// before the kernel has made sure that no neighbour has it (RFC 4862 section 5.4), which takes a
+// second or two: wait for that, as for nothing else.
 func openUDP(a netip.Addr, port uint16) (*net.UDPConn, error) {
 	const (
 		pause = 100 * time.Millisecond
 		tries = 40
 	)
 	for try := 1; ; try++ {
-		conn, err := net.ListenUDP(familyOf(a.As16()).network(), net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
+		conn, err := net.ListenUDP(
+			familyOf(a.As16()).network(),
+			net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)),
+		)
 		if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) || a.Is4() || try == tries {
 			return conn, err
 		}
@@ -86,8 +96,9 @@ func openUDP(a netip.Addr, port uint16) (*net.UDPConn, error) {
 	}
 }
 
-// FindAddresses picks the address to relay from, one of each family at most: a public one where there is one, and among equals
-// the one that the default route uses. Loopback and link-local addresses are not taken.
+// FindAddresses picks the address to relay from, one of each family at most: a public one where
+// there is one, and among equals the one that the default route uses. Loopback and link-local
+// addresses are not taken.
 func FindAddresses() ([]Address, error) {
 	all, err := localAddresses()
 	if err != nil {
@@ -95,13 +106,18 @@ func FindAddresses() ([]Address, error) {
 	}
 	list := selectAddresses(all)
 	if len(list) == 0 {
-		return nil, errors.New("this machine has no address but loopback; name the one to relay from")
+		return nil, errors.New(
+			"this machine has no address but loopback; name the one to relay from",
+		)
 	}
 	return list, nil
 }
 
 func selectAddresses(all []netip.Addr) []Address {
-	return selectFrom(all, []netip.Addr{routeSource("udp4", "198.51.100.1:9"), routeSource("udp6", "[2001:db8::1]:9")})
+	return selectFrom(
+		all,
+		[]netip.Addr{routeSource("udp4", "198.51.100.1:9"), routeSource("udp6", "[2001:db8::1]:9")},
+	)
 }
 
 // selectFrom is the pure part of FindAddresses; routed are the sources of the default routes.
@@ -134,7 +150,8 @@ func selectFrom(all, routed []netip.Addr) []Address {
 	return list
 }
 
-// routeSource asks the kernel which source address it would use. Connecting a UDP socket sends nothing.
+// routeSource asks the kernel which source address it would use. Connecting a UDP socket sends
+// nothing.
 func routeSource(network, to string) netip.Addr {
 	conn, err := net.Dial(network, to)
 	if err != nil {
@@ -144,7 +161,8 @@ func routeSource(network, to string) netip.Addr {
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 }
 
-// localAddresses are the unicast addresses of the interfaces that are up, link-local ones left out: no candidate names them.
+// localAddresses are the unicast addresses of the interfaces that are up, link-local ones left out:
+// no candidate names them.
 func localAddresses() ([]netip.Addr, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
@@ -167,7 +185,8 @@ func localAddresses() ([]netip.Addr, error) {
 			}
 			a, ok := netip.AddrFromSlice(network.IP)
 			a = a.Unmap()
-			if ok && !a.IsLinkLocalUnicast() && !a.IsMulticast() && !a.IsUnspecified() && !slices.Contains(all, a) {
+			if ok && !a.IsLinkLocalUnicast() && !a.IsMulticast() && !a.IsUnspecified() &&
+				!slices.Contains(all, a) {
 				all = append(all, a)
 			}
 		}

@@ -15,7 +15,8 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// signature is how a request is signed: by which algorithm the key is made, what is said about that, and with which attribute.
+// signature is how a request is signed: by which algorithm the key is made, what is said about
+// that, and with which attribute.
 type signature struct {
 	algorithm byte   // 0: nothing is said, and MD5 is meant
 	offered   []byte // PASSWORD-ALGORITHMS; nil: left out
@@ -34,7 +35,8 @@ func (c *rawClient) key(algorithm byte) []byte {
 	return sum[:]
 }
 
-// integrity computes an integrity attribute of a message that ends before it, as RFC 8489 section 14.5 says and without our own code.
+// integrity computes an integrity attribute of a message that ends before it, as RFC 8489 section
+// 14.5 says and without our own code.
 func integrity(raw []byte, mac hash.Hash) []byte {
 	b := slices.Clone(raw)
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)-stunHeader+4+mac.Size()))
@@ -45,13 +47,33 @@ func integrity(raw []byte, mac hash.Hash) []byte {
 // askSigned sends an Allocate request.
 func (c *rawClient) askSigned(s signature, attrs ...stun.Setter) *stun.Message {
 	c.t.Helper()
-	setters := append([]stun.Setter{stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), transport(17)}, attrs...)
-	setters = append(setters, stun.NewUsername(c.user), stun.NewRealm(c.realm), stun.NewNonce(c.nonce))
+	setters := append(
+		[]stun.Setter{
+			stun.TransactionID,
+			stun.NewType(stun.MethodAllocate, stun.ClassRequest),
+			transport(17),
+		},
+		attrs...)
+	setters = append(
+		setters,
+		stun.NewUsername(c.user),
+		stun.NewRealm(c.realm),
+		stun.NewNonce(c.nonce),
+	)
 	if s.offered != nil {
-		setters = append(setters, stun.RawAttribute{Type: stun.AttrPasswordAlgorithms, Value: s.offered})
+		setters = append(
+			setters,
+			stun.RawAttribute{Type: stun.AttrPasswordAlgorithms, Value: s.offered},
+		)
 	}
 	if s.algorithm != 0 && !s.silent {
-		setters = append(setters, stun.RawAttribute{Type: stun.AttrPasswordAlgorithm, Value: []byte{0, s.algorithm, 0, 0}})
+		setters = append(
+			setters,
+			stun.RawAttribute{
+				Type:  stun.AttrPasswordAlgorithm,
+				Value: []byte{0, s.algorithm, 0, 0},
+			},
+		)
 	}
 	m, err := stun.Build(setters...)
 	if err != nil {
@@ -65,7 +87,10 @@ func (c *rawClient) askSigned(s signature, attrs ...stun.Setter) *stun.Message {
 		mac.Write(b)
 		m.Add(stun.AttrMessageIntegritySHA256, mac.Sum(nil)[:s.cut])
 	} else if s.whole {
-		m.Add(stun.AttrMessageIntegritySHA256, integrity(m.Raw, hmac.New(sha256.New, c.key(s.algorithm))))
+		m.Add(
+			stun.AttrMessageIntegritySHA256,
+			integrity(m.Raw, hmac.New(sha256.New, c.key(s.algorithm))),
+		)
 	} else {
 		m.Add(stun.AttrMessageIntegrity, integrity(m.Raw, hmac.New(sha1.New, c.key(s.algorithm))))
 	}
@@ -82,7 +107,8 @@ func (c *rawClient) signedAs(answer *stun.Message, s signature) bool {
 	got, err := answer.Get(attr)
 	// It is the last attribute.
 	end := len(answer.Raw) - 4 - mac.Size()
-	return err == nil && len(got) == mac.Size() && bytes.Equal(got, integrity(answer.Raw[:end], mac))
+	return err == nil && len(got) == mac.Size() &&
+		bytes.Equal(got, integrity(answer.Raw[:end], mac))
 }
 
 func TestPasswordAlgorithms(t *testing.T) {
@@ -95,18 +121,32 @@ func TestPasswordAlgorithms(t *testing.T) {
 		"as before, SHA-256 integrity": {signature{whole: true}, 0},
 		"MD5 by name":                  {signature{algorithm: algorithmMD5, offered: offer}, 0},
 		"SHA-256":                      {signature{algorithm: algorithmSHA256, offered: offer}, 0},
-		"SHA-256, SHA-256 integrity":   {signature{algorithm: algorithmSHA256, offered: offer, whole: true}, 0},
+		"SHA-256, SHA-256 integrity": {
+			signature{algorithm: algorithmSHA256, offered: offer, whole: true}, 0,
+		},
 		// Somebody on the way has taken the better one out of our offer.
-		"bid down to MD5":          {signature{algorithm: algorithmMD5, offered: onlyMD5, whole: true}, 400},
-		"an offer cut short":       {signature{algorithm: algorithmSHA256, offered: offer[:4]}, 400},
-		"an empty offer":           {signature{algorithm: algorithmSHA256, offered: []byte{}}, 400},
-		"no offer":                 {signature{algorithm: algorithmSHA256}, 400},
-		"no choice":                {signature{algorithm: algorithmMD5, offered: offer, silent: true}, 400},
+		"bid down to MD5": {
+			signature{algorithm: algorithmMD5, offered: onlyMD5, whole: true}, 400,
+		},
+		"an offer cut short": {
+			signature{algorithm: algorithmSHA256, offered: offer[:4]}, 400,
+		},
+		"an empty offer": {signature{algorithm: algorithmSHA256, offered: []byte{}}, 400},
+		"no offer":       {signature{algorithm: algorithmSHA256}, 400},
+		"no choice": {
+			signature{algorithm: algorithmMD5, offered: offer, silent: true}, 400,
+		},
 		"an algorithm not offered": {signature{algorithm: 3, offered: offer}, 400},
 		// A truncated MAC is easier to guess.
-		"integrity of 16 bytes": {signature{algorithm: algorithmSHA256, offered: offer, whole: true, cut: 16}, 401},
-		"integrity of 28 bytes": {signature{algorithm: algorithmSHA256, offered: offer, whole: true, cut: 28}, 401},
-		"integrity of 4 bytes":  {signature{algorithm: algorithmSHA256, offered: offer, whole: true, cut: 4}, 401},
+		"integrity of 16 bytes": {
+			signature{algorithm: algorithmSHA256, offered: offer, whole: true, cut: 16}, 401,
+		},
+		"integrity of 28 bytes": {
+			signature{algorithm: algorithmSHA256, offered: offer, whole: true, cut: 28}, 401,
+		},
+		"integrity of 4 bytes": {
+			signature{algorithm: algorithmSHA256, offered: offer, whole: true, cut: 4}, 401,
+		},
 	} {
 		s := start(t, nil)
 		client := dial(t, s, "udp", "t", "s")
@@ -116,12 +156,15 @@ func TestPasswordAlgorithms(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		} else if got == 0 && !client.signedAs(answer, c.by) {
 			t.Errorf("%s: the answer is not signed as the request: %v", name, answer)
-		} else if got != 0 && (answer.Contains(stun.AttrMessageIntegrity) || answer.Contains(stun.AttrMessageIntegritySHA256)) {
-			t.Errorf("%s: an answer to a stranger is signed: %v", name, answer)
+		} else if got != 0 && (answer.Contains(stun.AttrMessageIntegrity) ||
+			answer.Contains(stun.AttrMessageIntegritySHA256)) {
+			t.Errorf("%s: an answer without credentials is signed: %v", name, answer)
 		}
-		// An offer is in each challenge, and its presence is in the nonce, which cannot be changed on the way.
+		// An offer is in each challenge, and its presence is in the nonce, which cannot be changed
+		// on the way.
 		if c.want == 401 {
-			if value, err := answer.Get(stun.AttrPasswordAlgorithms); err != nil || !bytes.Equal(value, offer) {
+			if value, err := answer.Get(stun.AttrPasswordAlgorithms); err != nil ||
+				!bytes.Equal(value, offer) {
 				t.Errorf("%s: the challenge offers %x, %v", name, value, err)
 			}
 		}
@@ -136,9 +179,22 @@ func TestAlgorithmSaidAndUsedMustAgree(t *testing.T) {
 	s := start(t, nil)
 	c := dial(t, s, "udp", "t", "s")
 	c.challenge()
-	m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), transport(17), stun.NewUsername(c.user),
-		stun.NewRealm(c.realm), stun.NewNonce(c.nonce), stun.RawAttribute{Type: stun.AttrPasswordAlgorithms, Value: passwordAlgorithms},
-		stun.RawAttribute{Type: stun.AttrPasswordAlgorithm, Value: []byte{0, algorithmSHA256, 0, 0}}, stun.NewLongTermIntegrity(c.user, c.realm, c.pass))
+	m := stun.MustBuild(
+		stun.TransactionID,
+		stun.NewType(stun.MethodAllocate, stun.ClassRequest),
+		transport(17),
+		stun.NewUsername(c.user),
+		stun.NewRealm(
+			c.realm,
+		),
+		stun.NewNonce(c.nonce),
+		stun.RawAttribute{Type: stun.AttrPasswordAlgorithms, Value: passwordAlgorithms},
+		stun.RawAttribute{
+			Type:  stun.AttrPasswordAlgorithm,
+			Value: []byte{0, algorithmSHA256, 0, 0},
+		},
+		stun.NewLongTermIntegrity(c.user, c.realm, c.pass),
+	)
 	c.send(m.Raw)
 	if got := code(c.answerTo(m)); got != 401 {
 		t.Errorf("got %d", got)
@@ -166,7 +222,9 @@ func TestNonces(t *testing.T) {
 			return
 		}
 		// With it comes what is needed to go on.
-		if fresh, err := answer.Get(stun.AttrNonce); err != nil || !answer.Contains(stun.AttrRealm) || !answer.Contains(stun.AttrPasswordAlgorithms) {
+		if fresh, err := answer.Get(stun.AttrNonce); err != nil ||
+			!answer.Contains(stun.AttrRealm) ||
+			!answer.Contains(stun.AttrPasswordAlgorithms) {
 			t.Errorf("%s: %v in %v", name, err, answer)
 		} else if c.nonce = string(fresh); code(c.ask(stun.MethodRefresh, life(600))) != 437 {
 			t.Errorf("%s: the new one is not good", name)
@@ -174,8 +232,10 @@ func TestNonces(t *testing.T) {
 	}
 	try("good", good, 437) // there is no allocation
 	for name, nonce := range map[string]string{
-		"of a client that says nothing": "x", "too short": good[:len(good)-1], "too long": good + "A", "another time": changed(len(nonceCookie) + 2),
-		"another MAC": changed(len(good) - 3), "other features": changed(len(nonceCookie) - 1), "another cookie": changed(0),
+		"of a client that says nothing": "x", "too short": good[:len(good)-1],
+		"too long": good + "A", "another time": changed(len(nonceCookie) + 2),
+		"another MAC": changed(len(good) - 3), "other features": changed(len(nonceCookie) - 1),
+		"another cookie":   changed(0),
 		"a line end in it": good[:20] + "\n" + good[21:], "no base64": good[:20] + "*" + good[21:],
 	} {
 		try(name, nonce, 438)

@@ -16,13 +16,14 @@ const (
 	maxAllocationLife = time.Hour
 	permissionLife    = 5 * time.Minute
 	channelLife       = 10 * time.Minute
-	// maxPermissions and maxChannels bound the peers of an allocation. A browser asks for a permission
-	// per candidate of the other side.
+	// maxPermissions and maxChannels bound the peers of an allocation. A browser asks for a
+	// permission per candidate of the other side.
 	maxPermissions = 256
 	maxChannels    = 256
 )
 
-// allocation is what a client holds (RFC 8656 section 3.2). One worker owns it, creates and closes it.
+// allocation is what a client holds (RFC 8656 section 3.2). One worker owns it, creates and closes
+// it.
 //
 // What another worker touches for each hairpin packet stands first, in one cache line.
 type allocation struct {
@@ -88,7 +89,8 @@ type channel struct {
 }
 
 // hairpinPeer caches the other end of a channel whose peer is an allocation of this server. It is
-// cleared when the channel expires: otherwise closed allocations would retain one another in memory.
+// cleared when the channel expires: otherwise closed allocations would retain one another in
+// memory.
 type hairpinPeer struct {
 	socket  *relaySocket
 	table   *peerTable // of the socket's allocation, in which channel was found

@@ -34,13 +34,26 @@ type machine struct {
 
 var (
 	// The last is refused.
-	modelPeers   = []netip.AddrPort{netip.MustParseAddrPort("8.8.8.8:9"), netip.MustParseAddrPort("8.8.8.8:10"), netip.MustParseAddrPort("1.1.1.1:9"), netip.MustParseAddrPort("10.0.0.1:9")}
+	modelPeers = []netip.AddrPort{
+		netip.MustParseAddrPort("8.8.8.8:9"),
+		netip.MustParseAddrPort("8.8.8.8:10"),
+		netip.MustParseAddrPort("1.1.1.1:9"),
+		netip.MustParseAddrPort("10.0.0.1:9"),
+	}
 	modelNumbers = []uint16{minChannel - 1, minChannel, minChannel + 1, maxChannel, maxChannel + 1}
 	modelLives   = []uint32{0, 1, 601, 3600, 1<<32 - 1}
-	modelTimes   = []time.Duration{time.Second, time.Minute, permissionLife - time.Second, permissionLife, channelLife, time.Hour}
+	modelTimes   = []time.Duration{
+		time.Second,
+		time.Minute,
+		permissionLife - time.Second,
+		permissionLife,
+		channelLife,
+		time.Hour,
+	}
 )
 
-// FuzzAllocation: each pair of bytes is something that a client, a peer or the time does; what comes back is what a small model says.
+// FuzzAllocation: each pair of bytes is something that a client, a peer or the time does; what
+// comes back is what a small model says.
 func FuzzAllocation(f *testing.F) {
 	f.Add([]byte{0, 0, 3, 0, 4, 5, 5, 0, 6, 1, 7, 0, 2, 0})
 	f.Add([]byte{0, 0, 10, 0, 20, 0, 1, 0, 2, 0, 20, 0})
@@ -90,9 +103,20 @@ func (m *machine) ask(who, want int, method stun.Method, attrs ...stun.Setter) *
 	return m.askAs(who, want, stun.NewTransactionID(), method, attrs...)
 }
 
-func (m *machine) askAs(who, want int, tid [12]byte, method stun.Method, attrs ...stun.Setter) *stun.Message {
+func (m *machine) askAs(
+	who, want int,
+	tid [12]byte,
+	method stun.Method,
+	attrs ...stun.Setter,
+) *stun.Message {
 	m.t.Helper()
-	request := stun.MustBuild(append([]stun.Setter{stun.NewTransactionIDSetter(tid), stun.NewType(method, stun.ClassRequest)}, attrs...)...)
+	request := stun.MustBuild(
+		append(
+			[]stun.Setter{
+				stun.NewTransactionIDSetter(tid),
+				stun.NewType(method, stun.ClassRequest),
+			},
+			attrs...)...)
 	p := offlinePath(uint16(who + 1))
 	m.w.signAs(request, p, "s", "")
 	m.d.forget()
@@ -127,7 +151,13 @@ func (m *machine) allocate(who int, tid [12]byte) {
 		return
 	}
 	if !c.open {
-		*c = modelled{true, tid, m.w.now + allocationLife, map[netip.Addr]time.Duration{}, map[uint16]modelledChannel{}}
+		*c = modelled{
+			true,
+			tid,
+			m.w.now + allocationLife,
+			map[netip.Addr]time.Duration{},
+			map[uint16]modelledChannel{},
+		}
 	}
 	if got := lifetimeIn(m.t, answer); got != uint32((c.ends-m.w.now)/time.Second) {
 		m.t.Fatalf("client %d: lifetime %d", who, got)
@@ -191,7 +221,16 @@ func (m *machine) bind(who int, number uint16, to netip.AddrPort) {
 		c.channels[number] = modelledChannel{to, m.w.now + channelLife}
 		c.permissions[to.Addr()] = m.w.now + permissionLife
 	}
-	m.ask(who, want, stun.MethodChannelBind, peer(to), stun.RawAttribute{Type: stun.AttrChannelNumber, Value: []byte{byte(number >> 8), byte(number), 0, 0}})
+	m.ask(
+		who,
+		want,
+		stun.MethodChannelBind,
+		peer(to),
+		stun.RawAttribute{
+			Type:  stun.AttrChannelNumber,
+			Value: []byte{byte(number >> 8), byte(number), 0, 0},
+		},
+	)
 }
 
 func (m *machine) permitted(who int, from netip.Addr) bool {
@@ -202,21 +241,36 @@ func (m *machine) permitted(who int, from netip.Addr) bool {
 // arrives checks what has come out at the peers.
 func (m *machine) arrives(what string, who int, want bool) {
 	m.t.Helper()
-	if got := len(m.d.peerPayloads); got != 0 && !want || got != 1 && want || want && m.d.peerPayloads[0] != "up" {
-		m.t.Fatalf("%s of client %d: %q has come out, want it: %v", what, who, m.d.peerPayloads, want)
+	if got := len(m.d.peerPayloads); got != 0 && !want || got != 1 && want ||
+		want && m.d.peerPayloads[0] != "up" {
+		m.t.Fatalf("%s of client %d: %q has come out, want it: %v",
+			what, who, m.d.peerPayloads, want)
 	}
 }
 
 func (m *machine) indicate(who int, to netip.AddrPort) {
 	p := offlinePath(uint16(who + 1))
 	m.d.forget()
-	m.w.fromClient(p, m.w.lookup(p), stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication), peer(to),
-		stun.RawAttribute{Type: stun.AttrData, Value: []byte("up")}).Raw)
+	m.w.fromClient(
+		p,
+		m.w.lookup(p),
+		stun.MustBuild(
+			stun.TransactionID,
+			stun.NewType(stun.MethodSend, stun.ClassIndication),
+			peer(to),
+			stun.RawAttribute{Type: stun.AttrData, Value: []byte("up")},
+		).Raw,
+	)
 	m.arrives("indication", who, m.permitted(who, to.Addr()))
 }
 
 func channelMessage(number uint16, payload []byte) []byte {
-	return append(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, number), uint16(len(payload))), payload...)
+	return append(
+		binary.BigEndian.AppendUint16(
+			binary.BigEndian.AppendUint16(nil, number),
+			uint16(len(payload)),
+		),
+		payload...)
 }
 
 func (m *machine) channelData(who int, number uint16) {
@@ -248,7 +302,8 @@ func (m *machine) fromPeer(who int, from netip.AddrPort) {
 	case !want && len(m.d.replies)+len(m.d.clientMessages) != 0:
 		m.t.Fatalf("client %d got something from %v without a permission", who, from)
 	case want && channel != 0:
-		if len(m.d.clientMessages) != 1 || string(m.d.clientMessages[0]) != string(channelMessage(channel, []byte("down"))) {
+		if len(m.d.clientMessages) != 1 ||
+			string(m.d.clientMessages[0]) != string(channelMessage(channel, []byte("down"))) {
 			m.t.Fatalf("client %d got %q, want it by channel %#x", who, m.d.clientMessages, channel)
 		}
 	case want:
@@ -271,6 +326,7 @@ func (m *machine) pass(d time.Duration) {
 		}
 	}
 	if len(m.w.owned) != live || len(m.d.sockets) != live || m.w.server.quota.total != live {
-		m.t.Fatalf("%d allocations, %d ports, quota %d: want %d", len(m.w.owned), len(m.d.sockets), m.w.server.quota.total, live)
+		m.t.Fatalf("%d allocations, %d ports, quota %d: want %d",
+			len(m.w.owned), len(m.d.sockets), m.w.server.quota.total, live)
 	}
 }

@@ -33,9 +33,14 @@ type credential struct {
 	sha256 bool
 }
 
-// authenticate checks a request (RFC 8489 section 9.2.4). The code is 0 when it is good. known is the credential of the client's
-// allocation, whose key is taken again when the user name is the same.
-func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c credential, reason reasonCode, code stun.ErrorCode) {
+// authenticate checks a request (RFC 8489 section 9.2.4). The code is 0 when it is good. known is
+// the credential of the client's allocation, whose key is taken again when the user name is the
+// same.
+func (w *worker) authenticate(
+	m *stun.Message,
+	p *path,
+	known *credential,
+) (c credential, reason reasonCode, code stun.ErrorCode) {
 	mi, _ := m.Get(stun.AttrMessageIntegrity)
 	mi256, _ := m.Get(stun.AttrMessageIntegritySHA256)
 	if mi == nil && mi256 == nil {
@@ -51,11 +56,14 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 	offered, err1 := m.Get(stun.AttrPasswordAlgorithms)
 	chosen, err2 := m.Get(stun.AttrPasswordAlgorithm)
 	if err1 == nil || err2 == nil {
-		// Who names an algorithm must repeat our offer, which is signed by that: nobody on the way has made it worse.
-		if err1 != nil || err2 != nil || len(chosen) < 4 || string(offered) != string(passwordAlgorithms) {
+		// Who names an algorithm must repeat our offer, which is signed by that: nobody on the way
+		// has made it worse.
+		if err1 != nil || err2 != nil || len(chosen) < 4 ||
+			string(offered) != string(passwordAlgorithms) {
 			return c, reasonMalformed, stun.CodeBadRequest
 		}
-		if c.algorithm = chosen[1]; chosen[0] != 0 || (c.algorithm != algorithmMD5 && c.algorithm != algorithmSHA256) {
+		if c.algorithm = chosen[1]; chosen[0] != 0 ||
+			(c.algorithm != algorithmMD5 && c.algorithm != algorithmSHA256) {
 			return c, reasonMalformed, stun.CodeBadRequest
 		}
 	}
@@ -76,13 +84,15 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 		if !ok {
 			return c, reasonBadCredentials, stun.CodeUnauthorized
 		}
-		// Later requests need the allocation, which is found by session: a call may outlast its credentials.
+		// Later requests need the allocation, which is found by session: a call may outlast its
+		// credentials.
 		if m.Type.Method == stun.MethodAllocate && !w.server.cfg.Now().Before(expiry) {
 			return c, reasonExpired, stun.CodeUnauthorized
 		}
 		c.session, c.tenant = session, tenantOf(session)
 		for _, secret := range w.server.secrets.Load().keysFor(expiry) {
-			keys = append(keys, longTermKey(c.algorithm, c.username, w.server.cfg.Realm, RESTPassword(secret, c.username)))
+			password := RESTPassword(secret, c.username)
+			keys = append(keys, longTermKey(c.algorithm, c.username, w.server.cfg.Realm, password))
 		}
 	}
 	c.sha256 = mi256 != nil
@@ -94,13 +104,21 @@ func (w *worker) authenticate(m *stun.Message, p *path, known *credential) (c cr
 	return c, reasonBadCredentials, stun.CodeUnauthorized
 }
 
-// verifyIntegrity checks the one integrity attribute that counts: MESSAGE-INTEGRITY-SHA256, if there is one. It must not be truncated, which a
-// usage would have to allow (RFC 8489 section 14.6).
+// verifyIntegrity checks the one integrity attribute that counts: MESSAGE-INTEGRITY-SHA256, if
+// there is one. It must not be truncated, which a usage would have to allow (RFC 8489 section
+// 14.6).
 func verifyIntegrity(raw, key, mi, mi256 []byte) bool {
 	if mi256 != nil {
-		return len(mi256) == sha256.Size && verifyMAC(raw, uint16(stun.AttrMessageIntegritySHA256), hmac.New(sha256.New, key), mi256)
+		return len(mi256) == sha256.Size &&
+			verifyMAC(
+				raw,
+				uint16(stun.AttrMessageIntegritySHA256),
+				hmac.New(sha256.New, key),
+				mi256,
+			)
 	}
-	return len(mi) == sha1.Size && verifyMAC(raw, uint16(stun.AttrMessageIntegrity), hmac.New(sha1.New, key), mi)
+	return len(mi) == sha1.Size &&
+		verifyMAC(raw, uint16(stun.AttrMessageIntegrity), hmac.New(sha1.New, key), mi)
 }
 
 // longTermKey is that of RFC 8489 section 9.2.2.
@@ -114,8 +132,9 @@ func longTermKey(algorithm byte, username, realm, password string) []byte {
 	return sum[:]
 }
 
-// verifyMAC checks an integrity attribute: the MAC covers what is before it, with the length that ends with it (RFC 8489 sections 14.5
-// and 14.6). The first attribute of that type counts, as for the codec.
+// verifyMAC checks an integrity attribute: the MAC covers what is before it, with the length that
+// ends with it (RFC 8489 sections 14.5 and 14.6). The first attribute of that type counts, as for
+// the codec.
 func verifyMAC(raw []byte, attr uint16, mac hash.Hash, want []byte) bool {
 	for at := stunHeader; at+4 <= len(raw); {
 		length := int(binary.BigEndian.Uint16(raw[at+2:]))

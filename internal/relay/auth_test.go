@@ -31,7 +31,10 @@ func TestCallOutlastsItsCredentials(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			var now atomic.Int64
 			now.Store(1_700_000_000)
-			s := start(t, func(c *Config) { c.Now = func() time.Time { return time.Unix(now.Load(), 0) } })
+			s := start(
+				t,
+				func(c *Config) { c.Now = func() time.Time { return time.Unix(now.Load(), 0) } },
+			)
 			one, two := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
 			c := dial(t, s, network, "t", "s")
 			relayed := c.allocate()
@@ -118,8 +121,9 @@ func TestAnotherSessionCannotUseAnAllocation(t *testing.T) {
 	}
 }
 
-// A secret is replaced while calls go on. What was made with the one before is good until it would have expired, and for no longer than
-// servers elsewhere may need to hear of the change: whoever has the old secret can do nothing with it then.
+// A secret is replaced while calls go on. What was made with the one before is good until it would
+// have expired, and for no longer than servers elsewhere may need to hear of the change: whoever
+// has the old secret can do nothing with it then.
 func TestTheSecretIsReplacedWithoutADrop(t *testing.T) {
 	var now atomic.Int64
 	now.Store(1_700_000_000)

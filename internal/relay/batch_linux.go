@@ -12,8 +12,9 @@ import (
 type sockaddr struct {
 	raw  [unix.SizeofSockaddrInet6]byte
 	size uint32
-	// refusedSize is the smallest packet size of which the kernel did not take several at once for this place; 0: it has taken all. The
-	// way there decides that, and so whoever is there: it must not slow down what goes elsewhere. Any worker may use it.
+	// refusedSize is the smallest packet size of which the kernel did not take several at once for
+	// this place; 0: it has taken all. The way there decides that, and so whoever is there: it must
+	// not slow down what goes elsewhere. Any worker may use it.
 	refusedSize uint32
 }
 
@@ -60,13 +61,15 @@ type mmsghdr struct {
 	n uint32
 }
 
-// Control messages: on receipt UDP_GRO (an int) and PKTINFO, on sending UDP_SEGMENT (a uint16) and PKTINFO.
+// Control messages: on receipt UDP_GRO (an int) and PKTINFO, on sending UDP_SEGMENT (a uint16) and
+// PKTINFO.
 const (
 	receiveControl = 24 + 40
 	sendControl    = 24 + 40
 )
 
-// receiver is a vector of messages to receive into. Each buffer has room for a ChannelData header in front.
+// receiver is a vector of messages to receive into. Each buffer has room for a ChannelData header
+// in front.
 type receiver struct {
 	headers []mmsghdr
 	iovs    []unix.Iovec
@@ -80,7 +83,10 @@ type receiver struct {
 func newReceiver(n int) *receiver {
 	const page = 4096
 	r := &receiver{
-		headers: make([]mmsghdr, n), iovs: make([]unix.Iovec, n), from: make([][unix.SizeofSockaddrInet6]byte, n),
+		headers: make(
+			[]mmsghdr,
+			n,
+		), iovs: make([]unix.Iovec, n), from: make([][unix.SizeofSockaddrInet6]byte, n),
 		control: make([][receiveControl]byte, n), stride: maxDatagram + 1 + page,
 	}
 	// Memory that no packet has reached yet is never touched, and so costs nothing.
@@ -106,8 +112,15 @@ func (r *receiver) receive(fd, first int) int {
 		r.headers[i].SetControllen(receiveControl)
 	}
 	r.used = first
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[first])), uintptr(len(r.headers)-first),
-		unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(
+		unix.SYS_RECVMMSG,
+		uintptr(fd),
+		uintptr(unsafe.Pointer(&r.headers[first])),
+		uintptr(len(r.headers)-first),
+		unix.MSG_DONTWAIT,
+		0,
+		0,
+	)
 	if errno != 0 {
 		return 0
 	}
@@ -124,7 +137,8 @@ func (r *receiver) headroom(i int) []byte {
 // complete tells that message i was not cut short.
 func (r *receiver) complete(i int) bool { return r.headers[i].Flags&unix.MSG_TRUNC == 0 }
 
-// segmentSize is the size of the packets that message i consists of, when the kernel has merged several.
+// segmentSize is the size of the packets that message i consists of, when the kernel has merged
+// several.
 func (r *receiver) segmentSize(i int) int {
 	if b := r.controlMessage(i, unix.SOL_UDP, unix.UDP_GRO); len(b) >= 4 {
 		return int(binary.NativeEndian.Uint32(b))
@@ -132,7 +146,8 @@ func (r *receiver) segmentSize(i int) int {
 	return 0
 }
 
-// destination is the address that message i was sent to; ok is false when the socket was not told to say it.
+// destination is the address that message i was sent to; ok is false when the socket was not told
+// to say it.
 func (r *receiver) destination(i int, to *endpoint) (ok bool) {
 	if b := r.controlMessage(i, unix.SOL_IP, unix.IP_PKTINFO); len(b) >= unix.SizeofInet4Pktinfo {
 		copy(to.ip[:], mappedPrefix[:])
@@ -140,7 +155,9 @@ func (r *receiver) destination(i int, to *endpoint) (ok bool) {
 		to.scope = 0
 		return true
 	}
-	if b := r.controlMessage(i, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(b) >= unix.SizeofInet6Pktinfo {
+	if b := r.controlMessage(i, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(
+		b,
+	) >= unix.SizeofInet6Pktinfo {
 		copy(to.ip[:], b[:16])
 		if to.scope = 0; isLinkLocal(to.ip) {
 			to.scope = binary.NativeEndian.Uint32(b[16:])
@@ -166,7 +183,8 @@ func (r *receiver) controlMessage(i int, level, kind int32) []byte {
 	return nil
 }
 
-// Bounds of what a sender gathers, and of one send of several packets: the kernel takes 64 KB and (before 6.9) 64 segments.
+// Bounds of what a sender gathers, and of one send of several packets: the kernel takes 64 KB and
+// (before 6.9) 64 segments.
 const (
 	sendPackets     = 1024
 	sendBatches     = 256
@@ -174,7 +192,8 @@ const (
 	maxBatchPackets = 64
 )
 
-// gsoBatch is packets of one size, the last of which may be shorter, from one socket to one destination.
+// gsoBatch is packets of one size, the last of which may be shorter, from one socket to one
+// destination.
 type gsoBatch struct {
 	fd          int
 	to          *sockaddr
@@ -221,13 +240,20 @@ type sender struct {
 
 func newSender(w *worker) *sender {
 	return &sender{
-		worker: w, server: w.server, epoch: 1, batches: make([]gsoBatch, 0, sendBatches), packets: make([]outgoing, 0, sendPackets),
-		headers: make([]mmsghdr, sendBatches), iovs: make([]unix.Iovec, 2*sendPackets), control: make([][sendControl]byte, sendBatches),
+		worker:  w,
+		server:  w.server,
+		epoch:   1,
+		batches: make([]gsoBatch, 0, sendBatches),
+		packets: make([]outgoing, 0, sendPackets),
+		headers: make(
+			[]mmsghdr,
+			sendBatches,
+		), iovs: make([]unix.Iovec, 2*sendPackets), control: make([][sendControl]byte, sendBatches),
 	}
 }
 
-// add gathers one packet of r.size bytes, of which payload are what is counted. open is where the last run of this source is known;
-// nil: nothing joins this packet.
+// add gathers one packet of r.size bytes, of which payload are what is counted. open is where the
+// last run of this source is known; nil: nothing joins this packet.
 func (t *sender) add(r gsoBatch, bytes []byte, head *[channelHeader]byte, open *openBatch) {
 	if len(t.packets) == sendPackets {
 		t.flush()
@@ -242,8 +268,11 @@ func (t *sender) add(r gsoBatch, bytes []byte, head *[channelHeader]byte, open *
 	if open != nil && open.epoch == t.epoch {
 		last := &t.batches[open.index]
 		// An empty packet would vanish among others.
-		if last.to == r.to && !last.short && r.size <= last.size && r.size > 0 && last.packets < maxBatchPackets &&
-			last.total+r.size <= maxBatchBytes && !t.noGSO && r.to.takesGSO(last.size) && last.up == r.up {
+		if last.to == r.to && !last.short && r.size <= last.size && r.size > 0 &&
+			last.packets < maxBatchPackets &&
+			last.total+r.size <= maxBatchBytes && !t.noGSO &&
+			r.to.takesGSO(last.size) &&
+			last.up == r.up {
 			t.packets[last.last].next = i
 			last.last = i
 			last.packets++
@@ -381,14 +410,25 @@ func putControl(b []byte, level, kind int32, size int) int {
 	return n
 }
 
-// send sends runs of one socket. One that the kernel refuses is sent packet by packet if it can be, or is lost.
+// send sends runs of one socket. One that the kernel refuses is sent packet by packet if it can be,
+// or is lost.
 func (t *sender) send(first, end int) {
 	for first < end {
-		if r := &t.batches[first]; end-first == 1 && r.packets == 1 && r.source == nil && !t.packets[r.first].headed && r.size > 0 {
-			// The most frequent send by far when every packet is for another socket: it needs no vectors.
+		if r := &t.batches[first]; end-first == 1 && r.packets == 1 && r.source == nil &&
+			!t.packets[r.first].headed &&
+			r.size > 0 {
+			// The most frequent send by far when every packet is for another socket: it needs no
+			// vectors.
 			b := t.packets[r.first].bytes
-			_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(r.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0,
-				uintptr(unsafe.Pointer(&r.to.raw[0])), uintptr(r.to.size))
+			_, _, errno := unix.RawSyscall6(
+				unix.SYS_SENDTO,
+				uintptr(r.fd),
+				uintptr(unsafe.Pointer(&b[0])),
+				uintptr(len(b)),
+				0,
+				uintptr(unsafe.Pointer(&r.to.raw[0])),
+				uintptr(r.to.size),
+			)
 			switch errno {
 			case unix.EINTR:
 				continue
@@ -398,7 +438,15 @@ func (t *sender) send(first, end int) {
 			}
 			return
 		}
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(t.batches[first].fd), uintptr(unsafe.Pointer(&t.headers[first])), uintptr(end-first), 0, 0, 0)
+		n, _, errno := unix.RawSyscall6(
+			unix.SYS_SENDMMSG,
+			uintptr(t.batches[first].fd),
+			uintptr(unsafe.Pointer(&t.headers[first])),
+			uintptr(end-first),
+			0,
+			0,
+			0,
+		)
 		switch {
 		case errno == 0:
 			first += int(n)
@@ -410,8 +458,8 @@ func (t *sender) send(first, end int) {
 	}
 }
 
-// sendSingly sends the packets of a run one by one. A system that cannot send several at once is not asked again, nor is a place to which
-// packets of this size do not go.
+// sendSingly sends the packets of a run one by one. A system that cannot send several at once is
+// not asked again, nor is a place to which packets of this size do not go.
 func (t *sender) sendSingly(i int, errno unix.Errno) {
 	r := &t.batches[i]
 	if r.packets == 1 {
@@ -449,7 +497,12 @@ func (t *sender) sendSingly(i int, errno unix.Errno) {
 		h.SetIovlen(n)
 		iov = (*unix.Iovec)(unsafe.Add(unsafe.Pointer(iov), uintptr(n)*unsafe.Sizeof(*iov)))
 		for {
-			_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(r.fd), uintptr(unsafe.Pointer(&h.Msghdr)), 0)
+			_, _, errno := unix.RawSyscall(
+				unix.SYS_SENDMSG,
+				uintptr(r.fd),
+				uintptr(unsafe.Pointer(&h.Msghdr)),
+				0,
+			)
 			if errno == unix.EINTR {
 				continue
 			}

@@ -50,15 +50,22 @@ func TestEmptyPacketsAreNotLostAmongOthers(t *testing.T) {
 func TestRefusalToSegmentConcernsOnePlace(t *testing.T) {
 	out, a, fd := gathering(t)
 	far := udpPeer(t, "127.0.0.1")
-	bad, good := sockaddrOf(endpointOf(netip.AddrPortFrom(localOf(far).Addr(), 0))), sockaddrOf(endpointOf(localOf(far)))
+	bad, good := sockaddrOf(
+		endpointOf(netip.AddrPortFrom(localOf(far).Addr(), 0)),
+	), sockaddrOf(
+		endpointOf(localOf(far)),
+	)
 	var open openBatch
 	out.addTo(&bad, fd, &open, a, "lost", "gone")
 	out.flush()
-	if got := a.up.load(); got != (Traffic{}) || a.dropped[reasonUnsent].Load() != 2 || out.server.stats.rejected[reasonUnsent].Load() != 2 {
-		t.Errorf("counted %+v, %d lost, %d in all", got, a.dropped[reasonUnsent].Load(), out.server.stats.rejected[reasonUnsent].Load())
+	if got := a.up.load(); got != (Traffic{}) || a.dropped[reasonUnsent].Load() != 2 ||
+		out.server.stats.rejected[reasonUnsent].Load() != 2 {
+		t.Errorf("counted %+v, %d lost, %d in all",
+			got, a.dropped[reasonUnsent].Load(), out.server.stats.rejected[reasonUnsent].Load())
 	}
 	if bad.takesGSO(4) || !bad.takesGSO(3) || out.server.stats.gsoErrors.Load() != 0 {
-		t.Errorf("refused from %d bytes on, %d faults", bad.refusedSize, out.server.stats.gsoErrors.Load())
+		t.Errorf("refused from %d bytes on, %d faults",
+			bad.refusedSize, out.server.stats.gsoErrors.Load())
 	}
 	out.addTo(&good, fd, &open, a, "here", "they", "are")
 	out.flush()
@@ -99,11 +106,13 @@ func TestSystemThatCannotSegmentIsNotAskedAgain(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if got := a.up.load(); got != (Traffic{5, 15}) || out.server.stats.gsoPackets.Load() != 0 || out.server.stats.gsoErrors.Load() != 1 {
-		t.Errorf("counted %+v, %d segmented, %d faults", got, out.server.stats.gsoPackets.Load(), out.server.stats.gsoErrors.Load())
+	if got := a.up.load(); got != (Traffic{5, 15}) || out.server.stats.gsoPackets.Load() != 0 ||
+		out.server.stats.gsoErrors.Load() != 1 {
+		t.Errorf("counted %+v, %d segmented, %d faults",
+			got, out.server.stats.gsoPackets.Load(), out.server.stats.gsoErrors.Load())
 	}
 	out.server.gsoFailed(unix.EIO)
-	if got := strings.Count(text.String(), "one by one"); got != 1 {
+	if got := strings.Count(text.String(), "individually"); got != 1 {
 		t.Errorf("logged %d times", got)
 	}
 }

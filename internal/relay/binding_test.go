@@ -9,7 +9,8 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// The second port answers Binding requests and does nothing else, even for who holds an allocation at the first.
+// The second port answers Binding requests and does nothing else, even for who holds an allocation
+// at the first.
 func TestSecondPortServesNothingButBinding(t *testing.T) {
 	s := start(t, func(c *Config) { c.STUN = "127.0.0.1:0" })
 	far := udpPeer(t, peerHost(t))
@@ -22,11 +23,21 @@ func TestSecondPortServesNothingButBinding(t *testing.T) {
 	from := addrPort(c.conn.LocalAddr())
 	_ = c.conn.Close()
 	second := *c
-	second.conn = dialFrom(t, from, netip.AddrPortFrom(s.addresses().listening[0], uint16(s.STUNPort())))
+	second.conn = dialFrom(
+		t,
+		from,
+		netip.AddrPortFrom(s.addresses().listening[0], uint16(s.STUNPort())),
+	)
 	second.channelData(0x4000, "by the second port")
 	second.indicate(localOf(far), "by the second port")
 	for _, method := range []stun.Method{stun.MethodAllocate, stun.MethodRefresh} {
-		second.send(stun.MustBuild(stun.TransactionID, stun.NewType(method, stun.ClassRequest), transport(17)).Raw)
+		second.send(
+			stun.MustBuild(
+				stun.TransactionID,
+				stun.NewType(method, stun.ClassRequest),
+				transport(17),
+			).Raw,
+		)
 	}
 	if answer := second.ask(stun.MethodBinding); code(answer) != 0 || len(second.data) != 0 {
 		t.Errorf("answer %v, and %x", answer, second.data)

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// burstTime is how long a client may send at full bandwidth after a pause. A key frame is many times
-// the size of other frames.
+// burstTime is how long a client may send at full bandwidth after a pause. A key frame is many
+// times the size of other frames.
 const burstTime = 500 * time.Millisecond
 
 // bucket is a token bucket in one word (generic cell rate algorithm): the time at which it is full
 // again. Any number of goroutines may take from it.
 type bucket struct{ fullAt atomic.Int64 }
 
-// take takes tokens that need cost to come back, of at most burst in all; false: too few are left and
-// none are taken.
+// take takes tokens that need cost to come back, of at most burst in all; false: too few are left
+// and none are taken.
 func (b *bucket) take(now, cost, burst time.Duration) bool {
 	for {
 		fullAt := b.fullAt.Load()

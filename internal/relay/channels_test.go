@@ -10,7 +10,8 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// A channel number can be bound and used if RFC 5766 allows it, and no other: all where a range may end, and samples between.
+// A channel number can be bound and used if RFC 5766 allows it, and no other: all where a range may
+// end, and samples between.
 func TestChannelNumbers(t *testing.T) {
 	w, d := offline(4)
 	p := offlinePath(1)
@@ -25,8 +26,15 @@ func TestChannelNumbers(t *testing.T) {
 		if 0x4000 <= n && n <= 0x7ffe {
 			want = 0
 		}
-		m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodChannelBind, stun.ClassRequest), peer(at),
-			stun.RawAttribute{Type: stun.AttrChannelNumber, Value: []byte{byte(n >> 8), byte(n), 0, 0}})
+		m := stun.MustBuild(
+			stun.TransactionID,
+			stun.NewType(stun.MethodChannelBind, stun.ClassRequest),
+			peer(at),
+			stun.RawAttribute{
+				Type:  stun.AttrChannelNumber,
+				Value: []byte{byte(n >> 8), byte(n), 0, 0},
+			},
+		)
 		w.signAs(m, p, "s", "")
 		d.forget()
 		w.fromClient(p, a, m.Raw)
@@ -44,7 +52,8 @@ func TestChannelNumbers(t *testing.T) {
 	}
 }
 
-// What a packet or a message of a stream is follows from its first byte, whatever it is: TURN's two kinds of message, or nothing.
+// What a packet or a message of a stream is follows from its first byte, whatever it is: TURN's two
+// kinds of message, or nothing.
 func TestEveryFirstByte(t *testing.T) {
 	s := &Server{}
 	s.streams.init(maxStreams)
@@ -59,7 +68,9 @@ func TestEveryFirstByte(t *testing.T) {
 		message[0] = byte(first)
 		w.fromClient(offlinePath(1), nil, message)
 		after := w.server.Stats().Rejected
-		rejected := func(r reasonCode) bool { return after[reasonNames[r]] != before[reasonNames[r]] }
+		rejected := func(r reasonCode) bool {
+			return after[reasonNames[r]] != before[reasonNames[r]]
+		}
 		if got := rejected(reasonNoAllocation); got != isChannel {
 			t.Errorf("a packet that begins with %#x is ChannelData: %v", first, got)
 		}
@@ -68,10 +79,19 @@ func TestEveryFirstByte(t *testing.T) {
 		}
 		before = after
 		for _, earlier := range [][]byte{nil, bindingRequest} {
-			messages, err := readAll(newStream(s, nil, &scripted{rest: append(bytes.Clone(earlier), message...), piece: 7}))
+			messages, err := readAll(
+				newStream(
+					s,
+					nil,
+					&scripted{rest: append(bytes.Clone(earlier), message...), piece: 7},
+				),
+			)
 			good := mayBeSTUN || isChannel && earlier != nil
-			if good && (!errors.Is(err, io.EOF) || !bytes.Equal(messages[len(messages)-1], message)) || !good && !errors.Is(err, errFraming) {
-				t.Errorf("a stream with %#x after %d bytes: %d messages, %v", first, len(earlier), len(messages), err)
+			if good &&
+				(!errors.Is(err, io.EOF) || !bytes.Equal(messages[len(messages)-1], message)) ||
+				!good && !errors.Is(err, errFraming) {
+				t.Errorf("a stream with %#x after %d bytes: %d messages, %v",
+					first, len(earlier), len(messages), err)
 			}
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// IEUM_CHURN says how long TestClientsComeAndGo lets a thousand clients come and go, with each driver. Without it there are
-// places for a quarter of them, and each place is taken a few times.
+// IEUM_CHURN says how long TestClientsComeAndGo lets a thousand clients come and go, with each
+// driver. Without it there are places for a quarter of them, and each place is taken a few times.
 var (
 	churnTime, _ = time.ParseDuration(os.Getenv("IEUM_CHURN"))
 	churnPlaces  = 250
@@ -27,14 +27,17 @@ func init() {
 }
 
 const (
-	// churnAtOnce bounds what is in flight: kernel buffers drop what is more, and a test client does not repeat itself.
+	// churnAtOnce bounds what is in flight: kernel buffers drop what is more, and a test client
+	// does not repeat itself.
 	churnAtOnce = 64
-	// churnStep passes with each life, so a place is held for 100 s, and an allocation whose client vanished for 6,000 lives.
+	// churnStep passes with each life, so a place is held for 100 s, and an allocation whose client
+	// vanished for 6,000 lives.
 	churnStep = 100 * time.Millisecond
 )
 
-// Many clients at a time, over UDP, TCP and TLS: each allocates, sends and gets its packets back, refreshes, and goes with a goodbye or
-// without one. When all have gone, so has what they took: ports, goroutines, descriptors and memory.
+// Many clients at a time, over UDP, TCP and TLS: each allocates, sends and gets its packets back,
+// refreshes, and goes with a goodbye or without one. When all have gone, so has what they took:
+// ports, goroutines, descriptors and memory.
 func TestClientsComeAndGo(t *testing.T) {
 	c := newChurn(t)
 	c.run(2*churnPlaces, 0) // what grows once has grown
@@ -54,8 +57,10 @@ func TestClientsComeAndGo(t *testing.T) {
 	if grown := int64(after.heap) - int64(before.heap); grown > 2<<20 {
 		t.Errorf("the heap has grown by %d KB", grown>>10)
 	}
-	if got, want := c.ended.Load(), int64(c.s.Stats().Created); got != want || got != c.lives.Load() {
-		t.Errorf("%d allocations have ended of %d that were made in %d lives", got, want, c.lives.Load())
+	if got, want := c.ended.Load(), int64(c.s.Stats().Created); got != want ||
+		got != c.lives.Load() {
+		t.Errorf("%d allocations have ended of %d that were made in %d lives",
+			got, want, c.lives.Load())
 	}
 }
 
@@ -147,8 +152,9 @@ func (c *churn) live(place, n int) (good bool) {
 	return true
 }
 
-// connect comes from a network of the place's own, since it is limited how many strangers of one network are answered, and from an address
-// other than that of the lives before: a port that comes again may still have the allocation of one that vanished.
+// connect comes from a network of the place's own, since it is limited how many strangers of one
+// network are answered, and from an address other than that of the lives before: a port that comes
+// again may still have the allocation of one that vanished.
 func (c *churn) connect(network string, place, n int) (*rawClient, error) {
 	from := netip.AddrFrom4([4]byte{127, byte(1 + place/250), byte(1 + place%250), byte(1 + n%250)})
 	to := netip.AddrPortFrom(c.s.addresses().listening[0], c.s.port).String()
@@ -157,12 +163,22 @@ func (c *churn) connect(network string, place, n int) (*rawClient, error) {
 	var err error
 	switch network {
 	case "udp":
-		client.conn, err = (&net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}).Dial("udp", to)
+		client.conn, err = (&net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}).Dial(
+			"udp",
+			to,
+		)
 	case "tcp":
-		client.conn, err = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}).Dial("tcp", to)
+		client.conn, err = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}).Dial(
+			"tcp",
+			to,
+		)
 	default:
-		client.conn, err = tls.DialWithDialer(&net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}, "tcp", c.overTLS,
-			&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+		client.conn, err = tls.DialWithDialer(
+			&net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}},
+			"tcp",
+			c.overTLS,
+			&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
+		)
 	}
 	if err != nil {
 		return nil, err
@@ -178,7 +194,8 @@ func (c *churn) rest() {
 	eventually(c.t, func() bool {
 		s.streams.mu.Lock()
 		defer s.streams.mu.Unlock()
-		return s.Stats().Allocations == 0 && len(s.streams.open) == 0 && len(s.streams.idle) == 0 && c.ended.Load() == int64(s.Stats().Created) &&
+		return s.Stats().Allocations == 0 && len(s.streams.open) == 0 && len(s.streams.idle) == 0 &&
+			c.ended.Load() == int64(s.Stats().Created) &&
 			runtime.NumGoroutine() <= c.goroutines
 	})
 	if !s.quota.empty() {

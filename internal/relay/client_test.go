@@ -26,10 +26,16 @@ var secret = []byte("0123456789abcdef")
 // plainDriver is true in the second run of all tests.
 var plainDriver bool
 
-// start runs a relay on loopback. Peers live on other loopback addresses, since our own is closed but for relay ports.
+// start runs a relay on loopback. Peers live on other loopback addresses, since our own is closed
+// but for relay ports.
 func start(t testing.TB, change func(*Config)) *Server {
 	t.Helper()
-	c := Config{Listen: "127.0.0.1:0", AllowPeers: nets("127.0.0.0/8", "::1/128"), Secret: secret, Quota: Quota{Source: -1}}
+	c := Config{
+		Listen:     "127.0.0.1:0",
+		AllowPeers: nets("127.0.0.0/8", "::1/128"),
+		Secret:     secret,
+		Quota:      Quota{Source: -1},
+	}
 	if change != nil {
 		change(&c)
 	}
@@ -104,7 +110,10 @@ func peerHost(t testing.TB) string {
 // udpPeer is a plain UDP socket.
 func udpPeer(t testing.TB, host string) *net.UDPConn {
 	t.Helper()
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(host), 0)))
+	conn, err := net.ListenUDP(
+		"udp",
+		net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(host), 0)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +146,13 @@ func dial(t testing.TB, s *Server, network, tenant, session string) *rawClient {
 	return dialTo(t, s, network, netip.AddrPortFrom(host, uint16(s.Port())), tenant, session)
 }
 
-func dialTo(t testing.TB, s *Server, network string, to netip.AddrPort, tenant, session string) *rawClient {
+func dialTo(
+	t testing.TB,
+	s *Server,
+	network string,
+	to netip.AddrPort,
+	tenant, session string,
+) *rawClient {
 	t.Helper()
 	conn, err := net.Dial(network, to.String())
 	if err != nil {
@@ -199,10 +214,18 @@ func (c *rawClient) ask(method stun.Method, attrs ...stun.Setter) *stun.Message 
 // signed builds a request with credentials, once they are known.
 func (c *rawClient) signed(method stun.Method, attrs ...stun.Setter) *stun.Message {
 	c.t.Helper()
-	setters := append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)
+	setters := append(
+		[]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)},
+		attrs...)
 	if c.nonce != "" {
 		key := stun.NewLongTermIntegrity(c.user, c.realm, c.pass)
-		setters = append(setters, stun.NewUsername(c.user), stun.NewRealm(c.realm), stun.NewNonce(c.nonce), key)
+		setters = append(
+			setters,
+			stun.NewUsername(c.user),
+			stun.NewRealm(c.realm),
+			stun.NewNonce(c.nonce),
+			key,
+		)
 	}
 	m, err := stun.Build(setters...)
 	if err != nil {
@@ -270,14 +293,24 @@ func (c *rawClient) permit(peers ...netip.Addr) int {
 func (c *rawClient) bind(channel uint16, to netip.AddrPort) int {
 	c.t.Helper()
 	number := binary.BigEndian.AppendUint32(nil, uint32(channel)<<16)
-	return code(c.ask(stun.MethodChannelBind, stun.RawAttribute{Type: stun.AttrChannelNumber, Value: number}, peer(to)))
+	return code(
+		c.ask(
+			stun.MethodChannelBind,
+			stun.RawAttribute{Type: stun.AttrChannelNumber, Value: number},
+			peer(to),
+		),
+	)
 }
 
 // indicate sends data to a peer in a Send indication.
 func (c *rawClient) indicate(to netip.AddrPort, data string) {
 	c.t.Helper()
-	m, err := stun.Build(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication), peer(to),
-		stun.RawAttribute{Type: stun.AttrData, Value: []byte(data)})
+	m, err := stun.Build(
+		stun.TransactionID,
+		stun.NewType(stun.MethodSend, stun.ClassIndication),
+		peer(to),
+		stun.RawAttribute{Type: stun.AttrData, Value: []byte(data)},
+	)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -327,7 +360,10 @@ func (c *rawClient) refresh(lifetime uint32) int {
 }
 
 func life(seconds uint32) stun.Setter {
-	return stun.RawAttribute{Type: stun.AttrLifetime, Value: binary.BigEndian.AppendUint32(nil, seconds)}
+	return stun.RawAttribute{
+		Type:  stun.AttrLifetime,
+		Value: binary.BigEndian.AppendUint32(nil, seconds),
+	}
 }
 
 func transport(protocol byte) stun.Setter {
@@ -360,7 +396,8 @@ func (p peer) AddTo(m *stun.Message) error {
 // code is that of an error response, 0 for success.
 func code(m *stun.Message) int {
 	var e stun.ErrorCodeAttribute
-	if err := e.GetFrom(m); errors.Is(err, stun.ErrAttributeNotFound) && m.Type.Class == stun.ClassSuccessResponse {
+	if err := e.GetFrom(m); errors.Is(err, stun.ErrAttributeNotFound) &&
+		m.Type.Class == stun.ClassSuccessResponse {
 		return 0
 	} else if err != nil {
 		return -1
@@ -389,7 +426,8 @@ func sendFrom(t testing.TB, conn *net.UDPConn, to netip.AddrPort, data string) {
 // refusedBy is how often the relay refused for a reason.
 func refusedBy(s *Server, r reasonCode) uint64 { return s.Stats().Rejected[reasonNames[r]] }
 
-// eventually waits for another goroutine's work; it looks again as fast as it can and fails only when the work is never done.
+// eventually waits for another goroutine's work; it looks again as fast as it can and fails only
+// when the work is never done.
 func eventually(t *testing.T, done func() bool) {
 	t.Helper()
 	for limit := time.Now().Add(failSafe); !done(); {

@@ -44,8 +44,12 @@ func TestLibraryClientRelays(t *testing.T) {
 			}
 			user, password := s.Credentials("t", "s")
 			client, err := turn.NewClient(&turn.ClientConfig{
-				STUNServerAddr: at, TURNServerAddr: at, Conn: conn, Username: user, Password: password, Realm: defaultRealm,
-				LoggerFactory: &logging.DefaultLoggerFactory{Writer: t.Output(), DefaultLogLevel: logging.LogLevelWarn},
+				STUNServerAddr: at, TURNServerAddr: at, Conn: conn, Username: user,
+				Password: password, Realm: defaultRealm,
+				LoggerFactory: &logging.DefaultLoggerFactory{
+					Writer:          t.Output(),
+					DefaultLogLevel: logging.LogLevelWarn,
+				},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -68,7 +72,9 @@ func TestLibraryClientRelays(t *testing.T) {
 			buf := make([]byte, 2000)
 			for i := range rounds {
 				up, down := strings.Repeat("u", 1+i*20), strings.Repeat("d", 1000-i)
-				if _, err := relayed.WriteTo([]byte(up), net.UDPAddrFromAddrPort(localOf(far))); err != nil {
+				if _, err := relayed.WriteTo(
+					[]byte(up), net.UDPAddrFromAddrPort(localOf(far)),
+				); err != nil {
 					t.Fatal(err)
 				}
 				data, from := receiveAt(t, far)
@@ -85,7 +91,8 @@ func TestLibraryClientRelays(t *testing.T) {
 			if want := (Traffic{rounds, rounds + 20*rounds*(rounds-1)/2}); st.ClientToPeer != want {
 				t.Errorf("client to peer: %+v, want %+v", st.ClientToPeer, want)
 			}
-			if want := (Traffic{rounds, 1000*rounds - rounds*(rounds-1)/2}); st.PeerToClient != want {
+			want := Traffic{rounds, 1000*rounds - rounds*(rounds-1)/2}
+			if st.PeerToClient != want {
 				t.Errorf("peer to client: %+v, want %+v", st.PeerToClient, want)
 			}
 			if err := relayed.Close(); err != nil {
@@ -96,8 +103,9 @@ func TestLibraryClientRelays(t *testing.T) {
 	}
 }
 
-// coturn's client by every way it knows that we offer. It takes channel numbers at random from 0x4000 to 0x7fff, and gives up when one is
-// refused. RFC 5766 allows all but the last; a run that happened to draw it is repeated, once.
+// coturn's client by every way it knows that we offer. It takes channel numbers at random from
+// 0x4000 to 0x7fff, and gives up when one is refused. RFC 5766 allows all but the last; a run that
+// happened to draw it is repeated, once.
 func TestCoturnClientRelays(t *testing.T) {
 	tool, err := exec.LookPath("turnutils_uclient")
 	if err != nil {
@@ -108,7 +116,8 @@ func TestCoturnClientRelays(t *testing.T) {
 	}
 	var runs sync.WaitGroup
 	defer runs.Wait()
-	// Each relay has ports of its own: another one would be another program that takes a port between its choice and its use.
+	// Each relay has ports of its own: another one would be another program that takes a port
+	// between its choice and its use.
 	const share = 1000
 	low := uint16(defaultMinPort)
 	for name, c := range map[string]struct {
@@ -116,9 +125,13 @@ func TestCoturnClientRelays(t *testing.T) {
 		clients int
 		args    []string
 	}{
-		"TLS, indications, a peer":       {"127.0.0.1:0", 4, []string{"-c", "-s", "-t", "-S"}},
-		"TLS, indications, both relayed": {"127.0.0.1:0", 4, []string{"-c", "-s", "-y", "-t", "-S"}},
-		"IPv6, TLS, both relayed":        {"[::1]:0", 4, []string{"-c", "-s", "-y", "-x", "-t", "-S"}},
+		"TLS, indications, a peer": {"127.0.0.1:0", 4, []string{"-c", "-s", "-t", "-S"}},
+		"TLS, indications, both relayed": {
+			"127.0.0.1:0", 4, []string{"-c", "-s", "-y", "-t", "-S"},
+		},
+		"IPv6, TLS, both relayed": {
+			"[::1]:0", 4, []string{"-c", "-s", "-y", "-x", "-t", "-S"},
+		},
 		"TLS, channels, a peer":          {"127.0.0.1:0", 4, []string{"-c", "-t", "-S"}},
 		"TLS, channels, both relayed":    {"127.0.0.1:0", 4, []string{"-c", "-y", "-t", "-S"}},
 		"UDP, indications, a peer":       {"127.0.0.1:0", 4, []string{"-c", "-s"}},
@@ -155,8 +168,21 @@ func TestCoturnClientRelays(t *testing.T) {
 			port = acceptTLS(t, s)
 		}
 		far := echo(t)
-		args := append(c.args, "-p", fmt.Sprint(port), "-e", far.Addr().String(), "-r", fmt.Sprint(far.Port()),
-			"-m", fmt.Sprint(c.clients), "-n", "10", "-l", "500")
+		args := append(
+			c.args,
+			"-p",
+			fmt.Sprint(port),
+			"-e",
+			far.Addr().String(),
+			"-r",
+			fmt.Sprint(far.Port()),
+			"-m",
+			fmt.Sprint(c.clients),
+			"-n",
+			"10",
+			"-l",
+			"500",
+		)
 		const tries = 2
 		// The client mostly waits, so all run at once.
 		runs.Go(func() {
@@ -164,7 +190,17 @@ func TestCoturnClientRelays(t *testing.T) {
 				before := refusedBy(s, reasonBadChannel)
 				user, password := s.Credentials("t", fmt.Sprint("s", try))
 				ctx, cancel := context.WithTimeout(t.Context(), 3*failSafe)
-				run := exec.CommandContext(ctx, tool, append(slices.Clone(args), "-u", user, "-w", password, s.addresses().listening[0].String())...)
+				run := exec.CommandContext(
+					ctx,
+					tool,
+					append(
+						slices.Clone(args),
+						"-u",
+						user,
+						"-w",
+						password,
+						s.addresses().listening[0].String(),
+					)...)
 				out, err := run.CombinedOutput()
 				cancel()
 				if refusedBy(s, reasonBadChannel) > before {
@@ -174,7 +210,8 @@ func TestCoturnClientRelays(t *testing.T) {
 					t.Errorf("%s: %v\n%s", name, err, out)
 				}
 				st, want := s.Stats(), uint64(c.clients*10)
-				if st.ClientToPeer.Packets < want || st.PeerToClient.Packets < want || st.ClientToPeer.Bytes < want*500 {
+				if st.ClientToPeer.Packets < want || st.PeerToClient.Packets < want ||
+					st.ClientToPeer.Bytes < want*500 {
 					t.Errorf("%s: counted %+v", name, st)
 				}
 				return
@@ -207,14 +244,18 @@ func (r *records) transports() map[string]int {
 	return by
 }
 
-// acceptTLS hands TLS connections to the relay once they have shaken hands, as the node does. It returns the port.
+// acceptTLS hands TLS connections to the relay once they have shaken hands, as the node does. It
+// returns the port.
 func acceptTLS(t *testing.T, s *Server) int {
 	t.Helper()
 	tcp, err := net.Listen("tcp", net.JoinHostPort(s.addresses().listening[0].String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{certificate(t)},
+		MinVersion:   tls.VersionTLS12,
+	}
 	var group sync.WaitGroup
 	group.Go(func() {
 		for {

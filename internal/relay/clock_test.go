@@ -35,8 +35,8 @@ func (c *clock) pass(d time.Duration) {
 	}
 }
 
-// settle returns when the worker of a UDP client has swept since the time last passed: a worker sweeps after each batch, and the second
-// request is in another batch than the first.
+// settle returns when the worker of a UDP client has swept since the time last passed: a worker
+// sweeps after each batch, and the second request is in another batch than the first.
 func settle(clients ...*rawClient) {
 	for _, c := range clients {
 		for range 2 {
@@ -45,7 +45,8 @@ func settle(clients ...*rawClient) {
 	}
 }
 
-// passed is how many packets have gone up or down, once the worker of a UDP client has served what was sent before.
+// passed is how many packets have gone up or down, once the worker of a UDP client has served what
+// was sent before.
 func passed(s *Server, c *rawClient) (up, down uint64) {
 	settle(c)
 	st := s.Stats()

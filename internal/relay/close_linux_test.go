@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stream may be about to wake a worker that has stopped. Until the streams have ended, the descriptor it writes to must stay the
-// worker's own.
+// A stream may be about to wake a worker that has stopped. Until the streams have ended, the
+// descriptor it writes to must stay the worker's own.
 func TestDescriptorsOutliveWhoWritesToThem(t *testing.T) {
 	s, err := Start(Config{Listen: "127.0.0.1:0", Secret: secret})
 	if err != nil {
@@ -23,7 +23,9 @@ func TestDescriptorsOutliveWhoWritesToThem(t *testing.T) {
 		}
 		s.wg.Wait()
 		for _, w := range s.workers {
-			if _, err := unix.FcntlInt(uintptr(w.driver.(*epollDriver).wakeFD), unix.F_GETFD, 0); err != nil {
+			if _, err := unix.FcntlInt(
+				uintptr(w.driver.(*epollDriver).wakeFD), unix.F_GETFD, 0,
+			); err != nil {
 				t.Errorf("closed while it may be used: %v", err)
 			}
 			w.driver.wake()
@@ -31,7 +33,9 @@ func TestDescriptorsOutliveWhoWritesToThem(t *testing.T) {
 		s.release()
 	})
 	for _, w := range s.workers {
-		if _, err := unix.FcntlInt(uintptr(w.driver.(*epollDriver).wakeFD), unix.F_GETFD, 0); err == nil {
+		if _, err := unix.FcntlInt(
+			uintptr(w.driver.(*epollDriver).wakeFD), unix.F_GETFD, 0,
+		); err == nil {
 			t.Error("still open")
 		}
 	}
@@ -52,10 +56,21 @@ func TestStartThatFailsLeavesNothingOpen(t *testing.T) {
 	failed := 0
 	for most := range uint64(enough) {
 		before := descriptors(t)
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: most, Max: limit.Max}); err != nil {
+		if err := syscall.Setrlimit(
+			syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: most, Max: limit.Max},
+		); err != nil {
 			t.Fatal(err)
 		}
-		s, err := Start(Config{Listen: "127.0.0.1:0", STUN: "127.0.0.1:0", Addresses: []Address{loopback("127.0.0.1")}, Secret: secret, Workers: 2, plain: plainDriver})
+		s, err := Start(
+			Config{
+				Listen:    "127.0.0.1:0",
+				STUN:      "127.0.0.1:0",
+				Addresses: []Address{loopback("127.0.0.1")},
+				Secret:    secret,
+				Workers:   2,
+				plain:     plainDriver,
+			},
+		)
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +99,8 @@ func descriptors(t testing.TB) (n int) {
 	}
 	for _, entry := range list {
 		// The directory itself was open while it was read.
-		if target, err := os.Readlink("/proc/self/fd/" + entry.Name()); err == nil && !strings.HasSuffix(target, "/fd") {
+		if target, err := os.Readlink("/proc/self/fd/" + entry.Name()); err == nil &&
+			!strings.HasSuffix(target, "/fd") {
 			n++
 		}
 	}

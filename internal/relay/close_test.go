@@ -22,7 +22,8 @@ func quietServer() *Server {
 	return s
 }
 
-// A connection that is handed in while the server closes is served and waited for, or closed; nothing in between.
+// A connection that is handed in while the server closes is served and waited for, or closed;
+// nothing in between.
 func TestConnectionsThatComeWhileClosing(t *testing.T) {
 	const rounds, conns = 300, 4
 	for range rounds {
@@ -82,7 +83,15 @@ func TestSlowConnectionsAreClosedTogether(t *testing.T) {
 
 func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
 	before := goleak.IgnoreCurrent()
-	s, stop := startHere(t, Config{Listen: "127.0.0.1:0", AllowPeers: nets("127.0.0.0/8"), Secret: secret, plain: plainDriver})
+	s, stop := startHere(
+		t,
+		Config{
+			Listen:     "127.0.0.1:0",
+			AllowPeers: nets("127.0.0.0/8"),
+			Secret:     secret,
+			plain:      plainDriver,
+		},
+	)
 	far := udpPeer(t, peerHost(t))
 	var ports []netip.AddrPort
 	for i := range 20 {
@@ -104,10 +113,13 @@ func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
 	}
 	stop()
 	goleak.VerifyNone(t, before)
-	if st := s.Stats(); st.Allocations != 0 || !s.quota.empty() || len(s.streams.open) != 0 || len(s.streams.idle) != 0 {
+	if st := s.Stats(); st.Allocations != 0 || !s.quota.empty() || len(s.streams.open) != 0 ||
+		len(s.streams.idle) != 0 {
 		t.Errorf("left: %+v, %v, %v, %v", st, s.quota.sessions, s.streams.open, s.streams.idle)
 	}
-	for _, at := range append(ports, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port()))) {
+	for _, at := range append(
+		ports, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port())),
+	) {
 		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
 		if err != nil {
 			t.Errorf("%v is still open: %v", at, err)
@@ -121,17 +133,26 @@ func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
 }
 
 func TestPortInUseIsAnErrorThatLeavesNothingOpen(t *testing.T) {
-	taken := udpPeer(t, "127.0.0.77") // an address of this test alone: on 127.0.0.1 a stranger's TCP connection may have the number
+	// An address of this test alone: on 127.0.0.1 a stranger's TCP connection may have the number.
+	taken := udpPeer(t, "127.0.0.77")
 	listen := localOf(taken).String()
 	if s, err := Start(Config{Listen: listen, Secret: secret}); err == nil {
 		t.Errorf("started: %v", s.Close())
 	}
 	// Nor do two relays share a port, as their sockets could.
 	first := start(t, nil)
-	if s, err := Start(Config{Listen: fmt.Sprintf("127.0.0.1:%d", first.Port()), Secret: secret}); err == nil {
+	if s, err := Start(
+		Config{Listen: fmt.Sprintf("127.0.0.1:%d", first.Port()), Secret: secret},
+	); err == nil {
 		t.Errorf("a second one started: %v", s.Close())
 	}
-	if _, err := Start(Config{Listen: "127.0.0.1:0", Addresses: []Address{loopback("203.0.113.9")}, Secret: secret}); err == nil ||
+	if _, err := Start(
+		Config{
+			Listen:    "127.0.0.1:0",
+			Addresses: []Address{loopback("203.0.113.9")},
+			Secret:    secret,
+		},
+	); err == nil ||
 		!strings.Contains(err.Error(), "public/private") {
 		t.Errorf("an address that is not ours: %v", err)
 	}

@@ -1,7 +1,8 @@
 package relay
 
-// ConfigError is what is wrong with one field of a Config, found by Validate or at Start. Whoever configures a relay by other names than
-// ours, flags for example, tells by Field which of them to blame.
+// ConfigError is what is wrong with one field of a Config, found by Validate or at Start. Whoever
+// configures a relay by other names than ours, flags for example, tells by Field which of them to
+// blame.
 type ConfigError struct {
 	Field string // "Listen", "Quota.Session", …
 	Err   error

@@ -12,18 +12,30 @@ import (
 // headers of IPv4 and UDP, which are on the wire as well.
 const wireHeaders = 28
 
-// FuzzControl: whatever comes from a stranger, or without a good signature from a client, makes and changes nothing, and is answered at
-// most once and with little. Whatever a client signs is answered once, and leaves what there is in order.
+// FuzzControl: whatever comes from a stranger, or without a good signature from a client, makes and
+// changes nothing, and is answered at most once and with little. Whatever a client signs is
+// answered once, and leaves what there is in order.
 func FuzzControl(f *testing.F) {
 	w, _ := offline(4)
 	methods := []stun.Method{
-		stun.MethodBinding, stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind, stun.MethodSend,
+		stun.MethodBinding, stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission,
+		stun.MethodChannelBind, stun.MethodSend,
 	}
 	for _, method := range methods {
-		for _, class := range []stun.MessageClass{stun.ClassRequest, stun.ClassIndication, stun.ClassSuccessResponse} {
-			m := stun.MustBuild(stun.TransactionID, stun.NewType(method, class), transport(17), life(600),
-				peer(netip.MustParseAddrPort("8.8.8.8:9")), stun.RawAttribute{Type: stun.AttrChannelNumber, Value: []byte{0x40, 0, 0, 0}},
-				stun.RawAttribute{Type: stun.AttrData, Value: []byte("data")})
+		for _, class := range []stun.MessageClass{
+			stun.ClassRequest, stun.ClassIndication, stun.ClassSuccessResponse,
+		} {
+			m := stun.MustBuild(
+				stun.TransactionID,
+				stun.NewType(method, class),
+				transport(17),
+				life(600),
+				peer(
+					netip.MustParseAddrPort("8.8.8.8:9"),
+				),
+				stun.RawAttribute{Type: stun.AttrChannelNumber, Value: []byte{0x40, 0, 0, 0}},
+				stun.RawAttribute{Type: stun.AttrData, Value: []byte("data")},
+			)
 			f.Add(slices.Clone(m.Raw), true)
 			if class == stun.ClassRequest {
 				w.signAs(m, offlinePath(1), "s", "wrong")
@@ -33,14 +45,27 @@ func FuzzControl(f *testing.F) {
 			f.Add(m.Raw, false)
 		}
 	}
-	even := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), transport(17),
-		stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}})
+	even := stun.MustBuild(
+		stun.TransactionID,
+		stun.NewType(stun.MethodAllocate, stun.ClassRequest),
+		transport(17),
+		stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}},
+	)
 	f.Add(even.Raw, true)
-	token := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), transport(17), dontFragment(),
-		stun.RawAttribute{Type: stun.AttrReservationToken, Value: []byte("12345678")})
+	token := stun.MustBuild(
+		stun.TransactionID,
+		stun.NewType(stun.MethodAllocate, stun.ClassRequest),
+		transport(17),
+		dontFragment(),
+		stun.RawAttribute{Type: stun.AttrReservationToken, Value: []byte("12345678")},
+	)
 	f.Add(token.Raw, true)
-	both := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), transport(17),
-		stun.RawAttribute{Type: attrAdditionalAddressFamily, Value: []byte{2, 0, 0, 0}})
+	both := stun.MustBuild(
+		stun.TransactionID,
+		stun.NewType(stun.MethodAllocate, stun.ClassRequest),
+		transport(17),
+		stun.RawAttribute{Type: attrAdditionalAddressFamily, Value: []byte{2, 0, 0, 0}},
+	)
 	f.Add(both.Raw, true)
 	f.Add(channelMessage(0x4000, []byte("data")), false)
 	f.Add(bindingRequest, false)
@@ -68,10 +93,12 @@ func fuzzUnsigned(t *testing.T, raw []byte) {
 		if w.server.stats.rejected[reasonPanic].Load() != 0 {
 			t.Fatal("the parser broke")
 		}
-		if len(w.owned) != 1 || len(w.byClient) != 1 || len(d.sockets) != 1 || !w.server.reserved.empty() {
+		if len(w.owned) != 1 || len(w.byClient) != 1 || len(d.sockets) != 1 ||
+			!w.server.reserved.empty() {
 			t.Fatalf("%d allocations, %d sockets", len(w.owned), len(d.sockets))
 		}
-		if a.closed.Load() || a.peers.Load() != before || a.expires != expires || a.relays != sockets {
+		if a.closed.Load() || a.peers.Load() != before || a.expires != expires ||
+			a.relays != sockets {
 			t.Fatal("an allocation has changed")
 		}
 		if len(d.peerPayloads) != 0 || len(d.clientMessages) != 0 {
@@ -84,7 +111,8 @@ func fuzzUnsigned(t *testing.T, raw []byte) {
 			continue
 		}
 		m, answer := &stun.Message{Raw: raw}, &stun.Message{Raw: d.replies[0]}
-		if m.Decode() != nil || answer.Decode() != nil || m.Type.Class != stun.ClassRequest || answer.TransactionID != m.TransactionID {
+		if m.Decode() != nil || answer.Decode() != nil || m.Type.Class != stun.ClassRequest ||
+			answer.TransactionID != m.TransactionID {
 			t.Fatalf("answer to what is no request: %v", answer)
 		}
 		times := 3
@@ -106,7 +134,8 @@ func fuzzSigned(t *testing.T, raw []byte) {
 		return
 	}
 	for _, attr := range []stun.AttrType{
-		stun.AttrUsername, stun.AttrRealm, stun.AttrNonce, stun.AttrMessageIntegrity, stun.AttrMessageIntegritySHA256, stun.AttrFingerprint,
+		stun.AttrUsername, stun.AttrRealm, stun.AttrNonce, stun.AttrMessageIntegrity,
+		stun.AttrMessageIntegritySHA256, stun.AttrFingerprint,
 		stun.AttrPasswordAlgorithm, stun.AttrPasswordAlgorithms,
 	} {
 		if in.Contains(attr) {
@@ -129,10 +158,15 @@ func fuzzSigned(t *testing.T, raw []byte) {
 		w.fromClient(p, w.lookup(p), m.Raw)
 		answered := 0
 		switch m.Type.Method {
-		case stun.MethodBinding, stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind:
+		case stun.MethodBinding,
+			stun.MethodAllocate,
+			stun.MethodRefresh,
+			stun.MethodCreatePermission,
+			stun.MethodChannelBind:
 			answered = 1
 		}
-		if len(d.replies) != answered || len(d.peerPayloads)+len(d.clientMessages) != 0 || w.server.stats.rejected[reasonPanic].Load() != 0 {
+		if len(d.replies) != answered || len(d.peerPayloads)+len(d.clientMessages) != 0 ||
+			w.server.stats.rejected[reasonPanic].Load() != 0 {
 			t.Fatalf("%v: %d answers, want %d", m.Type, len(d.replies), answered)
 		}
 		if answered == 1 {
@@ -151,12 +185,14 @@ func fuzzSigned(t *testing.T, raw []byte) {
 		}
 		// Every peer that has come in is one that may.
 		for _, p := range a.peers.Load().permissions {
-			if e := (endpoint{ip: p.ip}); !w.server.addresses().policy.allows(e.addr()) || e.family() != v4 {
+			if e := (endpoint{ip: p.ip}); !w.server.addresses().policy.allows(e.addr()) ||
+				e.family() != v4 {
 				t.Fatalf("permission for %v", e.addr())
 			}
 		}
 		for _, c := range a.peers.Load().byNumber {
-			if c.number < minChannel || c.number > maxChannel || c.peer.port == 0 || c.socket == nil {
+			if c.number < minChannel || c.number > maxChannel || c.peer.port == 0 ||
+				c.socket == nil {
 				t.Fatalf("channel %#x to %v", c.number, c.peer.addrPort())
 			}
 		}
@@ -173,7 +209,11 @@ func fuzzSigned(t *testing.T, raw []byte) {
 // offlineAllocation opens an allocation by the front door.
 func offlineAllocation(t *testing.T, w *worker, p *path) *allocation {
 	t.Helper()
-	m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), transport(17))
+	m := stun.MustBuild(
+		stun.TransactionID,
+		stun.NewType(stun.MethodAllocate, stun.ClassRequest),
+		transport(17),
+	)
 	w.signAs(m, p, "s", "")
 	w.fromClient(p, nil, m.Raw)
 	a := w.lookup(p)
@@ -187,7 +227,8 @@ func offlineAllocation(t *testing.T, w *worker, p *path) *allocation {
 func nothingLeft(t *testing.T, w *worker, d *memoryDriver) {
 	t.Helper()
 	q := w.server.quota
-	if len(w.owned)+len(w.byClient)+len(d.sockets) != 0 || !q.empty() || !w.server.reserved.empty() {
+	if len(w.owned)+len(w.byClient)+len(d.sockets) != 0 || !q.empty() ||
+		!w.server.reserved.empty() {
 		t.Fatalf("left: %d allocations, %d clients, %d sockets, quota %d, reserved %d",
 			len(w.owned), len(w.byClient), len(d.sockets), q.total, w.server.reserved.n.Load())
 	}
@@ -208,7 +249,9 @@ func TestWhatTheControlPathRefusesPassesAsData(t *testing.T) {
 	w, d := offline(4)
 	p := offlinePath(1)
 	a := offlineAllocation(t, w, p)
-	if reason := a.bindChannel(w.now, minChannel, endpointOf(netip.MustParseAddrPort("8.8.8.8:9"))); reason != reasonNone {
+	if reason := a.bindChannel(
+		w.now, minChannel, endpointOf(netip.MustParseAddrPort("8.8.8.8:9")),
+	); reason != reasonNone {
 		t.Fatalf("channel: %d", reason)
 	}
 	for _, payload := range [][]byte{bindingRequest, {}, bytes.Repeat([]byte{0xff}, 1200)} {

@@ -82,35 +82,64 @@ type lane struct {
 
 var payload = bytes.Repeat([]byte{'p'}, 1100)
 
-// lanes opens all ways a packet may take over UDP: up and down by channels and by indications, and between clients with channels at both
-// ends, at one and at none.
+// lanes opens all ways a packet may take over UDP: up and down by channels and by indications, and
+// between clients with channels at both ends, at one and at none.
 func lanes(t *testing.T, s *Server) []lane {
 	server := netip.AddrPortFrom(s.addresses().listening[0], uint16(s.Port()))
 	far, plain := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
 	c := dial(t, s, "udp", "t", "s")
 	relayed := c.allocate()
-	if one, two := c.bind(0x4000, localOf(far)), c.permit(localOf(plain).Addr()); one != 0 || two != 0 {
+	if one, two := c.bind(0x4000, localOf(far)), c.permit(localOf(plain).Addr()); one != 0 ||
+		two != 0 {
 		t.Fatalf("channel: %d, permission: %d", one, two)
 	}
 	send := func(to netip.AddrPort) []byte {
-		return stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication), peer(to),
-			stun.RawAttribute{Type: stun.AttrData, Value: payload}).Raw
+		return stun.MustBuild(
+			stun.TransactionID,
+			stun.NewType(stun.MethodSend, stun.ClassIndication),
+			peer(to),
+			stun.RawAttribute{Type: stun.AttrData, Value: payload},
+		).Raw
 	}
 	list := []lane{
-		{"up by a channel", newEnd(t, c.conn, server, channelMessage(0x4000, payload)), newEnd(t, far, relayed, payload), 0},
-		{"up by indications", newEnd(t, c.conn, server, send(localOf(plain))), newEnd(t, plain, relayed, payload), 0},
+		{
+			"up by a channel",
+			newEnd(t, c.conn, server, channelMessage(0x4000, payload)),
+			newEnd(t, far, relayed, payload),
+			0,
+		},
+		{
+			"up by indications",
+			newEnd(t, c.conn, server, send(localOf(plain))),
+			newEnd(t, plain, relayed, payload),
+			0,
+		},
 	}
-	list = append(list, lane{"down by a channel", list[0].to, list[0].from, channelHeader}, lane{"down by indications", list[1].to, list[1].from, 36})
+	list = append(
+		list,
+		lane{"down by a channel", list[0].to, list[0].from, channelHeader},
+		lane{"down by indications", list[1].to, list[1].from, 36},
+	)
 	for name, ends := range map[string][2]bool{
-		"between clients with channels": {true, true}, "between clients to a channel": {false, true},
-		"between clients from a channel": {true, false}, "between clients by indications": {false, false},
+		"between clients with channels": {true, true}, "between clients to a channel": {
+			false, true,
+		},
+		"between clients from a channel": {true, false}, "between clients by indications": {
+			false, false,
+		},
 	} {
 		a, b := dial(t, s, "udp", "t", "a"), dial(t, s, "udp", "t", "b")
 		atA, atB := a.allocate(), b.allocate()
 		open := func(c *rawClient, to netip.AddrPort, channel bool) ([]byte, int) {
 			got, message, overhead := 0, send(to), 36
 			if channel {
-				got, message, overhead = c.bind(0x4000, to), channelMessage(0x4000, payload), channelHeader
+				got, message, overhead = c.bind(
+					0x4000,
+					to,
+				), channelMessage(
+					0x4000,
+					payload,
+				), channelHeader
 			} else {
 				got = c.permit(to.Addr())
 			}
@@ -121,7 +150,10 @@ func lanes(t *testing.T, s *Server) []lane {
 		}
 		out, _ := open(a, atB, ends[0])
 		back, overhead := open(b, atA, ends[1])
-		list = append(list, lane{name, newEnd(t, a.conn, server, out), newEnd(t, b.conn, server, back), overhead})
+		list = append(
+			list,
+			lane{name, newEnd(t, a.conn, server, out), newEnd(t, b.conn, server, back), overhead},
+		)
 	}
 	return list
 }
@@ -139,7 +171,8 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		pass(l.from, l.to, packets)
 		runtime.ReadMemStats(&after)
-		// The race detector lets pools forget some of what they get, and the driver for all systems uses one.
+		// The race detector lets pools forget some of what they get, and the driver for all systems
+		// uses one.
 		if n := after.Mallocs - before.Mallocs; n >= packets/100 && !(underRace && plainDriver) {
 			t.Errorf("%s: %d allocations for %d packets", l.name, n, packets)
 		}

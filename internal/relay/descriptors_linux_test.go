@@ -47,11 +47,14 @@ func fewDescriptors(t *testing.T, n int) {
 	})
 }
 
-// Without a descriptor for a relay socket a client is told 508, and those that have one are served. Neither is an address lost then. As soon as
-// one is back there is an allocation again.
+// Without a descriptor for a relay socket a client is told 508, and those that have one are served.
+// Neither is an address lost then. As soon as one is back there is an allocation again.
 func TestNoDescriptorsLeft(t *testing.T) {
 	var said lockedText
-	s := start(t, func(c *Config) { c.Workers, c.Log = 1, slog.New(slog.NewTextHandler(&said, nil)) })
+	s := start(
+		t,
+		func(c *Config) { c.Workers, c.Log = 1, slog.New(slog.NewTextHandler(&said, nil)) },
+	)
 	far := udpPeer(t, peerHost(t))
 	here := s.addresses().relays[0]
 	var clients []*rawClient
@@ -73,7 +76,8 @@ func TestNoDescriptorsLeft(t *testing.T) {
 		t.Fatalf("%d of %d clients are served", served, len(clients))
 	}
 	late := clients[served]
-	if err := s.SelfTest(t.Context()); err == nil || strings.Contains(err.Error(), "no address of this machine") {
+	if err := s.SelfTest(t.Context()); err == nil ||
+		strings.Contains(err.Error(), "no address of this machine") {
 		t.Errorf("the self-test says %v", err)
 	}
 	for _, c := range clients[:served] {
@@ -85,13 +89,14 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	}
 	clients[0].refresh(0)
 	eventually(t, func() bool { return code(late.ask(stun.MethodAllocate, transport(17))) == 0 })
-	if text := said.String(); s.addresses().relays[0] != here || strings.Contains(text, "lost") || strings.Contains(text, "have changed") {
+	if text := said.String(); s.addresses().relays[0] != here || strings.Contains(text, "lost") ||
+		strings.Contains(text, "have changed") {
 		t.Errorf("addresses are %v, the log says\n%s", s.Addresses(), text)
 	}
 }
 
-// An address at which no socket can be opened for a while, though the machine has it, stays what it is: the relayed clients there reach
-// each other through it.
+// An address at which no socket can be opened for a while, though the machine has it, stays what it
+// is: the relayed clients there reach each other through it.
 func TestAnAddressThatIsThereIsNotLost(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -104,7 +109,13 @@ func TestAnAddressThatIsThereIsNotLost(t *testing.T) {
 	at := netip.MustParseAddr("10.9.0.1")
 	var all []*Server
 	for _, addresses := range [][]Address{nil, {{at, at}}} {
-		all = append(all, start(t, func(c *Config) { c.Listen, c.AllowPeers, c.Addresses = ":0", nil, addresses }))
+		all = append(
+			all,
+			start(
+				t,
+				func(c *Config) { c.Listen, c.AllowPeers, c.Addresses = ":0", nil, addresses },
+			),
+		)
 	}
 	const ephemeral = "/proc/sys/net/ipv4/ip_local_port_range"
 	usual, err := os.ReadFile(ephemeral)
@@ -134,7 +145,8 @@ func TestAnAddressThatIsThereIsNotLost(t *testing.T) {
 		if err := s.RefreshAddresses(); err != nil {
 			t.Fatal(err)
 		}
-		if now := s.addresses(); len(now.relays) != 1 || now.relays[0] != before || len(now.lost) != 0 {
+		if now := s.addresses(); len(now.relays) != 1 || now.relays[0] != before ||
+			len(now.lost) != 0 {
 			t.Errorf("relays from %v, lost are %v", s.Addresses(), now.lost)
 		}
 	}

@@ -15,19 +15,28 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// TestDifferential asks coturn and pion/turn what it asks us, and compares code, attributes and lifetimes of the answers. Where one
-// of them answers otherwise than we do, the row in differences says how, and why we do not. A row that is no longer true of anyone
-// fails, so that a new version of theirs shows.
+// TestDifferential asks coturn and pion/turn what it asks us, and compares code, attributes and
+// lifetimes of the answers. Where one of them answers otherwise than we do, the row in differences
+// says how, and why we do not. A row that is no longer true of anyone fails, so that a new version
+// of theirs shows.
 func TestDifferential(t *testing.T) {
 	peerHost(t) // says whether this system has 127.1.0.1 as well
-	s := start(t, func(c *Config) { c.Addresses = []Address{loopback("127.0.0.1"), loopback("::1")} })
+	s := start(
+		t,
+		func(c *Config) { c.Addresses = []Address{loopback("127.0.0.1"), loopback("::1")} },
+	)
 	servers := []struct {
 		name    string
 		at      netip.AddrPort
 		usual   func(ours string, method stun.Method) string
 		special func(difference) string
 	}{
-		{"ours", netip.AddrPortFrom(s.addresses().listening[0], uint16(s.Port())), asWeDo, func(difference) string { return "" }},
+		{
+			"ours",
+			netip.AddrPortFrom(s.addresses().listening[0], uint16(s.Port())),
+			asWeDo,
+			func(difference) string { return "" },
+		},
 		{"coturn", startCoturn(t), asCoturn, func(d difference) string { return d.coturn }},
 		{"pion", startPion(t), asPion, func(d difference) string { return d.pion }},
 	}
@@ -39,7 +48,12 @@ func TestDifferential(t *testing.T) {
 			t.Run(d.name+"/"+network, func(t *testing.T) {
 				for _, server := range servers {
 					// A source of its own, since we answer only so many strangers of one network.
-					c := clientFrom(t, netip.AddrFrom4([4]byte{127, 1, byte(i), 1}), network, server.at)
+					c := clientFrom(
+						t,
+						netip.AddrFrom4([4]byte{127, 1, byte(i), 1}),
+						network,
+						server.at,
+					)
 					c.user, c.pass = s.Credentials("t", fmt.Sprint("s", i))
 					if d.before != nil {
 						d.before(c)
@@ -71,7 +85,8 @@ type difference struct {
 	before func(c *rawClient)
 	ask    func(c *rawClient) *stun.Message
 
-	// Answers as describe writes them. Theirs are empty when they differ from ours by what they always do, or not at all.
+	// Answers as describe writes them. Theirs are empty when they differ from ours by what they
+	// always do, or not at all.
 	ours, coturn, pion string
 	reason             string
 }
@@ -81,14 +96,15 @@ func asWeDo(ours string, _ stun.Method) string { return ours }
 // asCoturn: it offers no password algorithms, and signs neither 441 nor the 437 of Allocate.
 func asCoturn(ours string, method stun.Method) string {
 	want := drop(ours, "PASSWORD-ALGORITHMS")
-	if strings.HasPrefix(want, "441") || (strings.HasPrefix(want, "437") && method == stun.MethodAllocate) {
+	if strings.HasPrefix(want, "441") ||
+		(strings.HasPrefix(want, "437") && method == stun.MethodAllocate) {
 		want = drop(want, "MESSAGE-INTEGRITY")
 	}
 	return want
 }
 
-// asPion: it offers no password algorithms, signs no error but that of CreatePermission, and has FINGERPRINT in good answers to Binding
-// and nowhere else, whatever the request had.
+// asPion: it offers no password algorithms, signs no error but that of CreatePermission, and has
+// FINGERPRINT in good answers to Binding and nowhere else, whatever the request had.
 func asPion(ours string, method stun.Method) string {
 	want := drop(drop(ours, "PASSWORD-ALGORITHMS"), "FINGERPRINT")
 	good := strings.HasPrefix(want, "0")
@@ -124,13 +140,18 @@ func clientFrom(t testing.TB, from netip.Addr, network string, to netip.AddrPort
 // another is a second client of the same host and session.
 func (c *rawClient) another() *rawClient {
 	network := c.conn.RemoteAddr().Network()
-	other := clientFrom(c.t, addrPort(c.conn.LocalAddr()).Addr(), network, addrPort(c.conn.RemoteAddr()))
+	other := clientFrom(
+		c.t,
+		addrPort(c.conn.LocalAddr()).Addr(),
+		network,
+		addrPort(c.conn.RemoteAddr()),
+	)
 	other.user, other.pass = c.user, c.pass
 	return other
 }
 
-// answerOrNothing returns the answer to a message. With silent it does not wait: it asks for a Binding behind the message, and when
-// that is answered first, there was nothing.
+// answerOrNothing returns the answer to a message. With silent it does not wait: it asks for a
+// Binding behind the message, and when that is answered first, there was nothing.
 func (c *rawClient) answerOrNothing(m *stun.Message, silent bool) *stun.Message {
 	c.t.Helper()
 	c.send(m.Raw)
@@ -158,8 +179,8 @@ func (c *rawClient) answerOrNothing(m *stun.Message, silent bool) *stun.Message 
 
 const nothing = "nothing"
 
-// describe writes an answer as its code (0 for success) and the names of its attributes in order, some with what is in them. A signature
-// or fingerprint that is wrong is called so.
+// describe writes an answer as its code (0 for success) and the names of its attributes in order,
+// some with what is in them. A signature or fingerprint that is wrong is called so.
 func describe(c *rawClient, m *stun.Message) string {
 	if m == nil {
 		return nothing
@@ -181,10 +202,13 @@ func describe(c *rawClient, m *stun.Message) string {
 				text += "=wrong"
 			}
 		case stun.AttrMessageIntegritySHA256:
-			if !slices.ContainsFunc([]byte{algorithmMD5, algorithmSHA256}, func(algorithm byte) bool {
-				key := longTermKey(algorithm, c.user, c.realm, c.pass)
-				return verifyMAC(m.Raw, uint16(a.Type), hmac.New(sha256.New, key), a.Value)
-			}) {
+			if !slices.ContainsFunc(
+				[]byte{algorithmMD5, algorithmSHA256},
+				func(algorithm byte) bool {
+					key := longTermKey(algorithm, c.user, c.realm, c.pass)
+					return verifyMAC(m.Raw, uint16(a.Type), hmac.New(sha256.New, key), a.Value)
+				},
+			) {
 				text += "=wrong"
 			}
 		case stun.AttrFingerprint:

@@ -11,9 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// epollDriver moves packets in batches, on a thread of its own. What is received stays in the receive buffers until it has been sent.
+// epollDriver moves packets in batches, on a thread of its own. What is received stays in the
+// receive buffers until it has been sent.
 //
-// The system calls in the loop go past Go's scheduler, since they do not wait, or for a millisecond at most; only a longer wait tells it.
+// The system calls in the loop go past Go's scheduler, since they do not wait, or for a millisecond
+// at most; only a longer wait tells it.
 type epollDriver struct {
 	worker    *worker
 	epollFD   int
@@ -47,7 +49,7 @@ const (
 	eventBatch   = 256
 )
 
-func (s *Server) newDrivers() (func(host netip.Addr, port uint16, binding bool) (uint16, error), error) {
+func (s *Server) newDrivers() (openListeners, error) {
 	if s.cfg.plain {
 		return s.newNetDrivers()
 	}
@@ -74,10 +76,11 @@ func (s *Server) newDrivers() (func(host netip.Addr, port uint16, binding bool) 
 			return nil, err
 		}
 	}
-	return s.openListeners, nil
+	return s.openFamilies, nil
 }
 
-// probeGSO asks whether the system knows how to send several packets at once: one that does not would send them as one.
+// probeGSO asks whether the system knows how to send several packets at once: one that does not
+// would send them as one.
 func probeGSO() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -90,11 +93,13 @@ func probeGSO() error {
 // gsoFailed notes that the system refuses to send several packets at once.
 func (s *Server) gsoFailed(err error) {
 	s.stats.gsoErrors.Add(1)
-	s.gsoWarning.Do(func() { s.cfg.Log.Warn("relay sends packets one by one: the system refuses to segment", "error", err) })
+	s.gsoWarning.Do(func() {
+		s.cfg.Log.Warn("UDP GSO unavailable; sending packets individually", "error", err)
+	})
 }
 
-// openListeners opens a port for each family at every worker.
-func (s *Server) openListeners(host netip.Addr, port uint16, binding bool) (uint16, error) {
+// openFamilies opens a port for each family at every worker.
+func (s *Server) openFamilies(host netip.Addr, port uint16, binding bool) (uint16, error) {
 	var addrs []netip.Addr
 	switch {
 	case host.IsValid():
@@ -125,14 +130,20 @@ func (s *Server) openAt(addrs []netip.Addr, port uint16, binding bool) (uint16, 
 	sockets := make([][]listening, len(s.workers))
 	first := len(s.workers[0].driver.(*epollDriver).listeners)
 	for i, addr := range addrs {
-		// Sockets that share a port are shared with any program of ours: make sure that there is none yet.
+		// Sockets that share a port are shared with any program of ours: make sure that there is
+		// none yet.
 		conn, err := openUDP(addr, port)
 		if err != nil {
 			return fail(err)
 		}
 		port = addrPort(conn.LocalAddr()).Port()
 		_ = conn.Close()
-		l := &listener{addr: netip.AddrPortFrom(addr, port), index: first + i, wild: addr.IsUnspecified(), binding: binding}
+		l := &listener{
+			addr:    netip.AddrPortFrom(addr, port),
+			index:   first + i,
+			wild:    addr.IsUnspecified(),
+			binding: binding,
+		}
 		for j := range s.workers {
 			fd, err := openListener(l)
 			if err != nil {
@@ -188,14 +199,21 @@ func openSocket(at netip.AddrPort, buffer int, set func(fd int) error) (int, err
 	kind := unix.AF_INET6
 	var address unix.Sockaddr = &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
 	if at.Addr().Is4() {
-		kind, address = unix.AF_INET, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
+		kind, address = unix.AF_INET, &unix.SockaddrInet4{
+			Port: int(at.Port()),
+			Addr: at.Addr().As4(),
+		}
 	}
 	fd, err := unix.Socket(kind, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	for _, option := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
-		// By force where we may; else the system caps it, and a smaller buffer only means earlier loss.
+	for _, option := range [][2]int{
+		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF},
+		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
+	} {
+		// By force where we may; else the system caps it, and a smaller buffer only means earlier
+		// loss.
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], buffer) != nil {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], buffer)
 		}
@@ -203,7 +221,8 @@ func openSocket(at netip.AddrPort, buffer int, set func(fd int) error) (int, err
 	if kind == unix.AF_INET6 {
 		err = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 1)
 	} else {
-		// Routers may cut what we relay, unless its client asks that they do not (RFC 8656 section 14).
+		// Routers may cut what we relay, unless its client asks that they do not (RFC 8656 section
+		// 14).
 		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
 	}
 	if err == nil && set != nil {
@@ -220,7 +239,12 @@ func openSocket(at netip.AddrPort, buffer int, set func(fd int) error) (int, err
 }
 
 func (d *epollDriver) register(fd int) error {
-	return unix.EpollCtl(d.epollFD, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+	return unix.EpollCtl(
+		d.epollFD,
+		unix.EPOLL_CTL_ADD,
+		fd,
+		&unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)},
+	)
 }
 
 func (d *epollDriver) wake() {
@@ -270,8 +294,9 @@ func (d *epollDriver) wait() int {
 		w.inbox.asleep.Store(false)
 		return d.poll(0)
 	}
-	// While packets come fast the wait is short and not worth telling the scheduler, which would look after this thread each time. A
-	// collection of garbage does not wait for it: its signal ends the call.
+	// While packets come fast the wait is short and not worth telling the scheduler, which would
+	// look after this thread each time. A collection of garbage does not wait for it: its signal
+	// ends the call.
 	const brief = 1
 	n := d.poll(brief)
 	if n == 0 {
@@ -286,7 +311,15 @@ func (d *epollDriver) wait() int {
 
 // poll looks for events for some milliseconds.
 func (d *epollDriver) poll(timeout int) int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epollFD), uintptr(unsafe.Pointer(&d.events[0])), uintptr(len(d.events)), uintptr(timeout), 0, 0)
+	n, _, errno := unix.RawSyscall6(
+		unix.SYS_EPOLL_PWAIT,
+		uintptr(d.epollFD),
+		uintptr(unsafe.Pointer(&d.events[0])),
+		uintptr(len(d.events)),
+		uintptr(timeout),
+		0,
+		0,
+	)
 	if errno != 0 {
 		return 0
 	}
@@ -369,7 +402,9 @@ func (d *epollDriver) receiveFromClients(l *listening, first int) int {
 		if d.receiver.headers[i].Namelen < unix.SizeofSockaddrInet6 {
 			clear(from[unix.SizeofSockaddrInet4:])
 		}
-		if (last.allocation != nil && last.allocation.closed.Load()) || last.from != *from || last.path.local != local || last.path.via != l.listener {
+		if (last.allocation != nil && last.allocation.closed.Load()) || last.from != *from ||
+			last.path.local != local ||
+			last.path.via != l.listener {
 			last.from = *from
 			last.path = path{remote: readSockaddr(from), local: local, via: l.listener}
 			last.valid = false
@@ -391,8 +426,8 @@ func (d *epollDriver) receiveFromClients(l *listening, first int) int {
 	return n
 }
 
-// clientPacket serves one packet of the last client. A request may give it an allocation, or end it: then the next packet, which may have
-// come merged with this one, must look again.
+// clientPacket serves one packet of the last client. A request may give it an allocation, or end
+// it: then the next packet, which may have come merged with this one, must look again.
 func (d *epollDriver) clientPacket(b []byte) {
 	last := &d.last
 	if !last.valid {
@@ -438,7 +473,11 @@ func (d *epollDriver) bind(r *relayAddress, port uint16) (*relaySocket, error) {
 		return nil, errNoPort
 	}
 	return &relaySocket{
-		relay: r, port: port, public: endpointOf(netip.AddrPortFrom(r.Public, port)), worker: d.worker, descriptor: descriptor{fd: fd},
+		relay:      r,
+		port:       port,
+		public:     endpointOf(netip.AddrPortFrom(r.Public, port)),
+		worker:     d.worker,
+		descriptor: descriptor{fd: fd},
 	}, nil
 }
 
@@ -495,7 +534,12 @@ func sendOne(fd int, to *sockaddr, source *endpoint, message []byte) error {
 		h.SetControllen(size)
 	}
 	for {
-		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), 0)
+		_, _, errno := unix.RawSyscall(
+			unix.SYS_SENDMSG,
+			uintptr(fd),
+			uintptr(unsafe.Pointer(&h)),
+			0,
+		)
 		if errno == 0 {
 			return nil
 		}
@@ -510,16 +554,28 @@ func (d *epollDriver) toPeer(a *allocation, c *channel, payload []byte) {
 		a.drop(reasonNoPermission)
 		return
 	}
-	d.toPeers.add(gsoBatch{fd: c.socket.fd, to: &c.to, size: len(payload), payload: len(payload), up: a}, payload, nil, &c.batch)
+	d.toPeers.add(
+		gsoBatch{fd: c.socket.fd, to: &c.to, size: len(payload), payload: len(payload), up: a},
+		payload,
+		nil,
+		&c.batch,
+	)
 }
 
-func (d *epollDriver) toPeerNow(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool) {
+func (d *epollDriver) toPeerNow(
+	a *allocation,
+	from *relaySocket,
+	to endpoint,
+	payload []byte,
+	dontFragment bool,
+) {
 	address := sockaddrOf(to)
 	a.count(&a.up, 1, len(payload))
 	level, option, always := unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO
 	usual := unix.IP_PMTUDISC_DONT
 	if to.family() == v6 {
-		level, option, always, usual = unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IPV6_PMTUDISC_WANT
+		level, option = unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER
+		always, usual = unix.IPV6_PMTUDISC_DO, unix.IPV6_PMTUDISC_WANT
 	}
 	if dontFragment {
 		_ = unix.SetsockoptInt(from.fd, level, option, always)
@@ -534,13 +590,32 @@ func (d *epollDriver) toPeerNow(a *allocation, from *relaySocket, to endpoint, p
 	}
 }
 
-func (d *epollDriver) toClient(a *allocation, message []byte, head *[channelHeader]byte, out *openBatch, up *allocation) {
+func (d *epollDriver) toClient(
+	a *allocation,
+	message []byte,
+	head *[channelHeader]byte,
+	out *openBatch,
+	up *allocation,
+) {
 	l := &d.listeners[a.client.via.index]
 	size, payload := len(message), len(message)-channelHeader
 	if head != nil {
 		size, payload = size+channelHeader, size
 	}
-	d.toClients.add(gsoBatch{fd: l.fd, to: &a.clientAddr, source: l.source(&a.client.local), size: size, payload: payload, down: a, up: up}, message, head, out)
+	d.toClients.add(
+		gsoBatch{
+			fd:      l.fd,
+			to:      &a.clientAddr,
+			source:  l.source(&a.client.local),
+			size:    size,
+			payload: payload,
+			down:    a,
+			up:      up,
+		},
+		message,
+		head,
+		out,
+	)
 }
 
 func (d *epollDriver) fragments() bool { return true }
@@ -557,8 +632,8 @@ func (d *epollDriver) close() {
 	}
 }
 
-// coalescer decides whether to wait a little before the next read, so that batches grow: only while packets come fast and batches are
-// small, never when it is quiet.
+// coalescer decides whether to wait a little before the next read, so that batches grow: only while
+// packets come fast and batches are small, never when it is quiet.
 type coalescer struct {
 	maxDelay time.Duration // 0 or less: never
 	since    time.Duration

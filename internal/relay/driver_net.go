@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// netDriver moves packets with the net package: one read and one write for each. Every socket has a goroutine that reads from it and
-// puts what comes into the worker's inbox.
+// netDriver moves packets with the net package: one read and one write for each. Every socket has a
+// goroutine that reads from it and puts what comes into the worker's inbox.
 type netDriver struct {
 	worker    *worker
 	listeners []*net.UDPConn // by listener.index
@@ -22,9 +22,10 @@ type netDriver struct {
 // maxDatagram is what UDP can carry.
 const maxDatagram = 65535
 
-// newNetDrivers gives each worker a driver, and returns what opens listeners. One socket for each address makes answers leave from the
-// address the request came to, on all systems alike. They cannot be shared between workers: the first has them all.
-func (s *Server) newNetDrivers() (func(host netip.Addr, port uint16, binding bool) (uint16, error), error) {
+// newNetDrivers gives each worker a driver, and returns what opens listeners. One socket for each
+// address makes answers leave from the address the request came to, on all systems alike. They
+// cannot be shared between workers: the first has them all.
+func (s *Server) newNetDrivers() (openListeners, error) {
 	for _, w := range s.workers {
 		w.driver = &netDriver{worker: w, woken: make(chan struct{}, 1)}
 	}
@@ -44,19 +45,24 @@ func (s *Server) newNetDrivers() (func(host netip.Addr, port uint16, binding boo
 			if err != nil {
 				return 0, err
 			}
-			_ = conn.SetReadBuffer(listenerBuffer) // the system caps it; a smaller one only means earlier loss
+			// The system caps it; a smaller one only means earlier loss.
+			_ = conn.SetReadBuffer(listenerBuffer)
 			at := addrPort(conn.LocalAddr())
 			number = at.Port()
 			l := &listener{addr: at, index: len(first.listeners), binding: binding}
 			first.listeners = append(first.listeners, conn)
 			first.readers.Go(func() {
 				first.read(conn, func(from netip.AddrPort, f *frame) bool {
-					return first.worker.tryPost(event{frame: f, via: l, from: endpointOf(from), to: endpointOf(at)})
+					return first.worker.tryPost(
+						event{frame: f, via: l, from: endpointOf(from), to: endpointOf(at)},
+					)
 				})
 			})
 		}
 		if number == 0 {
-			return 0, errors.New("this machine has no address to listen on at port " + strconv.Itoa(int(port)))
+			return 0, errors.New(
+				"this machine has no address to listen on at port " + strconv.Itoa(int(port)),
+			)
 		}
 		return number, nil
 	}
@@ -66,7 +72,8 @@ func (s *Server) newNetDrivers() (func(host netip.Addr, port uint16, binding boo
 // read hands on what a socket gets, until it is closed.
 func (d *netDriver) read(conn *net.UDPConn, deliver func(netip.AddrPort, *frame) bool) {
 	buf := make([]byte, maxDatagram)
-	// A failed read, such as Windows reports for an unreachable client, must not end a socket; one that only fails must.
+	// A failed read, such as Windows reports for an unreachable client, must not end a socket; one
+	// that only fails must.
 	const maxFailures = 64
 	for failures := 0; failures < maxFailures; {
 		n, from, err := conn.ReadFromUDPAddrPort(buf)
@@ -124,7 +131,11 @@ func (d *netDriver) bind(r *relayAddress, port uint16) (*relaySocket, error) {
 	}
 	_ = conn.SetReadBuffer(relayBuffer)
 	return &relaySocket{
-		relay: r, port: port, public: endpointOf(netip.AddrPortFrom(r.Public, port)), worker: d.worker, descriptor: descriptor{fd: -1, conn: conn},
+		relay:      r,
+		port:       port,
+		public:     endpointOf(netip.AddrPortFrom(r.Public, port)),
+		worker:     d.worker,
+		descriptor: descriptor{fd: -1, conn: conn},
 	}, nil
 }
 
@@ -153,7 +164,13 @@ func (d *netDriver) toPeer(a *allocation, c *channel, payload []byte) {
 	d.toPeerNow(a, c.socket, c.peer, payload, false)
 }
 
-func (d *netDriver) toPeerNow(a *allocation, from *relaySocket, to endpoint, payload []byte, _ bool) {
+func (d *netDriver) toPeerNow(
+	a *allocation,
+	from *relaySocket,
+	to endpoint,
+	payload []byte,
+	_ bool,
+) {
 	a.count(&a.up, 1, len(payload))
 	if _, err := from.conn.WriteToUDPAddrPort(payload, to.addrPort()); err != nil {
 		a.count(&a.up, -1, -len(payload))
@@ -161,7 +178,13 @@ func (d *netDriver) toPeerNow(a *allocation, from *relaySocket, to endpoint, pay
 	}
 }
 
-func (d *netDriver) toClient(a *allocation, message []byte, head *[channelHeader]byte, _ *openBatch, up *allocation) {
+func (d *netDriver) toClient(
+	a *allocation,
+	message []byte,
+	head *[channelHeader]byte,
+	_ *openBatch,
+	up *allocation,
+) {
 	size := len(message) - channelHeader
 	if head != nil {
 		size = len(message)

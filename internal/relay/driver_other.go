@@ -2,8 +2,6 @@
 
 package relay
 
-import "net/netip"
-
 // openBatch and sockaddr are what the driver for Linux keeps with channels and allocations.
 type (
 	openBatch struct{}
@@ -12,6 +10,6 @@ type (
 
 func sockaddrOf(endpoint) sockaddr { return sockaddr{} }
 
-func (s *Server) newDrivers() (func(host netip.Addr, port uint16, binding bool) (uint16, error), error) {
+func (s *Server) newDrivers() (openListeners, error) {
 	return s.newNetDrivers()
 }

@@ -31,17 +31,22 @@ func relayedOf(t *testing.T, answer *stun.Message) (at [families]netip.AddrPort)
 	return at
 }
 
-func noEvenPair() stun.Setter { return stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0}} }
+func noEvenPair() stun.Setter {
+	return stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0}}
+}
 
 func TestDualAllocationHasBothFamilies(t *testing.T) {
 	s := startBothFamilies(t)
 	four, six := udpPeer(t, peerHost(t)), udpPeer(t, "::1")
-	for name, attrs := range map[string][]stun.Setter{"any port": nil, "even ports": {noEvenPair()}} {
+	for name, attrs := range map[string][]stun.Setter{
+		"any port": nil, "even ports": {noEvenPair()},
+	} {
 		c := dial(t, s, "udp", "t", "s")
 		c.challenge()
 		answer := c.ask(stun.MethodAllocate, append(attrs, transport(17), additionally(2))...)
 		at := relayedOf(t, answer)
-		if code(answer) != 0 || at[v4].Addr() != netip.MustParseAddr("127.0.0.1") || at[v6].Addr() != netip.MustParseAddr("::1") {
+		if code(answer) != 0 || at[v4].Addr() != netip.MustParseAddr("127.0.0.1") ||
+			at[v6].Addr() != netip.MustParseAddr("::1") {
 			t.Fatalf("%s: code %d, %v", name, code(answer), at)
 		}
 		if attrs != nil && (at[v4].Port()%2 != 0 || at[v6].Port()%2 != 0) {
@@ -58,7 +63,14 @@ func TestDualAllocationHasBothFamilies(t *testing.T) {
 			t.Errorf("%s: peer got %q from %v", name, data, from)
 		}
 		// ::1 is our own address: another relayed client must be there.
-		far := dialTo(t, s, "udp", netip.AddrPortFrom(netip.MustParseAddr("::1"), uint16(s.Port())), "t", "far")
+		far := dialTo(
+			t,
+			s,
+			"udp",
+			netip.AddrPortFrom(netip.MustParseAddr("::1"), uint16(s.Port())),
+			"t",
+			"far",
+		)
 		farAt := far.allocate(inFamily(2))
 		if got, back := c.bind(0x4000, farAt), far.permit(at[v6].Addr()); got != 0 || back != 0 {
 			t.Fatalf("%s: IPv6: %d, %d", name, got, back)
@@ -78,10 +90,13 @@ func TestDualAllocationHasBothFamilies(t *testing.T) {
 	}
 }
 
-// A family that is missing is named with its code, in the repeated answer too, and costs nothing of the quota.
+// A family that is missing is named with its code, in the repeated answer too, and costs nothing of
+// the quota.
 func TestDualAllocationSaysWhichFamilyIsMissing(t *testing.T) {
 	s := start(t, nil)
-	for name, attrs := range map[string][]stun.Setter{"any port": nil, "an even port": {noEvenPair()}} {
+	for name, attrs := range map[string][]stun.Setter{
+		"any port": nil, "an even port": {noEvenPair()},
+	} {
 		c := dial(t, s, "udp", "t", "s")
 		c.challenge()
 		m := c.signed(stun.MethodAllocate, append(attrs, transport(17), additionally(2))...)
@@ -94,7 +109,8 @@ func TestDualAllocationSaysWhichFamilyIsMissing(t *testing.T) {
 			if code(answer) != 0 || !at[v4].IsValid() || at[v6].IsValid() {
 				t.Fatalf("%s: code %d, %v", name, code(answer), at)
 			}
-			if value, err := answer.Get(attrAddressErrorCode); err != nil || !bytes.Equal(value, []byte{2, 0, 4, 40}) {
+			if value, err := answer.Get(attrAddressErrorCode); err != nil ||
+				!bytes.Equal(value, []byte{2, 0, 4, 40}) {
 				t.Errorf("%s: address error %x, %v", name, value, err)
 			}
 		}
@@ -110,17 +126,28 @@ func TestDualAllocationSaysWhichFamilyIsMissing(t *testing.T) {
 	}
 }
 
-// With one half of a dual allocation go its channels and permissions: its port may be another client's by now, whose packets would
-// seem to come from there.
+// With one half of a dual allocation go its channels and permissions: its port may be another
+// client's by now, whose packets would seem to come from there.
 func TestRefreshEndsOneHalf(t *testing.T) {
 	s := startBothFamilies(t)
 	four := udpPeer(t, peerHost(t))
-	far := dialTo(t, s, "udp", netip.AddrPortFrom(netip.MustParseAddr("::1"), uint16(s.Port())), "t", "far")
+	far := dialTo(
+		t,
+		s,
+		"udp",
+		netip.AddrPortFrom(netip.MustParseAddr("::1"), uint16(s.Port())),
+		"t",
+		"far",
+	)
 	farAt := far.allocate(inFamily(2))
 	c := dial(t, s, "udp", "t", "s")
 	c.challenge()
 	at := relayedOf(t, c.ask(stun.MethodAllocate, transport(17), additionally(2)))
-	if one, two, back := c.bind(0x4000, farAt), c.bind(0x4001, localOf(four)), far.permit(at[v6].Addr()); one != 0 || two != 0 || back != 0 {
+	if one, two, back := c.bind(0x4000, farAt), c.bind(
+		0x4001, localOf(four),
+	), far.permit(at[v6].Addr()); one != 0 ||
+		two != 0 ||
+		back != 0 {
 		t.Fatalf("channels: %d, %d, permission: %d", one, two, back)
 	}
 	c.channelData(0x4000, "before")
@@ -130,7 +157,9 @@ func TestRefreshEndsOneHalf(t *testing.T) {
 	if got := code(c.ask(stun.MethodRefresh, life(0), inFamily(2))); got != 0 {
 		t.Fatalf("refresh: %d", got)
 	}
-	if s.addresses().relays[1].socketAt(at[v6].Port()) != nil || s.addresses().relays[0].socketAt(at[v4].Port()) == nil || s.Stats().Allocations != 2 {
+	if s.addresses().relays[1].socketAt(at[v6].Port()) != nil ||
+		s.addresses().relays[0].socketAt(at[v4].Port()) == nil ||
+		s.Stats().Allocations != 2 {
 		t.Error("not the one half is closed")
 	}
 	c.channelData(0x4000, "after")
@@ -146,13 +175,15 @@ func TestRefreshEndsOneHalf(t *testing.T) {
 		t.Errorf("%d packets dropped, want 2", got)
 	}
 	for name, got := range map[string]int{
-		"refresh again": code(c.ask(stun.MethodRefresh, life(0), inFamily(2))), "permission": c.permit(farAt.Addr()), "channel": c.bind(0x4002, farAt),
+		"refresh again": code(c.ask(stun.MethodRefresh, life(0), inFamily(2))),
+		"permission":    c.permit(farAt.Addr()), "channel": c.bind(0x4002, farAt),
 	} {
 		if got != 443 {
 			t.Errorf("%s: %d", name, got)
 		}
 	}
-	if got := code(c.ask(stun.MethodRefresh, life(0), inFamily(1))); got != 0 || s.Stats().Allocations != 1 {
+	if got := code(c.ask(stun.MethodRefresh, life(0), inFamily(1))); got != 0 ||
+		s.Stats().Allocations != 1 {
 		t.Errorf("the other half: %d, %d allocations", got, s.Stats().Allocations)
 	}
 }

@@ -7,7 +7,8 @@ import (
 	"sync"
 )
 
-// endpoint is an address and a port in a form that is quick to compare and to hash; IPv4 stands as IPv4-mapped IPv6.
+// endpoint is an address and a port in a form that is quick to compare and to hash; IPv4 stands as
+// IPv4-mapped IPv6.
 type endpoint struct {
 	ip    [16]byte
 	port  uint16

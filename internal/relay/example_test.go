@@ -6,7 +6,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
-// Another TURN server with the same secret, such as coturn with use-auth-secret, computes the same password.
+// Another TURN server with the same secret, such as coturn with use-auth-secret, computes the same
+// password.
 func ExampleRESTPassword() {
 	username := "1893553445:a-session" // when it ends, in seconds since 1970
 	fmt.Println(relay.RESTPassword([]byte("a secret that both servers have"), username))

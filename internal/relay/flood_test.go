@@ -26,13 +26,33 @@ func newJunk(t *testing.T) *junk {
 	t.Helper()
 	j := &junk{Rand: rand.New(rand.NewPCG(1, 2))}
 	for _, method := range []stun.Method{
-		stun.MethodBinding, stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind, stun.MethodSend, 0xfff,
+		stun.MethodBinding, stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission,
+		stun.MethodChannelBind, stun.MethodSend, 0xfff,
 	} {
-		for _, class := range []stun.MessageClass{stun.ClassRequest, stun.ClassIndication, stun.ClassSuccessResponse, stun.ClassErrorResponse} {
-			m, err := stun.Build(stun.TransactionID, stun.NewType(method, class), transport(17), life(3600),
-				peer(netip.MustParseAddrPort("127.0.0.2:9")), stun.RawAttribute{Type: stun.AttrChannelNumber, Value: []byte{0x40, 0, 0, 0}},
-				stun.RawAttribute{Type: stun.AttrData, Value: []byte("junk")}, stun.NewUsername("9999999999:t.s"), stun.NewRealm(defaultRealm),
-				stun.NewNonce("obMatJos2gAAAAAAAAAAAAAAAAAAAAAAAAA"), stun.NewLongTermIntegrity("9999999999:t.s", defaultRealm, "guessed"))
+		for _, class := range []stun.MessageClass{
+			stun.ClassRequest, stun.ClassIndication, stun.ClassSuccessResponse,
+			stun.ClassErrorResponse,
+		} {
+			m, err := stun.Build(
+				stun.TransactionID,
+				stun.NewType(method, class),
+				transport(17),
+				life(3600),
+				peer(
+					netip.MustParseAddrPort("127.0.0.2:9"),
+				),
+				stun.RawAttribute{Type: stun.AttrChannelNumber, Value: []byte{0x40, 0, 0, 0}},
+				stun.RawAttribute{
+					Type:  stun.AttrData,
+					Value: []byte("junk"),
+				},
+				stun.NewUsername("9999999999:t.s"),
+				stun.NewRealm(defaultRealm),
+				stun.NewNonce(
+					"obMatJos2gAAAAAAAAAAAAAAAAAAAAAAAAA",
+				),
+				stun.NewLongTermIntegrity("9999999999:t.s", defaultRealm, "guessed"),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,8 +108,9 @@ func stillFailSafe(t *testing.T, conns ...*net.UDPConn) {
 	}
 }
 
-// Malformed packets from many sources leave nothing behind and cost a call nothing: all its packets arrive meanwhile. With IEUM_SOAK it is
-// a million. A packet of the call goes behind each few of the others, and paces them: no buffer of the system overflows.
+// Malformed packets from many sources leave nothing behind and cost a call nothing: all its packets
+// arrive meanwhile. With IEUM_SOAK it is a million. A packet of the call goes behind each few of
+// the others, and paces them: no buffer of the system overflows.
 func TestJunkLeavesNothingAndCostsACallNothing(t *testing.T) {
 	packets := 100_000
 	if os.Getenv("IEUM_SOAK") != "" {
@@ -120,7 +141,8 @@ func TestJunkLeavesNothingAndCostsACallNothing(t *testing.T) {
 			if j.IntN(8) == 0 {
 				to = relayed
 			}
-			if _, err := sources[j.IntN(len(sources))].WriteToUDPAddrPort(j.next(), to); err != nil {
+			source := sources[j.IntN(len(sources))]
+			if _, err := source.WriteToUDPAddrPort(j.next(), to); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -156,9 +178,12 @@ func TestJunkLeavesNothingAndCostsACallNothing(t *testing.T) {
 	}
 	rounds := uint64(packets / atOnce)
 	if st.ClientToPeer.Packets != rounds || st.PeerToClient.Packets != rounds {
-		t.Errorf("relayed %+v up and %+v down, want %d packets each", st.ClientToPeer, st.PeerToClient, rounds)
+		t.Errorf("relayed %+v up and %+v down, want %d packets each",
+			st.ClientToPeer, st.PeerToClient, rounds)
 	}
-	for _, r := range []reasonCode{reasonMalformed, reasonNoAllocation, reasonNoPermission, reasonStaleNonce} {
+	for _, r := range []reasonCode{
+		reasonMalformed, reasonNoAllocation, reasonNoPermission, reasonStaleNonce,
+	} {
 		if refusedBy(s, r) == 0 {
 			t.Errorf("nothing was refused as %q", reasonNames[r])
 		}
@@ -172,6 +197,7 @@ func TestJunkLeavesNothingAndCostsACallNothing(t *testing.T) {
 		t.Errorf("the end: %d", got)
 	}
 	if !s.quota.empty() || !s.reserved.empty() {
-		t.Errorf("quota: %d, %v, %v, %v", s.quota.total, s.quota.sessions, s.quota.tenants, s.quota.sources)
+		t.Errorf("quota: %d, %v, %v, %v",
+			s.quota.total, s.quota.sessions, s.quota.tenants, s.quota.sources)
 	}
 }

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// hostAddresses is what a relay knows of its machine's addresses. It is replaced as a whole: addresses come and go while it runs.
+// hostAddresses is what a relay knows of its machine's addresses. It is replaced as a whole:
+// addresses come and go while it runs.
 type hostAddresses struct {
 	relays    []*relayAddress
 	listening []netip.Addr
@@ -20,7 +21,8 @@ type hostAddresses struct {
 
 func (s *Server) addresses() *hostAddresses { return s.hostAddrs.Load() }
 
-// refreshInterval is how often a relay looks for its addresses, when no allocation fails; then it looks at once, but not more often than refreshPause.
+// refreshInterval is how often a relay looks for its addresses, when no allocation fails; then it
+// looks at once, but not more often than refreshPause.
 const (
 	refreshInterval = 15 * time.Second
 	refreshPause    = time.Second
@@ -51,8 +53,9 @@ func (s *Server) newHostAddresses(relays []*relayAddress, all []netip.Addr) *hos
 	return p
 }
 
-// RefreshAddresses looks for this machine's addresses again. Where nobody has said which to relay from, others take the place of those that are
-// gone, and a family that there was not is added. Allocations at an address that is gone stay until their clients give them up.
+// RefreshAddresses looks for this machine's addresses again. Where nobody has said which to relay
+// from, others take the place of those that are gone, and a family that there was not is added.
+// Allocations at an address that is gone stay until their clients give them up.
 func (s *Server) RefreshAddresses() error {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
@@ -64,8 +67,9 @@ func (s *Server) RefreshAddresses() error {
 	var kept []*relayAddress
 	var lost []netip.Addr
 	for _, r := range old.relays {
-		// One that cannot be bound though it is there is kept: perhaps there is no descriptor left. Another table of its sockets in place
-		// of this one would keep the clients there from reaching each other.
+		// One that cannot be bound though it is there is kept: perhaps there is no descriptor left.
+		// Another table of its sockets in place of this one would keep the clients there from
+		// reaching each other.
 		if r.probe() == nil || slices.Contains(all, r.Private) {
 			kept = append(kept, r)
 		} else {
@@ -79,7 +83,10 @@ func (s *Server) RefreshAddresses() error {
 			relays = old.relays
 		}
 		lost = slices.DeleteFunc(lost, func(a netip.Addr) bool {
-			return !slices.ContainsFunc(relays, func(r *relayAddress) bool { return r.Private == a })
+			return !slices.ContainsFunc(
+				relays,
+				func(r *relayAddress) bool { return r.Private == a },
+			)
 		})
 	}
 	next := s.newHostAddresses(relays, all)
@@ -113,7 +120,8 @@ func (s *Server) logAddressChange(old, next *hostAddresses) {
 	switch {
 	case slices.Equal(old.lost, next.lost):
 	case len(next.lost) > 0:
-		s.cfg.Log.Error("relay address lost: no allocation can be made there until it is back", "addresses", fmt.Sprint(next.lost))
+		s.cfg.Log.Error("relay address lost: no allocation can be made there until it is back",
+			"addresses", fmt.Sprint(next.lost))
 	default:
 		s.cfg.Log.Info("relay addresses are back")
 	}
@@ -128,10 +136,16 @@ func (p *hostAddresses) lostError() error {
 	for _, a := range p.lost {
 		names = append(names, a.String())
 	}
-	return errors.New("the relay's address " + strings.Join(names, ", ") + " is no address of this machine any more")
+	return errors.New(
+		"the relay's address " + strings.Join(
+			names,
+			", ",
+		) + " is no address of this machine any more",
+	)
 }
 
-// requestRefresh has the addresses looked at soon, since no socket could be opened. It does not wait.
+// requestRefresh has the addresses looked at soon, since no socket could be opened. It does not
+// wait.
 func (s *Server) requestRefresh() {
 	select {
 	case s.refreshRequests <- struct{}{}:

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An address of the machine is replaced while the relay runs. One that it found by itself follows: allocations work again, from the new
-// address, without anybody asking. One that it was told does not, but its self-test names what is lost, and all is well when it is back.
+// An address of the machine is replaced while the relay runs. One that it found by itself follows:
+// allocations work again, from the new address, without anybody asking. One that it was told does
+// not, but its self-test names what is lost, and all is well when it is back.
 func TestAddressesThatChange(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -22,9 +23,21 @@ func TestAddressesThatChange(t *testing.T) {
 	defer network(t, "link del e0") // for the second driver
 	told := netip.MustParseAddr("10.9.0.1")
 	found := start(t, func(c *Config) { c.Listen, c.AllowPeers = ":0", nil })
-	given := start(t, func(c *Config) { c.Listen, c.AllowPeers, c.Addresses = ":0", nil, []Address{{told, told}} })
+	given := start(
+		t,
+		func(c *Config) {
+			c.Listen, c.AllowPeers, c.Addresses = ":0", nil, []Address{{told, told}}
+		},
+	)
 	client := func(s *Server) *rawClient {
-		return dialTo(t, s, "udp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port())), "t", "s")
+		return dialTo(
+			t,
+			s,
+			"udp",
+			netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port())),
+			"t",
+			"s",
+		)
 	}
 	try := func(s *Server) (netip.Addr, int) {
 		c := client(s)
@@ -50,7 +63,8 @@ func TestAddressesThatChange(t *testing.T) {
 	// The first Allocate fails, and has the relay look.
 	other := netip.MustParseAddr("10.9.0.2")
 	eventually(t, func() bool { at, got := try(found); return at == other && got == 0 })
-	if err := found.SelfTest(t.Context()); err != nil && !plainDriver { // which listens where it did at first
+	// Which listens where it did at first.
+	if err := found.SelfTest(t.Context()); err != nil && !plainDriver {
 		t.Errorf("after the change: %v", err)
 	}
 	if list := found.Addresses(); len(list) != 1 || list[0].Public != other {
@@ -65,7 +79,8 @@ func TestAddressesThatChange(t *testing.T) {
 	if _, got := try(given); got != 508 {
 		t.Errorf("at an address that is lost: %d", got)
 	}
-	if err := given.SelfTest(t.Context()); err == nil || !strings.Contains(err.Error(), "address 10.9.0.1 is no address of this machine") {
+	if err := given.SelfTest(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "address 10.9.0.1 is no address of this machine") {
 		t.Errorf("the self-test says %v", err)
 	}
 	network(t, "addr add 10.9.0.1/24 dev e0")
@@ -77,7 +92,8 @@ func TestAddressesThatChange(t *testing.T) {
 	}
 }
 
-// Routers may cut what leaves over IPv4, unless a client asks that they do not, and after that again.
+// Routers may cut what leaves over IPv4, unless a client asks that they do not, and after that
+// again.
 func TestWhatIsRelayedMayBeFragmented(t *testing.T) {
 	if plainDriver { // the sockets are the net package's
 		return
@@ -87,8 +103,13 @@ func TestWhatIsRelayedMayBeFragmented(t *testing.T) {
 	c := dial(t, s, "udp", "t", "s")
 	port := c.allocate().Port()
 	c.permit(localOf(far).Addr())
-	m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication), peer(localOf(far)), dontFragment(),
-		stun.RawAttribute{Type: stun.AttrData, Value: []byte("whole")})
+	m := stun.MustBuild(
+		stun.TransactionID,
+		stun.NewType(stun.MethodSend, stun.ClassIndication),
+		peer(localOf(far)),
+		dontFragment(),
+		stun.RawAttribute{Type: stun.AttrData, Value: []byte("whole")},
+	)
 	c.send(m.Raw)
 	if data, _ := receiveAt(t, far); data != "whole" {
 		t.Fatalf("%q", data)
@@ -96,7 +117,8 @@ func TestWhatIsRelayedMayBeFragmented(t *testing.T) {
 	c.ask(stun.MethodBinding) // the worker has done with it
 	driver := s.workers[0].driver.(*epollDriver)
 	for _, fd := range []int{driver.listeners[0].fd, s.addresses().relays[0].socketAt(port).fd} {
-		if got, err := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER); err != nil || got != unix.IP_PMTUDISC_DONT {
+		if got, err := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER); err != nil ||
+			got != unix.IP_PMTUDISC_DONT {
 			t.Errorf("path MTU discovery is %d, %v", got, err)
 		}
 	}

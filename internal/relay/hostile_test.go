@@ -8,18 +8,24 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// forbidden are addresses that no stranger may reach through us, in every form in which they can travel.
+// forbidden are addresses that no stranger may reach through us, in every form in which they can
+// travel.
 func forbidden(t *testing.T) (list []netip.Addr) {
 	t.Helper()
 	for _, host := range []string{
-		"127.0.0.1", "127.0.0.2", "127.255.255.254", "0.0.0.0", "0.0.0.1", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1",
-		"169.254.1.1", "169.254.169.254", "100.64.0.1", "100.127.255.254", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255",
+		"127.0.0.1", "127.0.0.2", "127.255.255.254", "0.0.0.0", "0.0.0.1", "10.0.0.1", "172.16.0.1",
+		"172.31.255.255", "192.168.0.1",
+		"169.254.1.1", "169.254.169.254", "100.64.0.1", "100.127.255.254", "224.0.0.1",
+		"239.255.255.250", "240.0.0.1", "255.255.255.255",
 	} {
 		for _, form := range forms(netip.MustParseAddr(host)) {
 			list = append(list, form)
 		}
 	}
-	for _, host := range []string{"::", "::1", "fe80::1", "fe80::a9fe:a9fe", "fd00::1", "fd00:ec2::254", "ff02::1", "ff0e::1", "::2", "fec0::1"} {
+	for _, host := range []string{
+		"::", "::1", "fe80::1", "fe80::a9fe:a9fe", "fd00::1", "fd00:ec2::254", "ff02::1", "ff0e::1",
+		"::2", "fec0::1",
+	} {
 		list = append(list, netip.MustParseAddr(host))
 	}
 	all, err := localAddresses()
@@ -32,8 +38,9 @@ func forbidden(t *testing.T) (list []netip.Addr) {
 	return list
 }
 
-// No way leads to a service of this machine or its network: over UDP and TCP, IPv4 and IPv6, by permission, channel and indication. Our
-// own address is permitted, for relayed clients to meet, and none of its other ports is reached.
+// No way leads to a service of this machine or its network: over UDP and TCP, IPv4 and IPv6, by
+// permission, channel and indication. Our own address is permitted, for relayed clients to meet,
+// and none of its other ports is reached.
 func TestNothingForbiddenIsReached(t *testing.T) {
 	s := start(t, func(c *Config) {
 		c.Listen, c.STUN, c.AllowPeers = ":0", ":0", nil
@@ -50,7 +57,28 @@ func TestNothingForbiddenIsReached(t *testing.T) {
 			for f := range families {
 				name := fmt.Sprintf("%s client by %s, relayed in family %d", network, host, f)
 				at := netip.AddrPortFrom(netip.MustParseAddr(host), s.port)
-				a, b, gone := dialTo(t, s, network, at, "t", "a"), dialTo(t, s, network, at, "t", "b"), dialTo(t, s, network, at, "t", "c")
+				a, b, gone := dialTo(
+					t,
+					s,
+					network,
+					at,
+					"t",
+					"a",
+				), dialTo(
+					t,
+					s,
+					network,
+					at,
+					"t",
+					"b",
+				), dialTo(
+					t,
+					s,
+					network,
+					at,
+					"t",
+					"c",
+				)
 				own := a.allocate(inFamily(byte(f + 1))).Addr()
 				atB, atGone := b.allocate(inFamily(byte(f+1))), gone.allocate(inFamily(byte(f+1)))
 				gone.refresh(0)
@@ -75,7 +103,8 @@ func TestNothingForbiddenIsReached(t *testing.T) {
 					switch {
 					case target == own:
 						continue
-					case target.Unmap() == netip.MustParseAddr("127.0.0.1") || target == netip.MustParseAddr("::1"):
+					case target.Unmap() == netip.MustParseAddr("127.0.0.1") ||
+						target == netip.MustParseAddr("::1"):
 						want = 443
 					}
 					try(netip.AddrPortFrom(target, port), want)
@@ -110,12 +139,18 @@ func TestNothingForbiddenIsReached(t *testing.T) {
 		}
 	}
 	// It does get what is sent to it.
-	sendFrom(t, udpPeer(t, "127.0.0.1"), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), "open")
+	sendFrom(
+		t,
+		udpPeer(t, "127.0.0.1"),
+		netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
+		"open",
+	)
 	if data, _ := receiveAt(t, service); data != "open" {
 		t.Errorf("the service got %q", data)
 	}
 	st := s.Stats()
-	if want := (Traffic{sentinels, sentinels / 2 * uint64(len("end"+"again"))}); st.ClientToPeer != want || st.PeerToClient != want {
+	want := Traffic{sentinels, sentinels / 2 * uint64(len("end"+"again"))}
+	if st.ClientToPeer != want || st.PeerToClient != want {
 		t.Errorf("relayed %+v up and %+v down, want %+v", st.ClientToPeer, st.PeerToClient, want)
 	}
 	if got := refusedBy(s, reasonOwnPort); got != sentinels/2*8 {

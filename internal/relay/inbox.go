@@ -6,7 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// inboxLength bounds what waits for a worker. Whoever puts something in waits when it is full: a TCP client is slowed down by that.
+// inboxLength bounds what waits for a worker. Whoever puts something in waits when it is full: a
+// TCP client is slowed down by that.
 const inboxLength = 512
 
 // inbox takes events for a worker from other goroutines.
@@ -46,10 +47,13 @@ type frame struct {
 	n   int
 }
 
-// frameSize is what a frame holds; a packet in a call is far smaller, and a larger one gets a buffer of its own.
+// frameSize is what a frame holds; a packet in a call is far smaller, and a larger one gets a
+// buffer of its own.
 const frameSize = 2048
 
-var frames = sync.Pool{New: func() any { return &frame{buf: make([]byte, channelHeader+frameSize)} }}
+var frames = sync.Pool{
+	New: func() any { return &frame{buf: make([]byte, channelHeader+frameSize)} },
+}
 
 // newFrame is a frame for n bytes.
 func newFrame(n int) *frame {

@@ -21,10 +21,14 @@ func lifetimeIn(t *testing.T, answer *stun.Message) uint32 {
 
 func TestLifetimesThatAreGranted(t *testing.T) {
 	s, _ := startWithClock(t, nil)
-	for asked, want := range map[uint32]uint32{1: 600, 600: 600, 601: 601, 3600: 3600, 3601: 3600, 1<<32 - 1: 3600} {
+	for asked, want := range map[uint32]uint32{
+		1: 600, 600: 600, 601: 601, 3600: 3600, 3601: 3600, 1<<32 - 1: 3600,
+	} {
 		c := dial(t, s, "udp", "t", "s")
 		c.challenge()
-		if got := lifetimeIn(t, c.ask(stun.MethodAllocate, transport(17), life(asked))); got != want {
+		if got := lifetimeIn(
+			t, c.ask(stun.MethodAllocate, transport(17), life(asked)),
+		); got != want {
 			t.Errorf("Allocate for %d s: %d s", asked, got)
 		}
 		if got := lifetimeIn(t, c.ask(stun.MethodRefresh, life(asked))); got != want {
@@ -66,13 +70,15 @@ func TestAllocationThatIsNotRefreshedEnds(t *testing.T) {
 	}
 }
 
-// A permission lasts five minutes and a channel ten (RFC 8656 sections 9 and 12); a new binding renews both.
+// A permission lasts five minutes and a channel ten (RFC 8656 sections 9 and 12); a new binding
+// renews both.
 func TestPermissionsAndChannelsEnd(t *testing.T) {
 	s, clock := startWithClock(t, nil)
 	far, other := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.3")
 	c := dial(t, s, "udp", "t", "s")
 	relayed := c.allocate()
-	if one, two := c.bind(0x4000, localOf(far)), c.permit(localOf(other).Addr()); one != 0 || two != 0 {
+	if one, two := c.bind(0x4000, localOf(far)), c.permit(localOf(other).Addr()); one != 0 ||
+		two != 0 {
 		t.Fatalf("channel: %d, permission: %d", one, two)
 	}
 	try := func() (upByChannel, upByPermission, down bool) {
@@ -84,7 +90,8 @@ func TestPermissionsAndChannelsEnd(t *testing.T) {
 		refused := refusedBy(s, reasonNoPermission) // one of them may be what was just sent
 		sendFrom(t, far, relayed, "down")
 		eventually(t, func() bool {
-			return s.Stats().PeerToClient.Packets == dn+1 || refusedBy(s, reasonNoPermission) > refused
+			return s.Stats().PeerToClient.Packets == dn+1 ||
+				refusedBy(s, reasonNoPermission) > refused
 		})
 		_, now := passed(s, c)
 		return afterChannel > up, afterSend > afterChannel, now > dn
@@ -112,7 +119,8 @@ func TestPermissionsAndChannelsEnd(t *testing.T) {
 	check("at the end of the channel", false, false, false)
 	c.renew()
 	// Number and peer are free again, apart from each other.
-	if one, two := c.bind(0x4000, localOf(other)), c.bind(0x4001, localOf(far)); one != 0 || two != 0 {
+	if one, two := c.bind(0x4000, localOf(other)), c.bind(0x4001, localOf(far)); one != 0 ||
+		two != 0 {
 		t.Errorf("bound the other way: %d, %d", one, two)
 	}
 }
@@ -148,7 +156,8 @@ func TestGreatestAge(t *testing.T) {
 	}
 }
 
-// A session that is in a room may allocate; when it leaves, what it holds ends within five seconds, and nothing of others.
+// A session that is in a room may allocate; when it leaves, what it holds ends within five seconds,
+// and nothing of others.
 func TestAllocationsLiveWithTheirSession(t *testing.T) {
 	var mu sync.Mutex
 	rooms, asked, records := map[string]Holder{}, map[string]int{}, []Record(nil)
@@ -164,14 +173,33 @@ func TestAllocationsLiveWithTheirSession(t *testing.T) {
 	})
 	early := dial(t, s, "udp", "t", "leaves")
 	early.challenge()
-	if got := code(early.ask(stun.MethodAllocate, transport(17))); got != 403 || refusedBy(s, reasonNotInRoom) != 1 {
+	if got := code(early.ask(stun.MethodAllocate, transport(17))); got != 403 ||
+		refusedBy(s, reasonNotInRoom) != 1 {
 		t.Errorf("in no room: %d", got)
 	}
 	leaver := Holder{License: "l", User: "u", Room: "r"}
 	mu.Lock()
 	rooms["t.leaves"], rooms["t.stays"] = leaver, Holder{User: "v"}
 	mu.Unlock()
-	one, two, other := dial(t, s, "udp", "t", "leaves"), dial(t, s, "tcp", "t", "leaves"), dial(t, s, "udp", "t", "stays")
+	one, two, other := dial(
+		t,
+		s,
+		"udp",
+		"t",
+		"leaves",
+	), dial(
+		t,
+		s,
+		"tcp",
+		"t",
+		"leaves",
+	), dial(
+		t,
+		s,
+		"udp",
+		"t",
+		"stays",
+	)
 	for _, c := range []*rawClient{one, two, other} {
 		c.allocate()
 	}
@@ -191,7 +219,10 @@ func TestAllocationsLiveWithTheirSession(t *testing.T) {
 	}
 	eventually(t, func() bool { return s.Stats().Allocations == 1 })
 	mu.Lock()
-	if len(records) != 2 || records[0].Reason != closedSession || records[1].Reason != closedSession || records[0].Holder != leaver || records[1].Holder != leaver {
+	if len(records) != 2 || records[0].Reason != closedSession ||
+		records[1].Reason != closedSession ||
+		records[0].Holder != leaver ||
+		records[1].Holder != leaver {
 		t.Errorf("records are %+v", records)
 	}
 	// Once at the Allocate, and then at most once in two seconds with each worker.

@@ -12,13 +12,15 @@ import (
 // rate is a number of answers a second, and how many at once after a pause.
 type rate struct{ perSecond, burst int }
 
-// Answers to clients without an allocation. What comes from an address may be forged, so that the answers go to somebody who did not ask:
-// few for an address, and not many for its network, though anybody can use those up. Addresses that are known do not share them: a registered
-// session has come from there over a connection, or a nonce has, which only reached that address.
+// Answers to clients without an allocation. What comes from an address may be forged, so that the
+// answers go to somebody who did not ask: few for an address, and not many for its network, though
+// anybody can use those up. Addresses that are known do not share them: a registered session has
+// come from there over a connection, or a nonce has, which only reached that address.
 var (
-	unverifiedRate = rate{100, 200}   // of an IPv4 address or IPv6 /64
-	prefixRate     = rate{1000, 2000} // of the IPv4 /24 or IPv6 /48 around it, for its strangers together
-	verifiedRate   = rate{500, 1000}  // of a known address: an office may sit behind it
+	unverifiedRate = rate{100, 200} // of an IPv4 address or IPv6 /64
+	// Of the IPv4 /24 or IPv6 /48 around it, for its strangers together.
+	prefixRate   = rate{1000, 2000}
+	verifiedRate = rate{500, 1000} // of a known address: an office may sit behind it
 )
 
 func (r rate) take(b *bucket, now time.Duration) bool {
@@ -29,9 +31,10 @@ func (r rate) take(b *bucket, now time.Duration) bool {
 // limiterSlots is a power of two.
 const limiterSlots = 1 << 14
 
-// limiter bounds what is sent to sources that have proved nothing. It has a fixed size but for addresses with registered sessions, so that
-// forged sources cost nothing; those that meet in one slot share its budget, and which ones meet cannot be foreseen. Being known is not
-// shared: whoever has many addresses, or many sessions, would make every forged source a known one.
+// limiter bounds what is sent to sources that have proved nothing. It has a fixed size but for
+// addresses with registered sessions, so that forged sources cost nothing; those that meet in one
+// slot share its budget, and which ones meet cannot be foreseen. Being known is not shared: whoever
+// has many addresses, or many sessions, would make every forged source a known one.
 type limiter struct {
 	seed       maphash.Seed
 	unverified [limiterSlots]bucket
@@ -44,10 +47,14 @@ type limiter struct {
 }
 
 func (l *limiter) hash(s source) uint64 {
-	return maphash.Bytes(l.seed, binary.BigEndian.AppendUint32(append(make([]byte, 0, 20), s.ip[:]...), s.scope))
+	return maphash.Bytes(
+		l.seed,
+		binary.BigEndian.AppendUint32(append(make([]byte, 0, 20), s.ip[:]...), s.scope),
+	)
 }
 
-// proof is the half of a source's hash that says nothing of its slot, and until when it counts, in seconds.
+// proof is the half of a source's hash that says nothing of its slot, and until when it counts, in
+// seconds.
 func proof(hash uint64, until time.Duration) uint64 {
 	return hash>>32<<32 | uint64(uint32(until/time.Second))
 }
@@ -60,7 +67,8 @@ func (l *limiter) allow(s source, known bool, now time.Duration) bool {
 	if known || (proven>>32 == hash>>32 && proven > proof(hash, now)) || l.hasSession(s) {
 		return verifiedRate.take(&l.verified[at], now)
 	}
-	return unverifiedRate.take(&l.unverified[at], now) && prefixRate.take(&l.byPrefix[l.hash(s.prefix())%limiterSlots], now)
+	return unverifiedRate.take(&l.unverified[at], now) &&
+		prefixRate.take(&l.byPrefix[l.hash(s.prefix())%limiterSlots], now)
 }
 
 // hasSession tells whether a session is registered from a source.
@@ -76,8 +84,8 @@ func (l *limiter) prove(s source, now time.Duration) {
 	l.proofs[hash%limiterSlots].Store(proof(hash, now+nonceLife))
 }
 
-// Expect notes that n sessions more, or less, are registered from an address: its clients get their answers however many others of its
-// network ask. It may be called at any time.
+// Expect notes that n sessions more, or less, are registered from an address: its clients get their
+// answers however many others of its network ask. It may be called at any time.
 func (s *Server) Expect(addr netip.Addr, n int) {
 	of, l := sourceOf(endpointOf(netip.AddrPortFrom(addr, 0))), &s.limiter
 	l.mu.Lock()

@@ -10,9 +10,12 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// Each level of the limiter, over all workers: a stranger chooses the worker by its port. What one network uses up another has still.
+// Each level of the limiter, over all workers: a stranger chooses the worker by its port. What one
+// network uses up another has still.
 func TestAnswersToUnverifiedSourcesAreLimited(t *testing.T) {
-	one := func(a string) func(int) netip.Addr { return func(int) netip.Addr { return netip.MustParseAddr(a) } }
+	one := func(a string) func(int) netip.Addr {
+		return func(int) netip.Addr { return netip.MustParseAddr(a) }
+	}
 	many := func(form string) func(int) netip.Addr {
 		return func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(form, i%250)) }
 	}
@@ -41,7 +44,10 @@ func TestAnswersToUnverifiedSourcesAreLimited(t *testing.T) {
 			for i := range 4 * c.want.burst {
 				w := workers[i%len(workers)]
 				w.now = now
-				if w.mayAnswer(&path{remote: endpointOf(netip.AddrPortFrom(c.from(i), uint16(i)))}, nil) {
+				if w.mayAnswer(
+					&path{remote: endpointOf(netip.AddrPortFrom(c.from(i), uint16(i)))},
+					nil,
+				) {
 					n++
 				}
 			}
@@ -62,8 +68,8 @@ func TestAnswersToUnverifiedSourcesAreLimited(t *testing.T) {
 	}
 }
 
-// However many addresses have proved themselves or have sessions, others are strangers: a network that packets are forged from gets no more
-// answers than it would.
+// However many addresses have proved themselves or have sessions, others are strangers: a network
+// that packets are forged from gets no more answers than it would.
 func TestManyKnownAddressesMakeNoOthersKnown(t *testing.T) {
 	for how, know := range map[string]func(s *Server, a netip.Addr){
 		"proved": func(s *Server, a netip.Addr) {
@@ -86,7 +92,8 @@ func TestManyKnownAddressesMakeNoOthersKnown(t *testing.T) {
 			}
 		}
 		if answered > prefixRate.burst {
-			t.Errorf("%s: %d answers to a network of strangers, want %d", how, answered, prefixRate.burst)
+			t.Errorf("%s: %d answers to a network of strangers, want %d",
+				how, answered, prefixRate.burst)
 		}
 		n := 0
 		for range 2 * verifiedRate.burst {
@@ -100,16 +107,28 @@ func TestManyKnownAddressesMakeNoOthersKnown(t *testing.T) {
 	}
 }
 
-// While somebody uses up all answers for a network, with forged addresses or his own, a client there that is known still gets its own: it has
-// shown a nonce, it has a session, or it has an allocation. The same for both families, and for whichever way the network is filled.
+// While somebody uses up all answers for a network, with forged addresses or his own, a client
+// there that is known still gets its own: it has shown a nonce, it has a session, or it has an
+// allocation. The same for both families, and for whichever way the network is filled.
 func TestAFullNetworkAnswersWhoIsKnown(t *testing.T) {
 	for _, c := range []struct{ honest, attacker string }{
-		{"192.0.2.9", "192.0.2.%d"}, {"2001:db8:0:fff::9", "2001:db8:0:%x::1"}, {"fe80::fff:9%3", "fe80::%x%%3"},
+		{"192.0.2.9", "192.0.2.%d"}, {"2001:db8:0:fff::9", "2001:db8:0:%x::1"}, {
+			"fe80::fff:9%3", "fe80::%x%%3",
+		},
 	} {
-		for how, known := range map[string]bool{"": false, "a nonce": true, "a session": true, "an allocation": true} {
+		for how, known := range map[string]bool{
+			"": false, "a nonce": true, "a session": true, "an allocation": true,
+		} {
 			w, d := offline(4)
-			honest := &path{remote: endpointOf(netip.AddrPortFrom(netip.MustParseAddr(c.honest), 9)), local: offlinePath(1).local, via: &listener{}}
-			request := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodRefresh, stun.ClassRequest))
+			honest := &path{
+				remote: endpointOf(netip.AddrPortFrom(netip.MustParseAddr(c.honest), 9)),
+				local:  offlinePath(1).local,
+				via:    &listener{},
+			}
+			request := stun.MustBuild(
+				stun.TransactionID,
+				stun.NewType(stun.MethodRefresh, stun.ClassRequest),
+			)
 			switch how {
 			case "a nonce":
 				w.signAs(request, honest, "s", "wrong")
@@ -121,7 +140,14 @@ func TestAFullNetworkAnswersWhoIsKnown(t *testing.T) {
 			}
 			for i := range 20_000 {
 				from := netip.MustParseAddr(fmt.Sprintf(c.attacker, 10+i%200))
-				w.fromClient(&path{remote: endpointOf(netip.AddrPortFrom(from, uint16(i))), via: &listener{}}, nil, bindingRequest)
+				w.fromClient(
+					&path{
+						remote: endpointOf(netip.AddrPortFrom(from, uint16(i))),
+						via:    &listener{},
+					},
+					nil,
+					bindingRequest,
+				)
 			}
 			d.forget()
 			for range 20 {
@@ -150,12 +176,16 @@ func TestChallengeIsAtMostThreeTimesTheRequest(t *testing.T) {
 	for listen, headers := range map[string]int{"127.0.0.1:0": 28, "[::1]:0": 48} {
 		s := start(t, func(c *Config) { c.Listen, c.Realm = listen, long })
 		c := dial(t, s, "udp", "t", "s")
-		for _, method := range []stun.Method{stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind} {
+		for _, method := range []stun.Method{
+			stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission,
+			stun.MethodChannelBind,
+		} {
 			m := stun.MustBuild(stun.TransactionID, stun.NewType(method, stun.ClassRequest))
 			c.send(m.Raw)
 			answer := c.answerTo(m)
 			if code(answer) != 401 || len(answer.Raw)+headers > 3*(len(m.Raw)+headers) {
-				t.Errorf("%v: %d bytes ask for %d: %v", method, len(m.Raw)+headers, len(answer.Raw)+headers, answer)
+				t.Errorf("%v: %d bytes ask for %d: %v",
+					method, len(m.Raw)+headers, len(answer.Raw)+headers, answer)
 			}
 		}
 	}

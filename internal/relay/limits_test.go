@@ -9,14 +9,19 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// The ceiling holds for each allocation and direction apart, over the wire and inside, and counts the headers.
+// The ceiling holds for each allocation and direction apart, over the wire and inside, and counts
+// the headers.
 func TestBandwidthCeiling(t *testing.T) {
 	const rate, size = 100_000, 1000 - overhead // a hundred packets a second
 	s, clock := startWithClock(t, func(c *Config) { c.Bandwidth = rate })
 	far := udpPeer(t, peerHost(t))
 	c, b := dial(t, s, "udp", "t", "c"), dial(t, s, "udp", "t", "b")
 	relayed, atB := c.allocate(), b.allocate()
-	if one, two, three := c.bind(0x4000, localOf(far)), c.bind(0x4001, atB), b.bind(0x4000, relayed); one != 0 || two != 0 || three != 0 {
+	if one, two, three := c.bind(
+		0x4000, localOf(far),
+	), c.bind(0x4001, atB), b.bind(0x4000, relayed); one != 0 ||
+		two != 0 ||
+		three != 0 {
 		t.Fatalf("channels: %d, %d, %d", one, two, three)
 	}
 	data := strings.Repeat("x", size)
@@ -46,7 +51,8 @@ func TestBandwidthCeiling(t *testing.T) {
 	if _, after := passed(s, c); int(after-before) != burst {
 		t.Errorf("%d down at once, want %d", after-before, burst)
 	}
-	// Between two clients the way up of the one and the way down of the other count: the first has nothing left.
+	// Between two clients the way up of the one and the way down of the other count: the first has
+	// nothing left.
 	if got := up(0x4001, 5); got != 0 || dropped() != 30 {
 		t.Errorf("%d inside from a client over its ceiling, %d dropped", got, dropped())
 	}
@@ -99,7 +105,11 @@ func TestQuotas(t *testing.T) {
 			cfg.Listen, cfg.Addresses, cfg.Quota = ":0", []Address{loopback("127.0.0.1")}, c.quota
 		})
 		from := func(w who) *rawClient {
-			conn := dialFrom(t, netip.AddrPortFrom(netip.MustParseAddr(w.host), 0), netip.AddrPortFrom(netip.MustParseAddr(here), uint16(s.Port())))
+			conn := dialFrom(
+				t,
+				netip.AddrPortFrom(netip.MustParseAddr(w.host), 0),
+				netip.AddrPortFrom(netip.MustParseAddr(here), uint16(s.Port())),
+			)
 			client := &rawClient{t: t, conn: conn}
 			client.user, client.pass = s.Credentials(w.tenant, w.session)
 			client.challenge()
@@ -126,7 +136,8 @@ func TestQuotas(t *testing.T) {
 	}
 }
 
-// An IPv6 client has 2^64 addresses, which count as one. On a link all addresses are in one /64, and each link has the same.
+// An IPv6 client has 2^64 addresses, which count as one. On a link all addresses are in one /64,
+// and each link has the same.
 func TestSourceIsAPrefix(t *testing.T) {
 	for _, c := range []struct {
 		a, b           string
@@ -145,7 +156,8 @@ func TestSourceIsAPrefix(t *testing.T) {
 	} {
 		a, b := sourceAt(c.a), sourceAt(c.b)
 		if (a == b) != c.one || (a.prefix() == b.prefix()) != c.neighbour {
-			t.Errorf("%s and %s: one is %v, neighbour is %v", c.a, c.b, a == b, a.prefix() == b.prefix())
+			t.Errorf("%s and %s: one is %v, neighbour is %v",
+				c.a, c.b, a == b, a.prefix() == b.prefix())
 		}
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What cannot be sent is counted as lost, once, with its allocation, and not as relayed. A packet that fills a datagram has no room for the
-// headers in front of it.
+// What cannot be sent is counted as lost, once, with its allocation, and not as relayed. A packet
+// that fills a datagram has no room for the headers in front of it.
 func TestWhatIsNotSentIsCountedAsLost(t *testing.T) {
 	records := make(chan Record, 1)
 	s := start(t, func(c *Config) { c.Closed = func(r Record) { records <- r } })
@@ -32,7 +32,8 @@ func TestWhatIsNotSentIsCountedAsLost(t *testing.T) {
 	}
 	c.refresh(0)
 	r := <-records
-	if r.Down != (Traffic{2, 7}) || r.Dropped[reasonNames[reasonUnsent]] != 2 || len(r.Dropped) != 1 {
+	if r.Down != (Traffic{2, 7}) || r.Dropped[reasonNames[reasonUnsent]] != 2 ||
+		len(r.Dropped) != 1 {
 		t.Errorf("record is %+v", r)
 	}
 	if st := s.Stats(); st.PeerToClient != r.Down || refusedBy(s, reasonUnsent) != 2 {
@@ -57,8 +58,16 @@ func TestWhatASlowStreamLosesIsNotCountedAsRelayed(t *testing.T) {
 	w.toClient(socket, peer, pkt, nil)
 	w.toClient(socket, peer, pkt, up)
 	w.toClientChannel(a, &channel{number: minChannel}, pkt, nil, nil)
-	w.toClientChannel(a, &channel{number: minChannel, permission: a.peers.Load().permissionEntry(peer.ip)}, pkt, nil, up)
-	if a.down.load() != (Traffic{}) || up.up.load() != (Traffic{}) || w.down.load() != (Traffic{}) || w.up.load() != (Traffic{}) {
+	w.toClientChannel(
+		a,
+		&channel{number: minChannel, permission: a.peers.Load().permissionEntry(peer.ip)},
+		pkt,
+		nil,
+		up,
+	)
+	if a.down.load() != (Traffic{}) || up.up.load() != (Traffic{}) ||
+		w.down.load() != (Traffic{}) ||
+		w.up.load() != (Traffic{}) {
 		t.Errorf("counted %+v and %+v", a.down.load(), up.up.load())
 	}
 	if a.dropped[reasonSlowStream].Load() != 4 || refusedBy(s, reasonSlowStream) != 4 {

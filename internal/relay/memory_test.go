@@ -10,10 +10,35 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// A relays to B and B to C, inside. When B and C are gone, nothing keeps C: else each call would keep the memory of the next.
+// A relays to B and B to C, inside. When B and C are gone, nothing keeps C: else each call would
+// keep the memory of the next.
 func TestAllocationsThatAreGoneKeepNothing(t *testing.T) {
 	s := start(t, func(c *Config) { c.Workers = 1 })
-	a, b, c, d := dial(t, s, "udp", "t", "a"), dial(t, s, "udp", "t", "b"), dial(t, s, "udp", "t", "c"), dial(t, s, "udp", "t", "d")
+	a, b, c, d := dial(
+		t,
+		s,
+		"udp",
+		"t",
+		"a",
+	), dial(
+		t,
+		s,
+		"udp",
+		"t",
+		"b",
+	), dial(
+		t,
+		s,
+		"udp",
+		"t",
+		"c",
+	), dial(
+		t,
+		s,
+		"udp",
+		"t",
+		"d",
+	)
 	atA, atB, atC, atD := a.allocate(), b.allocate(), c.allocate(), d.allocate()
 	talk := func(from *rawClient, number uint16, to *rawClient, fromAt, toAt netip.AddrPort) {
 		t.Helper()
@@ -34,8 +59,9 @@ func TestAllocationsThatAreGoneKeepNothing(t *testing.T) {
 	// What the driver remembers of its last batch is of others by now.
 	talk(d, 0x4002, a, atD, atA)
 	a.ask(stun.MethodBinding)
-	// With the driver for all systems the goroutine that reads from a socket of C has it until it sees that it is closed, which nobody
-	// waits for: one collection may be too early. What is kept for good outlasts them all.
+	// With the driver for all systems the goroutine that reads from a socket of C has it until it
+	// sees that it is closed, which nobody waits for: one collection may be too early. What is kept
+	// for good outlasts them all.
 	for end := time.Now().Add(failSafe); gone.Value() != nil && time.Now().Before(end); {
 		runtime.GC()
 	}

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendMerged sends messages of one size in one go. Over loopback they stay together and reach a socket with UDP_GRO as one.
+// sendMerged sends messages of one size in one go. Over loopback they stay together and reach a
+// socket with UDP_GRO as one.
 func (c *rawClient) sendMerged(messages ...[]byte) {
 	c.t.Helper()
 	var all []byte
@@ -27,7 +28,8 @@ func (c *rawClient) sendMerged(messages ...[]byte) {
 	}
 }
 
-// Requests that come merged are still served one after the other: none may act on what the one before has ended or made.
+// Requests that come merged are still served one after the other: none may act on what the one
+// before has ended or made.
 func TestMergedRequestsSeeWhatTheOneBeforeDid(t *testing.T) {
 	s := start(t, nil)
 	c := dial(t, s, "udp", "t", "s")
@@ -37,10 +39,12 @@ func TestMergedRequestsSeeWhatTheOneBeforeDid(t *testing.T) {
 		c.sendMerged(one.Raw, two.Raw)
 		return [2]int{code(c.answerTo(one)), code(c.answerTo(two))}
 	}
-	if got := both(stun.MethodAllocate, transport(17)); got != [2]int{0, 437} || s.Stats().Allocations != 1 {
+	if got := both(stun.MethodAllocate, transport(17)); got != [2]int{0, 437} ||
+		s.Stats().Allocations != 1 {
 		t.Errorf("two Allocate: %v, %d allocations", got, s.Stats().Allocations)
 	}
-	if got := both(stun.MethodRefresh, life(0)); got != [2]int{0, 437} || s.Stats().Allocations != 0 {
+	if got := both(stun.MethodRefresh, life(0)); got != [2]int{0, 437} ||
+		s.Stats().Allocations != 0 {
 		t.Errorf("two Refresh: %v, %d allocations", got, s.Stats().Allocations)
 	}
 	s.quota.mu.Lock()

@@ -7,9 +7,10 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// Channel numbers of RFC 5766 section 11. RFC 8656 section 12 leaves a quarter of them, since what begins with 0x50 to 0x7f may become
-// something else where TURN shares a socket with other protocols (RFC 7983). Nothing else comes to our port, and there are clients, coturn's
-// among them, that take any number of the older range.
+// Channel numbers of RFC 5766 section 11. RFC 8656 section 12 leaves a quarter of them, since what
+// begins with 0x50 to 0x7f may become something else where TURN shares a socket with other
+// protocols (RFC 7983). Nothing else comes to our port, and there are clients, coturn's among them,
+// that take any number of the older range.
 const (
 	minChannel = 0x4000
 	maxChannel = 0x7ffe
@@ -36,21 +37,40 @@ func isSTUN(p []byte) bool {
 		int(binary.BigEndian.Uint16(p[2:]))+stunHeader == len(p) && len(p)%4 == 0
 }
 
-// isKnownAttr are the comprehension-required attributes that mean something to us. DONT-FRAGMENT is judged apart.
+// isKnownAttr are the comprehension-required attributes that mean something to us. DONT-FRAGMENT is
+// judged apart.
 func isKnownAttr(t stun.AttrType) bool {
 	switch t {
-	case stun.AttrMappedAddress, stun.AttrUsername, stun.AttrMessageIntegrity, stun.AttrErrorCode, stun.AttrUnknownAttributes,
-		stun.AttrRealm, stun.AttrNonce, stun.AttrXORMappedAddress, stun.AttrMessageIntegritySHA256, stun.AttrPasswordAlgorithm,
-		stun.AttrChannelNumber, stun.AttrLifetime, stun.AttrXORPeerAddress, stun.AttrData, stun.AttrXORRelayedAddress,
-		stun.AttrRequestedAddressFamily, stun.AttrEvenPort, stun.AttrRequestedTransport, stun.AttrReservationToken,
-		// ICE agents put these into what they send to a STUN server as well (RFC 8445 section 16.1).
-		stun.AttrPriority, stun.AttrUseCandidate:
+	case stun.AttrMappedAddress,
+		stun.AttrUsername,
+		stun.AttrMessageIntegrity,
+		stun.AttrErrorCode,
+		stun.AttrUnknownAttributes,
+		stun.AttrRealm,
+		stun.AttrNonce,
+		stun.AttrXORMappedAddress,
+		stun.AttrMessageIntegritySHA256,
+		stun.AttrPasswordAlgorithm,
+		stun.AttrChannelNumber,
+		stun.AttrLifetime,
+		stun.AttrXORPeerAddress,
+		stun.AttrData,
+		stun.AttrXORRelayedAddress,
+		stun.AttrRequestedAddressFamily,
+		stun.AttrEvenPort,
+		stun.AttrRequestedTransport,
+		stun.AttrReservationToken,
+		// ICE agents put these into what they send to a STUN server as well (RFC 8445 section
+		// 16.1).
+		stun.AttrPriority,
+		stun.AttrUseCandidate:
 		return true
 	}
 	return t.Optional()
 }
 
-// unknownAttrs collects the attributes for a 420, as UNKNOWN-ATTRIBUTES lists them (RFC 8489 section 14.13).
+// unknownAttrs collects the attributes for a 420, as UNKNOWN-ATTRIBUTES lists them (RFC 8489
+// section 14.13).
 func (w *worker) unknownAttrs(m *stun.Message) []byte {
 	var list []byte
 	const most = 16
@@ -91,7 +111,10 @@ func addCode(a *stun.Message, code stun.ErrorCode) {
 }
 
 func addLifetime(a *stun.Message, d time.Duration) {
-	a.Add(stun.AttrLifetime, binary.BigEndian.AppendUint32(nil, uint32((d+time.Second-1)/time.Second)))
+	a.Add(
+		stun.AttrLifetime,
+		binary.BigEndian.AppendUint32(nil, uint32((d+time.Second-1)/time.Second)),
+	)
 }
 
 // addAddress adds an address XORed with cookie and transaction (RFC 8489 section 14.2).
@@ -100,7 +123,8 @@ func addAddress(a *stun.Message, attr stun.AttrType, e endpoint) {
 	a.Add(attr, b)
 }
 
-// appendAddress writes the value of an XOR- address attribute; mask is the header from the cookie on.
+// appendAddress writes the value of an XOR- address attribute; mask is the header from the cookie
+// on.
 func appendAddress(b []byte, e endpoint, mask []byte) []byte {
 	ip, kind := e.ip[:], byte(2)
 	if e.family() == v4 {
@@ -113,7 +137,8 @@ func appendAddress(b []byte, e endpoint, mask []byte) []byte {
 	return b
 }
 
-// readAddress reads the value of an XOR- address attribute. An IPv4-mapped address is the IPv4 address that it stands for.
+// readAddress reads the value of an XOR- address attribute. An IPv4-mapped address is the IPv4
+// address that it stands for.
 func readAddress(value, mask []byte) (e endpoint, f family, ok bool) {
 	if len(value) < 4 {
 		return e, f, false

@@ -23,7 +23,8 @@ var (
 	descRejections = desc("ieum_relay_rejections_total",
 		"Requests rejected and packets dropped by the relay.", "reason")
 	descs = []*prometheus.Desc{
-		descAllocations, descCreated, descBytes, descPackets, descBatched, descGSOErrors, descRejections,
+		descAllocations, descCreated, descBytes, descPackets, descBatched, descGSOErrors,
+		descRejections,
 	}
 )
 
@@ -43,7 +44,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	ch <- prometheus.MustNewConstMetric(descAllocations, prometheus.GaugeValue, float64(st.Allocations))
+	live := float64(st.Allocations)
+	ch <- prometheus.MustNewConstMetric(descAllocations, prometheus.GaugeValue, live)
 	counter(descCreated, st.Created)
 	counter(descBytes, st.ClientToPeer.Bytes, "up")
 	counter(descBytes, st.PeerToClient.Bytes, "down")

@@ -12,7 +12,8 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// inNamespace runs a test again in a process with a network of its own, and tells whether this is that process.
+// inNamespace runs a test again in a process with a network of its own, and tells whether this is
+// that process.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
 	const mark = "IEUM_TEST_NAMESPACE"
@@ -22,7 +23,12 @@ func inNamespace(t *testing.T) bool {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make a network namespace")
 	}
-	run := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=60s")
+	run := exec.CommandContext(
+		t.Context(),
+		os.Args[0],
+		"-test.run=^"+t.Name()+"$",
+		"-test.timeout=60s",
+	)
 	run.Env = append(os.Environ(), mark+"=1")
 	run.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if out, err := run.CombinedOutput(); err != nil {
@@ -36,14 +42,16 @@ func network(t *testing.T, script string) {
 	t.Helper()
 	for line := range strings.Lines(strings.TrimSpace(script)) {
 		args := strings.Fields(line)
-		if out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(
+			t.Context(), "ip", args...,
+		).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v: %s", strings.TrimSpace(line), err, out)
 		}
 	}
 }
 
-// Two links have the same addresses at both ends, as link-local ones may be. A client on each is answered on its link, has an allocation of its
-// own, and a budget of its own.
+// Two links have the same addresses at both ends, as link-local ones may be. A client on each is
+// answered on its link, has an allocation of its own, and a budget of its own.
 func TestClientsWithLinkLocalAddresses(t *testing.T) {
 	if !inNamespace(t) || plainDriver { // which listens at the addresses that candidates name
 		return
@@ -56,12 +64,20 @@ func TestClientsWithLinkLocalAddresses(t *testing.T) {
 		network(t, "addr add fe80::"+string(link[1]+1)+"/64 dev "+link+" nodad")
 	}
 	s := start(t, func(c *Config) {
-		c.Listen, c.Addresses, c.Workers, c.Quota = ":0", []Address{loopback("127.0.0.1")}, 1, Quota{Source: 1}
+		c.Listen, c.Addresses, c.Workers, c.Quota = ":0", []Address{
+			loopback("127.0.0.1"),
+		}, 1, Quota{
+			Source: 1,
+		}
 	})
 	far := udpPeer(t, "127.0.0.2")
 	client := func(link, session string, port uint16) *rawClient {
 		local, remote := netip.MustParseAddr("fe80::2%"+link), netip.MustParseAddr("fe80::1%"+link)
-		conn, err := net.DialUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, port)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote, uint16(s.Port()))))
+		conn, err := net.DialUDP(
+			"udp6",
+			net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, port)),
+			net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote, uint16(s.Port()))),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +92,8 @@ func TestClientsWithLinkLocalAddresses(t *testing.T) {
 	for _, c := range []*rawClient{a, b} {
 		answer := c.ask(stun.MethodBinding)
 		var mapped stun.XORMappedAddress
-		if err := mapped.GetFrom(answer); err != nil || mapped.IP.String() != "fe80::2" || mapped.Port != port {
+		if err := mapped.GetFrom(answer); err != nil || mapped.IP.String() != "fe80::2" ||
+			mapped.Port != port {
 			t.Fatalf("mapped to %v, %v", mapped, err)
 		}
 	}

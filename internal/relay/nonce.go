@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// Nonces hold no state: a time and a MAC over it and the client's address (RFC 8489 section 9.2). They begin with the nonce cookie and
-// the security features: only password algorithms are announced, bit 0 (RFC 8489 sections 9.2 and 18.1).
+// Nonces hold no state: a time and a MAC over it and the client's address (RFC 8489 section 9.2).
+// They begin with the nonce cookie and the security features: only password algorithms are
+// announced, bit 0 (RFC 8489 sections 9.2 and 18.1).
 const (
 	nonceLife   = 10 * time.Minute
 	nonceCookie = "obMatJos2" + "gAAA"
@@ -32,7 +33,12 @@ func (n *nonces) seal(seconds uint32, remote endpoint) (b [nonceBytes]byte) {
 	n.mac.Reset()
 	n.mac.Write(b[:4])
 	n.mac.Write(remote.ip[:])
-	n.mac.Write(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(nil, remote.port), remote.scope))
+	n.mac.Write(
+		binary.BigEndian.AppendUint32(
+			binary.BigEndian.AppendUint16(nil, remote.port),
+			remote.scope,
+		),
+	)
 	n.sum = n.mac.Sum(n.sum[:0])
 	copy(b[4:], n.sum)
 	return b
@@ -55,5 +61,6 @@ func (n *nonces) valid(nonce []byte, now time.Duration, remote endpoint) bool {
 	seconds := binary.BigEndian.Uint32(b[:])
 	age := now/time.Second - time.Duration(seconds)
 	want := n.seal(seconds, remote)
-	return subtle.ConstantTimeCompare(want[:], b[:nonceBytes]) == 1 && age >= 0 && age <= nonceLife/time.Second
+	return subtle.ConstantTimeCompare(want[:], b[:nonceBytes]) == 1 && age >= 0 &&
+		age <= nonceLife/time.Second
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/pion/turn/v5"
 )
 
-// Servers of others, with our secret and realm, to be asked what ours is asked. Each relays from ports of its own.
+// Servers of others, with our secret and realm, to be asked what ours is asked. Each relays from
+// ports of its own.
 
 const (
 	coturnMinPort = 20000
@@ -41,12 +42,36 @@ func startCoturn(t *testing.T) netip.AddrPort {
 		udp, tcp, at := bothListen(t)
 		_, _ = udp.Close(), tcp.Close()
 		dir := t.TempDir()
-		run := exec.Command(tool, "-n", "--no-cli", "--no-tls", "--no-dtls", "--no-rfc5780", "--no-software-attribute",
-			"--no-stun-backward-compatibility", "--response-origin-only-with-rfc5780", "--no-multicast-peers", "--allow-loopback-peers",
-			"--use-auth-secret", "--static-auth-secret="+string(secret), "--realm="+defaultRealm, "--relay-threads=0",
-			"--listening-ip="+at.Addr().String(), fmt.Sprint("--listening-port=", at.Port()), "--relay-ip=127.0.0.1", "--relay-ip=::1",
-			fmt.Sprint("--min-port=", coturnMinPort), fmt.Sprint("--max-port=", coturnMinPort+othersPorts-1),
-			"--log-file=stdout", "--pidfile="+filepath.Join(dir, "pid"), "--userdb="+filepath.Join(dir, "db"))
+		run := exec.Command(
+			tool,
+			"-n",
+			"--no-cli",
+			"--no-tls",
+			"--no-dtls",
+			"--no-rfc5780",
+			"--no-software-attribute",
+			"--no-stun-backward-compatibility",
+			"--response-origin-only-with-rfc5780",
+			"--no-multicast-peers",
+			"--allow-loopback-peers",
+			"--use-auth-secret",
+			"--static-auth-secret="+string(secret),
+			"--realm="+defaultRealm,
+			"--relay-threads=0",
+			"--listening-ip="+at.Addr().
+				String(),
+			fmt.Sprint("--listening-port=", at.Port()),
+			"--relay-ip=127.0.0.1",
+			"--relay-ip=::1",
+			fmt.Sprint(
+				"--min-port=",
+				coturnMinPort,
+			),
+			fmt.Sprint("--max-port=", coturnMinPort+othersPorts-1),
+			"--log-file=stdout",
+			"--pidfile="+filepath.Join(dir, "pid"),
+			"--userdb="+filepath.Join(dir, "db"),
+		)
 		run.Dir = dir
 		out, err := os.Create(filepath.Join(dir, "out"))
 		if err != nil {
@@ -78,7 +103,8 @@ func startCoturn(t *testing.T) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// answers waits until a server answers Binding requests over TCP and UDP; false: it has ended, or never does.
+// answers waits until a server answers Binding requests over TCP and UDP; false: it has ended, or
+// never does.
 func answers(at netip.AddrPort, ended <-chan struct{}) bool {
 	for limit := time.Now().Add(failSafe); time.Now().Before(limit); {
 		if binds("tcp", at) && binds("udp", at) {
@@ -101,7 +127,9 @@ func binds(network string, at netip.AddrPort) bool {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	if _, err := conn.Write(stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw); err != nil {
+	if _, err := conn.Write(
+		stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw,
+	); err != nil {
 		return false
 	}
 	_, err = conn.Read(make([]byte, 2048))
@@ -125,18 +153,28 @@ func bothListen(t *testing.T) (net.PacketConn, net.Listener, netip.AddrPort) {
 	return nil, nil, netip.AddrPort{}
 }
 
-// startPion runs the server of pion/turn in this process and returns where it listens for UDP and TCP.
+// startPion runs the server of pion/turn in this process and returns where it listens for UDP and
+// TCP.
 func startPion(t *testing.T) netip.AddrPort {
 	t.Helper()
 	udp, tcp, at := bothListen(t)
 	// It logs every refused request.
-	logs := &logging.DefaultLoggerFactory{Writer: t.Output(), DefaultLogLevel: logging.LogLevelDisabled}
+	logs := &logging.DefaultLoggerFactory{
+		Writer:          t.Output(),
+		DefaultLogLevel: logging.LogLevelDisabled,
+	}
 	permit := func(_ net.Addr, peer net.IP) bool { return !peer.IsMulticast() }
 	s, err := turn.NewServer(turn.ServerConfig{
-		Realm: defaultRealm, AuthHandler: turn.LongTermTURNRESTAuthHandler(string(secret), logs.NewLogger("auth")),
+		Realm: defaultRealm, AuthHandler: turn.LongTermTURNRESTAuthHandler(
+			string(secret), logs.NewLogger("auth"),
+		),
 		LoggerFactory: logs, StrictAddressFamily: true,
-		PacketConnConfigs: []turn.PacketConnConfig{{PacketConn: udp, RelayAddressGenerator: evenPorts{}, PermissionHandler: permit}},
-		ListenerConfigs:   []turn.ListenerConfig{{Listener: tcp, RelayAddressGenerator: evenPorts{}, PermissionHandler: permit}},
+		PacketConnConfigs: []turn.PacketConnConfig{
+			{PacketConn: udp, RelayAddressGenerator: evenPorts{}, PermissionHandler: permit},
+		},
+		ListenerConfigs: []turn.ListenerConfig{
+			{Listener: tcp, RelayAddressGenerator: evenPorts{}, PermissionHandler: permit},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -149,12 +187,15 @@ func startPion(t *testing.T) netip.AddrPort {
 	return at
 }
 
-// evenPorts lets pion relay from 127.0.0.1 and ::1, at even ports: it does not hold the odd one that it promises with a token.
+// evenPorts lets pion relay from 127.0.0.1 and ::1, at even ports: it does not hold the odd one
+// that it promises with a token.
 type evenPorts struct{}
 
 func (evenPorts) Validate() error { return nil }
 
-func (evenPorts) AllocatePacketConn(c turn.AllocateListenerConfig) (net.PacketConn, net.Addr, error) {
+func (evenPorts) AllocatePacketConn(
+	c turn.AllocateListenerConfig,
+) (net.PacketConn, net.Addr, error) {
 	host := "127.0.0.1"
 	if c.Network == "udp6" {
 		host = "::1"
@@ -167,7 +208,9 @@ func (evenPorts) AllocatePacketConn(c turn.AllocateListenerConfig) (net.PacketCo
 		}
 	}
 	for _, port := range ports {
-		if conn, err := net.ListenPacket(c.Network, net.JoinHostPort(host, fmt.Sprint(port))); err == nil {
+		if conn, err := net.ListenPacket(
+			c.Network, net.JoinHostPort(host, fmt.Sprint(port)),
+		); err == nil {
 			return conn, conn.LocalAddr(), nil
 		}
 	}

@@ -10,9 +10,13 @@ import (
 
 // Where we listen says nothing about which addresses are ours: services listen at the others too.
 func TestEveryAddressOfThisMachineIsOurs(t *testing.T) {
-	// An address that is on no interface as such, like those of a network that is routed to this machine.
+	// An address that is on no interface as such, like those of a network that is routed to this
+	// machine.
 	const listen = "127.0.0.77"
-	s := start(t, func(c *Config) { c.Listen, c.Addresses = listen+":0", []Address{loopback("127.0.0.9")} })
+	s := start(
+		t,
+		func(c *Config) { c.Listen, c.Addresses = listen+":0", []Address{loopback("127.0.0.9")} },
+	)
 	all, err := localAddresses()
 	if err != nil {
 		t.Fatal(err)
@@ -24,8 +28,8 @@ func TestEveryAddressOfThisMachineIsOurs(t *testing.T) {
 	}
 }
 
-// Neither the address listened at, if it is on no interface as such, nor the rest of 127.0.0.0/8, which is this machine as well, leads to
-// the control ports.
+// Neither the address listened at, if it is on no interface as such, nor the rest of 127.0.0.0/8,
+// which is this machine as well, leads to the control ports.
 func TestControlPortsAreOutOfReachByEveryLoopbackAddress(t *testing.T) {
 	for listen, hosts := range map[string][]string{
 		"127.0.0.77:0": {"127.0.0.77", "127.0.0.1"},
@@ -65,7 +69,8 @@ func TestControlPortsAreOutOfReachByEveryLoopbackAddress(t *testing.T) {
 	}
 }
 
-// An exception opens an address of ours, not the same by way of a translator: it would come back past the check of its port.
+// An exception opens an address of ours, not the same by way of a translator: it would come back
+// past the check of its port.
 func TestOwnAddressInAnotherDressIsRefusedInSpiteOfExceptions(t *testing.T) {
 	own := netip.MustParseAddr("10.0.0.5")
 	p := newPolicy(nets("10.0.0.0/8"), nil, []netip.Addr{own})

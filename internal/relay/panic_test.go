@@ -53,7 +53,9 @@ func TestAPanicClosesOneAllocation(t *testing.T) {
 		t.Errorf("records are %+v", records)
 	}
 	text := log.String()
-	for _, want := range []string{"level=ERROR", "cannot send this", "fragileDriver", "fromClient"} {
+	for _, want := range []string{
+		"level=ERROR", "cannot send this", "fragileDriver", "fromClient",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log has no %q: %s", want, text)
 		}

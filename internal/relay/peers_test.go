@@ -20,7 +20,8 @@ func TestPortZeroIsNoPeer(t *testing.T) {
 		t.Errorf("permission, which has no port: %d", got)
 	}
 	c.indicate(netip.AddrPortFrom(localOf(far).Addr(), 0), "to nobody")
-	if c.ask(stun.MethodBinding); refusedBy(s, reasonMalformed) != 1 || refusedBy(s, reasonUnsent) != 0 {
+	if c.ask(stun.MethodBinding); refusedBy(s, reasonMalformed) != 1 ||
+		refusedBy(s, reasonUnsent) != 0 {
 		t.Errorf("stats are %+v", s.Stats())
 	}
 }

@@ -5,17 +5,19 @@ import (
 	"slices"
 )
 
-// specialPurpose are the networks no call peer is in: every row of the IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890),
-// the few globally reachable ones included, since those are anycast services. 64:ff9b::/96 is missing here because an address
-// in it stands for the IPv4 address inside, which is judged instead.
+// specialPurpose are the networks no call peer is in: every row of the IANA IPv4 and IPv6
+// Special-Purpose Address Registries (RFC 6890), the few globally reachable ones included, since
+// those are anycast services. 64:ff9b::/96 is missing here because an address in it stands for the
+// IPv4 address inside, which is judged instead.
 var specialPurpose = prefixes(
-	"0.0.0.0/8",       // this network, RFC 791
-	"10.0.0.0/8",      // private use, RFC 1918
-	"100.64.0.0/10",   // shared address space, RFC 6598
-	"127.0.0.0/8",     // loopback, RFC 1122
-	"169.254.0.0/16",  // link local and cloud metadata, RFC 3927
-	"172.16.0.0/12",   // private use, RFC 1918
-	"192.0.0.0/24",    // IETF protocol assignments with DS-Lite, PCP and TURN anycast, NAT64 discovery, RFC 6890
+	"0.0.0.0/8",      // this network, RFC 791
+	"10.0.0.0/8",     // private use, RFC 1918
+	"100.64.0.0/10",  // shared address space, RFC 6598
+	"127.0.0.0/8",    // loopback, RFC 1122
+	"169.254.0.0/16", // link local and cloud metadata, RFC 3927
+	"172.16.0.0/12",  // private use, RFC 1918
+	// IETF protocol assignments with DS-Lite, PCP and TURN anycast, NAT64 discovery, RFC 6890.
+	"192.0.0.0/24",
 	"192.0.2.0/24",    // documentation, RFC 5737
 	"192.31.196.0/24", // AS112, RFC 7535
 	"192.52.193.0/24", // AMT, RFC 7450
@@ -28,12 +30,13 @@ var specialPurpose = prefixes(
 	"224.0.0.0/4",     // multicast, RFC 5771
 	"240.0.0.0/4",     // reserved and broadcast, RFC 1112, RFC 919
 
-	"::/96",             // unspecified, loopback and IPv4-compatible, RFC 4291
-	"::ffff:0:0/96",     // IPv4-mapped, RFC 4291; what is left of it after unmapping
-	"64:ff9b:1::/48",    // local-use translation, RFC 8215
-	"100::/64",          // discard-only, RFC 6666
-	"100:0:0:1::/64",    // dummy prefix, RFC 9780
-	"2001::/23",         // IETF protocol assignments with Teredo, benchmarking, AMT, ORCHID, drone identities, RFC 2928
+	"::/96",          // unspecified, loopback and IPv4-compatible, RFC 4291
+	"::ffff:0:0/96",  // IPv4-mapped, RFC 4291; what is left of it after unmapping
+	"64:ff9b:1::/48", // local-use translation, RFC 8215
+	"100::/64",       // discard-only, RFC 6666
+	"100:0:0:1::/64", // dummy prefix, RFC 9780
+	// IETF protocol assignments with Teredo, benchmarking, AMT, ORCHID, drone identities, RFC 2928.
+	"2001::/23",
 	"2001:db8::/32",     // documentation, RFC 3849
 	"2002::/16",         // 6to4, RFC 3056
 	"2620:4f:8000::/48", // AS112 direct delegation, RFC 7534
@@ -63,7 +66,8 @@ func prefixes(list ...string) []netip.Prefix {
 	return out
 }
 
-// isGlobal tells whether an address lies in the public Internet and nothing special is assigned to it.
+// isGlobal tells whether an address lies in the public Internet and nothing special is assigned to
+// it.
 func isGlobal(a netip.Addr) bool {
 	if !a.IsValid() {
 		return false
@@ -75,12 +79,14 @@ func isGlobal(a netip.Addr) bool {
 	return !slices.ContainsFunc(specialPurpose, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// isNeverPeer are addresses that no exception can allow: they are no single host. Linux takes 0.0.0.0 for itself.
+// isNeverPeer are addresses that no exception can allow: they are no single host. Linux takes
+// 0.0.0.0 for itself.
 func isNeverPeer(a netip.Addr) bool {
 	return a.IsMulticast() || a.IsUnspecified() || thisNetwork.Contains(a) || a == broadcast
 }
 
-// embeddedIPv4 appends the IPv4 addresses that an IPv6 address carries: a translator or tunnel on the way may deliver to them.
+// embeddedIPv4 appends the IPv4 addresses that an IPv6 address carries: a translator or tunnel on
+// the way may deliver to them.
 func embeddedIPv4(a netip.Addr) []netip.Addr {
 	if !a.Is6() {
 		return nil
@@ -107,7 +113,8 @@ type policy struct {
 	allow []netip.Prefix
 	// relays are our public relay addresses: allowed, and judged by port at each write.
 	relays []netip.Addr
-	// local are the other addresses of this machine: refused even when they are public, unless an exception names them.
+	// local are the other addresses of this machine: refused even when they are public, unless an
+	// exception names them.
 	local []netip.Addr
 }
 
@@ -141,7 +148,8 @@ func (p policy) allows(a netip.Addr) bool {
 	}
 	for _, inner := range embeddedIPv4(a) {
 		// An address of ours in another dress would pass by the port check at the write.
-		if !p.allowsAddr(inner) || slices.Contains(p.relays, inner) || slices.Contains(p.local, inner) {
+		if !p.allowsAddr(inner) || slices.Contains(p.relays, inner) ||
+			slices.Contains(p.local, inner) {
 			return false
 		}
 	}
@@ -153,7 +161,8 @@ func (p policy) allowsAddr(a netip.Addr) bool {
 	if !a.IsValid() || isNeverPeer(a) {
 		return false
 	}
-	if slices.Contains(p.relays, a) || slices.ContainsFunc(p.allow, func(n netip.Prefix) bool { return n.Contains(a) }) {
+	if slices.Contains(p.relays, a) ||
+		slices.ContainsFunc(p.allow, func(n netip.Prefix) bool { return n.Contains(a) }) {
 		return true
 	}
 	return isGlobal(a) && !slices.Contains(p.local, a)

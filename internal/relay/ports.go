@@ -21,7 +21,8 @@ const (
 	listenerBuffer = 2 << 20
 	// maxBinds bounds the work of one Allocate when other programs hold ports of the range.
 	maxBinds = 64
-	// reserveTime is how long the odd port of a pair waits for the holder of its token (RFC 8656 section 7.2 asks for at least 30 s).
+	// reserveTime is how long the odd port of a pair waits for the holder of its token (RFC 8656
+	// section 7.2 asks for at least 30 s).
 	reserveTime = 30 * time.Second
 	maxReserved = 128
 	// maxReservedEach bounds what one session reserves: it costs no quota.
@@ -54,7 +55,8 @@ type descriptor struct {
 	conn *net.UDPConn // nil with epoll
 }
 
-// relayAddress is an address we relay from, with the sockets at its ports: read for every packet between two clients of ours.
+// relayAddress is an address we relay from, with the sockets at its ports: read for every packet
+// between two clients of ours.
 type relayAddress struct {
 	Address
 	min     uint16
@@ -62,7 +64,11 @@ type relayAddress struct {
 }
 
 func newRelayAddress(a Address, minPort, maxPort uint16) *relayAddress {
-	return &relayAddress{Address: a, min: minPort, sockets: make([]atomic.Pointer[relaySocket], int(maxPort)-int(minPort)+1)}
+	return &relayAddress{
+		Address: a,
+		min:     minPort,
+		sockets: make([]atomic.Pointer[relaySocket], int(maxPort)-int(minPort)+1),
+	}
 }
 
 // socketAt is the live socket at a port, or nil.
@@ -125,14 +131,16 @@ func (s *Server) relayFor(f family) *relayAddress {
 	return nil
 }
 
-// candidates are the ports of the range. They begin at a random one, since a port that can be guessed is half of a spoofed packet,
-// and go round, so that every free port is found.
+// candidates are the ports of the range. They begin at a random one, since a port that can be
+// guessed is half of a spoofed packet, and go round, so that every free port is found.
 func (s *Server) candidates() iter.Seq[uint16] {
 	span := int(s.cfg.MaxPort) - int(s.cfg.MinPort) + 1
 	start := mrand.IntN(span)
 	return func(yield func(uint16) bool) {
 		for i := range span {
-			if port := s.cfg.MinPort + uint16((start+i)%span); port != s.port && port != s.stunPort && !yield(port) {
+			if port := s.cfg.MinPort + uint16((start+i)%span); port != s.port &&
+				port != s.stunPort &&
+				!yield(port) {
 				return
 			}
 		}
@@ -169,7 +177,9 @@ func (w *worker) bindAny(r *relayAddress) (*relaySocket, error) {
 func (w *worker) bindEven(r *relayAddress, pair bool) (even, odd *relaySocket, err error) {
 	binds := 0
 	for port := range w.server.candidates() {
-		if port%2 != 0 || r.socketAt(port) != nil || (pair && (port == w.server.cfg.MaxPort || port+1 == w.server.port || port+1 == w.server.stunPort)) {
+		if port%2 != 0 || r.socketAt(port) != nil ||
+			(pair && (port == w.server.cfg.MaxPort ||
+				port+1 == w.server.port || port+1 == w.server.stunPort)) {
 			continue
 		}
 		if even, err = w.bindPort(r, port); err == nil && pair {
@@ -187,8 +197,12 @@ func (w *worker) bindEven(r *relayAddress, pair bool) (even, odd *relaySocket, e
 	return nil, nil, errNoPort
 }
 
-// bindFor opens a socket as it is asked for, at one address; a pair is asked for at one address only. The code is why there is none.
-func (w *worker) bindFor(r *relayAddress, d allocateRequest) (socket, odd *relaySocket, code stun.ErrorCode) {
+// bindFor opens a socket as it is asked for, at one address; a pair is asked for at one address
+// only. The code is why there is none.
+func (w *worker) bindFor(
+	r *relayAddress,
+	d allocateRequest,
+) (socket, odd *relaySocket, code stun.ErrorCode) {
 	if r == nil {
 		return nil, nil, stun.CodeAddrFamilyNotSupported
 	}
@@ -213,7 +227,8 @@ type reservation struct {
 	socket  *relaySocket
 }
 
-// reservations are bounded by maxReserved. The worker that made one closes its socket when nobody comes.
+// reservations are bounded by maxReserved. The worker that made one closes its socket when nobody
+// comes.
 type reservations struct {
 	mu   sync.Mutex
 	list []reservation // guarded by mu
@@ -261,7 +276,8 @@ func (r *reservations) claim(token []byte, session string, now time.Duration) *r
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, v := range r.list {
-		if subtle.ConstantTimeCompare(v.token[:], token) == 1 && v.session == session && now < v.until {
+		if subtle.ConstantTimeCompare(v.token[:], token) == 1 && v.session == session &&
+			now < v.until {
 			r.remove(i)
 			return v.socket
 		}
@@ -291,7 +307,12 @@ func (r *reservations) remove(i int) {
 }
 
 // create makes an allocation.
-func (w *worker) create(p *path, m *stun.Message, c *credential, d allocateRequest) (a *allocation, reason reasonCode, code stun.ErrorCode) {
+func (w *worker) create(
+	p *path,
+	m *stun.Message,
+	c *credential,
+	d allocateRequest,
+) (a *allocation, reason reasonCode, code stun.ErrorCode) {
 	s := w.server
 	holder, in := s.holder(c.session)
 	if !in {
@@ -303,8 +324,15 @@ func (w *worker) create(p *path, m *stun.Message, c *credential, d allocateReque
 		return nil, reasonOverQuota, stun.CodeAllocQuotaReached
 	}
 	a = &allocation{
-		worker: w, client: *p, session: c.session, license: maphash.String(s.seed, c.tenant), holder: holder, tid: m.TransactionID, created: w.now, credential: *c,
-		expires: s.deadline(w.now, w.now, d.life), clientAddr: sockaddrOf(p.remote),
+		worker:     w,
+		client:     *p,
+		session:    c.session,
+		license:    maphash.String(s.seed, c.tenant),
+		holder:     holder,
+		tid:        m.TransactionID,
+		created:    w.now,
+		credential: *c,
+		expires:    s.deadline(w.now, w.now, d.life), clientAddr: sockaddrOf(p.remote),
 	}
 	a.up.session, a.down.session = &usage.up, &usage.down
 	a.setRoom(holder)
@@ -382,7 +410,10 @@ func (w *worker) closeAllocation(a *allocation, reason string) {
 		delete(w.byClient, a.client.key())
 	}
 	delete(w.owned, a)
-	w.server.quota.release(quotaKey{a.session, tenantOf(a.session), sourceOf(a.client.remote)}, w.now)
+	w.server.quota.release(
+		quotaKey{a.session, tenantOf(a.session), sourceOf(a.client.remote)},
+		w.now,
+	)
 	w.server.stats.live.Add(-1)
 	w.server.report(a, w.now, reason)
 }

@@ -13,7 +13,8 @@ func TestFullPortRange(t *testing.T) {
 	s := start(t, func(c *Config) { c.MinPort, c.MaxPort = freeRange(t) })
 	first, second := dial(t, s, "udp", "t", "s"), dial(t, s, "udp", "t", "s")
 	one, two := first.allocate(), second.allocate()
-	if one.Port() == two.Port() || min(one.Port(), two.Port()) != s.cfg.MinPort || max(one.Port(), two.Port()) != s.cfg.MaxPort {
+	if one.Port() == two.Port() || min(one.Port(), two.Port()) != s.cfg.MinPort ||
+		max(one.Port(), two.Port()) != s.cfg.MaxPort {
 		t.Errorf("relay ports are %d and %d", one.Port(), two.Port())
 	}
 	third := dial(t, s, "udp", "t", "s")
@@ -30,7 +31,8 @@ func TestFullPortRange(t *testing.T) {
 	}
 }
 
-// A client that asks for an even port (RTP) gets the next one (RTCP) with the token of the answer, and nobody else does meanwhile.
+// A client that asks for an even port (RTP) gets the next one (RTCP) with the token of the answer,
+// and nobody else does meanwhile.
 func TestEvenPortAndTheOneReserved(t *testing.T) {
 	s := start(t, nil)
 	for range 20 {
@@ -38,7 +40,8 @@ func TestEvenPortAndTheOneReserved(t *testing.T) {
 		c.challenge()
 		answer := c.ask(stun.MethodAllocate, transport(17), evenPort())
 		var relayed stun.XORMappedAddress
-		if code(answer) != 0 || relayed.GetFromAs(answer, stun.AttrXORRelayedAddress) != nil || relayed.Port%2 != 0 {
+		if code(answer) != 0 || relayed.GetFromAs(answer, stun.AttrXORRelayedAddress) != nil ||
+			relayed.Port%2 != 0 {
 			t.Fatalf("code %d, port %d", code(answer), relayed.Port)
 		}
 		reserved, err := answer.Get(stun.AttrReservationToken)
@@ -59,11 +62,19 @@ func TestEvenPortAndTheOneReserved(t *testing.T) {
 }
 
 func TestEvenPortsOfBothFamilies(t *testing.T) {
-	s := start(t, func(c *Config) { c.Addresses = []Address{loopback("127.0.0.1"), loopback("::1")} })
+	s := start(
+		t,
+		func(c *Config) { c.Addresses = []Address{loopback("127.0.0.1"), loopback("::1")} },
+	)
 	for range 20 {
 		c := dial(t, s, "udp", "t", "s")
 		c.challenge()
-		answer := c.ask(stun.MethodAllocate, transport(17), additionally(2), stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0}})
+		answer := c.ask(
+			stun.MethodAllocate,
+			transport(17),
+			additionally(2),
+			stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0}},
+		)
 		var got [families]endpoint
 		for _, a := range answer.Attributes {
 			if a.Type == stun.AttrXORRelayedAddress {
@@ -71,7 +82,8 @@ func TestEvenPortsOfBothFamilies(t *testing.T) {
 				got[f] = e
 			}
 		}
-		if code(answer) != 0 || got[v4].port == 0 || got[v6].port == 0 || got[v4].port%2 != 0 || got[v6].port%2 != 0 {
+		if code(answer) != 0 || got[v4].port == 0 || got[v6].port == 0 || got[v4].port%2 != 0 ||
+			got[v6].port%2 != 0 {
 			t.Fatalf("code %d, ports %d and %d", code(answer), got[v4].port, got[v6].port)
 		}
 		if answer.Contains(stun.AttrReservationToken) {
@@ -89,7 +101,9 @@ func TestReservedPortIsNotGivenToOthers(t *testing.T) {
 	if code(answer) != 0 || err != nil {
 		t.Fatalf("code %d, %v", code(answer), err)
 	}
-	for name, attrs := range map[string][]stun.Setter{"any port": nil, "an even port": {evenPort()}} {
+	for name, attrs := range map[string][]stun.Setter{
+		"any port": nil, "an even port": {evenPort()},
+	} {
 		c := dial(t, s, "udp", "t", "s")
 		c.challenge()
 		if got := code(c.ask(stun.MethodAllocate, append(attrs, transport(17))...)); got != 508 {
@@ -154,7 +168,9 @@ func TestReservationsEndAndAreBounded(t *testing.T) {
 	}
 }
 
-func evenPort() stun.Setter { return stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}} }
+func evenPort() stun.Setter {
+	return stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}}
+}
 
 func token(value []byte) stun.Setter {
 	return stun.RawAttribute{Type: stun.AttrReservationToken, Value: value}
@@ -176,7 +192,10 @@ func neighbours(t *testing.T, host string) (one, two *net.UDPConn) {
 		one = udpPeer(t, host)
 		at := localOf(one)
 		if at.Port()%2 == 0 {
-			two, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at.Addr(), at.Port()+1)))
+			two, err := net.ListenUDP(
+				"udp4",
+				net.UDPAddrFromAddrPort(netip.AddrPortFrom(at.Addr(), at.Port()+1)),
+			)
 			if err == nil {
 				return one, two
 			}

@@ -6,13 +6,17 @@ import (
 	"time"
 )
 
-// Quota bounds the allocations that there may be at one time. Zero means the default named; -1 no limit.
+// Quota bounds the allocations that there may be at one time. Zero means the default named; -1 no
+// limit.
 type Quota struct {
 	Session int // 64: a browser allocates once for each TURN URL of each connection
-	// Tenant is by default a quarter of Total: one license, which may stand in a public page, does not
-	// take all. The default does not bind a license that has been alone for a day (see quota.alone).
+	// Tenant is by default a quarter of Total: one license, which may stand in a public page, does
+	// not take all. The default does not bind a license that has been alone for a day (see
+	// quota.alone).
 	Tenant int
-	Source int // of one client address (IPv6: /64), 1,000: an office may sit behind one; an IPv6 /48 has four times that
+	// Of one client address (IPv6: /64), 1,000: an office may sit behind one; an IPv6 /48 has four
+	// times that.
+	Source int
 	Total  int // 10,000
 
 	tenantByDefault bool // Tenant was zero
@@ -55,7 +59,11 @@ type sessionUsage struct {
 }
 
 // rested tells that nothing has been relayed lately.
-func (s *sessionUsage) isIdle(now time.Duration) bool { return s.up.isFull(now) && s.down.isFull(now) }
+func (s *sessionUsage) isIdle(
+	now time.Duration,
+) bool {
+	return s.up.isFull(now) && s.down.isFull(now)
+}
 
 // tenantRequest is when a license last asked for an allocation.
 type tenantRequest struct {
@@ -63,7 +71,8 @@ type tenantRequest struct {
 	at     time.Duration // since the relay started
 }
 
-// idleSession is a session without an allocation whose bandwidth is not forgotten yet: another allocation would get it whole again.
+// idleSession is a session without an allocation whose bandwidth is not forgotten yet: another
+// allocation would get it whole again.
 type idleSession struct {
 	session string
 	until   time.Duration
@@ -73,13 +82,14 @@ type idleSession struct {
 type quota struct {
 	limit Quota
 
-	mu       sync.Mutex
-	sessions map[string]*sessionUsage // guarded by mu, like all that follow; those that hold nothing are in idle
-	idle     []idleSession            // oldest first
-	tenants  map[string]int           // the maps have no zeros
-	sources  map[source]int           //
-	prefixes map[source]int           // of IPv6 alone
-	total    int                      //
+	mu sync.Mutex
+	// Guarded by mu, like all that follow; those that hold nothing are in idle.
+	sessions map[string]*sessionUsage
+	idle     []idleSession  // oldest first
+	tenants  map[string]int // the maps have no zeros
+	sources  map[source]int //
+	prefixes map[source]int // of IPv6 alone
+	total    int            //
 
 	// The two licenses that asked for allocations last, the latest first.
 	latest [2]tenantRequest
@@ -87,7 +97,11 @@ type quota struct {
 
 func newQuota(limit Quota) *quota {
 	return &quota{
-		limit: limit, sessions: map[string]*sessionUsage{}, tenants: map[string]int{}, sources: map[source]int{}, prefixes: map[source]int{},
+		limit:    limit,
+		sessions: map[string]*sessionUsage{},
+		tenants:  map[string]int{},
+		sources:  map[source]int{},
+		prefixes: map[source]int{},
 	}
 }
 
@@ -106,7 +120,10 @@ func (q *quota) acquire(s quotaKey, now time.Duration) *sessionUsage {
 		usage = &sessionUsage{}
 	}
 	if full(usage.allocations, q.limit.Session) || full(q.tenants[s.tenant], tenantLimit) ||
-		full(q.sources[s.source], q.limit.Source) || full(q.prefixes[s.source.prefix()], prefixShare*q.limit.Source) ||
+		full(
+			q.sources[s.source],
+			q.limit.Source,
+		) || full(q.prefixes[s.source.prefix()], prefixShare*q.limit.Source) ||
 		full(q.total, q.limit.Total) {
 		return nil
 	}
@@ -153,7 +170,8 @@ func (q *quota) release(s quotaKey, now time.Duration) {
 	q.total--
 }
 
-// forget drops sessions that have rested. What is left when nobody comes any more are those of the last moment. mu is held.
+// forget drops sessions that have rested. What is left when nobody comes any more are those of the
+// last moment. mu is held.
 func (q *quota) evictIdle(now time.Duration) {
 	n := 0
 	for n < len(q.idle) && q.idle[n].until <= now {

@@ -17,7 +17,8 @@ func (q *quota) empty() bool {
 			return false
 		}
 	}
-	return q.total+len(q.tenants)+len(q.sources)+len(q.prefixes) == 0 && len(q.sessions) <= len(q.idle)
+	return q.total+len(q.tenants)+len(q.sources)+len(q.prefixes) == 0 &&
+		len(q.sessions) <= len(q.idle)
 }
 
 // of is what a session holds.
@@ -34,33 +35,81 @@ func sourceAt(addr string) source {
 	return sourceOf(endpointOf(netip.AddrPortFrom(netip.MustParseAddr(addr), 1)))
 }
 
-// Each level of the quota holds by itself, those with a default and those around others too, and all are given back.
+// Each level of the quota holds by itself, those with a default and those around others too, and
+// all are given back.
 func TestQuotaLevels(t *testing.T) {
 	for name, c := range map[string]struct {
 		quota Quota
 		next  func(i int) quotaKey
 		want  int
 	}{
-		"a license, alone": {Quota{Source: -1}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 10000},
-		"a session":        {Quota{}, func(i int) quotaKey { return quotaKey{"t.s", "t", sourceAt(fmt.Sprintf("192.0.%d.1", i))} }, 64},
+		"a license, alone": {
+			Quota{Source: -1},
+			func(i int) quotaKey {
+				return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")}
+			},
+			10000,
+		},
+		"a session": {
+			Quota{},
+			func(i int) quotaKey {
+				return quotaKey{"t.s", "t", sourceAt(fmt.Sprintf("192.0.%d.1", i))}
+			},
+			64,
+		},
 		"a license, by itself": {Quota{}, func(i int) quotaKey {
-			return quotaKey{fmt.Sprint("t.", i), "t", sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255))}
+			return quotaKey{
+				fmt.Sprint("t.", i), "t", sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255)),
+			}
 		}, 2500},
-		"a license, of another total":  {Quota{Total: 10}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 3},
-		"a license, as given":          {Quota{Total: 10, Tenant: 8}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, 8},
-		"a license, without any total": {Quota{Total: -1, Source: -1}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")} }, -1},
-		"an address":                   {Quota{}, func(i int) quotaKey { return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt("192.0.2.1")} }, 1000},
+		"a license, of another total": {
+			Quota{Total: 10},
+			func(i int) quotaKey {
+				return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")}
+			},
+			3,
+		},
+		"a license, as given": {
+			Quota{Total: 10, Tenant: 8},
+			func(i int) quotaKey {
+				return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")}
+			},
+			8,
+		},
+		"a license, without any total": {
+			Quota{Total: -1, Source: -1},
+			func(i int) quotaKey {
+				return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")}
+			},
+			-1,
+		},
+		"an address": {
+			Quota{},
+			func(i int) quotaKey {
+				return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt("192.0.2.1")}
+			},
+			1000,
+		},
 		"an IPv6 /64": {Quota{}, func(i int) quotaKey {
-			return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8::%x", i))}
+			return quotaKey{
+				fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8::%x", i)),
+			}
 		}, 1000},
 		"an IPv6 /48": {Quota{}, func(i int) quotaKey {
-			return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8:0:%x::", i))}
+			return quotaKey{
+				fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("2001:db8:0:%x::", i)),
+			}
 		}, 4000},
 		"an IPv4 /24 is no address": {Quota{Source: 2}, func(i int) quotaKey {
-			return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("192.0.2.%d", i%256))}
+			return quotaKey{
+				fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("192.0.2.%d", i%256)),
+			}
 		}, 512},
 		"the total": {Quota{}, func(i int) quotaKey {
-			return quotaKey{fmt.Sprint("t.", i), fmt.Sprint(i), sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255))}
+			return quotaKey{
+				fmt.Sprint("t.", i), fmt.Sprint(i),
+				sourceAt(fmt.Sprintf("192.%d.%d.1", i>>8, i&255)),
+			}
 		}, 10000},
 	} {
 		q := newQuota(c.quota.withDefaults())
@@ -81,7 +130,10 @@ func TestQuotaLevels(t *testing.T) {
 		if want := c.want; len(held) != want && (want >= 0 || len(held) != most) {
 			t.Errorf("%s: %d are held, want %d", name, len(held), want)
 		}
-		if q.acquire(quotaKey{"other.s", "other", sourceAt("203.0.113.1")}, 0) == nil != (len(held) == 10000) {
+		if q.acquire(
+			quotaKey{"other.s", "other", sourceAt("203.0.113.1")},
+			0,
+		) == nil != (len(held) == 10000) {
 			t.Errorf("%s: another pays", name)
 		} else if len(held) != 10000 {
 			q.release(quotaKey{"other.s", "other", sourceAt("203.0.113.1")}, 0)
@@ -95,7 +147,8 @@ func TestQuotaLevels(t *testing.T) {
 	}
 }
 
-// By default a license has the whole relay while no other license asks for allocations, and a quarter from then on.
+// By default a license has the whole relay while no other license asks for allocations, and a
+// quarter from then on.
 func TestALicenseHasTheWholeRelayWhileItIsAlone(t *testing.T) {
 	const day = 24 * time.Hour
 	license := func(tenant string, i int) quotaKey {
@@ -111,13 +164,16 @@ func TestALicenseHasTheWholeRelayWhileItIsAlone(t *testing.T) {
 		return held
 	}
 	q := newQuota(Quota{Total: 40}.withDefaults())
-	q.acquire(quotaKey{"self.1", selfTenant, sourceAt("127.0.0.1")}, 0) // the server's own check of its relay
+	// The server's own check of its relay.
+	q.acquire(quotaKey{"self.1", selfTenant, sourceAt("127.0.0.1")}, 0)
 	for i, step := range []struct {
 		tenant string
 		now    time.Duration
 		want   int
 	}{
-		{"a", 0, 39}, {"b", time.Second, 10}, {"a", time.Second, 10}, {"b", 2 * time.Second, 10}, {"c", 3 * time.Second, 10},
+		{"a", 0, 39}, {"b", time.Second, 10}, {"a", time.Second, 10}, {"b", 2 * time.Second, 10}, {
+			"c", 3 * time.Second, 10,
+		},
 		{"a", day, 10}, {"a", day + 3*time.Second, 39}, {"b", 2 * day, 10}, {"a", 2 * day, 10},
 	} {
 		if got := fill(q, step.tenant, step.now); got != step.want {
@@ -130,7 +186,8 @@ func TestALicenseHasTheWholeRelayWhileItIsAlone(t *testing.T) {
 	}
 }
 
-// A session has its bandwidth once, whatever number of allocations it has, has had, and begins anew. The same at random.
+// A session has its bandwidth once, whatever number of allocations it has, has had, and begins
+// anew. The same at random.
 func TestBandwidthOfASessionIsShared(t *testing.T) {
 	const rate, size = 100_000, 1000 - overhead // a hundred packets a second
 	w, _ := offline(64)
@@ -208,7 +265,9 @@ func TestRefusedBySessionCostsTheAllocationNothing(t *testing.T) {
 
 // The cost of a packet is what a division gives, but for a nanosecond.
 func TestCostOfAPacket(t *testing.T) {
-	for _, bandwidth := range []int{1, 7, 1000, 100_000, defaultBandwidth, 2 * defaultBandwidth, 1 << 40} {
+	for _, bandwidth := range []int{
+		1, 7, 1000, 100_000, defaultBandwidth, 2 * defaultBandwidth, 1 << 40,
+	} {
 		cost := byteCostAt(bandwidth)
 		for _, size := range []int{0, 1, 160, 1100, 1472, maxDatagram} {
 			want := time.Duration(size+overhead) * time.Second / time.Duration(bandwidth)
@@ -222,7 +281,8 @@ func TestCostOfAPacket(t *testing.T) {
 	}
 }
 
-// A session whose bandwidth another worker used at the last moment, by a clock that it had read a little later, is forgotten all the same.
+// A session whose bandwidth another worker used at the last moment, by a clock that it had read a
+// little later, is forgotten all the same.
 func TestASessionIsForgottenHoweverLateItsLastPacket(t *testing.T) {
 	q := newQuota(Quota{}.withDefaults())
 	one := quotaKey{"t.s", "t", sourceAt("192.0.2.1")}

@@ -34,7 +34,9 @@ func TestQuotaIsCountedAndFreedExactly(t *testing.T) {
 	// What fails otherwise takes no slot.
 	held[0].refresh(0)
 	for range 5 {
-		if got := code(extra.ask(stun.MethodAllocate, transport(17), token(make([]byte, tokenLength)))); got != 508 {
+		if got := code(
+			extra.ask(stun.MethodAllocate, transport(17), token(make([]byte, tokenLength))),
+		); got != 508 {
 			t.Errorf("an unknown token: %d", got)
 		}
 	}

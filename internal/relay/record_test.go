@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Each allocation that ends leaves one record, which says whose it was, what it relayed and dropped, and why it ended.
+// Each allocation that ends leaves one record, which says whose it was, what it relayed and
+// dropped, and why it ended.
 func TestRecordOfAnAllocation(t *testing.T) {
 	records := make(chan Record, 16)
 	holder := Holder{License: "license", User: "user", Room: "room"}
@@ -18,8 +19,8 @@ func TestRecordOfAnAllocation(t *testing.T) {
 		c.Holder = func(tenant, session string) (Holder, bool) { return holder, tenant == "t" }
 	})
 	far := udpPeer(t, peerHost(t))
-	// A worker looks at the clock once a batch. What a stream hands over may still join a batch from before the time passed; when this
-	// client has been served twice, that batch is over.
+	// A worker looks at the clock once a batch. What a stream hands over may still join a batch
+	// from before the time passed; when this client has been served twice, that batch is over.
 	other := dial(t, s, "udp", "t", "s")
 	for _, network := range []string{"udp", "tcp", "tls"} {
 		var c *rawClient
@@ -45,8 +46,12 @@ func TestRecordOfAnAllocation(t *testing.T) {
 			t.Fatalf("%s: refresh: %d", network, got)
 		}
 		want := Record{
-			Holder: holder, Transport: network, Duration: 90 * time.Second, Up: Traffic{1, 2}, Down: Traffic{3, 12},
-			Dropped: map[string]uint64{"permission": 1}, Reason: closedByRefresh,
+			Holder:    holder,
+			Transport: network,
+			Duration:  90 * time.Second,
+			Up:        Traffic{1, 2},
+			Down:      Traffic{3, 12},
+			Dropped:   map[string]uint64{"permission": 1}, Reason: closedByRefresh,
 		}
 		if got := <-records; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: record %+v, want %+v", network, got, want)
@@ -56,13 +61,15 @@ func TestRecordOfAnAllocation(t *testing.T) {
 	gone.allocate()
 	closed.allocate()
 	_ = gone.conn.Close()
-	if got := <-records; got.Reason != closedStream || got.Transport != "tcp" || got.Dropped != nil {
+	if got := <-records; got.Reason != closedStream || got.Transport != "tcp" ||
+		got.Dropped != nil {
 		t.Errorf("record %+v", got)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-records; got.Reason != closedServer || got.Holder != holder || got.Transport != "udp" {
+	if got := <-records; got.Reason != closedServer || got.Holder != holder ||
+		got.Transport != "udp" {
 		t.Errorf("record %+v", got)
 	}
 	if len(records) != 0 {
@@ -73,7 +80,11 @@ func TestRecordOfAnAllocation(t *testing.T) {
 // dialTLS connects over TLS, as the node would hand it in.
 func dialTLS(t *testing.T, s *Server) *rawClient {
 	t.Helper()
-	conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", s.addresses().listening[0], acceptTLS(t, s)), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	conn, err := tls.Dial(
+		"tcp",
+		fmt.Sprintf("%s:%d", s.addresses().listening[0], acceptTLS(t, s)),
+		&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,17 +1,21 @@
 // Package relay is the STUN and TURN server (RFC 8489, RFC 8656) for calls that find no direct way.
 //
-// Workers do everything (worker.go): each has sockets of its own, one goroutine, and the allocations of the clients whose packets the
-// kernel hands to those sockets. A driver moves a worker's packets: driver_linux.go in batches, with epoll, recvmmsg and UDP_SEGMENT;
-// driver_net.go with the net package, on every system. Clients over TCP and TLS (stream.go) hand their messages to a worker.
+// Workers do everything (worker.go): each has sockets of its own, one goroutine, and the
+// allocations of the clients whose packets the kernel hands to those sockets. A driver moves a
+// worker's packets: driver_linux.go in batches, with epoll, recvmmsg and UDP_SEGMENT; driver_net.go
+// with the net package, on every system. Clients over TCP and TLS (stream.go) hand their messages
+// to a worker.
 //
-// Control path: request.go answers requests once auth.go has found them good; ports.go opens and ends allocations; policy.go and
-// quota.go refuse. Data path: worker.go, from the client's side and from the peer's. Two clients of this server reach each other inside
-// the process, without a socket between them, with the same checks and counts. The data path takes no lock, writes no log and
+// Control path: request.go answers requests once auth.go has found them good; ports.go opens and
+// ends allocations; policy.go and quota.go refuse. Data path: worker.go, from the client's side and
+// from the peer's. Two clients of this server reach each other inside the process, without a socket
+// between them, with the same checks and counts. The data path takes no lock, writes no log and
 // allocates nothing.
 //
-// A relay is a proxy into its operator's network unless it refuses. Peers in special-purpose networks are refused when the client
-// asks for a permission. A permission has no port, so that our own address, which must be allowed for two relayed clients to meet,
-// is judged again for each packet: only ports on which we relay at that moment are reached.
+// A relay is a proxy into its operator's network unless it refuses. Peers in special-purpose
+// networks are refused when the client asks for a permission. A permission has no port, so that our
+// own address, which must be allowed for two relayed clients to meet, is judged again for each
+// packet: only ports on which we relay at that moment are reached.
 package relay
 
 import (
@@ -45,13 +49,15 @@ const (
 
 // Config of a relay. Zero values mean the defaults named.
 type Config struct {
-	// Listen is "host:port" for UDP. Without a host, or with "::", every local IPv4 and IPv6 address is served; with "0.0.0.0" every
-	// IPv4 address. Port 0 takes any that is free. Clients over TCP and TLS are handed in by ServeConn.
+	// Listen is "host:port" for UDP. Without a host, or with "::", every local IPv4 and IPv6
+	// address is served; with "0.0.0.0" every IPv4 address. Port 0 takes any that is free. Clients
+	// over TCP and TLS are handed in by ServeConn.
 	Listen string
-	// STUN is "host:port" of a second UDP port, where only Binding requests are answered, so that clients can tell how their NAT maps.
-	// Empty: there is none.
+	// STUN is "host:port" of a second UDP port, where only Binding requests are answered, so that
+	// clients can tell how their NAT maps. Empty: there is none.
 	STUN string
-	// Addresses are those relayed from, at most one of each family. None: the host of Listen, or else FindAddresses.
+	// Addresses are those relayed from, at most one of each family. None: the host of Listen, or
+	// else FindAddresses.
 	Addresses []Address
 	// MinPort and MaxPort bound the relay ports, both included (49152 to 65535).
 	MinPort, MaxPort uint16
@@ -64,21 +70,25 @@ type Config struct {
 	Quota Quota
 	// Streams bounds the clients that come by TCP and TLS (8,192).
 	Streams int
-	// Bandwidth is what an allocation may relay each way, in bytes a second with headers (16 MiB); -1 for no limit.
+	// Bandwidth is what an allocation may relay each way, in bytes a second with headers (16 MiB);
+	// -1 for no limit.
 	Bandwidth int
-	// SessionBandwidth is what all allocations of a session may relay together, each way; 0 means twice Bandwidth, -1 no limit.
+	// SessionBandwidth is what all allocations of a session may relay together, each way; 0 means
+	// twice Bandwidth, -1 no limit.
 	SessionBandwidth int
 	// CredentialLife is how long fresh credentials can be used to allocate (10 minutes).
 	CredentialLife time.Duration
 	// MaxAge ends allocations that are older; zero: they may live as long as they are refreshed.
 	MaxAge time.Duration
-	// Coalesce is how long a worker may wait for more packets before it reads a small batch at a high rate (0.3 ms); -1: never.
+	// Coalesce is how long a worker may wait for more packets before it reads a small batch at a
+	// high rate (0.3 ms); -1: never.
 	Coalesce time.Duration
 	// Workers share the UDP clients between them (one for each core).
 	Workers int
-	// Holder tells who holds a session that is in a room; false: it is in none, and may neither allocate nor keep an allocation. It is
-	// asked at each Allocate and then every two seconds, and must not block. Relayed clients of different rooms do not reach each other.
-	// Nil: whoever has good credentials may allocate, and reaches relayed clients with the same tenantHash.
+	// Holder tells who holds a session that is in a room; false: it is in none, and may neither
+	// allocate nor keep an allocation. It is asked at each Allocate and then every two seconds, and
+	// must not block. Relayed clients of different rooms do not reach each other. Nil: whoever has
+	// good credentials may allocate, and reaches relayed clients with the same tenantHash.
 	Holder func(tenantHash, session string) (Holder, bool)
 	// Closed is told of the end of each allocation and must not block. It may be nil.
 	Closed func(Record)
@@ -150,7 +160,8 @@ func (c Config) Validate() error {
 		stunHost, stunPort, err := parseListen(c.STUN)
 		if err != nil {
 			errs = append(errs, configError("STUN", err))
-		} else if stunPort == port && port != 0 && (stunHost == host || !stunHost.IsValid() || !host.IsValid()) {
+		} else if stunPort == port && port != 0 &&
+			(stunHost == host || !stunHost.IsValid() || !host.IsValid()) {
 			add("STUN", "the second port must be another than the first")
 		}
 	}
@@ -176,21 +187,27 @@ func (c Config) Validate() error {
 		errs = append(errs, configError("Secret", err))
 	}
 	// The realm is in every 401, which must not be large: strangers can have it sent to others.
-	if len(c.Realm) > maxRealm || strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r == '"' || r > '~' }) {
+	if len(c.Realm) > maxRealm ||
+		strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r == '"' || r > '~' }) {
 		add("Realm", "realm must be at most %d printable ASCII characters", maxRealm)
 	}
 	for field, n := range map[string]int{
-		"Quota.Session": c.Quota.Session, "Quota.Tenant": c.Quota.Tenant, "Quota.Source": c.Quota.Source, "Quota.Total": c.Quota.Total,
+		"Quota.Session": c.Quota.Session,
+		"Quota.Tenant":  c.Quota.Tenant,
+		"Quota.Source":  c.Quota.Source,
+		"Quota.Total":   c.Quota.Total,
 	} {
 		if n < -1 {
 			add(field, "a quota must be at least 1, or -1 for no limit, not %d", n)
 		}
 	}
 	if c.Bandwidth < -1 {
-		add("Bandwidth", "must be at least 1 byte a second, or -1 for no limit, not %d", c.Bandwidth)
+		add("Bandwidth",
+			"must be at least 1 byte a second, or -1 for no limit, not %d", c.Bandwidth)
 	}
 	if c.SessionBandwidth < -1 {
-		add("SessionBandwidth", "must be at least 1 byte a second, or -1 for no limit, not %d", c.SessionBandwidth)
+		add("SessionBandwidth",
+			"must be at least 1 byte a second, or -1 for no limit, not %d", c.SessionBandwidth)
 	}
 	if c.CredentialLife < time.Second {
 		add("CredentialLife", "credential lifetime %v is under a second", c.CredentialLife)
@@ -215,14 +232,20 @@ func parseListen(listen string) (netip.Addr, uint16, error) {
 	}
 	port, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
-		return netip.Addr{}, 0, fmt.Errorf("port %q of the listen address is not a number up to 65535", text)
+		return netip.Addr{}, 0, fmt.Errorf(
+			"port %q of the listen address is not a number up to 65535",
+			text,
+		)
 	}
 	if host == "" || host == "::" {
 		return netip.Addr{}, uint16(port), nil
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
-		return netip.Addr{}, 0, fmt.Errorf("host %q of the listen address must be an IP address or empty", host)
+		return netip.Addr{}, 0, fmt.Errorf(
+			"host %q of the listen address must be an IP address or empty",
+			host,
+		)
 	}
 	return addr.Unmap(), uint16(port), nil
 }
@@ -281,8 +304,12 @@ func Start(c Config) (_ *Server, err error) {
 		found = true
 	}
 	s := &Server{
-		cfg: c, quota: newQuota(c.Quota), done: make(chan struct{}), nonceKey: make([]byte, 32), seed: maphash.MakeSeed(),
-		host: host, autoDetected: found, refreshRequests: make(chan struct{}, 1),
+		cfg:      c,
+		quota:    newQuota(c.Quota),
+		done:     make(chan struct{}),
+		nonceKey: make([]byte, 32),
+		seed:     maphash.MakeSeed(),
+		host:     host, autoDetected: found, refreshRequests: make(chan struct{}, 1),
 	}
 	s.secrets.Store(&secrets{current: c.Secret})
 	s.self.init()
@@ -316,9 +343,16 @@ func Start(c Config) (_ *Server, err error) {
 		})
 	}
 	s.wg.Go(s.watchAddresses)
-	c.Log.Info("relay listening", "port", s.port, "stun", s.stunPort, "workers", len(s.workers), "relayFrom", fmt.Sprint(addresses))
+	c.Log.Info("relay listening",
+		"port", s.port, "stun", s.stunPort, "workers", len(s.workers),
+		"relayFrom", fmt.Sprint(addresses))
 	return s, nil
 }
+
+// openListeners opens a UDP port at each worker and returns its number; binding: for Binding
+// requests
+// alone.
+type openListeners func(host netip.Addr, port uint16, binding bool) (uint16, error)
 
 // listen opens the listeners, all of them at each worker.
 func (s *Server) listen(host netip.Addr, port uint16) error {
@@ -378,8 +412,8 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// release closes sockets once all is quiet: until then a stream may wake a worker that has stopped already, and must not write to a
-// descriptor that something else has got.
+// release closes sockets once all is quiet: until then a stream may wake a worker that has stopped
+// already, and must not write to a descriptor that something else has got.
 func (s *Server) release() {
 	s.reserved.mu.Lock()
 	defer s.reserved.mu.Unlock()

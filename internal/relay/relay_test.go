@@ -54,7 +54,8 @@ func TestDataPassesBothWaysAndIsCounted(t *testing.T) {
 			if want := (Traffic{2, uint64(len("hello" + "channel up"))}); st.ClientToPeer != want {
 				t.Errorf("client to peer: %+v, want %+v", st.ClientToPeer, want)
 			}
-			if want := (Traffic{2, uint64(len("hi" + "channel down, odd"))}); st.PeerToClient != want {
+			if want := (Traffic{2, uint64(len("hi" +
+				"channel down, odd"))}); st.PeerToClient != want {
 				t.Errorf("peer to client: %+v, want %+v", st.PeerToClient, want)
 			}
 			if st.Allocations != 0 || st.Created != 1 {
@@ -118,10 +119,13 @@ func meet(t *testing.T, s *Server, a, b *rawClient, attrs ...stun.Setter) {
 	}
 }
 
-// The public half is on no interface here: packets between two relayed clients turn round inside, and show the public address.
+// The public half is on no interface here: packets between two relayed clients turn round inside,
+// and show the public address.
 func TestRelayedClientsMeetBehindOneToOneNAT(t *testing.T) {
 	s := start(t, func(c *Config) {
-		c.Addresses = []Address{{Public: netip.MustParseAddr("203.0.113.7"), Private: netip.MustParseAddr("127.0.0.1")}}
+		c.Addresses = []Address{
+			{Public: netip.MustParseAddr("203.0.113.7"), Private: netip.MustParseAddr("127.0.0.1")},
+		}
 		c.AllowPeers = nil
 	})
 	a, b := dial(t, s, "udp", "t", "a"), dial(t, s, "udp", "t", "b")
@@ -159,9 +163,13 @@ func loopback(s string) Address {
 	return Address{Public: a, Private: a}
 }
 
-// With one socket for all addresses the kernel would answer from the address of the route, here 127.0.0.1.
+// With one socket for all addresses the kernel would answer from the address of the route, here
+// 127.0.0.1.
 func TestAnswersLeaveFromTheAddressAsked(t *testing.T) {
-	s := start(t, func(c *Config) { c.Listen, c.Addresses = ":0", []Address{loopback("127.0.0.1")} })
+	s := start(
+		t,
+		func(c *Config) { c.Listen, c.Addresses = ":0", []Address{loopback("127.0.0.1")} },
+	)
 	for _, a := range s.addresses().listening {
 		conn := udpPeer(t, map[bool]string{true: "127.0.0.1", false: "::1"}[a.Is4()])
 		if !a.IsLoopback() {
@@ -181,7 +189,8 @@ func TestUDPAndTCPShareANumber(t *testing.T) {
 		c := dial(t, s, network, "t", "s")
 		answer := c.ask(stun.MethodBinding)
 		var mapped stun.XORMappedAddress
-		if err := mapped.GetFrom(answer); err != nil || addrPort(c.conn.LocalAddr()).Port() != uint16(mapped.Port) {
+		if err := mapped.GetFrom(answer); err != nil ||
+			addrPort(c.conn.LocalAddr()).Port() != uint16(mapped.Port) {
 			t.Errorf("%s: mapped address is %v, %v", network, mapped, err)
 		}
 		if answer.Contains(stun.AttrSoftware) || len(answer.Raw) > 2*stunHeader {
@@ -193,11 +202,16 @@ func TestUDPAndTCPShareANumber(t *testing.T) {
 func TestChallengeIsSmallAndNamesNoSoftware(t *testing.T) {
 	s := start(t, nil)
 	c := dial(t, s, "udp", "t", "s")
-	m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), transport(17))
+	m := stun.MustBuild(
+		stun.TransactionID,
+		stun.NewType(stun.MethodAllocate, stun.ClassRequest),
+		transport(17),
+	)
 	c.send(m.Raw)
 	answer := c.answerTo(m)
 	const headers = 28 // IPv4 and UDP
-	if code(answer) != 401 || answer.Contains(stun.AttrSoftware) || len(answer.Raw)+headers > 3*(len(m.Raw)+headers) {
+	if code(answer) != 401 || answer.Contains(stun.AttrSoftware) ||
+		len(answer.Raw)+headers > 3*(len(m.Raw)+headers) {
 		t.Errorf("%d bytes ask for %d: %v", len(m.Raw), len(answer.Raw), answer)
 	}
 }
@@ -224,7 +238,8 @@ func TestDeniedPeersGet403AndNothingIsSent(t *testing.T) {
 		}
 	}
 	for _, host := range []string{
-		"10.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::ffff:10.0.0.1", "::ffff:169.254.169.254",
+		"10.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::ffff:10.0.0.1",
+		"::ffff:169.254.169.254",
 	} {
 		if got := c.permit(netip.MustParseAddr(host)); got != 403 {
 			t.Errorf("%s: permission gives %d", host, got)
@@ -244,8 +259,8 @@ func TestDeniedPeersGet403AndNothingIsSent(t *testing.T) {
 	}
 }
 
-// waiting returns a packet from a socket's queue, or "" if there is none. It does not wait for more: a packet that the socket
-// sends to itself marks the end of the queue, on every system.
+// waiting returns a packet from a socket's queue, or "" if there is none. It does not wait for
+// more: a packet that the socket sends to itself marks the end of the queue, on every system.
 func waiting(t *testing.T, conn *net.UDPConn) string {
 	t.Helper()
 	const end = "end of queue"
@@ -264,7 +279,10 @@ func waiting(t *testing.T, conn *net.UDPConn) string {
 }
 
 func TestOwnPortsAreOutOfReach(t *testing.T) {
-	s := start(t, func(c *Config) { c.Listen, c.Addresses = ":0", []Address{loopback("127.0.0.1")} })
+	s := start(
+		t,
+		func(c *Config) { c.Listen, c.Addresses = ":0", []Address{loopback("127.0.0.1")} },
+	)
 	far, private := udpPeer(t, peerHost(t)), udpPeer(t, "127.0.0.1")
 	a, b := dial(t, s, "udp", "t", "a"), dial(t, s, "tcp", "t", "b")
 	atA, atB := a.allocate(), b.allocate()
@@ -297,7 +315,8 @@ func TestOwnPortsAreOutOfReach(t *testing.T) {
 	if got := s.Stats().ClientToPeer; got != (Traffic{1, 3}) {
 		t.Errorf("sent %+v", got)
 	}
-	// Nor does a service of this machine reach the client by the permission that is for relayed clients.
+	// Nor does a service of this machine reach the client by the permission that is for relayed
+	// clients.
 	sendFrom(t, private, atA, "from a service of this machine")
 	sendFrom(t, far, atA, "back")
 	if data, _ := a.receive(); data != "back" {
@@ -310,7 +329,10 @@ func TestOwnPortsAreOutOfReach(t *testing.T) {
 
 // The control port is closed on the addresses that are not relayed from as well, exceptions or not.
 func TestControlPortOfOtherAddressesIsOutOfReach(t *testing.T) {
-	s := start(t, func(c *Config) { c.Listen, c.Addresses = "127.0.0.1:0", []Address{loopback("127.0.0.9")} })
+	s := start(
+		t,
+		func(c *Config) { c.Listen, c.Addresses = "127.0.0.1:0", []Address{loopback("127.0.0.9")} },
+	)
 	far := udpPeer(t, peerHost(t))
 	c := dial(t, s, "udp", "t", "s")
 	c.allocate()
@@ -333,19 +355,33 @@ func TestRequestsOutOfOrderAreRefused(t *testing.T) {
 				attrs []stun.Setter
 				want  int
 			}{
-				"TCP relay":               {[]stun.Setter{transport(6)}, 442},
-				"unknown relay":           {[]stun.Setter{transport(1)}, 442},
-				"no transport":            {nil, 400},
-				"unknown token":           {[]stun.Setter{transport(17), token(make([]byte, 8))}, 508},
-				"even and token":          {[]stun.Setter{transport(17), evenPort(), token(make([]byte, 8))}, 400},
-				"missing family":          {[]stun.Setter{transport(17), inFamily(2)}, 440},
-				"unknown family":          {[]stun.Setter{transport(17), inFamily(3)}, 440},
-				"token and family":        {[]stun.Setter{transport(17), inFamily(1), token(make([]byte, 8))}, 400},
-				"a short token":           {[]stun.Setter{transport(17), token(make([]byte, 4))}, 400},
-				"two families and one":    {[]stun.Setter{transport(17), inFamily(1), additionally(2)}, 400},
-				"IPv4 in addition":        {[]stun.Setter{transport(17), additionally(1)}, 400},
-				"two families and a pair": {[]stun.Setter{transport(17), additionally(2), evenPort()}, 400},
-				"unknown to know":         {[]stun.Setter{transport(17), stun.RawAttribute{Type: 0x7abc}}, 420},
+				"TCP relay":     {[]stun.Setter{transport(6)}, 442},
+				"unknown relay": {[]stun.Setter{transport(1)}, 442},
+				"no transport":  {nil, 400},
+				"unknown token": {
+					[]stun.Setter{transport(17), token(make([]byte, 8))}, 508,
+				},
+				"even and token": {
+					[]stun.Setter{transport(17), evenPort(), token(make([]byte, 8))}, 400,
+				},
+				"missing family": {[]stun.Setter{transport(17), inFamily(2)}, 440},
+				"unknown family": {[]stun.Setter{transport(17), inFamily(3)}, 440},
+				"token and family": {
+					[]stun.Setter{transport(17), inFamily(1), token(make([]byte, 8))}, 400,
+				},
+				"a short token": {
+					[]stun.Setter{transport(17), token(make([]byte, 4))}, 400,
+				},
+				"two families and one": {
+					[]stun.Setter{transport(17), inFamily(1), additionally(2)}, 400,
+				},
+				"IPv4 in addition": {[]stun.Setter{transport(17), additionally(1)}, 400},
+				"two families and a pair": {
+					[]stun.Setter{transport(17), additionally(2), evenPort()}, 400,
+				},
+				"unknown to know": {
+					[]stun.Setter{transport(17), stun.RawAttribute{Type: 0x7abc}}, 420,
+				},
 			} {
 				if got := code(c.ask(stun.MethodAllocate, r.attrs...)); got != r.want {
 					t.Errorf("%s: %d, want %d", name, got, r.want)
@@ -363,8 +399,17 @@ func TestRequestsOutOfOrderAreRefused(t *testing.T) {
 				t.Errorf("a second channel for the peer: %d", got)
 			}
 			// RFC 6062: the next answer is to what follows.
-			m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodConnect, stun.ClassRequest), peer(localOf(far)),
-				stun.NewUsername(c.user), stun.NewRealm(c.realm), stun.NewNonce(c.nonce), stun.NewLongTermIntegrity(c.user, c.realm, c.pass))
+			m := stun.MustBuild(
+				stun.TransactionID,
+				stun.NewType(stun.MethodConnect, stun.ClassRequest),
+				peer(localOf(far)),
+				stun.NewUsername(
+					c.user,
+				),
+				stun.NewRealm(c.realm),
+				stun.NewNonce(c.nonce),
+				stun.NewLongTermIntegrity(c.user, c.realm, c.pass),
+			)
 			c.send(m.Raw)
 			if got := c.ask(stun.MethodBinding); code(got) != 0 || len(c.data) != 0 {
 				t.Errorf("Connect is answered: %v %x", got, c.data)
@@ -395,7 +440,8 @@ func TestPermissionsAreBounded(t *testing.T) {
 			t.Fatalf("permissions from %d: %d", i, got)
 		}
 	}
-	if got := c.permit(all[maxPermissions]); got != 508 || refusedBy(s, reasonTooManyPermissions) != 1 {
+	if got := c.permit(all[maxPermissions]); got != 508 ||
+		refusedBy(s, reasonTooManyPermissions) != 1 {
 		t.Errorf("one too many: %d", got)
 	}
 	if got := c.permit(all[0]); got != 0 {

@@ -8,11 +8,14 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// Who asks again because an answer was lost gets the same answer; who asks for more, 437 (RFC 8656 section 7.2).
+// Who asks again because an answer was lost gets the same answer; who asks for more, 437 (RFC 8656
+// section 7.2).
 func TestRepeatedAllocateGetsTheSameAnswer(t *testing.T) {
 	for _, network := range transports {
 		s, _ := startWithClock(t, nil)
-		for name, attrs := range map[string][]stun.Setter{"any port": nil, "a pair of ports": {evenPort()}} {
+		for name, attrs := range map[string][]stun.Setter{
+			"any port": nil, "a pair of ports": {evenPort()},
+		} {
 			c := dial(t, s, network, "t", "s")
 			c.challenge()
 			m := c.signed(stun.MethodAllocate, append(attrs, transport(17), life(1000))...)
@@ -24,7 +27,9 @@ func TestRepeatedAllocateGetsTheSameAnswer(t *testing.T) {
 					t.Errorf("%s, %s: %x, at first %x", network, name, again.Raw, first)
 				}
 			}
-			if got := code(c.ask(stun.MethodAllocate, append(attrs, transport(17))...)); got != 437 {
+			if got := code(
+				c.ask(stun.MethodAllocate, append(attrs, transport(17))...),
+			); got != 437 {
 				t.Errorf("%s, %s: another request: %d", network, name, got)
 			}
 		}

@@ -7,8 +7,8 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// handleSTUN answers a STUN message from a client. a is the client's allocation, nil: it has none. A message that breaks the parser is
-// counted and dropped.
+// handleSTUN answers a STUN message from a client. a is the client's allocation, nil: it has none.
+// A message that breaks the parser is counted and dropped.
 func (w *worker) handleSTUN(p *path, a *allocation, raw []byte) {
 	if !isSTUN(raw) {
 		w.server.stats.reject(reasonMalformed)
@@ -20,7 +20,8 @@ func (w *worker) handleSTUN(p *path, a *allocation, raw []byte) {
 		w.server.stats.reject(reasonMalformed)
 		return
 	}
-	// Answers and indications are never answered, or two servers could be made to talk to each other.
+	// Answers and indications are never answered, or two servers could be made to talk to each
+	// other.
 	switch m.Type.Class {
 	case stun.ClassIndication:
 		if m.Type.Method == stun.MethodSend && a != nil {
@@ -30,7 +31,10 @@ func (w *worker) handleSTUN(p *path, a *allocation, raw []byte) {
 		switch m.Type.Method {
 		case stun.MethodBinding:
 			w.binding(p, m)
-		case stun.MethodAllocate, stun.MethodRefresh, stun.MethodCreatePermission, stun.MethodChannelBind:
+		case stun.MethodAllocate,
+			stun.MethodRefresh,
+			stun.MethodCreatePermission,
+			stun.MethodChannelBind:
 			if p.via == nil || !p.via.binding {
 				w.handleAuthenticated(p, a, m)
 			}
@@ -38,8 +42,8 @@ func (w *worker) handleSTUN(p *path, a *allocation, raw []byte) {
 	}
 }
 
-// mayAnswer tells whether a client that has signed nothing gets an answer; a is its allocation, if it has one. Over a stream it has proved
-// its address.
+// mayAnswer tells whether a client that has signed nothing gets an answer; a is its allocation, if
+// it has one. Over a stream it has proved its address.
 func (w *worker) mayAnswer(p *path, a *allocation) bool {
 	if p.stream != nil || w.server.limiter.allow(sourceOf(p.remote), a != nil, w.now) {
 		return true
@@ -104,8 +108,15 @@ func (w *worker) handleAuthenticated(p *path, a *allocation, m *stun.Message) {
 	}
 }
 
-// respondError answers with an error. Without a credential it is one of a stranger: 401 and 438 bring what is needed to become more.
-func (w *worker) respondError(p *path, m *stun.Message, code stun.ErrorCode, c *credential, unknown []byte) {
+// respondError answers with an error. Without a credential it is one of a stranger: 401 and 438
+// bring what is needed to become more.
+func (w *worker) respondError(
+	p *path,
+	m *stun.Message,
+	code stun.ErrorCode,
+	c *credential,
+	unknown []byte,
+) {
 	a := w.newResponse(m, stun.ClassErrorResponse)
 	addCode(a, code)
 	switch code {
@@ -119,7 +130,12 @@ func (w *worker) respondError(p *path, m *stun.Message, code stun.ErrorCode, c *
 	w.respond(p, finishResponse(m, a, c))
 }
 
-func (w *worker) respondSuccess(p *path, m *stun.Message, c *credential, add func(a *stun.Message)) {
+func (w *worker) respondSuccess(
+	p *path,
+	m *stun.Message,
+	c *credential,
+	add func(a *stun.Message),
+) {
 	a := w.newResponse(m, stun.ClassSuccessResponse)
 	if add != nil {
 		add(a)
@@ -137,7 +153,9 @@ type allocateRequest struct {
 }
 
 // parseAllocate reads an Allocate request (RFC 8656 section 7.2).
-func (s *Server) parseAllocate(m *stun.Message) (d allocateRequest, reason reasonCode, code stun.ErrorCode) {
+func (s *Server) parseAllocate(
+	m *stun.Message,
+) (d allocateRequest, reason reasonCode, code stun.ErrorCode) {
 	transport, err := m.Get(stun.AttrRequestedTransport)
 	if err != nil || len(transport) != 4 {
 		return d, reasonMalformed, stun.CodeBadRequest
@@ -154,9 +172,15 @@ func (s *Server) parseAllocate(m *stun.Message) (d allocateRequest, reason reaso
 	d.even, d.token = hasEven, token
 	d.reserve = hasEven && len(even) == 1 && even[0]&0x80 != 0
 	switch {
-	case hasEven && len(even) != 1, hasToken && len(token) != tokenLength, oneFamily && len(single) != 4, twoFamilies && len(additional) != 4:
+	case hasEven && len(even) != 1,
+		hasToken && len(token) != tokenLength,
+		oneFamily && len(single) != 4,
+		twoFamilies && len(additional) != 4:
 		return d, reasonMalformed, stun.CodeBadRequest
-	case hasToken && (hasEven || oneFamily || twoFamilies), oneFamily && twoFamilies, d.reserve && twoFamilies, twoFamilies && additional[0] != 2:
+	case hasToken && (hasEven || oneFamily || twoFamilies),
+		oneFamily && twoFamilies,
+		d.reserve && twoFamilies,
+		twoFamilies && additional[0] != 2:
 		return d, reasonMalformed, stun.CodeBadRequest
 	case oneFamily && (single[0] != 1 && single[0] != 2 || s.relayFor(family(single[0]-1)) == nil):
 		return d, reasonBadFamily, stun.CodeAddrFamilyNotSupported
@@ -165,8 +189,8 @@ func (s *Server) parseAllocate(m *stun.Message) (d allocateRequest, reason reaso
 	case twoFamilies:
 		d.want[v4], d.want[v6] = true, true
 	default:
-		// Without the attribute the relay is IPv4, whatever the client came by: then any two relayed clients can reach each other.
-		// A relay that has no IPv4 gives what it has.
+		// Without the attribute the relay is IPv4, whatever the client came by: then any two
+		// relayed clients can reach each other. A relay that has no IPv4 gives what it has.
 		d.want[v4] = s.relayFor(v4) != nil
 		d.want[v6] = !d.want[v4]
 	}
@@ -202,7 +226,8 @@ func (w *worker) allocate(p *path, a *allocation, m *stun.Message, c *credential
 			if relay != nil {
 				addAddress(r, stun.AttrXORRelayedAddress, relay.public)
 			} else if code := a.absent[f]; code != 0 {
-				r.Add(attrAddressErrorCode, []byte{byte(f + 1), 0, byte(code / 100), byte(code % 100)})
+				value := []byte{byte(f + 1), 0, byte(code / 100), byte(code % 100)}
+				r.Add(attrAddressErrorCode, value)
 			}
 		}
 		addLifetime(r, a.expires-w.now)
@@ -299,14 +324,21 @@ func (w *worker) channelBind(p *path, a *allocation, m *stun.Message, c *credent
 	w.respondSuccess(p, m, c, nil)
 }
 
-// checkPeer decides about a peer that a client names: f is the family as it is written, before an IPv4 address is taken out of IPv6.
-func (w *worker) checkPeer(a *allocation, peer endpoint, f family, ok bool) (reasonCode, stun.ErrorCode) {
+// checkPeer decides about a peer that a client names: f is the family as it is written, before an
+// IPv4 address is taken out of IPv6.
+func (w *worker) checkPeer(
+	a *allocation,
+	peer endpoint,
+	f family,
+	ok bool,
+) (reasonCode, stun.ErrorCode) {
 	switch {
 	case !ok:
 		return reasonMalformed, stun.CodeBadRequest
 	case !w.server.addresses().policy.allows(peer.addr()):
 		return reasonDeniedPeer, stun.CodeForbidden
-	// An IPv4 address in the dress of IPv6 is refused even where it is allowed: no IPv6 relay reaches it.
+	// An IPv4 address in the dress of IPv6 is refused even where it is allowed: no IPv6 relay
+	// reaches it.
 	case f != peer.family() || a.relays[f] == nil:
 		return reasonBadFamily, codeFamilyMismatch
 	}

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// Relayed clients reach each other inside the relay when they are of one license and one room, and no others do, whatever they have
-// permitted: a permission names an address, and all of them have ours. Where the relay does not know rooms, the license decides.
+// Relayed clients reach each other inside the relay when they are of one license and one room, and
+// no others do, whatever they have permitted: a permission names an address, and all of them have
+// ours. Where the relay does not know rooms, the license decides.
 func TestRelayedClientsOfOthersDoNotReachEachOther(t *testing.T) {
 	type who struct{ license, room string }
 	everybody := []who{{"t1", "a"}, {"t1", "b"}, {"t1", ""}, {"t2", "a"}, {"t2", "b"}, {"t2", ""}}
@@ -37,13 +38,15 @@ func TestRelayedClientsOfOthersDoNotReachEachOther(t *testing.T) {
 				a, atA := client(network, from, 1)
 				b, atB := client(network, to, 2)
 				trusted, atTrusted := client(network, to, 3) // whom b lets in
-				if one, two := b.permit(atTrusted.Addr()), b.permit(atA.Addr()); one != 0 || two != 0 {
+				if one, two := b.permit(atTrusted.Addr()), b.permit(atA.Addr()); one != 0 ||
+					two != 0 {
 					t.Fatalf("permissions: %d, %d", one, two)
 				}
 				if got := a.bind(0x4000, atB); got != 0 {
 					t.Fatalf("channel: %d", got)
 				}
-				want := from.license == to.license && (from.room == to.room || from.room == "" || to.room == "")
+				want := from.license == to.license &&
+					(from.room == to.room || from.room == "" || to.room == "")
 				a.channelData(0x4000, "by channel")
 				a.indicate(atB, "by indication")
 				if want {

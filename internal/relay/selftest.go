@@ -23,11 +23,13 @@ import (
 // selfTenant is no tenant's hash.
 const selfTenant = "self"
 
-// retryInterval is how long the self-test waits for an answer before it asks again: the packets do not leave this machine.
+// retryInterval is how long the self-test waits for an answer before it asks again: the packets do
+// not leave this machine.
 const retryInterval = 200 * time.Millisecond
 
-// selfTest is what a server needs to be a client of itself. Its session has a name of this process, in no room, and is known only while
-// a test runs; nobody else can have the password, which takes the secret.
+// selfTest is what a server needs to be a client of itself. Its session has a name of this process,
+// in no room, and is known only while a test runs; nobody else can have the password, which takes
+// the secret.
 type selfTest struct {
 	session string // tenant and name, as allocations know it
 	mu      sync.Mutex
@@ -40,8 +42,9 @@ func (t *selfTest) init() {
 	t.session = selfTenant + "." + hex.EncodeToString(b[:])
 }
 
-// SelfTest allocates at this relay over UDP, sends a packet to its own relayed address, and returns nil once it has come back. It ends
-// with ctx. The allocation counts in Stats like others, and makes no Record.
+// SelfTest allocates at this relay over UDP, sends a packet to its own relayed address, and returns
+// nil once it has come back. It ends with ctx. The allocation counts in Stats like others, and
+// makes no Record.
 func (s *Server) SelfTest(ctx context.Context) error {
 	s.self.mu.Lock()
 	defer s.self.mu.Unlock()
@@ -55,7 +58,11 @@ func (s *Server) SelfTest(ctx context.Context) error {
 		return fmt.Errorf("relay self-test: %w", err)
 	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "udp", netip.AddrPortFrom(here.testedAddress(), s.port).String())
+	conn, err := d.DialContext(
+		ctx,
+		"udp",
+		netip.AddrPortFrom(here.testedAddress(), s.port).String(),
+	)
 	if err != nil {
 		return fmt.Errorf("relay self-test: %w", err)
 	}
@@ -69,7 +76,10 @@ func (s *Server) SelfTest(ctx context.Context) error {
 		}
 	}()
 	t := &tester{conn: conn}
-	t.user, t.password = s.Credentials(selfTenant, strings.TrimPrefix(s.self.session, selfTenant+"."))
+	t.user, t.password = s.Credentials(
+		selfTenant,
+		strings.TrimPrefix(s.self.session, selfTenant+"."),
+	)
 	err = t.run(here.relays[0].Public)
 	if ctx.Err() != nil {
 		err = errors.Join(errNoAnswer, ctx.Err())
@@ -108,21 +118,28 @@ func (t *tester) run(public netip.Addr) error {
 	if public.Is6() {
 		wanted[0] = 2
 	}
-	m, err := t.ask(stun.MethodAllocate, stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{17, 0, 0, 0}},
-		stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: wanted})
+	m, err := t.ask(
+		stun.MethodAllocate,
+		stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{17, 0, 0, 0}},
+		stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: wanted},
+	)
 	if err != nil {
 		return fmt.Errorf("allocate: %w", err)
 	}
 	// whatever follows, the address is given back
 	defer func() {
-		_, _ = t.ask(stun.MethodRefresh, stun.RawAttribute{Type: stun.AttrLifetime, Value: make([]byte, 4)})
+		_, _ = t.ask(
+			stun.MethodRefresh,
+			stun.RawAttribute{Type: stun.AttrLifetime, Value: make([]byte, 4)},
+		)
 	}()
 	var relayed stun.XORMappedAddress
 	if err := relayed.GetFromAs(m, stun.AttrXORRelayedAddress); err != nil {
 		return fmt.Errorf("allocate: %w", err)
 	}
 	number := binary.BigEndian.AppendUint32(nil, testChannel<<16)
-	if _, err := t.ask(stun.MethodChannelBind, stun.RawAttribute{Type: stun.AttrChannelNumber, Value: number}, peerAttribute(relayed)); err != nil {
+	channel := stun.RawAttribute{Type: stun.AttrChannelNumber, Value: number}
+	if _, err := t.ask(stun.MethodChannelBind, channel, peerAttribute(relayed)); err != nil {
 		return fmt.Errorf("bind a channel: %w", err)
 	}
 	return t.roundTrip()
@@ -147,10 +164,13 @@ func (t *tester) roundTrip() error {
 	return t.exchange(packet, func(got []byte) bool { return bytes.Equal(got, packet) })
 }
 
-// ask returns the success response to a request, for which it answers the challenge for credentials (RFC 8489 section 9.2).
+// ask returns the success response to a request, for which it answers the challenge for credentials
+// (RFC 8489 section 9.2).
 func (t *tester) ask(method stun.Method, attrs ...stun.Setter) (*stun.Message, error) {
 	for range 3 {
-		setters := append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, attrs...)
+		setters := append(
+			[]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)},
+			attrs...)
 		if t.challenged {
 			setters = append(setters, stun.NewUsername(t.user), t.realm, t.nonce, t.key)
 		}
@@ -160,7 +180,8 @@ func (t *tester) ask(method stun.Method, attrs ...stun.Setter) (*stun.Message, e
 		}
 		answer := stun.New()
 		err = t.exchange(m.Raw, func(got []byte) bool {
-			return stun.IsMessage(got) && stun.Decode(got, answer) == nil && answer.TransactionID == m.TransactionID
+			return stun.IsMessage(got) && stun.Decode(got, answer) == nil &&
+				answer.TransactionID == m.TransactionID
 		})
 		if err != nil || answer.Type.Class == stun.ClassSuccessResponse {
 			return answer, err
@@ -169,7 +190,8 @@ func (t *tester) ask(method stun.Method, attrs ...stun.Setter) (*stun.Message, e
 		if err := code.GetFrom(answer); err != nil {
 			return nil, err
 		}
-		if code.Code != stun.CodeStaleNonce && (t.challenged || code.Code != stun.CodeUnauthorized) {
+		if code.Code != stun.CodeStaleNonce &&
+			(t.challenged || code.Code != stun.CodeUnauthorized) {
 			return nil, fmt.Errorf("refused with %s", code)
 		}
 		if err := answer.Parse(&t.realm, &t.nonce); err != nil {

@@ -13,7 +13,10 @@ func TestSelfTestGetsAPacketThrough(t *testing.T) {
 	asked := make(chan string, 64)
 	s := start(t, func(c *Config) {
 		c.AllowPeers = nil // as outside: nothing is allowed for the sake of the test
-		c.Holder = func(_, session string) (Holder, bool) { asked <- session; return Holder{}, false }
+		c.Holder = func(_, session string) (Holder, bool) {
+			asked <- session
+			return Holder{}, false
+		}
 		c.Closed = func(r Record) { t.Errorf("a record of a self-test: %+v", r) }
 	})
 	for range 3 {
@@ -29,9 +32,13 @@ func TestSelfTestGetsAPacketThrough(t *testing.T) {
 	}
 }
 
-// Whoever learns the name of the session, which travels in clear, gains nothing while no test runs, even with the password.
+// Whoever learns the name of the session, which travels in clear, gains nothing while no test runs,
+// even with the password.
 func TestSessionOfTheSelfTestIsNobodyElse(t *testing.T) {
-	s := start(t, func(c *Config) { c.Holder = func(_, _ string) (Holder, bool) { return Holder{}, false } })
+	s := start(
+		t,
+		func(c *Config) { c.Holder = func(_, _ string) (Holder, bool) { return Holder{}, false } },
+	)
 	c := dial(t, s, "udp", selfTenant, strings.TrimPrefix(s.self.session, selfTenant+"."))
 	c.challenge()
 	if got := code(c.ask(stun.MethodAllocate, transport(17))); got != 403 {
@@ -42,7 +49,8 @@ func TestSessionOfTheSelfTestIsNobodyElse(t *testing.T) {
 func TestSelfTestSaysWhatIsWrong(t *testing.T) {
 	full := start(t, func(c *Config) { c.Quota.Total = 1; c.AllowPeers = nil })
 	dial(t, full, "udp", "t", "s").allocate()
-	if err := full.SelfTest(t.Context()); err == nil || !strings.Contains(err.Error(), "allocate: refused with 486") {
+	if err := full.SelfTest(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "allocate: refused with 486") {
 		t.Errorf("%v from a relay that is full", err)
 	}
 	ended := start(t, nil)

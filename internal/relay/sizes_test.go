@@ -29,8 +29,13 @@ func TestDontFragment(t *testing.T) {
 		c.allocate()
 	}
 	c.permit(localOf(far).Addr())
-	m := stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodSend, stun.ClassIndication), peer(localOf(far)), dontFragment(),
-		stun.RawAttribute{Type: stun.AttrData, Value: []byte("whole")})
+	m := stun.MustBuild(
+		stun.TransactionID,
+		stun.NewType(stun.MethodSend, stun.ClassIndication),
+		peer(localOf(far)),
+		dontFragment(),
+		stun.RawAttribute{Type: stun.AttrData, Value: []byte("whole")},
+	)
 	c.send(m.Raw)
 	c.indicate(localOf(far), "in any form")
 	if data, _ := receiveAt(t, far); honoured != (data == "whole") {
@@ -48,10 +53,17 @@ func TestLargePackets(t *testing.T) {
 	for _, network := range transports {
 		c, b := dial(t, s, network, "t", "s"), dial(t, s, network, "t", "b")
 		relayed, atB := c.allocate(), b.allocate()
-		if one, two, three := c.bind(0x4000, localOf(far)), c.bind(0x4001, atB), b.permit(relayed.Addr()); one != 0 || two != 0 || three != 0 {
+		if one, two, three := c.bind(
+			0x4000, localOf(far),
+		), c.bind(0x4001, atB), b.permit(relayed.Addr()); one != 0 ||
+			two != 0 ||
+			three != 0 {
 			t.Fatalf("channels: %d, %d, permission: %d", one, two, three)
 		}
-		for _, size := range []int{0, 1, 2, 3, 1200, 1472, 1473, frameSize - 5, frameSize - 4, frameSize - 3, frameSize, frameSize + 1, 4096, 8192} {
+		for _, size := range []int{
+			0, 1, 2, 3, 1200, 1472, 1473, frameSize - 5, frameSize - 4, frameSize - 3, frameSize,
+			frameSize + 1, 4096, 8192,
+		} {
 			data := string(bytes.Repeat([]byte{byte(size)}, size))
 			c.channelData(0x4000, data)
 			if got, from := receiveAt(t, far); got != data || from != relayed {

@@ -6,8 +6,8 @@ type source struct {
 	scope uint32
 }
 
-// sourceOf is an IPv4 address, or the /64 of an IPv6 address, since whoever has one address of it has all. Of link-local addresses
-// each counts, for all of a link are in one /64.
+// sourceOf is an IPv4 address, or the /64 of an IPv6 address, since whoever has one address of it
+// has all. Of link-local addresses each counts, for all of a link are in one /64.
 func sourceOf(e endpoint) source {
 	s := source{e.ip, e.scope}
 	if e.family() == v6 && !isLinkLocal(e.ip) {

@@ -40,29 +40,32 @@ const (
 
 // reasonNames are the keys of Stats.Refused and of Record.Dropped.
 var reasonNames = [reasonCount]string{
-	reasonBadCredentials:     "credentials", // 401: user name or password wrong; 441: another session's
-	reasonExpired:            "expired",     // 401: credentials too old to allocate
-	reasonStaleNonce:         "nonce",       // 438
-	reasonOverQuota:          "quota",       // 486
-	reasonNoPort:             "capacity",    // 508: no relay port free, or a token unknown
-	reasonBadFamily:          "family",      // 440, 443
-	reasonBadTransport:       "transport",   // 442
-	reasonNotInRoom:          "room",        // 403 at Allocate: the session is in no room
-	reasonDeniedPeer:         "peer",        // 403
-	reasonOwnPort:            "own-port",    // packet to our own address at no relay port
-	reasonOwnSource:          "own-source",  // packet from our own address that was not relayed
-	reasonOtherRoom:          "other-room",  // packet for a relayed client of another license or room
+	// 401: user name or password wrong; 441: another session's.
+	reasonBadCredentials: "credentials",
+	reasonExpired:        "expired",    // 401: credentials too old to allocate
+	reasonStaleNonce:     "nonce",      // 438
+	reasonOverQuota:      "quota",      // 486
+	reasonNoPort:         "capacity",   // 508: no relay port free, or a token unknown
+	reasonBadFamily:      "family",     // 440, 443
+	reasonBadTransport:   "transport",  // 442
+	reasonNotInRoom:      "room",       // 403 at Allocate: the session is in no room
+	reasonDeniedPeer:     "peer",       // 403
+	reasonOwnPort:        "own-port",   // packet to our own address at no relay port
+	reasonOwnSource:      "own-source", // packet from our own address that was not relayed
+	// Packet for a relayed client of another license or room.
+	reasonOtherRoom:          "other-room",
 	reasonBadChannel:         "channel",     // 400: channel number out of range or taken
 	reasonTooManyPermissions: "permissions", // 508: too many peers for one allocation
 	reasonNoPermission:       "permission",  // packet for or from a peer that is not permitted
 	reasonNoAllocation:       "allocation",  // ChannelData from a stranger
 	reasonOverBandwidth:      "bandwidth",   // packet over the allocation's bandwidth
 	reasonTooManyStreams:     "streams",     // too many TCP connections
-	reasonSlowStream:         "slow",        // no complete message in time, or a client that does not read
-	reasonMalformed:          "malformed",   // neither STUN nor ChannelData
-	reasonUnanswered:         "unanswered",  // too many strangers' requests from one source prefix
-	reasonUnsent:             "unsent",      // the system refused to send it
-	reasonPanic:              "panic",       // a message that broke the parser
+	// No complete message in time, or a client that does not read.
+	reasonSlowStream: "slow",
+	reasonMalformed:  "malformed",  // neither STUN nor ChannelData
+	reasonUnanswered: "unanswered", // too many strangers' requests from one source prefix
+	reasonUnsent:     "unsent",     // the system refused to send it
+	reasonPanic:      "panic",      // a message that broke the parser
 }
 
 // Traffic counts relayed packets and their payload bytes.
@@ -75,9 +78,11 @@ type Stats struct {
 	// Rejected has every reason as a key, also those at zero: see names.
 	Rejected                   map[string]uint64
 	ClientToPeer, PeerToClient Traffic
-	// GROPackets counts packets that came several in one read (UDP_GRO), Segmented those that left several in one send (UDP_SEGMENT).
+	// GROPackets counts packets that came several in one read (UDP_GRO), Segmented those that left
+	// several in one send (UDP_SEGMENT).
 	GROPackets, GSOPackets uint64
-	// GSOErrors counts sends of several that the system refused; 1 and more: they are sent one by one since the last.
+	// GSOErrors counts sends of several that the system refused; 1 and more: they are sent one by
+	// one since the last.
 	GSOErrors uint64
 }
 
@@ -157,7 +162,14 @@ func (s *Server) report(a *allocation, now time.Duration, reason string) {
 	if s.cfg.Closed == nil || a.session == s.self.session {
 		return
 	}
-	r := Record{Holder: a.holder, Transport: "udp", Duration: now - a.created, Up: a.up.load(), Down: a.down.load(), Reason: reason}
+	r := Record{
+		Holder:    a.holder,
+		Transport: "udp",
+		Duration:  now - a.created,
+		Up:        a.up.load(),
+		Down:      a.down.load(),
+		Reason:    reason,
+	}
 	if a.client.stream != nil {
 		r.Transport = a.client.stream.kind
 	}

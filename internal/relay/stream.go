@@ -16,17 +16,20 @@ import (
 )
 
 const (
-	// messageTimeout is the time for a message to become complete, and for a connection to do without allocation and message.
+	// messageTimeout is the time for a message to become complete, and for a connection to do
+	// without allocation and message.
 	messageTimeout = 30 * time.Second
 	// writeTimeout ends a client that does not read.
 	writeTimeout = 10 * time.Second
-	// maxStreams bounds all connections (see Config.Streams), maxIdleStreams those of one address that have no allocation,
-	// maxIdlePrefix those of the network around it. Where there may be few in all, an address gets an eighth and a network a quarter.
+	// maxStreams bounds all connections (see Config.Streams), maxIdleStreams those of one address
+	// that have no allocation, maxIdlePrefix those of the network around it. Where there may be few
+	// in all, an address gets an eighth and a network a quarter.
 	maxStreams     = 8192
 	maxIdleStreams = 64
 	maxIdlePrefix  = 512
 	streamBuffer   = 4096
-	// maxQueuedFrames and maxQueuedBytes bound what waits to be written to one client; what is more is lost, as it would be over UDP.
+	// maxQueuedFrames and maxQueuedBytes bound what waits to be written to one client; what is more
+	// is lost, as it would be over UDP.
 	maxQueuedFrames = 256
 	maxQueuedBytes  = 512 << 10
 	// writeBuffer joins messages that wait into one write, and so into one TLS record.
@@ -40,13 +43,21 @@ type streamSet struct {
 	maxStreams, maxIdleSource, maxIdlePrefix int // static
 	mu                                       sync.Mutex
 	open                                     map[*stream]struct{} // guarded by mu
-	idle                                     map[source]int       // guarded by mu: connections without allocation by source; has no zeros
-	idlePrefix                               map[source]int       // guarded by mu: the same by the network around it
-	closed                                   bool                 // guarded by mu
+	// Guarded by mu: connections without allocation by source; has no zeros.
+	idle map[source]int
+	// Guarded by mu: the same by the network around it.
+	idlePrefix map[source]int
+	closed     bool // guarded by mu
 }
 
 func (t *streamSet) init(most int) {
-	t.maxStreams, t.maxIdleSource, t.maxIdlePrefix = most, min(maxIdleStreams, max(most/8, 1)), min(maxIdlePrefix, max(most/4, 1))
+	t.maxStreams, t.maxIdleSource, t.maxIdlePrefix = most, min(
+		maxIdleStreams,
+		max(most/8, 1),
+	), min(
+		maxIdlePrefix,
+		max(most/4, 1),
+	)
 	t.open, t.idle, t.idlePrefix = map[*stream]struct{}{}, map[source]int{}, map[source]int{}
 }
 
@@ -54,7 +65,8 @@ func (t *streamSet) init(most int) {
 func (t *streamSet) add(c *stream, begin func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.open) >= t.maxStreams || t.idle[c.source] >= t.maxIdleSource || t.idlePrefix[c.source.prefix()] >= t.maxIdlePrefix {
+	if t.closed || len(t.open) >= t.maxStreams || t.idle[c.source] >= t.maxIdleSource ||
+		t.idlePrefix[c.source.prefix()] >= t.maxIdlePrefix {
 		return false
 	}
 	t.open[c] = struct{}{}
@@ -104,7 +116,8 @@ func (t *streamSet) isBusy(c *stream) bool {
 	return c.busy
 }
 
-// close ends all connections, all at once: TLS says goodbye, for which a client that does not read makes it wait.
+// close ends all connections, all at once: TLS says goodbye, for which a client that does not read
+// makes it wait.
 func (t *streamSet) close() {
 	t.mu.Lock()
 	t.closed = true
@@ -117,8 +130,9 @@ func (t *streamSet) close() {
 	closing.Wait()
 }
 
-// stream is a client that came over TCP or TLS. A reader cuts the bytes into messages for its worker, and a writer takes what the
-// worker leaves for it, so that the worker never waits for a connection.
+// stream is a client that came over TCP or TLS. A reader cuts the bytes into messages for its
+// worker, and a writer takes what the worker leaves for it, so that the worker never waits for a
+// connection.
 type stream struct {
 	// Static.
 	server *Server
@@ -155,8 +169,9 @@ func newStream(s *Server, w *worker, conn net.Conn) *stream {
 	return c
 }
 
-// ServeConn serves TURN over a connection and returns at once: a TCP connection, or one with TLS whose handshake is done. It ends when
-// the client ends it, when its bytes are no TURN, when a message takes longer than 30 s, and when the server closes.
+// ServeConn serves TURN over a connection and returns at once: a TCP connection, or one with TLS
+// whose handshake is done. It ends when the client ends it, when its bytes are no TURN, when a
+// message takes longer than 30 s, and when the server closes.
 func (s *Server) ServeConn(conn net.Conn) {
 	c := newStream(s, s.workers[s.nextWorker.Add(1)%uint32(len(s.workers))], conn)
 	if !s.streams.add(c, func() { s.wg.Go(c.run) }) {
@@ -204,13 +219,14 @@ func (c *stream) read() error {
 	}
 }
 
-// readFrame reads one message (RFC 8656 section 12.5 for the padding of ChannelData). The first message must be STUN: "GET " has the
-// shape of ChannelData.
+// readFrame reads one message (RFC 8656 section 12.5 for the padding of ChannelData). The first
+// message must be STUN: "GET " has the shape of ChannelData.
 func (c *stream) readFrame() (*frame, error) {
 	if err := c.awaitMessage(); err != nil {
 		return nil, err
 	}
-	// A connection that is closed fails at the next read, not where its deadline is set: what has come before is still read.
+	// A connection that is closed fails at the next read, not where its deadline is set: what has
+	// come before is still read.
 	head, err := c.in.Peek(channelHeader)
 	if err != nil {
 		return nil, err
@@ -230,7 +246,8 @@ func (c *stream) readFrame() (*frame, error) {
 	default:
 		return nil, errFraming
 	}
-	// Who has no allocation has no use for a large message, and could make us keep memory for it with its first bytes.
+	// Who has no allocation has no use for a large message, and could make us keep memory for it
+	// with its first bytes.
 	if size > frameSize && !c.server.streams.isBusy(c) {
 		return nil, errFraming
 	}
@@ -242,8 +259,9 @@ func (c *stream) readFrame() (*frame, error) {
 	return f, nil
 }
 
-// awaitMessage waits for the first byte of a message and sets the time by which the message must be complete. The first message has one
-// limit from the beginning of the connection. Later a connection may be silent as long as its allocation lives.
+// awaitMessage waits for the first byte of a message and sets the time by which the message must be
+// complete. The first message has one limit from the beginning of the connection. Later a
+// connection may be silent as long as its allocation lives.
 func (c *stream) awaitMessage() error {
 	if !c.firstDeadline.IsZero() {
 		_ = c.conn.SetReadDeadline(c.firstDeadline)
@@ -262,7 +280,8 @@ func (c *stream) awaitMessage() error {
 	return nil
 }
 
-// sendChannelData leaves a ChannelData message for the writer; false: it is lost. Any worker may call it.
+// sendChannelData leaves a ChannelData message for the writer; false: it is lost. Any worker may
+// call it.
 func (c *stream) sendChannelData(number uint16, payload []byte) bool {
 	return c.enqueue(channelFrame(number, payload))
 }
@@ -291,9 +310,10 @@ func (c *stream) enqueue(f *frame) bool {
 // dequeued notes that a message no longer waits.
 func (c *stream) dequeued(f *frame) { c.queuedBytes.Add(-int64(f.n)) }
 
-// write writes what is left for it. A write that fails ends the connection, since a message may be out in part. Over TCP messages that
-// wait leave together. Over TLS each is a record of its own: a client sees nothing of a record before it has all of it, and there are
-// clients, coturn's among them, that take a record for a message.
+// write writes what is left for it. A write that fails ends the connection, since a message may be
+// out in part. Over TCP messages that wait leave together. Over TLS each is a record of its own: a
+// client sees nothing of a record before it has all of it, and there are clients, coturn's among
+// them, that take a record for a message.
 func (c *stream) write(stop <-chan struct{}) {
 	var joined []byte
 	for {

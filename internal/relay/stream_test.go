@@ -33,7 +33,10 @@ func pipe(t *testing.T) (*Server, *stream, net.Conn) {
 	return s, c, far
 }
 
-var bindingRequest = stun.MustBuild(stun.NewTransactionIDSetter([12]byte{1}), stun.BindingRequest).Raw
+var bindingRequest = stun.MustBuild(
+	stun.NewTransactionIDSetter([12]byte{1}),
+	stun.BindingRequest,
+).Raw
 
 func readAll(c *stream) (messages [][]byte, err error) {
 	for {
@@ -51,7 +54,10 @@ func TestStreamIsCutIntoMessages(t *testing.T) {
 	channel := append([]byte{0x40, 1, 0, 5}, "hello\x00\x00\x00"...)
 	empty := []byte{0x7f, 0xfe, 0, 0}
 	large := append(binary.BigEndian.AppendUint16([]byte{0x40, 2}, 60001), make([]byte, 60004)...)
-	stream := bytes.Join([][]byte{bindingRequest, channel, empty, large, bindingRequest, channel}, nil)
+	stream := bytes.Join(
+		[][]byte{bindingRequest, channel, empty, large, bindingRequest, channel},
+		nil,
+	)
 	for _, piece := range []int{1, 3, 7, 1000, len(stream)} {
 		synctest.Test(t, func(t *testing.T) {
 			s, c, far := pipe(t)
@@ -139,7 +145,8 @@ func TestFirstMessageMustBeCompleteInTime(t *testing.T) {
 			begin := time.Now()
 			var group sync.WaitGroup
 			group.Go(func() { write(far) })
-			if messages, err := readAll(c); !errors.Is(err, os.ErrDeadlineExceeded) || len(messages) > 0 {
+			if messages, err := readAll(c); !errors.Is(err, os.ErrDeadlineExceeded) ||
+				len(messages) > 0 {
 				t.Errorf("%s: %d messages, %v", name, len(messages), err)
 			}
 			if took := time.Since(begin); took != messageTimeout {
@@ -164,7 +171,8 @@ func TestLaterMessagesMustBeCompleteInTime(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 			_, _ = far.Write(bindingRequest[:19])
 		}()
-		if messages, err := readAll(c); !errors.Is(err, os.ErrDeadlineExceeded) || len(messages) != 1 {
+		if messages, err := readAll(c); !errors.Is(err, os.ErrDeadlineExceeded) ||
+			len(messages) != 1 {
 			t.Errorf("%d messages, %v", len(messages), err)
 		}
 		if took := time.Since(begin); took != 10*time.Minute+messageTimeout {
@@ -224,7 +232,8 @@ func TestWhatWaitsForAClientIsBoundedInBytes(t *testing.T) {
 		for c.sendChannelData(0x4000, large) {
 			fits++
 		}
-		if want := maxQueuedBytes / (len(large) + channelHeader); fits != want || len(c.out) != want {
+		if want := maxQueuedBytes / (len(large) + channelHeader); fits != want ||
+			len(c.out) != want {
 			t.Errorf("%d messages wait, want %d", len(c.out), want)
 		}
 		// What has been written makes room again.
@@ -248,12 +257,17 @@ func TestWhatWaitsForAClientIsBoundedInBytes(t *testing.T) {
 	})
 }
 
-// A client without allocation says in its first bytes how much memory we shall keep for it: no more than for a request.
+// A client without allocation says in its first bytes how much memory we shall keep for it: no more
+// than for a request.
 func TestLargeMessagesNeedAnAllocation(t *testing.T) {
 	large := func(size int) []byte {
-		return append(binary.BigEndian.AppendUint16([]byte{0, 1}, uint16(size-stunHeader)), bindingRequest[4:]...)
+		return append(
+			binary.BigEndian.AppendUint16([]byte{0, 1}, uint16(size-stunHeader)),
+			bindingRequest[4:]...)
 	}
-	for size, want := range map[int]error{frameSize: io.ErrUnexpectedEOF, frameSize + 4: errFraming, 65532: errFraming} {
+	for size, want := range map[int]error{
+		frameSize: io.ErrUnexpectedEOF, frameSize + 4: errFraming, 65532: errFraming,
+	} {
 		for _, before := range [][]byte{nil, bindingRequest} {
 			synctest.Test(t, func(t *testing.T) {
 				_, c, far := pipe(t)
@@ -278,7 +292,10 @@ func TestWaitingMessagesShareAWriteButNotARecord(t *testing.T) {
 		want [][]byte
 	}{
 		"tcp": {func(r *recorded) net.Conn { return r }, [][]byte{all}},
-		"tls": {func(r *recorded) net.Conn { return secured{r} }, slices.Collect(slices.Chunk(all, len(bindingRequest)))},
+		"tls": {
+			func(r *recorded) net.Conn { return secured{r} },
+			slices.Collect(slices.Chunk(all, len(bindingRequest))),
+		},
 	} {
 		s := &Server{}
 		s.streams.init(maxStreams)
@@ -289,7 +306,8 @@ func TestWaitingMessagesShareAWriteButNotARecord(t *testing.T) {
 		}
 		st.write(out.full)
 		if st.kind != name || !slices.EqualFunc(out.writes, c.want, bytes.Equal) {
-			t.Errorf("%s, taken for %s: %d writes, want %d", name, st.kind, len(out.writes), len(c.want))
+			t.Errorf("%s, taken for %s: %d writes, want %d",
+				name, st.kind, len(out.writes), len(c.want))
 		}
 	}
 }
@@ -320,7 +338,9 @@ func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	set.init(maxStreams)
 	add := func(c *stream) bool { return set.add(c, func() {}) }
 	from := func(addr string) *stream {
-		return &stream{source: sourceOf(endpointOf(netip.AddrPortFrom(netip.MustParseAddr(addr), 1)))}
+		return &stream{
+			source: sourceOf(endpointOf(netip.AddrPortFrom(netip.MustParseAddr(addr), 1))),
+		}
 	}
 	var first *stream
 	for range maxIdleStreams {
@@ -335,7 +355,8 @@ func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	if !add(from("2001:db8:0:1::1")) || !add(from("192.0.2.1")) {
 		t.Error("another source pays for it")
 	}
-	// Whoever allocates is no longer idle, so that an office behind one address is not limited by this.
+	// Whoever allocates is no longer idle, so that an office behind one address is not limited by
+	// this.
 	set.allocated(first, true)
 	last := from("2001:db8::3")
 	if !add(last) || add(from("2001:db8::3")) {
@@ -355,7 +376,9 @@ func TestIdleStreamsOfOneNetworkAreBounded(t *testing.T) {
 		most, address, network int
 		form                   string
 	}{
-		{maxStreams, maxIdleStreams, maxIdlePrefix, "192.0.2.%d"}, {maxStreams, maxIdleStreams, maxIdlePrefix, "2001:db8:0:%x::1"},
+		{maxStreams, maxIdleStreams, maxIdlePrefix, "192.0.2.%d"}, {
+			maxStreams, maxIdleStreams, maxIdlePrefix, "2001:db8:0:%x::1",
+		},
 		{64, 8, 16, "192.0.2.%d"}, {64, 8, 16, "2001:db8:0:%x::1"}, {4, 1, 1, "192.0.2.%d"},
 	} {
 		set := &streamSet{}
@@ -390,7 +413,8 @@ func TestStreamsOfOneSourceAreLimitedOnAccept(t *testing.T) {
 		c.ask(stun.MethodBinding)
 		all = append(all, c)
 	}
-	if _, err := dial(t, s, "tcp", "t", "s").tryRead(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := dial(t, s, "tcp", "t", "s").tryRead(); err == nil ||
+		errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("one too many: %v", err)
 	}
 	all[0].allocate()
@@ -400,7 +424,8 @@ func TestStreamsOfOneSourceAreLimitedOnAccept(t *testing.T) {
 	}
 }
 
-// FuzzStream: whatever bytes come, in whatever pieces, every message handed on is one message, and reading ends.
+// FuzzStream: whatever bytes come, in whatever pieces, every message handed on is one message, and
+// reading ends.
 func FuzzStream(f *testing.F) {
 	f.Add(bindingRequest, uint8(1))
 	f.Add(append(bytes.Clone(bindingRequest), 0x40, 0, 0, 1, 'x', 0, 0, 0), uint8(5))
@@ -448,9 +473,12 @@ func (s *scripted) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (s *scripted) Write(p []byte) (int, error)      { return len(p), nil }
-func (s *scripted) Close() error                     { return nil }
-func (s *scripted) LocalAddr() net.Addr              { return s.RemoteAddr() }
-func (s *scripted) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
+func (s *scripted) Write(p []byte) (int, error) { return len(p), nil }
+func (s *scripted) Close() error                { return nil }
+func (s *scripted) LocalAddr() net.Addr         { return s.RemoteAddr() }
+
+func (s *scripted) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+}
 func (s *scripted) SetReadDeadline(time.Time) error  { return nil }
 func (s *scripted) SetWriteDeadline(time.Time) error { return nil }

@@ -22,17 +22,26 @@ const (
 
 // The samples of RFC 5769 section 2, and of RFC 8489 appendix B.1 with erratum 6268.
 var vectors = map[string]string{
-	"request": `000100582112a442b7e7a701bc34d686fa87dfae 802200105354554e207465737420636c69656e74 002400046e0001ff
-		80290008932ff9b151263b36 000600096576746a3a68367659202020 000800149aeaa70cbfd8cb56781ef2b5b2d3f249c1b571a2 80280004e57a3bcf`,
-	"IPv4 response": `0101003c2112a442b7e7a701bc34d686fa87dfae 8022000b7465737420766563746f7220 002000080001a147e112a643
+	"request": `000100582112a442b7e7a701bc34d686fa87dfae
+		802200105354554e207465737420636c69656e74 002400046e0001ff
+		80290008932ff9b151263b36 000600096576746a3a68367659202020
+		000800149aeaa70cbfd8cb56781ef2b5b2d3f249c1b571a2 80280004e57a3bcf`,
+	"IPv4 response": `0101003c2112a442b7e7a701bc34d686fa87dfae
+		8022000b7465737420766563746f7220 002000080001a147e112a643
 		000800142b91f599fd9e90c38c7489f92af9ba53f06be7d7 80280004c07d4c96`,
 	"IPv6 response": `010100482112a442b7e7a701bc34d686fa87dfae 8022000b7465737420766563746f7220
-		002000140002a1470113a9faa5d3f179bc25f4b5bed2b9d9 00080014a382954e4be67bf11784c97c8292c275bfe3ed41 80280004c8fb0b4c`,
-	"long-term": `000100602112a44278ad3433c6ad72c029da412e 00060012e3839ee38388e383aae38383e382afe382b90000
-		0015001c662f2f3439396b39353464364f4c33346f4c39465354767936347341 0014000b6578616d706c652e6f726700
+		002000140002a1470113a9faa5d3f179bc25f4b5bed2b9d9
+		00080014a382954e4be67bf11784c97c8292c275bfe3ed41 80280004c8fb0b4c`,
+	"long-term": `000100602112a44278ad3433c6ad72c029da412e
+		00060012e3839ee38388e383aae38383e382afe382b90000
+		0015001c662f2f3439396b39353464364f4c33346f4c39465354767936347341
+		0014000b6578616d706c652e6f726700
 		00080014f67024656dd64a3e02b8e0712e85c9a28ca89666`,
-	"SHA-256": `000100902112a44278ad3433c6ad72c029da412e 001e00204a3cf38fef6992bda952c6780417da0f2481941556 9e60b205c46e41407f1704
-		001500296f624d61744a6f7332414141 43662f2f3439396b39353464364f4c33346f4c39465354767936347341000000 0014000b6578616d706c652e6f726700
+	"SHA-256": `000100902112a44278ad3433c6ad72c029da412e
+		001e00204a3cf38fef6992bda952c6780417da0f2481941556 9e60b205c46e41407f1704
+		001500296f624d61744a6f7332414141
+		43662f2f3439396b39353464364f4c33346f4c39465354767936347341000000
+		0014000b6578616d706c652e6f726700
 		001d000400020000 001c0020b5c7bf005b6c52a21c51c5e892f819241362 96cb927c43149309278cc6518e65`,
 }
 
@@ -52,7 +61,8 @@ func vector(t *testing.T, name string) *stun.Message {
 	return m
 }
 
-// Each sample's integrity is right under its key, and wrong as soon as a bit of it, of the key, or of what it covers is another.
+// Each sample's integrity is right under its key, and wrong as soon as a bit of it, of the key, or
+// of what it covers is another.
 func TestIntegrityOfPublishedVectors(t *testing.T) {
 	short := []byte(vectorPassword)
 	for name, key := range map[string][]byte{
@@ -69,7 +79,11 @@ func TestIntegrityOfPublishedVectors(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		check := func(raw, key []byte) bool { return verifyMAC(raw, uint16(attr), hmac.New(of, key), want) }
+		check := func(raw, key []byte) bool {
+			return verifyMAC(
+				raw, uint16(attr), hmac.New(of, key), want,
+			)
+		}
 		if !check(m.Raw, key) {
 			t.Errorf("%s: integrity is refused", name)
 		}
@@ -101,9 +115,13 @@ func TestFingerprintOfPublishedVectors(t *testing.T) {
 	}
 }
 
-// What we write of the same parts is the published response byte for byte, from the mapped address on.
+// What we write of the same parts is the published response byte for byte, from the mapped address
+// on.
 func TestAnswersAreWrittenAsPublished(t *testing.T) {
-	for name, address := range map[string]string{"IPv4 response": "192.0.2.1:32853", "IPv6 response": "[2001:db8:1234:5678:11:2233:4455:6677]:32853"} {
+	for name, address := range map[string]string{
+		"IPv4 response": "192.0.2.1:32853",
+		"IPv6 response": "[2001:db8:1234:5678:11:2233:4455:6677]:32853",
+	} {
 		want := vector(t, name)
 		mapped := netip.MustParseAddrPort(address)
 		value, err := want.Get(stun.AttrXORMappedAddress)
@@ -130,7 +148,8 @@ func TestAnswersAreWrittenAsPublished(t *testing.T) {
 	}
 }
 
-// We know no users by a hash of their name, so a request with USERHASH is told that we do not understand it, by 420.
+// We know no users by a hash of their name, so a request with USERHASH is told that we do not
+// understand it, by 420.
 func TestUserHashIsUnknown(t *testing.T) {
 	s := start(t, nil)
 	m := vector(t, "SHA-256")

@@ -59,10 +59,17 @@ type driver interface {
 	toPeer(a *allocation, c *channel, payload []byte)
 	// toPeerNow sends a payload to a peer at once.
 	toPeerNow(a *allocation, from *relaySocket, to endpoint, payload []byte, dontFragment bool)
-	// toClient sends a ChannelData message to an allocation's UDP client. head, if not nil, is put in
-	// front and copied. up is the sending allocation of a hairpin packet, which is counted as well; nil:
-	// the packet came from the network. Packets with the same batch may be sent together.
-	toClient(a *allocation, message []byte, head *[channelHeader]byte, batch *openBatch, up *allocation)
+	// toClient sends a ChannelData message to an allocation's UDP client. head, if not nil, is put
+	// in front and copied. up is the sending allocation of a hairpin packet, which is counted as
+	// well; nil: the packet came from the network. Packets with the same batch may be sent
+	// together.
+	toClient(
+		a *allocation,
+		message []byte,
+		head *[channelHeader]byte,
+		batch *openBatch,
+		up *allocation,
+	)
 	// fragments reports whether DONT-FRAGMENT can be honoured.
 	fragments() bool
 	// close closes the sockets once run has returned.
@@ -236,8 +243,8 @@ func (w *worker) admitSession(m *meter, size int) bool {
 	return cost == 0 || m.session.take(w.now, cost, burstTime)
 }
 
-// byteCost is how long a byte takes at a bandwidth, in units of 2^-32 ns; 0: no limit. It replaces a
-// division for each packet.
+// byteCost is how long a byte takes at a bandwidth, in units of 2^-32 ns; 0: no limit. It replaces
+// a division for each packet.
 type byteCost uint64
 
 // byteCostAt rounds up, so that the cost of a packet is exact where the time of a byte is whole.
@@ -265,8 +272,8 @@ func (w *worker) fromPeer(s *relaySocket, from endpoint, pkt packet) {
 		w.toClientChannel(a, c, pkt, &s.batch, nil)
 		return
 	}
-	// A packet from the network with a source address of this server is forged: permissions for that
-	// address are for hairpin packets.
+	// A packet from the network with a source address of this server is forged: permissions for
+	// that address are for hairpin packets.
 	if w.server.route(from).kind != routeExternal {
 		a.drop(reasonOwnSource)
 		return
@@ -304,8 +311,8 @@ func (w *worker) toClient(s *relaySocket, from endpoint, pkt packet, up *allocat
 	}
 }
 
-// toClientChannel sends a packet to an allocation's client as ChannelData; batch and up are those of
-// driver.toClient.
+// toClientChannel sends a packet to an allocation's client as ChannelData; batch and up are those
+// of driver.toClient.
 func (w *worker) toClientChannel(
 	a *allocation, c *channel, pkt packet, batch *openBatch, up *allocation,
 ) {

@@ -17,11 +17,18 @@ type countingDriver struct {
 
 func (d *countingDriver) toPeer(*allocation, *channel, []byte) { d.up++ }
 
-func (d *countingDriver) toClient(*allocation, []byte, *[channelHeader]byte, *openBatch, *allocation) {
+func (d *countingDriver) toClient(
+	*allocation,
+	[]byte,
+	*[channelHeader]byte,
+	*openBatch,
+	*allocation,
+) {
 	d.down++
 }
 
-// benchWorker has pairs of clients with a channel to each other. All are in one room of one license.
+// benchWorker has pairs of clients with a channel to each other. All are in one room of one
+// license.
 func benchWorker(b *testing.B, pairs int) (*worker, *countingDriver, []*allocation) {
 	b.Helper()
 	w, memory := offline(2 * pairs)
@@ -29,16 +36,24 @@ func benchWorker(b *testing.B, pairs int) (*worker, *countingDriver, []*allocati
 	d.memoryDriver.worker, w.driver = w, d
 	// As much work as any limit, and never reached.
 	w.bandwidth, w.sessionBand = byteCostAt(1<<40), byteCostAt(1<<40)
-	w.server.cfg.Holder = func(string, string) (Holder, bool) { return Holder{"license", "user", "room"}, true }
+	w.server.cfg.Holder = func(string, string) (Holder, bool) {
+		return Holder{"license", "user", "room"}, true
+	}
 	var list []*allocation
 	for i := range 2 * pairs {
 		p := offlinePath(uint16(1000 + i))
 		request := func(method stun.Method, more ...stun.Setter) {
-			m := stun.MustBuild(append([]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)}, more...)...)
+			m := stun.MustBuild(
+				append(
+					[]stun.Setter{stun.TransactionID, stun.NewType(method, stun.ClassRequest)},
+					more...)...)
 			w.signAs(m, p, fmt.Sprint("s", i), "")
 			w.fromClient(p, w.lookup(p), m.Raw)
 		}
-		request(stun.MethodAllocate, stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{17, 0, 0, 0}})
+		request(
+			stun.MethodAllocate,
+			stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{17, 0, 0, 0}},
+		)
 		a := w.lookup(p)
 		if a == nil {
 			b.Fatal("no allocation")
@@ -62,7 +77,8 @@ func benchMessage() []byte {
 	return message
 }
 
-// BenchmarkHairpin passes packets from one allocation to another, with all checks and counts, and no system call.
+// BenchmarkHairpin passes packets from one allocation to another, with all checks and counts, and
+// no system call.
 func BenchmarkHairpin(b *testing.B) {
 	const pairs = 50
 	w, d, list := benchWorker(b, pairs)
@@ -86,7 +102,11 @@ func BenchmarkHairpin(b *testing.B) {
 func BenchmarkToPeer(b *testing.B) {
 	w, d, list := benchWorker(b, 1)
 	a := list[0]
-	if a.bindChannel(w.now, 0x4001, endpointOf(netip.MustParseAddrPort("8.8.8.8:4000"))) != reasonNone {
+	if a.bindChannel(
+		w.now,
+		0x4001,
+		endpointOf(netip.MustParseAddrPort("8.8.8.8:4000")),
+	) != reasonNone {
 		b.Fatal("no channel")
 	}
 	message := benchMessage()
@@ -103,7 +123,8 @@ func BenchmarkToPeer(b *testing.B) {
 	}
 }
 
-// BenchmarkToClient passes packets from a peer on the network to a client that has a channel for it.
+// BenchmarkToClient passes packets from a peer on the network to a client that has a channel for
+// it.
 func BenchmarkToClient(b *testing.B) {
 	w, d, list := benchWorker(b, 1)
 	a, peer := list[0], endpointOf(netip.MustParseAddrPort("8.8.8.8:4000"))

@@ -17,8 +17,9 @@ func workerOf(s *Server, at netip.AddrPort) int {
 	return -1
 }
 
-// Clients of two workers talk to each other, while their allocations are refreshed, ended by them, taken away with their session, and
-// while all is closed: the race detector looks on, and what has arrived is what was sent.
+// Clients of two workers talk to each other, while their allocations are refreshed, ended by them,
+// taken away with their session, and while all is closed: the race detector looks on, and what has
+// arrived is what was sent.
 func TestWorkersRelayToEachOtherWhileAllocationsEnd(t *testing.T) {
 	const pairs, rounds = 4, 40
 	var kicked sync.Map // sessions that are in no room any more
@@ -39,7 +40,8 @@ func TestWorkersRelayToEachOtherWhileAllocationsEnd(t *testing.T) {
 				name := fmt.Sprintf("p%d-%d", p, r)
 				// Streams go to the workers in turn; datagrams as the system likes.
 				a, b := dial(t, s, transports[r%2], "t", name+"a"), dial(t, s, "tcp", "t", name+"b")
-				clock.now.Add(int64(20 * time.Millisecond)) // strangers are answered so many times a second
+				// Strangers are answered so many times a second.
+				clock.now.Add(int64(20 * time.Millisecond))
 				atA, atB := a.allocate(), b.allocate()
 				made.Add(2)
 				if workerOf(s, atA) != workerOf(s, atB) {
@@ -83,7 +85,8 @@ func TestWorkersRelayToEachOtherWhileAllocationsEnd(t *testing.T) {
 					_ = b.conn.Close()
 				}
 				sending.Wait()
-				// The system may give a port to another client that this one had; its allocation must not be there then.
+				// The system may give a port to another client that this one had; its allocation
+				// must not be there then.
 				if got := a.refresh(0); got != 0 {
 					t.Errorf("the end of who sent: %d", got)
 				}
@@ -96,7 +99,8 @@ func TestWorkersRelayToEachOtherWhileAllocationsEnd(t *testing.T) {
 	if crossed.Load() == 0 {
 		t.Error("no two clients were of different workers")
 	}
-	// UDP clients are there until their time is over; the last of them end with the relay, in the middle of a talk.
+	// UDP clients are there until their time is over; the last of them end with the relay, in the
+	// middle of a talk.
 	clock.now.Add(int64(time.Second))
 	var last []*rawClient
 	var at []netip.AddrPort
@@ -128,7 +132,9 @@ func TestWorkersRelayToEachOtherWhileAllocationsEnd(t *testing.T) {
 		t.Error(err)
 	}
 	running.Wait()
-	if st := s.Stats(); st.Allocations != 0 || int64(st.Created) != made.Load() || counted.Load() != made.Load() {
-		t.Errorf("%d allocations left, %d made, %d ended, want %d", st.Allocations, st.Created, counted.Load(), made.Load())
+	if st := s.Stats(); st.Allocations != 0 || int64(st.Created) != made.Load() ||
+		counted.Load() != made.Load() {
+		t.Errorf("%d allocations left, %d made, %d ended, want %d",
+			st.Allocations, st.Created, counted.Load(), made.Load())
 	}
 }
