@@ -14,7 +14,12 @@ import (
 const maxColumns = 100
 
 // notYetNarrow are the folders with lines that are still wider. The list only shrinks.
-var notYetNarrow = []string{"bench", "cmd", "e2e", "examples", "internal", "sdk", "web"}
+var notYetNarrow = []string{
+	"bench", "cmd", "e2e", "examples", "internal/admin", "internal/allocationlog", "internal/bench",
+	"internal/certs", "internal/config", "internal/ice", "internal/limit", "internal/node",
+	"internal/protocol", "internal/revocation", "internal/room", "internal/signaling",
+	"internal/store", "internal/transport", "sdk", "web",
+}
 
 // unbroken are lines that cannot be broken: the tag of a struct's field, an address of the web.
 var unbroken = regexp.MustCompile("^\\s*[\\w\\[\\]*. ]+`.*`,?$|https?://\\S{40,}")

@@ -11,7 +11,8 @@ import (
 
 var fuzzTarget = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(f \*testing\.F\)`)
 
-// Fuzzing starts from testdata/fuzz, and go test runs those inputs. Under a target's old name nothing would.
+// Fuzzing starts from testdata/fuzz, and go test runs those inputs. Under a target's old name
+// nothing would.
 func TestFuzzTargetsHaveCommittedInputs(t *testing.T) {
 	targets := map[string]bool{} // directory of the inputs
 	if err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {

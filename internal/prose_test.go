@@ -26,7 +26,10 @@ var (
 func words(text string) int {
 	n := 0
 	for _, w := range strings.Fields(text) {
-		if strings.IndexFunc(w, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) >= 0 {
+		if strings.IndexFunc(
+			w,
+			func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) },
+		) >= 0 {
 			n++
 		}
 	}
@@ -48,16 +51,21 @@ func sentencesOf(paragraph string) []string {
 	}
 }
 
-// unbreakable tells whether a line holds one long link or code span, and nothing else that could go to the next line.
+// unbreakable tells whether a line holds one long link or code span, and nothing else that could go
+// to the next line.
 func unbreakable(line string) bool {
-	return !strings.Contains(strings.TrimSpace(listItem.ReplaceAllString(spanOrURL.ReplaceAllString(line, ""), "")), " ")
+	return !strings.Contains(
+		strings.TrimSpace(listItem.ReplaceAllString(spanOrURL.ReplaceAllString(line, ""), "")),
+		" ",
+	)
 }
 
 // Documents are for skimming.
 func TestProseIsShort(t *testing.T) {
 	paragraphs := 0
 	for name, text := range sourcesOf(t, ".md") {
-		if strings.HasPrefix(name, "sdk/") || path.Base(name) == "protocol-examples.md" || strings.HasPrefix(name, ".github/") {
+		if strings.HasPrefix(name, "sdk/") || path.Base(name) == "protocol-examples.md" ||
+			strings.HasPrefix(name, ".github/") {
 			continue // generated, or texts of a forge
 		}
 		var paragraph []string
@@ -66,21 +74,28 @@ func TestProseIsShort(t *testing.T) {
 				return
 			}
 			paragraphs++
-			for _, s := range sentencesOf(listItem.ReplaceAllString(strings.Join(paragraph, " "), "")) {
+			for _, s := range sentencesOf(
+				listItem.ReplaceAllString(strings.Join(paragraph, " "), ""),
+			) {
 				if n := words(s); n > maxSentence {
-					t.Errorf("%s: a sentence of %d words above line %d, more than %d: %s", name, n, line, maxSentence, s)
+					t.Errorf("%s: a sentence of %d words above line %d, more than %d: %s",
+						name, n, line, maxSentence, s)
 				}
 			}
 			paragraph = nil
 		}
-		text = fence.ReplaceAllStringFunc(text, func(block string) string { return strings.Repeat("\n", strings.Count(block, "\n")) })
+		text = fence.ReplaceAllStringFunc(
+			text,
+			func(block string) string { return strings.Repeat("\n", strings.Count(block, "\n")) },
+		)
 		for i, line := range strings.Split(text, "\n") {
 			number := i + 1
 			if strings.HasPrefix(line, "|") {
 				flush(number)
 				for _, cell := range strings.Split(line, " | ") {
 					if n := words(cell); n > maxCell {
-						t.Errorf("%s:%d: a cell of %d words, more than %d: %.60s…", name, number, n, maxCell, cell)
+						t.Errorf("%s:%d: a cell of %d words, more than %d: %.60s…",
+							name, number, n, maxCell, cell)
 					}
 				}
 				continue
@@ -88,7 +103,8 @@ func TestProseIsShort(t *testing.T) {
 			if n := utf8.RuneCountInString(line); n > maxLine && !unbreakable(line) {
 				t.Errorf("%s:%d: %d characters, more than %d", name, number, n, maxLine)
 			}
-			if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") || listItem.MatchString(line) {
+			if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") ||
+				listItem.MatchString(line) {
 				flush(number)
 			}
 			if strings.TrimSpace(line) != "" && !strings.HasPrefix(line, "#") {
