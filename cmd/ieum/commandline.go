@@ -27,9 +27,6 @@ var groups = []kong.Group{
 	{Key: "admin", Title: "Metrics and health:"}, {Key: "logging", Title: "Logging:"},
 }
 
-// errHelped ends the parser when it has printed help.
-var errHelped = errors.New("help was printed")
-
 // newParser makes the grammar, with values read by settings.
 func newParser(stdout, stderr io.Writer) (*commandLine, *kong.Kong, error) {
 	line := &commandLine{settings: &settings{}}
@@ -40,7 +37,7 @@ func newParser(stdout, stderr io.Writer) (*commandLine, *kong.Kong, error) {
 		kong.ValueFormatter(flagHelp),
 		kong.ExplicitGroups(groups),
 		kong.Writers(stdout, stderr),
-		kong.Exit(func(int) { panic(errHelped) }),
+		kong.Exit(func(int) { line.helped = true }), // after help, which run checks first
 	)
 	if err != nil {
 		return nil, nil, err
@@ -60,14 +57,10 @@ func parseCommandLine(args []string, stdout, stderr io.Writer) (line *commandLin
 		args = append(slices.Clone(args[1:]), "--help")
 	}
 	args = line.takeUnknown(args)
-	defer func() {
-		if r := recover(); r == errHelped {
-			line.helped = true
-		} else if r != nil {
-			panic(r)
-		}
-	}()
 	line.parsed, err = parser.Parse(args)
+	if line.helped {
+		return line, nil
+	}
 	if err != nil {
 		line.wrong = append(line.wrong, err)
 	}
