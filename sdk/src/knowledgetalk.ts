@@ -36,13 +36,13 @@ export class Knowledgetalk extends EventTarget {
       signal: (from, signal) => peers.handleSignal(from, signal),
       subscribe: (from, type) => feeds.handleWish(from, type),
       wire: (message) => this.wire.fire('knowledgetalk', message),
-      online: (up) => (up || peers.handleOffline(), this.wire.fire(up ? 'connect' : 'disconnect', undefined)),
+      online: (up) => (up || peers.feed({ kind: 'offline' }), this.wire.fire(up ? 'connect' : 'disconnect', undefined)),
       urgent: () => peers.silent,
-      resumed: () => peers.handleResumed(),
+      resumed: () => peers.feed({ kind: 'resumed' }),
       lost: () => (peers.handleLost(), feeds.handleLost()),
       entered: (members) => this.entered([...members]),
       restored: () => (peers.handleRestored(), feeds.restored(), void sharing.restored()),
-      network: () => (session.renew(), peers.handleNetwork()),
+      network: () => (session.renew(), peers.feed({ kind: 'network' })),
       left: (reason) => (peers.handleLeft(reason), operations.left(), feeds.left(), sharing.left(), talking.stop()),
     }, warmPeers ? [...FEATURES, WARM, ...(standby ? [STANDBY] : [])] : FEATURES);
     const request = (eventOp: string, fields?: Record<string, unknown>) => session.request(eventOp, fields);

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { Pair, type PairHooks } from '../src/negotiation/pair';
+import { PeerSession, type PeerSessionHooks } from '../src/negotiation/session';
 import { Budget, Demands, Pacer } from '../src/negotiation/budget';
 import { FakeStream, settled, track } from './browser';
 import { FakeConnection } from './connections';
@@ -57,9 +57,9 @@ it('who has left is told nothing more', () => {
 
 it('a storm over the data channel makes few publications', async () => {
   let subscribed = 0;
-  const hooks = { send: async () => '200', iceServers: async () => [], apart: () => false, subscribed: () => subscribed++ };
-  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PairHooks;
-  const pair = new Pair('b', 'a', none, new Demands());
+  const hooks = { sendSignal: async () => '200', iceServers: async () => [], apart: () => false, subscribed: () => subscribed++ };
+  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PeerSessionHooks;
+  const pair = new PeerSession('b', 'a', none, new Demands());
   pair.signal({ eventOp: 'sdp', gen: 5, n: 1, sdp: { type: 'offer', sdp: 'x' } } as never);
   await settled();
   FakeConnection.last.become('connected');
@@ -75,13 +75,13 @@ it('a storm over the data channel makes few publications', async () => {
 });
 
 it('a connection that this side has closed is listened to no more', async () => {
-  const hooks = { send: async () => '200', iceServers: async () => [], apart: () => false };
-  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PairHooks;
+  const hooks = { sendSignal: async () => '200', iceServers: async () => [], apart: () => false };
+  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PeerSessionHooks;
   const signals: AbortSignal[] = [];
   const add = vi.spyOn(EventTarget.prototype, 'addEventListener').mockImplementation((_, __, options) => {
     signals.push((options as AddEventListenerOptions).signal!);
   });
-  const pair = new Pair('b', 'a', none, new Demands());
+  const pair = new PeerSession('b', 'a', none, new Demands());
   pair.signal({ eventOp: 'sdp', gen: 5, n: 1, sdp: { type: 'offer', sdp: 'x' } } as never);
   await settled();
   expect(signals.length).toBeGreaterThan(1);
@@ -131,14 +131,14 @@ it.each([
 async function storm(me: string, other: string, signal: (i: number, gen: number) => object, calls = false) {
   let messages = 0;
   let offered: { gen: number; n: number } | undefined;
-  const send = async (m: { eventOp: string; gen: number; n: number }) => {
+  const sendSignal = async (m: { eventOp: string; gen: number; n: number }) => {
     messages++;
     if (m.eventOp === 'sdp') offered = m;
     return '200';
   };
-  const hooks = { send, iceServers: async () => [], apart: () => false };
-  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PairHooks;
-  const pair = new Pair(me, other, none, new Demands());
+  const hooks = { sendSignal, iceServers: async () => [], apart: () => false };
+  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PeerSessionHooks;
+  const pair = new PeerSession(me, other, none, new Demands());
   if (calls) void pair.publish('cam', new FakeStream([track('video')]) as never);
   await settled();
   for (let i = 0; i < 300; i++) {
@@ -153,10 +153,10 @@ async function storm(me: string, other: string, signal: (i: number, gen: number)
 
 it('no more than 128 candidates of a description are taken', async () => {
   const lines = (n: number) => Array.from({ length: n }, (_, i) => `a=candidate:${i} 1 udp 1 192.0.2.1 ${i} typ host\r\n`).join('');
-  const hooks = { send: async () => '200', iceServers: async () => [], apart: () => false };
-  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PairHooks;
+  const hooks = { sendSignal: async () => '200', iceServers: async () => [], apart: () => false };
+  const none = new Proxy(hooks, { get: (target, name) => (target as never)[name] ?? (() => undefined) }) as unknown as PeerSessionHooks;
   for (const [i, [n, taken]] of [[1, 1], [128, 128], [129, 128], [5_000, 128]].entries()) {
-    const pair = new Pair('b', 'a', none, new Demands());
+    const pair = new PeerSession('b', 'a', none, new Demands());
     pair.signal({ eventOp: 'sdp', gen: 1 + i, n: 1, sdp: { type: 'offer', sdp: `v=0\r\n${lines(n!)}a=end-of-candidates\r\n` } } as never);
     await settled();
     const { sdp } = FakeConnection.last.remoteDescription!;

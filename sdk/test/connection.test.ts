@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { BETTER, Connection, LIMIT, type Hooks, type Verdict } from '../src/signaling/connection';
+import { BETTER, Connection, Timing, type Hooks, type Verdict } from '../src/signaling/connection';
 import type { Carrier } from '../src/signaling/fallback';
 import { FakeSocket, settled } from './browser';
 
@@ -74,7 +74,7 @@ describe('requests', () => {
     connection.start();
     const answer = connection.request({ eventOp: 'a' });
     FakeSocket.last.open();
-    await vi.advanceTimersByTimeAsync(LIMIT.request);
+    await vi.advanceTimersByTimeAsync(Timing.request);
     expect(await answer).toMatchObject({ code: '504', message: expect.any(String) });
     await shake();
     expect(FakeSocket.last.ops()).toEqual(['register']);
@@ -142,7 +142,7 @@ describe('the first message', () => {
   it('that no answer comes to waits for the next socket', async () => {
     connection.start();
     FakeSocket.last.open();
-    await vi.advanceTimersByTimeAsync(LIMIT.open + 1);
+    await vi.advanceTimersByTimeAsync(Timing.open + 1);
     await shake();
     expect([carried(), heard]).toEqual([[true, false], ['up']]);
   });
@@ -150,15 +150,15 @@ describe('the first message', () => {
   it('waits for the socket where such a request does not pass, as long as that goes well', async () => {
     connection.start();
     FakeSocket.last.die();
-    await vi.advanceTimersByTimeAsync(LIMIT.step);
+    await vi.advanceTimersByTimeAsync(Timing.step);
     expect(FakeSocket.last.ops()).toEqual([]);
     const socket = await shake();
     expect([heard, socket.ops()]).toEqual([['up'], ['register']]);
     socket.die();
-    await vi.advanceTimersByTimeAsync(LIMIT.cap);
+    await vi.advanceTimersByTimeAsync(Timing.cap);
     expect(carried()).toEqual([true, false, false]);
     FakeSocket.last.die();
-    await vi.advanceTimersByTimeAsync(LIMIT.cap);
+    await vi.advanceTimersByTimeAsync(Timing.cap);
     expect(carried().at(-1)).toBe(true);
   });
 
@@ -167,7 +167,7 @@ describe('the first message', () => {
     await shake();
     for (let i = 0; i < 4; i++) {
       FakeSocket.last.die();
-      await vi.advanceTimersByTimeAsync(LIMIT.cap);
+      await vi.advanceTimersByTimeAsync(Timing.cap);
     }
     expect(carried()).toEqual([true, true, false, true, false]);
   });
@@ -222,7 +222,7 @@ describe('a lost socket', () => {
 
   it('that never opens is given up', async () => {
     connection.start();
-    await vi.advanceTimersByTimeAsync(LIMIT.open);
+    await vi.advanceTimersByTimeAsync(Timing.open);
     expect(FakeSocket.made[0]?.closed).toBe(4000);
     await vi.advanceTimersByTimeAsync(1);
     expect(FakeSocket.made).toHaveLength(2);
@@ -287,16 +287,16 @@ describe('a dead socket', () => {
     const socket = await shake();
     const first = connection.probeServer();
     socket.answer('keepAlive');
-    await vi.advanceTimersByTimeAsync(LIMIT.probe);
+    await vi.advanceTimersByTimeAsync(Timing.probe);
     expect([socket.closed, await first]).toEqual([undefined, true]);
     const second = connection.probeServer();
-    await vi.advanceTimersByTimeAsync(LIMIT.probe - 1);
+    await vi.advanceTimersByTimeAsync(Timing.probe - 1);
     void connection.probeServer();
     expect(socket.closed).toBeUndefined();
     await vi.advanceTimersByTimeAsync(1);
     expect(socket.closed).toBe(4000);
     expect(await connection.probeServer()).toBe(false);
-    await vi.advanceTimersByTimeAsync(LIMIT.request);
+    await vi.advanceTimersByTimeAsync(Timing.request);
     expect(await second).toBe(false);
   });
 
@@ -315,7 +315,7 @@ describe('a dead socket', () => {
     expect(FakeSocket.made).toHaveLength(4);
     connection.stop();
     connection.renew();
-    await vi.advanceTimersByTimeAsync(LIMIT.later);
+    await vi.advanceTimersByTimeAsync(Timing.capLater);
     expect(FakeSocket.made).toHaveLength(4);
   });
 
@@ -374,7 +374,7 @@ describe('a dead socket', () => {
     socket.answer('memberList');
     await asked;
     for (let i = 0; i < 3; i++) { // a quiet room: nothing comes but what is asked for
-      await vi.advanceTimersByTimeAsync(LIMIT.idle);
+      await vi.advanceTimersByTimeAsync(Timing.idleLimit);
       expect(socket.ops().at(-1)).toBe('keepAlive');
       socket.answer('keepAlive');
     }
@@ -407,7 +407,7 @@ describe('a handshake', () => {
   it('that is not answered takes another socket', async () => {
     connection.start();
     FakeSocket.last.open();
-    await vi.advanceTimersByTimeAsync(LIMIT.open);
+    await vi.advanceTimersByTimeAsync(Timing.open);
     expect(FakeSocket.made[0]?.closed).toBe(4000);
   });
 
@@ -464,7 +464,7 @@ describe('where no WebSocket comes through', () => {
 
   /** The kinds of sockets that were made. */
   const kinds = () => FakeSocket.made.map(({ url }) => (url.startsWith('poll') ? url : 'ws'));
-  const refuse = async (ms = LIMIT.cap) => {
+  const refuse = async (ms: number = Timing.cap) => {
     FakeSocket.last.die();
     await vi.advanceTimersByTimeAsync(ms);
   };
@@ -492,9 +492,9 @@ describe('where no WebSocket comes through', () => {
   it('it polls after one that does not open, when the next does not either', async () => {
     takes = 50;
     connection.start();
-    await vi.advanceTimersByTimeAsync(LIMIT.open + takes);
+    await vi.advanceTimersByTimeAsync(Timing.open + takes);
     expect([asked, kinds()]).toEqual([1, ['ws', 'ws']]);
-    await vi.advanceTimersByTimeAsync(LIMIT.grace - 1);
+    await vi.advanceTimersByTimeAsync(Timing.grace - 1);
     expect(kinds()).toEqual(['ws', 'ws']);
     await vi.advanceTimersByTimeAsync(2);
     expect([asked, kinds()]).toEqual([1, ['ws', 'ws', 'poll']]);
@@ -505,14 +505,14 @@ describe('where no WebSocket comes through', () => {
   it('it polls after one that opens and carries nothing', async () => {
     connection.start();
     FakeSocket.last.open();
-    await vi.advanceTimersByTimeAsync(LIMIT.open);
+    await vi.advanceTimersByTimeAsync(Timing.open);
     expect(kinds()).toEqual(['ws', 'poll']);
   });
 
   it('a WebSocket that opens after all is kept', async () => {
     takes = 50;
     connection.start();
-    await vi.advanceTimersByTimeAsync(LIMIT.open + takes + LIMIT.grace - 1);
+    await vi.advanceTimersByTimeAsync(Timing.open + takes + Timing.grace - 1);
     await shake();
     await vi.advanceTimersByTimeAsync(1);
     await refuse();
@@ -539,32 +539,32 @@ describe('where no WebSocket comes through', () => {
 
   it('a lost poll is followed by another, and that by a WebSocket when it fails', async () => {
     const socket = await polls();
-    await vi.advanceTimersByTimeAsync(LIMIT.idle);
+    await vi.advanceTimersByTimeAsync(Timing.idleLimit);
     socket.answer('keepAlive');
     await vi.advanceTimersByTimeAsync(1);
     socket.die();
     await vi.advanceTimersByTimeAsync(0);
     await shake();
     FakeSocket.last.die();
-    await vi.advanceTimersByTimeAsync(LIMIT.step);
+    await vi.advanceTimersByTimeAsync(Timing.step);
     FakeSocket.last.die();
-    await vi.advanceTimersByTimeAsync(LIMIT.cap);
+    await vi.advanceTimersByTimeAsync(Timing.cap);
     expect(kinds()).toEqual(['ws', 'ws', 'poll', 'poll resume', 'poll resume', 'ws']);
   });
 
   it('a poll that falls silent is followed by another, not by the WebSocket that does not open', async () => {
     const socket = await polls();
-    await vi.advanceTimersByTimeAsync(LIMIT.idle);
+    await vi.advanceTimersByTimeAsync(Timing.idleLimit);
     socket.answer('keepAlive');
-    await vi.advanceTimersByTimeAsync(LIMIT.idle + LIMIT.silence);
+    await vi.advanceTimersByTimeAsync(Timing.idleLimit + Timing.silenceLimit);
     expect(socket.closed).toBe(4000);
-    await vi.advanceTimersByTimeAsync(LIMIT.step);
+    await vi.advanceTimersByTimeAsync(Timing.step);
     expect(kinds().slice(-1)).toEqual(['poll resume']);
   });
 
   it('a WebSocket takes over as soon as one opens again: the session goes on', async () => {
     const socket = await polls();
-    await vi.advanceTimersByTimeAsync(LIMIT.idle);
+    await vi.advanceTimersByTimeAsync(Timing.idleLimit);
     socket.answer('keepAlive');
     await vi.advanceTimersByTimeAsync(1);
     const answer = connection.request({ eventOp: 'a' });
@@ -575,7 +575,7 @@ describe('where no WebSocket comes through', () => {
     next.answer('a');
     expect([(await answer).code, heard]).toEqual(['200', ['up', 'answer', 'down', 'up', 'answer']]);
     next.die();
-    await vi.advanceTimersByTimeAsync(LIMIT.cap);
+    await vi.advanceTimersByTimeAsync(Timing.cap);
     expect(kinds()).toEqual(['ws', 'ws', 'poll', 'ws', 'ws']);
   });
 
@@ -604,7 +604,7 @@ describe('where no WebSocket comes through', () => {
     connection.start();
     await refuse(0);
     await refuse(0);
-    for (const [i, wait] of [500, LIMIT.cap, LIMIT.cap].entries()) {
+    for (const [i, wait] of [500, Timing.cap, Timing.cap].entries()) {
       FakeSocket.last.onclose?.({ code: 1006, status: 429 } as { code: number });
       await vi.advanceTimersByTimeAsync(wait - 1);
       expect(FakeSocket.made).toHaveLength(3 + 2 * i); // not yet

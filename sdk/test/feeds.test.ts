@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { MediaType } from '../types/knowledgetalk';
-import { Feeds, LIMIT } from '../src/media/feeds';
+import { Feeds, Subscription } from '../src/media/feeds';
 import { FakeStream, settled, track } from './browser';
 
 let log: string[];
@@ -160,7 +160,7 @@ describe('subscribeVideo', () => {
     remote.clear();
     log = [];
     const promise = feeds.subscribe('a', 'cam');
-    await vi.advanceTimersByTimeAsync(LIMIT.repeat);
+    await vi.advanceTimersByTimeAsync(Subscription.repeat);
     expect(log).toEqual(['subscribe cam a', 'subscribe cam a']);
     const s = comes('a');
     expect(await promise).toBe(s);
@@ -168,7 +168,7 @@ describe('subscribeVideo', () => {
 
   it('is false after 30 s', async () => {
     const promise = feeds.subscribe('a', 'cam');
-    await vi.advanceTimersByTimeAsync(LIMIT.subscribe);
+    await vi.advanceTimersByTimeAsync(Subscription.subscribe);
     expect(await promise).toBe(false);
   });
 

@@ -5,7 +5,7 @@
  */
 import type { MediaType } from '../types/knowledgetalk';
 import { TYPES } from '../src/negotiation/layout';
-import { Paths } from '../src/negotiation/paths';
+import { PeerSession } from '../src/negotiation/session';
 import { encodeSignal, readSignal, type Signal } from '../src/signaling/messages';
 import { FakeStream, FakeTrack, track } from './browser';
 import { Clock } from './clock';
@@ -28,7 +28,7 @@ type Packet = Request | Presence;
 /** One of the two: the app, its session with the server, and the ways to the other one. */
 export class User {
   /** Null while the other one is not known to be in the room. */
-  paths: Paths | null = null;
+  paths: PeerSession | null = null;
   here = true;
   /** The room has room for second connections, as far as is known here. */
   small = true;
@@ -68,8 +68,8 @@ export class User {
 
   join(): void {
     this.small = this.lanes.standby;
-    this.paths = new Paths(this.me, this.peer, {
-      send: (signal) => this.send(signal),
+    this.paths = new PeerSession(this.me, this.peer, {
+      sendSignal: (signal) => this.send(signal),
       apart: () => this.lanes.apart,
       pass: () => undefined,
       online: () => this.online,
@@ -83,7 +83,7 @@ export class User {
       standby: () => this.small,
       probeServer: () => new Promise((done) => this.lanes.later(this.lanes.next() * this.lanes.haste, () => done(this.online && !this.mute))),
     });
-    if (this.lanes.warm) this.paths.warm();
+    if (this.lanes.warm) this.paths.feed({ kind: 'warm' });
   }
 
   part(): void {
@@ -114,12 +114,12 @@ export class User {
   unpublish(type: MediaType): void {
     this.want[type] = null;
     this.unsure.delete(type);
-    this.paths?.unpublish(type);
+    this.paths?.feed({ kind: 'unpublish', type });
   }
 
   refuse(type: MediaType): void {
     this.other.unsure.add(type);
-    this.paths?.refuse(type);
+    this.paths?.feed({ kind: 'refuse', type });
   }
 
   /** As a page that is loaded again: all is forgotten, and the other one is told in the order of its socket. */
@@ -159,7 +159,7 @@ export class User {
     };
     drop(this.sent, Math.floor(this.lanes.next() * (this.sent.length + 1)), this.sent.length, '504');
     drop(this.other.sent, 0, Math.floor(this.lanes.next() * (this.other.sent.length + 1)), '200');
-    this.paths?.offline();
+    this.paths?.feed({ kind: 'offline' });
   }
 
   private miss({ done }: Request, code: string): void {
@@ -178,7 +178,7 @@ export class User {
     this.held = [];
     this.receive();
     other.receive();
-    this.paths?.resumed();
+    this.paths?.feed({ kind: 'resumed' });
   }
 
   private async send(signal: Signal): Promise<string> {
@@ -317,7 +317,7 @@ export class Lanes {
     else if (dice < 0.6) this.mend('straight');
     else if (dice < 0.65) this.cut('relay', this.pick([this.users, [user]]));
     else if (dice < 0.71) this.mend('relay');
-    else if (dice < 0.75) user.paths?.network();
+    else if (dice < 0.75) user.paths?.feed({ kind: 'network' });
     else if (dice < 0.77) this.network();
     else if (dice < 0.82) this.roam(user);
     else if (dice < 0.92) this.socket(user);
@@ -333,14 +333,14 @@ export class Lanes {
     for (const user of this.users) {
       this.later(this.next() * this.haste, () => {
         user.small = this.standby;
-        user.paths?.reviewSoon();
+        user.paths?.feed({ kind: 'room' });
       });
     }
   }
 
   /** Both look for better ways. */
   network(): void {
-    for (const { paths } of this.users) paths?.network();
+    for (const { paths } of this.users) paths?.feed({ kind: 'network' });
   }
 
   private socket(user: User): void {
@@ -358,7 +358,7 @@ export class Lanes {
     user.mute = user.online;
     const noticed = () => {
       if (user.mute) user.lose();
-      user.paths?.network();
+      user.paths?.feed({ kind: 'network' });
     };
     if (this.chance(0.3)) noticed();
     else this.later(this.next() * 3_000, noticed);

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { MediaType } from '../types/knowledgetalk';
 import { LegacyPair } from '../src/negotiation/legacy';
-import { LIMIT } from '../src/negotiation/pair';
+import { changes } from '../src/negotiation/report';
+import { Negotiation } from '../src/negotiation/transport';
 import { encodeSignal, readSignal, type Signal } from '../src/signaling/messages';
 import { FakeStream, settled, track } from './browser';
 import { FakeConnection } from './connections';
@@ -52,7 +53,7 @@ beforeEach(() => {
   log = [];
   shown = new Map();
   pair = new LegacyPair({
-    send: async (signal) => {
+    sendSignal: async (signal) => {
       sent.push(signal);
       return code;
     },
@@ -60,7 +61,7 @@ beforeEach(() => {
     pass: () => undefined,
     stream: (type, tracks) => (tracks ? shown.set(type, tracks.map((t) => t.kind).join()) : shown.delete(type)),
     subscribed: (type) => log.push(`subscribed ${type} ${shown.get(type)}`),
-    report: (state, reason) => log.push(`${state}${reason && ` ${reason}`}`),
+    report: changes((state, reason) => log.push(`${state}${reason && ` ${reason}`}`)),
   });
 });
 
@@ -108,12 +109,12 @@ describe('what we send', () => {
 
   it('ends with removeLocalPeer', async () => {
     await sending();
-    pair.unpublish('cam');
+    pair.feed({ kind: 'unpublish', type: 'cam' });
     expect([FakeConnection.open, pair.sending('cam')]).toEqual([0, null]);
   });
 
   it.each<[string, () => Promise<void>]>([
-    ['no-answer', async () => void (await vi.advanceTimersByTimeAsync(LIMIT.publish))],
+    ['no-answer', async () => void (await vi.advanceTimersByTimeAsync(Negotiation.publish))],
     ['ice-failed', async () => {
       answer();
       await settled();
@@ -141,7 +142,7 @@ describe('what we send', () => {
     (await sending()).become('failed');
     expect(FakeConnection.open).toBe(0);
     for (let i = 0; i < 3; i++) {
-      await vi.advanceTimersByTimeAsync(LIMIT.again * 2 ** i);
+      await vi.advanceTimersByTimeAsync(Negotiation.again * 2 ** i);
       expect(FakeConnection.open).toBe(1);
       last().become('failed');
     }
@@ -156,7 +157,7 @@ describe('what we send', () => {
     await vi.advanceTimersByTimeAsync(600_000);
     expect([FakeConnection.made.length, FakeConnection.open, pair.sending('cam'), log]).toEqual([1, 0, null, ['connecting', 'connected']]);
     const c = await sending(); // the app may
-    pair.unpublish('cam');
+    pair.feed({ kind: 'unpublish', type: 'cam' });
     c.hangUp();
     expect([FakeConnection.made.length, FakeConnection.open]).toEqual([2, 0]);
   });
@@ -205,7 +206,7 @@ describe('what they send', () => {
 
   it('ends with removePeer', async () => {
     await receiving();
-    pair.refuse('cam');
+    pair.feed({ kind: 'refuse', type: 'cam' });
     expect([shown.size, FakeConnection.open]).toEqual([0, 0]);
   });
 
@@ -213,7 +214,7 @@ describe('what they send', () => {
     const out = await sending();
     const into = await receiving();
     expect(out).not.toBe(into);
-    pair.refuse('cam');
+    pair.feed({ kind: 'refuse', type: 'cam' });
     expect([out.connectionState, FakeConnection.open]).toEqual(['connected', 1]);
   });
 });
@@ -256,6 +257,6 @@ it('sends candidates again when the socket was away, while nothing stands', asyn
   await settled();
   last().find('1');
   await vi.advanceTimersByTimeAsync(20);
-  pair.resumed();
+  pair.feed({ kind: 'resumed' });
   expect(sent.filter((m) => m.eventOp === 'candidate')).toHaveLength(2);
 });

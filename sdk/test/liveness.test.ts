@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { HEARTBEAT, Liveness, type Checks } from '../src/negotiation/liveness';
+import { Heartbeat, Liveness, type Checks } from '../src/negotiation/liveness';
 
 let said: string[];
 /** Ways that let nothing through. */
@@ -60,9 +60,9 @@ describe('a path', () => {
   it.each([['both ways', true, true], ['one way', true, false], ['the other way', false, true]])('cut %s is dead for both at once', async (_, ab, ba) => {
     await pass(2_000);
     cut = { ab, ba };
-    await pass(HEARTBEAT.limit - HEARTBEAT.every);
+    await pass(Heartbeat.limit - Heartbeat.every);
     expect(said).toEqual([]);
-    await pass(3 * HEARTBEAT.every);
+    await pass(3 * Heartbeat.every);
     expect(said.sort()).toEqual(['a dead', 'b dead']);
     await pass(60_000);
     expect(said).toHaveLength(2);
@@ -73,9 +73,9 @@ describe('a path', () => {
     cut = { ab: true, ba: true };
     await pass(5_000);
     cut = { ab: false, ba: false };
-    await pass(HEARTBEAT.every);
+    await pass(Heartbeat.every);
     expect([a.dead, b.dead]).toEqual([true, true]);
-    await pass(10 * HEARTBEAT.every);
+    await pass(10 * Heartbeat.every);
     expect([said.slice(2).sort(), a.dead]).toEqual([['a alive', 'b alive'], false]);
   });
 
@@ -95,7 +95,7 @@ describe('a path', () => {
     await pass(2_000);
     expect(a.doubtful).toBe(false);
     cut = { ab: true, ba: true };
-    await pass(HEARTBEAT.limit / 2 + HEARTBEAT.every);
+    await pass(Heartbeat.limit / 2 + Heartbeat.every);
     expect([a.doubtful, a.dead]).toEqual([true, false]);
     a.stop();
     expect(a.doubtful).toBe(false);
@@ -135,9 +135,9 @@ describe('a page that is busy', () => {
 
   it('is waited for, but not for ever', async () => {
     await sending();
-    await pass(HEARTBEAT.busy - 2 * HEARTBEAT.every);
+    await pass(Heartbeat.busyLimit - 2 * Heartbeat.every);
     expect(dead()).toEqual([]);
-    await pass(4 * HEARTBEAT.every);
+    await pass(4 * Heartbeat.every);
     expect(dead()).toHaveLength(1);
   });
 
@@ -153,7 +153,7 @@ describe('a page that is busy', () => {
     await sending();
     await pass(after);
     a.complained();
-    await pass(Math.max(HEARTBEAT.every, HEARTBEAT.limit + 2 * HEARTBEAT.every - after));
+    await pass(Math.max(Heartbeat.every, Heartbeat.limit + 2 * Heartbeat.every - after));
     expect(dead()).toHaveLength(1);
   });
 
@@ -161,7 +161,7 @@ describe('a page that is busy', () => {
     checks = { selected: 'p', answers: new Map(), received: 7 };
     await pass(2_000);
     cut = { ab: true, ba: true };
-    await pass(HEARTBEAT.limit + 2 * HEARTBEAT.every);
+    await pass(Heartbeat.limit + 2 * Heartbeat.every);
     expect(dead()).toHaveLength(1);
   });
 });
@@ -182,12 +182,12 @@ describe('a dead path', () => {
   ])('stirs when ICE has an answer on %s, and is dead until heartbeats are answered', async (_, selected, counts) => {
     await dies();
     checks = { selected, answers: new Map(Object.entries(counts)), received: 0 };
-    await pass(HEARTBEAT.every);
+    await pass(Heartbeat.every);
     expect([said, a.dead]).toEqual([['a stirs'], true]);
     await pass(2_000);
     expect(said).toEqual(['a stirs']);
     cut = { ab: false, ba: false };
-    await pass(10 * HEARTBEAT.every);
+    await pass(10 * Heartbeat.every);
     expect(said.slice(1).sort()).toEqual(['a alive', 'b alive']);
   });
 
@@ -220,9 +220,9 @@ describe('a hidden page', () => {
   it('gets three seconds, by its own clock and by the other side’s', async () => {
     await pass(2_000);
     hidden.a = true;
-    await pass(2 * HEARTBEAT.every);
+    await pass(2 * Heartbeat.every);
     cut = { ab: true, ba: true };
-    await pass(HEARTBEAT.hidden - 2 * HEARTBEAT.every);
+    await pass(Heartbeat.hidden - 2 * Heartbeat.every);
     expect(said).toEqual([]);
     await pass(500);
     expect(said.sort()).toEqual(['a dead', 'b dead']);
@@ -239,7 +239,7 @@ it('a path that carries nothing costs a tenth, and is judged by that; once it ca
   await pass(2_000);
   expect(said).toEqual([]);
   cut = { ab: true, ba: true };
-  await pass(HEARTBEAT.limit + 2 * HEARTBEAT.every);
+  await pass(Heartbeat.limit + 2 * Heartbeat.every);
   expect(said.sort()).toEqual(['a dead', 'b dead']);
 });
 
@@ -247,7 +247,7 @@ it('a page that stood still does not call its path dead for that', async () => {
   await pass(2_000);
   const real = performance.now.bind(performance);
   vi.spyOn(performance, 'now').mockImplementation(() => real() + 10_000);
-  await pass(HEARTBEAT.every);
+  await pass(Heartbeat.every);
   expect(said).not.toContain('a dead');
   vi.restoreAllMocks();
 });

@@ -19,7 +19,7 @@ function converged(world: World): void {
   if (!wanted && !world.warm) return;
   expect(a.connection?.gen).toBe(b.connection?.gen);
   for (const side of [a, b]) {
-    expect(side.state).toMatchObject({ open: true, signaling: 'stable', link: 'connected', channel: true });
+    expect(side.state).toMatchObject({ open: true, signaling: 'stable', link: 'connected', channelOpen: true });
     expect(side.connection).toMatchObject({ signaling: 'stable', link: 'connected', channel: true });
   }
 }
@@ -30,7 +30,7 @@ function agreed(from: Side, to: Side, type: 'cam' | 'screen'): void {
   const remote = to.state.remote[type];
   expect(local.on).toBe(want !== null);
   expect(remote.on, `${from.me} ${type}`).toBe(local.on);
-  expect(local.waiting).toBe(false);
+  expect(local.awaited).toBe(false);
   if (!want) {
     expect(to.streams[type]).toBeNull();
     if (from.connection) expect(from.connection.attached[type]).toBe(0);

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Member, PeerStateEvent, Presence } from '../types/knowledgetalk';
 import { Streams } from '../src/media/streams';
-import { LIMIT } from '../src/negotiation/pair';
-import { PATHS } from '../src/negotiation/paths';
+import { Negotiation } from '../src/negotiation/transport';
+import { Failover } from '../src/negotiation/failover';
 import { Peers } from '../src/negotiation/peers';
 import { readSignal, type Request } from '../src/signaling/messages';
 import { FakeStream, settled, track } from './browser';
@@ -151,7 +151,7 @@ describe('publishP2P that cannot work', () => {
   it('within 30 s, whatever hangs', async () => {
     vi.spyOn(FakeConnection.prototype, 'setLocalDescription').mockReturnValue(new Promise(() => undefined));
     const outcome = peers.publish('b', 'cam', stream());
-    await vi.advanceTimersByTimeAsync(LIMIT.publish);
+    await vi.advanceTimersByTimeAsync(Negotiation.publish);
     expect(await outcome).toBe(false);
   });
 });
@@ -260,11 +260,11 @@ it('gives second connections up when the room has grown beyond warmPeers', async
   const come = ['c', 'd', 'e'];
   for (const id of come) members.set(id, member(id));
   peers.handleMembers(come);
-  await vi.advanceTimersByTimeAsync(PATHS.settle);
+  await vi.advanceTimersByTimeAsync(Failover.settle);
   expect(FakeConnection.open).toBe(1);
   members.delete('e');
   peers.handleLeave('e');
-  await vi.advanceTimersByTimeAsync(PATHS.settle);
+  await vi.advanceTimersByTimeAsync(Failover.settle);
   expect(FakeConnection.open).toBe(2);
 });
 
@@ -309,9 +309,9 @@ describe('a pair that is kept ready', () => {
   it('fails in silence, and is tried again', async () => {
     const c = await warmed();
     c.become('failed');
-    await vi.advanceTimersByTimeAsync(7 * LIMIT.repeat);
+    await vi.advanceTimersByTimeAsync(7 * Negotiation.repeat);
     expect([FakeConnection.open, events]).toEqual([0, []]);
-    await vi.advanceTimersByTimeAsync(LIMIT.again);
+    await vi.advanceTimersByTimeAsync(Negotiation.again);
     expect(FakeConnection.open).toBe(1);
   });
 
@@ -320,11 +320,11 @@ describe('a pair that is kept ready', () => {
     c.find('candidate:1 1 udp 1 0a1b.local 50000 typ host');
     c.selected = { local: 'srflx', remote: 'prflx' };
     await peers.publish('b', 'cam', stream());
-    await vi.advanceTimersByTimeAsync(LIMIT.settle);
+    await vi.advanceTimersByTimeAsync(Negotiation.settle);
     expect(c.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
     const log = [...c.log];
     await peers.publish('b', 'cam', stream());
-    await vi.advanceTimersByTimeAsync(LIMIT.settle);
+    await vi.advanceTimersByTimeAsync(Negotiation.settle);
     expect(c.log).toEqual(log);
   });
 
@@ -334,7 +334,7 @@ describe('a pair that is kept ready', () => {
     c.selected = { local: 'relay', remote: 'relay' };
     await peers.publish('b', 'cam', stream());
     c.selected = { local: 'host', remote: 'prflx' };
-    await vi.advanceTimersByTimeAsync(LIMIT.settle);
+    await vi.advanceTimersByTimeAsync(Negotiation.settle);
     expect(c.log).toEqual(['offer', 'remote answer']);
   });
 
@@ -343,7 +343,7 @@ describe('a pair that is kept ready', () => {
     c.find(`candidate:1 1 udp 1 ${address} 50000 typ host`);
     c.selected = { local, remote };
     await peers.publish('b', 'cam', stream());
-    await vi.advanceTimersByTimeAsync(LIMIT.settle);
+    await vi.advanceTimersByTimeAsync(Negotiation.settle);
     expect(c.log).toEqual(['offer', 'remote answer']);
   });
 
@@ -590,10 +590,10 @@ describe('a user who was given up', () => {
 it('tries a call that broke again with growing waits, as long as it is wanted', async () => {
   const c = await connected();
   c.become('failed');
-  await vi.advanceTimersByTimeAsync(7 * LIMIT.repeat);
+  await vi.advanceTimersByTimeAsync(7 * Negotiation.repeat);
   expect(states().at(-1)).toBe('failed no-answer');
   expect(FakeConnection.open).toBe(0);
-  await vi.advanceTimersByTimeAsync(LIMIT.again);
+  await vi.advanceTimersByTimeAsync(Negotiation.again);
   expect(FakeConnection.open).toBe(1);
   peers.unpublish('b', 'cam');
   await settled();

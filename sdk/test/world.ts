@@ -68,7 +68,7 @@ export class Side {
   feed(event: Event): void {
     const [state, effects] = step(freeze(this.state), event); // A function that is not pure throws here.
     for (const e of effects) if (e.do === 'subscribed') this.telling.push(`${e.type} ${state.remote[e.type].epoch}`);
-    if (effects.some((e) => e.do === 'subscribed')) expect(state, 'subscribed too early').toMatchObject({ link: 'connected', tracks: true });
+    if (effects.some((e) => e.do === 'subscribed')) expect(state, 'subscribed too early').toMatchObject({ link: 'connected', hasTracks: true });
     // What failed, or what the receiver refused, is no longer wanted: its app was told.
     for (const type of TYPES) if (!state.local[type].on) this.want[type] = null;
     this.state = state;

@@ -8,18 +8,17 @@ import type { Reason } from '../errors';
 import type { Signal } from '../signaling/messages';
 import { kindsOf } from '../media/streams';
 import { Demands } from './budget';
+import type { SessionEvent } from './failover';
 import { TYPES } from './layout';
-import { LIMIT, type PairHooks } from './pair';
 import { OneWay } from './peer';
-import { changes, type Report } from './report';
+import type { UserHooks } from './session';
+import { Negotiation } from './transport';
 import { Trickle } from './trickle';
 
 /** Candidates kept for a description that has not come, and taken for one that has. */
 const CANDIDATES = 128;
 /** New connections in place of one that broke. */
 const TRIES = 3;
-
-type Hooks = Pick<PairHooks, 'send' | 'iceServers' | 'pass'> & { report: Report };
 
 /** A connection of one type in one direction, and its successors: one operation at a time, none after close(). */
 abstract class Leg {
@@ -32,7 +31,7 @@ abstract class Leg {
   protected life = 0;
   private chain: Promise<void> = Promise.resolve();
 
-  constructor(protected readonly type: MediaType, protected readonly hooks: Hooks) {}
+  constructor(protected readonly type: MediaType, protected readonly hooks: UserHooks) {}
 
   get connection(): RTCPeerConnection | undefined {
     return this.link?.pc;
@@ -77,7 +76,7 @@ abstract class Leg {
     this.then(async () => {
       const servers = await this.hooks.iceServers();
       if (life !== this.life) return;
-      const trickle = new Trickle((candidates) => void this.hooks.send({ eventOp: 'candidate', gen: 0, type: this.type, candidates }));
+      const trickle = new Trickle((candidates) => void this.hooks.sendSignal({ eventOp: 'candidate', gen: 0, type: this.type, candidates }));
       this.trickle = trickle;
       this.link = new OneWay(servers, {
         link: (state) => this.changed(state), candidate: (candidate) => trickle.add(candidate), pass: (track) => this.hooks.pass(track),
@@ -102,7 +101,7 @@ abstract class Leg {
 
   protected describe(type: 'offer' | 'answer', sdp: string): void {
     const life = this.life;
-    void this.hooks.send({ eventOp: 'sdp', gen: 0, n: 0, type: this.type, sdp: { type, sdp } }).then((code) => {
+    void this.hooks.sendSignal({ eventOp: 'sdp', gen: 0, n: 0, type: this.type, sdp: { type, sdp } }).then((code) => {
       if (code === '403' && life === this.life) this.fail('not-in-room');
     });
     this.trickle?.release();
@@ -205,7 +204,7 @@ class Outgoing extends Leg {
     // A first attempt that fails is the app's to repeat. What stood once comes back when the network does, but a raw client may as well
     // have hung up in a way that its browser did not tell, or be gone: it is not rung for ever.
     if (this.waiter || this.failures >= TRIES || reason === 'not-in-room') return this.unpublish();
-    if (this.stream) this.again = setTimeout(() => this.offer(), LIMIT.again * 2 ** this.failures++);
+    if (this.stream) this.again = setTimeout(() => this.offer(), Negotiation.again * 2 ** this.failures++);
   }
 
   private offer(): void {
@@ -217,7 +216,7 @@ class Outgoing extends Leg {
 
   private wait(): Promise<boolean> {
     const late = () => this.fail(this.link?.pc.remoteDescription ? 'ice-failed' : 'no-answer');
-    this.waiter ??= deferred(LIMIT.publish, late);
+    this.waiter ??= deferred(Negotiation.publish, late);
     return this.waiter.promise;
   }
 
@@ -232,7 +231,7 @@ class Incoming extends Leg {
   private fingerprint = '';
   private told = false;
 
-  constructor(type: MediaType, hooks: Hooks, private readonly show: (tracks: MediaStreamTrack[] | null, first: boolean) => void) {
+  constructor(type: MediaType, hooks: UserHooks, private readonly show: (tracks: MediaStreamTrack[] | null, first: boolean) => void) {
     super(type, hooks);
   }
 
@@ -275,33 +274,27 @@ class Incoming extends Leg {
   }
 }
 
-/** One user with a raw client. The same surface as Pair. */
+/** One user with a raw client. The same surface as PeerSession. */
 export class LegacyPair {
   private readonly out: Record<MediaType, Outgoing>;
   private readonly in: Record<MediaType, Incoming>;
 
-  constructor(
-    hooks: Pick<PairHooks, 'send' | 'iceServers' | 'pass' | 'stream' | 'subscribed' | 'report'>,
-    private readonly demands = new Demands(),
-  ) {
-    const legs: Hooks = {
-      send: (signal) => hooks.send(signal),
-      iceServers: () => hooks.iceServers(),
-      pass: (track) => hooks.pass(track),
-      // Over all ways.
-      report: changes((state, reason) => hooks.report(state, reason)),
-    };
-    const incoming = (type: MediaType) => new Incoming(type, legs, (tracks, first) => {
+  constructor(hooks: UserHooks, private readonly demands = new Demands()) {
+    const incoming = (type: MediaType) => new Incoming(type, hooks, (tracks, first) => {
       hooks.stream(type, tracks);
       if (tracks && first) hooks.subscribed(type);
     });
-    this.out = { cam: new Outgoing('cam', legs), screen: new Outgoing('screen', legs) };
+    this.out = { cam: new Outgoing('cam', hooks), screen: new Outgoing('screen', hooks) };
     this.in = { cam: incoming('cam'), screen: incoming('screen') };
   }
 
-  /** Of several, the one that carries most. */
+  /** Those that carry most come first. */
+  private get legs(): Leg[] {
+    return TYPES.flatMap((type) => [this.out[type], this.in[type]]);
+  }
+
   get connection(): RTCPeerConnection | undefined {
-    return this.out.cam.connection ?? this.in.cam.connection ?? this.out.screen.connection ?? this.in.screen.connection;
+    return this.legs.find((leg) => leg.connection)?.connection;
   }
 
   get waiting(): boolean {
@@ -316,10 +309,6 @@ export class LegacyPair {
     return this.out[type].publish(stream);
   }
 
-  unpublish(type: MediaType): void {
-    this.out[type].unpublish();
-  }
-
   /** Raw clients are not told of kinds: another offer would be another publication to them. */
   ended(): void {}
 
@@ -327,23 +316,20 @@ export class LegacyPair {
     return this.out.cam.connection?.getSenders() ?? [];
   }
 
-  refuse(type: MediaType): void {
-    this.in[type].close();
-  }
-
   signal(signal: Signal): void {
+    const type = signal.type ?? 'cam';
     if (signal.eventOp === 'candidate') {
-      const type = signal.type ?? 'cam';
       for (const leg of [this.out[type], this.in[type]]) leg.candidates(signal.candidates);
     } else if (signal.eventOp === 'sdp') {
-      const type = signal.type ?? 'cam';
       if (signal.sdp.type === 'answer') this.out[type].answered(signal.sdp.sdp);
       else if (this.demands.builds.take()) this.in[type].offered(signal.sdp.sdp);
     }
   }
 
-  resumed(): void {
-    for (const type of TYPES) for (const leg of [this.out[type], this.in[type]]) leg.resumed();
+  feed(event: SessionEvent): void {
+    if (event.kind === 'unpublish') this.out[event.type].unpublish();
+    else if (event.kind === 'refuse') this.in[event.type].close();
+    else if (event.kind === 'resumed') for (const leg of this.legs) leg.resumed();
   }
 
   dispose(): void {

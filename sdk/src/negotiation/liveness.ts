@@ -1,12 +1,12 @@
-/** Milliseconds. */
-export const HEARTBEAT = {
-  every: 100,
+/** Milliseconds. An enum, so that the build puts the numbers where they are used. */
+export enum Heartbeat {
+  every = 100,
   /** A path without an answer for so long, or for three round trips, is dead; a hidden page's timers are throttled, so that it gets more. */
-  limit: 500,
-  hidden: 3_000,
+  limit = 500,
+  hidden = 3_000,
   /** One on which media arrives gets more: a page that is busy answers late, and sends its pictures all the same. */
-  busy: 2_000,
-};
+  busyLimit = 2_000,
+}
 /** Heartbeats whose answers are still waited for. */
 const KEPT = 64;
 /** Answers in a row after which a dead path lives again. */
@@ -78,7 +78,7 @@ export class Liveness {
     this.known = false;
     this.otherHidden = false;
     this.tickedAt = this.heardAt = this.hooks.now();
-    this.timer = setInterval(() => this.tick(), HEARTBEAT.every);
+    this.timer = setInterval(() => this.tick(), Heartbeat.every);
     this.heartbeat();
     if (!this.isDead) return;
     this.isDead = false;
@@ -119,9 +119,9 @@ export class Liveness {
   private tick(): void {
     const now = this.hooks.now();
     // A page that stood still, or whose timers are throttled, has had no chance to hear.
-    const late = now - this.tickedAt - HEARTBEAT.every;
+    const late = now - this.tickedAt - Heartbeat.every;
     this.tickedAt = now;
-    if (late > HEARTBEAT.limit / 2) this.heardAt = now;
+    if (late > Heartbeat.limit / 2) this.heardAt = now;
     // From slow to fast: the last answer may be older than it may be from now on.
     if (this.idle && !this.hooks.idle()) this.heardAt = now;
     this.idle = this.hooks.idle();
@@ -135,7 +135,7 @@ export class Liveness {
   }
 
   private limit(): number {
-    return Math.max(this.hooks.hidden() || this.otherHidden ? HEARTBEAT.hidden : HEARTBEAT.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
+    return Math.max(this.hooks.hidden() || this.otherHidden ? Heartbeat.hidden : Heartbeat.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
   }
 
   private die(): void {
@@ -153,7 +153,7 @@ export class Liveness {
 
   /** Heartbeats are not answered, but the other side's media arrives, and it has not complained. */
   private busy(now: number): boolean {
-    return this.complainedAt <= this.heardAt && now - this.heardAt <= HEARTBEAT.busy && (this.looking || now - this.arrivedAt <= 3 * HEARTBEAT.every);
+    return this.complainedAt <= this.heardAt && now - this.heardAt <= Heartbeat.busyLimit && (this.looking || now - this.arrivedAt <= 3 * Heartbeat.every);
   }
 
   private async look(): Promise<void> {

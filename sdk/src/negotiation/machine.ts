@@ -23,7 +23,7 @@ export interface Local {
   audio: boolean;
   video: boolean;
   /** A publishP2P waits for the outcome. */
-  waiting: boolean;
+  awaited: boolean;
   /** The other side has been told, or will be by a reliable way. */
   delivered: boolean;
 }
@@ -55,11 +55,13 @@ export interface State {
   /** The other side's description is (or will be) set: candidates can go in. */
   readonly described: boolean;
   /** Number of our last offer, and of the last offer we answered. */
-  readonly offered: number;
-  readonly answered: number;
+  readonly lastOffer: number;
+  readonly lastAnswered: number;
   readonly link: 'new' | 'connected' | 'disconnected' | 'failed';
-  readonly tracks: boolean;
-  readonly channel: boolean;
+  readonly hasTracks: boolean;
+  readonly channelOpen: boolean;
+  /** Heartbeats are not answered any more. */
+  readonly dead: boolean;
   /** This generation was connected once. */
   readonly everConnected: boolean;
   /** Second attempts (a restart, or a new generation in place of one that never stood) since the connection was last up or given up. */
@@ -110,10 +112,12 @@ export type Event =
   | { kind: 'delivered'; type: MediaType; epoch: number; rev: number }
   | { kind: 'unreachable' }
   | { kind: 'timer'; name: TimerName }
+  /** Heartbeats are not answered any more, or are again. */
+  | { kind: 'heartbeat'; answered: boolean }
   /** Have a connection ready. */
   | { kind: 'warm' }
   /** Media goes over another connection, or over this one again. */
-  | { kind: 'routedElsewhere'; on: boolean }
+  | { kind: 'route'; elsewhere: boolean }
   /** The candidates of this side are worth gathering anew: go on as things are until better ones are found. */
   | { kind: 'regather' }
   /** The signaling session goes on after an interruption. */
@@ -134,7 +138,11 @@ export type Effect =
   | { do: 'recandidate'; gen: number }
   /** Give the senders of a publication their tracks, or none. */
   | { do: 'attach'; type: MediaType }
-  | { do: 'send'; byChannel: boolean; signal: Signal }
+  | {
+    do: 'send';
+    byChannel: boolean;
+    signal: Signal;
+  }
   | { do: 'timer'; name: TimerName; on: boolean }
   /** Make the remote stream hold these kinds. */
   | { do: 'stream'; type: MediaType; audio: boolean; video: boolean }
@@ -157,499 +165,500 @@ const REPEATS = 6;
  */
 export function initial(me: string, peer: string, seed: number): State {
   const creator = creates(me, peer);
-  const local = { on: false, epoch: seed, rev: 0, audio: false, video: false, waiting: false, delivered: false };
+  const local = { on: false, epoch: seed, rev: 0, audio: false, video: false, awaited: false, delivered: false };
   const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, announcedGen: 0, shown: '', notifiedEpoch: 0 };
   return {
-    me, peer, creator, gen: creator ? seed : 0, open: false, signaling: 'new', described: false, offered: seed, answered: 0, link: 'new', tracks: false,
-    channel: false, everConnected: false, restarts: 0, asking: false, repeats: 0, failures: 0, warm: false, routedElsewhere: false,
+    me, peer, creator, gen: creator ? seed : 0, open: false, signaling: 'new', described: false, lastOffer: seed, lastAnswered: 0, link: 'new', hasTracks: false,
+    channelOpen: false, dead: false, everConnected: false, restarts: 0, asking: false, repeats: 0, failures: 0, warm: false, routedElsewhere: false,
     used: false, pendingReport: null, early: [], taken: 0, local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
   };
 }
 
+/** One event being worked on: the state that follows, and the effects so far. */
+type Draft = { -readonly [K in keyof State]: State[K] } & { out: Effect[] };
+
 export function step(state: State, event: Event): [State, Effect[]] {
-  const transition = new Transition(state);
-  transition.take(event);
-  transition.finish();
-  return [transition.s, transition.out];
+  const draft: Draft = { ...state, out: [] };
+  take(draft, event);
+  finish(draft);
+  const { out, ...next } = draft;
+  return [next, out];
 }
 
-/** One event being worked on: a draft of the next state and the effects so far. Lives only inside step(). */
-class Transition {
-  s: State;
-  readonly out: Effect[] = [];
-
-  constructor(state: State) {
-    this.s = state;
-  }
-
-  take(e: Event): void {
-    switch (e.kind) {
-      case 'publish': return this.publish(e.type, e.audio, e.video);
-      case 'kinds': return this.kinds(e.type, e.audio, e.video);
-      case 'unpublish': return this.withdraw(e.type, 'removed');
-      case 'giveUp': return this.giveUp(e.type);
-      case 'refuse': return this.refuse(e.type);
-      case 'signal': return this.signal(e.signal, e.byChannel);
-      case 'delivered': return this.delivered(e.type, e.epoch, e.rev);
-      case 'unreachable': return this.unreachable();
-      case 'timer': return this.timer(e.name);
-      case 'warm': return this.warm();
-      case 'routedElsewhere': return this.set({ routedElsewhere: e.on });
-      case 'regather': return this.regather();
-      case 'resumed': return this.resumed();
-      default:
-        // What a connection reports counts only while it is the present one.
-        if (!this.s.open || e.gen !== this.s.gen) return;
-        if (e.kind === 'link') this.link(e.state);
-        else if (e.kind === 'lost') this.lost();
-        else if (e.kind === 'channel') this.channel(e.open);
-        else if (e.kind === 'tracks') this.set({ tracks: true });
-        else this.fail('broken');
-    }
-  }
-
-  /** What follows from the state as it is now. */
-  finish(): void {
-    const { gen, tracks, link, routedElsewhere, used, pendingReport } = this.s;
-    const reached = link === 'connected' || routedElsewhere;
-    if (!used && this.wanted()) {
-      this.set({ used: true, pendingReport: null });
-      if (pendingReport) this.out.push({ do: 'report', ...pendingReport });
-    }
-    for (const type of TYPES) {
-      const l = this.s.local[type];
-      if (reached && l.on && l.waiting && l.delivered) {
-        this.setLocal(type, { waiting: false });
-        this.out.push({ do: 'settle', type, ok: true, reason: '' });
-      }
-      const { on, audio, video, epoch, rev, shown, notifiedEpoch, announcedGen } = this.s.remote[type];
-      if (!on && shown) {
-        this.setRemote(type, { shown: '' });
-        this.out.push({ do: 'dropStream', type });
-      }
-      if (!on || !tracks || announcedGen !== gen) continue;
-      const now = `${gen} ${epoch} ${rev}`;
-      if (shown !== now) {
-        this.setRemote(type, { shown: now });
-        this.out.push({ do: 'stream', type, audio, video });
-      }
-      if (reached && notifiedEpoch < epoch) {
-        this.setRemote(type, { notifiedEpoch: epoch });
-        this.out.push({ do: 'subscribed', type });
-      }
-    }
-  }
-
-  private publish(type: MediaType, audio: boolean, video: boolean): void {
-    const l = this.s.local[type];
-    const same = l.on && l.audio === audio && l.video === video;
-    // Said although nothing has changed: the app there may have stopped the tracks that it was handed.
-    const more = l.on ? { rev: l.rev + 1 } : { on: true, epoch: l.epoch + 1, rev: 0 };
-    this.setLocal(type, { ...more, audio, video, waiting: true, delivered: same && l.delivered });
-    if (this.s.open) {
-      this.out.push({ do: 'attach', type });
-      this.announce(type);
-    } else {
-      this.connect();
-    }
-  }
-
-  private kinds(type: MediaType, audio: boolean, video: boolean): void {
-    const { on, rev, audio: heard, video: seen } = this.s.local[type];
-    if (!on || (heard === audio && seen === video)) return;
-    this.setLocal(type, { rev: rev + 1, audio, video });
-    if (this.s.open) this.announce(type);
-  }
-
-  private warm(): void {
-    if (this.s.warm) return;
-    this.set({ warm: true });
-    if (!this.s.open && this.s.creator) this.connect();
-  }
-
-  /** Both sides gather anew in an ICE restart. The pair of candidates in use carries on until another one is there. */
-  private regather(): void {
-    const { open, link, signaling, everConnected, repeats } = this.s;
-    if (!open || link !== 'connected') return;
-    if (signaling === 'offering' && everConnected && repeats > 0) this.offerRestart(0);
-    else this.restart();
-  }
-
-  /** Whether this side sees to it that a connection stands: for what it publishes, or may. The other side waits for the creator to warm one. */
-  private kept(): boolean {
-    return this.sending() || (this.s.warm && this.s.creator);
-  }
-
-  private sending(): boolean {
-    return TYPES.some((type) => this.s.local[type].on);
-  }
-
-  /** Of a connection that nobody has asked for the app hears nothing. */
-  private report(state: PeerStateEvent['state'], reason: Reason | ''): void {
-    if (!this.s.warm || this.s.used) this.out.push({ do: 'report', state, reason });
-    else this.set({ pendingReport: state === 'failed' ? null : { state, reason } });
-  }
-
-  /** Gets a connection going where there is none: the creator offers, the other side asks for the offer by saying what it publishes. */
-  private connect(): void {
-    this.timerOff('again');
-    if (this.s.creator) return this.generation(0);
-    this.set({ repeats: 0, restarts: 0 });
-    this.askAnew();
-    this.timerOn('repeat');
-    this.report('connecting', '');
-  }
-
-  /** Asks for a new generation: by what is published, or by saying that there is no connection. */
-  private askAnew(): void {
-    for (const type of TYPES) this.announce(type);
-    if (!this.sending()) this.out.push({ do: 'send', byChannel: false, signal: NONE });
-  }
-
-  /** A new generation, made by the creator. */
-  private generation(restarts: number): void {
-    const gen = this.s.gen + 1;
-    const n = this.s.offered + 1;
-    this.reset(gen, { signaling: 'offering', offered: n, restarts });
-    this.out.push({ do: 'open', gen, creator: true }, { do: 'offer', gen, n, restart: false });
-    for (const type of TYPES) this.announce(type);
-    this.timerOn('repeat');
-    this.timerOn('connect');
-    this.report('connecting', '');
-  }
-
-  private reset(gen: number, more: Partial<State>): void {
-    this.set({
-      gen, open: true, signaling: 'new', described: false, answered: 0, link: 'new', tracks: false, channel: false, everConnected: false, asking: false, repeats: 0, ...more,
-    });
-    this.timerOff('restart');
-  }
-
-  /** Says what is published of a type: on the data channel when it is there, else over the server. */
-  private announce(type: MediaType): void {
-    const { on, epoch, rev, audio, video } = this.s.local[type];
-    if (!on) return;
-    const byChannel = this.s.channel;
-    if (byChannel) this.setLocal(type, { delivered: true });
-    const gen = this.s.open ? this.s.gen : 0;
-    this.out.push({ do: 'send', byChannel, signal: { eventOp: 'publish', type, epoch, rev, audio, video, gen } });
-  }
-
-  /**
-   * Says how it stands with a type, also that there is nothing: one who left and came back may have taken a publication in that was
-   * meant for the time before.
-   */
-  private sync(type: MediaType): void {
-    if (this.s.local[type].on) this.announce(type);
-    else this.unannounce(type);
-  }
-
-  private unannounce(type: MediaType, byChannel = this.s.channel): void {
-    this.out.push({ do: 'send', byChannel, signal: { eventOp: 'unpublish', type, epoch: this.s.local[type].epoch } });
-  }
-
-  /** Stops publishing. */
-  private withdraw(type: MediaType, reason: Reason, tell = true): void {
-    const { on, waiting } = this.s.local[type];
-    if (!on) return;
-    this.setLocal(type, { on: false, waiting: false });
-    this.out.push({ do: 'attach', type });
-    if (tell) this.unannounce(type);
-    if (waiting) this.out.push({ do: 'settle', type, ok: false, reason });
-    // Nothing is under way for anybody: a half-made connection need not be kept.
-    if (!this.wanted() && !this.s.warm && this.s.link !== 'connected') this.close();
-  }
-
-  private giveUp(type: MediaType): void {
-    if (!this.s.local[type].waiting) return;
-    const reason = this.s.described && this.s.link !== 'connected' ? 'ice-failed' : 'no-answer';
-    this.report('failed', reason);
-    this.withdraw(type, reason);
-  }
-
-  private refuse(type: MediaType): void {
-    const { on, epoch } = this.s.remote[type];
-    if (!on) return;
-    this.setRemote(type, { on: false });
-    this.sendRefusal(type, epoch, this.s.channel);
-  }
-
-  private sendRefusal(type: MediaType, epoch: number, byChannel: boolean): void {
-    this.out.push({ do: 'send', byChannel, signal: { eventOp: 'unpublish', type, epoch, owner: this.s.peer } });
-  }
-
-  private signal(m: Signal, byChannel: boolean): void {
-    if (m.eventOp === 'publish') return this.published(m, byChannel);
-    if (m.eventOp === 'unpublish') return this.unpublished(m);
-    if (m.eventOp === 'candidate') return this.candidates(m.gen, m.candidates);
-    if (m.sdp.type === 'answer') this.answer(m.gen, m.n, m.sdp.sdp);
-    else this.offer(m.gen, m.n, m.sdp.sdp);
-  }
-
-  private published(m: Extract<Signal, { eventOp: 'publish' }>, byChannel: boolean): void {
-    const { type, epoch, rev, audio, video } = m;
-    const r = this.s.remote[type];
-    if (epoch > r.epoch || (epoch === r.epoch && r.on && rev > r.rev)) {
-      this.setRemote(type, { on: true, epoch, rev, audio, video });
-    } else if (epoch === r.epoch && !r.on) {
-      // Refused, and the refusal was lost; or withdrawn, then it changes nothing.
-      this.sendRefusal(type, epoch, byChannel);
-    }
-    if (epoch >= r.epoch) this.setRemote(type, { announcedGen: Math.max(m.gen, r.announcedGen) });
-    if (!this.s.creator || byChannel) return;
-    // The other side waits for an offer: there is no connection here, or none of our generation there. While the first offer of a
-    // generation is unanswered, it may simply not have seen it yet.
-    const { open, described, gen } = this.s;
-    if (open ? described && m.gen !== gen && this.wanted() : this.s.remote[type].on) this.generation(0);
-  }
-
-  /** Whether anybody sends, or says so. */
-  private wanted(): boolean {
-    return TYPES.some((type) => this.s.local[type].on || this.s.remote[type].on);
-  }
-
-  private unpublished({ type, epoch, owner }: Extract<Signal, { eventOp: 'unpublish' }>): void {
-    if (owner === this.s.me) {
-      // The receiver wants no more of it.
-      if (epoch === this.s.local[type].epoch) this.withdraw(type, 'removed', false);
+function take(d: Draft, e: Event): void {
+  switch (e.kind) {
+    case 'publish': return publish(d, e.type, e.audio, e.video);
+    case 'kinds': return kinds(d, e.type, e.audio, e.video);
+    case 'unpublish': return withdraw(d, e.type, 'removed');
+    case 'giveUp': return giveUp(d, e.type);
+    case 'refuse': return refuse(d, e.type);
+    case 'signal': return signal(d, e.signal, e.byChannel);
+    case 'delivered': return delivered(d, e.type, e.epoch, e.rev);
+    case 'unreachable': return unreachable(d);
+    case 'timer': return timer(d, e.name);
+    case 'warm': return warm(d);
+    case 'route':
+      d.routedElsewhere = e.elsewhere;
       return;
-    }
-    const r = this.s.remote[type];
-    if (epoch < r.epoch) return;
-    this.setRemote(type, { on: false, epoch });
-  }
-
-  private offer(gen: number, n: number, sdp: string): void {
-    const s = this.s;
-    if (s.creator) return; // Only we offer.
-    if (gen < s.gen) return;
-    if (gen === s.gen && !s.open) return this.wanted() ? this.askAnew() : undefined; // That one is gone.
-    if (gen > s.gen) {
-      this.reset(gen, { restarts: s.everConnected ? 0 : s.restarts });
-      this.out.push({ do: 'open', gen, creator: false });
-      this.timerOn('connect');
-      this.report('connecting', '');
-    } else if (n <= s.answered) {
-      if (n === s.answered && s.signaling === 'stable') this.out.push({ do: 'resend', gen, what: 'answer', n });
+    case 'heartbeat':
+      d.dead = !e.answered;
       return;
-    }
-    // A later offer is an ICE restart. Where the connection is down here too it is this side's as well.
-    if (gen === s.gen && s.link !== 'connected') this.set({ restarts: Math.max(1, s.restarts) });
-    this.set({ signaling: 'stable', answered: n, described: true, asking: false, repeats: 0, taken: 0 });
-    this.timerOff('repeat');
-    this.out.push({ do: 'accept', gen, n, sdp });
-    if (gen === s.gen && s.link !== 'connected') this.timerOn('connect');
-    this.releaseEarly();
-    // In a new generation everybody says again what is published.
-    if (gen > s.gen) for (const type of TYPES) this.announce(type);
-  }
-
-  private answer(gen: number, n: number, sdp: string): void {
-    const s = this.s;
-    if (!s.open || gen !== s.gen || s.signaling !== 'offering' || n !== s.offered) return;
-    this.set({ signaling: 'stable', described: true, repeats: 0, taken: 0 });
-    this.timerOff('repeat');
-    if (s.link !== 'connected') this.timerOn('connect');
-    this.out.push({ do: 'answered', gen, sdp });
-    this.releaseEarly();
-  }
-
-  private candidates(gen: number, list: RTCIceCandidateInit[]): void {
-    const s = this.s;
-    if (list.length === 0) {
-      if (!s.creator || (s.open && !s.described)) return;
-      if (gen === 0 && (s.open || this.kept() || this.wanted())) this.generation(0);
-      else if (s.open && gen === s.gen) this.restart();
-    } else if (s.open && gen === s.gen && s.described) {
-      this.addCandidates(list);
-    } else if (gen > s.gen || (gen === s.gen && s.open)) {
-      this.set({ early: [...s.early, ...list.slice(-CANDIDATES).map((candidate) => ({ gen, candidate }))].slice(-CANDIDATES) });
-    }
-  }
-
-  private addCandidates(list: RTCIceCandidateInit[]): void {
-    const { gen, taken } = this.s;
-    const some = list.slice(0, CANDIDATES - taken);
-    if (!some.length) return;
-    this.set({ taken: taken + some.length });
-    this.out.push({ do: 'candidates', gen, list: some });
-  }
-
-  private releaseEarly(): void {
-    const { gen, early } = this.s;
-    this.addCandidates(early.filter((e) => e.gen === gen).map((e) => e.candidate));
-    this.set({ early: early.filter((e) => e.gen > gen) });
-  }
-
-  private link(state: RTCPeerConnectionState): void {
-    const { link, restarts } = this.s;
-    if (state === 'connected') {
-      if (this.s.asking) this.timerOff('repeat');
-      this.set({ link: 'connected', everConnected: true, restarts: 0, asking: false, failures: 0 });
-      this.timerOff('restart');
-      this.timerOff('connect');
-      if (link !== 'connected') this.report('connected', '');
-    } else if (state === 'disconnected') {
-      if (link === 'connected') this.report('interrupted', 'interrupted');
-      this.set({ link: 'disconnected' });
-      if (this.s.signaling === 'offering') this.again();
-      this.timerOn('restart');
-    } else if (state === 'failed') {
-      if (link === 'connected') this.report('interrupted', 'interrupted');
-      if (link !== 'new') this.set({ link: 'disconnected' });
-      // What was tried has not even been answered: the timer 'repeat' decides.
-      if (this.s.asking) return;
-      if (this.s.signaling === 'offering') return this.s.repeats >= REPEATS ? this.again() : undefined;
-      if (restarts > 0) this.fail('ice-failed');
-      else this.restart();
-    }
-  }
-
-  /** Another connection in place of one that stood. */
-  private lost(): void {
-    if (!this.s.everConnected) return this.link('failed');
-    if (this.s.link === 'connected') this.report('interrupted', 'interrupted');
-    if (this.s.creator) return this.generation(0);
-    this.close();
-    this.connect();
-  }
-
-  /**
-   * The second attempt. For a connection that never stood it is a new one: Firefox may send nothing after an ICE restart before the first
-   * connection.
-   */
-  private restart(): void {
-    const { creator, link, signaling, restarts, everConnected } = this.s;
-    if (signaling !== 'stable' || this.s.asking) return; // One is under way.
-    // Where the connection is up, only the other side has lost it: that says nothing about the next time here.
-    const count = link === 'connected' ? 0 : restarts + 1;
-    if (!creator) {
-      this.set({ restarts: count, asking: true });
-      this.ask();
-      this.again();
-    } else if (everConnected) {
-      this.offerRestart(count);
-    } else {
-      if (restarts === 0) this.generation(1);
-      return;
-    }
-    this.timerOn('connect');
-  }
-
-  /** An offer that is still unanswered may know of a network, or a relay, that is gone: it is replaced, which needs no rollback. */
-  private offerRestart(restarts: number): void {
-    const n = this.s.offered + 1;
-    this.set({ signaling: 'offering', offered: n, restarts });
-    this.out.push({ do: 'offer', gen: this.s.gen, n, restart: true });
-    this.again();
-  }
-
-  /** Repeating begins anew. */
-  private again(): void {
-    this.set({ repeats: 0 });
-    this.timerOn('repeat');
-  }
-
-  private ask(): void {
-    this.out.push({ do: 'send', byChannel: false, signal: { eventOp: 'candidate', gen: this.s.gen, candidates: [] } });
-  }
-
-  private channel(open: boolean): void {
-    this.set({ channel: open });
-    if (!open) return;
-    // Whatever was lost on the way here is said again, on a way that loses nothing.
-    for (const type of TYPES) this.sync(type);
-  }
-
-  private delivered(type: MediaType, epoch: number, rev: number): void {
-    const l = this.s.local[type];
-    if (l.on && l.epoch === epoch && l.rev === rev) this.setLocal(type, { delivered: true });
-  }
-
-  /** The server knows no such user in the room: its `leave` is on the way, if it has not come. */
-  private unreachable(): void {
-    if (this.s.link === 'connected') return;
-    this.fail('not-in-room');
-  }
-
-  private timer(name: TimerName): void {
-    const { open, signaling, link, creator, gen, offered, repeats, asking } = this.s;
-    if (name === 'again') {
-      if (!open && this.kept()) this.connect();
-    } else if (name === 'restart') {
-      if (this.s.everConnected && link === 'disconnected') this.restart();
-    } else if (name === 'connect') {
-      if (open && link !== 'connected') this.link('failed');
-    } else {
-      const waiting = open ? asking || signaling === 'offering' : !creator;
-      if (!waiting) return;
-      if (repeats >= REPEATS) {
-        if (link !== 'connected') return this.fail('no-answer');
-        // What stands goes on as it is. An offer cannot be taken back: it is sent again when there is a reason.
-        return this.set({ asking: false });
-      }
-      this.set({ repeats: repeats + 1 });
-      if (asking) this.ask();
-      else if (open) this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
-      else this.askAnew();
-      this.timerOn('repeat');
-    }
-  }
-
-  private resumed(): void {
-    const { open, signaling, link, gen, offered, channel, asking, everConnected } = this.s;
-    // What was said last may have been lost with the socket.
-    if (!channel) for (const type of TYPES) this.sync(type);
-    if (!open) {
-      if (this.wanted() || this.kept()) this.connect();
-      return;
-    }
-    if (signaling === 'offering' && everConnected) this.offerRestart(this.s.restarts);
-    else if (signaling === 'offering') this.out.push({ do: 'resend', gen, what: 'offer', n: offered });
-    else if (asking) this.ask();
-    else if (everConnected && link === 'disconnected') this.restart();
-    else if (link === 'new') this.out.push({ do: 'recandidate', gen });
-  }
-
-  private fail(reason: Reason): void {
-    this.set({ link: 'failed', failures: this.s.failures + 1 });
-    this.report('failed', reason);
-    this.out.push({ do: 'gone', reason });
-    for (const type of TYPES) if (this.s.local[type].waiting) this.withdraw(type, reason);
-    this.close();
-    // What stood once comes back by itself when the network does.
-    if (this.kept()) this.timerOn('again');
-  }
-
-  private close(): void {
-    // What the channel has not brought over is lost with it. What is still published is said again in the next generation.
-    for (const type of this.s.channel ? TYPES : []) {
-      const { on, delivered } = this.s.local[type];
-      if (!on && delivered) this.unannounce(type, false);
-    }
-    if (this.s.open) this.out.push({ do: 'close' });
-    this.set({ open: false, signaling: 'new', described: false, tracks: false, channel: false, everConnected: false, asking: false, restarts: 0 });
-    if (this.s.link !== 'failed') this.set({ link: 'new' });
-    for (const name of TIMERS) this.timerOff(name);
-  }
-
-  private timerOn(name: TimerName): void {
-    this.out.push({ do: 'timer', name, on: true });
-  }
-
-  private timerOff(name: TimerName): void {
-    this.out.push({ do: 'timer', name, on: false });
-  }
-
-  private set(change: Partial<State>): void {
-    this.s = { ...this.s, ...change };
-  }
-
-  private setLocal(type: MediaType, change: Partial<Local>): void {
-    this.set({ local: { ...this.s.local, [type]: { ...this.s.local[type], ...change } } });
-  }
-
-  private setRemote(type: MediaType, change: Partial<Remote>): void {
-    this.set({ remote: { ...this.s.remote, [type]: { ...this.s.remote[type], ...change } } });
+    case 'regather': return regather(d);
+    case 'resumed': return resumed(d);
+    default:
+      // What a connection reports counts only while it is the present one.
+      if (!d.open || e.gen !== d.gen) return;
+      if (e.kind === 'link') link(d, e.state);
+      else if (e.kind === 'lost') lost(d);
+      else if (e.kind === 'channel') channel(d, e.open);
+      else if (e.kind === 'tracks') d.hasTracks = true;
+      else fail(d, 'broken');
   }
 }
+
+/** What follows from the state as it is now. */
+function finish(d: Draft): void {
+  const { gen, hasTracks, link, routedElsewhere, used, pendingReport } = d;
+  const reached = link === 'connected' || routedElsewhere;
+  if (!used && wanted(d)) {
+    set(d, { used: true, pendingReport: null });
+    if (pendingReport) d.out.push({ do: 'report', ...pendingReport });
+  }
+  for (const type of TYPES) {
+    const l = d.local[type];
+    if (reached && l.on && l.awaited && l.delivered) {
+      setLocal(d, type, { awaited: false });
+      d.out.push({ do: 'settle', type, ok: true, reason: '' });
+    }
+    const { on, audio, video, epoch, rev, shown, notifiedEpoch, announcedGen } = d.remote[type];
+    if (!on && shown) {
+      setRemote(d, type, { shown: '' });
+      d.out.push({ do: 'dropStream', type });
+    }
+    if (!on || !hasTracks || announcedGen !== gen) continue;
+    const now = `${gen} ${epoch} ${rev}`;
+    if (shown !== now) {
+      setRemote(d, type, { shown: now });
+      d.out.push({ do: 'stream', type, audio, video });
+    }
+    if (reached && notifiedEpoch < epoch) {
+      setRemote(d, type, { notifiedEpoch: epoch });
+      d.out.push({ do: 'subscribed', type });
+    }
+  }
+}
+
+function publish(d: Draft, type: MediaType, audio: boolean, video: boolean): void {
+  const l = d.local[type];
+  const same = l.on && l.audio === audio && l.video === video;
+  // Said although nothing has changed: the app there may have stopped the tracks that it was handed.
+  const more = l.on ? { rev: l.rev + 1 } : { on: true, epoch: l.epoch + 1, rev: 0 };
+  setLocal(d, type, { ...more, audio, video, awaited: true, delivered: same && l.delivered });
+  if (d.open) {
+    d.out.push({ do: 'attach', type });
+    announce(d, type);
+  } else {
+    connect(d);
+  }
+}
+
+function kinds(d: Draft, type: MediaType, audio: boolean, video: boolean): void {
+  const { on, rev, audio: heard, video: seen } = d.local[type];
+  if (!on || (heard === audio && seen === video)) return;
+  setLocal(d, type, { rev: rev + 1, audio, video });
+  if (d.open) announce(d, type);
+}
+
+function warm(d: Draft): void {
+  if (d.warm) return;
+  d.warm = true;
+  if (!d.open && d.creator) connect(d);
+}
+
+/** Both sides gather anew in an ICE restart. The pair of candidates in use carries on until another one is there. */
+function regather(d: Draft): void {
+  const { open, link, signaling, everConnected, repeats } = d;
+  if (!open || link !== 'connected') return;
+  if (signaling === 'offering' && everConnected && repeats > 0) offerRestart(d, 0);
+  else restart(d);
+}
+
+/** Whether this side sees to it that a connection stands: for what it publishes, or may. The other side waits for the creator to warm one. */
+function kept(d: Draft): boolean {
+  return sending(d) || (d.warm && d.creator);
+}
+
+/** Whether this side publishes anything. */
+export function sending(d: State): boolean {
+  return TYPES.some((type) => d.local[type].on);
+}
+
+/** Of a connection that nobody has asked for the app hears nothing. */
+function report(d: Draft, state: PeerStateEvent['state'], reason: Reason | ''): void {
+  if (!d.warm || d.used) d.out.push({ do: 'report', state, reason });
+  else set(d, { pendingReport: state === 'failed' ? null : { state, reason } });
+}
+
+/** Gets a connection going where there is none: the creator offers, the other side asks for the offer by saying what it publishes. */
+function connect(d: Draft): void {
+  timerOff(d, 'again');
+  if (d.creator) return generation(d, 0);
+  set(d, { repeats: 0, restarts: 0 });
+  askAnew(d);
+  timerOn(d, 'repeat');
+  report(d, 'connecting', '');
+}
+
+/** Asks for a new generation: by what is published, or by saying that there is no connection. */
+function askAnew(d: Draft): void {
+  for (const type of TYPES) announce(d, type);
+  if (!sending(d)) d.out.push({ do: 'send', byChannel: false, signal: NONE });
+}
+
+/** A new generation, made by the creator. */
+function generation(d: Draft, restarts: number): void {
+  const gen = d.gen + 1;
+  const n = d.lastOffer + 1;
+  reset(d, gen, { signaling: 'offering', lastOffer: n, restarts });
+  d.out.push({ do: 'open', gen, creator: true }, { do: 'offer', gen, n, restart: false });
+  for (const type of TYPES) announce(d, type);
+  timerOn(d, 'repeat');
+  timerOn(d, 'connect');
+  report(d, 'connecting', '');
+}
+
+function reset(d: Draft, gen: number, more: Partial<State>): void {
+  set(d, {
+    gen, open: true, signaling: 'new', described: false, lastAnswered: 0, link: 'new', hasTracks: false, channelOpen: false, everConnected: false, asking: false, repeats: 0, ...more,
+  });
+  timerOff(d, 'restart');
+}
+
+/** Says what is published of a type: on the data channel when it is there, else over the server. */
+function announce(d: Draft, type: MediaType): void {
+  const { on, epoch, rev, audio, video } = d.local[type];
+  if (!on) return;
+  const byChannel = d.channelOpen;
+  if (byChannel) setLocal(d, type, { delivered: true });
+  const gen = d.open ? d.gen : 0;
+  d.out.push({ do: 'send', byChannel, signal: { eventOp: 'publish', type, epoch, rev, audio, video, gen } });
+}
+
+/**
+ * Says how it stands with a type, also that there is nothing: one who left and came back may have taken a publication in that was
+ * meant for the time before.
+ */
+function sync(d: Draft, type: MediaType): void {
+  if (d.local[type].on) announce(d, type);
+  else unannounce(d, type);
+}
+
+function unannounce(d: Draft, type: MediaType, byChannel = d.channelOpen): void {
+  d.out.push({ do: 'send', byChannel, signal: { eventOp: 'unpublish', type, epoch: d.local[type].epoch } });
+}
+
+/** Stops publishing. */
+function withdraw(d: Draft, type: MediaType, reason: Reason, tell = true): void {
+  const { on, awaited } = d.local[type];
+  if (!on) return;
+  setLocal(d, type, { on: false, awaited: false });
+  d.out.push({ do: 'attach', type });
+  if (tell) unannounce(d, type);
+  if (awaited) d.out.push({ do: 'settle', type, ok: false, reason });
+  // Nothing is under way for anybody: a half-made connection need not be kept.
+  if (!wanted(d) && !d.warm && d.link !== 'connected') close(d);
+}
+
+function giveUp(d: Draft, type: MediaType): void {
+  if (!d.local[type].awaited) return;
+  const reason = d.described && d.link !== 'connected' ? 'ice-failed' : 'no-answer';
+  report(d, 'failed', reason);
+  withdraw(d, type, reason);
+}
+
+function refuse(d: Draft, type: MediaType): void {
+  const { on, epoch } = d.remote[type];
+  if (!on) return;
+  setRemote(d, type, { on: false });
+  sendRefusal(d, type, epoch, d.channelOpen);
+}
+
+function sendRefusal(d: Draft, type: MediaType, epoch: number, byChannel: boolean): void {
+  d.out.push({ do: 'send', byChannel, signal: { eventOp: 'unpublish', type, epoch, owner: d.peer } });
+}
+
+function signal(d: Draft, m: Signal, byChannel: boolean): void {
+  if (m.eventOp === 'publish') return published(d, m, byChannel);
+  if (m.eventOp === 'unpublish') return unpublished(d, m);
+  if (m.eventOp === 'candidate') return candidates(d, m.gen, m.candidates);
+  if (m.sdp.type === 'answer') answer(d, m.gen, m.n, m.sdp.sdp);
+  else offer(d, m.gen, m.n, m.sdp.sdp);
+}
+
+function published(d: Draft, m: Extract<Signal, { eventOp: 'publish' }>, byChannel: boolean): void {
+  const { type, epoch, rev, audio, video } = m;
+  const r = d.remote[type];
+  if (epoch > r.epoch || (epoch === r.epoch && r.on && rev > r.rev)) {
+    setRemote(d, type, { on: true, epoch, rev, audio, video });
+  } else if (epoch === r.epoch && !r.on) {
+    // Refused, and the refusal was lost; or withdrawn, then it changes nothing.
+    sendRefusal(d, type, epoch, byChannel);
+  }
+  if (epoch >= r.epoch) setRemote(d, type, { announcedGen: Math.max(m.gen, r.announcedGen) });
+  if (!d.creator || byChannel) return;
+  // The other side waits for an offer: there is no connection here, or none of our generation there. While the first offer of a
+  // generation is unanswered, it may simply not have seen it yet.
+  const { open, described, gen } = d;
+  if (open ? described && m.gen !== gen && wanted(d) : d.remote[type].on) generation(d, 0);
+}
+
+/** Whether anybody sends, or says so. */
+export function wanted(d: State): boolean {
+  return TYPES.some((type) => d.local[type].on || d.remote[type].on);
+}
+
+function unpublished(d: Draft, { type, epoch, owner }: Extract<Signal, { eventOp: 'unpublish' }>): void {
+  if (owner === d.me) {
+    // The receiver wants no more of it.
+    if (epoch === d.local[type].epoch) withdraw(d, type, 'removed', false);
+    return;
+  }
+  const r = d.remote[type];
+  if (epoch < r.epoch) return;
+  setRemote(d, type, { on: false, epoch });
+}
+
+function offer(d: Draft, gen: number, n: number, sdp: string): void {
+  if (d.creator) return; // Only we offer.
+  if (gen < d.gen) return;
+  if (gen === d.gen && !d.open) return wanted(d) ? askAnew(d) : undefined; // That one is gone.
+  const fresh = gen > d.gen;
+  if (fresh) {
+    reset(d, gen, { restarts: d.everConnected ? 0 : d.restarts });
+    d.out.push({ do: 'open', gen, creator: false });
+    timerOn(d, 'connect');
+    report(d, 'connecting', '');
+  } else if (n <= d.lastAnswered) {
+    if (n === d.lastAnswered && d.signaling === 'stable') d.out.push({ do: 'resend', gen, what: 'answer', n });
+    return;
+  }
+  // A later offer is an ICE restart. Where the connection is down here too it is this side's as well.
+  const again = !fresh && d.link !== 'connected';
+  if (again) d.restarts = Math.max(1, d.restarts);
+  set(d, { signaling: 'stable', lastAnswered: n, described: true, asking: false, repeats: 0, taken: 0 });
+  timerOff(d, 'repeat');
+  d.out.push({ do: 'accept', gen, n, sdp });
+  if (again) timerOn(d, 'connect');
+  releaseEarly(d);
+  // In a new generation everybody says again what is published.
+  if (fresh) for (const type of TYPES) announce(d, type);
+}
+
+function answer(d: Draft, gen: number, n: number, sdp: string): void {
+  if (!d.open || gen !== d.gen || d.signaling !== 'offering' || n !== d.lastOffer) return;
+  set(d, { signaling: 'stable', described: true, repeats: 0, taken: 0 });
+  timerOff(d, 'repeat');
+  if (d.link !== 'connected') timerOn(d, 'connect');
+  d.out.push({ do: 'answered', gen, sdp });
+  releaseEarly(d);
+}
+
+function candidates(d: Draft, gen: number, list: RTCIceCandidateInit[]): void {
+  if (list.length === 0) {
+    if (!d.creator || (d.open && !d.described)) return;
+    if (gen === 0 && (d.open || kept(d) || wanted(d))) generation(d, 0);
+    else if (d.open && gen === d.gen) restart(d);
+  } else if (d.open && gen === d.gen && d.described) {
+    addCandidates(d, list);
+  } else if (gen > d.gen || (gen === d.gen && d.open)) {
+    set(d, { early: [...d.early, ...list.slice(-CANDIDATES).map((candidate) => ({ gen, candidate }))].slice(-CANDIDATES) });
+  }
+}
+
+function addCandidates(d: Draft, list: RTCIceCandidateInit[]): void {
+  const { gen, taken } = d;
+  const some = list.slice(0, CANDIDATES - taken);
+  if (!some.length) return;
+  d.taken = taken + some.length;
+  d.out.push({ do: 'candidates', gen, list: some });
+}
+
+function releaseEarly(d: Draft): void {
+  const { gen, early } = d;
+  addCandidates(d, early.filter((e) => e.gen === gen).map((e) => e.candidate));
+  d.early = early.filter((e) => e.gen > gen);
+}
+
+function link(d: Draft, state: RTCPeerConnectionState): void {
+  const { link, restarts } = d;
+  if (state === 'connected') {
+    if (d.asking) timerOff(d, 'repeat');
+    set(d, { link: 'connected', everConnected: true, restarts: 0, asking: false, failures: 0 });
+    timerOff(d, 'restart');
+    timerOff(d, 'connect');
+    if (link !== 'connected') report(d, 'connected', '');
+  } else if (state === 'disconnected') {
+    if (link === 'connected') report(d, 'interrupted', 'interrupted');
+    d.link = 'disconnected';
+    if (d.signaling === 'offering') again(d);
+    timerOn(d, 'restart');
+  } else if (state === 'failed') {
+    if (link === 'connected') report(d, 'interrupted', 'interrupted');
+    if (link !== 'new') d.link = 'disconnected';
+    // What was tried has not even been answered: the timer 'repeat' decides.
+    if (d.asking) return;
+    if (d.signaling === 'offering') return d.repeats >= REPEATS ? again(d) : undefined;
+    if (restarts > 0) fail(d, 'ice-failed');
+    else restart(d);
+  }
+}
+
+/** Another connection in place of one that stood. */
+function lost(d: Draft): void {
+  if (!d.everConnected) return link(d, 'failed');
+  if (d.link === 'connected') report(d, 'interrupted', 'interrupted');
+  if (d.creator) return generation(d, 0);
+  close(d);
+  connect(d);
+}
+
+/**
+ * The second attempt. For a connection that never stood it is a new one: Firefox may send nothing after an ICE restart before the first
+ * connection.
+ */
+function restart(d: Draft): void {
+  const { creator, link, signaling, restarts, everConnected } = d;
+  if (signaling !== 'stable' || d.asking) return; // One is under way.
+  // Where the connection is up, only the other side has lost it: that says nothing about the next time here.
+  const count = link === 'connected' ? 0 : restarts + 1;
+  if (!creator) {
+    set(d, { restarts: count, asking: true });
+    ask(d);
+    again(d);
+  } else if (everConnected) {
+    offerRestart(d, count);
+  } else {
+    if (restarts === 0) generation(d, 1);
+    return;
+  }
+  timerOn(d, 'connect');
+}
+
+/** An offer that is still unanswered may know of a network, or a relay, that is gone: it is replaced, which needs no rollback. */
+function offerRestart(d: Draft, restarts: number): void {
+  const n = d.lastOffer + 1;
+  set(d, { signaling: 'offering', lastOffer: n, restarts });
+  d.out.push({ do: 'offer', gen: d.gen, n, restart: true });
+  again(d);
+}
+
+/** Repeating begins anew. */
+function again(d: Draft): void {
+  d.repeats = 0;
+  timerOn(d, 'repeat');
+}
+
+function ask(d: Draft): void {
+  d.out.push({ do: 'send', byChannel: false, signal: { eventOp: 'candidate', gen: d.gen, candidates: [] } });
+}
+
+function channel(d: Draft, open: boolean): void {
+  d.channelOpen = open;
+  if (!open) return;
+  // Whatever was lost on the way here is said again, on a way that loses nothing.
+  for (const type of TYPES) sync(d, type);
+}
+
+function delivered(d: Draft, type: MediaType, epoch: number, rev: number): void {
+  const l = d.local[type];
+  if (l.on && l.epoch === epoch && l.rev === rev) setLocal(d, type, { delivered: true });
+}
+
+/** The server knows no such user in the room: its `leave` is on the way, if it has not come. */
+function unreachable(d: Draft): void {
+  if (d.link === 'connected') return;
+  fail(d, 'not-in-room');
+}
+
+function timer(d: Draft, name: TimerName): void {
+  const { open, signaling, creator, gen, lastOffer, repeats, asking } = d;
+  if (name === 'again') {
+    if (!open && kept(d)) connect(d);
+  } else if (name === 'restart') {
+    if (d.everConnected && d.link === 'disconnected') restart(d);
+  } else if (name === 'connect') {
+    if (open && d.link !== 'connected') link(d, 'failed');
+  } else {
+    const waiting = open ? asking || signaling === 'offering' : !creator;
+    if (!waiting) return;
+    if (repeats >= REPEATS) {
+      if (d.link !== 'connected') return fail(d, 'no-answer');
+      // What stands goes on as it is. An offer cannot be taken back: it is sent again when there is a reason.
+      d.asking = false;
+      return;
+    }
+    d.repeats = repeats + 1;
+    if (asking) ask(d);
+    else if (open) d.out.push({ do: 'resend', gen, what: 'offer', n: lastOffer });
+    else askAnew(d);
+    timerOn(d, 'repeat');
+  }
+}
+
+function resumed(d: Draft): void {
+  const { open, signaling, link, gen, lastOffer, channelOpen, asking, everConnected } = d;
+  // What was said last may have been lost with the socket.
+  if (!channelOpen) for (const type of TYPES) sync(d, type);
+  if (!open) {
+    if (wanted(d) || kept(d)) connect(d);
+    return;
+  }
+  if (signaling === 'offering' && everConnected) offerRestart(d, d.restarts);
+  else if (signaling === 'offering') d.out.push({ do: 'resend', gen, what: 'offer', n: lastOffer });
+  else if (asking) ask(d);
+  else if (everConnected && link === 'disconnected') restart(d);
+  else if (link === 'new') d.out.push({ do: 'recandidate', gen });
+}
+
+function fail(d: Draft, reason: Reason): void {
+  set(d, { link: 'failed', failures: d.failures + 1 });
+  report(d, 'failed', reason);
+  d.out.push({ do: 'gone', reason });
+  for (const type of TYPES) if (d.local[type].awaited) withdraw(d, type, reason);
+  close(d);
+  // What stood once comes back by itself when the network does.
+  if (kept(d)) timerOn(d, 'again');
+}
+
+function close(d: Draft): void {
+  // What the channel has not brought over is lost with it. What is still published is said again in the next generation.
+  for (const type of d.channelOpen ? TYPES : []) {
+    const { on, delivered } = d.local[type];
+    if (!on && delivered) unannounce(d, type, false);
+  }
+  if (d.open) d.out.push({ do: 'close' });
+  set(d, { open: false, signaling: 'new', described: false, hasTracks: false, channelOpen: false, everConnected: false, asking: false, restarts: 0 });
+  if (d.link !== 'failed') d.link = 'new';
+  for (const name of TIMERS) timerOff(d, name);
+}
+
+function timerOn(d: Draft, name: TimerName): void {
+  d.out.push({ do: 'timer', name, on: true });
+}
+
+function timerOff(d: Draft, name: TimerName): void {
+  d.out.push({ do: 'timer', name, on: false });
+}
+
+function set(d: Draft, change: Partial<State>): void {
+  Object.assign(d, change);
+}
+
+function setLocal(d: Draft, type: MediaType, change: Partial<Local>): void {
+  set(d, { local: { ...d.local, [type]: { ...d.local[type], ...change } } });
+}
+
+function setRemote(d: Draft, type: MediaType, change: Partial<Remote>): void {
+  set(d, { remote: { ...d.remote, [type]: { ...d.remote[type], ...change } } });
+}
+

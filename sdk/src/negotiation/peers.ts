@@ -4,10 +4,12 @@ import { Camera } from '../media/camera';
 import { isLive, type Streams } from '../media/streams';
 import { encodeSignal, STANDBY, WARM, type Request, type Signal } from '../signaling/messages';
 import { Demands, Pacer } from './budget';
+import type { SessionEvent } from './failover';
 import { TYPES } from './layout';
 import { LegacyPair } from './legacy';
-import { Paths } from './paths';
 import { hasWebRTC } from './peer';
+import { changes } from './report';
+import { PeerSession } from './session';
 
 /** What the pairs need to know and to reach, as facts and ways. */
 export interface PeersHooks {
@@ -34,19 +36,21 @@ export interface PeersHooks {
 const EARLY = { users: 64, signals: 64 };
 /** Milliseconds in which those who were lost are expected back, to be sent again what they were sent. */
 const RETURN = 60_000;
-/** So many of them at most. */
-const PENDING = 64;
+/** Users that something is kept of, at most. */
+const KEPT = 64;
 /** Default of the option. */
 export const WARM_PEERS = 4;
 
 /** All pairs of this user, and who is sent what. */
 export class Peers {
-  private readonly pairs = new Map<string, Paths | LegacyPair>();
+  private readonly pairs = new Map<string, PeerSession | LegacyPair>();
   private readonly early = new Map<string, Signal[]>();
   /** What was being sent when this session, or the other user's, was lost: until it is sent again or the time for it is over. */
   private pendingRepublish = new Map<string, { identity: string; sent: Map<MediaType, MediaStream> }>();
   /** Of those there are pairs with: when somebody has left, nothing else tells it any more. */
   private readonly identities = new Map<string, string | undefined>();
+  /** The last state of each connection that the app heard of. */
+  private readonly reported = new Map<string, PeerStateEvent['state']>();
   /** By user, while this one is in the room: leaving and joining again must not renew them. */
   private readonly demands = new Map<string, Demands>();
   private readonly pacer = new Pacer();
@@ -77,13 +81,13 @@ export class Peers {
   unpublish(target: unknown, type: unknown): boolean {
     this.pendingRepublish.get(target as string)?.sent.delete(type as MediaType);
     if (!this.known(target, type)) return false;
-    this.pairs.get(target)?.unpublish(type as MediaType);
+    this.pairs.get(target)?.feed({ kind: 'unpublish', type: type as MediaType });
     return true;
   }
 
   refuse(target: unknown, type: unknown): boolean {
     if (!this.known(target, type)) return false;
-    this.pairs.get(target)?.refuse(type as MediaType);
+    this.pairs.get(target)?.feed({ kind: 'refuse', type: type as MediaType });
     return true;
   }
 
@@ -125,7 +129,11 @@ export class Peers {
 
   /** Nothing comes through to somebody in a call. */
   get silent(): boolean {
-    return [...this.pairs.values()].some((pair) => pair instanceof Paths && pair.silent);
+    return [...this.pairs.keys()].some((id) => this.isSilent(id));
+  }
+
+  private isSilent(id: string): boolean {
+    return this.pairs.get(id) instanceof PeerSession && ['interrupted', 'recovering', 'failed'].includes(this.reported.get(id) ?? '');
   }
 
   handleSignal(from: string, signal: Signal): void {
@@ -157,7 +165,7 @@ export class Peers {
     const pair = this.pairs.get(id);
     if (pair?.waiting) this.report(id, 'failed', 'left');
     // Nobody who leaves falls silent before: this one was given up, and may be back when its network is.
-    if (pair instanceof Paths && pair.silent) {
+    if (pair && this.isSilent(id)) {
       this.keepForRepublish(id, pair);
       this.awaitReturn();
     }
@@ -165,17 +173,9 @@ export class Peers {
     this.resize();
   }
 
-  /** The server is away: what it was to pass on last may have gone down with the socket. */
-  handleOffline(): void {
-    for (const pair of this.pairs.values()) if (pair instanceof Paths) pair.offline();
-  }
-
-  handleResumed(): void {
-    for (const pair of this.pairs.values()) pair.resumed();
-  }
-
-  handleNetwork(): void {
-    for (const pair of this.pairs.values()) if (pair instanceof Paths) pair.network();
+  /** What happens to all sessions at once: the server is gone or back, the network is another one, the room has other members. */
+  feed(event: SessionEvent): void {
+    for (const pair of this.pairs.values()) pair.feed(event);
   }
 
   /** The session is gone: to the others we left. Remembers what was sent to whom. */
@@ -191,18 +191,14 @@ export class Peers {
     this.awaitReturn();
   }
 
-  private keepForRepublish(id: string, pair: Paths | LegacyPair): void {
+  private keepForRepublish(id: string, pair: PeerSession | LegacyPair): void {
     const sent = new Map<MediaType, MediaStream>();
     for (const type of TYPES) {
       const stream = pair.sending(type);
       if (stream) sent.set(type, stream);
     }
     const identity = this.identities.get(id);
-    if (!sent.size || !identity) return;
-    this.pendingRepublish.delete(id);
-    this.pendingRepublish.set(id, { identity, sent });
-    const [oldest] = this.pendingRepublish.keys();
-    if (this.pendingRepublish.size > PENDING && oldest !== undefined) this.pendingRepublish.delete(oldest);
+    if (sent.size && identity) putLast(this.pendingRepublish, id, { identity, sent });
   }
 
   private awaitReturn(): void {
@@ -222,13 +218,11 @@ export class Peers {
    * Who has other software, or does not want it, is not warmed; what is warm stays so when the room grows, second connections do not.
    */
   private resize(): void {
-    for (const pair of this.pairs.values()) if (pair instanceof Paths) pair.reviewSoon();
+    this.feed({ kind: 'room' });
     const members = this.hooks.members();
     if (members.length > this.warmPeers) return;
     for (const id of members) {
-      if (id === this.hooks.me() || !this.hooks.member(id)?.features?.includes(WARM)) continue;
-      const pair = this.pair(id);
-      if (pair instanceof Paths) pair.warm();
+      if (id !== this.hooks.me() && this.has(id, WARM)) this.pair(id).feed({ kind: 'warm' });
     }
   }
 
@@ -238,6 +232,7 @@ export class Peers {
     this.pairs.get(id)?.dispose();
     this.pairs.delete(id);
     this.identities.delete(id);
+    this.reported.delete(id);
     if (forGood) this.streams.forget(id);
     else for (const type of TYPES) this.streams.drop(id, type);
   }
@@ -249,13 +244,12 @@ export class Peers {
     this.pacer.stop();
   }
 
-  private pair(id: string): Paths | LegacyPair {
+  private pair(id: string): PeerSession | LegacyPair {
     const known = this.pairs.get(id);
     if (known) return known;
-    const member = this.hooks.member(id);
     const hooks = {
-      send: (signal: Signal) => this.send(id, signal),
-      iceServers: () => this.hooks.iceServers(),
+      ...this.hooks,
+      sendSignal: (signal: Signal) => this.sendSignal(id, signal),
       pass: (track: MediaStreamTrack) => this.camera.pass(track),
       stream: (type: MediaType, tracks: MediaStreamTrack[] | null) => {
         if (tracks) this.streams.set(id, type, tracks);
@@ -264,30 +258,32 @@ export class Peers {
       subscribed: (type: MediaType) => this.hooks.presence({
         eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
       }),
-      report: (state: PeerStateEvent['state'], reason: Reason | '') => this.report(id, state, reason),
+      report: changes((state, reason) => {
+        this.reported.set(id, state);
+        this.report(id, state, reason);
+      }),
       apart: () => apart(this.hooks.member(this.hooks.me()), this.hooks.member(id)),
-      online: () => this.hooks.online(),
-      probeServer: () => this.hooks.probeServer(),
-      standby: () => this.hooks.members().length <= this.warmPeers && (this.hooks.member(id)?.features?.includes(STANDBY) ?? false),
+      standby: () => this.hooks.members().length <= this.warmPeers && this.has(id, STANDBY),
     };
     const demands = this.demands.get(id) ?? new Demands();
-    this.demands.delete(id);
-    this.demands.set(id, demands);
-    const [oldest] = this.demands.keys();
-    if (this.demands.size > PENDING) this.demands.delete(oldest!);
-    const pair = member?.features?.includes('pair') ? new Paths(this.hooks.me(), id, hooks, demands) : new LegacyPair(hooks, demands);
+    putLast(this.demands, id, demands);
+    const pair = this.has(id, 'pair') ? new PeerSession(this.hooks.me(), id, hooks, demands) : new LegacyPair(hooks, demands);
     this.pairs.set(id, pair);
-    this.identities.set(id, member?.identity);
+    this.identities.set(id, this.hooks.member(id)?.identity);
     return pair;
   }
 
-  private async send(target: string, signal: Signal): Promise<string> {
-    const several = this.hooks.member(target)?.features?.includes('candidates') ?? false;
-    const messages = encodeSignal(signal, target, several);
+  private async sendSignal(target: string, signal: Signal): Promise<string> {
+    const messages = encodeSignal(signal, target, this.has(target, 'candidates'));
     const codes = await Promise.all(messages.map((message) => new Promise<string>((done) => {
       if (!this.pacer.pass(target, () => void this.hooks.relay(message).then(done))) done('429');
     })));
     return codes[0] ?? '200';
+  }
+
+  /** Whether a user's software announces this. */
+  private has(id: string, feature: string): boolean {
+    return this.hooks.member(id)?.features?.includes(feature) ?? false;
   }
 
   private known(target: unknown, type: unknown): target is string {
@@ -311,6 +307,13 @@ export class Peers {
       eventOp: 'presence', type: 'peerState', roomId: this.hooks.roomId(), user, sender: this.hooks.me(), state, reason, message, hint,
     });
   }
+}
+
+/** Where there are too many, the first is let go. */
+function putLast<T>(map: Map<string, T>, id: string, value: T): void {
+  map.delete(id);
+  map.set(id, value);
+  if (map.size > KEPT) map.delete([...map.keys()][0]!);
 }
 
 /** Whatever an app has given for a user. */

@@ -36,36 +36,36 @@ export interface Hooks {
   ended(code: number): void;
 }
 
-/** Milliseconds. */
-export const LIMIT = {
+/** Milliseconds. An enum, so that the build puts the numbers where they are used. */
+export enum Timing {
   /** A request of the app. */
-  request: 10_000,
+  request = 10_000,
   /** Opening a socket, and each answer of a handshake on it. */
-  open: 5_000,
+  open = 5_000,
   /** Silence after something was asked: the socket is dead. */
-  silence: 5_000,
+  silenceLimit = 5_000,
   /** Silence after which a keepAlive asks. */
-  idle: 10_000,
+  idleLimit = 10_000,
   /** Silence after a question that was asked because the network is in doubt, beside two round trips; and with them at most. */
-  probe: 500,
-  probeMost: 1_000,
+  probe = 500,
+  probeMost = 1_000,
   /**
    * Back-off: first step, and cap: while calls stand still, otherwise, and when it has been away for longer than a server takes to start anew.
    * Oftener would be later: Chromium holds a page's next socket back by 1 to 5 s once it has seen some thirty of them fail within minutes,
    * and halves that for each two fewer.
    */
-  step: 250,
-  urgent: 1_250,
-  cap: 2_000,
-  later: 10_000,
+  step = 250,
+  capUrgent = 1_250,
+  cap = 2_000,
+  capLater = 10_000,
   /** How long a server may take to start anew, and how long calls that stand still hurry. */
-  soon: 60_000,
-  hurry: 30_000,
+  soon = 60_000,
+  hurry = 30_000,
   /** After the server closed for policy (1008). */
-  policy: 30_000,
+  policy = 30_000,
   /** How long a WebSocket may still open when the server has answered a plain request. */
-  grace: 1_000,
-};
+  grace = 1_000,
+}
 
 /** Requests and messages that may wait for the socket. */
 const WAITING = 256;
@@ -165,7 +165,7 @@ export class Connection {
   }
 
   /** Asks the server. Resolves with its answer, or with code 504 when none came within `limit` milliseconds. Never rejects. */
-  request(message: Request, limit = LIMIT.request): Promise<Answer> {
+  request(message: Request, limit: number = Timing.request): Promise<Answer> {
     const { eventOp } = message;
     if (this.state === 'stopped') return Promise.resolve({ eventOp, ...failure('410') });
     if (this.pending.size >= WAITING) return Promise.resolve({ eventOp, ...failure('429') });
@@ -221,7 +221,7 @@ export class Connection {
       return false;
     }
     const answer = this.request({ eventOp: 'keepAlive' });
-    this.expect(Math.min(LIMIT.probeMost, LIMIT.probe + 2 * this.rtt));
+    this.expect(Math.min(Timing.probeMost, Timing.probe + 2 * this.rtt));
     return (await answer).code === '200';
   }
 
@@ -254,10 +254,10 @@ export class Connection {
       return this.lost(0);
     }
     this.socket = socket;
-    this.openTimer = setTimeout(() => this.expire(), LIMIT.open);
+    this.openTimer = setTimeout(() => this.expire(), Timing.open);
     socket.onopen = () => {
       clearTimeout(this.openTimer);
-      this.openTimer = setTimeout(() => this.expire(), LIMIT.open);
+      this.openTimer = setTimeout(() => this.expire(), Timing.open);
       this.isOpen = true;
       if (!this.carried && this.hello) socket.send(this.hello);
     };
@@ -289,7 +289,7 @@ export class Connection {
     if (this.state === 'waiting') return this.wake();
     // The server may have come back just now, and the WebSocket be on its way.
     clearTimeout(this.openTimer);
-    this.openTimer = setTimeout(() => this.abandon(), LIMIT.grace);
+    this.openTimer = setTimeout(() => this.abandon(), Timing.grace);
   }
 
   private async shake(socket: WebSocketLike, pending: Promise<Verdict>): Promise<void> {
@@ -319,7 +319,7 @@ export class Connection {
   /** A request of the handshake itself, past the queue. */
   private ask(message: Request): Promise<Answer> {
     const reqId = `${++this.lastId}`;
-    const limit = this.isOpen ? LIMIT.open : 2 * LIMIT.open;
+    const limit = this.isOpen ? Timing.open : 2 * Timing.open;
     const { promise, settle } = deferred<Answer>(limit, () => done({ eventOp: message.eventOp, ...failure('504') }));
     const done = (answer: Answer) => {
       clearTimeout(this.openTimer);
@@ -337,7 +337,7 @@ export class Connection {
     if (this.state === 'up') {
       if (pending) pending.sent = Date.now();
       this.write(message);
-      if (pending) this.expect(LIMIT.silence);
+      if (pending) this.expect(Timing.silenceLimit);
       return;
     }
     this.queue.push(message);
@@ -386,11 +386,11 @@ export class Connection {
     this.silenceTimer = undefined;
     for (const { sent } of this.pending.values()) {
       if (!sent) continue;
-      this.expect(LIMIT.silence);
+      this.expect(Timing.silenceLimit);
       break;
     }
     clearTimeout(this.idleTimer);
-    this.idleTimer = setTimeout(() => this.keepAlive(), LIMIT.idle);
+    this.idleTimer = setTimeout(() => this.keepAlive(), Timing.idleLimit);
   }
 
   private keepAlive(): void {
@@ -406,7 +406,7 @@ export class Connection {
     this.silenceTimer = setTimeout(() => {
       this.silenceTimer = undefined;
       // Far too late: the machine slept or the page was frozen, and the answer may lie unread. Give it one short turn.
-      if (Date.now() - due > 1_000) this.expect(limit === LIMIT.silence ? 2_000 : LIMIT.silence);
+      if (Date.now() - due > 1_000) this.expect(limit === Timing.silenceLimit ? 2_000 : Timing.silenceLimit);
       else this.abandon();
     }, limit);
   }
@@ -438,7 +438,7 @@ export class Connection {
     if (!wasUp) this.carries = undefined;
     if (this.polls && (!wasUp || code === BETTER)) this.carrier = null;
     this.detach(1000);
-    if (wasUp && Date.now() - this.upSince > LIMIT.later) this.attempts = 0;
+    if (wasUp && Date.now() - this.upSince > Timing.capLater) this.attempts = 0;
     this.state = 'waiting';
     // Unanswered requests go out again after the resume, before anything newer. Not those to other users: they may have arrived, and what
     // was said before must not be heard after what was said since; a pair says again itself what still holds.
@@ -457,9 +457,9 @@ export class Connection {
     }
     if (wasUp || !this.attempts) this.lostSince = Date.now();
     const away = Date.now() - this.lostSince;
-    const cap = away > LIMIT.soon ? LIMIT.later : away <= LIMIT.hurry && this.hooks.urgent() ? LIMIT.urgent : LIMIT.cap;
-    const step = this.attempts && (this.polls || !this.carrier) ? Math.min(cap, LIMIT.step * 2 ** (this.attempts - 1)) : 0;
-    const base = code === 1008 ? LIMIT.policy : step;
+    const cap = away > Timing.soon ? Timing.capLater : away <= Timing.hurry && this.hooks.urgent() ? Timing.capUrgent : Timing.cap;
+    const step = this.attempts && (this.polls || !this.carrier) ? Math.min(cap, Timing.step * 2 ** (this.attempts - 1)) : 0;
+    const base = code === 1008 ? Timing.policy : step;
     this.attempts++;
     // Half of it at random, so that the clients of a restarted server do not come back as one.
     this.retryTimer = setTimeout(() => this.connect(), base * (0.5 + Math.random() / 2));

@@ -1,9 +1,9 @@
 import type { CreateRoomResult, InitResult, JoinRoomResult, MediaType, MemberList, Presence, Result } from '../../types/knowledgetalk';
 import { deferred } from '../deferred';
-import { failure, insecureHint, invalid, missing, unreachable, type Failure, type Reason } from '../errors';
+import { failure, failureFor, insecureHint, invalid, missing, unreachable, type Failure, type Reason } from '../errors';
 import { beacon, isSecure, watchPage } from '../global';
 import { firstFailure, id, isFailure, key, optionalCapacity, optionalId, optionalText } from './arguments';
-import { Connection, LIMIT, type Ask, type Verdict, type WebSocketLike } from './connection';
+import { Connection, Timing, type Ask, type Verdict, type WebSocketLike } from './connection';
 import { fallback } from './fallback';
 import { leaveHandoff, takeHandoff, type Handoff } from './handoff';
 import {
@@ -184,7 +184,7 @@ export class Session {
     if (isFailure(given)) return given;
     const room = given ?? this.room?.id;
     if (this.over || !this.userId) return result(await this.request('leaveRoom'));
-    if (!room) return failure('410', 'Not in a room.', 'Call joinRoom(roomId) first.');
+    if (!room) return failureFor('410', 'no-room');
     const answer = await this.request('leaveRoom', { roomId: room });
     // 429 is not said of a room that one is in.
     const out = ['200', '410', '441'].includes(answer.code) || (answer.code === '429' && this.rejoining);
@@ -228,7 +228,7 @@ export class Session {
       down: () => this.hooks.online(false),
       ended: (code) => this.end(code === 4003 ? failure('401', 'The license ended or was revoked.') : taken(), code === 4003 ? 'session-ended' : 'replaced'),
     }, this.create, () => this.other(this.base!));
-    const { promise, settle } = deferred<InitResult>(LIMIT.request, () => {
+    const { promise, settle } = deferred<InitResult>(Timing.request, () => {
       this.started(this.connection?.status === 429 ? failure('429') : unreachable(this.base!));
     });
     this.starting = promise;
@@ -462,7 +462,7 @@ export class Session {
   }
 }
 
-const taken = () => failure('409', 'Another page took this user id over.', 'Close one of the two pages, or call init() again.');
+const taken = () => failureFor('409', 'replaced');
 
 /** The server does not (or no longer) know a right to this id. */
 const refused = (answer: Answer) => answer.code === '409' || answer.code === '410';

@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { MediaType } from '../types/knowledgetalk';
-import { Paths, PATHS, type PathsHooks } from '../src/negotiation/paths';
+import { Failover } from '../src/negotiation/failover';
+import { changes } from '../src/negotiation/report';
+import { PeerSession, type PeerSessionHooks } from '../src/negotiation/session';
 import { readSignal, type Signal } from '../src/signaling/messages';
 import { FakeStream, settled, track } from './browser';
 import { FakeConnection } from './connections';
@@ -15,8 +17,8 @@ let online: boolean;
 /** The socket goes down with what is sent next. */
 let lost: boolean;
 let servers: RTCIceServer[];
-let hooks: PathsHooks;
-let paths: Paths;
+let hooks: PeerSessionHooks;
+let paths: PeerSession;
 
 const RELAY = [{ urls: ['turn:relay:3478?transport=udp'], username: 'u', credential: 'c' }];
 const stream = () => new FakeStream([track('audio'), track('video')]) as unknown as MediaStream;
@@ -88,7 +90,7 @@ beforeEach(() => {
   lost = false;
   servers = RELAY;
   hooks = {
-    send: async (signal) => {
+    sendSignal: async (signal) => {
       sent.push(signal);
       online &&= !lost;
       return lost ? '504' : '200';
@@ -99,11 +101,11 @@ beforeEach(() => {
     iceServers: async () => servers,
     stream: (type, list) => (shown[type] = list),
     subscribed: () => subscribed++,
-    report: (state, reason) => states.push(`${state}${reason && ` ${reason}`}`),
+    report: changes((state, reason) => states.push(`${state}${reason && ` ${reason}`}`)),
     standby: () => allowed,
     probeServer: async () => (probes++, online),
   };
-  paths = new Paths('a', 'b', hooks);
+  paths = new PeerSession('a', 'b', hooks);
 });
 
 afterEach(() => {
@@ -140,24 +142,24 @@ describe('a second connection', () => {
   it('goes when the room has become too large for it, and is made again in one that is small enough', async () => {
     const { first, second } = await call();
     allowed = false;
-    paths.reviewSoon();
-    await vi.advanceTimersByTimeAsync(PATHS.settle);
+    paths.feed({ kind: 'room' });
+    await vi.advanceTimersByTimeAsync(Failover.settle);
     expect([first.connectionState, second.connectionState]).toEqual(['connected', 'closed']);
     // The other side may not know yet.
     paths.signal({ eventOp: 'sdp', gen: 2, n: 1, sdp: { type: 'offer', sdp: 'theirs' }, link: 'standby' });
     await vi.advanceTimersByTimeAsync(60_000);
     expect([FakeConnection.made.length, tracks(first), paths.connection]).toEqual([2, SENDING, first]);
     allowed = true;
-    paths.reviewSoon();
-    await vi.advanceTimersByTimeAsync(PATHS.settle);
+    paths.feed({ kind: 'room' });
+    await vi.advanceTimersByTimeAsync(Failover.settle);
     expect(FakeConnection.made[2]?.getConfiguration()).toMatchObject({ iceTransportPolicy: 'relay' });
     await stand(FakeConnection.made[2]!, 'standby');
   });
 
   it('goes when nothing is sent any more, and comes with the next picture', async () => {
     const { first, second } = await call();
-    paths.unpublish('cam');
-    await vi.advanceTimersByTimeAsync(PATHS.settle);
+    paths.feed({ kind: 'unpublish', type: 'cam' });
+    await vi.advanceTimersByTimeAsync(Failover.settle);
     expect([first.connectionState, second.connectionState]).toEqual(['connected', 'closed']);
     // The other side, which has not heard of it, asks for another one.
     paths.signal({ eventOp: 'candidate', gen: 0, candidates: [], link: 'standby' });
@@ -175,7 +177,7 @@ describe('a second connection', () => {
     await settled();
     expect([second.connectionState, FakeConnection.made.length]).toEqual(['closed', 3]);
     paths.dispose();
-    paths = new Paths('b', 'a', hooks);
+    paths = new PeerSession('b', 'a', hooks);
     for (const link of [{}, { link: 'standby' as const }]) {
       paths.signal({ eventOp: 'sdp', gen: 9, n: 1, sdp: { type: 'offer', sdp: 'theirs' }, ...link });
       await settled();
@@ -194,9 +196,9 @@ describe('a second connection', () => {
     void paths.publish('cam', stream());
     await settled();
     await stand(FakeConnection.made[0]!);
-    await vi.advanceTimersByTimeAsync(PATHS.refused);
+    await vi.advanceTimersByTimeAsync(Failover.refusedRetry);
     expect([FakeConnection.made.length, FakeConnection.open]).toEqual([2, 1]);
-    await vi.advanceTimersByTimeAsync(2 * PATHS.refused);
+    await vi.advanceTimersByTimeAsync(2 * Failover.refusedRetry);
     expect([FakeConnection.made.length, FakeConnection.open]).toEqual([3, 1]);
     void paths.publish('screen', stream());
     await settled();
@@ -213,7 +215,7 @@ describe('a second connection', () => {
 
   it('that has died while it carried is asked for in words that go over the server', async () => {
     paths.dispose();
-    paths = new Paths('b', 'a', hooks);
+    paths = new PeerSession('b', 'a', hooks);
     void paths.publish('cam', stream());
     const ways = [];
     for (const link of [{}, { link: 'standby' as const }]) {
@@ -233,10 +235,10 @@ describe('a second connection', () => {
   });
 
   it('is not made in a room that has become small when nothing is sent', async () => {
-    paths.warm();
+    paths.feed({ kind: 'warm' });
     await settled();
     await stand(FakeConnection.made[0]!);
-    paths.reviewSoon();
+    paths.feed({ kind: 'room' });
     await vi.advanceTimersByTimeAsync(10_000);
     expect(FakeConnection.made).toHaveLength(1);
   });
@@ -248,14 +250,14 @@ describe('a second connection', () => {
     await vi.advanceTimersByTimeAsync(1_000);
     expect(tracks(second)).toEqual(SENDING);
     allowed = false;
-    paths.reviewSoon();
+    paths.feed({ kind: 'room' });
     await vi.advanceTimersByTimeAsync(20_000);
     mend();
     // Home, and no `unpublish` has come from the other side.
     await vi.advanceTimersByTimeAsync(5_000);
     expect([tracks(first), tracks(second), second.connectionState]).toEqual([SENDING, SILENT, 'connected']);
     await says(second, { eventOp: 'unpublish', epoch: 7 });
-    await vi.advanceTimersByTimeAsync(PATHS.settle);
+    await vi.advanceTimersByTimeAsync(Failover.settle);
     expect(second.connectionState).toBe('closed');
   });
 });
@@ -269,7 +271,7 @@ describe('without the server', () => {
     const { first } = await call();
     online = false;
     sent = [];
-    paths.network();
+    paths.feed({ kind: 'network' });
     await settled();
     const [offer] = carried(first) as [{ gen: number; n: number }];
     expect([sent, offer]).toEqual([[], expect.objectContaining({ eventOp: 'sdp', sdp: expect.objectContaining({ type: 'offer' }) })]);
@@ -278,12 +280,12 @@ describe('without the server', () => {
     await settled();
     expect(first.log.at(-1)).toBe('remote answer');
     online = true;
-    paths.network();
+    paths.feed({ kind: 'network' });
     await settled();
     // The other side may still be without it.
     expect([sent, carried(first)]).toEqual([[], [expect.anything(), expect.anything()]]);
     paths.signal({ eventOp: 'candidate', gen, candidates: [] });
-    paths.network();
+    paths.feed({ kind: 'network' });
     await vi.advanceTimersByTimeAsync(4_000);
     expect(sent.map((m) => m.eventOp)).toContain('sdp');
   });
@@ -297,7 +299,7 @@ describe('without the server', () => {
     const second = FakeConnection.made[1]!;
     expect(sent.at(-1)).toMatchObject({ eventOp: 'sdp', link: 'standby' });
     online = false;
-    paths.offline();
+    paths.feed({ kind: 'offline' });
     await settled();
     expect(carried(first, 'standby')).toHaveLength(1);
     const { gen, n } = sent.at(-1) as Extract<Signal, { eventOp: 'sdp' }>;
@@ -305,7 +307,7 @@ describe('without the server', () => {
     await settled();
     second.find('1');
     await vi.advanceTimersByTimeAsync(20);
-    paths.offline();
+    paths.feed({ kind: 'offline' });
     await settled();
     const candidates = (first.channel.sent as Record<string, unknown>[]).filter((m) => m.eventOp === 'candidate');
     expect(candidates).toEqual(Array(2).fill(expect.objectContaining({ link: 'standby', candidates: [{ candidate: '1' }] })));
@@ -314,7 +316,7 @@ describe('without the server', () => {
   it('what its socket took with it goes over the data channel', async () => {
     const { first } = await call();
     lost = true;
-    paths.network();
+    paths.feed({ kind: 'network' });
     await settled();
     expect(carried(first)).toHaveLength(1);
   });
@@ -350,7 +352,7 @@ describe('a path that dies', () => {
     mend();
     await vi.advanceTimersByTimeAsync(600);
     expect([tracks(first), tracks(second)]).toEqual([SENDING, SENDING]);
-    await vi.advanceTimersByTimeAsync(PATHS.overlap);
+    await vi.advanceTimersByTimeAsync(Failover.overlap);
     expect([tracks(first), tracks(second)]).toEqual([SENDING, SILENT]);
     expect(second.channel.sent.at(-1)).toMatchObject({ eventOp: 'unpublish', type: 'cam' });
     expect([states.slice(-2), paths.connection]).toEqual([['recovering path-dead', 'connected'], first]);
@@ -368,10 +370,10 @@ describe('a path that dies', () => {
     expect([tracks(first), tracks(second), states.at(-1)]).toEqual([SENDING, SENDING, 'connected']);
     expect(keyFrames(first)).toBe(keys + 1);
     const { length } = first.log;
-    await vi.advanceTimersByTimeAsync(PATHS.sign - 500);
+    await vi.advanceTimersByTimeAsync(Failover.sign - 500);
     expect(first.log).toHaveLength(length);
     mend();
-    await vi.advanceTimersByTimeAsync(600 + PATHS.overlap);
+    await vi.advanceTimersByTimeAsync(600 + Failover.overlap);
     expect([tracks(first), tracks(second), states.at(-1)]).toEqual([SENDING, SILENT, 'connected']);
   });
 
@@ -387,7 +389,7 @@ describe('a path that dies', () => {
     expect(states.at(-1)).toBe('connected');
     const restarts = () => first.log.filter((entry) => entry === 'restart').length;
     const before = restarts();
-    for (const [wait, more] of [[PATHS.better, 1], [2 * PATHS.better, 2], [4 * PATHS.better, 3]] as const) {
+    for (const [wait, more] of [[Failover.directRetry, 1], [2 * Failover.directRetry, 2], [4 * Failover.directRetry, 3]] as const) {
       await vi.advanceTimersByTimeAsync(wait - 700);
       expect(restarts()).toBe(before + more - 1);
       await vi.advanceTimersByTimeAsync(700);
@@ -395,7 +397,7 @@ describe('a path that dies', () => {
       await answer();
     }
     first.selected = { local: 'srflx', remote: 'srflx' };
-    await vi.advanceTimersByTimeAsync(10 * PATHS.betterMost);
+    await vi.advanceTimersByTimeAsync(10 * Failover.directRetryMost);
     expect(restarts()).toBe(before + 3);
   });
 
@@ -412,7 +414,7 @@ describe('a path that dies', () => {
     mend();
     await vi.advanceTimersByTimeAsync(600);
     const { length } = first.log;
-    await vi.advanceTimersByTimeAsync(PATHS.betterMost);
+    await vi.advanceTimersByTimeAsync(Failover.directRetryMost);
     expect(first.log).toHaveLength(length);
   });
 
@@ -423,7 +425,7 @@ describe('a path that dies', () => {
     cut();
     await vi.advanceTimersByTimeAsync(1_000);
     first.checksAnswered++;
-    await vi.advanceTimersByTimeAsync(PATHS.sign + 200);
+    await vi.advanceTimersByTimeAsync(Failover.sign + 200);
     expect([tracks(first), tracks(second), states.slice(-3)]).toEqual([SILENT, SENDING, ['recovering path-dead', 'connected', 'recovering path-dead']]);
     first.checksAnswered++;
     await vi.advanceTimersByTimeAsync(100);
@@ -450,7 +452,7 @@ describe('a path that dies', () => {
     expect([tracks(first), tracks(second)]).toEqual([SILENT, ['audio', 'video', null, 'video']]);
     // The first one's own channel would tell the other side of it only when it lives again.
     expect(sent.at(-1)).toMatchObject({ eventOp: 'publish', type: 'screen' });
-    paths.unpublish('cam');
+    paths.feed({ kind: 'unpublish', type: 'cam' });
     await settled();
     expect(tracks(second)).toEqual([null, null, null, 'video']);
   });
@@ -555,7 +557,7 @@ describe('a path that dies', () => {
     }
     const gaps = at.slice(1).map((t, i) => t - at[i]!);
     expect(at.length).toBeGreaterThan(2);
-    expect(gaps.every((gap, i) => gap >= Math.min(PATHS.replaceMost, PATHS.replace * 2 ** i))).toBe(true);
+    expect(gaps.every((gap, i) => gap >= Math.min(Failover.replaceMost, Failover.replace * 2 ** i))).toBe(true);
   });
 
   it('and lives again shows what the other side sends there, when the second one has died meanwhile', async () => {
@@ -585,7 +587,7 @@ describe('a path that dies', () => {
     await vi.advanceTimersByTimeAsync(10_000);
     expect([FakeConnection.made.length, second.connectionState]).toEqual([2, 'connected']);
     online = true;
-    paths.resumed();
+    paths.feed({ kind: 'resumed' });
     await settled();
     expect([FakeConnection.made.length, second.connectionState]).toEqual([3, 'closed']);
   });
@@ -609,7 +611,7 @@ describe('a path that dies', () => {
 
   it('is not looked for once more when the other side has been first', async () => {
     paths.dispose();
-    paths = new Paths('b', 'a', hooks);
+    paths = new PeerSession('b', 'a', hooks);
     void paths.publish('cam', stream());
     const offer = async (n: number) => {
       paths.signal({ eventOp: 'sdp', gen: 9, n, sdp: { type: 'offer', sdp: 'theirs' } });
@@ -627,12 +629,12 @@ describe('a path that dies', () => {
     await offer(2);
     await vi.advanceTimersByTimeAsync(400);
     expect([states.at(-1), asked()]).toEqual(['recovering path-dead', 0]);
-    await vi.advanceTimersByTimeAsync(PATHS.retry);
+    await vi.advanceTimersByTimeAsync(Failover.retry);
     expect(asked()).toBe(1);
   });
 
   it('and that nobody has used is not spoken of', async () => {
-    paths.warm();
+    paths.feed({ kind: 'warm' });
     await settled();
     const { cut } = await stand(FakeConnection.made[0]!);
     await vi.advanceTimersByTimeAsync(1_000);
@@ -658,7 +660,7 @@ it('what the other side sends is shown from the second one as long as it sends t
 
 it('another network has both connections look for better paths, once for each', async () => {
   const { first, second } = await call();
-  for (let i = 0; i < 3; i++) paths.network();
+  for (let i = 0; i < 3; i++) paths.feed({ kind: 'network' });
   await settled();
   for (const c of [first, second]) expect(c.log.filter((entry) => entry === 'restart')).toHaveLength(1);
   expect([tracks(first), tracks(second)]).toEqual([SENDING, SILENT]);
