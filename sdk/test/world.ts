@@ -19,7 +19,7 @@ export function random(seed: number): () => number {
   };
 }
 
-function freeze<T>(x: T): T {
+export function freeze<T>(x: T): T {
   if (typeof x === 'object' && x !== null && !Object.isFrozen(x)) Object.values(Object.freeze(x)).forEach(freeze);
   return x;
 }

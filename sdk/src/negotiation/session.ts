@@ -222,7 +222,7 @@ export class PeerSession implements TransportOwner {
  * Publications of a backup go over its own data channel alone: over the server they would be taken for those of the primary connection. One
  * that is to say that there is no connection says so itself.
  */
-function ofBackup(signal: Signal): Signal | null {
+export function ofBackup(signal: Signal): Signal | null {
   if (negotiates(signal)) return { ...signal, link: 'standby' };
   return 'gen' in signal && signal.gen === 0 ? { ...NONE, link: 'standby' } : null;
 }

@@ -1,0 +1,396 @@
+/**
+ * Two sessions with both of their connections, as pure machines: what happens next is one step of a
+ * seeded schedule. Each connection is cut and restored on its own; the server loses messages when a
+ * socket dies, and carries nothing while it is away.
+ */
+import { expect } from 'vitest';
+import type { MediaType } from '../types/knowledgetalk';
+import {
+  initialSession, isReady, stepSession, WAYS, type Session, type SessionEffect, type SessionEvent, type Wait, type Way,
+} from '../src/negotiation/failover';
+import { TYPES } from '../src/negotiation/layout';
+import type { Event, TimerName } from '../src/negotiation/machine';
+import { ofBackup } from '../src/negotiation/session';
+import { negotiates, type Signal } from '../src/signaling/messages';
+import { freeze } from './world';
+
+type Kinds = { audio: boolean; video: boolean } | null;
+
+interface Connection {
+  gen: number;
+  offering: boolean;
+  /** ICE sessions: ours, and the other side's as described to us. */
+  mine: number;
+  theirs: number;
+  last: 'offer' | 'answer' | null;
+  known: boolean;
+  link: RTCPeerConnectionState;
+  channel: boolean;
+  attached: Record<MediaType, number>;
+}
+
+/** Performs the effects of one connection. */
+class Transport {
+  queue: SessionEffect[] = [];
+  busy: (() => void) | null = null;
+  connection: Connection | null = null;
+  readonly timers = new Set<TimerName>();
+  tracks: Record<MediaType, Kinds> = { cam: null, screen: null };
+
+  constructor(readonly side: Side, readonly way: Way) {}
+
+  get other(): Transport | undefined {
+    return this.side.other.transports[this.way];
+  }
+
+  feed(event: Event): void {
+    this.side.feed({ kind: 'transport', way: this.way, event });
+  }
+
+  run(): void {
+    while (!this.busy && this.queue.length) this.perform(this.queue.shift()!);
+  }
+
+  /** What is sent here of a type: its epoch. */
+  private sent(type: MediaType): number {
+    const { session } = this.side;
+    const local = session[this.way]!.local[type];
+    return local.on && !(this.way === 'primary' && session.primaryPaused) ? local.epoch : 0;
+  }
+
+  private attachAll(c: Connection): void {
+    for (const type of TYPES) c.attached[type] = this.sent(type);
+  }
+
+  private perform(e: SessionEffect): void {
+    const c = this.connection;
+    switch (e.do) {
+      case 'open':
+        this.busy = () => {
+          this.connection = {
+            gen: e.gen, offering: false, mine: 0, theirs: 0, last: null, known: false, link: 'new', channel: false, attached: { cam: 0, screen: 0 },
+          };
+          this.attachAll(this.connection);
+        };
+        return;
+      case 'close':
+        this.connection = null;
+        return;
+      case 'offer':
+        this.busy = () => {
+          if (!e.restart) expect(c!.offering, 'an offer while another is open').toBe(false);
+          c!.offering = true;
+          this.describe(c!, e.n, 'offer', this.side.world.fresh());
+        };
+        return;
+      case 'accept':
+        this.busy = () => {
+          expect(c!.offering, 'an offer that crosses another').toBe(false);
+          c!.theirs = Number(e.sdp.split(' ')[0]);
+          c!.known = false;
+          this.attachAll(c!);
+          this.describe(c!, e.n, 'answer', this.side.world.fresh());
+          this.feed({ kind: 'tracks', gen: e.gen });
+        };
+        return;
+      case 'answered':
+        this.busy = () => {
+          expect([c!.offering, Number(e.sdp.split(' ')[1])], 'an answer to another offer').toEqual([true, c!.mine]);
+          c!.offering = false;
+          c!.theirs = Number(e.sdp.split(' ')[0]);
+          c!.known = false;
+          this.feed({ kind: 'tracks', gen: e.gen });
+        };
+        return;
+      case 'candidates':
+        c!.known ||= e.list.some(({ candidate }) => Number(candidate) === c!.theirs);
+        return;
+      case 'resend':
+        if (c!.last === e.what) this.describe(c!, e.n, e.what, c!.mine);
+        return;
+      case 'recandidate':
+        return this.trickle(c!);
+      case 'attach':
+        if (c) c.attached[e.type] = this.sent(e.type);
+        return;
+      case 'send':
+        return this.side.send(this, e.signal, e.byChannel);
+      case 'timer':
+        if (e.on) this.timers.add(e.name);
+        else this.timers.delete(e.name);
+        return;
+      case 'stream':
+        this.tracks[e.type] = { audio: e.audio, video: e.video };
+        return;
+      case 'dropStream':
+        this.tracks[e.type] = null;
+        return;
+      case 'subscribed':
+        expect(this.tracks[e.type], 'subscribed without a stream').not.toBeNull();
+        this.side.subscribed[e.type]++;
+    }
+  }
+
+  private describe(c: Connection, n: number, type: 'offer' | 'answer', mine: number): void {
+    c.mine = mine;
+    c.last = type;
+    this.side.send(this, { eventOp: 'sdp', gen: c.gen, n, sdp: { type, sdp: `${mine} ${c.theirs}` } }, false);
+    this.trickle(c);
+  }
+
+  private trickle(c: Connection): void {
+    this.side.send(this, { eventOp: 'candidate', gen: c.gen, candidates: [{ candidate: `${c.mine}` }] }, false);
+  }
+}
+
+export class Side {
+  session: Session;
+  transports: Partial<Record<Way, Transport>> = {};
+  readonly waits = new Map<Wait, number>();
+  readonly probes: Extract<SessionEffect, { do: 'probe' }>[] = [];
+  online = true;
+  want: Record<MediaType, Kinds> = { cam: null, screen: null };
+  readonly published: Record<MediaType, number> = { cam: 0, screen: 0 };
+  readonly subscribed: Record<MediaType, number> = { cam: 0, screen: 0 };
+  /** The last state that the app heard of. */
+  reported = '';
+
+  constructor(readonly world: Sessions, readonly me: string, peer: string) {
+    this.session = initialSession(me, peer, world.clock);
+  }
+
+  get other(): Side {
+    return this.world.sides[this.me === 'a' ? 1 : 0]!;
+  }
+
+  feed(event: SessionEvent): void {
+    const facts = { now: this.world.clock, seed: this.world.clock, standby: this.world.standby };
+    const [session, effects] = stepSession(freeze(this.session), event, facts); // A function that is not pure throws here.
+    this.session = session;
+    // What failed, or what the receiver refused, is no longer wanted: its app was told.
+    for (const type of TYPES) if (!session.primary.local[type].on) this.want[type] = null;
+    for (const effect of effects) {
+      if (effect.do === 'report') this.reported = effect.state;
+      if (effect.way) {
+        const transport = (this.transports[effect.way] ??= new Transport(this, effect.way));
+        if (effect.do === 'open') transport.queue = transport.queue.filter((earlier) => !('gen' in earlier));
+        transport.queue.push(effect);
+      } else if (effect.do === 'drop') delete this.transports.backup;
+      else if (effect.do === 'probe') this.probes.push(effect);
+      else if (effect.do === 'wait' && effect.ms === null) this.waits.delete(effect.name);
+      else if (effect.do === 'wait') this.waits.set(effect.name, this.world.clock + effect.ms!);
+    }
+    for (const way of WAYS) this.transports[way]?.run();
+  }
+
+  publish(type: MediaType, kinds: NonNullable<Kinds>): void {
+    this.want[type] = kinds;
+    this.published[type]++;
+    this.feed({ kind: 'publish', type, ...kinds });
+  }
+
+  /**
+   * As PeerSession does: the data channel where it may be used, else the server, else any data
+   * channel that carries.
+   */
+  send({ way }: Transport, signal: Signal, byChannel: boolean): void {
+    const channel = (w: Way) => this.transports[w]?.connection?.channel && !this.session[w]!.dead;
+    // On a dead path it waits for the path, and goes over the server as well.
+    if (byChannel && this.transports[way]?.connection?.channel) this.world.put(this, way, signal);
+    if (byChannel && channel(way)) return;
+    const addressed = way === 'backup' ? ofBackup(signal) : signal;
+    if (!addressed) return;
+    const carrier = negotiates(addressed) && (this.session.peerOffline || !this.online) ? WAYS.find(channel) : undefined;
+    this.world.put(this, carrier ?? null, addressed);
+  }
+
+  /** Epoch of what is being sent of a type on a connection; 0 for nothing. */
+  attached(way: Way, type: MediaType): number {
+    return this.transports[way]?.connection?.attached[type] ?? 0;
+  }
+}
+
+export class Sessions {
+  clock = 1_000_000;
+  readonly standby: boolean = true;
+  readonly sides: [Side, Side];
+  /** Connections on which nothing passes. */
+  readonly cut: Record<Way, boolean> = { primary: false, backup: false };
+  private counter = 0;
+  private readonly sent: [{ by: Way | null; gen: number; signal: Signal }[], { by: Way | null; gen: number; signal: Signal }[]] = [[], []];
+
+  constructor(readonly next: () => number) {
+    this.sides = [new Side(this, 'a', 'b'), new Side(this, 'b', 'a')];
+  }
+
+  fresh(): number {
+    return ++this.counter;
+  }
+
+  chance(p: number): boolean {
+    return this.next() < p;
+  }
+
+  pick<T>(list: readonly T[]): T {
+    return list[Math.floor(this.next() * list.length)]!;
+  }
+
+  put(from: Side, by: Way | null, signal: Signal): void {
+    const gen = by ? from.transports[by]!.connection!.gen : 0;
+    this.sent[this.sides.indexOf(from) as 0 | 1].push({ by, gen, signal: JSON.parse(JSON.stringify(signal)) });
+  }
+
+  /** Both ends agree about both ends of the ICE session, and one knows where the other is. */
+  reach(way: Way): boolean {
+    const [a, b] = this.sides.map((side) => side.transports[way]?.connection);
+    return Boolean(!this.cut[way] && a && b && a.gen === b.gen && a.mine && b.mine && a.mine === b.theirs && b.mine === a.theirs && (a.known || b.known));
+  }
+
+  /** What could happen next without anybody's doing. */
+  moves(): (() => void)[] {
+    return this.sides.flatMap((side, i) => [
+      ...this.deliveries(side, this.sent[i]!), ...WAYS.flatMap((way) => this.happenings(side, way)), ...this.answers(side),
+    ]);
+  }
+
+  /** Messages keep their order on each way, and none between ways. */
+  private deliveries(from: Side, list: (typeof this.sent)[0]): (() => void)[] {
+    return [null, ...WAYS].flatMap((by) => {
+      const i = list.findIndex((packet) => packet.by === by);
+      if (i < 0 || (by ? this.cut[by] : !from.online || !from.other.online)) return [];
+      return [() => {
+        const [{ gen, signal }] = list.splice(i, 1) as [(typeof list)[0]];
+        if (!by || from.other.transports[by]?.connection?.gen === gen) from.other.feed({ kind: 'received', signal, by });
+      }];
+    });
+  }
+
+  private happenings(side: Side, way: Way): (() => void)[] {
+    const transport = side.transports[way];
+    const c = transport?.connection;
+    const moves: (() => void)[] = [];
+    if (transport?.busy) {
+      moves.push(() => {
+        const done = transport.busy!;
+        transport.busy = null;
+        done();
+        transport.run();
+      });
+    }
+    if (!transport || !c) return moves;
+    const reach = this.reach(way);
+    const { dead } = side.session[way]!;
+    if (reach && c.link !== 'connected') moves.push(() => this.link(side, way, 'connected'));
+    if (reach && c.link === 'connected' && transport.other?.connection?.link === 'connected' && !c.channel) {
+      moves.push(() => {
+        c.channel = true;
+        if (dead) transport.feed({ kind: 'heartbeat', answered: true });
+        transport.feed({ kind: 'channel', gen: c.gen, open: true });
+      });
+    }
+    if (!c.channel) return moves;
+    if (this.cut[way] && !dead) moves.push(() => transport.feed({ kind: 'heartbeat', answered: false }));
+    if (reach && dead && transport.other?.connection?.channel) {
+      moves.push(() => transport.feed({ kind: 'heartbeat', answered: true }));
+      if (way === 'primary' && !side.session.responding) moves.push(() => side.feed({ kind: 'firstResponse' }));
+    }
+    return moves;
+  }
+
+  private answers(side: Side): (() => void)[] {
+    if (!side.probes.length) return [];
+    return [() => {
+      const { what } = side.probes.shift()!;
+      side.feed({ kind: 'probed', what, yes: what === 'relay' ? true : what === 'server' ? side.online : this.chance(0.3) });
+    }];
+  }
+
+  link(side: Side, way: Way, state: RTCPeerConnectionState): void {
+    const c = side.transports[way]?.connection;
+    if (!c || c.link === state) return;
+    c.link = state;
+    side.transports[way]!.feed({ kind: 'link', gen: c.gen, state });
+  }
+
+  /** The next timer of all goes off. False: none is set. */
+  tick(): boolean {
+    const timers = this.sides.flatMap((side) => [
+      ...WAYS.flatMap((way) => [...side.transports[way]?.timers ?? []].map((name) => () => {
+        side.transports[way]!.timers.delete(name);
+        side.transports[way]!.feed({ kind: 'timer', name });
+      })),
+      ...[...side.waits].map(([name, due]) => () => {
+        this.clock = Math.max(this.clock, due);
+        side.waits.delete(name);
+        side.feed({ kind: 'wait', name });
+      }),
+    ]);
+    if (timers.length) this.pick(timers)();
+    return timers.length > 0;
+  }
+
+  trouble(): void {
+    const side = this.pick(this.sides);
+    const type = this.pick(TYPES);
+    const way = this.pick(['primary', 'primary', 'backup'] as const);
+    const dice = this.next();
+    if (dice < 0.2) side.publish(type, { audio: this.chance(0.5), video: true });
+    else if (dice < 0.26) side.feed({ kind: 'unpublish', type });
+    else if (dice < 0.3) side.feed({ kind: 'refuse', type });
+    else if (dice < 0.55) this.cut[way] = !this.cut[way];
+    else if (dice < 0.65) this.socket(side);
+    else if (dice < 0.72) this.link(side, way, 'disconnected');
+    else if (dice < 0.76) this.link(side, way, 'failed');
+    else if (dice < 0.8) side.feed({ kind: 'network' });
+    else if (dice < 0.82) side.feed({ kind: 'room' });
+    else this.tick();
+  }
+
+  /** A dying socket takes the newest of what was sent with it; later the session is resumed. */
+  private socket(side: Side): void {
+    side.online = !side.online;
+    if (side.online) return side.feed({ kind: 'resumed' });
+    const i = this.sides.indexOf(side) as 0 | 1;
+    const list = this.sent[i];
+    const cut = Math.floor(this.next() * (list.length + 1));
+    this.sent[i] = list.filter(({ by }, at) => by !== null || at < cut);
+    side.feed({ kind: 'offline' });
+  }
+
+  run(steps: number): void {
+    for (let n = 0; n < steps; n++) {
+      this.clock += 10;
+      const moves = this.moves();
+      if (!moves.length || this.chance(0.1)) this.trouble();
+      else this.pick(moves)();
+    }
+  }
+
+  /** Everything that moves by itself. */
+  drain(): void {
+    for (let n = 0; n < 5_000; n++) {
+      const moves = this.moves();
+      if (!moves.length) return;
+      this.clock += 10;
+      this.pick(moves)();
+    }
+    throw new Error('does not come to rest');
+  }
+
+  /** No more trouble. */
+  settle(): void {
+    for (const way of WAYS) this.cut[way] = false;
+    for (const side of this.sides) if (!side.online) this.socket(side);
+    for (let round = 0; round < 400; round++) {
+      this.drain();
+      // A break that nobody noticed is noticed now.
+      for (const side of this.sides) for (const way of WAYS) if (!this.reach(way)) this.link(side, way, 'failed');
+      if (!this.moves().length && !this.tick()) return;
+    }
+  }
+
+  /** What is published is sent where it arrives. */
+  arrives(from: Side, type: MediaType): boolean {
+    return WAYS.some((way) => from.attached(way, type) > 0 && this.reach(way) && isReady(from.session[way]));
+  }
+}
