@@ -72,9 +72,9 @@ func TestMetricsOfSignaling(t *testing.T) {
 	for _, line := range []string{
 		"ieum_signaling_sessions 3", "ieum_signaling_rooms 2", "ieum_signaling_relayed_messages_total 9",
 		`ieum_signaling_refused_total{reason="spoofed"} 4`, `ieum_signaling_refused_total{reason="flooded"} 5`,
-		"ieum_signaling_overflows_total 6", "ieum_signaling_resumed_total 7", `ieum_signaling_messages_total{code="444",op="joinRoom"} 8`,
-		`ieum_signaling_logins_refused_total{reason="expired"} 10`, `ieum_signaling_join_seconds_bucket{le="0.001"} 2`,
-		"ieum_signaling_join_seconds_sum 3", "ieum_signaling_join_seconds_count 11",
+		"ieum_signaling_slow_consumer_disconnects_total 6", "ieum_signaling_sessions_resumed_total 7", `ieum_signaling_messages_total{code="444",op="joinRoom"} 8`,
+		`ieum_signaling_logins_refused_total{reason="expired"} 10`, `ieum_signaling_join_duration_seconds_bucket{le="0.001"} 2`,
+		"ieum_signaling_join_duration_seconds_sum 3", "ieum_signaling_join_duration_seconds_count 11",
 		`ieum_limit_rejections_total{limit="unregistered"} 12`,
 	} {
 		if code != 200 || !strings.Contains(text, line+"\n") {

@@ -15,9 +15,9 @@ var (
 		[]string{"reason"}, nil)
 	handled    = prometheus.NewDesc("ieum_signaling_messages_total", "Messages of clients by what their answer said, or would have.", []string{"op", "code"}, nil)
 	logins     = prometheus.NewDesc("ieum_signaling_logins_refused_total", "Registers that were refused.", []string{"reason"}, nil)
-	resumed    = prometheus.NewDesc("ieum_signaling_resumed_total", "Sessions that got another connection.", nil, nil)
-	overflowed = prometheus.NewDesc("ieum_signaling_overflows_total", "Connections closed with 1013: their clients read too slowly.", nil, nil)
-	joinTime   = prometheus.NewDesc("ieum_signaling_join_seconds", "From a joinRoom to its answer, of those that joined.", nil, nil)
+	resumed    = prometheus.NewDesc("ieum_signaling_sessions_resumed_total", "Sessions that got another connection.", nil, nil)
+	overflowed = prometheus.NewDesc("ieum_signaling_slow_consumer_disconnects_total", "Connections closed with 1013: their clients read too slowly.", nil, nil)
+	joinTime   = prometheus.NewDesc("ieum_signaling_join_duration_seconds", "From a joinRoom to its answer, of those that joined.", nil, nil)
 )
 
 // Signaling shows the figures of a node's signaling.

@@ -139,7 +139,7 @@ func TestGroupsCountAsRooms(t *testing.T) {
 		host.makesGroup()
 		id := host.makesGroup()
 		w.says(host.want("445", msg{"eventOp": "createGroup"}), "too many rooms")
-		w.hits("user_rooms", 1)
+		w.hits("rooms_per_user", 1)
 		lee.makesGroup()
 		lee.makesGroup()
 		w.says(lee.want("445", msg{"eventOp": "createGroup"}), "maxRooms")

@@ -163,13 +163,13 @@ func (c *client) source() netip.Prefix { return transport.Source(c.conn.Peer().A
 // LimitsHit counts refusals by the names that docs/operating/secure.md lists.
 func (h *Hub) LimitsHit() map[string]uint64 {
 	return map[string]uint64{
-		"messages":                 h.counters.flooded.Load(),
-		"messages_refused":         h.counters.refusedFlood.Load(),
+		"message_flood":            h.counters.flooded.Load(),
+		"message_rate":             h.counters.refusedFlood.Load(),
 		"frames":                   h.counters.small.Load(),
 		"to_room":                  h.counters.toRoom.Load(),
 		"to_one":                   h.counters.toOne.Load(),
-		"unread":                   h.counters.unread.Load(),
-		"waiting":                  h.counters.waiting.Load(),
+		"outbox_share":             h.counters.unread.Load(),
+		"disconnected_queue":       h.counters.waiting.Load(),
 		"message_size":             h.counters.long.Load(),
 		"login_time":               h.counters.late.Load(),
 		"outbox":                   h.counters.overflowed.Load(),
@@ -178,11 +178,11 @@ func (h *Hub) LimitsHit() map[string]uint64 {
 		"failed_joins":             h.failedJoins.Rejected(),
 		"failed_joins_per_address": h.addressLookups.rejected(),
 		"candidates":               h.counters.candidates.Load(),
-		"user_rooms":               h.counters.manyRooms.Load(),
-		"address_sessions":         h.sources.rejected.Load(),
-		"address_logins":           h.addressLogins.rejected(),
-		"address_joins":            h.addressJoins.rejected(),
-		"address_rooms":            h.counters.manyHere.Load(),
+		"rooms_per_user":           h.counters.manyRooms.Load(),
+		"sessions_per_address":     h.sources.rejected.Load(),
+		"logins_per_address":       h.addressLogins.rejected(),
+		"joins_per_address":        h.addressJoins.rejected(),
+		"rooms_per_address":        h.counters.manyHere.Load(),
 		"takeovers":                h.takeovers.Rejected(),
 	}
 }

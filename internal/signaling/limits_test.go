@@ -338,7 +338,7 @@ func TestRoomsOfAUserAreLimited(t *testing.T) {
 		kim.want("200", msg{"eventOp": "createVideoRoom"})
 		w.says(kim.want("445", msg{"eventOp": "createRoom", "roomId": "K4"}), "created too many rooms", "destroyRoom")
 		kim.want("443", msg{"eventOp": "createRoom", "roomId": "K2"})
-		w.hits("user_rooms", 1)
+		w.hits("rooms_per_user", 1)
 		w.user(0, "lee").want("200", msg{"eventOp": "createRoom", "roomId": "K4"})
 		kim.want("200", msg{"eventOp": "destroyRoom", "roomId": "K1"})
 		kim.want("200", msg{"eventOp": "createRoom", "roomId": "K5"})

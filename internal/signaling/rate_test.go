@@ -23,13 +23,13 @@ func TestComingBackDoesNotRefillTheRate(t *testing.T) {
 		for range 1200 { // four times as many are refused
 			w.says(kim.want("429", msg{"eventOp": "keepAlive"}), "too many messages")
 		}
-		w.hits("messages", 0)
+		w.hits("message_flood", 0)
 		kim.ask(msg{"eventOp": "keepAlive"})
 		if c := kim.closeCode(); c != 1008 {
 			t.Errorf("closed with %d, want 1008", c)
 		}
-		w.hits("messages", 1)
-		w.hits("messages_refused", 1200)
+		w.hits("message_flood", 1)
+		w.hits("message_rate", 1200)
 		lee.want("200", msg{"eventOp": "keepAlive"})
 		lee.saw("") // nobody has left
 

@@ -46,7 +46,7 @@ func TestSessionsOfAnAddressAreLimited(t *testing.T) {
 		}
 		p := w.from("192.0.2.1")
 		p.want("200", w.login(w.token("kim", nil))) // whom its backend knows
-		w.hits("address_sessions", 2)
+		w.hits("sessions_per_address", 2)
 
 		// who is in stays: away, back from elsewhere, or reloaded
 		a.lose()
@@ -85,7 +85,7 @@ func TestRoomsOfAnAddressAreLimited(t *testing.T) {
 		p := make("200", "192.0.2.1", "K2") // another id is no way round it
 		w.says(make("445", "192.0.2.1", "K3").want("445", msg{"eventOp": "createVideoRoom"}), "your address", "--max-rooms-per-address")
 		p.joins("K1").want("445", msg{"eventOp": "createGroup"})
-		w.hits("address_rooms", 3)
+		w.hits("rooms_per_address", 3)
 		make("200", "192.0.2.2", "K3")
 		kim := w.from("192.0.2.1")
 		kim.want("200", w.login(w.token("kim", nil)))
@@ -230,7 +230,7 @@ func TestComingsOfAnAddressAreLimited(t *testing.T) {
 			come("200", "192.0.2.1")
 		}
 		come("429", "192.0.2.1")
-		w.hits("address_logins", 1)
+		w.hits("logins_per_address", 1)
 		come("200", "192.0.2.2")
 		w.from("192.0.2.1").want("200", w.login(w.token("kim", nil)))
 		for range most + 1 {
@@ -246,7 +246,7 @@ func TestComingsOfAnAddressAreLimited(t *testing.T) {
 		host.take()
 		w.says(kim.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"}), "your address")
 		host.saw("")
-		w.hits("address_joins", 1)
+		w.hits("joins_per_address", 1)
 		other.leaves().joins("K1") // of another address
 		time.Sleep(time.Minute)
 		kim.joins("K1")
