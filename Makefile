@@ -34,7 +34,15 @@ sdk: ## rebuild the SDK into web/dist
 setup: ## install Debian packages and npm packages that tests need, as far as this user may
 	sh e2e/setup.sh
 
-test: setup check fuzz churn load e2e ## everything
+# load mostly waits, at a fixed rate, so the other long ones run beside it
+test: setup check ## everything
+	$(MAKE) -j 2 --output-sync=line load stress
+	$(MAKE) e2e
+
+.PHONY: stress
+stress:
+	$(MAKE) fuzz
+	$(MAKE) churn
 
 check: fmt vet lint race examples sdk-check fresh ## what a change must pass
 
