@@ -18,17 +18,6 @@ command -v node >/dev/null || refuse "Node is missing"
 if [ "$(uname -s)" = Linux ]; then "${GO:-go}" build -trimpath -o bin/netlab ./e2e/netlab; fi
 mkdir -p e2e/.work
 cd e2e
-run() { # AT_A_TIME FILE...
-    at_a_time=$1
-    shift
-    node --test --test-concurrency="$at_a_time" --test-reporter=spec "$@"
-}
-if [ $# -gt 0 ]; then run 1 "$@"; exit; fi
-# Tests in a network of their own look at which path media take, and a browser that starves
-# changes it: they run alone. The others wait for much of their time, so two share the machine.
-alone=$(grep -lE "lib/(homes|lab)\.mjs" ./*.test.mjs)
-together=$(grep -LE "lib/(homes|lab)\.mjs" ./*.test.mjs)
-failed=0
-run 2 $together || failed=1
-run 1 $alone || failed=1
-exit $failed
+[ $# -gt 0 ] || set -- ./*.test.mjs
+# One file at a time: browsers fill the cores they get.
+exec node --test --test-concurrency=1 --test-reporter=spec "$@"
