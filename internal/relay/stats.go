@@ -38,7 +38,7 @@ const (
 	reasonUnsigned reasonCode = -2 // a request without credentials: the first step of every client
 )
 
-// reasonNames are the keys of Stats.Refused and of Record.Dropped.
+// reasonNames are the keys of Stats.Rejected and of Record.Dropped.
 var reasonNames = [reasonCount]string{
 	// 401: user name or password wrong; 441: another session's.
 	reasonBadCredentials: "credentials",
@@ -151,7 +151,7 @@ type Record struct {
 	Transport string // of the client: udp, tcp or tls
 	Duration  time.Duration
 	Up, Down  Traffic
-	// Dropped counts packets by reason, as in Stats.Refused; it has no zeros.
+	// Dropped counts packets by reason, as in Stats.Rejected; it has no zeros.
 	Dropped map[string]uint64
 	// Reason is refresh, expired, session, stream, panic or closed.
 	Reason string

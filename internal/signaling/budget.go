@@ -18,7 +18,7 @@ import (
 //	toOther  the same outside a common room       429
 //
 // They follow from the rate and the burst of a session, so that an operator who raises those raises all. What is refused
-// is answered; the receiver's connection never pays for it: see transport.Conn.Offer and held.
+// is answered; the receiver's connection never pays for it: see transport.Conn.Offer.
 type budgets struct{ flood, excess, toRoom, toOne, toOther limit.Rate }
 
 func newBudgets(rate, burst float64) budgets {
@@ -109,7 +109,7 @@ type outgoing struct {
 	contacts   contacts
 }
 
-// outgoingBudget is sent, made if there is none; mu is held.
+// outgoingBudget returns s.outgoing and allocates it if there is none; mu is held.
 func (s *session) outgoingBudget() *outgoing {
 	if s.outgoing == nil {
 		s.outgoing = new(outgoing)
@@ -117,7 +117,7 @@ func (s *session) outgoingBudget() *outgoing {
 	return s.outgoing
 }
 
-// releaseOutgoing gives up the memory of sent when all has refilled.
+// releaseOutgoing gives up the memory of outgoing when all has refilled.
 func (s *session) releaseOutgoing(now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

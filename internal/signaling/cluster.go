@@ -228,7 +228,7 @@ func (h *Hub) forward(node string, sessions []string, e room.Event) {
 func (h *Hub) publish(node string, p busMessage) error {
 	b, err := protocol.Marshal(p)
 	if err != nil {
-		return wrap("encode parcel", err)
+		return wrap("encode bus message", err)
 	}
 	return wrap("bus", h.cfg.Bus.Send(context.Background(), node, b))
 }
@@ -236,7 +236,7 @@ func (h *Hub) publish(node string, p busMessage) error {
 func (h *Hub) request(ctx context.Context, node string, p busMessage, into any) error {
 	b, err := protocol.Marshal(p)
 	if err != nil {
-		return wrap("encode parcel", err)
+		return wrap("encode bus message", err)
 	}
 	answer, err := h.cfg.Bus.Request(ctx, node, b)
 	if err != nil {
@@ -249,7 +249,7 @@ func (h *Hub) request(ctx context.Context, node string, p busMessage, into any) 
 func (h *Hub) onBusMessage(payload []byte) []byte {
 	var p busMessage
 	if err := json.Unmarshal(payload, &p); err != nil {
-		h.cfg.Log.Warn("parcel not understood", "node", h.cfg.Node, "error", err)
+		h.cfg.Log.Warn("bus message not understood", "node", h.cfg.Node, "error", err)
 		return nil
 	}
 	switch {

@@ -24,7 +24,7 @@ type Location struct {
 type Directory interface {
 	// ClaimUser gives the user id to s, if nobody holds it and the tenant has fewer than limit seats taken, and returns s with
 	// its epoch: higher than that of any holder before. A seat that comes with an epoch, after a restart, keeps it. ErrTaken
-	// comes with the present holder; ErrSeats.
+	// comes with the present holder; ErrLicenseFull.
 	ClaimUser(ctx context.Context, tenant, user string, s Location, limit int) (Location, error)
 	// TakeUser gives the user id to s in one step, if from holds it, and returns s with its epoch as ClaimUser does. It takes no further
 	// seat of the tenant's. ErrTaken says that from does not hold it, and that nothing has changed.

@@ -27,7 +27,7 @@ type Limits struct {
 	// over it makes more than one every six seconds. Tenants whose backend makes the rooms of everybody need more.
 	Rooms int
 	// AddressSessions and AddressRooms are those at a time of one address, of users whose license admits without a user token, default
-	// 200 each. They may choose any number of user ids, so that limits by user do not bound them. In a minute comings times as many
+	// 200 each. They may choose any number of user ids, so that limits by user do not bound them. In a minute addressTurnover times as many
 	// sessions may be opened, and rooms joined: others are told of each, and each has budgets of its own.
 	AddressSessions, AddressRooms int
 	// Takeovers are those of one user id without its session's own secret, default 3: two pages could throw each other out for ever.
@@ -63,7 +63,7 @@ type limiters struct {
 	failedLogins                addressLimiter
 	joins, failedJoins          *limit.FixedWindow[userKey]
 	addressLookups              addressLimiter
-	lookedUp                    *limit.FixedWindow[lookupKey] // that failedJoinsOf has counted
+	lookedUp                    *limit.FixedWindow[lookupKey] // that addressLookups has counted
 	addressLogins, addressJoins addressLimiter                // of sessions that count for an address
 	takeovers                   *limit.FixedWindow[userKey]
 }

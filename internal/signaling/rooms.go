@@ -94,7 +94,7 @@ func (r *request) roomRef(check func(*protocol.RoomRef) error) (string, error) {
 	return q.RoomID, check(&q)
 }
 
-// joinRoom answers from inside the room's lock (see await): no event can reach the client before the answer.
+// joinRoom answers from inside the room's lock (see awaitState): no event can reach the client before the answer.
 func (r *request) joinRoom() error {
 	began := time.Now()
 	id, err := r.roomRef((*protocol.RoomRef).Require)
