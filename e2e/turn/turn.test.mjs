@@ -38,7 +38,7 @@ async function startRelay(name) {
     IEUM, 'relay', '--listen', '127.0.0.1:0', '--stun-listen', 'off', '--admin-listen', 'off', '--relay-ip', '127.0.0.1',
     '--relay-allow-peer', '127.0.0.0/8', '--relay-secret-file', secretFile, '--tls-cert', certificates.cert, '--tls-key', certificates.key,
   ], { dir, name });
-  [, relay.port] = await relay.said(/port (\d+), relaying/);
+  [, relay.port] = await relay.said(/port (\d+), relayed addresses/);
   return relay;
 }
 
