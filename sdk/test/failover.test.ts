@@ -401,6 +401,48 @@ describe('a path that dies', () => {
     expect(restarts()).toBe(before + 3);
   });
 
+  it('that lives again before it is known whether it was direct is not restarted for the answer', async () => {
+    const { first, cut, mend } = await call();
+    first.selected = { local: 'relay', remote: 'srflx' };
+    const statistics = first.getStats.bind(first);
+    let answerStatistics = () => {};
+    const waits = new Promise<void>((resolve) => (answerStatistics = resolve));
+    // The server is asked just before the browser is.
+    hooks.probeServer = async () => {
+      first.getStats = () => waits.then(statistics);
+      return true;
+    };
+    cut();
+    await vi.advanceTimersByTimeAsync(700);
+    await answer();
+    mend();
+    await vi.advanceTimersByTimeAsync(600);
+    expect(states.at(-1)).toBe('connected');
+    const before = [...first.log];
+    answerStatistics();
+    await vi.advanceTimersByTimeAsync(10 * Failover.directRetryMost);
+    expect(first.log).toEqual(before);
+  });
+
+  it('whose report waited in its queue does not tell it once media goes over the backup', async () => {
+    const { first, second, cut } = await call();
+    second.become('disconnected');
+    let giveServers = () => {};
+    const waits = new Promise<void>((resolve) => (giveServers = resolve));
+    hooks.iceServers = () => waits.then(() => servers);
+    cut();
+    await vi.advanceTimersByTimeAsync(700);
+    expect(states.at(-1)).toBe('recovering path-dead');
+    first.become('disconnected'); // behind the offer of the restart, which waits
+    second.become('connected');
+    await settled();
+    const before = [...states];
+    giveServers();
+    await settled();
+    expect([states, tracks(second)]).toEqual([before, SENDING]);
+    await answer();
+  });
+
   it.each<[string, { local: string; remote: string }, { local: string; remote: string }]>([
     ['was relayed before', { local: 'relay', remote: 'srflx' }, { local: 'relay', remote: 'srflx' }],
     ['is direct again', { local: 'host', remote: 'srflx' }, { local: 'srflx', remote: 'srflx' }],

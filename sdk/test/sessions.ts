@@ -6,7 +6,7 @@
 import { expect } from 'vitest';
 import type { MediaType } from '../types/knowledgetalk';
 import {
-  initialSession, isReady, stepSession, WAYS, type Session, type SessionEffect, type SessionEvent, type Wait, type Way,
+  initialSession, isHeard, isReady, stepSession, WAYS, type Session, type SessionEffect, type SessionEvent, type Wait, type Way,
 } from '../src/negotiation/failover';
 import { TYPES } from '../src/negotiation/layout';
 import type { Event, TimerName } from '../src/negotiation/machine';
@@ -125,6 +125,9 @@ class Transport {
       case 'dropStream':
         this.tracks[e.type] = null;
         return;
+      case 'report':
+        if (isHeard(this.side.session, e)) this.side.reported = e.state;
+        return;
       case 'subscribed':
         expect(this.tracks[e.type], 'subscribed without a stream').not.toBeNull();
         this.side.subscribed[e.type]++;
@@ -170,7 +173,7 @@ export class Side {
     // What failed, or what the receiver refused, is no longer wanted: its app was told.
     for (const type of TYPES) if (!session.primary.local[type].on) this.want[type] = null;
     for (const effect of effects) {
-      if (effect.do === 'report') this.reported = effect.state;
+      if (effect.do === 'report' && !effect.way) this.reported = effect.state;
       if (effect.way) {
         const transport = (this.transports[effect.way] ??= new Transport(this, effect.way));
         if (effect.do === 'open') transport.queue = transport.queue.filter((earlier) => !('gen' in earlier));

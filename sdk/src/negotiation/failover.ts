@@ -79,8 +79,11 @@ export interface Facts {
   standby: boolean;
 }
 
-/** Questions: is there a relay, does the server answer, is the primary connection relayed? */
-export type Probe = 'relay' | 'server' | 'path';
+/**
+ * Questions: is there a relay, does the server answer, was the primary connection relayed when it
+ * died, is it relayed now?
+ */
+export type Probe = 'relay' | 'server' | 'died' | 'path';
 
 export type Wait = 'retry' | 'failback' | 'review';
 
@@ -151,6 +154,8 @@ export const wayOf = (signal: Signal, by: Way | null): Way =>
 /** The app knows of this connection: it is not only kept ready. */
 export const isVisible = (state: State | null): boolean => state !== null && state.open && (!state.warm || state.used);
 
+/** The app is told this report: asked when it is performed, since it may have waited in the queue of a connection. */
+export const isHeard = (session: Session, report: SessionEffect): boolean => !report.way || !session.onBackup;
 
 function take(d: Draft, e: SessionEvent): void {
   switch (e.kind) {
@@ -166,7 +171,8 @@ function take(d: Draft, e: SessionEvent): void {
     case 'network': return both(d, { kind: 'regather' });
     case 'room': return reviewSoon(d);
     case 'probed':
-      if (e.what === 'path') return pathProbed(d, e.yes);
+      if (e.what === 'died') return void (d.direct ||= e.yes === false);
+      if (e.what === 'path') return e.yes && !d.primary.dead ? lookForDirect(d) : undefined;
       if (e.what === 'server') return e.yes && replaceable(d) ? replace(d) : undefined;
       d.preparing = false;
       return e.yes && d.standby && !d.backup ? make(d) : undefined;
@@ -209,8 +215,8 @@ function at(d: Draft, way: Way, event: Event): void {
   let gone: Reason | undefined;
   for (const effect of effects) {
     if (effect.do === 'gone') gone = effect.reason;
-    // What the app hears of is the primary connection, while that is the one in use.
-    else if (primary ? effect.do !== 'report' || !d.onBackup : !['report', 'subscribed', 'settle'].includes(effect.do)) d.out.push({ ...effect, way });
+    // What the app hears of is the primary connection, while that is the one in use: see isHeard.
+    else if (primary || !['report', 'subscribed', 'settle'].includes(effect.do)) d.out.push({ ...effect, way });
     if (!primary) continue;
     if (effect.do === 'offer' || effect.do === 'accept') d.restartedAt = d.now;
     if (effect.do === 'dropStream') reviewSoon(d);
@@ -308,7 +314,7 @@ function died(d: Draft, way: Way): void {
   wait(d, 'failback', null);
   d.believed = false;
   d.replacements = d.attempts = 0;
-  d.out.push({ do: 'probe', what: 'server' }, { do: 'probe', what: 'path' });
+  d.out.push({ do: 'probe', what: 'server' }, { do: 'probe', what: 'died' });
   recover(d);
 }
 
@@ -380,12 +386,9 @@ function probeDirect(d: Draft): void {
   wait(d, 'retry', asks ? Math.min(Failover.directRetryMost, Failover.directRetry * 2 ** d.attempts++) : null);
 }
 
-function pathProbed(d: Draft, relayed: boolean | undefined): void {
-  if (d.primary.dead) d.direct ||= relayed === false;
-  else if (relayed) {
-    at(d, 'primary', { kind: 'regather' });
-    probeDirect(d);
-  }
+function lookForDirect(d: Draft): void {
+  at(d, 'primary', { kind: 'regather' });
+  probeDirect(d);
 }
 
 /** Sends on the primary connection again all that is published there. */

@@ -4,7 +4,7 @@ import { negotiates, NONE, type Signal } from '../signaling/messages';
 import { kindsOf } from '../media/streams';
 import { Demands } from './budget';
 import {
-  initialSession, isVisible, showsBackup, stepSession, wayOf, WAYS, type Session, type SessionEffect, type SessionEvent, type Wait, type Way,
+  initialSession, isHeard, isVisible, showsBackup, stepSession, wayOf, WAYS, type Session, type SessionEffect, type SessionEvent, type Wait, type Way,
 } from './failover';
 import { TYPES } from './layout';
 import type { State } from './machine';
@@ -186,7 +186,7 @@ export class PeerSession implements TransportOwner {
     switch (effect.do) {
       case 'subscribed': return hooks.subscribed(effect.type);
       case 'settle': return this.settle(effect.type, effect.ok);
-      case 'report': return hooks.report(effect.state, effect.reason);
+      case 'report': return isHeard(this.session, effect) ? hooks.report(effect.state, effect.reason) : undefined;
       case 'show':
         for (const type of TYPES) this.show(type);
         return;
