@@ -127,7 +127,9 @@ func render(files fs.FS, t texts, p page, v view) ([]byte, error) {
 		"t":    func(key string) (string, error) { return t.get(key, v.Lang) },
 		"rich": func(key string) (template.HTML, error) { return rich(t, key, v.Lang, v.Root) },
 	}
-	tmpl, err := template.New("layout.html").Funcs(funcs).ParseFS(files, "samples/layout.html", "samples/"+p.name+".html")
+	tmpl, err := template.New("layout.html").
+		Funcs(funcs).
+		ParseFS(files, "samples/layout.html", "samples/"+p.name+".html")
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +202,11 @@ var (
 )
 
 func codeMarkup(piece string) template.HTML {
-	text := comment.ReplaceAllStringFunc(template.HTMLEscapeString(piece), func(line string) string {
-		return `<span class="comment">` + line + `</span>`
-	})
+	text := comment.ReplaceAllStringFunc(
+		template.HTMLEscapeString(piece),
+		func(line string) string {
+			return `<span class="comment">` + line + `</span>`
+		},
+	)
 	return template.HTML(fills.Replace(text))
 }

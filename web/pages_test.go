@@ -73,7 +73,8 @@ func TestPagesHoldNoInlineScriptOrStyle(t *testing.T) {
 				t.Errorf("%s %s: a style element", path, lang)
 			}
 			for _, a := range e.Attr {
-				if a.Name.Local == "style" || strings.HasPrefix(a.Name.Local, "on") || strings.HasPrefix(a.Value, "javascript:") {
+				if a.Name.Local == "style" || strings.HasPrefix(a.Name.Local, "on") ||
+					strings.HasPrefix(a.Value, "javascript:") {
 					t.Errorf("%s %s: <%s %s=%q>", path, lang, e.Name.Local, a.Name.Local, a.Value)
 				}
 			}
@@ -84,8 +85,10 @@ func TestPagesHoldNoInlineScriptOrStyle(t *testing.T) {
 // Names, titles and messages are what others wrote. Our scripts have no way to make markup or code of a text, so that they cannot do it by
 // mistake; Chromium would stop them too (require-trusted-types-for).
 func TestScriptsMakeNoMarkupOfText(t *testing.T) {
-	sink := regexp.MustCompile(`\b(innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|parseHTMLUnsafe|createContextualFragment|srcdoc|DOMParser)\b|` +
-		`\bdocument\.write|\beval\(|\bnew Function\b|\bset(Timeout|Interval)\(\s*["'` + "`" + `]`)
+	sink := regexp.MustCompile(
+		`\b(innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|parseHTMLUnsafe|createContextualFragment|srcdoc|DOMParser)\b|` +
+			`\bdocument\.write|\beval\(|\bnew Function\b|\bset(Timeout|Interval)\(\s*["'` + "`" + `]`,
+	)
 	for _, bad := range []string{`x.innerHTML = name`, `document.writeln(x)`, `setTimeout("x()")`, `new Function(x)`} {
 		if !sink.MatchString(bad) {
 			t.Errorf("%s would not be found", bad)
@@ -93,7 +96,8 @@ func TestScriptsMakeNoMarkupOfText(t *testing.T) {
 	}
 	scripts := 0
 	err := fs.WalkDir(embedded, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || (!strings.HasSuffix(path, ".mjs") && !strings.HasSuffix(path, ".js")) {
+		if err != nil || d.IsDir() ||
+			(!strings.HasSuffix(path, ".mjs") && !strings.HasSuffix(path, ".js")) {
 			return err
 		}
 		scripts++
@@ -150,7 +154,15 @@ func TestPagesNameNoForeignHost(t *testing.T) {
 func TestPagesWorkUnderAPath(t *testing.T) {
 	const under = "https://site.example/calls"
 	s := open(t, Config{DevLicense: devLicense})
-	addresses := []string{"/missing", "/missing/", "/a/b/c", "//a//b", "/assets/none.css", "/a%2Fb", strings.Repeat("/x", deepest)}
+	addresses := []string{
+		"/missing",
+		"/missing/",
+		"/a/b/c",
+		"//a//b",
+		"/assets/none.css",
+		"/a%2Fb",
+		strings.Repeat("/x", deepest),
+	}
 	for _, p := range pages {
 		addresses = append(addresses, p.path)
 	}
@@ -163,7 +175,8 @@ func TestPagesWorkUnderAPath(t *testing.T) {
 		for _, e := range elements(t, bodyOf(t, get(s, "GET", address))) {
 			for _, name := range []string{"src", "href"} {
 				v, ok := attr(e, name)
-				if !ok || strings.HasPrefix(v, "#") || strings.HasPrefix(v, "?") { // within the page
+				if !ok || strings.HasPrefix(v, "#") ||
+					strings.HasPrefix(v, "?") { // within the page
 					continue
 				}
 				to, err := page.Parse(v)
@@ -187,7 +200,8 @@ func TestPagesWorkUnderAPath(t *testing.T) {
 
 // What the pages' scripts ask for begins at root (page.mjs), never at the site's.
 func TestScriptsAskForNothingFromTheSitesRoot(t *testing.T) {
-	absolute := regexp.MustCompile("(?:fetch|URL|import|from|src|href|open|register)\\s*[(=]?\\s*['\"`]/|['\"`]/(?:p2p|sample|guide|dev|assets|leave)\\b|location\\.origin \\+")
+	absolute := regexp.MustCompile(
+		"(?:fetch|URL|import|from|src|href|open|register)\\s*[(=]?\\s*['\"`]/|['\"`]/(?:p2p|sample|guide|dev|assets|leave)\\b|location\\.origin \\+")
 	for _, bad := range []string{"fetch('/dev/license')", "new URL('/p2p', x)", "import {a} from '/assets/a.mjs'", "location.origin + x"} {
 		if !absolute.MatchString(bad) {
 			t.Errorf("%s would not be found", bad)
@@ -319,7 +333,8 @@ func TestTextsAreInBothLanguages(t *testing.T) {
 			}
 		}
 		// These stand in comments and strings of the guide's code.
-		if strings.HasPrefix(key, "code.") && strings.ContainsAny(byLang["ko"]+byLang["en"], "'\"`<>\n\\") {
+		if strings.HasPrefix(key, "code.") &&
+			strings.ContainsAny(byLang["ko"]+byLang["en"], "'\"`<>\n\\") {
 			t.Errorf("%s: would break the code it stands in", key)
 		}
 	}
@@ -413,7 +428,8 @@ func TestTextsForScripts(t *testing.T) {
 	s := open(t, Config{})
 	for _, lang := range languages {
 		body := bodyOf(t, get(s, "GET", "/assets/text."+lang+".js"))
-		object, ok := strings.CutPrefix(strings.TrimSuffix(body, ");\n"), "globalThis.ieumText = Object.freeze(")
+		object, ok := strings.CutPrefix(strings.TrimSuffix(body, ");\n"),
+			"globalThis.ieumText = Object.freeze(")
 		var said map[string]string
 		if !ok || json.Unmarshal([]byte(object), &said) != nil || said["camera.on"] == "" {
 			t.Errorf("%s: %.80s", lang, body)
@@ -455,7 +471,8 @@ func TestGuideShowsOneWholePageInFiveSteps(t *testing.T) {
 		if !strings.HasPrefix(code, "<!doctype html>") || !strings.HasSuffix(code, "</script>\n") {
 			t.Errorf("%s: not one page:\n%s", lang, code)
 		}
-		if strings.Contains(code, "{{") || strings.Contains(code, "{origin}") || strings.Contains(code, stepMark) {
+		if strings.Contains(code, "{{") || strings.Contains(code, "{origin}") ||
+			strings.Contains(code, stepMark) {
 			t.Errorf("%s: left-over marks in\n%s", lang, code)
 		}
 		for _, place := range []string{"origin", "cpCode", "authKey"} {
@@ -467,7 +484,11 @@ func TestGuideShowsOneWholePageInFiveSteps(t *testing.T) {
 }
 
 func TestRichEscapes(t *testing.T) {
-	texts := texts{"a": {"en": "<b> & `x<y` **now** [here](/guide#relay) [no](javascript:1) [no](//elsewhere)"}}
+	texts := texts{
+		"a": {
+			"en": "<b> & `x<y` **now** [here](/guide#relay) [no](javascript:1) [no](//elsewhere)",
+		},
+	}
 	got, err := rich(texts, "a", "en", root)
 	want := "&lt;b&gt; &amp; <code>x&lt;y</code> <strong>now</strong> " +
 		`<a href="./guide#relay">here</a> [no](javascript:1) [no](//elsewhere)`

@@ -51,7 +51,11 @@ var contentTypes = map[string]string{
 
 // newResource reads the bodies. The name determines the content type; an unknown extension is an
 // error.
-func newResource(name string, header func() http.Header, bodies map[string]content) (*resource, error) {
+func newResource(
+	name string,
+	header func() http.Header,
+	bodies map[string]content,
+) (*resource, error) {
 	contentType := contentTypes[path.Ext(name)]
 	if contentType == "" {
 		return nil, fmt.Errorf("web: no content type for %s", name)
@@ -69,7 +73,12 @@ func newResource(name string, header func() http.Header, bodies map[string]conte
 		}
 		sum := sha256.Sum256(text)
 		tag := hex.EncodeToString(sum[:12])
-		r.bodies[lang] = body{plain: plain, packed: sync.OnceValues(func() ([]byte, error) { return compress(plain) }), plainTag: `"` + tag + `"`, packedTag: `"` + tag + `-gz"`}
+		r.bodies[lang] = body{
+			plain:     plain,
+			packed:    sync.OnceValues(func() ([]byte, error) { return compress(plain) }),
+			plainTag:  `"` + tag + `"`,
+			packedTag: `"` + tag + `-gz"`,
+		}
 		if lang != "" {
 			r.header["Vary"] = []string{"Accept-Encoding, Accept-Language, Cookie"}
 		}
@@ -120,7 +129,8 @@ func (r *resource) refuse(w http.ResponseWriter, req *http.Request, status int) 
 	w.WriteHeader(status)
 	if req.Method != http.MethodHead {
 		// An error here means that the client has disconnected.
-		_, _ = w.Write(bytes.ReplaceAll(text, []byte(anyRoot), []byte(rootFrom(req.URL.EscapedPath()))))
+		_, _ = w.Write(
+			bytes.ReplaceAll(text, []byte(anyRoot), []byte(rootFrom(req.URL.EscapedPath()))))
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 func TestBodiesAreCompressedOnceWhenTheyAreAskedFor(t *testing.T) {
 	text, reads := strings.Repeat("const a = 1;\n", 100), 0
 	var fault error
-	r, err := newResource("a.js", sdkHeader, map[string]content{"": func() ([]byte, error) { reads++; return []byte(text), fault }})
+	r, err := newResource("a.js", sdkHeader,
+		map[string]content{"": func() ([]byte, error) { reads++; return []byte(text), fault }})
 	if err != nil || reads != 1 {
 		t.Fatalf("%v, read %d times for its tag", err, reads)
 	}
@@ -24,7 +25,8 @@ func TestBodiesAreCompressedOnceWhenTheyAreAskedFor(t *testing.T) {
 		return w
 	}
 	for range 3 {
-		if w := ask("gzip"); w.Code != http.StatusOK || w.Body.Len() >= len(text)/2 || w.Header().Get("Content-Encoding") != "gzip" {
+		if w := ask("gzip"); w.Code != http.StatusOK || w.Body.Len() >= len(text)/2 ||
+			w.Header().Get("Content-Encoding") != "gzip" {
 			t.Fatalf("%d, %d bytes", w.Code, w.Body.Len())
 		}
 	}
@@ -38,7 +40,8 @@ func TestBodiesAreCompressedOnceWhenTheyAreAskedFor(t *testing.T) {
 	if w := ask(""); w.Code != http.StatusInternalServerError || w.Header().Get("ETag") != "" {
 		t.Errorf("a file that cannot be read: %d %v", w.Code, w.Header())
 	}
-	if _, err := newResource("a.js", sdkHeader, map[string]content{"": func() ([]byte, error) { return nil, fault }}); !errors.Is(err, fault) {
+	if _, err := newResource("a.js", sdkHeader, map[string]content{"": func() ([]byte, error) { return nil, fault }}); !errors.Is(
+		err, fault) {
 		t.Errorf("error %v", err)
 	}
 }

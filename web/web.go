@@ -41,7 +41,12 @@ type Config struct {
 const devLicensePath = "/dev/license"
 
 // required are the documented addresses of the SDK. A build without them must not start.
-var required = []string{"knowledgetalk.min.js", "knowledgetalk.mjs", "knowledgetalk.polling.mjs", "knowledgetalk.d.ts"}
+var required = []string{
+	"knowledgetalk.min.js",
+	"knowledgetalk.mjs",
+	"knowledgetalk.polling.mjs",
+	"knowledgetalk.d.ts",
+}
 
 // Handler serves the SDK, the pages and their files, and 404 for every other path, so it can handle
 // "/".
@@ -83,7 +88,8 @@ func (s *site) addSDK(files fs.FS) error {
 		return fmt.Errorf("web: read the built SDK: %w", err)
 	}
 	for _, e := range entries {
-		r, err := newResource(e.Name(), sdkHeader, map[string]content{"": in(files, path.Join("dist", e.Name()))})
+		r, err := newResource(e.Name(), sdkHeader,
+			map[string]content{"": in(files, path.Join("dist", e.Name()))})
 		if err != nil {
 			return err
 		}
@@ -206,8 +212,10 @@ func pageHeader(ancestors string) func() http.Header {
 		return http.Header{
 			"Content-Security-Policy":      {strings.Join(policy, "; ")},
 			"Cross-Origin-Resource-Policy": {"same-origin"},
-			"Permissions-Policy":           {"camera=(self), microphone=(self), display-capture=(self)"},
-			"Referrer-Policy":              {"no-referrer"},
+			"Permissions-Policy": {
+				"camera=(self), microphone=(self), display-capture=(self)",
+			},
+			"Referrer-Policy": {"no-referrer"},
 		}
 	}
 }

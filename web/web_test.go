@@ -68,7 +68,8 @@ func TestEveryRouteSaysWhatItIs(t *testing.T) {
 	for path, want := range types {
 		r := get(s, "GET", path)
 		if r.StatusCode != 200 || r.Header.Get("Content-Type") != want {
-			t.Errorf("%s: %d %q, want 200 %q", path, r.StatusCode, r.Header.Get("Content-Type"), want)
+			t.Errorf("%s: %d %q, want 200 %q", path, r.StatusCode, r.Header.Get("Content-Type"),
+				want)
 		}
 		if bodyOf(t, r) == "" {
 			t.Errorf("%s: empty", path)
@@ -77,10 +78,13 @@ func TestEveryRouteSaysWhatItIs(t *testing.T) {
 	for _, path := range s.paths() {
 		r := get(s, "GET", path)
 		if r.StatusCode != 200 || r.Header.Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s: %d, nosniff %q", path, r.StatusCode, r.Header.Get("X-Content-Type-Options"))
+			t.Errorf("%s: %d, nosniff %q", path, r.StatusCode,
+				r.Header.Get("X-Content-Type-Options"))
 		}
-		if r.Header.Get("Cache-Control") != "no-cache" || !strings.HasPrefix(r.Header.Get("ETag"), `"`) {
-			t.Errorf("%s: Cache-Control %q, ETag %q", path, r.Header.Get("Cache-Control"), r.Header.Get("ETag"))
+		if r.Header.Get("Cache-Control") != "no-cache" ||
+			!strings.HasPrefix(r.Header.Get("ETag"), `"`) {
+			t.Errorf("%s: Cache-Control %q, ETag %q", path, r.Header.Get("Cache-Control"),
+				r.Header.Get("ETag"))
 		}
 	}
 }
@@ -152,8 +156,10 @@ func TestETagAnd304(t *testing.T) {
 			tags[tag] = encoding
 			for _, match := range []string{tag, `"x", ` + tag, "*"} {
 				again := get(s, "GET", path, "Accept-Encoding", encoding, "If-None-Match", match)
-				if again.StatusCode != http.StatusNotModified || bodyOf(t, again) != "" || again.Header.Get("ETag") != tag {
-					t.Errorf("%s, If-None-Match %s: %d, tag %s", path, match, again.StatusCode, again.Header.Get("ETag"))
+				if again.StatusCode != http.StatusNotModified || bodyOf(t, again) != "" ||
+					again.Header.Get("ETag") != tag {
+					t.Errorf("%s, If-None-Match %s: %d, tag %s", path, match, again.StatusCode,
+						again.Header.Get("ETag"))
 				}
 			}
 			if changed := get(s, "GET", path, "Accept-Encoding", encoding, "If-None-Match", `"other"`); changed.StatusCode != 200 {
@@ -161,7 +167,13 @@ func TestETagAnd304(t *testing.T) {
 			}
 		}
 	}
-	ko, en := get(s, "GET", "/", "Accept-Language", "ko"), get(s, "GET", "/", "Accept-Language", "en")
+	ko, en := get(
+		s,
+		"GET",
+		"/",
+		"Accept-Language",
+		"ko",
+	), get(s, "GET", "/", "Accept-Language", "en")
 	if ko.Header.Get("ETag") == en.Header.Get("ETag") {
 		t.Error("both languages share a tag")
 	}
@@ -226,8 +238,10 @@ func TestMethods(t *testing.T) {
 	}
 	for _, path := range append(s.paths(), "/dev/license", "/missing") {
 		full, head := ask("GET", path), ask("HEAD", path)
-		if b := bodyOf(t, head); b != "" || head.StatusCode != full.StatusCode || head.Header.Get("ETag") != full.Header.Get("ETag") {
-			t.Errorf("HEAD %s: %d, %d bytes, tag %q", path, head.StatusCode, len(b), head.Header.Get("ETag"))
+		if b := bodyOf(t, head); b != "" || head.StatusCode != full.StatusCode ||
+			head.Header.Get("ETag") != full.Header.Get("ETag") {
+			t.Errorf("HEAD %s: %d, %d bytes, tag %q", path, head.StatusCode, len(b),
+				head.Header.Get("ETag"))
 		}
 	}
 }
@@ -239,7 +253,8 @@ func TestNotFoundIsAPage(t *testing.T) {
 		if r.StatusCode != 404 || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") {
 			t.Errorf("%s: %d %q", path, r.StatusCode, r.Header.Get("Content-Type"))
 		}
-		if body := bodyOf(t, r); !strings.Contains(body, `<html lang="ko">`) || !strings.Contains(body, `assets/ieum.css"`) {
+		if body := bodyOf(t, r); !strings.Contains(body, `<html lang="ko">`) ||
+			!strings.Contains(body, `assets/ieum.css"`) {
 			t.Errorf("%s: not in the style of the pages", path)
 		}
 		if r.Header.Get("Cache-Control") != "no-store" || r.Header.Get("ETag") != "" {
@@ -251,7 +266,8 @@ func TestNotFoundIsAPage(t *testing.T) {
 func TestTrailingSlashLeadsToThePageAndNowhereElse(t *testing.T) {
 	s := open(t, Config{})
 	r := get(s, "GET", "/p2p/?room=K1")
-	if r.StatusCode != http.StatusPermanentRedirect || r.Header.Get("Location") != "../p2p?room=K1" {
+	if r.StatusCode != http.StatusPermanentRedirect ||
+		r.Header.Get("Location") != "../p2p?room=K1" {
 		t.Errorf("%d to %q", r.StatusCode, r.Header.Get("Location"))
 	}
 	for _, path := range []string{"//elsewhere.example/", "//elsewhere.example//", "/\\elsewhere.example/"} {
@@ -271,7 +287,8 @@ func TestDevLicense(t *testing.T) {
 	if len(got) != 2 || got["cpCode"] != "KP-DEV" || got["authKey"] != "eyJ.dev.key" {
 		t.Errorf("answer %v", got)
 	}
-	if r.Header.Get("Cache-Control") != "no-store" || r.Header.Get("Access-Control-Allow-Origin") != "" {
+	if r.Header.Get("Cache-Control") != "no-store" ||
+		r.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("headers %v", r.Header)
 	}
 	if r := get(open(t, Config{}), "GET", "/dev/license"); r.StatusCode != 404 {
@@ -289,7 +306,9 @@ func TestDevModeAsksForNoKey(t *testing.T) {
 			t.Errorf("%s asks for a key in development mode", path)
 		}
 		plain := bodyOf(t, get(open(t, Config{}), "GET", path))
-		if !strings.Contains(plain, `name="authKey"`) || !strings.Contains(plain, `name="cpCode"`) || strings.Contains(plain, "data-dev") {
+		if !strings.Contains(plain, `name="authKey"`) ||
+			!strings.Contains(plain, `name="cpCode"`) ||
+			strings.Contains(plain, "data-dev") {
 			t.Errorf("%s has no fields for a license", path)
 		}
 	}
@@ -320,8 +339,10 @@ func TestLanguage(t *testing.T) {
 		}
 		for _, p := range pages {
 			r := get(s, "GET", p.path+c.query, header...)
-			if r.Header.Get("Content-Language") != c.want || !strings.Contains(bodyOf(t, r), `<html lang="`+c.want+`">`) {
-				t.Errorf("%s, %s: %s, want %s", p.path, c.name, r.Header.Get("Content-Language"), c.want)
+			if r.Header.Get("Content-Language") != c.want ||
+				!strings.Contains(bodyOf(t, r), `<html lang="`+c.want+`">`) {
+				t.Errorf("%s, %s: %s, want %s", p.path, c.name, r.Header.Get("Content-Language"),
+					c.want)
 			}
 			if set := r.Header.Get("Set-Cookie"); (set != "") != (c.query == "?lang=en") {
 				t.Errorf("%s, %s: Set-Cookie %q", p.path, c.name, set)
@@ -364,10 +385,12 @@ func TestWhatDoesNotFitIsAnErrorAtStart(t *testing.T) {
 			"samples/home.html":              {Data: []byte(`{{define "main"}}home{{end}}`)},
 			"samples/p2p.html":               {Data: []byte(`{{define "main"}}p2p{{end}}`)},
 			"samples/sample.html":            {Data: []byte(`{{define "main"}}sample{{end}}`)},
-			"samples/guide.html":             {Data: []byte(`{{define "main"}}{{rich "a"}}{{end}}`)},
-			"samples/notfound.html":          {Data: []byte(`{{define "main"}}none{{end}}`)},
-			"samples/call.html":              {Data: []byte("one\n" + stepMark + "two\n")},
-			"samples/assets/another.mjs":     {Data: []byte("4")},
+			"samples/guide.html": {
+				Data: []byte(`{{define "main"}}{{rich "a"}}{{end}}`),
+			},
+			"samples/notfound.html":      {Data: []byte(`{{define "main"}}none{{end}}`)},
+			"samples/call.html":          {Data: []byte("one\n" + stepMark + "two\n")},
+			"samples/assets/another.mjs": {Data: []byte("4")},
 		}
 	}
 	if _, err := newSite(Config{}, whole()); err != nil {
@@ -387,7 +410,8 @@ func TestWhatDoesNotFitIsAnErrorAtStart(t *testing.T) {
 		} else {
 			files[c.file] = &fstest.MapFile{Data: []byte(c.data)}
 		}
-		if _, err := newSite(Config{}, files); err == nil || !strings.Contains(err.Error(), c.names) {
+		if _, err := newSite(Config{}, files); err == nil ||
+			!strings.Contains(err.Error(), c.names) {
 			t.Errorf("%s: error %v does not name %s", name, err, c.names)
 		}
 	}

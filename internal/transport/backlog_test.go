@@ -126,7 +126,8 @@ func TestBacklogShedsClosingConnection(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if len(ends[0].end) != 1 || len(ends[1].end) != 0 {
-			t.Errorf("the closed one ended %d times, the other one %d times", len(ends[0].end), len(ends[1].end))
+			t.Errorf("the closed one ended %d times, the other one %d times", len(ends[0].end),
+				len(ends[1].end))
 		}
 		for _, nc := range ours {
 			go func() { _, _ = io.Copy(io.Discard, nc) }()

@@ -98,7 +98,8 @@ func TestEndOfStreamBehindMessage(t *testing.T) {
 
 func TestFramesSentWithHandshake(t *testing.T) {
 	s := serve(t, Config{})
-	_, in := rawClient(t, s.http.Listener.Addr().String(), append(masked(0x81, "early"), masked(0x81, "half a message")[:9]...))
+	_, in := rawClient(t, s.http.Listener.Addr().String(),
+		append(masked(0x81, "early"), masked(0x81, "half a message")[:9]...))
 	if op, got := framed(t, in); op != opText || got != "early" {
 		t.Errorf("got %d %q", op, got)
 	}
@@ -131,8 +132,10 @@ func TestAllArrivesWhenSocketIsFull(t *testing.T) {
 			pongs += got + " "
 			continue
 		}
-		if want := strings.Repeat(string(rune('a'+i%26)), 1+i*7%20_000); op != opText || got != want {
-			t.Fatalf("message %d is %d bytes %.10q, want %d %.10q", i, len(got), got, len(want), want)
+		if want := strings.Repeat(string(rune('a'+i%26)), 1+i*7%20_000); op != opText ||
+			got != want {
+			t.Fatalf("message %d is %d bytes %.10q, want %d %.10q", i, len(got), got, len(want),
+				want)
 		}
 		i++
 	}
@@ -262,7 +265,8 @@ func TestEarlyMessage(t *testing.T) {
 		if status != c.status || string(got) != c.hello {
 			t.Errorf("%s: %d %q", name, status, got)
 		}
-		if _, after, _ := strings.Cut(string(accepted), "Sec-WebSocket-Protocol: "); strings.TrimRight(after, "\r\n") != c.agreed {
+		_, after, _ := strings.Cut(string(accepted), "Sec-WebSocket-Protocol: ")
+		if strings.TrimRight(after, "\r\n") != c.agreed {
 			t.Errorf("%s: %q", name, accepted)
 		}
 	}
@@ -271,7 +275,10 @@ func TestEarlyMessage(t *testing.T) {
 func TestEarlyMessageAnsweredFirst(t *testing.T) {
 	s := serve(t, Config{MaxMessage: 10})
 	offer := func(text string) []string {
-		return []string{"Sec-WebSocket-Protocol", "ieum, " + earlyMessagePrefix + base64.RawURLEncoding.EncodeToString([]byte(text))}
+		return []string{
+			"Sec-WebSocket-Protocol",
+			"ieum, " + earlyMessagePrefix + base64.RawURLEncoding.EncodeToString([]byte(text)),
+		}
 	}
 	c, e := s.dial(offer("hello")...)
 	if err := c.ws.WriteString("second"); err != nil {
@@ -289,7 +296,8 @@ func TestEarlyMessageAnsweredFirst(t *testing.T) {
 		t.Errorf("not UTF-8: %v", err)
 	}
 	<-e.end
-	if _, res, err := s.try(offer("more than ten")...); err == nil || res.StatusCode != http.StatusBadRequest {
+	if _, res, err := s.try(offer("more than ten")...); err == nil ||
+		res.StatusCode != http.StatusBadRequest {
 		t.Errorf("too long: %v %v", res, err)
 	}
 }

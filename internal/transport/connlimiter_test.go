@@ -116,7 +116,8 @@ func TestReserveIsForResumes(t *testing.T) {
 	if status, _ := g.Acquire(liar, true); status != 0 {
 		t.Errorf("the next: %d", status)
 	}
-	if status, reserve := g.Acquire(netip.MustParseAddr("192.0.2.2"), true); status != 0 || !reserve {
+	if status, reserve := g.Acquire(netip.MustParseAddr("192.0.2.2"), true); status != 0 ||
+		!reserve {
 		t.Errorf("another: %d", status)
 	}
 }
@@ -152,7 +153,8 @@ func TestClientAddrBehindProxies(t *testing.T) {
 
 func TestTooManyUnregisteredRejectedAtUpgrade(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Unregistered: 2, Connections: 5})
-	s := serve(t, Config{Limiter: g, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	s := serve(t,
+		Config{Limiter: g, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	first, known := s.dial("X-Forwarded-For", "203.0.113.9")
 	if got := known.conn.Peer().Addr.Addr(); got != netip.MustParseAddr("203.0.113.9") {
 		t.Errorf("the peer is %s", got)
@@ -189,8 +191,10 @@ func TestTooManyUnregisteredRejectedAtUpgrade(t *testing.T) {
 // Whoever wants to know hears of each user that comes and goes, and of no stranger.
 func TestOnRegistered(t *testing.T) {
 	users := map[netip.Addr]int{}
-	g := NewConnLimiter(ConnLimiterConfig{OnRegistered: func(a netip.Addr, n int) { users[a] += n }})
-	one, same, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	g := NewConnLimiter(
+		ConnLimiterConfig{OnRegistered: func(a netip.Addr, n int) { users[a] += n }})
+	one := netip.MustParseAddr("192.0.2.1")
+	same, other := netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	for _, a := range []netip.Addr{one, same, other, other} {
 		if status, _ := g.Acquire(a, false); status != 0 {
 			t.Fatal(status)

@@ -19,7 +19,9 @@ type addressed struct {
 func (a addressed) RemoteAddr() net.Addr { return a.addr }
 
 func somebody(addr string) net.Conn {
-	return addressed{addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 1))}
+	return addressed{
+		addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 1)),
+	}
 }
 
 // check compares what a crowd counts with what is in its lists, and both with its bounds.
@@ -40,7 +42,8 @@ func (k *connSet) check(t *testing.T) {
 		}
 	}
 	if len(n) != len(k.sources) || len(sites) != len(k.sites) {
-		t.Fatalf("%d sources and %d sites are counted, %d and %d are there", len(k.sources), len(k.sites), len(n), len(sites))
+		t.Fatalf("%d sources and %d sites are counted, %d and %d are there", len(k.sources),
+			len(k.sites), len(n), len(sites))
 	}
 	for source, c := range k.sources {
 		if c.n != n[source] || c.idle != spare[source] {
@@ -62,7 +65,8 @@ func (k *connSet) check(t *testing.T) {
 		sized += set.Len()
 	}
 	if k.largestSize != greatest || sized != len(k.sites) {
-		t.Fatalf("the greatest has %d and not %d, %d of %d are sorted", greatest, k.largestSize, sized, len(k.sites))
+		t.Fatalf("the greatest has %d and not %d, %d of %d are sorted", greatest, k.largestSize,
+			sized, len(k.sites))
 	}
 }
 
@@ -85,7 +89,9 @@ func TestConnSetCountsRandomOperations(t *testing.T) {
 				time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
 				switch pick := r.IntN(6); {
 				case pick < 2 || len(in) == 0:
-					addr := fmt.Sprintf([]string{"192.0.2.%d", "2001:db8:0:%x::1", "2001:db8:1:0::%x", "127.0.0.%d", "10.0.0.%d"}[r.IntN(5)], 1+r.IntN(6))
+					addr := fmt.Sprintf(
+						[]string{"192.0.2.%d", "2001:db8:0:%x::1", "2001:db8:1:0::%x", "127.0.0.%d", "10.0.0.%d"}[r.IntN(5)],
+						1+r.IntN(6))
 					busy, spare := k.count()
 					if e := k.add(somebody(addr), r.IntN(2)); e != nil {
 						in = append(in, e)
@@ -122,7 +128,8 @@ func TestConnSetCountsRandomOperations(t *testing.T) {
 			}
 			k.check(t)
 			if busy, spare := k.count(); busy+spare != 0 || len(k.sources)+len(k.sites) != 0 {
-				t.Errorf("nobody is there, and %d are counted of %d sources", busy+spare, len(k.sources))
+				t.Errorf("nobody is there, and %d are counted of %d sources", busy+spare,
+					len(k.sources))
 			}
 			seen := map[*entry]bool{}
 			for _, e := range evicted {
@@ -158,7 +165,9 @@ func TestConnSetEvictsIdleWhenOutOfDescriptors(t *testing.T) {
 	var evicted []*entry
 	k := newConnSet(fortyConns, func(e *entry) { evicted = append(evicted, e) })
 	busy, idle := k.add(somebody("192.0.2.1"), activeList), k.add(somebody("127.0.0.1"), idleList)
-	if !k.evictIdle() || k.evictIdle() || len(evicted) != 1 || evicted[0] != idle || !k.remove(busy) || k.remove(idle) {
+	if !k.evictIdle() || k.evictIdle() || len(evicted) != 1 || evicted[0] != idle ||
+		!k.remove(busy) ||
+		k.remove(idle) {
 		t.Errorf("%v had to make room", evicted)
 	}
 }

@@ -37,7 +37,8 @@ func rawTLS(t *testing.T, srv *httptest.Server) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(srv.Certificate())
-	c, err := tls.Dial("tcp", srv.Listener.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "example.com"})
+	c, err := tls.Dial("tcp", srv.Listener.Addr().String(),
+		&tls.Config{RootCAs: roots, ServerName: "example.com"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,8 @@ func TestFramesInPieces(t *testing.T) {
 	}
 	wire = append(wire, "what follows the close frame is not read"...)
 	for size := 1; size <= len(wire); size = size*5/4 + 1 {
-		if got, err := read(wire, size, 1<<20); !errors.Is(err, errCloseFrame) || !slices.Equal(got, want) {
+		if got, err := read(wire, size, 1<<20); !errors.Is(err, errCloseFrame) ||
+			!slices.Equal(got, want) {
 			t.Fatalf("in pieces of %d: %v, %.300q", size, err, got)
 		}
 	}
@@ -217,7 +219,8 @@ func TestCloseFrames(t *testing.T) {
 			t.Errorf("%q: %d, want %d", payload, code, want)
 		}
 	}
-	if b := appendClose(nil, 1008, strings.Repeat("x", 200)); len(b) != 2+maxControl || b[1] != maxControl {
+	if b := appendClose(nil, 1008, strings.Repeat("x", 200)); len(b) != 2+maxControl ||
+		b[1] != maxControl {
 		t.Errorf("a long reason makes % x", b)
 	}
 }

@@ -39,7 +39,11 @@ var testCert = sync.OnceValue(func() tls.Certificate {
 	if err != nil {
 		panic(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotAfter:     time.Now().Add(time.Hour),
+		DNSNames:     []string{"localhost"},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		panic(err)
@@ -48,7 +52,10 @@ var testCert = sync.OnceValue(func() tls.Certificate {
 })
 
 func serverTLS() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{testCert()}, NextProtos: []string{"h2", "http/1.1"}}
+	return &tls.Config{
+		Certificates: []tls.Certificate{testCert()},
+		NextProtos:   []string{"h2", "http/1.1"},
+	}
 }
 
 // port is a switch with an HTTP server that says how it was reached, and a relay that sends back
@@ -84,7 +91,8 @@ func openPort(t *testing.T, cfg MuxConfig) *port {
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: failSafe}
 	serving.Go(func() {
-		if err := p.Serve(srv); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+		if err := p.Serve(srv); !errors.Is(err, net.ErrClosed) &&
+			!errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("served: %v", err)
 		}
 	})
@@ -92,7 +100,8 @@ func openPort(t *testing.T, cfg MuxConfig) *port {
 		ctx, cancel := context.WithTimeout(context.Background(), failSafe)
 		defer cancel()
 		_ = p.Close()
-		if err := errors.Join(p.ws.Close(ctx), srv.Close()); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := errors.Join(p.ws.Close(ctx), srv.Close()); err != nil &&
+			!errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 		serving.Wait()
@@ -148,7 +157,11 @@ func exchange(t *testing.T, c net.Conn, pieces ...[]byte) {
 func browser(t *testing.T, c *tls.Config, h2 bool) *http.Client {
 	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: h2}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Timeout: failSafe, Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{
+		Timeout:       failSafe,
+		Transport:     tr,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 func fetch(t *testing.T, c *http.Client, url string) (*http.Response, string) {
@@ -185,7 +198,8 @@ func TestMuxServesHTTP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 { // on one connection
-				if res, got := fetch(t, c.client, c.url+"/x"); res.StatusCode != 200 || got != c.want {
+				if res, got := fetch(t, c.client, c.url+"/x"); res.StatusCode != 200 ||
+					got != c.want {
 					t.Errorf("%d %q, want %q", res.StatusCode, got, c.want)
 				}
 			}
@@ -255,7 +269,8 @@ func TestPlainHTTPIsRedirected(t *testing.T) {
 	if res.Header.Get("Cache-Control") != "no-store" { // the port may serve plain HTTP another day
 		t.Errorf("kept by caches: %v", res.Header)
 	}
-	if want := "https://" + p.addr + "/sample?x=1"; res.StatusCode != 307 || res.Header.Get("Location") != want {
+	if want := "https://" + p.addr + "/sample?x=1"; res.StatusCode != 307 ||
+		res.Header.Get("Location") != want {
 		t.Errorf("%d to %q, want %q", res.StatusCode, res.Header.Get("Location"), want)
 	}
 	for what, request := range map[string]string{
@@ -327,7 +342,12 @@ func (h *hearing) OnMessage(_ *gws.Conn, m *gws.Message) {
 
 func TestTLSSessionTickets(t *testing.T) {
 	p := openPort(t, MuxConfig{TLS: serverTLS()})
-	cfg := &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", ClientSessionCache: tls.NewLRUClientSessionCache(1), NextProtos: []string{"http/1.1"}}
+	cfg := &tls.Config{
+		InsecureSkipVerify: true,
+		ServerName:         "localhost",
+		ClientSessionCache: tls.NewLRUClientSessionCache(1),
+		NextProtos:         []string{"http/1.1"},
+	}
 	for i := range 2 {
 		c, err := tls.Dial("tcp", p.addr, cfg)
 		if err != nil {
@@ -413,7 +433,8 @@ func TestPendingConnectionsTimeOut(t *testing.T) {
 					t.Errorf("cut after %v, want %v", took, c.limit)
 				}
 				time.Sleep(time.Minute) // what drips comes to an end, too
-				if st := s.Stats(); st.TimedOut != 1 || st.Pending != 0 || len(s.pending.sources) != 0 {
+				if st := s.Stats(); st.TimedOut != 1 || st.Pending != 0 ||
+					len(s.pending.sources) != 0 {
 					t.Errorf("%+v, %v", st, s.pending.sources)
 				}
 				_ = s.Close()
@@ -439,7 +460,8 @@ func TestTimeoutEndsWithDetection(t *testing.T) {
 			s := NewMux(l, MuxConfig{TLS: serverTLS(), TURN: func(c net.Conn) { turn <- c }})
 			theirs := l.connect("192.0.2.1:5")
 			if secure {
-				tc := tls.Client(theirs, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"stun.turn"}})
+				tc := tls.Client(theirs,
+					&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"stun.turn"}})
 				if err := tc.Handshake(); err != nil {
 					t.Fatal(err)
 				}
@@ -451,7 +473,8 @@ func TestTimeoutEndsWithDetection(t *testing.T) {
 			time.Sleep(time.Hour)
 			go func() { _, _ = theirs.Write([]byte("late")) }()
 			got := make([]byte, len(allocate)+4)
-			if _, err := io.ReadFull(ours, got); err != nil || !bytes.HasSuffix(got, []byte("late")) {
+			if _, err := io.ReadFull(ours, got); err != nil ||
+				!bytes.HasSuffix(got, []byte("late")) {
 				t.Errorf("%q, %v", got, err)
 			}
 			_, _, _ = ours.Close(), theirs.Close(), s.Close()
@@ -487,7 +510,8 @@ func TestPendingConnectionsAreLimited(t *testing.T) {
 		}
 		time.Sleep(slowAfter)
 		for i := range 4 {
-			if full := open(fmt.Sprintf("127.0.0.1:%d", i+1)); isClosed(full) || (i == 0 && !isClosed(other)) {
+			if full := open(fmt.Sprintf("127.0.0.1:%d", i+1)); isClosed(full) ||
+				(i == 0 && !isClosed(other)) {
 				t.Error("loopback has a limit other than that of all")
 			}
 		}
@@ -503,7 +527,8 @@ func TestPendingConnectionsAreLimited(t *testing.T) {
 				t.Error("still open after Close")
 			}
 		}
-		if st := s.Stats(); st.Pending != 0 || len(s.pending.sources) != 0 || len(s.pending.sites) != 0 {
+		if st := s.Stats(); st.Pending != 0 || len(s.pending.sources) != 0 ||
+			len(s.pending.sites) != 0 {
 			t.Errorf("left: %+v, %v", st, s.pending.sources)
 		}
 	})
@@ -514,7 +539,8 @@ func TestMuxCloseDuringDetection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()
 		s := NewMux(l, MuxConfig{TLS: serverTLS()})
-		silent, shaking, ready := l.connect("192.0.2.1:1"), l.connect("192.0.2.1:2"), l.connect("192.0.2.1:3")
+		silent := l.connect("192.0.2.1:1")
+		shaking, ready := l.connect("192.0.2.1:2"), l.connect("192.0.2.1:3")
 		_, _ = shaking.Write([]byte{22, 3, 1, 0, 200})
 		_, _ = ready.Write([]byte("GET / ")) // nobody accepts it
 		synctest.Wait()
@@ -610,8 +636,12 @@ func FuzzDetectProtocol(f *testing.F) {
 		if err != nil || got != want || len(head) > 20 || !bytes.HasPrefix(stream, head) {
 			t.Fatalf("%v with %q, %v; want %v", got, head, err, want)
 		}
-		c := &sniffedConn{Conn: &scripted{rest: stream[len(head):], piece: int(piece)%32 + 1}, prefix: head}
-		if all, err := io.ReadAll(bufio.NewReaderSize(c, 16)); err != nil || !bytes.Equal(all, stream) {
+		c := &sniffedConn{
+			Conn:   &scripted{rest: stream[len(head):], piece: int(piece)%32 + 1},
+			prefix: head,
+		}
+		if all, err := io.ReadAll(bufio.NewReaderSize(c, 16)); err != nil ||
+			!bytes.Equal(all, stream) {
 			t.Fatalf("%q, %v", all, err)
 		}
 	})
@@ -646,7 +676,9 @@ func TestALPNOffers(t *testing.T) {
 			if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 				t.Fatal(err)
 			}
-			if page, err := io.ReadAll(c); err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200")) || !bytes.HasSuffix(page, []byte("TLS true")) {
+			if page, err := io.ReadAll(c); err != nil ||
+				!bytes.HasPrefix(page, []byte("HTTP/1.0 200")) ||
+				!bytes.HasSuffix(page, []byte("TLS true")) {
 				t.Errorf("%q: a page is %q, %v", list, page, err)
 			}
 		}
@@ -690,7 +722,8 @@ func TestRefusalOverHTTP2(t *testing.T) {
 	}}
 	defer client.CloseIdleConnections()
 	for _, c := range []struct{ method, origin string }{{"GET", ""}, {"POST", ""}, {"GET", "null"}, {"GET", "https://app.example"}} {
-		r, err := http.NewRequestWithContext(t.Context(), c.method, "https://"+p.addr+"/signal", nil)
+		r, err := http.NewRequestWithContext(t.Context(), c.method, "https://"+p.addr+"/signal",
+			nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -702,7 +735,8 @@ func TestRefusalOverHTTP2(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = res.Body.Close()
-		if want := map[bool]int{true: http.StatusForbidden, false: http.StatusUpgradeRequired}[c.origin == "null"]; res.ProtoMajor != 2 || res.StatusCode != want {
+		if want := map[bool]int{true: http.StatusForbidden, false: http.StatusUpgradeRequired}[c.origin == "null"]; res.ProtoMajor != 2 ||
+			res.StatusCode != want {
 			t.Errorf("%v: %s %d", c, res.Proto, res.StatusCode)
 		}
 		for _, name := range []string{"Upgrade", "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding"} {
@@ -717,14 +751,16 @@ func TestRefusalOverHTTP2(t *testing.T) {
 func TestHeaderSizeIsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()
-		srv := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), slog.New(slog.DiscardHandler))
+		srv := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+			slog.New(slog.DiscardHandler))
 		ended := make(chan error, 1)
 		go func() { ended <- srv.Serve(l) }()
 		for length, want := range map[int]int{1000: 200, MaxHeader: 200, MaxHeader + 1: 431, 2 * MaxHeader: 431} {
 			c := l.connect("192.0.2.1:1")
 			const around = "GET / HTTP/1.1\r\nHost: x\r\nX: " + "\r\n\r\n"
 			go func() {
-				_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", length-len(around))+"\r\n\r\n")
+				filler := strings.Repeat("x", length-len(around))
+				_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nX: "+filler+"\r\n\r\n")
 			}()
 			res, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil || res.StatusCode != want {

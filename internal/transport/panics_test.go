@@ -52,7 +52,8 @@ func TestPanicClosesOnlyItsConnection(t *testing.T) {
 				s.say(other, "before")
 				s.expect(other, "before")
 				s.send(first, append(frames, masked(0x81, "not read")...))
-				if op, got := framed(t, first.in); op != opClose || got != "\x03\xf3internal error" {
+				if op, got := framed(t, first.in); op != opClose ||
+					got != "\x03\xf3internal error" {
 					t.Errorf("got %d %q, want a close frame with 1011", op, got)
 				}
 				_ = first.Close()
@@ -65,7 +66,8 @@ func TestPanicClosesOnlyItsConnection(t *testing.T) {
 					t.Errorf("%d panics were counted", n)
 				}
 				got := log.String()
-				if !strings.Contains(got, "bug in a handler") || !strings.Contains(got, "(*fragile).Message") {
+				if !strings.Contains(got, "bug in a handler") ||
+					!strings.Contains(got, "(*fragile).Message") {
 					t.Errorf("the log has no panic with its stack: %s", got)
 				}
 			})

@@ -31,7 +31,8 @@ func checkPoller(t *testing.T, s *WebSocket) {
 func cork(t *testing.T, g *guest) {
 	raw, err := g.tcp.SyscallConn()
 	if err == nil {
-		err = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1) })
+		err = raw.Control(
+			func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1) })
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +69,11 @@ func TestEventsOfReusedDescriptor(t *testing.T) {
 		for range 100 {
 			s.say(g, "before")
 			s.expect(g, "before")
-			s.ws.poller.dispatchEvents([]unix.EpollEvent{{Fd: k.fd, Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP}})
+			s.ws.poller.dispatchEvents(
+				[]unix.EpollEvent{
+					{Fd: k.fd, Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP},
+				},
+			)
 			s.say(g, "after")
 			s.expect(g, "after")
 		}
@@ -100,7 +105,8 @@ func (m *meddling) Control(f func(fd uintptr)) error {
 func TestHangupDuringEmptyPass(t *testing.T) {
 	eachWay(t, ways[:3], func(t *testing.T, w way) {
 		ends, got, conns := make(chan End, 1), make(chan string, 1), make(chan Conn, 1)
-		s := openSite(t, w, unswept, func(c Conn) Receiver { conns <- c; return &keeper{got, ends} })
+		s := openSite(t, w, unswept,
+			func(c Conn) Receiver { conns <- c; return &keeper{got, ends} })
 		g := s.dial()
 		k := (<-conns).(*wsConn).sock
 		until := func(what string, is func(state uint32) bool) {

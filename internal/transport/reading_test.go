@@ -86,7 +86,8 @@ func openSite(t *testing.T, w way, cfg Config, accept func(Conn) Receiver) *site
 		_ = port.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), failSafe)
 		defer cancel()
-		if err := errors.Join(s.ws.Close(ctx), srv.Close()); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := errors.Join(s.ws.Close(ctx), srv.Close()); err != nil &&
+			!errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 		serving.Wait()
@@ -150,7 +151,8 @@ func (s *site) dial() *guest {
 	}
 	g := &guest{Conn: c, tcp: c.(*net.TCPConn)}
 	if s.way.secure {
-		g.Conn = tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: s.way.alpn, KeyLogWriter: &s.keys})
+		g.Conn = tls.Client(c,
+			&tls.Config{InsecureSkipVerify: true, NextProtos: s.way.alpn, KeyLogWriter: &s.keys})
 	}
 	g.in = greet(s.T, g.Conn, nil)
 	return g
@@ -244,7 +246,9 @@ func TestResetIsSeen(t *testing.T) {
 func TestSilentClientsAreAborted(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		ends := make(chan End, 1)
-		s := openSite(t, w, Config{PingAfter: 50 * time.Millisecond, SilenceTimeout: 100 * time.Millisecond}, echoes(ends))
+		s := openSite(t, w,
+			Config{PingAfter: 50 * time.Millisecond, SilenceTimeout: 100 * time.Millisecond},
+			echoes(ends))
 		g := s.dial()
 		if e := <-ends; e != (End{Code: 1006}) {
 			t.Errorf("ended as %+v, want lost", e)
@@ -260,7 +264,8 @@ func TestMessagesInTwoPieces(t *testing.T) {
 		s := openSite(t, w, unswept, echoes(make(chan End, 8)))
 		g, other := s.dial(), s.dial()
 		first, second := "first", strings.Repeat("second ", 20)
-		b := slices.Concat(masked(0x81, first), masked(0x01, second[:50]), masked(0x89, ""), masked(0x80, second[50:]))
+		b := slices.Concat(masked(0x81, first), masked(0x01, second[:50]), masked(0x89, ""),
+			masked(0x80, second[50:]))
 		for i := range b {
 			s.send(g, b[:i])
 			s.say(other, "the piece has come, most likely")
@@ -297,7 +302,12 @@ func TestDataSentWithHandshake(t *testing.T) {
 			c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: w.alpn})
 		}
 		long := strings.Repeat("long ", 4000) // more than the HTTP server reads at once
-		greet(t, c, slices.Concat(masked(0x81, "early"), masked(0x81, long), masked(0x81, "last"), masked(0x88, "")))
+		greet(
+			t,
+			c,
+			slices.Concat(masked(0x81, "early"), masked(0x81, long), masked(0x81, "last"),
+				masked(0x88, "")),
+		)
 		for _, want := range []string{"early", long, "last"} {
 			if m := <-got; m != want {
 				t.Fatalf("got %.20q, want %.20q", m, want)
@@ -328,7 +338,10 @@ func TestTLSRecordsInSingleBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := &guest{Conn: tls.Client(byteByByte{c}, &tls.Config{InsecureSkipVerify: true, NextProtos: w.alpn})}
+		g := &guest{
+			Conn: tls.Client(byteByByte{c},
+				&tls.Config{InsecureSkipVerify: true, NextProtos: w.alpn}),
+		}
 		g.in = greet(t, g.Conn, nil)
 		for _, n := range []int{0, 1, 500, 3000} {
 			s.say(g, strings.Repeat("b", n))
@@ -373,7 +386,8 @@ type sealer struct {
 
 func (s *sealer) expand(label string, n int) []byte {
 	label = "tls13 " + label
-	out, err := hkdf.Expand(sha256.New, s.secret, string([]byte{0, byte(n), byte(len(label))})+label+"\x00", n)
+	out, err := hkdf.Expand(sha256.New, s.secret,
+		string([]byte{0, byte(n), byte(len(label))})+label+"\x00", n)
 	if err != nil {
 		panic(err)
 	}
@@ -437,7 +451,8 @@ func TestNoMessageIsMissed(t *testing.T) {
 		const guests, messages = 12, 1500
 		cfg := unswept
 		cfg.OutboxMessages = messages // nobody is to be closed for reading slowly
-		s := openSite(t, w, cfg, func(c Conn) Receiver { return &counting{echo: echo{c, make(chan End, 1)}, t: t} })
+		s := openSite(t, w, cfg,
+			func(c Conn) Receiver { return &counting{echo: echo{c, make(chan End, 1)}, t: t} })
 		var all sync.WaitGroup
 		for range guests {
 			g := s.dial()
@@ -492,7 +507,8 @@ func (c *counting) Message(msg []byte, r Reply) {
 
 func TestFloodDelaysNoOther(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
-		s := openSite(t, w, unswept, func(c Conn) Receiver { return &mute{echo{c, make(chan End, 1)}} })
+		s := openSite(t, w, unswept,
+			func(c Conn) Receiver { return &mute{echo{c, make(chan End, 1)}} })
 		var floods sync.WaitGroup
 		var enough atomic.Bool
 		b := bytes.Repeat(masked(0x81, "flood"), 5000)
@@ -529,7 +545,8 @@ func (m *mute) Message(msg []byte, r Reply) {
 func TestBlockedHandlersDelayNoOther(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		release, inside := make(chan struct{}), make(chan struct{})
-		s := openSite(t, w, unswept, func(c Conn) Receiver { return &waiting{echo{c, make(chan End, 1)}, inside, release} })
+		s := openSite(t, w, unswept,
+			func(c Conn) Receiver { return &waiting{echo{c, make(chan End, 1)}, inside, release} })
 		var stuck []*guest
 		for range 4*runtime.GOMAXPROCS(0) + 8 {
 			g := s.dial()
@@ -576,7 +593,8 @@ func TestCloseByServer(t *testing.T) {
 			eachWay(t, ways, func(t *testing.T, w way) {
 				t.Parallel()
 				ends, conns := make(chan End, 1), make(chan Conn, 1)
-				s := openSite(t, w, unswept, func(c Conn) Receiver { conns <- c; return &echo{c, ends} })
+				s := openSite(t, w, unswept,
+					func(c Conn) Receiver { conns <- c; return &echo{c, ends} })
 				g := s.dial()
 				(<-conns).Close(1008, "enough")
 				if op, got := framed(t, g.in); op != opClose || got != "\x03\xf0enough" {
@@ -596,7 +614,8 @@ func TestCloseWhileClientSends(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
 		t.Parallel()
 		ends, conns := make(chan End, 1), make(chan Conn, 1)
-		s := openSite(t, w, unswept, func(c Conn) Receiver { conns <- c; return &mute{echo{c, ends}} })
+		s := openSite(t, w, unswept,
+			func(c Conn) Receiver { conns <- c; return &mute{echo{c, ends}} })
 		g := s.dial()
 		var sending sync.WaitGroup
 		started := make(chan struct{})

@@ -42,15 +42,18 @@ func TestTCPUserTimeoutIsSet(t *testing.T) {
 		}()
 		var c net.Conn
 		if secure {
-			c, err = tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+			c, err = tls.Dial("tcp", l.Addr().String(),
+				&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 		} else {
 			c, err = net.Dial("tcp", l.Addr().String())
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"))
+		_, err = c.Write(
+			[]byte("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+				"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}

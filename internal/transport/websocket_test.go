@@ -88,7 +88,8 @@ func (s *server) try(headers ...string) (*client, *http.Response, error) {
 	for i := 0; i < len(headers); i += 2 {
 		h.Add(headers[i], headers[i+1])
 	}
-	ws, res, err := gws.NewClient(c, &gws.ClientOption{Addr: "ws" + strings.TrimPrefix(s.http.URL, "http"), RequestHeader: h})
+	ws, res, err := gws.NewClient(c,
+		&gws.ClientOption{Addr: "ws" + strings.TrimPrefix(s.http.URL, "http"), RequestHeader: h})
 	if err != nil {
 		return nil, res, err
 	}
@@ -117,7 +118,9 @@ func TestMessagesAndPeer(t *testing.T) {
 		}
 	}
 	p := e.conn.Peer()
-	if p.Origin != "https://app.example" || !p.Addr.Addr().IsLoopback() || "http://"+p.Host != s.http.URL || p.TLS {
+	if p.Origin != "https://app.example" || !p.Addr.Addr().IsLoopback() ||
+		"http://"+p.Host != s.http.URL ||
+		p.TLS {
 		t.Errorf("peer %+v", p)
 	}
 }
@@ -237,7 +240,8 @@ func TestInvalidOriginsAreRejected(t *testing.T) {
 		for _, o := range origins {
 			h = append(h, "Origin", o)
 		}
-		if c, res, err := s.try(h...); err == nil || res == nil || res.StatusCode != http.StatusForbidden {
+		if c, res, err := s.try(h...); err == nil || res == nil ||
+			res.StatusCode != http.StatusForbidden {
 			t.Errorf("origin %q: %v %v", origins, c, err)
 		}
 	}
@@ -412,7 +416,9 @@ func TestSlowConsumerIsClosed(t *testing.T) {
 			}
 		}
 		rest, _ := io.ReadAll(nc)
-		want := append([]byte{0x88, byte(2 + len("outbox full: reconnect and resume")), 0x03, 0xF5}, "outbox full: reconnect and resume"...) // 1013
+		want := append(
+			[]byte{0x88, byte(2 + len("outbox full: reconnect and resume")), 0x03, 0xF5},
+			"outbox full: reconnect and resume"...) // 1013
 		if !bytes.HasSuffix(rest, want) {
 			t.Errorf("the last of %d bytes are %q", len(rest), rest[max(0, len(rest)-len(want)):])
 		}

@@ -10,9 +10,21 @@ import (
 
 func TestTooManyUnregisteredRejectedAtHandshake(t *testing.T) {
 	gate := transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: 2, Connections: 4})
-	g := newRig(t, Config{Conn: transport.Config{Limiter: gate, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}})
+	g := newRig(
+		t,
+		Config{
+			Conn: transport.Config{
+				Limiter:        gate,
+				TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+			},
+		},
+	)
 	open := func(from string) int {
-		r := httptest.NewRequest("GET", "/socket.io/?EIO=4&transport=polling", nil) // comes from 192.0.2.1
+		r := httptest.NewRequest(
+			"GET",
+			"/socket.io/?EIO=4&transport=polling",
+			nil,
+		) // comes from 192.0.2.1
 		r.Header.Set("X-Forwarded-For", from)
 		w := httptest.NewRecorder()
 		g.ServeHTTP(w, r)

@@ -84,7 +84,8 @@ type request struct {
 }
 
 func (q request) build() *http.Request {
-	r := httptest.NewRequest(q.method, "http://ieum.test"+Path+"?"+q.query, strings.NewReader(q.body))
+	r := httptest.NewRequest(q.method, "http://ieum.test"+Path+"?"+q.query,
+		strings.NewReader(q.body))
 	for i := 0; i < len(q.header); i += 2 {
 		r.Header.Add(q.header[i], q.header[i+1])
 	}
@@ -162,7 +163,10 @@ func (p *poller) raw(payload string, header ...string) (int, string) {
 }
 
 // background sends a request that waits; stop is the client's going away.
-func (p *poller) background(method string, body io.Reader) (answer chan *httptest.ResponseRecorder, stop func()) {
+func (p *poller) background(
+	method string,
+	body io.Reader,
+) (answer chan *httptest.ResponseRecorder, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := httptest.NewRequestWithContext(ctx, method, "http://ieum.test"+Path+"?"+p.query(), body)
 	answer = make(chan *httptest.ResponseRecorder, 1)

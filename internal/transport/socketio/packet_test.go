@@ -53,7 +53,9 @@ func TestParsePacket(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || k.typ != want.kind || k.namespace != want.namespace || string(k.ack) != want.ack || string(k.data) != want.data {
+		if err != nil || k.typ != want.kind || k.namespace != want.namespace ||
+			string(k.ack) != want.ack ||
+			string(k.data) != want.data {
 			t.Errorf("%q: %+v %v, want %+v", in, k, err, want)
 		}
 		if (k.ack == nil) != (want.ack == "") {
@@ -150,7 +152,8 @@ func FuzzPacket(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if k.namespace == "" || k.namespace[0] != '/' || len(k.namespace) > maxNamespace || len(k.ack) > maxAckID {
+		if k.namespace == "" || k.namespace[0] != '/' || len(k.namespace) > maxNamespace ||
+			len(k.ack) > maxAckID {
 			t.Fatalf("%q: %+v", in, k)
 		}
 		name, arg, err := parseEvent(k.data)

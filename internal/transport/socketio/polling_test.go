@@ -22,12 +22,14 @@ func TestHandshakeAnswer(t *testing.T) {
 	_, four := g.do(request{method: "GET", query: "EIO=4&transport=polling"})
 	_, three := g.do(request{method: "GET", query: "EIO=3&transport=polling"})
 	const rest = `","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000`
-	if !strings.HasPrefix(four, `0{"sid":"`) || !strings.HasSuffix(four, rest+`,"maxPayload":65536}`) {
+	if !strings.HasPrefix(four, `0{"sid":"`) ||
+		!strings.HasSuffix(four, rest+`,"maxPayload":65536}`) {
 		t.Errorf("version 4: %s", four)
 	}
 	opening, ok := strings.CutSuffix(three, "2:40")
 	length, opening, _ := strings.Cut(opening, ":")
-	if !ok || length != strconv.Itoa(len(opening)) || !strings.HasPrefix(opening, `0{"sid":"`) || !strings.HasSuffix(opening, rest+`}`) {
+	if !ok || length != strconv.Itoa(len(opening)) || !strings.HasPrefix(opening, `0{"sid":"`) ||
+		!strings.HasSuffix(opening, rest+`}`) {
 		t.Errorf("version 3: %s", three)
 	}
 }
@@ -45,7 +47,8 @@ func TestMessagesAndAnswers(t *testing.T) {
 			if got, want := p.poll(), p.frame(`4317[{"b":1}]`); got != want {
 				t.Errorf("acknowledged with %q, want %q", got, want)
 			}
-			if !slices.Equal(p.got, []string{`{"a":"한글 😀"}`, `{"b":1}`}) || !slices.Equal(p.wanted, []bool{false, true}) {
+			if !slices.Equal(p.got, []string{`{"a":"한글 😀"}`, `{"b":1}`}) ||
+				!slices.Equal(p.wanted, []bool{false, true}) {
 				t.Errorf("got %q, answers wanted %v", p.got, p.wanted)
 			}
 			p.send(`{"c":1}`)
@@ -85,7 +88,8 @@ func TestOtherArgumentsAndEvents(t *testing.T) {
 	p.post(`42["other",{"a":1}]`)
 	p.post(`420["other",{"a":1}]`)
 	p.post(`431[]`)
-	if want := []string{`"text"`, `1`, `null`, `[]`, `{"a":1},{"b":2}`, ``}; !slices.Equal(p.messages(), want) {
+	if want := []string{`"text"`, `1`, `null`, `[]`, `{"a":1},{"b":2}`, ``}; !slices.Equal(
+		p.messages(), want) {
 		t.Errorf("handed up: %q, want %q", p.messages(), want)
 	}
 }
@@ -161,12 +165,24 @@ var violations = map[string]struct {
 	"event without a name":            {"4", `42[{}]`, 1002},
 	"event that is no array":          {"4", `42{"a":1}`, 1002},
 	"long acknowledgement id":         {"4", `4212345678901234567["knowledgetalk",{}]`, 1002},
-	"binary event":                    {"4", `451-["knowledgetalk",{"_placeholder":true,"num":0}]`, 1003},
-	"binary acknowledgement":          {"4", `461-1[]`, 1003},
-	"binary event of version 3":       {"3", `451-["knowledgetalk",{"_placeholder":true,"num":0}]`, 1003},
-	"binary in base64":                {"4", `bAQID`, 1003},
-	"binary in base64 of version 3":   {"3", `b4AQID`, 1003},
-	"message too long":                {"4", `42["knowledgetalk","` + strings.Repeat("x", 64<<10-1) + `"]`, 1009},
+	"binary event": {
+		"4",
+		`451-["knowledgetalk",{"_placeholder":true,"num":0}]`,
+		1003,
+	},
+	"binary acknowledgement": {"4", `461-1[]`, 1003},
+	"binary event of version 3": {
+		"3",
+		`451-["knowledgetalk",{"_placeholder":true,"num":0}]`,
+		1003,
+	},
+	"binary in base64":              {"4", `bAQID`, 1003},
+	"binary in base64 of version 3": {"3", `b4AQID`, 1003},
+	"message too long": {
+		"4",
+		`42["knowledgetalk","` + strings.Repeat("x", 64<<10-1) + `"]`,
+		1009,
+	},
 }
 
 func TestProtocolErrorsEndPollingSession(t *testing.T) {
@@ -187,7 +203,8 @@ func TestProtocolErrorsEndPollingSession(t *testing.T) {
 			if got := p.poll(); got != p.frame("1") {
 				t.Errorf("then polled %q", got)
 			}
-			if status, body := p.do(request{method: "GET", query: p.query()}); status != 400 || !strings.Contains(body, "Session ID unknown") {
+			if status, body := p.do(request{method: "GET", query: p.query()}); status != 400 ||
+				!strings.Contains(body, "Session ID unknown") {
 				t.Errorf("then polled again: %d %s", status, body)
 			}
 			if len(p.messages()) != 0 {
@@ -418,7 +435,9 @@ func TestSessionIsLostAfterLastPoll(t *testing.T) {
 			if d := time.Since(start); d < 42*time.Second || d > 50*time.Second {
 				t.Errorf("version %s: lost after %v", version, d)
 			}
-			if got := p.poll(); got != p.frame("1") { // nothing of what waited: the message went to another connection, or nowhere
+			if got := p.poll(); got != p.frame(
+				"1",
+			) { // nothing of what waited: the message went to another connection, or nowhere
 				t.Errorf("version %s: then polled %q", version, got)
 			}
 			time.Sleep(10 * time.Second) // of virtual time
@@ -511,25 +530,43 @@ func TestCrossOriginRequests(t *testing.T) {
 		"preflight": {method: "OPTIONS", header: append(slices.Clone(origin), "Access-Control-Request-Method", "POST")},
 	} {
 		h := ask(q).Header
-		if h.Get("Access-Control-Allow-Origin") != "https://app.example" || h.Get("Vary") != "Origin" || h.Get("Cache-Control") != "no-store" {
+		if h.Get("Access-Control-Allow-Origin") != "https://app.example" ||
+			h.Get("Vary") != "Origin" ||
+			h.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %v", name, h)
 		}
-		if got := h.Values("Access-Control-Allow-Credentials"); !slices.Equal(got, []string{"true"}) {
+		if got := h.Values("Access-Control-Allow-Credentials"); !slices.Equal(got,
+			[]string{"true"}) {
 			t.Errorf("%s: credentials %q", name, got)
 		}
 	}
 	// With credentials "*" is a name and no wildcard (Fetch, CORS protocol).
-	r := ask(request{method: "OPTIONS", header: append(slices.Clone(origin), "Access-Control-Request-Headers", "content-type,x-app")})
+	r := ask(
+		request{
+			method: "OPTIONS",
+			header: append(slices.Clone(origin), "Access-Control-Request-Headers",
+				"content-type,x-app"),
+		},
+	)
 	h := r.Header
-	if r.StatusCode != 204 || h.Get("Access-Control-Allow-Methods") != "GET, POST" || h.Get("Access-Control-Allow-Headers") != "content-type,x-app" ||
+	if r.StatusCode != 204 || h.Get("Access-Control-Allow-Methods") != "GET, POST" ||
+		h.Get("Access-Control-Allow-Headers") != "content-type,x-app" ||
 		!slices.Contains(h.Values("Vary"), "Access-Control-Request-Headers") {
 		t.Errorf("preflight: %d %v", r.StatusCode, r.Header)
 	}
-	if h := ask(request{method: "GET", query: "EIO=4&transport=polling"}).Header; h.Values("Access-Control-Allow-Origin") != nil {
+	h = ask(request{method: "GET", query: "EIO=4&transport=polling"}).Header
+	if h.Values("Access-Control-Allow-Origin") != nil {
 		t.Errorf("without an origin: %v", h)
 	}
-	h = ask(request{method: "GET", query: "EIO=4&transport=polling", header: []string{"Origin", "null"}}).Header
-	if h.Values("Access-Control-Allow-Origin") != nil || h.Values("Access-Control-Allow-Credentials") != nil {
+	h = ask(
+		request{
+			method: "GET",
+			query:  "EIO=4&transport=polling",
+			header: []string{"Origin", "null"},
+		},
+	).Header
+	if h.Values("Access-Control-Allow-Origin") != nil ||
+		h.Values("Access-Control-Allow-Credentials") != nil {
 		t.Errorf("a refused origin: %v", h)
 	}
 	dev := newRig(t, Config{Conn: transport.Config{AnyOrigin: true}})
@@ -547,7 +584,8 @@ func TestPeer(t *testing.T) {
 	} {
 		g.do(request{method: "GET", query: "EIO=4&transport=polling", header: header})
 		p := (<-g.users).conn.Peer()
-		if p.Origin != want || p.Host != "ieum.test" || p.TLS || p.Addr.String() != "192.0.2.1:1234" {
+		if p.Origin != want || p.Host != "ieum.test" || p.TLS ||
+			p.Addr.String() != "192.0.2.1:1234" {
 			t.Errorf("peer %+v, want origin %q", p, want)
 		}
 	}

@@ -83,20 +83,32 @@ func openStreet(t *testing.T) (*street, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"ieum.test"}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotAfter:     time.Now().Add(time.Hour),
+		DNSNames:     []string{"ieum.test"},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &street{t: t, conns: make(chan net.Conn), done: make(chan struct{})}
-	s.http = transport.NewHTTPConns(transport.HTTPLimits{Connections: mostHTTP, PerAddress: httpOf, IdlePerAddress: idleOf})
-	s.gate = transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: strangersOf, Connections: mostConns})
+	s.http = transport.NewHTTPConns(
+		transport.HTTPLimits{Connections: mostHTTP, PerAddress: httpOf, IdlePerAddress: idleOf})
+	s.gate = transport.NewConnLimiter(
+		transport.ConnLimiterConfig{Unregistered: strangersOf, Connections: mostConns})
 	s.door = transport.NewMux(s, transport.MuxConfig{
 		MaxPending: mostDeciding, MaxPerAddress: decidingOf, HTTP: s.http,
-		TLS: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2", "http/1.1"}},
+		TLS: &tls.Config{
+			Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+			NextProtos:   []string{"h2", "http/1.1"},
+		},
 	})
 	accept := func(c transport.Conn) transport.Receiver {
-		time.AfterFunc(10*time.Second, func() { c.Close(1008, "no register in time") }) // as signaling does
+		time.AfterFunc(
+			10*time.Second,
+			func() { c.Close(1008, "no register in time") },
+		) // as signaling does
 		return stranger{}
 	}
 	cfg := transport.Config{Limiter: s.gate}
@@ -178,18 +190,25 @@ var attacks = map[string]attack{
 		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n")
 	},
 	"half a header": say("GET / HTTP/1.1\r\nHost: ieum.test\r\nX-", "http/1.1"),
-	"half a body":   say("POST / HTTP/1.1\r\nHost: ieum.test\r\nContent-Length: 4000\r\n\r\nx", "http/1.1"),
-	"HTTP/2, idle":  say(preface, "h2"),
+	"half a body": say("POST / HTTP/1.1\r\nHost: ieum.test\r\nContent-Length: 4000\r\n\r\nx",
+		"http/1.1"),
+	"HTTP/2, idle": say(preface, "h2"),
 	// HEADERS for POST /, which does not end: indexed fields of HPACK's table, and a literal
 	// :authority
-	"HTTP/2, half a body": say(preface+"\x00\x00\x06\x01\x04\x00\x00\x00\x01"+"\x83\x84\x87\x41\x01x", "h2"),
+	"HTTP/2, half a body": say(
+		preface+"\x00\x00\x06\x01\x04\x00\x00\x00\x01"+"\x83\x84\x87\x41\x01x", "h2"),
 	"an answer unread": func(_ *street, c net.Conn) {
 		tc := secure(c, "http/1.1")
-		_, _ = io.WriteString(tc, "GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n") // and net.Pipe has no buffer
+		_, _ = io.WriteString(
+			tc,
+			"GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n",
+		) // and net.Pipe has no buffer
 	},
-	"upgraded, no login": say("GET /signal HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n", "http/1.1"),
-	"claims to resume":   say("GET /signal?resume HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n", "http/1.1"),
-	"polling, no poll":   say(polling, "http/1.1"),
+	"upgraded, no login": say("GET /signal HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n",
+		"http/1.1"),
+	"claims to resume": say(
+		"GET /signal?resume HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n", "http/1.1"),
+	"polling, no poll": say(polling, "http/1.1"),
 	"polling, one poll": func(_ *street, c net.Conn) {
 		tc := secure(c, "http/1.1")
 		_, _ = io.WriteString(tc, polling)
@@ -201,9 +220,12 @@ var attacks = map[string]attack{
 		_, sid, _ := strings.Cut(string(body), `"sid":"`)
 		sid, _, _ = strings.Cut(sid, `"`)
 		discard(tc)
-		_, _ = io.WriteString(tc, strings.Replace(polling, "polling HTTP", "polling&sid="+sid+" HTTP", 1))
+		_, _ = io.WriteString(tc,
+			strings.Replace(polling, "polling HTTP", "polling&sid="+sid+" HTTP", 1))
 	},
-	"WebSocket of Socket.IO": say("GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n", "http/1.1"),
+	"WebSocket of Socket.IO": say(
+		"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n",
+		"http/1.1"),
 }
 
 // Where the attackers come from, and what that many of them may have at a time: of each of the
@@ -212,13 +234,31 @@ var origins = map[string]struct {
 	from                  func(i int) string
 	deciding, http, conns int
 }{
-	"one address": {func(i int) string { return fmt.Sprintf("198.51.100.7:%d", i+1) }, decidingOf, httpOf, strangersOf},
-	"one /64":     {func(i int) string { return fmt.Sprintf("[2001:db8:1:2::%x]:1", i+1) }, decidingOf, httpOf, strangersOf},
+	"one address": {
+		func(i int) string { return fmt.Sprintf("198.51.100.7:%d", i+1) },
+		decidingOf,
+		httpOf,
+		strangersOf,
+	},
+	"one /64": {
+		func(i int) string { return fmt.Sprintf("[2001:db8:1:2::%x]:1", i+1) },
+		decidingOf,
+		httpOf,
+		strangersOf,
+	},
 	"one /48": {
 		func(i int) string { return fmt.Sprintf("[2001:db8:1:%x::1]:1", i+1) },
-		min(mostDeciding, several*decidingOf), min(mostHTTP, several*httpOf), min(mostConns, several*strangersOf),
+		min(
+			mostDeciding,
+			several*decidingOf,
+		), min(mostHTTP, several*httpOf), min(mostConns, several*strangersOf),
 	},
-	"everybody": {func(i int) string { return fmt.Sprintf("198.51.100.%d:1", i+1) }, mostDeciding, mostHTTP, mostConns + mostConns/8 + 1},
+	"everybody": {
+		func(i int) string { return fmt.Sprintf("198.51.100.%d:1", i+1) },
+		mostDeciding,
+		mostHTTP,
+		mostConns + mostConns/8 + 1,
+	},
 }
 
 // What a stranger may cost is bounded, whatever it does, and nobody from elsewhere is kept out:
@@ -235,8 +275,10 @@ func TestUnregisteredConnectionsOfOneSite(t *testing.T) {
 						go do(s, s.pipe(o.from(i)))
 						synctest.Wait()
 						st, busy := s.http.Stats(), s.door.Stats().Pending
-						if busy > o.deciding || st.Active+st.Idle > o.http || s.gate.Open() > o.conns {
-							t.Fatalf("after %d: %d undecided of %d, %+v HTTP of %d, %d clients of %d",
+						if busy > o.deciding || st.Active+st.Idle > o.http ||
+							s.gate.Open() > o.conns {
+							t.Fatalf(
+								"after %d: %d undecided of %d, %+v HTTP of %d, %d clients of %d",
 								i+1, busy, o.deciding, st, o.http, s.gate.Open(), o.conns)
 						}
 					}

@@ -165,7 +165,8 @@ func TestProtocolErrorsCloseWebSocket(t *testing.T) {
 			if code := <-cl.done; code != c.code {
 				t.Errorf("closed with %d, want %d", code, c.code)
 			}
-			if e := <-u.end; e.Gone || e.MessageTooLong != (c.code == 1009) || len(u.messages()) != 0 {
+			if e := <-u.end; e.Gone || e.MessageTooLong != (c.code == 1009) ||
+				len(u.messages()) != 0 {
 				t.Errorf("ended as %+v, handed up %q", e, u.messages())
 			}
 		})
@@ -253,11 +254,13 @@ func TestUpgradeFromPolling(t *testing.T) {
 			c.write(`422["knowledgetalk",{"n":4}]`)
 			c.want(`432[{"n":4}]`)
 			for _, method := range []string{"GET", "POST"} {
-				if status, body := p.do(request{method: method, query: p.query()}); status != 400 || !strings.Contains(body, `"code":3`) {
+				if status, body := p.do(request{method: method, query: p.query()}); status != 400 ||
+					!strings.Contains(body, `"code":3`) {
 					t.Errorf("%s after changing over: %d %s", method, status, body)
 				}
 			}
-			if _, res, err := dial(t, host, "EIO="+version+"&transport=websocket&sid="+p.sid); err == nil || res.StatusCode != 400 {
+			if _, res, err := dial(t, host, "EIO="+version+"&transport=websocket&sid="+p.sid); err == nil ||
+				res.StatusCode != 400 {
 				t.Errorf("a second change: %v", res)
 			}
 			_ = c.ws.WriteClose(1001, nil)
@@ -420,7 +423,8 @@ func (g *rig) inMemory(query string) (write func(string), frames chan string, st
 	}}.build()
 	go g.ServeHTTP(pipe{httptest.NewRecorder(), theirs}, r)
 	in := bufio.NewReader(ours)
-	if res, err := http.ReadResponse(in, r); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+	if res, err := http.ReadResponse(in, r); err != nil ||
+		res.StatusCode != http.StatusSwitchingProtocols {
 		g.Fatal(res, err)
 	}
 	frames = make(chan string, 1000)
