@@ -161,7 +161,7 @@ test('/p2p: sound is on with the camera, muting silences it and tells the other,
   await silence(host, 'Ben');
 
   await guest.page.click('[data-self] [data-action="camera"]');
-  await host.until('voice alone', () => document.querySelector('[data-member]').dataset.picture === 'no');
+  await host.until('voice alone', () => document.querySelector('[data-member]').dataset.video === 'no');
   assert.deepEqual(await guest.evaluate(own), { self: '', camera: 'off', microphone: 'muted' });
   await guest.page.click('[data-action="microphone"]');
   await host.until('told that the other speaks', () => document.querySelector('[data-member] [data-value="muted"]').hidden);

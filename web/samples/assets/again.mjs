@@ -9,7 +9,7 @@ const place = 'ieum.call';
  * @property {boolean} made whether this page created the room
  * @property {string} name
  * @property {import('./call.mjs').License | null} license null: the server provides one
- * @property {'off' | 'camera' | 'drawn'} picture
+ * @property {'off' | 'camera' | 'drawn'} video
  * @property {'off' | 'on' | 'muted'} voice
  * @property {boolean} everyone
  */

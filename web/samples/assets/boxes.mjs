@@ -4,7 +4,7 @@
 //   data-member      user id
 //   data-state       present | connecting | connected | interrupted | failed
 //   data-sending     no | starting | yes | failed: what we send to this member
-//   data-picture     yes | no: whether this member's video is shown
+//   data-video     yes | no: whether this member's video is shown
 //   data-path        direct | relayed; absent while unknown
 //   data-candidates  types of the candidate pair in use, local–remote, such as "host–host"; absent while unknown
 //   data-frames      decoded frames of this member's video
@@ -80,8 +80,8 @@ function fill(box, member, hasStream) {
   const seen = tracks.some(track => track.kind === 'video');
   box.dataset.state = member.state;
   box.dataset.sending = member.sending;
-  box.dataset.picture = seen ? 'yes' : 'no';
-  box.dataset.frames = String(member.picture?.frames ?? 0);
+  box.dataset.video = seen ? 'yes' : 'no';
+  box.dataset.frames = String(member.video?.frames ?? 0);
   box.setAttribute('aria-label', member.name);
 
   write(find('[data-value="name"]', box), member.name);
@@ -106,8 +106,8 @@ function fill(box, member, hasStream) {
   }
   write(find('[data-value="way"]', box), way === null ? '' : describe(way));
 
-  const picture = seen ? member.picture : null;
-  const {width, height, rate, frames} = picture ?? {width: 0, height: 0, rate: 0, frames: 0};
+  const video = seen ? member.video : null;
+  const {width, height, rate, frames} = video ?? {width: 0, height: 0, rate: 0, frames: 0};
   write(find('[data-value="numbers"]', box), width > 0 ? say('numbers', {width, height, rate, frames}) : '');
 
   const trouble = find('[data-value="trouble"]', box);

@@ -24,7 +24,7 @@ import {say, server} from './page.mjs';
  * @property {number} attempt counter that identifies late results of earlier attempts
  * @property {Problem | null} trouble
  * @property {import('./path.mjs').Way | null} way
- * @property {import('./path.mjs').Picture | null} picture
+ * @property {import('./path.mjs').VideoStats | null} video
  */
 
 /** @typedef {{cpCode: string, authKey: string}} License */
@@ -281,7 +281,7 @@ export class Call extends EventTarget {
     /** @type {Member} */
     const member = {
       id: user.userId, ...callIt(user), muted: user.audio === false, state: 'present', stream: null, wanted: this.everyone,
-      sending: 'no', attempt: 0, trouble: null, way: null, picture: null,
+      sending: 'no', attempt: 0, trouble: null, way: null, video: null,
     };
     this.members.set(member.id, member);
     if (member.wanted && this.stream !== null) this.#publish(member);
@@ -313,12 +313,12 @@ export class Call extends EventTarget {
       member.stream = sdk.getStream(member.id) || null;
       const connection = sdk.getPeer(member.id);
       if (!connection || connection.connectionState === 'closed') {
-        member.way = member.picture = null;
+        member.way = member.video = null;
         continue;
       }
       const seen = await look(connection, member.stream?.getVideoTracks()[0]);
       if (connection.connectionState === 'connected') member.way = seen.way ?? member.way;
-      member.picture = seen.picture;
+      member.video = seen.video;
     }
     this.#changed('');
   }

@@ -72,7 +72,7 @@ const rate = 15; // frames a second: enough to see that it lives, little enough 
  * @param {string} letter
  * @returns {MediaStream}
  */
-export function drawTestPicture(letter) {
+export function drawTestVideo(letter) {
   const canvas = document.createElement('canvas');
   canvas.width = 640;
   canvas.height = 360;
@@ -125,7 +125,7 @@ function paint(pen, ground, letter, t) {
 
   pen.textBaseline = 'top';
   pen.font = '600 28px system-ui, sans-serif';
-  pen.fillText([say('test.picture'), letter].filter(Boolean).join(' '), 28, 26);
+  pen.fillText([say('test.video'), letter].filter(Boolean).join(' '), 28, 26);
   pen.font = '24px ui-monospace, monospace';
   pen.textAlign = 'right';
   pen.fillText(new Date().toLocaleTimeString('en-GB'), width - 28, 28);

@@ -1,7 +1,7 @@
 // @ts-check
 // What we send: video (camera or test video) and voice, switched independently and sent in one stream.
 
-import {drawTestPicture, openCamera, openMicrophone} from './camera.mjs';
+import {drawTestVideo, openCamera, openMicrophone} from './camera.mjs';
 import {Problem} from './problems.mjs';
 
 /**
@@ -9,7 +9,7 @@ import {Problem} from './problems.mjs';
  */
 export class Own extends EventTarget {
   /** @type {'off' | 'camera' | 'drawn'} */
-  picture = 'off';
+  video = 'off';
   /** @type {'off' | 'on' | 'muted'} muted: the microphone is open, and nothing of it is sent */
   voice = 'off';
   /** @type {MediaStream | null} null: neither */
@@ -20,7 +20,7 @@ export class Own extends EventTarget {
   /** @type {MediaStreamTrack | null} */
   #audio = null;
   // The last request. The browser's prompt may stay open while the user requests something else.
-  #pictureWish = 0;
+  #videoRequest = 0;
   #voiceWish = 0;
 
   /**
@@ -28,10 +28,10 @@ export class Own extends EventTarget {
    * @param {boolean} [withVoice]
    */
   async useCamera(withVoice = true) {
-    const wish = ++this.#pictureWish;
+    const wish = ++this.#videoRequest;
     const voiceWish = this.#voiceWish;
     const {video, audio, trouble} = await openCamera(withVoice && this.#audio === null);
-    if (wish !== this.#pictureWish) {
+    if (wish !== this.#videoRequest) {
       video.stop();
       audio?.stop();
       return;
@@ -45,16 +45,16 @@ export class Own extends EventTarget {
 
   /** @param {string} letter shown in the test video */
   useDrawn(letter) {
-    this.#pictureWish++;
-    this.#show(drawTestPicture(letter).getVideoTracks()[0], 'drawn');
+    this.#videoRequest++;
+    this.#show(drawTestVideo(letter).getVideoTracks()[0], 'drawn');
     this.#changed();
   }
 
   /** The voice stays. */
-  closePicture() {
-    this.#pictureWish++;
+  closeVideo() {
+    this.#videoRequest++;
     this.#video = null;
-    this.picture = 'off';
+    this.video = 'off';
     this.#changed();
   }
 
@@ -82,10 +82,10 @@ export class Own extends EventTarget {
   }
 
   close() {
-    this.#pictureWish++;
+    this.#videoRequest++;
     this.#voiceWish++;
     this.#video = this.#audio = null;
-    this.picture = this.voice = 'off';
+    this.video = this.voice = 'off';
     this.#changed();
   }
 
@@ -95,11 +95,11 @@ export class Own extends EventTarget {
    */
   #show(track, kind) {
     this.#video = track;
-    this.picture = kind;
+    this.video = kind;
     // Unplugging the camera, or revoking its permission, ends the track.
     track.addEventListener('ended', () => {
       if (this.#video !== track) return;
-      this.closePicture();
+      this.closeVideo();
       this.#problem(new Problem('camera-missing'));
     });
   }

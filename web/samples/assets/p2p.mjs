@@ -1,8 +1,8 @@
 // @ts-check
 // The call page. It opens no camera and sends nothing before a button is pressed.
 //
-// Controls:  data-action = create | join | leave | copy-invite | everyone | camera | test-picture | microphone | language
-//            inside a member's box: send | stop | sound;  inside a notice: dismiss | test-picture
+// Controls:  data-action = create | join | leave | copy-invite | everyone | camera | test-video | microphone | language
+//            inside a member's box: send | stop | sound;  inside a notice: dismiss | test-video
 // A reload during a call returns to it: room, name, video and microphone (again.mjs).
 // Fields:    #cpCode #authKey (both absent in development mode) #name #roomId, and #invite, which holds the link
 // Values:    [data-value="room"] [data-value="user"] (in [data-part="room"], shown while in a room), #status (live region)
@@ -29,7 +29,7 @@ const room = find('#room');
 const self = find('[data-self]');
 const preview = find('video', self);
 const cameraButton = find('[data-action="camera"]', self);
-const drawnButton = find('[data-action="test-picture"]', self);
+const drawnButton = find('[data-action="test-video"]', self);
 const microphone = find('[data-action="microphone"]');
 const everyone = find('[data-action="everyone"]');
 
@@ -76,7 +76,7 @@ async function move(action) {
 function show(error) {
   const problem = error instanceof Problem ? error : new Problem('other', {code: '–', reason: String(error)});
   tell('');
-  showProblem(problem, {onTestPicture: useDrawn});
+  showProblem(problem, {onTestVideo: useDrawn});
   const field = document.querySelector(problem.key.startsWith('room-') ? '#roomId' : problem.key.startsWith('key-') ? '#cpCode' : 'none');
   if (side === '' && field instanceof HTMLElement) field.focus();
 }
@@ -147,9 +147,9 @@ async function comeBack(kept) {
     forget();
     throw error;
   }
-  if (kept.picture === 'drawn') useDrawn();
-  if (kept.voice !== 'off' && (kept.picture !== 'camera' || kept.voice === 'muted')) await own.useVoice(kept.voice === 'muted');
-  if (kept.picture === 'camera') await useCamera(kept.voice !== 'off');
+  if (kept.video === 'drawn') useDrawn();
+  if (kept.voice !== 'off' && (kept.video !== 'camera' || kept.voice === 'muted')) await own.useVoice(kept.voice === 'muted');
+  if (kept.video === 'camera') await useCamera(kept.voice !== 'off');
 }
 
 /** @param {string} id */
@@ -251,12 +251,12 @@ function refresh() {
   }
   everyone.checked = call.everyone;
 
-  self.dataset.camera = own.picture;
+  self.dataset.camera = own.video;
   self.dataset.microphone = own.voice;
   if (preview.srcObject !== own.stream) preview.srcObject = own.stream;
   for (const [button, kind, key] of [[cameraButton, 'camera', 'camera'], [drawnButton, 'drawn', 'drawn']]) {
-    button.dataset.on = String(own.picture === kind);
-    write(button, say(own.picture === kind ? `${key}.off` : `${key}.on`));
+    button.dataset.on = String(own.video === kind);
+    write(button, say(own.video === kind ? `${key}.off` : `${key}.on`));
   }
   write(microphone, say(`microphone.${own.voice}`));
   microphone.dataset.on = String(own.voice === 'on');
@@ -270,7 +270,7 @@ function refresh() {
 function remember() {
   const license = dev ? null : {cpCode: find('#cpCode').value.trim(), authKey: find('#authKey').value.trim()};
   const name = find('#name').value.trim();
-  keep({room: call.room, made, name, license, picture: own.picture, voice: own.voice, everyone: call.everyone});
+  keep({room: call.room, made, name, license, video: own.video, voice: own.voice, everyone: call.everyone});
 }
 
 call.addEventListener('change', refresh);
@@ -292,11 +292,11 @@ find('[data-action="copy-invite"]').addEventListener('click', async () => {
 });
 everyone.addEventListener('change', () => call.sendToEveryone(everyone.checked));
 cameraButton.addEventListener('click', () => attempt(async () => {
-  if (own.picture === 'camera') own.closePicture();
+  if (own.video === 'camera') own.closeVideo();
   else await useCamera();
 }));
 drawnButton.addEventListener('click', () => attempt(async () => {
-  if (own.picture === 'drawn') own.closePicture();
+  if (own.video === 'drawn') own.closeVideo();
   else useDrawn();
 }));
 microphone.addEventListener('click', () => attempt(useMicrophone));
@@ -327,7 +327,7 @@ if (side !== '') {
     height: Math.ceil(main.getBoundingClientRect().height) + 2,
     members: [...call.members.values()].map(member => ({
       id: member.id, state: member.state, path: member.way?.path ?? '', way: member.way ? describe(member.way) : '',
-      candidates: member.way?.candidates ?? '', frames: member.picture?.frames ?? 0,
+      candidates: member.way?.candidates ?? '', frames: member.video?.frames ?? 0,
       trouble: member.trouble ? `${member.trouble.title} ${member.trouble.help}` : '',
     })),
   });
@@ -335,7 +335,7 @@ if (side !== '') {
 
 find('#roomId').value = query.get('room') ?? '';
 if (!dev) find('#cpCode').value = query.get('cp') ?? '';
-if (!isSecureContext) showProblem(new Problem('insecure'), {onTestPicture: useDrawn});
+if (!isSecureContext) showProblem(new Problem('insecure'), {onTestVideo: useDrawn});
 refresh();
 const kept = side === '' ? returning() : null;
 if (kept !== null) move(() => comeBack(kept));

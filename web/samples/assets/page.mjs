@@ -62,7 +62,7 @@ export function tell(text) {
 /**
  * Shows a problem and its fix; data-problem has the key. The same problem is not shown twice.
  * @param {import('./problems.mjs').Problem} problem
- * @param {{onTestPicture?: () => void}} [offer] an alternative, shown if it helps
+ * @param {{onTestVideo?: () => void}} [offer] an alternative, shown if it helps
  */
 export function showProblem(problem, offer = {}) {
   settle(problem.key);
@@ -71,10 +71,10 @@ export function showProblem(problem, offer = {}) {
   find('.title', notice).textContent = problem.title;
   find('.what-to-do', notice).textContent = problem.help;
   find('[data-action="dismiss"]', notice).addEventListener('click', () => notice.remove());
-  if (offer.onTestPicture && (problem.key === 'insecure' || problem.key.startsWith('camera-'))) {
-    const button = find('[data-action="test-picture"]', notice);
+  if (offer.onTestVideo && (problem.key === 'insecure' || problem.key.startsWith('camera-'))) {
+    const button = find('[data-action="test-video"]', notice);
     button.hidden = false;
-    button.addEventListener('click', () => { notice.remove(); offer.onTestPicture?.(); });
+    button.addEventListener('click', () => { notice.remove(); offer.onTestVideo?.(); });
   }
   const list = find('#problems');
   list.append(notice);

@@ -10,7 +10,7 @@
  */
 
 /**
- * @typedef {object} Picture
+ * @typedef {object} VideoStats
  * @property {number} frames decoded since the track began
  * @property {number} rate frames a second; 0: none in the last second
  * @property {number} width
@@ -20,20 +20,20 @@
 /**
  * @param {RTCPeerConnection} connection
  * @param {MediaStreamTrack | undefined} track the remote video that is shown
- * @returns {Promise<{way: Way | null, picture: Picture | null}>} null: not known yet
+ * @returns {Promise<{way: Way | null, video: VideoStats | null}>} null: not known yet
  */
 export async function look(connection, track) {
   const stats = await connection.getStats();
   /** @type {any} */
   let pair = null;
-  /** @type {Picture | null} */
-  let picture = null;
+  /** @type {VideoStats | null} */
+  let video = null;
   for (const s of stats.values()) {
     if (s.type === 'transport' && s.selectedCandidatePairId) pair = stats.get(s.selectedCandidatePairId);
     // Firefox marks the pair itself.
     if (s.type === 'candidate-pair' && s.selected && s.state === 'succeeded') pair ??= s;
     if (s.type === 'inbound-rtp' && s.kind === 'video' && track && s.trackIdentifier === track.id) {
-      picture = {
+      video = {
         frames: s.framesDecoded ?? 0,
         rate: Math.round(s.framesPerSecond ?? 0),
         width: s.frameWidth ?? 0,
@@ -41,7 +41,7 @@ export async function look(connection, track) {
       };
     }
   }
-  return {way: pair ? wayOf(stats, pair, connection.remoteDescription?.sdp ?? '') : null, picture};
+  return {way: pair ? wayOf(stats, pair, connection.remoteDescription?.sdp ?? '') : null, video};
 }
 
 /**

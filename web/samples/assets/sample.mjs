@@ -1,7 +1,7 @@
 // @ts-check
 // Two call pages in one window, and a button that starts a call between them.
 //
-// Controls:  data-action = start | end | use-camera | use-drawn | language;  inside a notice: dismiss | test-picture
+// Controls:  data-action = start | end | use-camera | use-drawn | language;  inside a notice: dismiss | test-video
 // Fields:    #cpCode #authKey (absent in development mode; handed to the frames by message, never in an address)
 // Result:    .console has data-result = idle | starting | running | failed, and while running data-path = direct | relayed,
 //            data-candidates = "host–host" and data-frames-a, data-frames-b: decoded video frames of each side; #status has the text
@@ -34,7 +34,7 @@ function license() {
 async function startCall() {
   settle();
   const given = license();
-  const kind = find('input[name="picture"]:checked').value;
+  const kind = find('input[name="video"]:checked').value;
   tell(say('sample.loading'));
   await Promise.all([a.ready, b.ready]);
   await leaveBoth();
@@ -112,7 +112,7 @@ async function run() {
     finish('failed', 'sample.failed');
     const told = error instanceof Problem || (/** @type {any} */ (error))?.key ? /** @type {any} */ (error)
       : new Problem('other', {code: '–', reason: String(error)});
-    showProblem(told, {onTestPicture: () => { find('[data-action="use-drawn"]').checked = true; run(); }});
+    showProblem(told, {onTestVideo: () => { find('[data-action="use-drawn"]').checked = true; run(); }});
   }
 }
 
