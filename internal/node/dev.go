@@ -59,7 +59,7 @@ func (n *Node) serveStats(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	s := stats{
 		Signaling:   n.hub.Stats(),
-		Connections: n.connections(),
+		Connections: n.conns.Open(),
 		Goroutines:  runtime.NumGoroutine(),
 	}
 	if n.relay != nil {

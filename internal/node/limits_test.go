@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -98,10 +99,15 @@ func TestLimitsAreDocumented(t *testing.T) {
 	if !found {
 		t.Fatal("docs/operating/secure.md has no section about limits")
 	}
-	n := start(t, config.Server{Dev: true})
-	for name := range n.limitsHit() {
-		if !strings.Contains(table, "| `"+name+"` |") {
-			t.Errorf("%s is not in the table of limits", name)
+	n := start(t, config.Server{Dev: true, Admin: config.AdminSettings{Listen: "127.0.0.1:0"}})
+	_, metrics := get(t, "http://"+n.AdminAddr().String()+"/metrics")
+	names := regexp.MustCompile(`(?m)^ieum_limit_rejections_total\{limit="(.*)"\} 0$`).FindAllStringSubmatch(metrics, -1)
+	if len(names) < 25 {
+		t.Fatalf("%d limits in\n%s", len(names), metrics)
+	}
+	for _, name := range names {
+		if !strings.Contains(table, "| `"+name[1]+"` |") {
+			t.Errorf("%s is not in the table of limits", name[1])
 		}
 	}
 }

@@ -216,30 +216,19 @@ func (n *Node) maxPolling() int {
 }
 
 func (n *Node) openAdmin() error {
-	muxes := portCollector{"all": n.mux}
 	all := []prometheus.Collector{
-		admin.Signaling(n.hub.Stats),
-		admin.Limits(n.limitsHit),
-		muxes,
-		httpCollector{n.shared.http},
+		n.hub.Collector(),
+		n.conns.Collector(),
+		n.queued.Collector(),
+		n.panics.Collector(),
+		n.mux.Collector("all"),
+		n.shared.http.Collector(),
 		n.revoked.Collector(),
 		n.cert.Collector(),
 		n.reloads.count,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "ieum_signaling_connections",
-			Help: "Open signaling connections of all transports.",
-		}, func() float64 { return float64(n.connections()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "ieum_signaling_queued_bytes",
-			Help: "Bytes sent to clients and not yet acknowledged, or waiting for them.",
-		}, func() float64 { return float64(n.queued.Stats().Bytes) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "ieum_signaling_panics_total",
-			Help: "Message handlers that panicked; each closed its connection and session.",
-		}, func() float64 { return float64(n.panics.Count()) }),
 	}
 	if n.turn != nil {
-		muxes["relay"] = n.turn.mux
+		all = append(all, n.turn.mux.Collector("relay"))
 	}
 	if n.relay != nil {
 		all = append(all, n.relay.Collector(), n.allocs.Collector())
@@ -253,18 +242,6 @@ func (n *Node) openAdmin() error {
 	}
 	n.admin, err = startAdmin(n.plan.Admin, n.plan.Config.Admin.Listen != "", r, n.ready)
 	return err
-}
-
-// connections is the number of open signaling connections.
-func (n *Node) connections() int { return n.ws.Count() + n.sio.Count() }
-
-// limitsHit counts rejections by the names that docs/operating.md lists.
-func (n *Node) limitsHit() map[string]uint64 {
-	hits, conns := n.hub.LimitsHit(), n.conns.Stats()
-	hits["connections"], hits["unregistered"] = conns.Connections, conns.Unregistered
-	hits["queued_bytes"] = n.queued.Stats().Shed
-	hits["http_connections"] = n.shared.http.Stats().Shed
-	return hits
 }
 
 // ready returns why calls cannot be served well; nil: they can.

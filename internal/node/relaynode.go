@@ -51,8 +51,8 @@ func StartRelay(c config.Relay) (_ *Relay, err error) {
 	r, err := newRegistry(p.Config.Version,
 		server.Collector(),
 		n.allocs.Collector(),
-		portCollector{"relay": n.port.mux},
-		httpCollector{shared.http},
+		n.port.mux.Collector("relay"),
+		shared.http.Collector(),
 		n.cert.Collector(),
 		n.reloads.count,
 	)

@@ -138,7 +138,6 @@ type Stats struct {
 	Resumed    uint64            // sessions that got another connection
 	Handled    []Handled         // messages, those that are passed on too
 	Refused    map[string]uint64 // registers by why they were refused
-	Joins      Joins
 }
 
 // New makes a hub and joins the bus.
@@ -183,7 +182,7 @@ func (h *Hub) Stats() Stats {
 		Sessions: len(h.sessions), Rooms: rooms, Rosters: len(h.rosters),
 		Relayed: h.counters.relayed.Load(), Spoofed: h.counters.spoofed.Load(), Flooded: h.counters.flooded.Load(),
 		Overflowed: h.counters.overflowed.Load(), Resumed: h.counters.resumed.Load(),
-		Handled: h.counters.handled(), Refused: h.counters.logins(), Joins: h.counters.joined(),
+		Handled: h.counters.handled(), Refused: h.counters.logins(),
 	}
 }
 

@@ -160,29 +160,29 @@ func (r *request) lookup(id string) (*room.State, error) {
 // source is whom limits by address count; invalid: none do.
 func (c *client) source() netip.Prefix { return transport.Source(c.conn.Peer().Addr.Addr()) }
 
-// LimitsHit counts refusals by the names that docs/operating/secure.md lists.
-func (h *Hub) LimitsHit() map[string]uint64 {
-	return map[string]uint64{
-		"message_flood":            h.counters.flooded.Load(),
-		"message_rate":             h.counters.refusedFlood.Load(),
-		"frames":                   h.counters.small.Load(),
-		"to_room":                  h.counters.toRoom.Load(),
-		"to_one":                   h.counters.toOne.Load(),
-		"outbox_share":             h.counters.unread.Load(),
-		"disconnected_queue":       h.counters.waiting.Load(),
-		"message_size":             h.counters.long.Load(),
-		"login_time":               h.counters.late.Load(),
-		"outbox":                   h.counters.overflowed.Load(),
-		"failed_logins":            h.failedLogins.rejected(),
-		"joins":                    h.joins.Rejected(),
-		"failed_joins":             h.failedJoins.Rejected(),
-		"failed_joins_per_address": h.addressLookups.rejected(),
-		"candidates":               h.counters.candidates.Load(),
-		"rooms_per_user":           h.counters.manyRooms.Load(),
-		"sessions_per_address":     h.sources.rejected.Load(),
-		"logins_per_address":       h.addressLogins.rejected(),
-		"joins_per_address":        h.addressJoins.rejected(),
-		"rooms_per_address":        h.counters.manyHere.Load(),
-		"takeovers":                h.takeovers.Rejected(),
+// rejections count what the limits have refused, by the names that docs/operating/secure.md lists.
+func (h *Hub) rejections() map[string]func() uint64 {
+	return map[string]func() uint64{
+		"message_flood":            h.counters.flooded.Load,
+		"message_rate":             h.counters.refusedFlood.Load,
+		"frames":                   h.counters.small.Load,
+		"to_room":                  h.counters.toRoom.Load,
+		"to_one":                   h.counters.toOne.Load,
+		"outbox_share":             h.counters.unread.Load,
+		"disconnected_queue":       h.counters.waiting.Load,
+		"message_size":             h.counters.long.Load,
+		"login_time":               h.counters.late.Load,
+		"outbox":                   h.counters.overflowed.Load,
+		"failed_logins":            h.failedLogins.rejected,
+		"joins":                    h.joins.Rejected,
+		"failed_joins":             h.failedJoins.Rejected,
+		"failed_joins_per_address": h.addressLookups.rejected,
+		"candidates":               h.counters.candidates.Load,
+		"rooms_per_user":           h.counters.manyRooms.Load,
+		"sessions_per_address":     h.sources.rejected.Load,
+		"logins_per_address":       h.addressLogins.rejected,
+		"joins_per_address":        h.addressJoins.rejected,
+		"rooms_per_address":        h.counters.manyHere.Load,
+		"takeovers":                h.takeovers.Rejected,
 	}
 }

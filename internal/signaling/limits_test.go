@@ -11,7 +11,7 @@ import (
 
 func (w *world) hits(limit string, want uint64) {
 	w.Helper()
-	if got := w.nodes[0].hub.LimitsHit()[limit]; got != want {
+	if got := w.nodes[0].hub.rejections()[limit](); got != want {
 		w.Errorf("%d refusals by the limit %s, want %d", got, limit, want)
 	}
 }

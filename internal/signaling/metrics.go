@@ -5,7 +5,8 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
-	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
@@ -15,16 +16,15 @@ import (
 type metrics struct {
 	relayed, spoofed, flooded atomic.Uint64
 	resumed, overflowed, late atomic.Uint64
-	manyHere                  atomic.Uint64                      // refused
-	candidates, manyRooms     atomic.Uint64                      // refused
-	long, small               atomic.Uint64                      // messages, frames
-	refusedFlood              atomic.Uint64                      // messages beyond the rate
-	toRoom, toOne             atomic.Uint64                      // messages beyond a budget
-	unread, waiting           atomic.Uint64                      // messages not delivered
-	answered                  [][]atomic.Uint64                  // by place in opNames and codeNames
-	refused                   []atomic.Uint64                    // by place in loginReasons
-	joins                     [len(joinBounds) + 1]atomic.Uint64 // by place in joinBounds, and beyond
-	joinTime                  atomic.Int64                       // all joins together
+	manyHere                  atomic.Uint64     // refused
+	candidates, manyRooms     atomic.Uint64     // refused
+	long, small               atomic.Uint64     // messages, frames
+	refusedFlood              atomic.Uint64     // messages beyond the rate
+	toRoom, toOne             atomic.Uint64     // messages beyond a budget
+	unread, waiting           atomic.Uint64     // messages not delivered
+	answered                  [][]atomic.Uint64 // by place in opNames and codeNames
+	refused                   []atomic.Uint64   // by place in loginReasons
+	joins                     prometheus.Histogram
 }
 
 var codeNames = []protocol.Code{
@@ -53,12 +53,6 @@ func indexByName[T comparable](names []T) map[T]int {
 		m[n] = i
 	}
 	return m
-}
-
-// joinBounds are those of the histogram of joins.
-var joinBounds = [...]time.Duration{
-	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
-	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, time.Second, 5 * time.Second,
 }
 
 type loginReason struct {
@@ -94,6 +88,7 @@ func (f *metrics) init() {
 		f.answered[i] = make([]atomic.Uint64, len(codeNames)+1)
 	}
 	f.refused = make([]atomic.Uint64, len(loginReasons))
+	f.joins = newJoinTimes()
 }
 
 // answer counts a message by what became of it.
@@ -115,23 +110,10 @@ func (f *metrics) login(err error) {
 	f.refused[i].Add(1)
 }
 
-func (f *metrics) join(took time.Duration) {
-	i, _ := slices.BinarySearch(joinBounds[:], took)
-	f.joins[i].Add(1)
-	f.joinTime.Add(int64(took))
-}
-
 // Handled counts the messages with an eventOp by the code of their answer, given or not.
 type Handled struct {
 	Op, Code string
 	Count    uint64
-}
-
-// Joins is a histogram: Within has, for each time, the number of joins that took no longer.
-type Joins struct {
-	Count  uint64
-	Sum    time.Duration
-	Within map[time.Duration]uint64
 }
 
 func (f *metrics) handled() []Handled {
@@ -160,15 +142,4 @@ func (f *metrics) logins() map[string]uint64 {
 		m[r.name] = f.refused[i].Load()
 	}
 	return m
-}
-
-func (f *metrics) joined() Joins {
-	j := Joins{Sum: time.Duration(f.joinTime.Load()), Within: make(map[time.Duration]uint64, len(joinBounds))}
-	for i := range f.joins {
-		j.Count += f.joins[i].Load()
-		if i < len(joinBounds) {
-			j.Within[joinBounds[i]] = j.Count
-		}
-	}
-	return j
 }

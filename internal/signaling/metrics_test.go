@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
@@ -60,9 +59,8 @@ func TestMetricsOfRequests(t *testing.T) {
 		if s.Refused["license"]+s.Refused["swapped"] != 1 || s.Refused["in_use"] != 1 || s.Refused[other] != 1 {
 			t.Errorf("refused %v", s.Refused)
 		}
-		if s.Joins.Count != 2 || s.Joins.Within[joinBounds[0]] != 2 { // no time passes but what is slept
-			t.Errorf("joins %+v", s.Joins)
-		}
+		// no time passes but what is slept
+		compare(t, hub.counters.joins, "ieum_signaling_join_duration_seconds", joinTimes(0, 2, 2, 2, 2))
 	})
 }
 
@@ -90,14 +88,11 @@ func TestMetricsOfResumesAndSlowConsumers(t *testing.T) {
 }
 
 func TestJoinsByTime(t *testing.T) {
-	var f metrics
-	for _, took := range []time.Duration{0, 100 * time.Microsecond, 101 * time.Microsecond, time.Minute} {
-		f.join(took)
+	joins := newJoinTimes()
+	for _, seconds := range []float64{0, 0.0001, 0.000101, 60} {
+		joins.Observe(seconds)
 	}
-	j := f.joined()
-	if j.Count != 4 || j.Within[100*time.Microsecond] != 2 || j.Within[250*time.Microsecond] != 3 || j.Within[5*time.Second] != 3 || j.Sum != time.Minute+201*time.Microsecond {
-		t.Errorf("%+v", j)
-	}
+	compare(t, joins, "ieum_signaling_join_duration_seconds", joinTimes(60.000201, 4, 2, 3, 3))
 }
 
 // sink is a connection that takes everything.

@@ -132,7 +132,7 @@ func (r *request) joinRoom() error {
 	}
 	err = s.awaitState(func(e room.Event) {
 		r.ok(roomState(e.State))
-		s.hub.counters.join(time.Since(began))
+		s.hub.counters.joins.Observe(time.Since(began).Seconds())
 	}, func() error {
 		join := room.Join{Member: member, Host: s.grant.User != nil && s.grant.User.Host, Listed: !admitted}
 		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, join)

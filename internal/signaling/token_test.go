@@ -209,7 +209,7 @@ func TestTakeoversAreLimited(t *testing.T) {
 		w.connect(0).want("429", w.login(token, "forced", true))
 		time.Sleep(time.Millisecond) // a minute since the first
 		w.tokenUser(0, token, "forced", true)
-		if n := w.nodes[0].hub.LimitsHit()["takeovers"]; n != 3 {
+		if n := w.nodes[0].hub.rejections()["takeovers"](); n != 3 {
 			w.Errorf("%d were counted as refused, want 3", n)
 		}
 	})
