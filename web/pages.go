@@ -97,7 +97,8 @@ func (s *site) addPages(files fs.FS, t texts, c Config) error {
 		bodies := make(map[string]content, len(languages))
 		for _, lang := range languages {
 			body, err := render(files, t, p, view{
-				Lang: lang, Path: p.path, Name: p.name, Version: c.Version, Root: base, Dev: c.DevLicense != nil,
+				Lang: lang, Path: p.path, Name: p.name, Version: c.Version, Root: base,
+				Dev: c.DevLicense != nil,
 			})
 			if err != nil {
 				return fmt.Errorf("web: page %s in %s: %w", p.name, lang, err)

@@ -82,14 +82,19 @@ func TestPagesHoldNoInlineScriptOrStyle(t *testing.T) {
 	})
 }
 
-// Names, titles and messages are what others wrote. Our scripts have no way to make markup or code of a text, so that they cannot do it by
-// mistake; Chromium would stop them too (require-trusted-types-for).
+// Names, titles and messages are what others wrote. Our scripts have no way to make markup or code
+// of a text, so that they cannot do it by mistake; Chromium would stop them too
+// (require-trusted-types-for).
 func TestScriptsMakeNoMarkupOfText(t *testing.T) {
 	sink := regexp.MustCompile(
-		`\b(innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|parseHTMLUnsafe|createContextualFragment|srcdoc|DOMParser)\b|` +
-			`\bdocument\.write|\beval\(|\bnew Function\b|\bset(Timeout|Interval)\(\s*["'` + "`" + `]`,
+		`\b(innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|parseHTMLUnsafe)\b|` +
+			`\b(createContextualFragment|srcdoc|DOMParser)\b|` +
+			`\bdocument\.write|\beval\(|\bnew Function\b|` +
+			`\bset(Timeout|Interval)\(\s*["'` + "`" + `]`,
 	)
-	for _, bad := range []string{`x.innerHTML = name`, `document.writeln(x)`, `setTimeout("x()")`, `new Function(x)`} {
+	for _, bad := range []string{
+		`x.innerHTML = name`, `document.writeln(x)`, `setTimeout("x()")`, `new Function(x)`,
+	} {
 		if !sink.MatchString(bad) {
 			t.Errorf("%s would not be found", bad)
 		}
@@ -117,7 +122,8 @@ func TestScriptsMakeNoMarkupOfText(t *testing.T) {
 
 func TestPagesNameNoForeignHost(t *testing.T) {
 	address := regexp.MustCompile(`(?i)(https?:)?//[a-z0-9.-]+`)
-	// Not loaded by anything: a name space, a placeholder in the guide's code, and addresses in sentences.
+	// Not loaded by anything: a name space, a placeholder in the guide's code, and addresses in
+	// sentences.
 	known := []string{"http://www.w3.org", "https://your-server", "http://localhost"}
 	everyPage(t, func(t *testing.T, path, lang, body string) {
 		for _, e := range elements(t, body) {
@@ -142,7 +148,8 @@ func TestPagesNameNoForeignHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, found := range regexp.MustCompile(`(?i)https?://[a-z0-9.-]+`).FindAllString(string(raw), -1) {
+		for _, found := range regexp.MustCompile(`(?i)https?://[a-z0-9.-]+`).FindAllString(
+			string(raw), -1) {
 			if !slices.Contains(known, found) {
 				t.Errorf("%s names %s", name, found)
 			}
@@ -150,7 +157,8 @@ func TestPagesNameNoForeignHost(t *testing.T) {
 	}
 }
 
-// A reverse proxy may serve us under a path of another site and take the path away: whatever a page loads or leads to must stay there.
+// A reverse proxy may serve us under a path of another site and take the path away: whatever a page
+// loads or leads to must stay there.
 func TestPagesWorkUnderAPath(t *testing.T) {
 	const under = "https://site.example/calls"
 	s := open(t, Config{DevLicense: devLicense})
@@ -201,8 +209,12 @@ func TestPagesWorkUnderAPath(t *testing.T) {
 // What the pages' scripts ask for begins at root (page.mjs), never at the site's.
 func TestScriptsAskForNothingFromTheSitesRoot(t *testing.T) {
 	absolute := regexp.MustCompile(
-		"(?:fetch|URL|import|from|src|href|open|register)\\s*[(=]?\\s*['\"`]/|['\"`]/(?:p2p|sample|guide|dev|assets|leave)\\b|location\\.origin \\+")
-	for _, bad := range []string{"fetch('/dev/license')", "new URL('/p2p', x)", "import {a} from '/assets/a.mjs'", "location.origin + x"} {
+		"(?:fetch|URL|import|from|src|href|open|register)\\s*[(=]?\\s*['\"`]/|" +
+			"['\"`]/(?:p2p|sample|guide|dev|assets|leave)\\b|location\\.origin \\+")
+	for _, bad := range []string{
+		"fetch('/dev/license')", "new URL('/p2p', x)", "import {a} from '/assets/a.mjs'",
+		"location.origin + x",
+	} {
 		if !absolute.MatchString(bad) {
 			t.Errorf("%s would not be found", bad)
 		}
@@ -289,7 +301,8 @@ func TestPagesAreUsableByEveryone(t *testing.T) {
 
 func TestFramesOfTheSampleDifferAndMayUseTheCamera(t *testing.T) {
 	var frames []string
-	for _, e := range elements(t, bodyOf(t, get(open(t, Config{}), "GET", "/sample", "Accept-Language", "ko"))) {
+	for _, e := range elements(t,
+		bodyOf(t, get(open(t, Config{}), "GET", "/sample", "Accept-Language", "ko"))) {
 		if e.Name.Local != "iframe" {
 			continue
 		}
@@ -392,17 +405,23 @@ func TestEveryTextIsUsedAndEveryUseHasAText(t *testing.T) {
 		t.Fatal(err)
 	}
 	used := make(map[string]bool)
-	for _, m := range regexp.MustCompile(`\b(?:t|rich) "([^"]+)"`).FindAllStringSubmatch(templates.String(), -1) {
+	for _, m := range regexp.MustCompile(`\b(?:t|rich) "([^"]+)"`).FindAllStringSubmatch(
+		templates.String(), -1) {
 		used[m[1]] = true
 	}
-	for _, m := range regexp.MustCompile(`Problem\('([^']+)'`).FindAllStringSubmatch(scripts.String(), -1) {
+	for _, m := range regexp.MustCompile(`Problem\('([^']+)'`).FindAllStringSubmatch(
+		scripts.String(), -1) {
 		used["say.problem."+m[1]+".title"], used["say.problem."+m[1]+".help"] = true, true
 	}
-	// Every quoted word that a text is named after counts as a use; keys put together at run time are listed by hand.
+	// Every quoted word that a text is named after counts as a use; keys put together at run time
+	// are listed by hand.
 	built := []string{
-		"say.camera.on", "say.camera.off", "say.microphone.off", "say.microphone.on", "say.microphone.muted", "say.drawn.on", "say.drawn.off", "say.path.direct", "say.path.relayed",
+		"say.camera.on", "say.camera.off", "say.microphone.off", "say.microphone.on",
+		"say.microphone.muted", "say.drawn.on", "say.drawn.off", "say.path.direct",
+		"say.path.relayed",
 		"say.sample.direct", "say.sample.relayed",
-		"say.sending.no", "say.sending.starting", "say.sending.yes", "say.sending.failed", "say.sending.waiting",
+		"say.sending.no", "say.sending.starting", "say.sending.yes", "say.sending.failed",
+		"say.sending.waiting",
 	}
 	for _, key := range built {
 		used[key] = true
@@ -414,7 +433,8 @@ func TestEveryTextIsUsedAndEveryUseHasAText(t *testing.T) {
 		}
 		delete(used, key)
 	}
-	for _, m := range regexp.MustCompile(`\b(?:say\(|finish\('\w+', )'([^']+)'`).FindAllStringSubmatch(scripts.String(), -1) {
+	said := regexp.MustCompile(`\b(?:say\(|finish\('\w+', )'([^']+)'`)
+	for _, m := range said.FindAllStringSubmatch(scripts.String(), -1) {
 		if _, ok := texts["say."+m[1]]; !ok {
 			used["say."+m[1]] = true
 		}
@@ -456,7 +476,8 @@ func TestGuideShowsOneWholePageInFiveSteps(t *testing.T) {
 			steps = append(steps, html.UnescapeString(span.ReplaceAllString(m[1], "")))
 		}
 		wanted := []string{
-			"knowledgetalk.init('YOUR-CPCODE', 'YOUR-AUTHKEY')", ".createRoom(location.hash.slice(1))", ".joinRoom(roomId)",
+			"knowledgetalk.init('YOUR-CPCODE', 'YOUR-AUTHKEY')",
+			".createRoom(location.hash.slice(1))", ".joinRoom(roomId)",
 			".publishP2P(target, 'cam', localStream)", "addEventListener('presence'",
 		}
 		if len(steps) != len(wanted) {

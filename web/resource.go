@@ -23,8 +23,9 @@ type resource struct {
 // body is a representation, plain and compressed. A strong ETag identifies bytes, so each has its
 // own (RFC 9110, 8.8.3.3).
 type body struct {
-	plain               content
-	packed              content // compressed on first use and kept: compressing all would dominate the server's start
+	plain content
+	// Compressed on first use and kept: compressing all would dominate the server's start.
+	packed              content
 	plainTag, packedTag string
 }
 

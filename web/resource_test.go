@@ -11,9 +11,9 @@ import (
 // Compressing everything was most of the server's start.
 func TestBodiesAreCompressedOnceWhenTheyAreAskedFor(t *testing.T) {
 	text, reads := strings.Repeat("const a = 1;\n", 100), 0
-	var fault error
+	var failed error
 	r, err := newResource("a.js", sdkHeader,
-		map[string]content{"": func() ([]byte, error) { reads++; return []byte(text), fault }})
+		map[string]content{"": func() ([]byte, error) { reads++; return []byte(text), failed }})
 	if err != nil || reads != 1 {
 		t.Fatalf("%v, read %d times for its tag", err, reads)
 	}
@@ -36,12 +36,14 @@ func TestBodiesAreCompressedOnceWhenTheyAreAskedFor(t *testing.T) {
 	if w := ask(""); w.Body.String() != text || reads != 3 {
 		t.Errorf("%d bytes, read %d times", w.Body.Len(), reads)
 	}
-	fault = errors.New("no such file")
+	failed = errors.New("no such file")
 	if w := ask(""); w.Code != http.StatusInternalServerError || w.Header().Get("ETag") != "" {
 		t.Errorf("a file that cannot be read: %d %v", w.Code, w.Header())
 	}
-	if _, err := newResource("a.js", sdkHeader, map[string]content{"": func() ([]byte, error) { return nil, fault }}); !errors.Is(
-		err, fault) {
+	_, err = newResource("a.js", sdkHeader, map[string]content{
+		"": func() ([]byte, error) { return nil, failed },
+	})
+	if !errors.Is(err, failed) {
 		t.Errorf("error %v", err)
 	}
 }

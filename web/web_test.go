@@ -16,7 +16,8 @@ import (
 
 func devLicense() (string, string) { return "KP-DEV", "eyJ.dev.key" }
 
-// opened keeps the sites the tests share: a site never changes, and compressing it anew for each test takes seconds under -race.
+// opened keeps the sites the tests share: a site never changes, and compressing it anew for each
+// test takes seconds under -race.
 var opened = make(map[string]*site)
 
 func open(t *testing.T, c Config) *site {
@@ -56,14 +57,19 @@ func bodyOf(t *testing.T, r *http.Response) string {
 func TestEveryRouteSaysWhatItIs(t *testing.T) {
 	s := open(t, Config{DevLicense: devLicense})
 	types := map[string]string{
-		"/": "text/html; charset=utf-8", "/p2p": "text/html; charset=utf-8", "/sample": "text/html; charset=utf-8",
-		"/guide": "text/html; charset=utf-8", "/dev/license": "application/json; charset=utf-8",
-		"/knowledgetalk.min.js": "text/javascript; charset=utf-8", "/knowledgetalk.mjs": "text/javascript; charset=utf-8",
-		"/knowledgetalk.d.ts": "application/typescript; charset=utf-8", "/assets/ieum.css": "text/css; charset=utf-8",
-		"/assets/p2p.mjs": "text/javascript; charset=utf-8", "/assets/text.ko.js": "text/javascript; charset=utf-8",
+		"/": "text/html; charset=utf-8", "/p2p": "text/html; charset=utf-8",
+		"/sample": "text/html; charset=utf-8",
+		"/guide":  "text/html; charset=utf-8", "/dev/license": "application/json; charset=utf-8",
+		"/knowledgetalk.min.js":           "text/javascript; charset=utf-8",
+		"/knowledgetalk.mjs":              "text/javascript; charset=utf-8",
+		"/knowledgetalk.d.ts":             "application/typescript; charset=utf-8",
+		"/assets/ieum.css":                "text/css; charset=utf-8",
+		"/assets/p2p.mjs":                 "text/javascript; charset=utf-8",
+		"/assets/text.ko.js":              "text/javascript; charset=utf-8",
 		"/socket.io/socket.io.min.js":     "text/javascript; charset=utf-8",
 		"/socket.io/socket.io.min.js.map": "application/json; charset=utf-8",
-		"/assets/logo.svg":                "image/svg+xml; charset=utf-8", "/favicon.ico": "image/svg+xml; charset=utf-8",
+		"/assets/logo.svg":                "image/svg+xml; charset=utf-8",
+		"/favicon.ico":                    "image/svg+xml; charset=utf-8",
 	}
 	for path, want := range types {
 		r := get(s, "GET", path)
@@ -91,14 +97,18 @@ func TestEveryRouteSaysWhatItIs(t *testing.T) {
 
 func TestPagePolicy(t *testing.T) {
 	s := open(t, Config{})
-	const before = "default-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; frame-ancestors "
+	const before = "default-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; " +
+		"base-uri 'none'; frame-ancestors "
 	for path, ancestors := range map[string]string{
-		"/": "'none'", "/p2p": "'self'", "/sample": "'none'", "/guide": "'none'", "/missing": "'none'",
+		"/": "'none'", "/p2p": "'self'", "/sample": "'none'", "/guide": "'none'",
+		"/missing": "'none'",
 	} {
 		h := get(s, "GET", path).Header
 		for name, want := range map[string]string{
-			"Content-Security-Policy":      before + ancestors + "; form-action 'none'; require-trusted-types-for 'script'",
-			"Permissions-Policy":           "camera=(self), microphone=(self), display-capture=(self)",
+			"Content-Security-Policy": before + ancestors +
+				"; form-action 'none'; require-trusted-types-for 'script'",
+			"Permissions-Policy": "camera=(self), microphone=(self), " +
+				"display-capture=(self)",
 			"Referrer-Policy":              "no-referrer",
 			"X-Content-Type-Options":       "nosniff",
 			"Cross-Origin-Resource-Policy": "same-origin",
@@ -136,7 +146,8 @@ func TestHSTSOnlyWhenAsked(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		s := open(t, Config{HSTS: on})
 		for _, path := range append(s.paths(), "/missing") {
-			if got := get(s, "GET", path).Header.Get("Strict-Transport-Security"); (got != "") != on {
+			if got := get(s, "GET",
+				path).Header.Get("Strict-Transport-Security"); (got != "") != on {
 				t.Errorf("HSTS %v, %s: %q", on, path, got)
 			}
 		}
@@ -162,7 +173,8 @@ func TestETagAnd304(t *testing.T) {
 						again.Header.Get("ETag"))
 				}
 			}
-			if changed := get(s, "GET", path, "Accept-Encoding", encoding, "If-None-Match", `"other"`); changed.StatusCode != 200 {
+			if changed := get(s, "GET", path, "Accept-Encoding", encoding, "If-None-Match",
+				`"other"`); changed.StatusCode != 200 {
 				t.Errorf("%s, another tag: %d", path, changed.StatusCode)
 			}
 		}
@@ -202,7 +214,8 @@ func TestCompressedIsTheSame(t *testing.T) {
 			}
 		}
 		for _, header := range []string{"", "br", "gzip;q=0", "identity"} {
-			if e := get(s, "GET", path, "Accept-Encoding", header).Header.Get("Content-Encoding"); e != "" {
+			if e := get(s, "GET", path, "Accept-Encoding",
+				header).Header.Get("Content-Encoding"); e != "" {
 				t.Errorf("%s, %q: encoded as %s", path, header, e)
 			}
 		}
@@ -248,7 +261,10 @@ func TestMethods(t *testing.T) {
 
 func TestNotFoundIsAPage(t *testing.T) {
 	s := open(t, Config{})
-	for _, path := range []string{"/missing", "/assets/", "/assets/../web.go", "/dist", "/samples/p2p.html", "/dev/license", "/assets"} {
+	for _, path := range []string{
+		"/missing", "/assets/", "/assets/../web.go", "/dist", "/samples/p2p.html", "/dev/license",
+		"/assets",
+	} {
 		r := get(s, "GET", path, "Accept-Language", "ko")
 		if r.StatusCode != 404 || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") {
 			t.Errorf("%s: %d %q", path, r.StatusCode, r.Header.Get("Content-Type"))
@@ -270,7 +286,9 @@ func TestTrailingSlashLeadsToThePageAndNowhereElse(t *testing.T) {
 		r.Header.Get("Location") != "../p2p?room=K1" {
 		t.Errorf("%d to %q", r.StatusCode, r.Header.Get("Location"))
 	}
-	for _, path := range []string{"//elsewhere.example/", "//elsewhere.example//", "/\\elsewhere.example/"} {
+	for _, path := range []string{
+		"//elsewhere.example/", "//elsewhere.example//", "/\\elsewhere.example/",
+	} {
 		if r := get(s, "GET", "http://here"+path); r.StatusCode != 404 {
 			t.Errorf("%s: %d to %q", path, r.StatusCode, r.Header.Get("Location"))
 		}
@@ -353,7 +371,8 @@ func TestLanguage(t *testing.T) {
 	r.TLS = &tls.ConnectionState{}
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
-	if got := w.Header().Get("Set-Cookie"); got != "lang=ko; Max-Age=31536000; HttpOnly; Secure; SameSite=Lax" {
+	const cookie = "lang=ko; Max-Age=31536000; HttpOnly; Secure; SameSite=Lax"
+	if got := w.Header().Get("Set-Cookie"); got != cookie {
 		t.Errorf("cookie over TLS: %q", got)
 	}
 }
@@ -400,9 +419,11 @@ func TestWhatDoesNotFitIsAnErrorAtStart(t *testing.T) {
 		"no SDK":               {"dist/knowledgetalk.mjs", "", "knowledgetalk.mjs"},
 		"a text in one tongue": {"samples/text.json", `{"a": {"ko": "가"}}`, `"a"`},
 		"no text":              {"samples/home.html", `{{define "main"}}{{t "b"}}{{end}}`, `"b"`},
-		"no rich text":         {"samples/guide.html", `{{define "main"}}{{rich "c"}}{{end}}`, `"c"`},
-		"no text in the code":  {"samples/call.html", `{{t "d"}}`, `"d"`},
-		"an unknown ending":    {"samples/assets/another.exe", "x", "another.exe"},
+		"no rich text": {
+			"samples/guide.html", `{{define "main"}}{{rich "c"}}{{end}}`, `"c"`,
+		},
+		"no text in the code": {"samples/call.html", `{{t "d"}}`, `"d"`},
+		"an unknown ending":   {"samples/assets/another.exe", "x", "another.exe"},
 	} {
 		files := whole()
 		if c.data == "" {
@@ -423,7 +444,8 @@ func TestHandlerServesAllDocumentedRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{
-		"/", "/p2p", "/sample", "/guide", "/dev/license", "/knowledgetalk.min.js", "/knowledgetalk.mjs", "/knowledgetalk.d.ts",
+		"/", "/p2p", "/sample", "/guide", "/dev/license", "/knowledgetalk.min.js",
+		"/knowledgetalk.mjs", "/knowledgetalk.d.ts",
 		"/socket.io/socket.io.min.js",
 	} {
 		if r := get(h, "GET", path); r.StatusCode != 200 {

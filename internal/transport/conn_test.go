@@ -62,7 +62,8 @@ func TestCloseFrameReadAfterFailedWrite(t *testing.T) {
 	}
 	_ = c.Close()
 	ws := h.conn.(*wsConn)
-	for h.conn.Send(said("to somebody who is no more")) { // until the reset has come and the write failed
+	// Until the reset has come and the write failed.
+	for h.conn.Send(said("to somebody who is no more")) {
 		continue
 	}
 	ws.out.writers.Wait()
@@ -85,7 +86,8 @@ func TestEndOfStreamBehindMessage(t *testing.T) {
 	if _, err := c.Write(masked(0x81, "last")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.(*net.TCPConn).CloseWrite(); err != nil { // both have come before the reader looks again
+	// Both have come before the reader looks again.
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	h.out <- struct{}{}
@@ -204,7 +206,8 @@ func TestWriteAfterBlockedWrite(t *testing.T) {
 
 func TestHandshakeRefused(t *testing.T) {
 	good := map[string]string{
-		"Upgrade": "h2c, WebSocket", "Connection": "keep-alive, Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+		"Upgrade": "h2c, WebSocket", "Connection": "keep-alive, Upgrade",
+		"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 	}
 	for name, c := range map[string]struct {
 		header, value string
@@ -239,30 +242,35 @@ func TestHandshakeRefused(t *testing.T) {
 	}
 }
 
-// The offers that count, and what comes of them. A hello is the same as a first message; without
-// our name beside it nothing is agreed on.
+// Subprotocols offered with the handshake, and what follows. An early message counts as the first
+// message; without "ieum" beside it nothing is agreed on.
 func TestEarlyMessage(t *testing.T) {
-	hello := earlyMessagePrefix + base64.RawURLEncoding.EncodeToString([]byte(`{"text":"안녕?"}`))
+	early := earlyMessagePrefix + base64.RawURLEncoding.EncodeToString([]byte(`{"text":"안녕?"}`))
 	for name, c := range map[string]struct {
 		offers        []string
-		agreed, hello string
+		agreed, early string
 		status        int
 	}{
-		"one line":         {[]string{"ieum, " + hello}, "ieum", `{"text":"안녕?"}`, 0},
-		"two lines":        {[]string{hello, "ieum"}, "ieum", `{"text":"안녕?"}`, 0},
+		"one line":         {[]string{"ieum, " + early}, "ieum", `{"text":"안녕?"}`, 0},
+		"two lines":        {[]string{early, "ieum"}, "ieum", `{"text":"안녕?"}`, 0},
 		"none":             {[]string{"ieum"}, "ieum", "", 0},
 		"empty":            {[]string{"ieum", earlyMessagePrefix}, "ieum", "", 0},
-		"without our name": {[]string{hello}, "", "", 0},
+		"without our name": {[]string{early}, "", "", 0},
 		"others":           {[]string{"mqtt, chat"}, "", "", 0},
-		"no base64url":     {[]string{"ieum", earlyMessagePrefix + "+/=="}, "", "", http.StatusBadRequest},
+		"no base64url": {
+			[]string{"ieum", earlyMessagePrefix + "+/=="}, "", "", http.StatusBadRequest,
+		},
 	} {
 		r := httptest.NewRequest("GET", "/signal", nil)
-		for h, v := range map[string]string{"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} {
+		for h, v := range map[string]string{
+			"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+			"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+		} {
 			r.Header.Set(h, v)
 		}
 		r.Header["Sec-Websocket-Protocol"] = c.offers
 		accepted, got, status := handshake(r)
-		if status != c.status || string(got) != c.hello {
+		if status != c.status || string(got) != c.early {
 			t.Errorf("%s: %d %q", name, status, got)
 		}
 		_, after, _ := strings.Cut(string(accepted), "Sec-WebSocket-Protocol: ")

@@ -77,7 +77,8 @@ func TestUnregisteredPerSite(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Unregistered: 3, Connections: -1})
 	in := 0
 	for i := range 1000 {
-		if status, _ := g.Acquire(netip.MustParseAddr(fmt.Sprintf("2001:db8:7:%x::1", i)), false); status == 0 {
+		addr := netip.MustParseAddr(fmt.Sprintf("2001:db8:7:%x::1", i))
+		if status, _ := g.Acquire(addr, false); status == 0 {
 			in++
 		}
 	}
@@ -96,7 +97,8 @@ func TestUnregisteredPerSite(t *testing.T) {
 func TestReserveIsForResumes(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Connections: 800, Unregistered: 16})
 	for i := range 800 {
-		if _, reserve := g.Acquire(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), true); reserve {
+		addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		if _, reserve := g.Acquire(addr, true); reserve {
 			t.Fatal("the reserve was used before it was needed")
 		}
 	}
@@ -132,7 +134,8 @@ func TestClientAddrBehindProxies(t *testing.T) {
 		{"192.0.2.1:5", []string{"203.0.113.9"}, "192.0.2.1:5"}, // no proxy of ours
 		{"10.0.0.1:5", nil, "10.0.0.1:5"},
 		{"10.0.0.1:5", []string{"203.0.113.9"}, "203.0.113.9:0"},
-		{"10.0.0.1:5", []string{"127.0.0.1, 203.0.113.9, 10.2.2.2"}, "203.0.113.9:0"}, // the first was made up by the client
+		// The first was made up by the client.
+		{"10.0.0.1:5", []string{"127.0.0.1, 203.0.113.9, 10.2.2.2"}, "203.0.113.9:0"},
 		{"10.0.0.1:5", []string{"198.51.100.1", "203.0.113.9"}, "203.0.113.9:0"},
 		{"10.0.0.1:5", []string{"203.0.113.9:1234"}, "203.0.113.9:0"},
 		{"10.0.0.1:5", []string{"::ffff:203.0.113.9"}, "203.0.113.9:0"},

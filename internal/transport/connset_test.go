@@ -27,7 +27,7 @@ func somebody(addr string) net.Conn {
 // check compares what a crowd counts with what is in its lists, and both with its bounds.
 func (k *connSet) check(t *testing.T) {
 	t.Helper()
-	n, spare, sites := map[netip.Prefix]int{}, map[netip.Prefix]int{}, map[netip.Prefix]int{}
+	n, idle, sites := map[netip.Prefix]int{}, map[netip.Prefix]int{}, map[netip.Prefix]int{}
 	for state := range k.lists {
 		for at := k.lists[state].Front(); at != nil; at = at.Next() {
 			e := at.Value.(*entry)
@@ -36,7 +36,7 @@ func (k *connSet) check(t *testing.T) {
 			}
 			if e.source.IsValid() {
 				n[e.source]++
-				spare[e.source] += state
+				idle[e.source] += state
 				sites[Site(e.source)]++
 			}
 		}
@@ -46,8 +46,8 @@ func (k *connSet) check(t *testing.T) {
 			len(k.sites), len(n), len(sites))
 	}
 	for source, c := range k.sources {
-		if c.n != n[source] || c.idle != spare[source] {
-			t.Fatalf("%s: %+v, there are %d and %d", source, c, n[source], spare[source])
+		if c.n != n[source] || c.idle != idle[source] {
+			t.Fatalf("%s: %+v, there are %d and %d", source, c, n[source], idle[source])
 		}
 	}
 	greatest, sized := 0, 0
@@ -90,13 +90,16 @@ func TestConnSetCountsRandomOperations(t *testing.T) {
 				switch pick := r.IntN(6); {
 				case pick < 2 || len(in) == 0:
 					addr := fmt.Sprintf(
-						[]string{"192.0.2.%d", "2001:db8:0:%x::1", "2001:db8:1:0::%x", "127.0.0.%d", "10.0.0.%d"}[r.IntN(5)],
+						[]string{
+							"192.0.2.%d", "2001:db8:0:%x::1", "2001:db8:1:0::%x", "127.0.0.%d",
+							"10.0.0.%d",
+						}[r.IntN(5)],
 						1+r.IntN(6))
-					busy, spare := k.count()
+					busy, idle := k.count()
 					if e := k.add(somebody(addr), r.IntN(2)); e != nil {
 						in = append(in, e)
 					}
-					if after, more := k.count(); after+more > max(20, busy+spare) {
+					if after, more := k.count(); after+more > max(20, busy+idle) {
 						t.Fatalf("%d came in where 20 may be", after+more)
 					}
 				case pick == 2:
@@ -127,8 +130,8 @@ func TestConnSetCountsRandomOperations(t *testing.T) {
 				}
 			}
 			k.check(t)
-			if busy, spare := k.count(); busy+spare != 0 || len(k.sources)+len(k.sites) != 0 {
-				t.Errorf("nobody is there, and %d are counted of %d sources", busy+spare,
+			if busy, idle := k.count(); busy+idle != 0 || len(k.sources)+len(k.sites) != 0 {
+				t.Errorf("nobody is there, and %d are counted of %d sources", busy+idle,
 					len(k.sources))
 			}
 			seen := map[*entry]bool{}

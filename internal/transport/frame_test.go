@@ -51,9 +51,9 @@ func greet(t testing.TB, c net.Conn, early []byte) *bufio.Reader {
 	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	const hello = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	const upgrade = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-	if _, err := c.Write(append([]byte(hello), early...)); err != nil {
+	if _, err := c.Write(append([]byte(upgrade), early...)); err != nil {
 		t.Fatal(err)
 	}
 	in := bufio.NewReader(c)
@@ -176,24 +176,30 @@ func TestInvalidFrames(t *testing.T) {
 		wire []byte
 		code StatusCode
 	}{
-		"not masked":                 {[]byte{0x81, 1, 'x'}, 1002},
-		"reserved bit 1":             {masked(0xC1, "x"), 1002},
-		"reserved bit 3":             {masked(0x91, "x"), 1002},
-		"reserved opcode":            {masked(0x83, "x"), 1002},
-		"reserved control opcode":    {masked(0x8B, "x"), 1002},
-		"control in pieces":          {masked(0x09, "x"), 1002},
-		"control too long":           {masked(0x89, strings.Repeat("x", 126)), 1002},
-		"continuation of nothing":    {masked(0x80, "x"), 1002},
-		"text inside a message":      {append(masked(0x01, "x"), text...), 1002},
-		"one byte too many":          {masked(0x81, strings.Repeat("x", 301)), 1009},
-		"too many in pieces":         {append(masked(0x01, strings.Repeat("x", 200)), masked(0x80, strings.Repeat("x", 101))...), 1009},
-		"too long, nothing came yet": {[]byte{0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4}, 1009},
+		"not masked":              {[]byte{0x81, 1, 'x'}, 1002},
+		"reserved bit 1":          {masked(0xC1, "x"), 1002},
+		"reserved bit 3":          {masked(0x91, "x"), 1002},
+		"reserved opcode":         {masked(0x83, "x"), 1002},
+		"reserved control opcode": {masked(0x8B, "x"), 1002},
+		"control in pieces":       {masked(0x09, "x"), 1002},
+		"control too long":        {masked(0x89, strings.Repeat("x", 126)), 1002},
+		"continuation of nothing": {masked(0x80, "x"), 1002},
+		"text inside a message":   {append(masked(0x01, "x"), text...), 1002},
+		"one byte too many":       {masked(0x81, strings.Repeat("x", 301)), 1009},
+		"too many in pieces": {
+			append(masked(0x01, strings.Repeat("x", 200)),
+				masked(0x80, strings.Repeat("x", 101))...),
+			1009,
+		},
+		"too long, nothing came yet": {
+			[]byte{0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4}, 1009,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, size := range []int{1, 3, 1000} {
 				got, err := read(append(bytes.Clone(text), c.wire...), size, 300)
-				var fault *frameError
-				if !errors.As(err, &fault) || fault.code != c.code {
+				var refused *frameError
+				if !errors.As(err, &refused) || refused.code != c.code {
 					t.Errorf("error %v, want %d", err, c.code)
 				}
 				if len(got) != 1 {
@@ -206,14 +212,16 @@ func TestInvalidFrames(t *testing.T) {
 
 func TestCloseFrames(t *testing.T) {
 	for payload, want := range map[string]StatusCode{
-		"": 1005, "\x03\xe8": 1000, "\x03\xe9bye": 1001, "\x0b\xb8": 3000, "\x0f\xa0한": 4000, "\x13\x87": 4999,
-		"\x03": -1002, "\x00\x00": -1002, "\x03\xe7": -1002, "\x03\xec": -1002, "\x03\xed": -1002, "\x03\xee": -1002, "\x03\xf7": -1002,
+		"": 1005, "\x03\xe8": 1000, "\x03\xe9bye": 1001, "\x0b\xb8": 3000, "\x0f\xa0한": 4000,
+		"\x13\x87": 4999,
+		"\x03":     -1002, "\x00\x00": -1002, "\x03\xe7": -1002, "\x03\xec": -1002,
+		"\x03\xed": -1002, "\x03\xee": -1002, "\x03\xf7": -1002,
 		"\x07\xd0": -1002, "\x13\x88": -1002, "\x03\xe8\xff": -1007,
 	} {
 		code, err := parseClose([]byte(payload))
-		var fault *frameError
-		if errors.As(err, &fault) {
-			code = -fault.code
+		var refused *frameError
+		if errors.As(err, &refused) {
+			code = -refused.code
 		}
 		if code != want {
 			t.Errorf("%q: %d, want %d", payload, code, want)

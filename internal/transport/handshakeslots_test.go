@@ -27,7 +27,8 @@ func TestHandshakeSlotsAreLimited(t *testing.T) {
 	cfg := serverTLS()
 	cert := cfg.Certificates[0]
 	cfg.Certificates = nil
-	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { // between the client's words and the answer
+	// Between the client's words and the answer.
+	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		n := computing.Add(1)
 		defer computing.Add(-1)
 		for old := top.Load(); n > old && !top.CompareAndSwap(old, n); old = top.Load() {
@@ -69,7 +70,9 @@ func TestSilentAndInvalidClientsHoldNoSlot(t *testing.T) {
 		defer half.Close()
 		_, _ = half.Write([]byte{recordHandshake, 3, 1, 2, 0, 1})
 
-		if _, err := tls.Dial("tcp", p.addr, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
+		if _, err := tls.Dial("tcp", p.addr, &tls.Config{
+			InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10,
+		}); err == nil {
 			t.Fatal("an old version was taken")
 		}
 		stops, err := net.Dial("tcp", p.addr) // says what it wants and does not end the handshake
@@ -92,7 +95,8 @@ func TestSilentAndInvalidClientsHoldNoSlot(t *testing.T) {
 type deafConn struct{ net.Conn }
 
 func (c *deafConn) Read(b []byte) (int, error) {
-	if _, err := c.Conn.Read(b); err != nil { // the server's answer has come, with which it gave its turn back
+	// The server's answer has come, with which it gave its turn back.
+	if _, err := c.Conn.Read(b); err != nil {
 		return 0, err
 	}
 	return 0, io.ErrUnexpectedEOF

@@ -158,9 +158,11 @@ func browser(t *testing.T, c *tls.Config, h2 bool) *http.Client {
 	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: h2}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{
-		Timeout:       failSafe,
-		Transport:     tr,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Timeout:   failSafe,
+		Transport: tr,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		},
 	}
 }
 
@@ -182,7 +184,9 @@ func TestMuxServesHTTP(t *testing.T) {
 	secure, plain := openPort(t, MuxConfig{TLS: serverTLS()}), openPort(t, MuxConfig{})
 	insecure := func() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
 	noALPN := browser(t, nil, false)
-	noALPN.Transport.(*http.Transport).DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+	noALPN.Transport.(*http.Transport).DialTLSContext = func(
+		ctx context.Context, network, addr string,
+	) (net.Conn, error) {
 		return (&tls.Dialer{Config: insecure()}).DialContext(ctx, network, addr)
 	}
 	for name, c := range map[string]struct {
@@ -190,11 +194,23 @@ func TestMuxServesHTTP(t *testing.T) {
 		url    string
 		want   string
 	}{
-		"HTTP/2":               {browser(t, insecure(), true), "https://" + secure.addr, "HTTP/2.0, TLS true"},
-		"HTTP/1.1 by ALPN":     {browser(t, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}, false), "https://" + secure.addr, "HTTP/1.1, TLS true"},
-		"HTTP/1.1 without":     {noALPN, "https://" + secure.addr, "HTTP/1.1, TLS true"},
-		"TLS 1.2":              {browser(t, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, true), "https://" + secure.addr, "HTTP/2.0, TLS true"},
-		"plain, no TLS at all": {browser(t, nil, false), "http://" + plain.addr, "HTTP/1.1, TLS false"},
+		"HTTP/2": {
+			browser(t, insecure(), true), "https://" + secure.addr, "HTTP/2.0, TLS true",
+		},
+		"HTTP/1.1 by ALPN": {
+			browser(t, &tls.Config{
+				InsecureSkipVerify: true, NextProtos: []string{"http/1.1"},
+			}, false),
+			"https://" + secure.addr, "HTTP/1.1, TLS true",
+		},
+		"HTTP/1.1 without": {noALPN, "https://" + secure.addr, "HTTP/1.1, TLS true"},
+		"TLS 1.2": {
+			browser(t, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, true),
+			"https://" + secure.addr, "HTTP/2.0, TLS true",
+		},
+		"plain, no TLS at all": {
+			browser(t, nil, false), "http://" + plain.addr, "HTTP/1.1, TLS false",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 { // on one connection
@@ -274,8 +290,9 @@ func TestPlainHTTPIsRedirected(t *testing.T) {
 		t.Errorf("%d to %q, want %q", res.StatusCode, res.Header.Get("Location"), want)
 	}
 	for what, request := range map[string]string{
-		"POST":             "POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-		"a WebSocket":      "GET /signal HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: a\r\n\r\n",
+		"POST": "POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+		"a WebSocket": "GET /signal HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n" +
+			"Connection: Upgrade\r\nSec-WebSocket-Key: a\r\n\r\n",
 		"no Host":          "GET / HTTP/1.0\r\n\r\n",
 		"what is not HTTP": "\x01\x02\x03\x04\x05\x06\x07\x08\r\n\r\n",
 	} {
@@ -303,7 +320,8 @@ func TestMuxServesWebSocket(t *testing.T) {
 			p := openPort(t, c.cfg)
 			got := make(chan string, 1)
 			ws, _, err := gws.NewClient(&hearing{got: got}, &gws.ClientOption{
-				Addr: c.url + p.addr + "/signal", TlsConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: c.alpn},
+				Addr:      c.url + p.addr + "/signal",
+				TlsConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: c.alpn},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -320,7 +338,8 @@ func TestMuxServesWebSocket(t *testing.T) {
 				if polled := c.sock != nil; polled != (runtime.GOOS == "linux") {
 					t.Errorf("needs no goroutine: %v", polled)
 				}
-				if direct := c.out.tryWrite != nil; direct != (name == "plain" && runtime.GOOS == "linux") {
+				want := name == "plain" && runtime.GOOS == "linux"
+				if direct := c.out.tryWrite != nil; direct != want {
 					t.Errorf("written past the net package: %v", direct)
 				}
 			}
@@ -390,7 +409,9 @@ type from struct {
 	addr string
 }
 
-func (c from) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.addr)) }
+func (c from) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.addr))
+}
 
 func (l *pipes) connect(addr string) (theirs net.Conn) {
 	ours, theirs := net.Pipe()
@@ -409,9 +430,13 @@ func TestPendingConnectionsTimeOut(t *testing.T) {
 		say   func(net.Conn)
 		limit time.Duration
 	}{
-		"silent":              {func(net.Conn) {}, 10 * time.Second},
-		"half a STUN header":  {func(c net.Conn) { _, _ = c.Write(allocate[:19]) }, 10 * time.Second},
-		"half a handshake":    {func(c net.Conn) { _, _ = c.Write([]byte{22, 3, 1, 0, 200}) }, 10 * time.Second},
+		"silent": {func(net.Conn) {}, 10 * time.Second},
+		"half a STUN header": {
+			func(c net.Conn) { _, _ = c.Write(allocate[:19]) }, 10 * time.Second,
+		},
+		"half a handshake": {
+			func(c net.Conn) { _, _ = c.Write([]byte{22, 3, 1, 0, 200}) }, 10 * time.Second,
+		},
 		"a byte every second": {func(c net.Conn) { go drip(c, allocate[:12]) }, 10 * time.Second},
 		"silent inside TLS": {func(c net.Conn) {
 			time.Sleep(4 * time.Second)
@@ -618,7 +643,8 @@ func FuzzDetectProtocol(f *testing.F) {
 		switch {
 		case len(stream) > 0 && stream[0] == 22 && mayBeTLS:
 			want = protocolTLS
-		case len(stream) >= 20 && stream[0]&0xc0 == 0 && stream[3]&3 == 0 && bytes.Equal(stream[4:8], []byte{0x21, 0x12, 0xa4, 0x42}):
+		case len(stream) >= 20 && stream[0]&0xc0 == 0 && stream[3]&3 == 0 &&
+			bytes.Equal(stream[4:8], []byte{0x21, 0x12, 0xa4, 0x42}):
 			want = protocolSTUN
 		case detectProtocol(stream, mayBeTLS) == protocolUnknown: // ends before it can be told
 			want = protocolUnknown
@@ -721,7 +747,9 @@ func TestRefusalOverHTTP2(t *testing.T) {
 		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}}
 	defer client.CloseIdleConnections()
-	for _, c := range []struct{ method, origin string }{{"GET", ""}, {"POST", ""}, {"GET", "null"}, {"GET", "https://app.example"}} {
+	for _, c := range []struct{ method, origin string }{
+		{"GET", ""}, {"POST", ""}, {"GET", "null"}, {"GET", "https://app.example"},
+	} {
 		r, err := http.NewRequestWithContext(t.Context(), c.method, "https://"+p.addr+"/signal",
 			nil)
 		if err != nil {
@@ -735,11 +763,16 @@ func TestRefusalOverHTTP2(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = res.Body.Close()
-		if want := map[bool]int{true: http.StatusForbidden, false: http.StatusUpgradeRequired}[c.origin == "null"]; res.ProtoMajor != 2 ||
-			res.StatusCode != want {
+		want := http.StatusUpgradeRequired
+		if c.origin == "null" {
+			want = http.StatusForbidden
+		}
+		if res.ProtoMajor != 2 || res.StatusCode != want {
 			t.Errorf("%v: %s %d", c, res.Proto, res.StatusCode)
 		}
-		for _, name := range []string{"Upgrade", "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding"} {
+		for _, name := range []string{
+			"Upgrade", "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding",
+		} {
 			if v := res.Header.Values(name); v != nil {
 				t.Errorf("%v: %s: %q", c, name, v)
 			}
@@ -755,7 +788,9 @@ func TestHeaderSizeIsLimited(t *testing.T) {
 			slog.New(slog.DiscardHandler))
 		ended := make(chan error, 1)
 		go func() { ended <- srv.Serve(l) }()
-		for length, want := range map[int]int{1000: 200, MaxHeader: 200, MaxHeader + 1: 431, 2 * MaxHeader: 431} {
+		for length, want := range map[int]int{
+			1000: 200, MaxHeader: 200, MaxHeader + 1: 431, 2 * MaxHeader: 431,
+		} {
 			c := l.connect("192.0.2.1:1")
 			const around = "GET / HTTP/1.1\r\nHost: x\r\nX: " + "\r\n\r\n"
 			go func() {

@@ -40,7 +40,9 @@ func (f *fragile) Message(msg []byte, r Reply) {
 
 func TestPanicClosesOnlyItsConnection(t *testing.T) {
 	fragments := append(masked(0x01, "pa"), masked(0x80, "nic")...)
-	for name, frames := range map[string][]byte{"whole": masked(0x81, "panic"), "fragments": fragments} {
+	for name, frames := range map[string][]byte{
+		"whole": masked(0x81, "panic"), "fragments": fragments,
+	} {
 		t.Run(name, func(t *testing.T) {
 			eachWay(t, ways, func(t *testing.T, w way) {
 				log, ends := &lockedBuffer{}, make(chan End, 2)

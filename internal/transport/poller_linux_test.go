@@ -31,8 +31,9 @@ func checkPoller(t *testing.T, s *WebSocket) {
 func cork(t *testing.T, g *guest) {
 	raw, err := g.tcp.SyscallConn()
 	if err == nil {
-		err = raw.Control(
-			func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1) })
+		err = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1)
+		})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +50,9 @@ func TestIdleConnectionsNeedNoGoroutine(t *testing.T) {
 			s.expect(g, "hello")
 		}
 		// those who wait, and workers; the HTTP server's are on their way out
-		for most := before + 2 + 2*runtime.GOMAXPROCS(0); runtime.NumGoroutine() > most; runtime.Gosched() {
+		most := before + 2 + 2*runtime.GOMAXPROCS(0)
+		for runtime.NumGoroutine() > most {
+			runtime.Gosched()
 			if t.Context().Err() != nil {
 				return
 			}
@@ -181,7 +184,8 @@ func closeWhileLeading(t *testing.T) {
 	p.byFD = make([]*socket, pipe[0]+1)
 
 	p.mu.Lock() // holds up who leads, between its two calls
-	if err := p.sockets.control(unix.EPOLL_CTL_ADD, int32(pipe[0]), unix.EPOLLIN|unix.EPOLLET); err != nil {
+	if err := p.sockets.control(unix.EPOLL_CTL_ADD, int32(pipe[0]),
+		unix.EPOLLIN|unix.EPOLLET); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := unix.Write(pipe[1], []byte{1}); err != nil {

@@ -31,7 +31,9 @@ type way struct {
 	name   string
 	secure bool
 	alpn   []string
-	hidden bool // the server does not see that it is a socket: a goroutine reads it, as everywhere but on Linux
+	// The server does not see that it is a socket: a goroutine reads it, as everywhere but on
+	// Linux.
+	hidden bool
 }
 
 var (
@@ -584,7 +586,9 @@ func TestCloseByServer(t *testing.T) {
 		client func(*site, *guest)
 		want   End
 	}{
-		"answered":     {func(s *site, g *guest) { s.send(g, masked(0x88, "\x03\xf0")) }, End{Code: 1008}},
+		"answered": {
+			func(s *site, g *guest) { s.send(g, masked(0x88, "\x03\xf0")) }, End{Code: 1008},
+		},
 		"not answered": {func(*site, *guest) {}, End{Code: 1006}},
 		"cut":          {func(_ *site, g *guest) { _ = g.tcp.Close() }, End{Code: 1006}},
 		"half closed":  {func(_ *site, g *guest) { _ = g.tcp.CloseWrite() }, End{Code: 1006}},
@@ -664,9 +668,9 @@ func TestCloseAbortsWhenContextIsDone(t *testing.T) {
 // Descriptors come back at once, and must not carry anything over from one connection to the next.
 func TestConnectionChurn(t *testing.T) {
 	eachWay(t, ways, func(t *testing.T, w way) {
-		gate := NewConnLimiter(ConnLimiterConfig{})
+		limiter := NewConnLimiter(ConnLimiterConfig{})
 		cfg := unswept
-		cfg.Limiter = gate
+		cfg.Limiter = limiter
 		conns := make(chan Conn, 1)
 		ends := make(chan End, 10_000)
 		s := openSite(t, w, cfg, func(c Conn) Receiver { conns <- c; return &echo{c, ends} })
@@ -692,8 +696,8 @@ func TestConnectionChurn(t *testing.T) {
 		if err := s.ws.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if len(gate.bySource) != 0 || gate.open != 0 {
-			t.Errorf("%d addresses, %d connections are left", len(gate.bySource), gate.open)
+		if len(limiter.bySource) != 0 || limiter.open != 0 {
+			t.Errorf("%d addresses, %d connections are left", len(limiter.bySource), limiter.open)
 		}
 	})
 }

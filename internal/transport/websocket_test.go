@@ -130,12 +130,26 @@ func TestEndOfClient(t *testing.T) {
 		end  func(c *client)
 		want End
 	}{
-		"closed with 1000":        {func(c *client) { _ = c.ws.WriteClose(1000, nil) }, End{Gone: true, Code: 1000}},
-		"closed with 1001":        {func(c *client) { _ = c.ws.WriteClose(1001, nil) }, End{Gone: true, Code: 1001}},
-		"closed without a code":   {func(c *client) { _, _ = c.ws.NetConn().Write([]byte{0x88, 0x80, 0, 0, 0, 0}) }, End{Gone: true, Code: 1005}},
-		"closed for a reconnect":  {func(c *client) { _ = c.ws.WriteClose(4000, nil) }, End{Code: 4000}},
-		"cut":                     {func(c *client) { _ = c.ws.NetConn().Close() }, End{Code: 1006}},
-		"protocol error, no mask": {func(c *client) { _, _ = c.ws.NetConn().Write([]byte{0x81, 0x01, 'x'}) }, End{Code: 1006}},
+		"closed with 1000": {
+			func(c *client) { _ = c.ws.WriteClose(1000, nil) }, End{Gone: true, Code: 1000},
+		},
+		"closed with 1001": {
+			func(c *client) { _ = c.ws.WriteClose(1001, nil) }, End{Gone: true, Code: 1001},
+		},
+		"closed without a code": {
+			func(c *client) { _, _ = c.ws.NetConn().Write([]byte{0x88, 0x80, 0, 0, 0, 0}) },
+			End{Gone: true, Code: 1005},
+		},
+		"closed for a reconnect": {
+			func(c *client) { _ = c.ws.WriteClose(4000, nil) }, End{Code: 4000},
+		},
+		"cut": {
+			func(c *client) { _ = c.ws.NetConn().Close() }, End{Code: 1006},
+		},
+		"protocol error, no mask": {
+			func(c *client) { _, _ = c.ws.NetConn().Write([]byte{0x81, 0x01, 'x'}) },
+			End{Code: 1006},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, Config{})
@@ -154,13 +168,28 @@ func TestCloseCodes(t *testing.T) {
 		send func(c *client)
 		want StatusCode
 	}{
-		"binary":          {func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeBinary, []byte("x")) }, 1003},
-		"compressed":      {func(c *client) { _, _ = c.ws.NetConn().Write(masked(0xC1, "\xaa\x06\x00")) }, 1002},
-		"not UTF-8":       {func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeText, []byte("\xff\xfe")) }, 1007},
-		"a byte too long": {func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeText, make([]byte, 64<<10+1)) }, 1009},
-		"1 MiB":           {func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeText, bytes.Repeat([]byte("x"), 1<<20)) }, 1009},
+		"binary": {
+			func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeBinary, []byte("x")) }, 1003,
+		},
+		"compressed": {
+			func(c *client) { _, _ = c.ws.NetConn().Write(masked(0xC1, "\xaa\x06\x00")) }, 1002,
+		},
+		"not UTF-8": {
+			func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeText, []byte("\xff\xfe")) }, 1007,
+		},
+		"a byte too long": {
+			func(c *client) { _ = c.ws.WriteMessage(gws.OpcodeText, make([]byte, 64<<10+1)) }, 1009,
+		},
+		"1 MiB": {
+			func(c *client) {
+				_ = c.ws.WriteMessage(gws.OpcodeText, bytes.Repeat([]byte("x"), 1<<20))
+			},
+			1009,
+		},
 		"1 MiB in pieces": {func(c *client) {
-			piece := append([]byte{0x01, 0xFE, 0x80, 0, 0, 0, 0, 0}, bytes.Repeat([]byte("x"), 32<<10)...) // 32 KiB, not the last
+			// 32 KiB, not the last.
+			head := []byte{0x01, 0xFE, 0x80, 0, 0, 0, 0, 0}
+			piece := append(head, bytes.Repeat([]byte("x"), 32<<10)...)
 			for i := range 4 {
 				if i == 1 {
 					piece[0] = 0 // continuation
@@ -219,7 +248,10 @@ func TestCloseDeliversQueuedMessages(t *testing.T) {
 // A compressed message would have to be inflated before its length is known, for anybody who asks.
 func TestNoCompression(t *testing.T) {
 	s := serve(t, Config{})
-	for _, offer := range []string{"permessage-deflate", "permessage-deflate; client_max_window_bits", "x-webkit-deflate-frame"} {
+	for _, offer := range []string{
+		"permessage-deflate", "permessage-deflate; client_max_window_bits",
+		"x-webkit-deflate-frame",
+	} {
 		_, res, err := s.try("Sec-WebSocket-Extensions", offer)
 		if err != nil || res.Header.Values("Sec-WebSocket-Extensions") != nil {
 			t.Errorf("%s: %v, answered with %v", offer, err, res.Header)
@@ -230,10 +262,13 @@ func TestNoCompression(t *testing.T) {
 func TestInvalidOriginsAreRejected(t *testing.T) {
 	s := serve(t, Config{})
 	for _, origins := range [][]string{
-		{"null"}, {"file://"}, {"https://"}, {"app.example"}, {"https://app.example/path"}, {"https://app.example?x"}, {"javascript:alert(1)"},
+		{"null"}, {"file://"}, {"https://"}, {"app.example"}, {"https://app.example/path"},
+		{"https://app.example?x"}, {"javascript:alert(1)"},
 		{"https://u@app.example"}, {"https://a.example", "https://b.example"}, {"%"}, {""},
-		{"file:///index.html"}, {"file://localhost"}, {"data:text/html,x"}, {"blob:https://app.example"}, {"about:blank"}, {"capacitor://"}, {"capacitor:localhost"},
-		{"capacitor://localhost/"}, {"ionic://localhost#x"}, {"1app://localhost"}, {"app://a b"}, {"app://:80"}, {"wss://app.example"}, {"capacitor://localhost", "null"},
+		{"file:///index.html"}, {"file://localhost"}, {"data:text/html,x"},
+		{"blob:https://app.example"}, {"about:blank"}, {"capacitor://"}, {"capacitor:localhost"},
+		{"capacitor://localhost/"}, {"ionic://localhost#x"}, {"1app://localhost"}, {"app://a b"},
+		{"app://:80"}, {"wss://app.example"}, {"capacitor://localhost", "null"},
 		{"https://" + strings.Repeat("a", maxOrigin)},
 	} {
 		var h []string
@@ -245,9 +280,15 @@ func TestInvalidOriginsAreRejected(t *testing.T) {
 			t.Errorf("origin %q: %v %v", origins, c, err)
 		}
 	}
-	for _, o := range []string{"https://app.example", "http://localhost:3000", "https://[::1]:8443", "capacitor://localhost", "ionic://localhost",
-		"tauri://localhost", "app://localhost", "app://.", "chrome-extension://abcdefghijklmnopabcdefghijklmnop", "moz-extension://8f2f9d60-1111-4c4c-9c9c-000000000000",
-		"safari-web-extension://8F2F9D60-1111-4C4C-9C9C-000000000000", "com.example.app://localhost:8080"} {
+	for _, o := range []string{
+		"https://app.example", "http://localhost:3000", "https://[::1]:8443",
+		"capacitor://localhost", "ionic://localhost",
+		"tauri://localhost", "app://localhost", "app://.",
+		"chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+		"moz-extension://8f2f9d60-1111-4c4c-9c9c-000000000000",
+		"safari-web-extension://8F2F9D60-1111-4C4C-9C9C-000000000000",
+		"com.example.app://localhost:8080",
+	} {
 		if _, _, err := s.try("Origin", o); err != nil {
 			t.Errorf("origin %q: %v", o, err)
 		}
@@ -303,7 +344,8 @@ func stuck(t *testing.T, cfg Config) (*wsConn, *echo, net.Conn) {
 	ours, theirs := net.Pipe()
 	r := httptest.NewRequest("GET", "http://ieum.test/signal", nil)
 	for k, v := range map[string]string{
-		"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+		"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+		"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 	} {
 		r.Header.Set(k, v)
 	}

@@ -9,12 +9,13 @@ import (
 )
 
 func TestTooManyUnregisteredRejectedAtHandshake(t *testing.T) {
-	gate := transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: 2, Connections: 4})
+	limits := transport.ConnLimiterConfig{Unregistered: 2, Connections: 4}
+	limiter := transport.NewConnLimiter(limits)
 	g := newRig(
 		t,
 		Config{
 			Conn: transport.Config{
-				Limiter:        gate,
+				Limiter:        limiter,
 				TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 			},
 		},

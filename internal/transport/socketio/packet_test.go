@@ -84,7 +84,10 @@ func TestParseEvent(t *testing.T) {
 			t.Errorf("%q: %q %q %v, want %q", in, name, arg, err, want)
 		}
 	}
-	for _, in := range []string{``, `[`, `[]`, `{}`, `[1]`, `["a`, `["a\"]`, `["a"1]`, `["a" "b"]`, `"a"`, `[[]]`, `]["a"]`, `[\u0022a"]`} {
+	for _, in := range []string{
+		``, `[`, `[]`, `{}`, `[1]`, `["a`, `["a\"]`, `["a"1]`, `["a" "b"]`, `"a"`, `[[]]`, `]["a"]`,
+		`[\u0022a"]`,
+	} {
 		if name, arg, err := parseEvent([]byte(in)); err == nil {
 			t.Errorf("%q was taken as %q %q", in, name, arg)
 		}
@@ -127,7 +130,10 @@ func TestPayloads(t *testing.T) {
 	}
 	for version, all := range map[int][]string{
 		4: {"", "\x1e", "2\x1e", "\x1e2", "2\x1e\x1e2"},
-		3: {"", "2", ":", ":2", "0:", "01:2", "1", "1:", "2:2", "-1:2", "+1:2", "1 :2", "2:4", "1:😀", "2:4😀", "99999999:2", "1:2x", "1:21:"},
+		3: {
+			"", "2", ":", ":2", "0:", "01:2", "1", "1:", "2:2", "-1:2", "+1:2", "1 :2", "2:4",
+			"1:😀", "2:4😀", "99999999:2", "1:2x", "1:21:",
+		},
 	} {
 		for _, in := range all {
 			rest, err := []byte(in), error(nil)
@@ -143,7 +149,8 @@ func TestPayloads(t *testing.T) {
 
 func FuzzPacket(f *testing.F) {
 	for _, s := range []string{
-		`0`, `0/a?b,{"x":1}`, `21["knowledgetalk",{"eventOp":"sdp"}]`, `2/,1["e",1]`, `51-["e"]`, `43[1]`, `2[ "e" , 1 ]`, `2["\"",1]`,
+		`0`, `0/a?b,{"x":1}`, `21["knowledgetalk",{"eventOp":"sdp"}]`, `2/,1["e",1]`, `51-["e"]`,
+		`43[1]`, `2[ "e" , 1 ]`, `2["\"",1]`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -170,7 +177,9 @@ func FuzzPacket(f *testing.F) {
 }
 
 func FuzzPayload(f *testing.F) {
-	for _, s := range []string{"2\x1e4x", "1:23:4안녕", "4:4😀é", "\x1e", "99999999999999999999:x", "1:😀"} {
+	for _, s := range []string{
+		"2\x1e4x", "1:23:4안녕", "4:4😀é", "\x1e", "99999999999999999999:x", "1:😀",
+	} {
 		f.Add([]byte(s), true)
 		f.Add([]byte(s), false)
 	}

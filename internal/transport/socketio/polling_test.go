@@ -102,23 +102,51 @@ func TestEngineErrors(t *testing.T) {
 		q    request
 		want *engineError
 	}{
-		"no transport":             {request{method: "GET", query: "EIO=4"}, errUnknownTransport},
-		"another transport":        {request{method: "GET", query: "EIO=4&transport=flashsocket"}, errUnknownTransport},
-		"no version":               {request{method: "GET", query: "transport=polling"}, errVersion},
-		"another version":          {request{method: "GET", query: "EIO=5&transport=polling"}, errVersion},
-		"version 2":                {request{method: "GET", query: "EIO=2&transport=polling"}, errVersion},
-		"script elements":          {request{method: "GET", query: "EIO=3&transport=polling&j=0"}, errBadRequest},
-		"handshake by post":        {request{method: "POST", query: "EIO=4&transport=polling"}, errHandshakeMethod},
-		"unknown session":          {request{method: "GET", query: "EIO=4&transport=polling&sid=x"}, errUnknownSession},
-		"empty session":            {request{method: "GET", query: "EIO=4&transport=polling&sid="}, errUnknownSession},
-		"unknown session, post":    {request{method: "POST", query: "EIO=4&transport=polling&sid=x"}, errUnknownSession},
-		"unknown session, upgrade": {request{method: "GET", query: "EIO=4&transport=websocket&sid=x"}, errUnknownSession},
-		"session of version 4":     {request{method: "GET", query: "EIO=3&transport=polling&sid=" + p.sid}, errBadRequest},
-		"another method":           {request{method: "DELETE", query: p.query()}, errBadRequest},
-		"origin null":              {request{method: "GET", query: "EIO=4&transport=polling", header: null}, errForbidden},
-		"origin file":              {request{method: "GET", query: "EIO=4&transport=polling", header: file}, errForbidden},
+		"no transport": {request{method: "GET", query: "EIO=4"}, errUnknownTransport},
+		"another transport": {
+			request{method: "GET", query: "EIO=4&transport=flashsocket"}, errUnknownTransport,
+		},
+		"no version": {
+			request{method: "GET", query: "transport=polling"}, errVersion,
+		},
+		"another version": {
+			request{method: "GET", query: "EIO=5&transport=polling"}, errVersion,
+		},
+		"version 2": {
+			request{method: "GET", query: "EIO=2&transport=polling"}, errVersion,
+		},
+		"script elements": {
+			request{method: "GET", query: "EIO=3&transport=polling&j=0"}, errBadRequest,
+		},
+		"handshake by post": {
+			request{method: "POST", query: "EIO=4&transport=polling"}, errHandshakeMethod,
+		},
+		"unknown session": {
+			request{method: "GET", query: "EIO=4&transport=polling&sid=x"}, errUnknownSession,
+		},
+		"empty session": {
+			request{method: "GET", query: "EIO=4&transport=polling&sid="}, errUnknownSession,
+		},
+		"unknown session, post": {
+			request{method: "POST", query: "EIO=4&transport=polling&sid=x"}, errUnknownSession,
+		},
+		"unknown session, upgrade": {
+			request{method: "GET", query: "EIO=4&transport=websocket&sid=x"}, errUnknownSession,
+		},
+		"session of version 4": {
+			request{method: "GET", query: "EIO=3&transport=polling&sid=" + p.sid}, errBadRequest,
+		},
+		"another method": {request{method: "DELETE", query: p.query()}, errBadRequest},
+		"origin null": {
+			request{method: "GET", query: "EIO=4&transport=polling", header: null}, errForbidden,
+		},
+		"origin file": {
+			request{method: "GET", query: "EIO=4&transport=polling", header: file}, errForbidden,
+		},
 		"two origins": {request{method: "GET", query: "EIO=4&transport=polling",
-			header: []string{"Origin", "https://a.example", "Origin", "https://b.example"}}, errForbidden},
+			header: []string{
+				"Origin", "https://a.example", "Origin", "https://b.example",
+			}}, errForbidden},
 	} {
 		status, body := g.do(c.q)
 		want := `{"code":` + strconv.Itoa(c.want.code) + `,"message":"` + c.want.message + `"}`
@@ -225,14 +253,18 @@ func TestInvalidPayloads(t *testing.T) {
 		status           int
 		code             transport.StatusCode
 	}{
-		"empty":                 {"4", "", nil, 400, 1002},
-		"empty packet":          {"4", "3\x1e", nil, 400, 1002},
-		"empty in version 3":    {"3", "", nil, 400, 1002},
-		"length too large":      {"3", "5:2", nil, 400, 1002},
-		"length within":         {"3", "1:4😀", nil, 400, 1002},
-		"not UTF-8":             {"4", "42[\"knowledgetalk\",\"\xff\"]", nil, 400, 1002},
-		"binary":                {"3", "\x00\x02\xff42", []string{"Content-Type", "application/octet-stream"}, 400, 1003},
-		"form":                  {"4", "d=2", []string{"Content-Type", "application/x-www-form-urlencoded"}, 400, 1003},
+		"empty":              {"4", "", nil, 400, 1002},
+		"empty packet":       {"4", "3\x1e", nil, 400, 1002},
+		"empty in version 3": {"3", "", nil, 400, 1002},
+		"length too large":   {"3", "5:2", nil, 400, 1002},
+		"length within":      {"3", "1:4😀", nil, 400, 1002},
+		"not UTF-8":          {"4", "42[\"knowledgetalk\",\"\xff\"]", nil, 400, 1002},
+		"binary": {
+			"3", "\x00\x02\xff42", []string{"Content-Type", "application/octet-stream"}, 400, 1003,
+		},
+		"form": {
+			"4", "d=2", []string{"Content-Type", "application/x-www-form-urlencoded"}, 400, 1003,
+		},
 		"over 64 KiB":           {"4", strings.Repeat("3\x1e", 40<<10) + "3", nil, 413, 1009},
 		"too many packets":      {"4", strings.Repeat("3\x1e", 500) + "3", nil, 400, 1008},
 		"too many other events": {"4", strings.Repeat("42[\"x\"]\x1e", 500) + "3", nil, 400, 1008},
@@ -256,7 +288,8 @@ func TestLongMessagesInOnePost(t *testing.T) {
 	p := g.connect("3")
 	p.mute = true
 	message := `42["knowledgetalk",{"a":"` + strings.Repeat("가", 20<<10) + `"}]`
-	if status, body := p.raw(string(appendPayload(nil, 3, messages(message, message, message)))); status != 200 {
+	if status, body := p.raw(string(appendPayload(nil, 3,
+		messages(message, message, message)))); status != 200 {
 		t.Fatalf("%d %s", status, body)
 	}
 	if n := len(p.messages()); n != 3 {
@@ -296,7 +329,9 @@ func TestEndOfPollingClient(t *testing.T) {
 // A namespace is another matter than the session.
 func TestOtherNamespaces(t *testing.T) {
 	g := newRig(t, Config{})
-	for version, want := range map[string]string{"4": `44/other,{"message":"Invalid namespace"}`, "3": `44/other,"Invalid namespace"`} {
+	for version, want := range map[string]string{
+		"4": `44/other,{"message":"Invalid namespace"}`, "3": `44/other,"Invalid namespace"`,
+	} {
 		p := g.connect(version)
 		p.post("40/other,")
 		if got := p.poll(); got != p.frame(want) {
@@ -470,7 +505,10 @@ func TestVersion3ClientPings(t *testing.T) {
 
 func TestCloseCodesWhilePolling(t *testing.T) {
 	for _, version := range []string{"3", "4"} {
-		for code, want := range map[transport.StatusCode][]string{1001: {"1"}, 1008: {"1"}, 1013: {"1"}, 4001: {"41", "1"}, 4002: {"41", "1"}, 4003: {"41", "1"}} {
+		for code, want := range map[transport.StatusCode][]string{
+			1001: {"1"}, 1008: {"1"}, 1013: {"1"}, 4001: {"41", "1"}, 4002: {"41", "1"},
+			4003: {"41", "1"},
+		} {
 			g := newRig(t, Config{})
 			p := g.connect(version)
 			p.send("{}")
@@ -484,7 +522,8 @@ func TestCloseCodesWhilePolling(t *testing.T) {
 			for _, packet := range want[:len(want)-1] {
 				last = append(last, newPacket(packet))
 			}
-			if got, want := p.poll(), string(appendPayload(nil, int(version[0]-'0'), last)); got != want {
+			if got, want := p.poll(), string(appendPayload(nil, int(version[0]-'0'),
+				last)); got != want {
 				t.Errorf("%d: polled %q, want %q", code, got, want)
 			}
 			if got := p.poll(); got != p.frame("1") {
@@ -527,7 +566,10 @@ func TestCrossOriginRequests(t *testing.T) {
 		"version 3": {method: "GET", query: "EIO=3&transport=polling", header: origin},
 		"fault":     {method: "GET", query: "EIO=4&transport=polling&sid=x", header: origin},
 		"post":      {method: "POST", query: "EIO=4&transport=polling&sid=x", header: origin},
-		"preflight": {method: "OPTIONS", header: append(slices.Clone(origin), "Access-Control-Request-Method", "POST")},
+		"preflight": {
+			method: "OPTIONS",
+			header: append(slices.Clone(origin), "Access-Control-Request-Method", "POST"),
+		},
 	} {
 		h := ask(q).Header
 		if h.Get("Access-Control-Allow-Origin") != "https://app.example" ||
@@ -570,7 +612,9 @@ func TestCrossOriginRequests(t *testing.T) {
 		t.Errorf("a refused origin: %v", h)
 	}
 	dev := newRig(t, Config{Conn: transport.Config{AnyOrigin: true}})
-	if status, _ := dev.do(request{method: "GET", query: "EIO=4&transport=polling", header: []string{"Origin", "null"}}); status != 200 {
+	if status, _ := dev.do(request{
+		method: "GET", query: "EIO=4&transport=polling", header: []string{"Origin", "null"},
+	}); status != 200 {
 		t.Errorf("development: %d", status)
 	}
 }
@@ -646,7 +690,9 @@ func TestCloseNotifiesPollingClients(t *testing.T) {
 		}
 		waiting.wantEnd(transport.End{Code: 1001})
 		idle.wantEnd(transport.End{Code: 1001})
-		if status, _ := g.do(request{method: "GET", query: "EIO=4&transport=polling"}); status != 503 {
+		if status, _ := g.do(request{
+			method: "GET", query: "EIO=4&transport=polling",
+		}); status != 503 {
 			t.Errorf("a session was opened after Close: %d", status)
 		}
 	})
@@ -676,7 +722,9 @@ func TestNothingAfterTheEnd(t *testing.T) {
 	s.recvMu.Lock()
 	over := s.ended
 	s.recvMu.Unlock()
-	if err := s.handleEvent(packet{typ: typeEvent, namespace: "/", data: []byte(`["knowledgetalk",{}]`)}); err != nil {
+	if err := s.handleEvent(packet{
+		typ: typeEvent, namespace: "/", data: []byte(`["knowledgetalk",{}]`),
+	}); err != nil {
 		t.Error(err)
 	}
 	if !over || len(p.messages()) != 0 {

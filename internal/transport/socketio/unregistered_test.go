@@ -27,25 +27,27 @@ import (
 
 // These are the bounds of the street below, small so that the tests pass them.
 const (
-	mostDeciding, decidingOf = 24, 8
-	mostHTTP, httpOf, idleOf = 32, 8, 4
-	mostConns, strangersOf   = 48, 6
-	several                  = 4 // times the limit of a source, of a site
-	attackers                = 120
-	honest                   = "203.0.113.200:1"
-	honest6                  = "[2001:db8:ffff::1]:1"
-	upgradeHeaders           = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-	preface                  = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // and empty SETTINGS
-	polling                  = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: ieum.test\r\n\r\n"
+	maxPending, maxPendingOf     = 24, 8
+	mostHTTP, httpOf, idleOf     = 32, 8, 4
+	mostConns, maxUnregisteredOf = 48, 6
+	several                      = 4 // times the limit of a source, of a site
+	attackers                    = 120
+	honest                       = "203.0.113.200:1"
+	honest6                      = "[2001:db8:ffff::1]:1"
+	upgradeHeaders               = "Connection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+	// And empty SETTINGS.
+	preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	polling = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: ieum.test\r\n\r\n"
 )
 
 // street is a whole port in memory: switch, HTTP server, both carriers and their gate. Nobody in
 // it ever logs in.
 type street struct {
-	t    *testing.T
-	door *transport.Mux
-	http *transport.HTTPConns
-	gate *transport.ConnLimiter
+	t       *testing.T
+	mux     *transport.Mux
+	http    *transport.HTTPConns
+	limiter *transport.ConnLimiter
 
 	conns chan net.Conn
 	done  chan struct{}
@@ -71,11 +73,11 @@ type comes struct {
 
 func (c comes) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.from) }
 
-// stranger is a receiver that never answers.
-type stranger struct{}
+// guest is a receiver that never answers.
+type guest struct{}
 
-func (stranger) Message([]byte, transport.Reply) {}
-func (stranger) Closed(transport.End)            {}
+func (guest) Message([]byte, transport.Reply) {}
+func (guest) Closed(transport.End)            {}
 
 // openStreet serves until the test's end, which has to come within its bubble.
 func openStreet(t *testing.T) (*street, func()) {
@@ -95,10 +97,10 @@ func openStreet(t *testing.T) (*street, func()) {
 	s := &street{t: t, conns: make(chan net.Conn), done: make(chan struct{})}
 	s.http = transport.NewHTTPConns(
 		transport.HTTPLimits{Connections: mostHTTP, PerAddress: httpOf, IdlePerAddress: idleOf})
-	s.gate = transport.NewConnLimiter(
-		transport.ConnLimiterConfig{Unregistered: strangersOf, Connections: mostConns})
-	s.door = transport.NewMux(s, transport.MuxConfig{
-		MaxPending: mostDeciding, MaxPerAddress: decidingOf, HTTP: s.http,
+	s.limiter = transport.NewConnLimiter(
+		transport.ConnLimiterConfig{Unregistered: maxUnregisteredOf, Connections: mostConns})
+	s.mux = transport.NewMux(s, transport.MuxConfig{
+		MaxPending: maxPending, MaxPerAddress: maxPendingOf, HTTP: s.http,
 		TLS: &tls.Config{
 			Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
 			NextProtos:   []string{"h2", "http/1.1"},
@@ -109,9 +111,9 @@ func openStreet(t *testing.T) (*street, func()) {
 			10*time.Second,
 			func() { c.Close(1008, "no register in time") },
 		) // as signaling does
-		return stranger{}
+		return guest{}
 	}
-	cfg := transport.Config{Limiter: s.gate}
+	cfg := transport.Config{Limiter: s.limiter}
 	ws, sio := transport.NewWebSocket(cfg, accept), New(Config{Conn: cfg}, accept)
 	mux := http.NewServeMux()
 	mux.Handle("/signal", ws)
@@ -122,12 +124,12 @@ func openStreet(t *testing.T) (*street, func()) {
 	})
 	srv := transport.NewHTTPServer(mux, slog.New(slog.DiscardHandler))
 	ended := make(chan error, 1)
-	go func() { ended <- s.door.Serve(srv) }()
+	go func() { ended <- s.mux.Serve(srv) }()
 	return s, func() {
 		for _, c := range s.all {
 			_ = c.Close()
 		}
-		_ = s.door.Close()
+		_ = s.mux.Close()
 		_ = ws.Close(context.Background())
 		_ = sio.Close(context.Background())
 		_ = srv.Close()
@@ -137,10 +139,10 @@ func openStreet(t *testing.T) (*street, func()) {
 		if st := s.http.Stats(); st.Active != 0 || st.Idle != 0 {
 			t.Errorf("HTTP connections are left: %+v", st)
 		}
-		if st := s.door.Stats(); st.Pending != 0 {
+		if st := s.mux.Stats(); st.Pending != 0 {
 			t.Errorf("undecided connections are left: %+v", st)
 		}
-		if n := s.gate.Open(); n != 0 {
+		if n := s.limiter.Open(); n != 0 {
 			t.Errorf("%d clients are left", n)
 		}
 	}
@@ -179,8 +181,11 @@ const toldToGo = "plain HTTP, told to go" // its connection ends with the answer
 
 // The kinds of connections that somebody without a license can have.
 var attacks = map[string]attack{
-	"silent":                 func(_ *street, c net.Conn) { discard(c) },
-	"half a handshake":       func(_ *street, c net.Conn) { _, _ = c.Write([]byte{22, 3, 1, 0, 200, 1}); discard(c) },
+	"silent": func(_ *street, c net.Conn) { discard(c) },
+	"half a handshake": func(_ *street, c net.Conn) {
+		_, _ = c.Write([]byte{22, 3, 1, 0, 200, 1})
+		discard(c)
+	},
 	"silent in TLS":          say(""),
 	"HTTP named, and silent": say("", "http/1.1"),
 	"idle":                   say("GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n", "http/1.1"),
@@ -224,44 +229,44 @@ var attacks = map[string]attack{
 			strings.Replace(polling, "polling HTTP", "polling&sid="+sid+" HTTP", 1))
 	},
 	"WebSocket of Socket.IO": say(
-		"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n",
+		"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: ieum.test\r\n"+
+			upgradeHeaders+"\r\n",
 		"http/1.1"),
 }
 
 // Where the attackers come from, and what that many of them may have at a time: of each of the
 // three counts.
 var origins = map[string]struct {
-	from                  func(i int) string
-	deciding, http, conns int
+	from                 func(i int) string
+	pending, http, conns int
 }{
 	"one address": {
 		func(i int) string { return fmt.Sprintf("198.51.100.7:%d", i+1) },
-		decidingOf,
+		maxPendingOf,
 		httpOf,
-		strangersOf,
+		maxUnregisteredOf,
 	},
 	"one /64": {
 		func(i int) string { return fmt.Sprintf("[2001:db8:1:2::%x]:1", i+1) },
-		decidingOf,
+		maxPendingOf,
 		httpOf,
-		strangersOf,
+		maxUnregisteredOf,
 	},
 	"one /48": {
 		func(i int) string { return fmt.Sprintf("[2001:db8:1:%x::1]:1", i+1) },
-		min(
-			mostDeciding,
-			several*decidingOf,
-		), min(mostHTTP, several*httpOf), min(mostConns, several*strangersOf),
+		min(maxPending, several*maxPendingOf),
+		min(mostHTTP, several*httpOf),
+		min(mostConns, several*maxUnregisteredOf),
 	},
 	"everybody": {
 		func(i int) string { return fmt.Sprintf("198.51.100.%d:1", i+1) },
-		mostDeciding,
+		maxPending,
 		mostHTTP,
 		mostConns + mostConns/8 + 1,
 	},
 }
 
-// What a stranger may cost is bounded, whatever it does, and nobody from elsewhere is kept out:
+// What a guest may cost is bounded, whatever it does, and nobody from elsewhere is kept out:
 // neither at once, when an attacker holds many places, nor, when each of many attackers holds one,
 // for longer than connections may be slow or strangers need for their login.
 func TestUnregisteredConnectionsOfOneSite(t *testing.T) {
@@ -274,15 +279,17 @@ func TestUnregisteredConnectionsOfOneSite(t *testing.T) {
 					for i := range attackers {
 						go do(s, s.pipe(o.from(i)))
 						synctest.Wait()
-						st, busy := s.http.Stats(), s.door.Stats().Pending
-						if busy > o.deciding || st.Active+st.Idle > o.http ||
-							s.gate.Open() > o.conns {
+						st, busy := s.http.Stats(), s.mux.Stats().Pending
+						if busy > o.pending || st.Active+st.Idle > o.http ||
+							s.limiter.Open() > o.conns {
 							t.Fatalf(
 								"after %d: %d undecided of %d, %+v HTTP of %d, %d clients of %d",
-								i+1, busy, o.deciding, st, o.http, s.gate.Open(), o.conns)
+								i+1, busy, o.pending, st, o.http, s.limiter.Open(), o.conns)
 						}
 					}
-					refused := s.http.Stats().Shed + s.door.Stats().Shed + s.gate.Stats().Unregistered + s.gate.Stats().Connections
+					counts := s.limiter.Stats()
+					refused := s.http.Stats().Shed + s.mux.Stats().Shed +
+						counts.Unregistered + counts.Connections
 					if refused == 0 && kind != toldToGo {
 						t.Error("nothing was bounded")
 					}

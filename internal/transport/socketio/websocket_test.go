@@ -135,14 +135,19 @@ func TestEndOfWebSocketClient(t *testing.T) {
 		end  func(c *socket)
 		want transport.End
 	}{
-		"disconnect":  {func(c *socket) { c.write("41") }, transport.End{Gone: true, Code: 1000}},
-		"close":       {func(c *socket) { c.write("1") }, transport.End{Gone: true, Code: 1000}},
-		"page closed": {func(c *socket) { _ = c.ws.WriteClose(1001, nil) }, transport.End{Gone: true, Code: 1001}},
+		"disconnect": {func(c *socket) { c.write("41") }, transport.End{Gone: true, Code: 1000}},
+		"close":      {func(c *socket) { c.write("1") }, transport.End{Gone: true, Code: 1000}},
+		"page closed": {
+			func(c *socket) { _ = c.ws.WriteClose(1001, nil) },
+			transport.End{Gone: true, Code: 1001},
+		},
 		"without a code": {func(c *socket) {
 			_, _ = c.ws.NetConn().Write([]byte{0x88, 0x80, 0, 0, 0, 0})
 		}, transport.End{Gone: true, Code: 1005}},
-		"for a change": {func(c *socket) { _ = c.ws.WriteClose(4000, nil) }, transport.End{Code: 4000}},
-		"cut":          {func(c *socket) { _ = c.ws.NetConn().Close() }, transport.End{Code: 1006}},
+		"for a change": {
+			func(c *socket) { _ = c.ws.WriteClose(4000, nil) }, transport.End{Code: 4000},
+		},
+		"cut": {func(c *socket) { _ = c.ws.NetConn().Close() }, transport.End{Code: 1006}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, Config{})
@@ -212,7 +217,9 @@ func TestFinalCloseCodes(t *testing.T) {
 	g := newRig(t, Config{})
 	host := g.serve()
 	for _, version := range []string{"3", "4"} {
-		for code, want := range map[transport.StatusCode][]string{1001: nil, 1008: nil, 4001: {"41"}, 4002: {"41"}, 4003: {"41"}} {
+		for code, want := range map[transport.StatusCode][]string{
+			1001: nil, 1008: nil, 4001: {"41"}, 4002: {"41"}, 4003: {"41"},
+		} {
 			c, u := g.straight(host, version)
 			u.send(`{"last":1}`)
 			u.conn.Close(code, "reason")
@@ -259,7 +266,8 @@ func TestUpgradeFromPolling(t *testing.T) {
 					t.Errorf("%s after changing over: %d %s", method, status, body)
 				}
 			}
-			if _, res, err := dial(t, host, "EIO="+version+"&transport=websocket&sid="+p.sid); err == nil ||
+			if _, res, err := dial(t, host,
+				"EIO="+version+"&transport=websocket&sid="+p.sid); err == nil ||
 				res.StatusCode != 400 {
 				t.Errorf("a second change: %v", res)
 			}
@@ -419,7 +427,8 @@ func (g *rig) inMemory(query string) (write func(string), frames chan string, st
 	g.Helper()
 	ours, theirs := net.Pipe()
 	r := request{method: "GET", query: query, header: []string{
-		"Upgrade", "websocket", "Connection", "Upgrade", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==",
+		"Upgrade", "websocket", "Connection", "Upgrade", "Sec-WebSocket-Version", "13",
+		"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==",
 	}}.build()
 	go g.ServeHTTP(pipe{httptest.NewRecorder(), theirs}, r)
 	in := bufio.NewReader(ours)
@@ -452,7 +461,8 @@ func (g *rig) inMemory(query string) (write func(string), frames chan string, st
 	}()
 	write = func(packet string) {
 		g.Helper()
-		if _, err := ours.Write(append([]byte{0x81, 0x80 | byte(len(packet)), 0, 0, 0, 0}, packet...)); err != nil {
+		head := []byte{0x81, 0x80 | byte(len(packet)), 0, 0, 0, 0}
+		if _, err := ours.Write(append(head, packet...)); err != nil {
 			g.Fatal(err)
 		}
 	}
@@ -552,7 +562,9 @@ func TestCloseNotifiesWebSockets(t *testing.T) {
 // A request that is no upgrade must not leave a session behind.
 func TestRefusedWebSocket(t *testing.T) {
 	g := newRig(t, Config{})
-	if status, _ := g.do(request{method: "GET", query: "EIO=4&transport=websocket"}); status != http.StatusUpgradeRequired {
+	if status, _ := g.do(request{
+		method: "GET", query: "EIO=4&transport=websocket",
+	}); status != http.StatusUpgradeRequired {
 		t.Errorf("%d", status)
 	}
 	if e := <-(<-g.users).end; e.Gone {

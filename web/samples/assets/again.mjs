@@ -1,5 +1,6 @@
 // @ts-check
-// State with which the call page returns to its call after a reload. It is stored for this tab, during a call only.
+// State with which the call page returns to its call after a reload. It is stored for this tab,
+// during a call only.
 
 const place = 'ieum.call';
 
@@ -39,8 +40,8 @@ addEventListener('pagehide', () => {
 });
 
 /**
- * State to return to. A followed link, a duplicated tab and navigating back are new visits, which must not
- * turn on a camera.
+ * State to return to. A followed link, a duplicated tab and navigating back are new visits, which
+ * must not turn on a camera.
  * @returns {Kept | null}
  */
 export function returning() {

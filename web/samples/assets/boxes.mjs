@@ -6,7 +6,8 @@
 //   data-sending     no | starting | yes | failed: what we send to this member
 //   data-video     yes | no: whether this member's video is shown
 //   data-path        direct | relayed; absent while unknown
-//   data-candidates  types of the candidate pair in use, local–remote, such as "host–host"; absent while unknown
+//   data-candidates  types of the candidate pair in use, local–remote, such as "host–host"; absent
+//                    while unknown
 //   data-frames      decoded frames of this member's video
 
 import {find, fromTemplate, say, write} from './page.mjs';
@@ -21,7 +22,8 @@ export class Boxes {
   /**
    * @param {HTMLElement} stage parent of the boxes
    * @param {{send: (id: string) => void, stop: (id: string) => void}} actions
-   * @param {boolean} quiet mute playback until the user turns it on, since two pages in one window would echo
+   * @param {boolean} quiet mute playback until the user turns it on, since two pages in one window
+   *   would echo
    */
   constructor(stage, actions, quiet) {
     this.stage = stage;
@@ -90,7 +92,9 @@ function fill(box, member, hasStream) {
   find('[data-value="muted"]', box).hidden = !member.muted;
   write(find('[data-value="nothing"]', box), nothing(member, tracks.length > 0));
   play(box, tracks.length > 0 ? member.stream : null);
-  find('[data-action="sound"]', box).hidden = !(find('video', box).muted && tracks.some(track => track.kind === 'audio'));
+  find('[data-action="sound"]', box).hidden = !(
+    find('video', box).muted && tracks.some(track => track.kind === 'audio')
+  );
 
   const chip = find('[data-value="path"]', box);
   const way = member.way;
@@ -108,14 +112,20 @@ function fill(box, member, hasStream) {
 
   const video = seen ? member.video : null;
   const {width, height, rate, frames} = video ?? {width: 0, height: 0, rate: 0, frames: 0};
-  write(find('[data-value="numbers"]', box), width > 0 ? say('numbers', {width, height, rate, frames}) : '');
+  write(
+    find('[data-value="numbers"]', box),
+    width > 0 ? say('numbers', {width, height, rate, frames}) : '',
+  );
 
   const trouble = find('[data-value="trouble"]', box);
   trouble.hidden = member.trouble === null;
   trouble.dataset.problem = member.trouble?.key ?? '';
   write(trouble, member.trouble ? `${member.trouble.title} ${member.trouble.help}` : '');
 
-  write(find('[data-value="sending"]', box), say(`sending.${member.wanted && !hasStream ? 'waiting' : member.sending}`));
+  write(
+    find('[data-value="sending"]', box),
+    say(`sending.${member.wanted && !hasStream ? 'waiting' : member.sending}`),
+  );
   const going = member.sending === 'yes' || member.sending === 'starting';
   swap(find('[data-action="send"]', box), find('[data-action="stop"]', box), going);
 }

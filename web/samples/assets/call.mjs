@@ -1,5 +1,6 @@
 // @ts-check
-// One user in one room, using only documented SDK methods: the five steps of the guide with error handling.
+// One user in one room, using only documented SDK methods: the five steps of the guide with error
+// handling.
 //
 // Events of a Call (CustomEvent):
 //   change   something in the call changed; detail: the member's id, or '' for all
@@ -49,7 +50,9 @@ export class Call extends EventTarget {
   /** The last value passed to the SDK, which keeps it in the next room. */
   #saidMuted = false;
   #away = false;
-  /** @type {any[] | null} events that came while a join was under way: they belong after its members */
+  /**
+   * @type {any[] | null} events that came while a join was under way: they belong after its members
+   */
   #early = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -68,7 +71,13 @@ export class Call extends EventTarget {
     if (typeof Knowledgetalk !== 'function') throw new Problem('sdk', {origin: server});
     this.#disconnect();
     const sdk = new Knowledgetalk();
-    const answer = await sdk.init(license.cpCode, license.authKey, undefined, name || undefined, 'browser');
+    const answer = await sdk.init(
+      license.cpCode,
+      license.authKey,
+      undefined,
+      name || undefined,
+      'browser',
+    );
     if (answer.code !== '200') {
       sdk.disconnect();
       throw ofInit(answer, license);
@@ -192,7 +201,8 @@ export class Call extends EventTarget {
     // Stopped, restarted or left in the meantime.
     if (attempt !== member.attempt || this.members.get(member.id) !== member) return;
     member.sending = connected ? 'yes' : 'failed';
-    if (!connected) member.trouble ??= new Problem('not-sent', {name: member.name, reason: 'publishP2P'});
+    if (!connected)
+      member.trouble ??= new Problem('not-sent', {name: member.name, reason: 'publishP2P'});
     this.#changed(member.id);
   }
 
@@ -243,7 +253,9 @@ export class Call extends EventTarget {
       case 'editUserInfo': {
         const member = this.members.get(msg.user);
         if (member !== undefined) {
-          Object.assign(member, callIt({userId: msg.user, name: msg.name}), {muted: msg.audio === false});
+          Object.assign(member, callIt({userId: msg.user, name: msg.name}), {
+            muted: msg.audio === false,
+          });
           this.#changed(msg.user);
         }
         break;
@@ -254,7 +266,10 @@ export class Call extends EventTarget {
     }
   }
 
-  /** @param {{user: string, state: Member['state'], reason: string, message: string, hint: string}} msg */
+  /**
+   * @param {{user: string, state: Member['state'], reason: string, message: string,
+   *   hint: string}} msg
+   */
   #onPeerState(msg) {
     if (msg.reason === 'replaced') {
       this.#lost(new Problem('id-in-use'));
@@ -280,8 +295,17 @@ export class Call extends EventTarget {
   #add(user) {
     /** @type {Member} */
     const member = {
-      id: user.userId, ...callIt(user), muted: user.audio === false, state: 'present', stream: null, wanted: this.everyone,
-      sending: 'no', attempt: 0, trouble: null, way: null, video: null,
+      id: user.userId,
+      ...callIt(user),
+      muted: user.audio === false,
+      state: 'present',
+      stream: null,
+      wanted: this.everyone,
+      sending: 'no',
+      attempt: 0,
+      trouble: null,
+      way: null,
+      video: null,
     };
     this.members.set(member.id, member);
     if (member.wanted && this.stream !== null) this.#publish(member);

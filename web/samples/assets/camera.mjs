@@ -7,10 +7,11 @@ import {ofCamera, Problem} from './problems.mjs';
 const voice = {echoCancellation: true, noiseSuppression: true};
 
 /**
- * Camera and microphone together, so that the browser asks once. Without the microphone there is still video.
+ * Camera and microphone together, so that the browser asks once. Without the microphone there is
+ * still video.
  * @param {boolean} withVoice
- * @returns {Promise<{video: MediaStreamTrack, audio: MediaStreamTrack | null, trouble: Problem | null}>} trouble: why there is no audio;
- *   rejects with a Problem
+ * @returns {Promise<{video: MediaStreamTrack, audio: MediaStreamTrack | null, trouble: Problem |
+ *   null}>} trouble: why there is no audio; rejects with a Problem
  */
 export async function openCamera(withVoice) {
   if (!isSecureContext || !navigator.mediaDevices) throw new Problem('insecure');
@@ -18,7 +19,11 @@ export async function openCamera(withVoice) {
   /** @param {boolean} both */
   const open = async both => {
     const stream = await navigator.mediaDevices.getUserMedia({video: size, audio: both && voice});
-    return {video: stream.getVideoTracks()[0], audio: stream.getAudioTracks()[0] ?? null, trouble: null};
+    return {
+      video: stream.getVideoTracks()[0],
+      audio: stream.getAudioTracks()[0] ?? null,
+      trouble: null,
+    };
   };
   try {
     return await open(withVoice);
@@ -33,7 +38,8 @@ export async function openCamera(withVoice) {
 }
 
 /**
- * If both were denied, do not ask again. If only the microphone was denied, the camera may still be allowed.
+ * If both were denied, do not ask again. If only the microphone was denied, the camera may still be
+ * allowed.
  * @param {unknown} error of opening both
  */
 async function cameraMayOpenAlone(error) {
@@ -64,7 +70,8 @@ function ofMicrophone(error) {
   return new Problem('microphone', {reason: error instanceof Error ? error.name : String(error)});
 }
 
-const rate = 15; // frames a second: enough to see that it lives, little enough for two senders on one machine
+// Frames a second: enough to see that it lives, little enough for two senders on one machine.
+const rate = 15;
 
 /**
  * An animated test video: two arcs, a clock, and a letter to distinguish two of them.

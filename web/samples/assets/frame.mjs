@@ -1,11 +1,12 @@
 // @ts-check
-// How /sample speaks with the two /p2p pages in its frames: postMessage within one origin, each message checked for both its
-// origin and its window.
+// How /sample speaks with the two /p2p pages in its frames: postMessage within one origin, each
+// message checked for both its origin and its window.
 //
 //   to a frame     {ieum: 'do', id, action, value}    action: camera | create | join | leave
 //   to the parent  {ieum: 'done', id, value}          the action succeeded
 //                  {ieum: 'failed', id, key, title, help}
-//                  {ieum: 'state', state}             State below, at every change; the first means that the frame is ready
+//                  {ieum: 'state', state}             State below, at every change; the first means
+//                                                     that the frame is ready
 
 import {Problem} from './problems.mjs';
 
@@ -13,7 +14,8 @@ import {Problem} from './problems.mjs';
  * @typedef {object} State
  * @property {string} room '' outside of a room
  * @property {number} height of the page's content, CSS pixels: the frame is made as high
- * @property {{id: string, path: string, way: string, candidates: string, frames: number, state: string, trouble: string}[]} members
+ * @property {{id: string, path: string, way: string, candidates: string, frames: number, state:
+ *   string, trouble: string}[]} members
  */
 
 /**
@@ -27,13 +29,15 @@ import {Problem} from './problems.mjs';
  */
 export function obey(actions) {
   addEventListener('message', async event => {
-    if (event.origin !== location.origin || event.source !== parent || event.data?.ieum !== 'do') return;
+    if (event.origin !== location.origin || event.source !== parent || event.data?.ieum !== 'do')
+      return;
     const {id, action, value} = event.data;
     if (!Object.hasOwn(actions, action)) return;
     try {
       post({ieum: 'done', id, value: await actions[action](value)});
     } catch (error) {
-      const problem = error instanceof Problem ? error : new Problem('other', {code: '–', reason: String(error)});
+      const problem =
+        error instanceof Problem ? error : new Problem('other', {code: '–', reason: String(error)});
       post({ieum: 'failed', id, key: problem.key, title: problem.title, help: problem.help});
     }
   });
@@ -69,7 +73,7 @@ export class Frame {
       this.#onMessage(event.data, onState);
     });
     // It may have loaded before we did; it answers with its state.
-    this.#post({ieum: 'do', id: 0, action: 'hello'});
+    this.#post({ieum: 'do', id: 0, action: 'report'});
   }
 
   /**

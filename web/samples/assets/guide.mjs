@@ -1,8 +1,10 @@
 // @ts-check
-// Fills the guide's code with this server's address, and in development mode with its license, and copies it.
+// Fills the guide's code with this server's address, and in development mode with its license, and
+// copies it.
 //
 // Controls:  data-action = copy (one beside each step) | copy-page | language
-// Code:      code[data-step] in order are one whole page; [data-fill="origin|cpCode|authKey"] are the places filled in
+// Code:      code[data-step] in order are one whole page; [data-fill="origin|cpCode|authKey"] are
+//            the places filled in
 
 import {copy, find, root, say, server, write} from './page.mjs';
 
@@ -26,9 +28,12 @@ function tellCopied(done) {
 }
 
 for (const step of steps) {
-  find('[data-action="copy"]', /** @type {HTMLElement} */ (step.closest('.code'))).addEventListener('click', async () => {
-    tellCopied(await copy(step.textContent ?? ''));
-  });
+  find('[data-action="copy"]', /** @type {HTMLElement} */ (step.closest('.code'))).addEventListener(
+    'click',
+    async () => {
+      tellCopied(await copy(step.textContent ?? ''));
+    },
+  );
 }
 find('[data-action="copy-page"]').addEventListener('click', async () => {
   tellCopied(await copy([...steps].map(step => step.textContent).join('\n')));

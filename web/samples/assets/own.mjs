@@ -1,11 +1,13 @@
 // @ts-check
-// What we send: video (camera or test video) and voice, switched independently and sent in one stream.
+// What we send: video (camera or test video) and voice, switched independently and sent in one
+// stream.
 
 import {drawTestVideo, openCamera, openMicrophone} from './camera.mjs';
 import {Problem} from './problems.mjs';
 
 /**
- * Events: change (video, voice or stream changed) and problem (CustomEvent with a Problem: video or voice was lost).
+ * Events: change (video, voice or stream changed) and problem (CustomEvent with a Problem: video or
+ * voice was lost).
  */
 export class Own extends EventTarget {
   /** @type {'off' | 'camera' | 'drawn'} */

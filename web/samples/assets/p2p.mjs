@@ -1,15 +1,19 @@
 // @ts-check
 // The call page. It opens no camera and sends nothing before a button is pressed.
 //
-// Controls:  data-action = create | join | leave | copy-invite | everyone | camera | test-video | microphone | language
+// Controls:  data-action = create | join | leave | copy-invite | everyone | camera | test-video |
+//            microphone | language
 //            inside a member's box: send | stop | sound;  inside a notice: dismiss | test-video
 // A reload during a call returns to it: room, name, video and microphone (again.mjs).
-// Fields:    #cpCode #authKey (both absent in development mode) #name #roomId, and #invite, which holds the link
-// Values:    [data-value="room"] [data-value="user"] (in [data-part="room"], shown while in a room), #status (live region)
+// Fields:    #cpCode #authKey (both absent in development mode) #name #roomId, and #invite, which
+//            holds the link
+// Values:    [data-value="room"] [data-value="user"] (in [data-part="room"], shown while in a
+//            room), #status (live region)
 // Notices:   [data-problem="<key>"] in #problems, keys as in problems.mjs
-// Boxes:     [data-member="<userId>"], attributes as listed in boxes.mjs; ours is [data-self] with data-camera="off|camera|drawn" and
-//            data-microphone="off|on|muted"
-// Address:   ?room=ID and ?cp=CPCODE fill the fields; ?side=a|b is a frame of /sample. A key is never read from or put into it.
+// Boxes:     [data-member="<userId>"], attributes as listed in boxes.mjs; ours is [data-self] with
+//            data-camera="off|camera|drawn" and data-microphone="off|on|muted"
+// Address:   ?room=ID and ?cp=CPCODE fill the fields; ?side=a|b is a frame of /sample. A key is
+//            never read from or put into it.
 
 import {forget, keep, returning, staying} from './again.mjs';
 import {Boxes} from './boxes.mjs';
@@ -74,10 +78,17 @@ async function move(action) {
 
 /** @param {unknown} error */
 function show(error) {
-  const problem = error instanceof Problem ? error : new Problem('other', {code: '–', reason: String(error)});
+  const problem =
+    error instanceof Problem ? error : new Problem('other', {code: '–', reason: String(error)});
   tell('');
   showProblem(problem, {onTestVideo: useDrawn});
-  const field = document.querySelector(problem.key.startsWith('room-') ? '#roomId' : problem.key.startsWith('key-') ? '#cpCode' : 'none');
+  const field = document.querySelector(
+    problem.key.startsWith('room-')
+      ? '#roomId'
+      : problem.key.startsWith('key-')
+        ? '#cpCode'
+        : 'none',
+  );
   if (side === '' && field instanceof HTMLElement) field.focus();
 }
 
@@ -99,8 +110,10 @@ async function license() {
 async function connect(given) {
   settle();
   tell(say('connecting'));
-  const name = find('#name').value.trim() || (side === '' ? '' : say('sample.user', {side: side.toUpperCase()}));
-  await call.connect(given ?? await license(), name);
+  const name =
+    find('#name').value.trim() ||
+    (side === '' ? '' : say('sample.user', {side: side.toUpperCase()}));
+  await call.connect(given ?? (await license()), name);
 }
 
 /** Whether this page created the room it is in. */
@@ -148,7 +161,8 @@ async function comeBack(kept) {
     throw error;
   }
   if (kept.video === 'drawn') useDrawn();
-  if (kept.voice !== 'off' && (kept.video !== 'camera' || kept.voice === 'muted')) await own.useVoice(kept.voice === 'muted');
+  if (kept.voice !== 'off' && (kept.video !== 'camera' || kept.voice === 'muted'))
+    await own.useVoice(kept.voice === 'muted');
   if (kept.video === 'camera') await useCamera(kept.voice !== 'off');
 }
 
@@ -159,8 +173,13 @@ async function joinRoom(id) {
   const count = call.members.size;
   tell(count === 0 ? say('waiting') : say('with', {count}));
   find('#invite').value = invitation();
-  // For developers on their own machine. Guests cannot change it, and behind a proxy it would be wrong.
-  find('[data-part="local-only"]').hidden = !(dev && made && ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname));
+  // For developers on their own machine. Guests cannot change it, and behind a proxy it would be
+  // wrong.
+  find('[data-part="local-only"]').hidden = !(
+    dev &&
+    made &&
+    ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname)
+  );
   setAddress(call.room);
   refresh();
   if (side === '') find('#room-title').focus();
@@ -182,16 +201,21 @@ function ended() {
   if (side === '') find('[data-action="create"]').focus();
 }
 
-/** The invite link. It contains the public tenant code if the form asks for it, but never the authKey. */
+/**
+ * The invite link. It contains the public tenant code if the form asks for it, but never the
+ * authKey.
+ */
 function invitation() {
   const link = new URL('p2p', root);
   link.searchParams.set('room', call.room);
-  if (!dev && find('#cpCode').value.trim() !== '') link.searchParams.set('cp', find('#cpCode').value.trim());
+  if (!dev && find('#cpCode').value.trim() !== '')
+    link.searchParams.set('cp', find('#cpCode').value.trim());
   return link.href;
 }
 
 /**
- * Keeps the room in the page's address for a reload. Not in a frame, whose address belongs to its parent.
+ * Keeps the room in the page's address for a reload. Not in a frame, whose address belongs to its
+ * parent.
  * @param {string} id
  */
 function setAddress(id) {
@@ -216,7 +240,8 @@ function useDrawn() {
 }
 
 function settleCamera() {
-  for (const key of ['insecure', 'camera-denied', 'camera-missing', 'camera-busy', 'camera-other']) settle(key);
+  for (const key of ['insecure', 'camera-denied', 'camera-missing', 'camera-busy', 'camera-other'])
+    settle(key);
 }
 
 async function useMicrophone() {
@@ -245,7 +270,9 @@ function refresh() {
   room.hidden = !inRoom;
   write(find('[data-value="room"]'), call.room);
   write(find('[data-value="user"]'), call.user);
-  for (const button of document.querySelectorAll('[data-action="create"], [data-action="join"], [data-action="leave"]')) {
+  for (const button of document.querySelectorAll(
+    '[data-action="create"], [data-action="join"], [data-action="leave"]',
+  )) {
     // Not disabled, which would lose the keyboard focus. move() ignores clicks meanwhile.
     button.setAttribute('aria-disabled', String(moving));
   }
@@ -254,7 +281,10 @@ function refresh() {
   self.dataset.camera = own.video;
   self.dataset.microphone = own.voice;
   if (preview.srcObject !== own.stream) preview.srcObject = own.stream;
-  for (const [button, kind, key] of [[cameraButton, 'camera', 'camera'], [drawnButton, 'drawn', 'drawn']]) {
+  for (const [button, kind, key] of [
+    [cameraButton, 'camera', 'camera'],
+    [drawnButton, 'drawn', 'drawn'],
+  ]) {
     button.dataset.on = String(own.video === kind);
     write(button, say(own.video === kind ? `${key}.off` : `${key}.on`));
   }
@@ -268,9 +298,19 @@ function refresh() {
 
 /** The current state, for a reload. */
 function remember() {
-  const license = dev ? null : {cpCode: find('#cpCode').value.trim(), authKey: find('#authKey').value.trim()};
+  const license = dev
+    ? null
+    : {cpCode: find('#cpCode').value.trim(), authKey: find('#authKey').value.trim()};
   const name = find('#name').value.trim();
-  keep({room: call.room, made, name, license, video: own.video, voice: own.voice, everyone: call.everyone});
+  keep({
+    room: call.room,
+    made,
+    name,
+    license,
+    video: own.video,
+    voice: own.voice,
+    everyone: call.everyone,
+  });
 }
 
 call.addEventListener('change', refresh);
@@ -309,7 +349,7 @@ if (side !== '') {
   document.documentElement.dataset.side = side;
   const main = find('main');
   const told = obey({
-    hello: async () => report(),
+    report: async () => report(),
     camera: async kind => {
       if (kind === 'drawn') useDrawn();
       else await useCamera();
@@ -322,15 +362,20 @@ if (side !== '') {
     leave: async () => { if (call.room !== '') await leave(); },
   });
   new ResizeObserver(() => report()).observe(main);
-  report = () => told({
-    room: call.room,
-    height: Math.ceil(main.getBoundingClientRect().height) + 2,
-    members: [...call.members.values()].map(member => ({
-      id: member.id, state: member.state, path: member.way?.path ?? '', way: member.way ? describe(member.way) : '',
-      candidates: member.way?.candidates ?? '', frames: member.video?.frames ?? 0,
-      trouble: member.trouble ? `${member.trouble.title} ${member.trouble.help}` : '',
-    })),
-  });
+  report = () =>
+    told({
+      room: call.room,
+      height: Math.ceil(main.getBoundingClientRect().height) + 2,
+      members: [...call.members.values()].map(member => ({
+        id: member.id,
+        state: member.state,
+        path: member.way?.path ?? '',
+        way: member.way ? describe(member.way) : '',
+        candidates: member.way?.candidates ?? '',
+        frames: member.video?.frames ?? 0,
+        trouble: member.trouble ? `${member.trouble.title} ${member.trouble.help}` : '',
+      })),
+    });
 }
 
 find('#roomId').value = query.get('room') ?? '';

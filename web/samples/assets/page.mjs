@@ -2,7 +2,9 @@
 // Shared by all pages: texts, elements, notices, the clipboard.
 // Text is set by textContent only: names and room ids are untrusted.
 
-/** The server's root as seen by this page, possibly under a path of another site. Ends with a slash. */
+/**
+ * The server's root as seen by this page, possibly under a path of another site. Ends with a slash.
+ */
 export const root = new URL('..', import.meta.url).href;
 
 /** The same without the slash. */
@@ -87,7 +89,8 @@ export function showProblem(problem, offer = {}) {
  */
 export function settle(key) {
   for (const notice of document.querySelectorAll('#problems [data-problem]')) {
-    if (key === undefined || /** @type {HTMLElement} */ (notice).dataset.problem === key) notice.remove();
+    if (key === undefined || /** @type {HTMLElement} */ (notice).dataset.problem === key)
+      notice.remove();
   }
 }
 
@@ -115,7 +118,9 @@ export async function copy(text) {
 }
 
 // The language switch keeps the query of an invite link.
-for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll('[data-action="language"]'))) {
+for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (
+  document.querySelectorAll('[data-action="language"]')
+)) {
   link.addEventListener('click', () => {
     const query = new URLSearchParams(location.search);
     query.set('lang', link.lang);

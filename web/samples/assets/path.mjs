@@ -3,9 +3,11 @@
 
 /**
  * @typedef {object} Way
- * @property {'direct' | 'relayed'} path relayed when either end of the pair in use is a relay candidate
+ * @property {'direct' | 'relayed'} path relayed when either end of the pair in use is a relay
+ *   candidate
  * @property {string} candidates types of the pair in use, local–remote, such as "host–host"
- * @property {string} protocol between us and what we send to: "UDP", "TCP", or "TURN/TCP" and the like towards a relay
+ * @property {string} protocol between us and what we send to: "UDP", "TCP", or "TURN/TCP" and the
+ *   like towards a relay
  * @property {number | null} roundTrip milliseconds; null: not known yet
  */
 
@@ -29,7 +31,8 @@ export async function look(connection, track) {
   /** @type {VideoStats | null} */
   let video = null;
   for (const s of stats.values()) {
-    if (s.type === 'transport' && s.selectedCandidatePairId) pair = stats.get(s.selectedCandidatePairId);
+    if (s.type === 'transport' && s.selectedCandidatePairId)
+      pair = stats.get(s.selectedCandidatePairId);
     // Firefox marks the pair itself.
     if (s.type === 'candidate-pair' && s.selected && s.state === 'succeeded') pair ??= s;
     if (s.type === 'inbound-rtp' && s.kind === 'video' && track && s.trackIdentifier === track.id) {
@@ -60,14 +63,19 @@ function wayOf(stats, pair, sdp) {
   return {
     path: relayed ? 'relayed' : 'direct',
     candidates: `${local.candidateType}–${remoteType}`,
-    protocol: local.candidateType === 'relay' ? `TURN/${String(local.relayProtocol ?? 'udp').toUpperCase()}` : protocol,
-    roundTrip: typeof pair.currentRoundTripTime === 'number' ? pair.currentRoundTripTime * 1000 : null,
+    protocol:
+      local.candidateType === 'relay'
+        ? `TURN/${String(local.relayProtocol ?? 'udp').toUpperCase()}`
+        : protocol,
+    roundTrip:
+      typeof pair.currentRoundTripTime === 'number' ? pair.currentRoundTripTime * 1000 : null,
   };
 }
 
 /**
- * The type of a remote candidate. If a packet arrives before its description, the type is prflx, in Firefox
- * permanently: a relay would look direct. So the address is looked up among the candidates of the other side.
+ * The type of a remote candidate. If a packet arrives before its description, the type is prflx, in
+ * Firefox permanently: a relay would look direct. So the address is looked up among the candidates
+ * of the other side.
  * @param {any} remote
  * @param {string} sdp
  * @returns {string}
@@ -88,6 +96,7 @@ function toldType(remote, sdp) {
  */
 export function describe(way) {
   const parts = [way.candidates, way.protocol];
-  if (way.roundTrip !== null) parts.push(way.roundTrip < 1 ? '< 1 ms' : `${Math.round(way.roundTrip)} ms`);
+  if (way.roundTrip !== null)
+    parts.push(way.roundTrip < 1 ? '< 1 ms' : `${Math.round(way.roundTrip)} ms`);
   return parts.join(' · ');
 }

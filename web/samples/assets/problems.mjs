@@ -18,7 +18,8 @@ export class Problem extends Error {
 }
 
 /**
- * @typedef {{code: string, message?: string, hint?: string}} Answer what a method of the SDK resolves with
+ * @typedef {{code: string, message?: string, hint?: string}} Answer what a method of the SDK
+ *   resolves with
  */
 
 /**
@@ -44,7 +45,8 @@ export function ofCamera(error) {
 }
 
 /**
- * The reason why init failed. A refused license is also inspected here, to name what is wrong with it.
+ * The reason why init failed. A refused license is also inspected here, to name what is wrong with
+ * it.
  * @param {Answer} answer
  * @param {{cpCode: string, authKey: string}} license
  * @returns {Problem}
@@ -88,7 +90,8 @@ function ofLicense({cpCode, authKey}) {
   if (end !== null && end < now) return new Problem('key-expired', {date: dateOf(end - 1)});
   const start = day(claims.startDate, false);
   if (start !== null && start > now) return new Problem('key-early', {date: dateOf(start)});
-  if (typeof claims.authCode === 'string' && claims.authCode !== cpCode) return new Problem('key-other', {code: claims.authCode});
+  if (typeof claims.authCode === 'string' && claims.authCode !== cpCode)
+    return new Problem('key-other', {code: claims.authCode});
   return new Problem('key-refused');
 }
 
@@ -155,5 +158,8 @@ export function ofRoom(answer, room) {
 
 /** @param {Answer} answer */
 function ofAny(answer) {
-  return new Problem('other', {code: answer.code, reason: [answer.message, answer.hint].filter(Boolean).join(' ') || '–'});
+  return new Problem('other', {
+    code: answer.code,
+    reason: [answer.message, answer.hint].filter(Boolean).join(' ') || '–',
+  });
 }

@@ -1,10 +1,13 @@
 // @ts-check
 // Two call pages in one window, and a button that starts a call between them.
 //
-// Controls:  data-action = start | end | use-camera | use-drawn | language;  inside a notice: dismiss | test-video
-// Fields:    #cpCode #authKey (absent in development mode; handed to the frames by message, never in an address)
-// Result:    .console has data-result = idle | starting | running | failed, and while running data-path = direct | relayed,
-//            data-candidates = "host–host" and data-frames-a, data-frames-b: decoded video frames of each side; #status has the text
+// Controls:  data-action = start | end | use-camera | use-drawn | language;  inside a notice:
+//            dismiss | test-video
+// Fields:    #cpCode #authKey (absent in development mode; handed to the frames by message, never
+//            in an address)
+// Result:    .console has data-result = idle | starting | running | failed, and while running
+//            data-path = direct | relayed, data-candidates = "host–host" and data-frames-a,
+//            data-frames-b: decoded video frames of each side; #status has the text
 // Frames:    iframe[data-side="a"] creates the room, iframe[data-side="b"] joins it
 
 import {Frame} from './frame.mjs';
@@ -81,7 +84,10 @@ function refresh() {
   }
   panel.dataset.framesA = String(seenByA?.frames ?? 0);
   panel.dataset.framesB = String(seenByB?.frames ?? 0);
-  write(find('[data-value="numbers"]'), running ? say('sample.numbers', {a: seenByA.frames, b: seenByB.frames}) : '');
+  write(
+    find('[data-value="numbers"]'),
+    running ? say('sample.numbers', {a: seenByA.frames, b: seenByB.frames}) : '',
+  );
   if (trouble !== '') tell(trouble);
   else tell(say(running ? `sample.${path}` : 'sample.connecting'));
 }
@@ -110,9 +116,16 @@ async function run() {
     end.focus();
   } catch (error) {
     finish('failed', 'sample.failed');
-    const told = error instanceof Problem || (/** @type {any} */ (error))?.key ? /** @type {any} */ (error)
-      : new Problem('other', {code: '–', reason: String(error)});
-    showProblem(told, {onTestVideo: () => { find('[data-action="use-drawn"]').checked = true; run(); }});
+    const told =
+      error instanceof Problem || /** @type {any} */ (error)?.key
+        ? /** @type {any} */ (error)
+        : new Problem('other', {code: '–', reason: String(error)});
+    showProblem(told, {
+      onTestVideo: () => {
+        find('[data-action="use-drawn"]').checked = true;
+        run();
+      },
+    });
   }
 }
 
