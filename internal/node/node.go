@@ -25,6 +25,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/revocation"
 	"github.com/ieum-rtc/ieum/internal/signaling"
+	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 	"github.com/ieum-rtc/ieum/internal/store"
 	"github.com/ieum-rtc/ieum/internal/transport"
 	"github.com/ieum-rtc/ieum/internal/transport/socketio"
@@ -110,13 +111,11 @@ func Start(c config.Server) (_ *Node, err error) {
 
 // openHub starts signaling, which no client reaches until the ports are open.
 func (n *Node) openHub() (err error) {
-	p, local := n.plan, signaling.NewLocal()
+	p := n.plan
 	c := &p.Config
 	cfg := signaling.Config{
 		Node:         store.NewNodeID(),
 		Licenses:     p.Licenses,
-		Directory:    local,
-		Bus:          local,
 		ICE:          n.issuer(),
 		ResumeKeys:   p.ResumeKeys(),
 		ResumeWindow: c.ResumeWindow,
@@ -133,6 +132,8 @@ func (n *Node) openHub() (err error) {
 		cfg.Node = n.store.NodeID()
 		cfg.Keeper = n.store
 	}
+	local := engine.NewLocal(cfg.Node)
+	cfg.Directory, cfg.Bus = local, local
 	if n.hub, err = signaling.New(cfg); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -59,7 +60,7 @@ func newBench(b *testing.B, users int) *bench {
 	if err != nil {
 		b.Fatal(err)
 	}
-	local := NewLocal()
+	local := engine.NewLocal("n0")
 	w := &bench{B: b, login: map[string]any{"eventOp": "register", "cpCode": "BENCH", "authKey": key}}
 	if w.hub, err = New(Config{
 		Node:       "n0",

@@ -76,7 +76,7 @@ var roomErrors = []error{
 
 // create makes this node the room's owner, unless another is.
 func (h *Hub) create(ctx context.Context, key room.Key, cmd room.Create) error {
-	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, h.cfg.Node)
+	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, h.owners.last(key, h.cfg.Node))
 	if err != nil {
 		return wrap("claim room", err)
 	}
@@ -84,32 +84,42 @@ func (h *Hub) create(ctx context.Context, key room.Key, cmd room.Create) error {
 	return err
 }
 
-// createHere makes a room on this node. Owning and having the room must not come apart, though a room of the same name may be
-// ending at this moment: hence the lock that roomGone takes too, and the second claim.
+// createHere makes a room on this node. Owning and having the room must not come apart, though a
+// room of the same name may be ending at this moment: hence the lock that roomGone takes too, and
+// the second claim.
 func (h *Hub) createHere(ctx context.Context, key room.Key, cmd room.Create) error {
 	h.ownership.Lock()
 	defer h.ownership.Unlock()
-	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, h.cfg.Node)
+	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, h.owners.last(key, h.cfg.Node))
 	if err != nil {
 		return wrap("claim room", err)
 	}
-	if owner != h.cfg.Node {
+	if owner.Node != h.cfg.Node {
 		return room.ErrExists
 	}
+	h.owners.hold(key, owner.Term)
 	_, err = h.rooms.Do(ctx, key, cmd)
 	if err != nil && !h.rooms.Has(key) {
-		_ = h.cfg.Directory.ReleaseRoom(ctx, key.Tenant, key.Room, h.cfg.Node)
+		h.giveUp(key)
 	}
 	return err
 }
 
-// roomGone gives up the ownership of a room that ended, unless it was made anew meanwhile.
+// roomGone gives up the ownership of a room that ended, unless it was created again meanwhile.
 func (h *Hub) roomGone(key room.Key) {
 	h.ownership.Lock()
 	defer h.ownership.Unlock()
 	if !h.rooms.Has(key) {
 		h.keepRoom(key)
-		_ = h.cfg.Directory.ReleaseRoom(context.Background(), key.Tenant, key.Room, h.cfg.Node)
+		h.giveUp(key)
+	}
+}
+
+// giveUp ends the ownership of a room that this node has not. The lock of ownership is held.
+func (h *Hub) giveUp(key room.Key) {
+	owner := h.owners.release(key, h.cfg.Node)
+	if err := h.cfg.Directory.ReleaseRoom(context.Background(), key.Tenant, key.Room, owner); err != nil {
+		h.cfg.Log.Warn("room not released", "node", h.cfg.Node, "error", err)
 	}
 }
 
@@ -124,18 +134,27 @@ func (h *Hub) get(ctx context.Context, key room.Key) (*room.State, error) {
 }
 
 func (h *Hub) ask(ctx context.Context, key room.Key, cmd room.Command) (*room.State, error) {
-	owner, err := h.cfg.Directory.RoomOwner(ctx, key.Tenant, key.Room)
+	owner, err := h.ownerOf(ctx, key)
 	if err != nil {
-		return nil, wrap("find room", err)
-	}
-	if owner == "" {
-		return nil, room.ErrNoRoom
+		return nil, err
 	}
 	return h.command(ctx, owner, key, cmd)
 }
 
-func (h *Hub) command(ctx context.Context, owner string, key room.Key, cmd room.Command) (*room.State, error) {
-	if owner == h.cfg.Node {
+// ownerOf finds the owner of a room; room.ErrNoRoom: there is none.
+func (h *Hub) ownerOf(ctx context.Context, key room.Key) (Owner, error) {
+	if term, ok := h.owners.term(key); ok {
+		return Owner{Node: h.cfg.Node, Term: term}, nil
+	}
+	owner, err := h.cfg.Directory.RoomOwner(ctx, key.Tenant, key.Room)
+	if err == nil && owner.Node == "" {
+		err = room.ErrNoRoom
+	}
+	return owner, wrap("find room", err)
+}
+
+func (h *Hub) command(ctx context.Context, owner Owner, key room.Key, cmd room.Command) (*room.State, error) {
+	if owner.Node == h.cfg.Node {
 		return h.commandHere(ctx, key, cmd)
 	}
 	body, err := protocol.Marshal(cmd)
@@ -144,7 +163,7 @@ func (h *Hub) command(ctx context.Context, owner string, key room.Key, cmd room.
 	}
 	d := &commandMessage{key, reflect.TypeOf(cmd).Name(), body}
 	var a commandResult
-	if err := h.request(ctx, owner, busMessage{Command: d}, &a); err != nil {
+	if err := h.request(ctx, owner.Node, busMessage{Command: d}, &a); err != nil {
 		return nil, err
 	}
 	if a.Error == "" {
@@ -155,7 +174,7 @@ func (h *Hub) command(ctx context.Context, owner string, key room.Key, cmd room.
 			return nil, e
 		}
 	}
-	return nil, fmt.Errorf("node %s: %s", owner, a.Error)
+	return nil, fmt.Errorf("node %s: %s", owner.Node, a.Error)
 }
 
 func (h *Hub) commandHere(ctx context.Context, key room.Key, cmd room.Command) (*room.State, error) {
@@ -230,7 +249,7 @@ func (h *Hub) publish(node string, p busMessage) error {
 	if err != nil {
 		return wrap("encode bus message", err)
 	}
-	return wrap("bus", h.cfg.Bus.Send(context.Background(), node, b))
+	return wrap("bus", h.cfg.Bus.Send(node, b))
 }
 
 func (h *Hub) request(ctx context.Context, node string, p busMessage, into any) error {
@@ -245,19 +264,15 @@ func (h *Hub) request(ctx context.Context, node string, p busMessage, into any) 
 	return wrap("decode answer", json.Unmarshal(answer, into))
 }
 
-// onBusMessage takes what another node sent. It checks again what the sender checked: the bus is not trusted to be right.
-func (h *Hub) onBusMessage(payload []byte) []byte {
-	var p busMessage
-	if err := json.Unmarshal(payload, &p); err != nil {
-		h.cfg.Log.Warn("bus message not understood", "node", h.cfg.Node, "error", err)
-		return nil
-	}
+// fromBus is the hub as an engine.Handler. It checks again what the sender checked: the bus is not
+// trusted to be right.
+type fromBus struct{ *Hub }
+
+// Message implements engine.Handler.
+func (h fromBus) Message(from string, payload []byte) {
+	p, ok := h.decode(from, payload)
 	switch {
-	case p.Command != nil:
-		return h.commandFromBus(p.Command)
-	case p.Evict != nil:
-		h.endSession(p.Evict.Seat, transport.StatusTakenOver, p.Evict.Reason)
-		return []byte("{}")
+	case !ok:
 	case p.Event != nil:
 		here := make([]*session, 0, len(p.Event.To))
 		for _, id := range p.Event.To {
@@ -271,11 +286,12 @@ func (h *Hub) onBusMessage(payload []byte) []byte {
 	case p.Direct != nil:
 		m := transport.NewMessage()
 		m.B = append(m.B, p.Direct.Message...)
-		_ = h.sendDirect(p.Direct.Tenant, Location{Node: h.cfg.Node, Session: p.Direct.Session}, p.Direct.From, m)
+		l := Location{Node: h.cfg.Node, Session: p.Direct.Session}
+		_ = h.sendDirect(p.Direct.Tenant, l, p.Direct.From, m)
 	case p.Relay != nil:
 		s := h.session(p.Relay.Session)
 		if s == nil {
-			return nil
+			return
 		}
 		if key, in := s.roomKey(); in && key == p.Relay.Room {
 			m := transport.NewMessage()
@@ -283,7 +299,54 @@ func (h *Hub) onBusMessage(payload []byte) []byte {
 			_ = h.delivered(s.offer(m, p.Relay.From, fromMember))
 		}
 	}
-	return nil
+}
+
+// Request implements engine.Handler.
+func (h fromBus) Request(from string, payload []byte, respond func([]byte)) {
+	p, ok := h.decode(from, payload)
+	var key string
+	switch {
+	case !ok:
+	case p.Command != nil:
+		key = "room " + p.Command.Key.Tenant + "\x00" + p.Command.Key.Room
+	case p.Evict != nil:
+		key = "session " + p.Evict.Seat.Session
+	default:
+		ok = false
+	}
+	if !ok {
+		respond([]byte(`{"error":"request not understood"}`))
+		return
+	}
+	begun := h.beside.do(key, func() {
+		if !h.enter() {
+			respond([]byte(`{"error":"node closes"}`))
+			return
+		}
+		defer h.leave()
+		if p.Command != nil {
+			respond(h.commandFromBus(p.Command))
+			return
+		}
+		h.endSession(p.Evict.Seat, transport.StatusTakenOver, p.Evict.Reason)
+		respond([]byte("{}"))
+	})
+	if !begun {
+		respond([]byte(`{"error":"too many requests wait"}`))
+	}
+}
+
+// Lost implements engine.Handler.
+func (h fromBus) Lost(from string) {
+	h.cfg.Log.Warn("messages lost", "node", h.cfg.Node, "from", from)
+}
+
+func (h *Hub) decode(from string, payload []byte) (p busMessage, ok bool) {
+	if err := json.Unmarshal(payload, &p); err != nil {
+		h.cfg.Log.Warn("bus message not understood", "node", h.cfg.Node, "from", from, "error", err)
+		return p, false
+	}
+	return p, true
 }
 
 func (h *Hub) commandFromBus(d *commandMessage) []byte {

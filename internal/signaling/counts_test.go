@@ -86,7 +86,7 @@ func (c *crowd) empties() {
 			c.fail("a minute has passed, and %d keys are counted", n)
 		}
 	}
-	if n := len(c.local.users) + len(c.local.seats) + len(c.local.rooms) + len(c.pages); n != 0 {
+	if n := len(c.local.users()) + len(c.local.seats()) + len(c.local.rooms()) + len(c.pages); n != 0 {
 		c.fail("nobody is there, and the directory has %+v", c.local)
 	}
 }
@@ -108,8 +108,8 @@ func (c *crowd) check() {
 	if got, want := c.backlog.Stats().Bytes, c.held(); got != want {
 		c.fail("%d bytes are counted, %d wait", got, want)
 	}
-	if k, ok := c.cfg.Keeper.(*memoryKeeper); ok && len(k.kept) != len(everyone)+len(c.local.rooms) {
-		c.fail("%d records are kept of %d sessions and %d rooms", len(k.kept), len(everyone), len(c.local.rooms))
+	if k, ok := c.cfg.Keeper.(*memoryKeeper); ok && len(k.kept) != len(everyone)+len(c.local.rooms()) {
+		c.fail("%d records are kept of %d sessions and %d rooms", len(k.kept), len(everyone), len(c.local.rooms()))
 	}
 }
 
@@ -215,8 +215,8 @@ func (c *crowd) checkRosters(h *Hub, here []*session) {
 // nodeOf is the node that has the room, by the directory.
 func (c *crowd) nodeOf(key room.Key) *testNode {
 	c.Helper()
-	owner := c.local.rooms[userKey{key.Tenant, key.Room}]
-	i := slices.IndexFunc(c.nodes, func(n *testNode) bool { return n.hub.cfg.Node == owner })
+	owner := c.local.rooms()[userKey{key.Tenant, key.Room}]
+	i := slices.IndexFunc(c.nodes, func(n *testNode) bool { return n.hub.cfg.Node == owner.Node })
 	if i < 0 {
 		c.fail("no node has %v", key)
 	}
@@ -234,8 +234,8 @@ func (c *crowd) checkSeats(everyone []*session) {
 		users[s.key()] = s.location
 		seats[s.tenant]++
 	}
-	if !maps.Equal(c.local.users, users) || !maps.Equal(c.local.seats, seats) {
-		c.fail("the directory has %v, %v; want %v, %v", c.local.users, c.local.seats, users, seats)
+	if !maps.Equal(c.local.users(), users) || !maps.Equal(c.local.seats(), seats) {
+		c.fail("the directory has %v, %v; want %v, %v", c.local.users(), c.local.seats(), users, seats)
 	}
 }
 
@@ -255,7 +255,7 @@ func (c *crowd) checkRooms(everyone []*session) {
 		of[n.hub] = &quotas{0, map[string]int{}, map[userKey]int{}, map[userKey]int{}}
 	}
 	members := 0
-	for k := range c.local.rooms {
+	for k := range c.local.rooms() {
 		key := room.Key{Tenant: k.tenant, Room: k.id}
 		h := c.nodeOf(key).hub
 		snap, ok := h.rooms.Snapshot(key)

@@ -14,6 +14,7 @@ import (
 	"github.com/lxzan/gws"
 
 	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -192,7 +193,7 @@ func (c *crowd) group() string {
 // look notes the rooms that there are, for the next step: while others act nobody can look.
 func (c *crowd) look() {
 	c.rooms, c.in = nil, map[userKey]room.State{}
-	for k := range c.local.rooms {
+	for k := range c.local.rooms() {
 		c.rooms = append(c.rooms, k.id)
 		key := room.Key{Tenant: k.tenant, Room: k.id}
 		snap, _ := c.nodeOf(key).hub.rooms.Snapshot(key)
@@ -293,7 +294,8 @@ func (c *crowd) settle() {
 
 // fence takes the locks of all that was read without them: whoever changes it next, a timer, takes one of them later.
 func (c *crowd) fence() {
-	locks := []sync.Locker{&c.local.mu}
+	c.local.View(func(*engine.Table) {})
+	var locks []sync.Locker
 	if k, ok := c.cfg.Keeper.(*memoryKeeper); ok {
 		locks = append(locks, &k.mu)
 	}

@@ -21,6 +21,8 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/signaling/engine"
+	"github.com/ieum-rtc/ieum/internal/signaling/enginetest"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -44,7 +46,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is one or more nodes in virtual time. Clients reach them through real WebSockets over net.Pipe.
 type world struct {
 	*testing.T
-	local    *Local
+	local    directory
 	verifier *license.Verifier
 	cpCode   string
 	authKey  string
@@ -71,6 +73,40 @@ func (w *world) issue(tenant string) string {
 		w.Fatal(err)
 	}
 	return key
+}
+
+// directory is what all nodes agree on.
+type directory struct{ *enginetest.Network }
+
+func (d directory) Holder(_ context.Context, tenant, user string) (l Location, err error) {
+	d.View(func(t *engine.Table) { l = t.Holder(tenant, user) })
+	return l, nil
+}
+
+func (d directory) users() map[userKey]Location {
+	users := map[userKey]Location{}
+	d.View(func(t *engine.Table) {
+		for k, l := range t.Users() {
+			users[userKey{k.Tenant, k.ID}] = l
+		}
+	})
+	return users
+}
+
+func (d directory) rooms() map[userKey]Owner {
+	rooms := map[userKey]Owner{}
+	d.View(func(t *engine.Table) {
+		for k, o := range t.Rooms() {
+			rooms[userKey{k.Tenant, k.ID}] = o
+		}
+	})
+	return rooms
+}
+
+// seats are the user ids taken, by tenant.
+func (d directory) seats() (seats map[string]int) {
+	d.View(func(t *engine.Table) { seats = t.Taken() })
+	return seats
 }
 
 type testNode struct {
@@ -121,7 +157,12 @@ func (l *logBuffer) String() string {
 // in runs a test in virtual time with n nodes.
 func in(t *testing.T, n int, change func(*Config, *license.Params), f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, local: NewLocal(), cpCode: "KP-20200101-01", log: &logBuffer{}}
+		w := &world{
+			T:      t,
+			local:  directory{enginetest.NewNetwork(1)},
+			cpCode: "KP-20200101-01",
+			log:    &logBuffer{},
+		}
 		var err error
 		w.verifier, err = license.New(license.Config{Keys: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}})
 		if err != nil {
@@ -132,7 +173,7 @@ func in(t *testing.T, n int, change func(*Config, *license.Params), f func(w *wo
 			Start: time.Now().Add(-time.Hour), End: time.Now().Add(24 * time.Hour),
 		}
 		cfg := Config{
-			Licenses: w.verifier, Directory: w.local, Bus: w.local, ICE: fixedICE{},
+			Licenses: w.verifier, ICE: fixedICE{},
 			ResumeKeys: w.verifier.DeriveAll("resume secret", 32),
 			Log:        slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		}
@@ -151,7 +192,20 @@ func in(t *testing.T, n int, change func(*Config, *license.Params), f func(w *wo
 	})
 }
 
+// over is a Directory of the test that needs that of each node.
+type over interface {
+	Directory
+	over(Directory) Directory
+}
+
 func (w *world) start(cfg Config) {
+	at := w.local.Join(cfg.Node)
+	cfg.Bus = at
+	if d, ok := cfg.Directory.(over); ok {
+		cfg.Directory = d.over(at)
+	} else {
+		cfg.Directory = at
+	}
 	hub, err := New(cfg)
 	if err != nil {
 		w.Fatal(err)

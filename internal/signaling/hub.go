@@ -97,6 +97,8 @@ type Hub struct {
 	refused limit.GCRA // lines in the log about refused logins
 
 	ownership sync.Mutex // see createHere
+	owners    owners
+	beside    beside // requests of other nodes
 
 	limiters
 	budgets
@@ -154,7 +156,7 @@ func New(cfg Config) (*Hub, error) {
 	h.keys.Store(&keys{cfg.Licenses, cfg.ResumeKeys})
 	h.counters.init()
 	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
-	h.stop = cfg.Bus.Serve(cfg.Node, h.onBusMessage)
+	h.stop = cfg.Bus.Serve(fromBus{h})
 	if err := h.restore(); err != nil {
 		h.Close()
 		return nil, wrap("restore", err)
@@ -220,6 +222,7 @@ func (h *Hub) Close() {
 		s.forget()
 	}
 	h.stop()
+	h.beside.wait()
 	h.rooms.Close()
 }
 

@@ -363,9 +363,9 @@ func (r *request) createGroup() error {
 // makeGroup makes the room of a group, on the node of the room it is made in: that one knows its groups. Listed are those of the list
 // who are members of it.
 func (h *Hub) makeGroup(ctx context.Context, parent *room.State, cmd room.Create) (id string, err error) {
-	node, err := h.cfg.Directory.RoomOwner(ctx, parent.Key.Tenant, parent.Key.Room)
+	owner, err := h.ownerOf(ctx, parent.Key)
 	if err != nil {
-		return "", wrap("find room", err)
+		return "", err
 	}
 	listed := cmd.Listed
 	cmd.Parent, cmd.Listed = parent.Key.Room, nil
@@ -383,7 +383,7 @@ func (h *Hub) makeGroup(ctx context.Context, parent *room.State, cmd room.Create
 			break
 		}
 		id = newID("G")
-		_, err = h.command(ctx, node, room.Key{Tenant: parent.Key.Tenant, Room: id}, cmd)
+		_, err = h.command(ctx, owner, room.Key{Tenant: parent.Key.Tenant, Room: id}, cmd)
 	}
 	return id, err
 }

@@ -163,13 +163,14 @@ func (h *Hub) restoreRoom(snap room.Snapshot) error {
 	defer h.ownership.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, h.cfg.Node)
+	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, Owner{Node: h.cfg.Node})
 	if err != nil {
 		return err
 	}
-	if owner != h.cfg.Node {
+	if owner.Node != h.cfg.Node {
 		return errors.New("another node holds the room by now")
 	}
+	h.owners.hold(key, owner.Term)
 	here := func(m room.Member) bool {
 		s := h.session(m.Address.Session)
 		if s == nil || s.address() != m.Address {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/signaling/enginetest"
 )
 
 // memoryKeeper writes at once; what is written outlasts the hub.
@@ -52,8 +53,7 @@ func (w *world) restart(cfg Config) {
 	k.mu.Lock()
 	k.kept = before // whatever the end wrote, a crash would not have written
 	k.mu.Unlock()
-	w.local = NewLocal()
-	cfg.Directory, cfg.Bus = w.local, w.local
+	w.local = directory{enginetest.NewNetwork(1)}
 	w.start(cfg)
 }
 

@@ -65,7 +65,7 @@ func (h *Hub) parseResumeToken(secret string) (resumeToken, error) {
 	if err := json.Unmarshal(body, &p); err != nil {
 		return resumeToken{}, errBadResumeToken
 	}
-	p.location = Location{p.Node, p.ID, p.Epoch}
+	p.location = Location{Node: p.Node, Session: p.ID, Epoch: p.Epoch}
 	return p, nil
 }
 

@@ -129,6 +129,11 @@ type lateDirectory struct {
 	claimed func()
 }
 
+func (d *lateDirectory) over(of Directory) Directory {
+	d.Directory = of
+	return d
+}
+
 func (d *lateDirectory) ClaimUser(ctx context.Context, tenant, user string, s Location, limit int) (Location, error) {
 	if d.claimed != nil {
 		d.claimed()
@@ -143,7 +148,6 @@ func TestALoginThatIsOvertakenByTheRevocation(t *testing.T) {
 	late := &lateDirectory{}
 	in(t, 1, func(c *Config, p *license.Params) {
 		change(c, p)
-		late.Directory = c.Directory
 		c.Directory = late
 	}, func(world *world) {
 		w = world

@@ -52,6 +52,9 @@ type session struct {
 
 func (s *session) address() room.Address { return room.Address{Node: s.location.Node, Session: s.id} }
 
+// userKey is an id of a tenant: of a user, an address or a site.
+type userKey struct{ tenant, id string }
+
 // key is whom limits by user count.
 func (s *session) key() userKey { return userKey{s.tenant, s.user} }
 

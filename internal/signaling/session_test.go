@@ -457,7 +457,7 @@ func TestNothingIsLeftOver(t *testing.T) {
 				w.Errorf("left over: %+v, %d connections", s, n.ws.Count())
 			}
 		}
-		if n := len(w.local.users) + len(w.local.rooms) + len(w.local.seats); n != 0 {
+		if n := len(w.local.users()) + len(w.local.rooms()) + len(w.local.seats()); n != 0 {
 			w.Errorf("the directory holds %d entries", n)
 		}
 	})

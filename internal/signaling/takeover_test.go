@@ -22,12 +22,18 @@ import (
 // a lock.
 type slowDirectory struct {
 	Directory
+	*slowness
+}
+
+type slowness struct {
 	mu  sync.Mutex
 	rng *rand.Rand
 	max time.Duration // 0: it is not slow yet
 }
 
-func (d *slowDirectory) pause() {
+func (d *slowDirectory) over(of Directory) Directory { return &slowDirectory{of, d.slowness} }
+
+func (d *slowness) pause() {
 	d.mu.Lock()
 	var n time.Duration
 	if d.max > 0 {
@@ -37,7 +43,7 @@ func (d *slowDirectory) pause() {
 	time.Sleep(n)
 }
 
-func (d *slowDirectory) yield() {
+func (d *slowness) yield() {
 	d.mu.Lock()
 	n := d.rng.IntN(20)
 	d.mu.Unlock()
@@ -47,14 +53,14 @@ func (d *slowDirectory) yield() {
 }
 
 func (d *slowDirectory) ClaimUser(ctx context.Context, tenant, user string, s Location, limit int) (Location, error) {
-	d.pause()
-	defer d.pause()
+	d.slowness.pause()
+	defer d.slowness.pause()
 	return d.Directory.ClaimUser(ctx, tenant, user, s, limit)
 }
 
 func (d *slowDirectory) TakeUser(ctx context.Context, tenant, user string, from, s Location) (Location, error) {
-	d.pause()
-	defer d.pause()
+	d.slowness.pause()
+	defer d.slowness.pause()
 	return d.Directory.TakeUser(ctx, tenant, user, from, s)
 }
 
@@ -73,7 +79,7 @@ func (d *slowDirectory) ReleaseUser(ctx context.Context, tenant, user string, s 
 // schedules runs f under many seeds, with n nodes, a directory that is slow at random from slow on, and no limit of takeovers.
 func schedules(t *testing.T, nodes, seeds int, f func(w *world, rng *rand.Rand, slow func())) {
 	for seed := range uint64(seeds) {
-		d := &slowDirectory{rng: rand.New(rand.NewPCG(seed, 1))}
+		d := &slowDirectory{slowness: &slowness{rng: rand.New(rand.NewPCG(seed, 1))}}
 		slow := func() {
 			d.mu.Lock()
 			defer d.mu.Unlock()
@@ -81,7 +87,6 @@ func schedules(t *testing.T, nodes, seeds int, f func(w *world, rng *rand.Rand, 
 		}
 		in(t, nodes, func(c *Config, _ *license.Params) {
 			c.Limits.Takeovers = -1
-			d.Directory = c.Directory
 			c.Directory = d
 		}, func(w *world) { f(w, rand.New(rand.NewPCG(seed, 2)), slow) })
 		if t.Failed() {
@@ -263,7 +268,7 @@ func TestAnIDIsTakenOverFromANodeThatDoesNotAnswer(t *testing.T) {
 		old := w.connect(0)
 		old.register("kim", "authKey", w.token("kim", nil))
 		w.room("K1", lee, old)
-		w.nodes[1].hub.cfg.Bus = deafBus{w.local}
+		w.nodes[1].hub.cfg.Bus = deafBus{w.nodes[1].hub.cfg.Bus}
 		p := w.connect(1)
 		p.want("200", w.login(w.token("kim", nil), "forced", true))
 		p.joins("K1")
