@@ -3,7 +3,9 @@ package node
 import (
 	"encoding/json"
 	"maps"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -174,4 +176,19 @@ func TestAPlaceInTheReserveIsNoLogin(t *testing.T) {
 	_ = ws.NetConn().Close()
 	<-h.done
 	c.join() // who is in is not affected
+}
+
+func TestServerWarnsAboutUndeclaredProxies(t *testing.T) {
+	var log lockedText
+	n := start(t, config.Server{Dev: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	r := httptest.NewRequest(http.MethodGet, "/healthz", nil)
+	r.Header.Set("X-Forwarded-For", "203.0.113.1")
+	routes, err := n.routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes.ServeHTTP(httptest.NewRecorder(), r) // the client of httptest is 192.0.2.1
+	if !strings.Contains(log.String(), "network=192.0.2.0/24") {
+		t.Errorf("no warning in the log of a server:\n%s", log.String())
+	}
 }

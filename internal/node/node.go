@@ -281,7 +281,7 @@ func (n *Node) routes() (http.Handler, error) {
 	mux.Handle("GET "+socketio.Path+"{script}", pages)
 	mux.HandleFunc("POST /leave", n.hub.ServeLeave)
 	mux.HandleFunc("GET /healthz", serveHealth)
-	watched := &proxyWatch{next: mux, trusted: n.plan.Proxies, log: n.log}
+	watched := transport.WarnUndeclaredProxies(mux, n.plan.Proxies, n.log)
 	if !n.plan.Config.Dev {
 		return watched, nil
 	}
