@@ -2,8 +2,8 @@ package node
 
 import (
 	"encoding/json"
-	"maps"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"

@@ -6,10 +6,18 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/limit"
 )
 
-// maxProxyWarnings bounds the log: clients can send the headers of a proxy, too.
-const maxProxyWarnings = 8
+// Clients can send the headers of a proxy, too. So the log is limited, but never for good: a proxy
+// that is noticed after many forged headers is still reported.
+const (
+	proxyWarningBurst    = 8
+	proxyWarningInterval = 10 * time.Minute
+	maxProxyNetworks     = 64 // that are remembered
+)
 
 // proxyWarner warns of proxies that --trusted-proxy does not name.
 type proxyWarner struct {
@@ -17,9 +25,14 @@ type proxyWarner struct {
 	next    http.Handler
 	trusted []netip.Prefix
 	log     *slog.Logger
+	started time.Time
+	rate    limit.Rate
 
-	mu   sync.Mutex
-	seen []netip.Prefix // networks that were warned of; guarded by mu
+	// Guarded by mu.
+	mu       sync.Mutex
+	warnings limit.GCRA
+	warned   []netip.Prefix       // the most recent ones
+	requests map[netip.Prefix]int // of other networks, see count
 }
 
 // WarnUndeclaredProxies returns a handler that calls next for every request, and logs a warning
@@ -28,7 +41,14 @@ type proxyWarner struct {
 func WarnUndeclaredProxies(
 	next http.Handler, trusted []netip.Prefix, log *slog.Logger,
 ) http.Handler {
-	return &proxyWarner{next: next, trusted: trusted, log: log}
+	return &proxyWarner{
+		next:     next,
+		trusted:  trusted,
+		log:      log,
+		started:  time.Now(),
+		rate:     limit.NewRate(1/proxyWarningInterval.Seconds(), proxyWarningBurst),
+		requests: map[netip.Prefix]int{},
+	}
 }
 
 // ServeHTTP implements http.Handler.
@@ -52,15 +72,48 @@ func (p *proxyWarner) check(remote string) {
 	network := networkOf(addr)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.seen) >= maxProxyWarnings || slices.Contains(p.seen, network) {
+	if slices.Contains(p.warned, network) {
 		return
 	}
-	p.seen = append(p.seen, network)
+	p.count(network)
+	if !p.warnings.Take(time.Since(p.started), p.rate, 1) {
+		return
+	}
+	busiest := p.takeBusiest()
+	if len(p.warned) >= maxProxyNetworks {
+		p.warned = slices.Delete(p.warned, 0, 1)
+	}
+	p.warned = append(p.warned, busiest)
 	p.log.Warn(
 		"request with headers of a proxy that is not trusted: "+
 			"if the proxy is yours, name its address with --trusted-proxy",
-		"network", network.String(),
+		"network", busiest.String(),
 	)
+}
+
+// count counts a request. The table is bounded and still has every network with more than one in
+// maxProxyNetworks of the requests, as a proxy has (Misra and Gries). mu is held.
+func (p *proxyWarner) count(network netip.Prefix) {
+	if _, ok := p.requests[network]; ok || len(p.requests) < maxProxyNetworks {
+		p.requests[network]++
+		return
+	}
+	for other := range p.requests {
+		if p.requests[other]--; p.requests[other] <= 0 {
+			delete(p.requests, other)
+		}
+	}
+}
+
+// takeBusiest removes the network with the most requests. mu is held.
+func (p *proxyWarner) takeBusiest() (busiest netip.Prefix) {
+	for network, n := range p.requests {
+		if n > p.requests[busiest] {
+			busiest = network
+		}
+	}
+	delete(p.requests, busiest)
+	return busiest
 }
 
 // networkOf is the network of an address as the log may hold it. Clients can send the headers, too,

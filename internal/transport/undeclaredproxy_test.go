@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestProxiesThatAreNotTrustedAreWarnedOf(t *testing.T) {
@@ -51,8 +53,8 @@ func TestProxiesThatAreNotTrustedAreWarnedOf(t *testing.T) {
 	for i := range 1000 {
 		ask(fmt.Sprintf("198.51.%d.1:5000", i%256), "X-Forwarded-For")
 	}
-	if lines() != maxProxyWarnings {
-		t.Errorf("%d lines, want %d", lines(), maxProxyWarnings)
+	if lines() != proxyWarningBurst {
+		t.Errorf("%d lines, want %d", lines(), proxyWarningBurst)
 	}
 	if served != requests {
 		t.Errorf("%d of %d requests were served", served, requests)
@@ -72,5 +74,64 @@ func TestProxiesThatAreNotTrustedAreWarnedOf(t *testing.T) {
 		if strings.Contains(text, secret) {
 			t.Errorf("the address %s is in\n%s", secret, text)
 		}
+	}
+}
+
+// Forged headers cannot use up the warning about a proxy, nor fill the log.
+func TestForgedHeadersDoNotHideAProxy(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, forged := range map[string]int{ // networks of the clients that forge
+		"none":          0,
+		"few":           proxyWarningBurst,
+		"more than fit": 10 * maxProxyNetworks,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log strings.Builder
+				p := WarnUndeclaredProxies(
+					http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+					nil,
+					slog.New(slog.NewTextHandler(&log, nil)),
+				)
+				ask := func(from string) {
+					r := httptest.NewRequest(http.MethodGet, "/signal", nil)
+					r.RemoteAddr = from
+					r.Header.Set("X-Forwarded-For", "203.0.113.1")
+					p.ServeHTTP(httptest.NewRecorder(), r)
+				}
+				for i := range forged {
+					ask(fmt.Sprintf("10.%d.%d.1:5000", i/256, i%256))
+				}
+				began := time.Now()
+				proxy := func() bool {
+					return strings.Contains(log.String(), "network=192.0.2.0/24")
+				}
+				for i := 0; !proxy() && time.Since(began) < day; i++ {
+					ask(fmt.Sprintf("10.%d.%d.1:5000", i/256%256, i%256))
+					for range 3 {
+						ask("192.0.2.1:5000")
+					}
+					time.Sleep(time.Minute)
+				}
+				if !proxy() || time.Since(began) > 2*proxyWarningInterval {
+					t.Errorf("a proxy is reported after %v: %v", time.Since(began), proxy())
+				}
+				for time.Since(began) < day {
+					for i := range 4 {
+						minute := int(time.Since(began) / time.Minute)
+						ask(fmt.Sprintf("10.%d.%d.1:5000", minute%256, i))
+					}
+					time.Sleep(time.Minute)
+				}
+				lines := strings.Count(log.String(), "\n")
+				if most := proxyWarningBurst + int(day/proxyWarningInterval) + 1; lines > most {
+					t.Errorf("%d lines in a day, at most %d are due", lines, most)
+				}
+				w := p.(*proxyWarner)
+				if len(w.requests) > maxProxyNetworks || len(w.warned) > maxProxyNetworks {
+					t.Errorf("%d and %d networks are kept", len(w.requests), len(w.warned))
+				}
+			})
+		})
 	}
 }
