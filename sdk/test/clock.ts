@@ -20,7 +20,7 @@ const { process: { nextTick }, setImmediate } = globalThis as unknown as {
 };
 
 /** Lets the test runner have a word: it is not heard while virtual time passes. */
-export const breathe = (): Promise<void> => new Promise((done) => setImmediate(done));
+export const yieldToRunner = (): Promise<void> => new Promise((done) => setImmediate(done));
 
 const before = (a: Entry, b: Entry) => a.at < b.at || (a.at === b.at && a.order < b.order);
 
@@ -28,7 +28,7 @@ export class Clock {
   now = 1_000_000;
   private order = 0;
   /** Something was begun that promises may follow from. */
-  private stirred = false;
+  private promisesExpected = false;
   /** A binary heap: the next one is first. */
   private readonly heap: Entry[] = [];
   private readonly timers = new Map<number, Entry>();
@@ -41,7 +41,7 @@ export class Clock {
   /** Takes the place of the page's timers and clocks. */
   install(): void {
     const clear = (id: number | undefined) => {
-      this.stirred = true;
+      this.promisesExpected = true;
       const entry = this.timers.get(id!);
       if (entry) entry.what = null;
       this.timers.delete(id!);
@@ -73,13 +73,13 @@ export class Clock {
   }
 
   /** For what is quiet: promises wait for their turn. */
-  stir(): void {
-    this.stirred = true;
+  expectPromises(): void {
+    this.promisesExpected = true;
   }
 
   at(ms: number, what: () => void, quiet = false): Entry {
     const entry = { at: this.now + ms, order: ++this.order, what, quiet };
-    this.stirred ||= !quiet;
+    this.promisesExpected ||= !quiet;
     let i = this.heap.length;
     for (let up = (i - 1) >> 1; i > 0 && before(entry, this.heap[up]!); up = (i - 1) >> 1) {
       this.heap[i] = this.heap[up]!;
@@ -97,9 +97,9 @@ export class Clock {
       this.shift();
       if (!next.what) continue;
       this.now = next.at;
-      this.stirred = !next.quiet;
+      this.promisesExpected = !next.quiet;
       next.what();
-      if (this.stirred) await this.turn();
+      if (this.promisesExpected) await this.turn();
     }
     this.now = until;
   }

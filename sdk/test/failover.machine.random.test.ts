@@ -1,29 +1,24 @@
 import { describe, expect, it } from 'vitest';
 import { TYPES } from '../src/negotiation/layout';
-import { Sessions } from './sessions';
-import { random } from './world';
-
-const SCHEDULES = Number((globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env.SCHEDULES ?? 10_000);
-/** Milliseconds, for the slowest machine. */
-const HANGS = 600_000;
+import { SessionSimulation } from './session-simulation';
+import { nameSeed, random, SCHEDULES, TIME_LIMIT } from './simulation';
 
 /** Runs one schedule; a failure names its seed. */
-function schedule(seed: number, body: (world: Sessions) => void): void {
+function schedule(seed: number, body: (simulation: SessionSimulation) => void): void {
   try {
-    const world = new Sessions(random(seed));
-    body(world);
-    world.settle();
-    converged(world);
+    const simulation = new SessionSimulation(random(seed));
+    body(simulation);
+    simulation.settle();
+    converged(simulation);
   } catch (error) {
-    (error as Error).message = `seed ${seed}: ${(error as Error).message}`;
-    throw error;
+    nameSeed(seed, error);
   }
 }
 
 /** Media goes over the primary connection, and the backup is ready and empty. */
-function converged(world: Sessions): void {
-  const wanted = world.sides.some((side) => TYPES.some((type) => side.want[type]));
-  for (const side of world.sides) {
+function converged(simulation: SessionSimulation): void {
+  const wanted = simulation.sides.some((side) => TYPES.some((type) => side.want[type]));
+  for (const side of simulation.sides) {
     for (const type of TYPES) {
       expect(side.subscribed[type], 'a publication was announced twice').toBeLessThanOrEqual(side.other.published[type]);
       if (!wanted) continue;
@@ -44,30 +39,30 @@ function converged(world: Sessions): void {
 describe('two sessions with two connections each', () => {
   it(`agree in the end whatever goes wrong on the way (${SCHEDULES} schedules)`, () => {
     for (let seed = 1; seed <= SCHEDULES; seed++) {
-      schedule(seed, (world) => {
-        world.run(20 + Math.floor(world.next() * 200));
-        world.settle();
+      schedule(seed, (simulation) => {
+        simulation.run(20 + Math.floor(simulation.next() * 200));
+        simulation.settle();
         // What failed meanwhile, the apps publish again.
-        for (const side of world.sides) if (world.chance(0.8)) side.publish('cam', { audio: true, video: true });
+        for (const side of simulation.sides) if (simulation.chance(0.8)) side.publish('cam', { audio: true, video: true });
       });
     }
-  }, HANGS);
+  }, TIME_LIMIT);
 
   it(`send over the backup while the primary connection is dead, and over the primary one afterwards (${SCHEDULES / 10} schedules)`, () => {
     for (let seed = 1; seed <= SCHEDULES / 10; seed++) {
-      schedule(seed, (world) => {
-        for (const side of world.sides) side.publish('cam', { audio: true, video: true });
-        world.settle();
-        converged(world);
-        world.cut.primary = true;
-        if (world.chance(0.5)) for (const side of world.sides) side.online = false;
-        world.drain();
-        for (const side of world.sides) {
+      schedule(seed, (simulation) => {
+        for (const side of simulation.sides) side.publish('cam', { audio: true, video: true });
+        simulation.settle();
+        converged(simulation);
+        simulation.cut.primary = true;
+        if (simulation.chance(0.5)) for (const side of simulation.sides) side.online = false;
+        simulation.drain();
+        for (const side of simulation.sides) {
           expect(side.session.onBackup).toBe(true);
-          expect(world.arrives(side, 'cam'), `${side.me} is heard`).toBe(true);
+          expect(simulation.arrives(side, 'cam'), `${side.me} is heard`).toBe(true);
           expect(side.reported).toBe('recovering');
         }
       });
     }
-  }, HANGS);
+  }, TIME_LIMIT);
 });

@@ -1,14 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { TYPES } from '../src/negotiation/layout';
-import { random, World, type Side } from './world';
+import { MachineSimulation, type Side } from './machine-simulation';
+import { nameSeed, random, SCHEDULES } from './simulation';
 
-const SCHEDULES = Number((globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env.SCHEDULES ?? 10_000);
 /** Two who publish at once meet in far fewer ways than there are troubles. */
 const MEETINGS = Math.ceil(SCHEDULES / 4);
 
 /** What must hold once everything has run out. */
-function converged(world: World): void {
-  const [a, b] = world.sides;
+function converged(simulation: MachineSimulation): void {
+  const [a, b] = simulation.sides;
   const wanted = [a, b].some((side) => TYPES.some((type) => side.want[type]));
   for (const side of [a, b]) {
     expect(side.queue).toEqual([]);
@@ -16,7 +16,7 @@ function converged(world: World): void {
     // Without a connection there is nothing to see, and an `unpublish` that was lost is said again when there is one.
     if (wanted || a.connection || b.connection) for (const type of TYPES) agreed(side, side.other, type);
   }
-  if (!wanted && !world.warm) return;
+  if (!wanted && !simulation.warm) return;
   expect(a.connection?.gen).toBe(b.connection?.gen);
   for (const side of [a, b]) {
     expect(side.state).toMatchObject({ open: true, signaling: 'stable', link: 'connected', channelOpen: true });
@@ -43,26 +43,25 @@ function agreed(from: Side, to: Side, type: 'cam' | 'screen'): void {
 }
 
 /** Runs one schedule; a failure names its seed. */
-function schedule(seed: number, body: (world: World) => void, warm = false): void {
+function schedule(seed: number, body: (simulation: MachineSimulation) => void, warm = false): void {
   try {
-    const world = new World(random(seed), warm);
-    body(world);
-    world.settle();
-    converged(world);
+    const simulation = new MachineSimulation(random(seed), warm);
+    body(simulation);
+    simulation.settle();
+    converged(simulation);
   } catch (error) {
-    (error as Error).message = `seed ${seed}: ${(error as Error).message}`;
-    throw error;
+    nameSeed(seed, error);
   }
 }
 
 describe('two machines over a link', () => {
   it(`connect once when both publish at the same instant, in any order of events (${MEETINGS} schedules)`, () => {
     for (let seed = 1; seed <= MEETINGS; seed++) {
-      schedule(seed, (world) => {
-        const [a, b] = world.sides;
+      schedule(seed, (simulation) => {
+        const [a, b] = simulation.sides;
         a.publish('cam', true, true);
         b.publish('cam', true, true);
-        world.drain();
+        simulation.drain();
         expect([a.opened, b.opened]).toEqual([1, 1]);
         expect([a.subscribed.length, b.subscribed.length]).toEqual([1, 1]);
       });
@@ -71,37 +70,37 @@ describe('two machines over a link', () => {
 
   it.each(['cold', 'warm'])(`agree in the end whatever goes wrong on the way (${SCHEDULES} schedules, %s)`, (start) => {
     for (let seed = 1; seed <= SCHEDULES; seed++) {
-      schedule(seed, (world) => {
-        world.run(10 + Math.floor(world.next() * 120));
-        for (const side of world.sides) {
-          if (!side.online) world.trouble();
+      schedule(seed, (simulation) => {
+        simulation.run(10 + Math.floor(simulation.next() * 120));
+        for (const side of simulation.sides) {
+          if (!side.online) simulation.disrupt();
         }
-        world.settle();
+        simulation.settle();
         // What failed meanwhile, the apps publish again.
-        for (const side of world.sides) if (world.chance(0.8)) side.publish('cam', true, true);
+        for (const side of simulation.sides) if (simulation.chance(0.8)) side.publish('cam', true, true);
       }, start === 'warm');
     }
   });
 
   it('come back with the recovery recipe: both call removeLocalPeer and removePeer, then publish again', () => {
     for (let seed = 1; seed <= 500; seed++) {
-      schedule(seed, (world) => {
-        const [a, b] = world.sides;
+      schedule(seed, (simulation) => {
+        const [a, b] = simulation.sides;
         a.publish('cam', true, true);
         b.publish('cam', false, true);
-        if (world.chance(0.5)) world.drain();
-        else world.run(15);
-        world.settle();
+        if (simulation.chance(0.5)) simulation.drain();
+        else simulation.run(15);
+        simulation.settle();
         const before = [...a.subscribed, ...b.subscribed];
-        for (const side of world.sides) {
+        for (const side of simulation.sides) {
           side.want.cam = null;
           side.feed({ kind: 'unpublish', type: 'cam' });
           side.feed({ kind: 'refuse', type: 'cam' });
         }
-        if (world.chance(0.5)) world.drain();
+        if (simulation.chance(0.5)) simulation.drain();
         a.publish('cam', true, true);
         b.publish('cam', true, true);
-        world.drain();
+        simulation.drain();
         expect([...a.subscribed, ...b.subscribed].length).toBeGreaterThanOrEqual(Math.min(before.length + 2, 2));
       });
     }

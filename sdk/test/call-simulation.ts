@@ -1,6 +1,6 @@
 /**
- * Two users with both of their connections, and between them a server, a network that takes the straight way and one over a relay, all of
- * straw. Connections reach each other as browsers' do: by the descriptions and candidates that really arrived, over a way that may be cut
+ * Two users with both of their connections, and between them a server, a network that takes the straight path and one over a relay, all of
+ * straw. Connections reach each other as browsers' do: by the descriptions and candidates that really arrived, over a path that may be cut
  * in one direction, from addresses that may be gone. Whatever takes time takes a random time of a virtual clock.
  */
 import type { MediaType } from '../types/knowledgetalk';
@@ -9,7 +9,8 @@ import { PeerSession } from '../src/negotiation/session';
 import { encodeSignal, readSignal, type Signal } from '../src/signaling/messages';
 import { FakeStream, FakeTrack, track } from './browser';
 import { Clock } from './clock';
-import { Lines, type Lane, type Session, type Way } from './lines';
+import { Simulation } from './simulation';
+import { SimulatedConnection, type Role, type IceSession, type Path } from './simulated-connection';
 
 /** Milliseconds that a request waits for the server. */
 const REQUEST = 10_000;
@@ -28,16 +29,16 @@ type Packet = Request | Presence;
 /** One of the two: the app, its session with the server, and the ways to the other one. */
 export class User {
   /** Null while the other one is not known to be in the room. */
-  paths: PeerSession | null = null;
+  session: PeerSession | null = null;
   here = true;
   /** The room has room for second connections, as far as is known here. */
-  small = true;
-  connections: Lines[] = [];
+  backupAllowed = true;
+  connections: SimulatedConnection[] = [];
   /** Changes with the network. */
   address = 1;
   online = true;
   /** The socket is dead, and nobody has noticed. */
-  mute = false;
+  socketDead = false;
   /** What the app has published, and not been told that it failed. */
   want: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
   /** What the other one has refused at a time that nobody knows here: it may be gone. */
@@ -51,61 +52,61 @@ export class User {
   /** The last state that the app heard of. */
   reported = '';
   /** Waits for the socket to be back. */
-  private held: Request[] = [];
-  /** On its way to the other one. */
-  private sent: Packet[] = [];
+  private queued: Request[] = [];
+  /** On its path to the other one. */
+  private inFlight: Packet[] = [];
   private delivering = false;
 
-  constructor(readonly lanes: Lanes, readonly me: string, readonly peer: string) {}
+  constructor(readonly simulation: CallSimulation, readonly me: string, readonly peer: string) {}
 
   get other(): User {
-    return this.lanes.users[this.me === 'a' ? 1 : 0]!;
+    return this.simulation.users[this.me === 'a' ? 1 : 0]!;
   }
 
-  open(lane: Lane): Lines[] {
-    return this.connections.filter((c) => c.lane === lane);
+  open(role: Role): SimulatedConnection[] {
+    return this.connections.filter((c) => c.role === role);
   }
 
   join(): void {
-    this.small = this.lanes.standby;
-    this.paths = new PeerSession(this.me, this.peer, {
+    this.backupAllowed = this.simulation.backupsAllowed;
+    this.session = new PeerSession(this.me, this.peer, {
       sendSignal: (signal) => this.send(signal),
-      apart: () => this.lanes.apart,
+      apart: () => this.simulation.apart,
       pass: () => undefined,
       online: () => this.online,
       iceServers: () => new Promise((done) => {
         const servers = [{ urls: ['turn:relay'], username: this.me, credential: 'c' }];
-        this.lanes.later(this.lanes.next() * 30, () => done(servers));
+        this.simulation.later(this.simulation.next() * 30, () => done(servers));
       }),
       stream: (type, tracks) => (this.shown[type] = tracks),
       subscribed: (type) => this.subscribed[type]++,
       report: (state) => (this.reported = state),
-      standby: () => this.small,
-      probeServer: () => new Promise((done) => this.lanes.later(this.lanes.next() * this.lanes.haste, () => done(this.online && !this.mute))),
+      standby: () => this.backupAllowed,
+      probeServer: () => new Promise((done) => this.simulation.later(this.simulation.next() * this.simulation.maxDelay, () => done(this.online && !this.socketDead))),
     });
-    if (this.lanes.warm) this.paths.feed({ kind: 'warm' });
+    if (this.simulation.prewarmed) this.session.feed({ kind: 'warm' });
   }
 
-  part(): void {
-    this.paths?.dispose();
-    this.paths = null;
+  endSession(): void {
+    this.session?.dispose();
+    this.session = null;
     this.shown = { cam: null, screen: null };
     this.subscribed = { cam: 0, screen: 0 };
     this.reported = '';
   }
 
   publish(type: MediaType): void {
-    if (!this.paths) return;
-    const kinds = this.lanes.pick([['audio', 'video'], ['audio', 'video'], ['video'], ['audio']] as const);
+    if (!this.session) return;
+    const kinds = this.simulation.pick([['audio', 'video'], ['audio', 'video'], ['video'], ['audio']] as const);
     const stream = new FakeStream(kinds.map((kind) => track(kind))) as unknown as MediaStream;
     this.want[type] = stream;
-    this.say(type, stream);
+    this.publishStream(type, stream);
   }
 
-  private say(type: MediaType, stream: MediaStream): void {
+  private publishStream(type: MediaType, stream: MediaStream): void {
     this.waiting++;
     const call = ++this.published[type];
-    void this.paths!.publish(type, stream).then((ok) => {
+    void this.session!.publish(type, stream).then((ok) => {
       this.waiting--;
       if (!ok && this.published[type] === call) this.want[type] = null;
     });
@@ -114,42 +115,42 @@ export class User {
   unpublish(type: MediaType): void {
     this.want[type] = null;
     this.unsure.delete(type);
-    this.paths?.feed({ kind: 'unpublish', type });
+    this.session?.feed({ kind: 'unpublish', type });
   }
 
   refuse(type: MediaType): void {
     this.other.unsure.add(type);
-    this.paths?.feed({ kind: 'refuse', type });
+    this.session?.feed({ kind: 'refuse', type });
   }
 
   /** As a page that is loaded again: all is forgotten, and the other one is told in the order of its socket. */
   leave(): void {
-    this.part();
+    this.endSession();
     this.here = false;
-    this.lanes.lossy = true;
+    this.simulation.lossy = true;
     for (const type of TYPES) this.want[type] = null;
     for (const user of [this, this.other]) user.unsure.clear();
-    this.sent.push({ presence: 'leave' });
+    this.inFlight.push({ presence: 'leave' });
     this.other.receive();
   }
 
-  comeBack(): void {
+  rejoin(): void {
     const { other } = this;
     this.here = true;
-    this.held = [];
+    this.queued = [];
     this.online = true;
-    this.mute = false;
+    this.socketDead = false;
     // It is told who is here, and nothing of what was before.
-    other.sent.splice(0, other.sent.map((packet) => 'presence' in packet).lastIndexOf(true) + 1);
+    other.inFlight.splice(0, other.inFlight.map((packet) => 'presence' in packet).lastIndexOf(true) + 1);
     if (other.here) this.join();
-    this.sent.push({ presence: 'join' });
+    this.inFlight.push({ presence: 'join' });
     this.other.receive();
     this.receive();
   }
 
   /** The socket dies with the newest of what went out, and the oldest of what was to come in: that the server had taken. */
-  lose(): void {
-    this.mute = false;
+  loseSocket(): void {
+    this.socketDead = false;
     this.online = false;
     const drop = (list: Packet[], from: number, to: number, code: string) => {
       const lost = list.slice(from, to);
@@ -157,13 +158,13 @@ export class User {
       list.splice(from, to - from, ...lost.filter(stays));
       for (const packet of lost) if (!('presence' in packet)) this.miss(packet, code);
     };
-    drop(this.sent, Math.floor(this.lanes.next() * (this.sent.length + 1)), this.sent.length, '504');
-    drop(this.other.sent, 0, Math.floor(this.lanes.next() * (this.other.sent.length + 1)), '200');
-    this.paths?.feed({ kind: 'offline' });
+    drop(this.inFlight, Math.floor(this.simulation.next() * (this.inFlight.length + 1)), this.inFlight.length, '504');
+    drop(this.other.inFlight, 0, Math.floor(this.simulation.next() * (this.other.inFlight.length + 1)), '200');
+    this.session?.feed({ kind: 'offline' });
   }
 
   private miss({ done }: Request, code: string): void {
-    this.lanes.lossy = true;
+    this.simulation.lossy = true;
     done(code);
   }
 
@@ -171,14 +172,14 @@ export class User {
   resume(): void {
     this.online = true;
     const { other } = this;
-    const presence = other.sent.filter((packet): packet is Presence => 'presence' in packet);
-    other.sent = other.sent.filter((packet) => !('presence' in packet));
+    const presence = other.inFlight.filter((packet): packet is Presence => 'presence' in packet);
+    other.inFlight = other.inFlight.filter((packet) => !('presence' in packet));
     for (const packet of presence) this.take(packet);
-    this.sent.push(...this.held);
-    this.held = [];
+    this.inFlight.push(...this.queued);
+    this.queued = [];
     this.receive();
     other.receive();
-    this.paths?.feed({ kind: 'resumed' });
+    this.session?.feed({ kind: 'resumed' });
   }
 
   private async send(signal: Signal): Promise<string> {
@@ -186,13 +187,13 @@ export class User {
     const code = new Promise<string>((done) => {
       const request: Request = { message: JSON.parse(JSON.stringify(message)), done };
       if (this.online) {
-        this.sent.push(request);
+        this.inFlight.push(request);
         this.other.receive();
       } else {
-        this.held.push(request);
-        this.lanes.later(REQUEST, () => {
-          if (!this.held.includes(request)) return;
-          this.held.splice(this.held.indexOf(request), 1);
+        this.queued.push(request);
+        this.simulation.later(REQUEST, () => {
+          if (!this.queued.includes(request)) return;
+          this.queued.splice(this.queued.indexOf(request), 1);
           this.miss(request, '504');
         });
       }
@@ -203,12 +204,12 @@ export class User {
   /** Takes what the other one sent, one by one and in order. */
   receive(): void {
     const { other } = this;
-    if (other.delivering || !other.sent.length || !this.online || this.mute || other.mute) return;
+    if (other.delivering || !other.inFlight.length || !this.online || this.socketDead || other.socketDead) return;
     other.delivering = true;
-    this.lanes.later(this.lanes.next() * this.lanes.haste, () => {
+    this.simulation.later(this.simulation.next() * this.simulation.maxDelay, () => {
       other.delivering = false;
-      if (!this.online || this.mute || other.mute) return;
-      const packet = other.sent.shift();
+      if (!this.online || this.socketDead || other.socketDead) return;
+      const packet = other.inFlight.shift();
       if (packet) this.take(packet);
       this.receive();
     });
@@ -217,107 +218,100 @@ export class User {
   private take(packet: Packet): void {
     if (!('presence' in packet)) {
       const code = this.here ? '200' : '403';
-      this.lanes.later(this.lanes.next() * 50, () => packet.done(code));
-      this.paths?.signal(readSignal(packet.message)!);
+      this.simulation.later(this.simulation.next() * 50, () => packet.done(code));
+      this.session?.signal(readSignal(packet.message)!);
     } else if (!this.here) {
       return;
     } else if (packet.presence === 'leave') {
-      this.part();
+      this.endSession();
     } else {
-      this.part();
+      this.endSession();
       this.join();
       // The app keeps wanting what it wanted.
       for (const type of TYPES) {
         const stream = this.want[type];
-        if (stream) this.say(type, stream);
+        if (stream) this.publishStream(type, stream);
       }
     }
   }
 }
 
-export class Lanes {
-  static readonly Connection = Lines;
+export class CallSimulation extends Simulation {
+  static readonly Connection = SimulatedConnection;
   readonly clock = new Clock();
   readonly users: [User, User] = [new User(this, 'a', 'b'), new User(this, 'b', 'a')];
-  readonly sessions = new Map<number, Session>();
-  readonly faults: string[] = [];
+  readonly iceSessions = new Map<number, IceSession>();
+  readonly errors: string[] = [];
   /** A signal was lost, or came to a page that it was not meant for. */
   lossy = false;
-  /** Directions in which nothing passes: way and sender. */
+  /** Directions in which nothing passes: path and sender. */
   private readonly cuts = new Set<string>();
   /** What kind of world it is. */
   readonly latency = this.pick([0, 5, 40, 150]);
-  readonly haste = this.pick([20, 200, 1_000]);
-  readonly warm = this.chance(0.5);
+  readonly maxDelay = this.pick([20, 200, 1_000]);
+  readonly prewarmed = this.chance(0.5);
   readonly apart = this.chance(0.2);
-  standby = this.chance(0.9);
+  backupsAllowed = this.chance(0.9);
   /** ICE of the first connection finds the relay too. */
-  readonly mainByRelay = this.chance(0.5);
+  readonly primaryByRelay = this.chance(0.5);
   /** Addresses are hidden, as before the camera is allowed. */
   readonly hidden = this.chance(0.2);
   /** The browser counts the answers to its checks. */
   readonly counts = this.chance(0.7);
 
-  constructor(readonly next: () => number) {
+  constructor(next: () => number) {
+    super(next);
     this.clock.install();
-    Lines.lanes = this;
+    SimulatedConnection.simulation = this;
     for (const user of this.users) user.join();
-  }
-
-  chance(p: number): boolean {
-    return this.next() < p;
-  }
-
-  pick<T>(list: readonly T[]): T {
-    return list[Math.floor(this.next() * list.length)]!;
   }
 
   later(ms: number, what: () => void, quiet = false): void {
     this.clock.at(ms, what, quiet);
   }
 
-  fault(text: string): void {
-    this.faults.push(text);
+  addError(text: string): void {
+    this.errors.push(text);
   }
 
-  session(connection: Lines): number {
-    const id = this.sessions.size + 1;
-    this.sessions.set(id, { connection, address: connection.side.address });
+  newIceSession(connection: SimulatedConnection): number {
+    const id = this.iceSessions.size + 1;
+    this.iceSessions.set(id, { connection, address: connection.side.address });
     return id;
   }
 
-  passes(way: Way, from: User): boolean {
-    return !this.cuts.has(`${way} ${from.me}`);
+  passes(path: Path, from: User): boolean {
+    return !this.cuts.has(`${path} ${from.me}`);
   }
 
-  look(): void {
+  update(): void {
     const connections = this.users.flatMap((user) => user.connections);
-    for (const connection of connections) connection.trace();
-    for (const connection of connections) connection.look();
+    for (const connection of connections) connection.updatePath();
+    for (const connection of connections) connection.update();
   }
 
-  cut(way: Way, from: readonly User[]): void {
-    for (const { me } of from) this.cuts.add(`${way} ${me}`);
-    this.look();
+  cut(path: Path, from: readonly User[]): void {
+    for (const { me } of from) this.cuts.add(`${path} ${me}`);
+    this.update();
   }
 
-  mend(way: Way): void {
-    for (const { me } of this.users) this.cuts.delete(`${way} ${me}`);
-    this.look();
+  restore(path: Path): void {
+    for (const { me } of this.users) this.cuts.delete(`${path} ${me}`);
+    this.update();
   }
 
-  trouble(): void {
+  disrupt(): void {
     const user = this.pick(this.users);
     const type = this.pick(['cam', 'cam', 'screen'] as const);
     const dice = this.next();
     if (dice < 0.2) user.publish(type);
     else if (dice < 0.28) user.unpublish(type);
     else if (dice < 0.32) user.refuse(type);
-    else if (dice < 0.48) this.cut('straight', this.pick([this.users, this.users, [user]]));
-    else if (dice < 0.6) this.mend('straight');
+    else if (dice < 0.48) this.cut('direct', this.pick([this.users, this.users, [user]]));
+    else if (dice < 0.6) this.restore('direct');
     else if (dice < 0.65) this.cut('relay', this.pick([this.users, [user]]));
-    else if (dice < 0.71) this.mend('relay');
-    else if (dice < 0.75) user.paths?.feed({ kind: 'network' });
+    else if (dice < 0.71) this.restore('relay');
+    else if (dice < 0.75) user.session?.feed({ kind: 'network' });
     else if (dice < 0.77) this.network();
     else if (dice < 0.82) this.roam(user);
     else if (dice < 0.92) this.socket(user);
@@ -327,38 +321,38 @@ export class Lanes {
     else if (user.here) this.reload(user);
   }
 
-  /** Others come, or go: the room is too large for second connections, or small enough. */
+  /** Others come, or go: the room is too large for second connections, or backupAllowed enough. */
   private resize(): void {
-    this.standby = !this.standby;
+    this.backupsAllowed = !this.backupsAllowed;
     for (const user of this.users) {
-      this.later(this.next() * this.haste, () => {
-        user.small = this.standby;
-        user.paths?.feed({ kind: 'room' });
+      this.later(this.next() * this.maxDelay, () => {
+        user.backupAllowed = this.backupsAllowed;
+        user.session?.feed({ kind: 'room' });
       });
     }
   }
 
-  /** Both look for better ways. */
+  /** Both update for better ways. */
   network(): void {
-    for (const { paths } of this.users) paths?.feed({ kind: 'network' });
+    for (const { session } of this.users) session?.feed({ kind: 'network' });
   }
 
   private socket(user: User): void {
     if (!user.here) return;
     if (!user.online) user.resume();
-    else if (user.mute || this.chance(0.5)) user.lose();
-    else user.mute = true;
+    else if (user.socketDead || this.chance(0.5)) user.loseSocket();
+    else user.socketDead = true;
   }
 
   /** The device has another address: what was found at the old one is gone, and the socket too, which may take a while to be seen. */
   private roam(user: User): void {
     if (!user.here) return;
     user.address++;
-    this.look();
-    user.mute = user.online;
+    this.update();
+    user.socketDead = user.online;
     const noticed = () => {
-      if (user.mute) user.lose();
-      user.paths?.feed({ kind: 'network' });
+      if (user.socketDead) user.loseSocket();
+      user.session?.feed({ kind: 'network' });
     };
     if (this.chance(0.3)) noticed();
     else this.later(this.next() * 3_000, noticed);
@@ -366,7 +360,7 @@ export class Lanes {
 
   private reload(user: User): void {
     user.leave();
-    this.later(this.next() * 1_000, () => user.comeBack());
+    this.later(this.next() * 1_000, () => user.rejoin());
   }
 
   /** Troubles, several at once or with time between them; often both publish first, while the connection is being made. */
@@ -374,45 +368,45 @@ export class Lanes {
     if (this.chance(0.4)) await this.clock.pass(this.next() * this.pick([100, 1_000]));
     if (this.chance(0.5)) for (const user of this.users) user.publish('cam');
     for (let step = 0; step < steps; step++) {
-      this.trouble();
+      this.disrupt();
       if (this.chance(0.6)) await this.clock.pass(this.next() * this.pick([100, 100, 1_000, 1_000, 5_000, 15_000]));
     }
   }
 
-  /** No more trouble. */
+  /** No more disrupt. */
   async heal(): Promise<void> {
     await this.clock.pass(3_000);
-    for (const way of ['straight', 'relay'] as const) this.mend(way);
+    for (const path of ['direct', 'relay'] as const) this.restore(path);
     for (const user of this.users) {
-      if (user.mute) user.lose();
+      if (user.socketDead) user.loseSocket();
       if (!user.online) user.resume();
     }
   }
 
   /** Waits for so many seconds until there has been nothing to complain of for `stays`. Returns what there is then. */
-  async until(complaints: () => string[], seconds: number, stays: number): Promise<string[]> {
+  async until(violations: () => string[], seconds: number, stays: number): Promise<string[]> {
     let now: string[] = [];
     for (let well = 0; seconds > 0 && well < stays; seconds--) {
       await this.clock.pass(1_000);
-      now = complaints();
+      now = violations();
       well = now.length ? 0 : well + 1;
     }
     return now;
   }
 
   /** What is not as it should be. */
-  complaints(): string[] {
-    const wanted = this.users.some((user) => TYPES.some((type) => user.paths?.sending(type)));
+  violations(): string[] {
+    const wanted = this.users.some((user) => TYPES.some((type) => user.session?.sending(type)));
     // Without a connection there is nothing to see, and an `unpublish` that was lost is said again when there is one.
-    const sees = wanted || !this.lossy || this.users.some((user) => user.open('main').length);
-    return [...this.faults, ...this.users.flatMap((user) => [
+    const sees = wanted || !this.lossy || this.users.some((user) => user.open('primary').length);
+    return [...this.errors, ...this.users.flatMap((user) => [
       ...this.kept(user), ...(sees ? this.seen(user) : []), ...this.ways(user, wanted),
     ].map((text) => `${user.me} ${text}`))];
   }
 
-  private kept({ paths, want, unsure, waiting }: User): string[] {
-    if (waiting || !paths || paths.waiting) return ['waits'];
-    return TYPES.filter((type) => !unsure.has(type) && paths.sending(type) !== want[type]).map((type) => `does not send its ${type}`);
+  private kept({ session, want, unsure, waiting }: User): string[] {
+    if (waiting || !session || session.waiting) return ['waits'];
+    return TYPES.filter((type) => !unsure.has(type) && session.sending(type) !== want[type]).map((type) => `does not send its ${type}`);
   }
 
   /** What is published and not shown. */
@@ -423,7 +417,7 @@ export class Lanes {
   private seen({ other, shown, subscribed }: User): string[] {
     const wrong: string[] = [];
     for (const type of TYPES) {
-      const sent = other.paths?.sending(type)?.getTracks() ?? null;
+      const sent = other.session?.sending(type)?.getTracks() ?? null;
       const seen = shown[type]?.map((each) => this.source(each)) ?? null;
       if (sent?.length !== seen?.length || sent?.some((each, i) => each !== seen![i])) wrong.push(`is not shown the ${type}`);
       if (subscribed[type] > other.published[type]) wrong.push(`heard of a ${type} too often`);
@@ -435,22 +429,22 @@ export class Lanes {
   private source(received: MediaStreamTrack): MediaStreamTrack | null {
     for (const connection of this.users.flatMap(({ connections }) => connections)) {
       const line = connection.getTransceivers().findIndex(({ receiver }) => receiver.track === (received as unknown as FakeTrack).source);
-      if (line >= 0) return (connection.reaching && connection.end!.getSenders()[line]!.track) || null;
+      if (line >= 0) return (connection.answered && connection.end!.getSenders()[line]!.track) || null;
     }
     return null;
   }
 
   private ways(user: User, wanted: boolean): string[] {
     const wrong: string[] = [];
-    const lanes: Lane[] = wanted && this.standby ? ['main', 'standby'] : wanted || this.warm ? ['main'] : [];
-    for (const lane of lanes) {
-      const [connection] = user.open(lane);
-      if (!connection?.reaching || connection.connectionState !== 'connected') wrong.push(`has no ${lane} connection`);
-      else if (connection.channel.readyState !== 'open') wrong.push(`has no channel on the ${lane} connection`);
-      else if (connection.signalingState !== 'stable') wrong.push(`has an open offer on the ${lane} connection`);
+    const simulation: Role[] = wanted && this.backupsAllowed ? ['primary', 'backup'] : wanted || this.prewarmed ? ['primary'] : [];
+    for (const role of simulation) {
+      const [connection] = user.open(role);
+      if (!connection?.answered || connection.connectionState !== 'connected') wrong.push(`has no ${role} connection`);
+      else if (connection.channel.readyState !== 'open') wrong.push(`has no channel on the ${role} connection`);
+      else if (connection.signalingState !== 'stable') wrong.push(`has an open offer on the ${role} connection`);
     }
-    if (!(wanted && this.standby) && user.open('standby').length) wrong.push('keeps a standby connection');
-    if (user.open('standby').some((c) => c.getSenders().some((sender) => sender.track))) wrong.push('sends on the standby connection');
+    if (!(wanted && this.backupsAllowed) && user.open('backup').length) wrong.push('keeps a standby connection');
+    if (user.open('backup').some((c) => c.getSenders().some((sender) => sender.track))) wrong.push('sends on the standby connection');
     if (wanted && user.reported !== 'connected') wrong.push(`says ${user.reported}`);
     return wrong;
   }

@@ -12,7 +12,7 @@ import { TYPES } from '../src/negotiation/layout';
 import type { Event, TimerName } from '../src/negotiation/machine';
 import { ofBackup } from '../src/negotiation/session';
 import { negotiates, type Signal } from '../src/signaling/messages';
-import { freeze } from './world';
+import { freeze, Simulation } from './simulation';
 
 type Kinds = { audio: boolean; video: boolean } | null;
 
@@ -20,10 +20,10 @@ interface Connection {
   gen: number;
   offering: boolean;
   /** ICE sessions: ours, and the other side's as described to us. */
-  mine: number;
-  theirs: number;
+  localIce: number;
+  remoteIce: number;
   last: 'offer' | 'answer' | null;
-  known: boolean;
+  hasCandidate: boolean;
   link: RTCPeerConnectionState;
   channel: boolean;
   attached: Record<MediaType, number>;
@@ -68,7 +68,7 @@ class Transport {
       case 'open':
         this.busy = () => {
           this.connection = {
-            gen: e.gen, offering: false, mine: 0, theirs: 0, last: null, known: false, link: 'new', channel: false, attached: { cam: 0, screen: 0 },
+            gen: e.gen, offering: false, localIce: 0, remoteIce: 0, last: null, hasCandidate: false, link: 'new', channel: false, attached: { cam: 0, screen: 0 },
           };
           this.attachAll(this.connection);
         };
@@ -80,33 +80,33 @@ class Transport {
         this.busy = () => {
           if (!e.restart) expect(c!.offering, 'an offer while another is open').toBe(false);
           c!.offering = true;
-          this.describe(c!, e.n, 'offer', this.side.world.fresh());
+          this.describe(c!, e.n, 'offer', this.side.simulation.newIceSession());
         };
         return;
       case 'accept':
         this.busy = () => {
           expect(c!.offering, 'an offer that crosses another').toBe(false);
-          c!.theirs = Number(e.sdp.split(' ')[0]);
-          c!.known = false;
+          c!.remoteIce = Number(e.sdp.split(' ')[0]);
+          c!.hasCandidate = false;
           this.attachAll(c!);
-          this.describe(c!, e.n, 'answer', this.side.world.fresh());
+          this.describe(c!, e.n, 'answer', this.side.simulation.newIceSession());
           this.feed({ kind: 'tracks', gen: e.gen });
         };
         return;
       case 'answered':
         this.busy = () => {
-          expect([c!.offering, Number(e.sdp.split(' ')[1])], 'an answer to another offer').toEqual([true, c!.mine]);
+          expect([c!.offering, Number(e.sdp.split(' ')[1])], 'an answer to another offer').toEqual([true, c!.localIce]);
           c!.offering = false;
-          c!.theirs = Number(e.sdp.split(' ')[0]);
-          c!.known = false;
+          c!.remoteIce = Number(e.sdp.split(' ')[0]);
+          c!.hasCandidate = false;
           this.feed({ kind: 'tracks', gen: e.gen });
         };
         return;
       case 'candidates':
-        c!.known ||= e.list.some(({ candidate }) => Number(candidate) === c!.theirs);
+        c!.hasCandidate ||= e.list.some(({ candidate }) => Number(candidate) === c!.remoteIce);
         return;
       case 'resend':
-        if (c!.last === e.what) this.describe(c!, e.n, e.what, c!.mine);
+        if (c!.last === e.what) this.describe(c!, e.n, e.what, c!.localIce);
         return;
       case 'recandidate':
         return this.trickle(c!);
@@ -134,15 +134,15 @@ class Transport {
     }
   }
 
-  private describe(c: Connection, n: number, type: 'offer' | 'answer', mine: number): void {
-    c.mine = mine;
+  private describe(c: Connection, n: number, type: 'offer' | 'answer', localIce: number): void {
+    c.localIce = localIce;
     c.last = type;
-    this.side.send(this, { eventOp: 'sdp', gen: c.gen, n, sdp: { type, sdp: `${mine} ${c.theirs}` } }, false);
+    this.side.send(this, { eventOp: 'sdp', gen: c.gen, n, sdp: { type, sdp: `${localIce} ${c.remoteIce}` } }, false);
     this.trickle(c);
   }
 
   private trickle(c: Connection): void {
-    this.side.send(this, { eventOp: 'candidate', gen: c.gen, candidates: [{ candidate: `${c.mine}` }] }, false);
+    this.side.send(this, { eventOp: 'candidate', gen: c.gen, candidates: [{ candidate: `${c.localIce}` }] }, false);
   }
 }
 
@@ -158,16 +158,16 @@ export class Side {
   /** The last state that the app heard of. */
   reported = '';
 
-  constructor(readonly world: Sessions, readonly me: string, peer: string) {
-    this.session = initialSession(me, peer, world.clock);
+  constructor(readonly simulation: SessionSimulation, readonly me: string, peer: string) {
+    this.session = initialSession(me, peer, simulation.clock);
   }
 
   get other(): Side {
-    return this.world.sides[this.me === 'a' ? 1 : 0]!;
+    return this.simulation.sides[this.me === 'a' ? 1 : 0]!;
   }
 
   feed(event: SessionEvent): void {
-    const facts = { now: this.world.clock, seed: this.world.clock, standby: this.world.standby };
+    const facts = { now: this.simulation.clock, seed: this.simulation.clock, standby: this.simulation.standby };
     const [session, effects] = stepSession(freeze(this.session), event, facts); // A function that is not pure throws here.
     this.session = session;
     // What failed, or what the receiver refused, is no longer wanted: its app was told.
@@ -181,7 +181,7 @@ export class Side {
       } else if (effect.do === 'drop') delete this.transports.backup;
       else if (effect.do === 'probe') this.probes.push(effect);
       else if (effect.do === 'wait' && effect.ms === null) this.waits.delete(effect.name);
-      else if (effect.do === 'wait') this.waits.set(effect.name, this.world.clock + effect.ms!);
+      else if (effect.do === 'wait') this.waits.set(effect.name, this.simulation.clock + effect.ms!);
     }
     for (const way of WAYS) this.transports[way]?.run();
   }
@@ -199,12 +199,12 @@ export class Side {
   send({ way }: Transport, signal: Signal, byChannel: boolean): void {
     const channel = (w: Way) => this.transports[w]?.connection?.channel && !this.session[w]!.dead;
     // On a dead path it waits for the path, and goes over the server as well.
-    if (byChannel && this.transports[way]?.connection?.channel) this.world.put(this, way, signal);
+    if (byChannel && this.transports[way]?.connection?.channel) this.simulation.put(this, way, signal);
     if (byChannel && channel(way)) return;
     const addressed = way === 'backup' ? ofBackup(signal) : signal;
     if (!addressed) return;
-    const carrier = negotiates(addressed) && (this.session.peerOffline || !this.online) ? WAYS.find(channel) : undefined;
-    this.world.put(this, carrier ?? null, addressed);
+    const channelOf = negotiates(addressed) && (this.session.peerOffline || !this.online) ? WAYS.find(channel) : undefined;
+    this.simulation.put(this, channelOf ?? null, addressed);
   }
 
   /** Epoch of what is being sent of a type on a connection; 0 for nothing. */
@@ -213,7 +213,7 @@ export class Side {
   }
 }
 
-export class Sessions {
+export class SessionSimulation extends Simulation {
   clock = 1_000_000;
   readonly standby: boolean = true;
   readonly sides: [Side, Side];
@@ -222,20 +222,13 @@ export class Sessions {
   private counter = 0;
   private readonly sent: [{ by: Way | null; gen: number; signal: Signal }[], { by: Way | null; gen: number; signal: Signal }[]] = [[], []];
 
-  constructor(readonly next: () => number) {
+  constructor(next: () => number) {
+    super(next);
     this.sides = [new Side(this, 'a', 'b'), new Side(this, 'b', 'a')];
   }
 
-  fresh(): number {
+  newIceSession(): number {
     return ++this.counter;
-  }
-
-  chance(p: number): boolean {
-    return this.next() < p;
-  }
-
-  pick<T>(list: readonly T[]): T {
-    return list[Math.floor(this.next() * list.length)]!;
   }
 
   put(from: Side, by: Way | null, signal: Signal): void {
@@ -244,9 +237,9 @@ export class Sessions {
   }
 
   /** Both ends agree about both ends of the ICE session, and one knows where the other is. */
-  reach(way: Way): boolean {
+  isReachable(way: Way): boolean {
     const [a, b] = this.sides.map((side) => side.transports[way]?.connection);
-    return Boolean(!this.cut[way] && a && b && a.gen === b.gen && a.mine && b.mine && a.mine === b.theirs && b.mine === a.theirs && (a.known || b.known));
+    return Boolean(!this.cut[way] && a && b && a.gen === b.gen && a.localIce && b.localIce && a.localIce === b.remoteIce && b.localIce === a.remoteIce && (a.hasCandidate || b.hasCandidate));
   }
 
   /** What could happen next without anybody's doing. */
@@ -281,10 +274,10 @@ export class Sessions {
       });
     }
     if (!transport || !c) return moves;
-    const reach = this.reach(way);
+    const isReachable = this.isReachable(way);
     const { dead } = side.session[way]!;
-    if (reach && c.link !== 'connected') moves.push(() => this.link(side, way, 'connected'));
-    if (reach && c.link === 'connected' && transport.other?.connection?.link === 'connected' && !c.channel) {
+    if (isReachable && c.link !== 'connected') moves.push(() => this.link(side, way, 'connected'));
+    if (isReachable && c.link === 'connected' && transport.other?.connection?.link === 'connected' && !c.channel) {
       moves.push(() => {
         c.channel = true;
         if (dead) transport.feed({ kind: 'heartbeat', answered: true });
@@ -293,7 +286,7 @@ export class Sessions {
     }
     if (!c.channel) return moves;
     if (this.cut[way] && !dead) moves.push(() => transport.feed({ kind: 'heartbeat', answered: false }));
-    if (reach && dead && transport.other?.connection?.channel) {
+    if (isReachable && dead && transport.other?.connection?.channel) {
       moves.push(() => transport.feed({ kind: 'heartbeat', answered: true }));
       if (way === 'primary' && !side.session.responding) moves.push(() => side.feed({ kind: 'firstResponse' }));
     }
@@ -332,7 +325,7 @@ export class Sessions {
     return timers.length > 0;
   }
 
-  trouble(): void {
+  disrupt(): void {
     const side = this.pick(this.sides);
     const type = this.pick(TYPES);
     const way = this.pick(['primary', 'primary', 'backup'] as const);
@@ -364,7 +357,7 @@ export class Sessions {
     for (let n = 0; n < steps; n++) {
       this.clock += 10;
       const moves = this.moves();
-      if (!moves.length || this.chance(0.1)) this.trouble();
+      if (!moves.length || this.chance(0.1)) this.disrupt();
       else this.pick(moves)();
     }
   }
@@ -380,20 +373,20 @@ export class Sessions {
     throw new Error('does not come to rest');
   }
 
-  /** No more trouble. */
+  /** No more disrupt. */
   settle(): void {
     for (const way of WAYS) this.cut[way] = false;
     for (const side of this.sides) if (!side.online) this.socket(side);
     for (let round = 0; round < 400; round++) {
       this.drain();
       // A break that nobody noticed is noticed now.
-      for (const side of this.sides) for (const way of WAYS) if (!this.reach(way)) this.link(side, way, 'failed');
+      for (const side of this.sides) for (const way of WAYS) if (!this.isReachable(way)) this.link(side, way, 'failed');
       if (!this.moves().length && !this.tick()) return;
     }
   }
 
   /** What is published is sent where it arrives. */
   arrives(from: Side, type: MediaType): boolean {
-    return WAYS.some((way) => from.attached(way, type) > 0 && this.reach(way) && isReady(from.session[way]));
+    return WAYS.some((way) => from.attached(way, type) > 0 && this.isReachable(way) && isReady(from.session[way]));
   }
 }

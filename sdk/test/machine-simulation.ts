@@ -7,36 +7,21 @@ import type { MediaType } from '../types/knowledgetalk';
 import { TYPES } from '../src/negotiation/layout';
 import { initial, step, type Effect, type Event, type State, type TimerName } from '../src/negotiation/machine';
 import type { Signal } from '../src/signaling/messages';
-
-/** mulberry32: small, seeded, good enough to shuffle schedules. */
-export function random(seed: number): () => number {
-  let a = seed | 0;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-export function freeze<T>(x: T): T {
-  if (typeof x === 'object' && x !== null && !Object.isFrozen(x)) Object.values(Object.freeze(x)).forEach(freeze);
-  return x;
-}
+import { freeze, Simulation } from './simulation';
 
 interface Connection {
   gen: number;
   signaling: 'stable' | 'offering';
   /** ICE sessions: ours, and the other side's as described to us. */
-  mine: number;
-  theirs: number;
+  localIce: number;
+  remoteIce: number;
   /** The answer we gave, for resending. */
   last: 'offer' | 'answer' | null;
   candidates: Set<number>;
   link: RTCPeerConnectionState;
   channel: boolean;
   /** DTLS has ended: nothing brings it back. */
-  over: boolean;
+  dtlsEnded: boolean;
   attached: Record<MediaType, number>;
 }
 
@@ -52,22 +37,22 @@ export class Side {
   online = true;
   subscribed: string[] = [];
   /** Publications that `subscribed` is about to be told of: the state may be further when its turn comes. */
-  private telling: string[] = [];
+  private pendingSubscribed: string[] = [];
   streams: Record<MediaType, { audio: boolean; video: boolean } | null> = { cam: null, screen: null };
   want: Record<MediaType, { audio: boolean; video: boolean } | null> = { cam: null, screen: null };
   settled = 0;
 
-  constructor(readonly world: World, readonly me: string, readonly peer: string) {
-    this.state = initial(me, peer, world.clock);
+  constructor(readonly simulation: MachineSimulation, readonly me: string, readonly peer: string) {
+    this.state = initial(me, peer, simulation.clock);
   }
 
   get other(): Side {
-    return this.world.sides[this.me === 'a' ? 1 : 0]!;
+    return this.simulation.sides[this.me === 'a' ? 1 : 0]!;
   }
 
   feed(event: Event): void {
     const [state, effects] = step(freeze(this.state), event); // A function that is not pure throws here.
-    for (const e of effects) if (e.do === 'subscribed') this.telling.push(`${e.type} ${state.remote[e.type].epoch}`);
+    for (const e of effects) if (e.do === 'subscribed') this.pendingSubscribed.push(`${e.type} ${state.remote[e.type].epoch}`);
     if (effects.some((e) => e.do === 'subscribed')) expect(state, 'subscribed too early').toMatchObject({ link: 'connected', hasTracks: true });
     // What failed, or what the receiver refused, is no longer wanted: its app was told.
     for (const type of TYPES) if (!state.local[type].on) this.want[type] = null;
@@ -77,16 +62,16 @@ export class Side {
   }
 
   reset(): void {
-    this.state = initial(this.me, this.peer, this.world.clock);
+    this.state = initial(this.me, this.peer, this.simulation.clock);
     this.queue = [];
-    this.telling = [];
+    this.pendingSubscribed = [];
     this.busy = null;
     this.connection = null;
     this.timers.clear();
     this.subscribed = [];
     this.streams = { cam: null, screen: null };
     this.want = { cam: null, screen: null };
-    if (this.world.warm) this.feed({ kind: 'warm' });
+    if (this.simulation.warm) this.feed({ kind: 'warm' });
   }
 
   publish(type: MediaType, audio: boolean, video: boolean): void {
@@ -107,7 +92,7 @@ export class Side {
   }
 
   private post(signal: Signal): void {
-    this.world.post(this, signal);
+    this.simulation.post(this, signal);
   }
 
   private current(gen: number): Connection {
@@ -125,7 +110,7 @@ export class Side {
         return this.later(() => {
           this.opened++;
           this.connection = {
-            gen: e.gen, signaling: 'stable', mine: 0, theirs: 0, last: null, candidates: new Set(), link: 'new', channel: false, over: false,
+            gen: e.gen, signaling: 'stable', localIce: 0, remoteIce: 0, last: null, candidates: new Set(), link: 'new', channel: false, dtlsEnded: false,
             attached: { cam: 0, screen: 0 },
           };
           this.attachAll(this.connection);
@@ -138,7 +123,7 @@ export class Side {
         return this.later(() => {
           if (!e.restart) expect(c.signaling, 'an offer while another is open').toBe('stable');
           c.signaling = 'offering';
-          c.mine = this.world.fresh();
+          c.localIce = this.simulation.newIceSession();
           c.last = 'offer';
           this.describe(c, e.n, 'offer');
         });
@@ -147,8 +132,8 @@ export class Side {
         const c = this.current(e.gen);
         return this.later(() => {
           expect(c.signaling, 'an offer that crosses another').toBe('stable');
-          c.theirs = Number(e.sdp.split(' ')[0]);
-          c.mine = this.world.fresh();
+          c.remoteIce = Number(e.sdp.split(' ')[0]);
+          c.localIce = this.simulation.newIceSession();
           c.last = 'answer';
           this.include(c, e.sdp);
           this.attachAll(c);
@@ -160,9 +145,9 @@ export class Side {
         const c = this.current(e.gen);
         return this.later(() => {
           expect(c.signaling, 'an answer without an offer').toBe('offering');
-          expect(Number(e.sdp.split(' ')[1]), 'an answer to another offer').toBe(c.mine);
+          expect(Number(e.sdp.split(' ')[1]), 'an answer to another offer').toBe(c.localIce);
           c.signaling = 'stable';
-          c.theirs = Number(e.sdp.split(' ')[0]);
+          c.remoteIce = Number(e.sdp.split(' ')[0]);
           this.include(c, e.sdp);
           this.feed({ kind: 'tracks', gen: e.gen });
         });
@@ -181,7 +166,7 @@ export class Side {
         if (this.connection) this.connection.attached[e.type] = this.state.local[e.type].on ? this.state.local[e.type].epoch : 0;
         return;
       case 'send':
-        if (e.byChannel && this.connection?.channel) this.world.channelPost(this, e.signal);
+        if (e.byChannel && this.connection?.channel) this.simulation.channelPost(this, e.signal);
         else this.post(e.signal);
         return;
       case 'timer':
@@ -196,7 +181,7 @@ export class Side {
         return;
       case 'subscribed':
         expect(this.streams[e.type], 'subscribed without a stream').not.toBeNull();
-        this.subscribed.push(this.telling.shift()!);
+        this.subscribed.push(this.pendingSubscribed.shift()!);
         return;
       case 'settle':
         this.settled++;
@@ -207,20 +192,20 @@ export class Side {
   }
 
   private describe(c: Connection, n: number, type: 'offer' | 'answer'): void {
-    this.post({ eventOp: 'sdp', gen: c.gen, n, sdp: { type, sdp: `${c.mine} ${c.theirs} ${this.world.chance(0.3) ? 'with' : 'without'}` } });
+    this.post({ eventOp: 'sdp', gen: c.gen, n, sdp: { type, sdp: `${c.localIce} ${c.remoteIce} ${this.simulation.chance(0.3) ? 'with' : 'without'}` } });
     this.trickle(c);
   }
 
   private trickle(c: Connection): void {
-    this.post({ eventOp: 'candidate', gen: c.gen, candidates: [{ candidate: `${c.mine}` }] });
+    this.post({ eventOp: 'candidate', gen: c.gen, candidates: [{ candidate: `${c.localIce}` }] });
   }
 
   private include(c: Connection, sdp: string): void {
-    if (sdp.endsWith(' with')) c.candidates.add(c.theirs);
+    if (sdp.endsWith(' with')) c.candidates.add(c.remoteIce);
   }
 }
 
-export class World {
+export class MachineSimulation extends Simulation {
   clock = 1_000_000;
   readonly sides: [Side, Side];
   private counter = 0;
@@ -228,21 +213,14 @@ export class World {
   private readonly channel: [{ gen: number; signal: Signal }[], { gen: number; signal: Signal }[]] = [[], []];
 
   /** @param warm both have their connection ready */
-  constructor(readonly next: () => number, readonly warm = false) {
+  constructor(next: () => number, readonly warm = false) {
+    super(next);
     this.sides = [new Side(this, 'a', 'b'), new Side(this, 'b', 'a')];
     if (warm) for (const side of this.sides) side.feed({ kind: 'warm' });
   }
 
-  fresh(): number {
+  newIceSession(): number {
     return ++this.counter;
-  }
-
-  chance(p: number): boolean {
-    return this.next() < p;
-  }
-
-  pick<T>(list: readonly T[]): T {
-    return list[Math.floor(this.next() * list.length)]!;
   }
 
   index(side: Side): 0 | 1 {
@@ -273,8 +251,8 @@ export class World {
       if (this.socket[i].length && side.online && side.other.online) moves.push(() => this.deliver(side));
       if (this.channel[i].length) moves.push(() => this.deliverChannel(side));
       const c = side.connection;
-      if (c && this.reach() && c.link !== 'connected') moves.push(() => this.link(side, 'connected'));
-      if (c?.link === 'connected' && side.other.connection?.link === 'connected' && this.reach() && !c.channel) {
+      if (c && this.isReachable() && c.link !== 'connected') moves.push(() => this.link(side, 'connected'));
+      if (c?.link === 'connected' && side.other.connection?.link === 'connected' && this.isReachable() && !c.channel) {
         moves.push(() => {
           c.channel = true;
           side.feed({ kind: 'channel', gen: c.gen, open: true });
@@ -295,7 +273,7 @@ export class World {
   }
 
   /** One thing goes wrong, or an app does something. */
-  trouble(): void {
+  disrupt(): void {
     const side = this.pick(this.sides);
     const type = this.pick(TYPES);
     const dice = this.next();
@@ -319,17 +297,17 @@ export class World {
     } else if (dice < 0.93) {
       side.feed({ kind: 'regather' });
     } else if (dice < 0.94) {
-      this.lose(side);
+      this.endDTLS(side);
     } else {
       this.rejoin(side);
     }
   }
 
   /** DTLS ends on one side; the other one need not notice. */
-  private lose(side: Side): void {
+  private endDTLS(side: Side): void {
     const c = side.connection;
-    if (!c || c.over) return;
-    c.over = true;
+    if (!c || c.dtlsEnded) return;
+    c.dtlsEnded = true;
     c.link = 'failed';
     side.feed({ kind: 'lost', gen: c.gen });
   }
@@ -384,13 +362,13 @@ export class World {
   }
 
   /** Both ends agree about both ends of the ICE session, and one knows where the other is. */
-  private reach(): boolean {
+  private isReachable(): boolean {
     const [a, b] = [this.sides[0].connection, this.sides[1].connection];
-    if (!a || !b || a.gen !== b.gen || a.over || b.over) return false;
-    return a.mine === b.theirs && b.mine === a.theirs && a.mine !== 0 && b.mine !== 0 && (a.candidates.has(b.mine) || b.candidates.has(a.mine));
+    if (!a || !b || a.gen !== b.gen || a.dtlsEnded || b.dtlsEnded) return false;
+    return a.localIce === b.remoteIce && b.localIce === a.remoteIce && a.localIce !== 0 && b.localIce !== 0 && (a.candidates.has(b.localIce) || b.candidates.has(a.localIce));
   }
 
-  /** No more trouble: everybody is online, apps ask once more for what they want, then everything runs out. */
+  /** No more disrupt: everybody is online, apps ask once more for what they want, then everything runs out. */
   settle(): void {
     for (const side of this.sides) {
       if (!side.online) {
@@ -403,7 +381,7 @@ export class World {
       for (const side of this.sides) {
         // A break that nobody noticed is noticed now.
         const c = side.connection;
-        if (c && !this.reach() && c.link === 'connected') this.link(side, 'failed');
+        if (c && !this.isReachable() && c.link === 'connected') this.link(side, 'failed');
       }
       this.drain();
     }
@@ -423,7 +401,7 @@ export class World {
     for (let n = 0; n < steps; n++) {
       this.clock += 10;
       const moves = this.moves(false);
-      if (moves.length === 0 || this.chance(0.15)) this.trouble();
+      if (moves.length === 0 || this.chance(0.15)) this.disrupt();
       else this.pick(moves)();
     }
   }
