@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-// Node 20 (Debian) runs the tests, but the reporter needs Map.groupBy, which came with Node 21, to show a failure.
+// Node 20 (Debian) runs the tests; to show a failure the reporter needs Map.groupBy of Node 21.
 const lib = Map as unknown as { groupBy?: unknown };
 lib.groupBy ??= <K, V>(items: Iterable<V>, key: (item: V, index: number) => K): Map<K, V[]> => {
   const groups = new Map<K, V[]>();

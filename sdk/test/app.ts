@@ -1,4 +1,7 @@
-/** The whole SDK as a page has it, in a world of straw: a server that takes everything, and members who answer every offer at once. */
+/**
+ * The whole SDK as a page uses it, with a fake server that accepts everything and members who
+ * answer every offer at once.
+ */
 import { vi } from 'vitest';
 import type { Member } from '../types/knowledgetalk';
 import { Knowledgetalk } from '../src/knowledgetalk';
@@ -7,9 +10,9 @@ import { FakeConnection, FakeSender } from './connections';
 import { info, member } from './members';
 
 const SERVERS = [{ urls: ['turn:relay'], username: 'u', credential: 'c' }];
-const PAIR = ['pair', 'publish', 'candidates', 'standby'];
+const FEATURES = ['pair', 'publish', 'candidates', 'standby'];
 
-/** Answers at once. */
+/** A socket whose server answers at once. */
 class ServerSocket extends FakeSocket {
   static app: App;
 
@@ -29,30 +32,37 @@ class ServerSocket extends FakeSocket {
   }
 }
 
-/** 'a' is this user. 'b' and 'c' have our SDK, 'raw' has none of ours. */
+/** 'a' is this user. 'b' and 'c' use the SDK, 'legacy' does not. */
 export class App {
   k!: Knowledgetalk;
-  members: Member[] = [member('a', PAIR), ...['b', 'c'].map((id) => member(id, PAIR)), member('raw')].map((m) => ({ ...m, identity: `party ${m.id}` }));
-  /** What was wrong at the instant at which it happened. */
-  readonly faults: string[] = [];
-  /** Kinds that the user has switched off. */
+  members: Member[] = [
+    member('a', FEATURES),
+    ...['b', 'c'].map((id) => member(id, FEATURES)),
+    member('legacy'),
+  ].map((m) => ({ ...m, identity: `party ${m.id}` }));
+  /** Errors, seen at the moment they happened. */
+  readonly errors: string[] = [];
+  /** Kinds that the user has muted. */
   readonly off = new Set<string>();
-  /** Streams that the page has made. */
+  /** Number of the server session. */
   private session = 0;
-  private readonly deaf = new Set<FakeConnection>();
+  private readonly cutConnections = new Set<FakeConnection>();
 
-  /** @param more other users with our SDK who are in the room */
+  /** @param more other users of the SDK in the room */
   static async open(options = {}, more: string[] = []): Promise<App> {
     const app = new App();
-    app.members.push(...more.map((id) => member(id, PAIR)));
+    app.members.push(...more.map((id) => member(id, FEATURES)));
     ServerSocket.app = app;
     vi.useFakeTimers();
     vi.stubGlobal('WebSocket', ServerSocket);
     vi.stubGlobal('MediaStream', FakeStream);
     vi.stubGlobal('RTCPeerConnection', FakeConnection);
     vi.spyOn(console, 'warn').mockImplementation(() => undefined);
-    // What a sender is given may be sent at once.
-    vi.spyOn(FakeSender.prototype, 'replaceTrack').mockImplementation(async function (this: FakeSender, given) {
+    // A track may be sent as soon as a sender has it.
+    vi.spyOn(FakeSender.prototype, 'replaceTrack').mockImplementation(async function (
+      this: FakeSender,
+      given,
+    ) {
       app.check(this, given);
       this.track = given;
     });
@@ -73,7 +83,9 @@ export class App {
   }
 
   stream(...kinds: ('audio' | 'video')[]): MediaStream {
-    return new FakeStream((kinds.length ? kinds : (['audio', 'video'] as const)).map((kind) => track(kind))) as unknown as MediaStream;
+    return new FakeStream(
+      (kinds.length ? kinds : (['audio', 'video'] as const)).map((kind) => track(kind)),
+    ) as unknown as MediaStream;
   }
 
   async pass(ms = 50): Promise<void> {
@@ -82,17 +94,21 @@ export class App {
     await settled();
   }
 
-  /** The user switches kinds off, and the others on. */
-  async say(off: readonly string[]): Promise<void> {
+  /** The user mutes these kinds, and unmutes the others. */
+  async mute(off: readonly string[]): Promise<void> {
     this.off.clear();
     for (const kind of off) this.off.add(kind);
     const done = this.k.editUserInfo(undefined, !off.includes('video'), !off.includes('audio'));
-    for (const track of this.cameras()) if (track.enabled === off.includes(track.kind)) this.faults.push(`${track.kind} is switched late`);
+    for (const track of this.cameras()) {
+      if (track.enabled === off.includes(track.kind)) {
+        this.errors.push(`${track.kind} is switched late`);
+      }
+    }
     await this.pass();
     await done;
   }
 
-  /** Another user's message. */
+  /** A message of another user arrives. */
   from(userId: string, message: object): void {
     FakeSocket.last.receive({ userId, ...message });
   }
@@ -103,20 +119,24 @@ export class App {
 
   /** The tracks of the camera that are being sent. */
   cameras(): MediaStreamTrack[] {
-    return this.open.flatMap((c) => c.getSenders().flatMap((sender) => (this.isCamera(sender) && sender.track) || []));
+    return this.open.flatMap((c) =>
+      c.getSenders().flatMap((sender) => (this.isCamera(sender) && sender.track) || []),
+    );
   }
 
-  /** And of the screen. */
+  /** The tracks of the screen that are being sent. */
   screens(): MediaStreamTrack[] {
-    return this.open.flatMap((c) => c.getSenders().flatMap((sender) => (!this.isCamera(sender) && sender.track) || []));
+    return this.open.flatMap((c) =>
+      c.getSenders().flatMap((sender) => (!this.isCamera(sender) && sender.track) || []),
+    );
   }
 
-  /** Nothing passes on this connection any more, which nobody tells. */
+  /** Cuts the path of this connection, without any event. */
   cut(c: FakeConnection): void {
-    this.deaf.add(c);
+    this.cutConnections.add(c);
   }
 
-  /** The socket goes, and the server knows nothing of the session. */
+  /** The socket dies, and the server has forgotten the session. */
   async loseSession(): Promise<void> {
     this.session++;
     FakeSocket.last.die(1006);
@@ -124,17 +144,38 @@ export class App {
   }
 
   serve(socket: FakeSocket, m: any): void {
-    const answer = (fields: object = {}) => socket.receive({ eventOp: m.eventOp, reqId: m.reqId, code: '200', message: 'ok', ...fields });
+    const answer = (fields: object = {}) =>
+      socket.receive({ eventOp: m.eventOp, reqId: m.reqId, code: '200', message: 'ok', ...fields });
     if (m.eventOp === 'candidate') return;
-    if (m.eventOp === 'register') answer({ userId: 'a', iceServers: SERVERS, resume: `secret ${this.session}`, resumeWindow: 20, resumed: false });
-    else if (m.eventOp === 'joinRoom') answer({ ...info(1), members: Object.fromEntries(this.members.map((x) => [x.id, x])), host: this.members[0], seq: 1 });
-    else answer();
+    if (m.eventOp === 'register') {
+      answer({
+        userId: 'a',
+        iceServers: SERVERS,
+        resume: `secret ${this.session}`,
+        resumeWindow: 20,
+        resumed: false,
+      });
+    } else if (m.eventOp === 'joinRoom') {
+      answer({
+        ...info(1),
+        members: Object.fromEntries(this.members.map((x) => [x.id, x])),
+        host: this.members[0],
+        seq: 1,
+      });
+    } else answer();
     if (m.eventOp === 'sdp' && m.sdp.type === 'offer') void this.answer(m);
   }
 
   private async answer({ target, gen, n, type, link }: any): Promise<void> {
     const c = FakeConnection.last;
-    this.from(target, { eventOp: 'sdp', type, gen, n, link, sdp: { type: 'answer', sdp: 'theirs' } });
+    this.from(target, {
+      eventOp: 'sdp',
+      type,
+      gen,
+      n,
+      link,
+      sdp: { type: 'answer', sdp: 'theirs' },
+    });
     await settled();
     if (c.connectionState === 'closed') return;
     c.become('connected');
@@ -142,18 +183,25 @@ export class App {
     c.openChannel();
     c.heartbeats.readyState = 'open';
     c.heartbeats.send = (text) => {
-      if (!this.deaf.has(c) && text.startsWith('beat')) c.heartbeats.onmessage?.({ data: text.replace('beat', 'echo') });
+      if (!this.cutConnections.has(c) && text.startsWith('beat')) {
+        c.heartbeats.onmessage?.({ data: text.replace('beat', 'echo') });
+      }
     };
     c.heartbeats.onopen?.();
   }
 
   private isCamera(sender: FakeSender): boolean {
     const c = FakeConnection.made.find((x) => x.getSenders().includes(sender))!;
-    // Of the fixed lines of a pair the first two; a raw client's connections of screens are told by their tracks.
-    return c.channel ? c.getSenders().indexOf(sender) < 2 : !(sender.track as { screen?: true } | null)?.screen;
+    // The first two of the fixed m-lines are the camera; connections to a legacy peer are told
+    // apart by their tracks.
+    return c.channel
+      ? c.getSenders().indexOf(sender) < 2
+      : !(sender.track as { screen?: true } | null)?.screen;
   }
 
   private check(sender: FakeSender, given: MediaStreamTrack | null): void {
-    if (given?.enabled && this.off.has(given.kind) && this.isCamera(sender)) this.faults.push(`a sender gets ${given.kind}`);
+    if (given?.enabled && this.off.has(given.kind) && this.isCamera(sender)) {
+      this.errors.push(`a sender gets ${given.kind}`);
+    }
   }
 }

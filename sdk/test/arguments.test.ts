@@ -1,4 +1,4 @@
-/** What apps hand to the methods that take a user or a stream, whatever it is. */
+/** Arguments of any kind for the methods that take a user or a stream. */
 import { afterEach, expect, it, vi } from 'vitest';
 import type { Knowledgetalk } from '../src/knowledgetalk';
 import { App } from './app';
@@ -31,34 +31,62 @@ const methods: Record<string, Call> = {
   getStream: (k, t) => k.getStream(t)?.getTracks().length,
 };
 
-/** Calls it in a fresh room where the user '4' is sent a camera and sends one; resolves with the outcome and what the server has seen. */
+/**
+ * Calls the method in a new room where the user 4 is sent a camera and sends one. Resolves with the
+ * outcome and the requests.
+ */
 async function run(call: Call, target: unknown) {
   app = await App.open({ warmPeers: 0 }, ['4']);
   vi.setSystemTime(0);
   void app.k.publishP2P('4', 'cam', app.stream());
   await app.pass();
-  // The smaller id makes the connection.
-  app.from('4', { eventOp: 'sdp', type: 'cam', gen: 5, n: 1, sdp: { type: 'offer', sdp: 'theirs' } });
+  // The smaller id creates the connection.
+  app.from('4', {
+    eventOp: 'sdp',
+    type: 'cam',
+    gen: 5,
+    n: 1,
+    sdp: { type: 'offer', sdp: 'theirs' },
+  });
   await app.pass();
   FakeConnection.last.become('connected');
   FakeConnection.last.openChannel();
-  app.from('4', { eventOp: 'publish', type: 'cam', epoch: 1, rev: 0, audio: true, video: true, gen: 5 });
+  app.from('4', {
+    eventOp: 'publish',
+    type: 'cam',
+    epoch: 1,
+    rev: 0,
+    audio: true,
+    video: true,
+    gen: 5,
+  });
   await app.pass();
   const before = FakeSocket.last.sent.length;
   const outcome = call(app.k, target as Target);
   await app.pass(31_000);
-  const seen = FakeSocket.last.sent.slice(before).filter((m) => m.eventOp !== 'keepAlive').map((m) => ({
-    eventOp: m.eventOp, target: m.target, host: m.host, list: m.list,
-  }));
-  const result = { outcome: await outcome, seen, sends: app.cameras().length, screens: app.screens().length };
+  const seen = FakeSocket.last.sent
+    .slice(before)
+    .filter((m) => m.eventOp !== 'keepAlive')
+    .map((m) => ({
+      eventOp: m.eventOp,
+      target: m.target,
+      host: m.host,
+      list: m.list,
+    }));
+  const result = {
+    outcome: await outcome,
+    seen,
+    sends: app.cameras().length,
+    screens: app.screens().length,
+  };
   app.close();
   return result;
 }
 
-it.each(Object.entries(methods))('a number for a user is as good as its text: %s', async (_, call) => {
+it.each(Object.entries(methods))('a user id may be a number: %s', async (_, call) => {
   const [number, text] = [await run(call, 4), await run(call, '4')];
   expect(number).toEqual(text);
-  // It means that user, not nobody.
+  // It means that user, not an unknown one.
   expect(text).not.toEqual(await run(call, 'nobody'));
   app = await App.open();
 });
@@ -75,27 +103,34 @@ const odd: Record<string, () => unknown> = {
   'yes': () => true,
 };
 
-it.each(Object.entries(odd))('whatever is given for a user, no method throws or rejects, and nobody is sent anything: %s', async (_, make) => {
-  app = await App.open({ warmPeers: 0 });
-  const before = FakeSocket.last.sent.length;
-  for (const [name, call] of Object.entries(methods)) {
-    const failed: unknown[] = [];
-    try {
-      const outcome = Promise.resolve(call(app.k, make() as Target)).catch((error) => failed.push(error));
-      await app.pass();
-      await outcome;
-    } catch (error) {
-      failed.push(error);
+it.each(Object.entries(odd))(
+  'no method throws, rejects or sends anything for %s as a user',
+  async (_, make) => {
+    app = await App.open({ warmPeers: 0 });
+    const before = FakeSocket.last.sent.length;
+    for (const [name, call] of Object.entries(methods)) {
+      const failed: unknown[] = [];
+      try {
+        const outcome = Promise.resolve(call(app.k, make() as Target)).catch((error) =>
+          failed.push(error),
+        );
+        await app.pass();
+        await outcome;
+      } catch (error) {
+        failed.push(error);
+      }
+      expect(failed, name).toEqual([]);
     }
-    expect(failed, name).toEqual([]);
-  }
-  // NaN is taken as text, as every number is: there is no such user.
-  const known = FakeSocket.last.sent.slice(before).filter(({ target }) => target !== undefined && target !== 'NaN');
-  expect([known, FakeConnection.open]).toEqual([[], 0]);
-  expect(await app.k.publishP2P(make() as never, 'cam', app.stream())).toBe(false);
-});
+    // NaN becomes text like every number: there is no such user.
+    const known = FakeSocket.last.sent
+      .slice(before)
+      .filter(({ target }) => target !== undefined && target !== 'NaN');
+    expect([known, FakeConnection.open]).toEqual([[], 0]);
+    expect(await app.k.publishP2P(make() as never, 'cam', app.stream())).toBe(false);
+  },
+);
 
-/** As a frame of the same origin makes it, and, in Firefox, a canvas. */
+/** A stream of another frame of the same origin, or of a canvas in Firefox. */
 const foreign = (name: string) => {
   class MediaStream extends FakeStream {
     override get [Symbol.toStringTag](): string {
@@ -111,9 +146,13 @@ const foreign = (name: string) => {
 it.each<[string, (s: MediaStream) => Promise<unknown>, unknown]>([
   ['publishP2P', (s) => app.k.publishP2P('b', 'cam', s), true],
   ['publishVideo', (s) => app.k.publishVideo('cam', s), true],
-  ['changeLocalStream', async (s) => (await app.k.publishVideo('cam', app.stream())) && app.k.changeLocalStream(s), true],
+  [
+    'changeLocalStream',
+    async (s) => (await app.k.publishVideo('cam', app.stream())) && app.k.changeLocalStream(s),
+    true,
+  ],
   ['screenStart', async (s) => (await app.k.screenStart(s)).code, '200'],
-])('a stream of another frame, or of a canvas, is as good as any: %s', async (_, call, expected) => {
+])('accepts a stream of another frame or of a canvas: %s', async (_, call, expected) => {
   for (const name of ['MediaStream', 'CanvasCaptureMediaStream']) {
     app = await App.open({ warmPeers: 0 });
     const outcome = call(foreign(name));
@@ -125,7 +164,11 @@ it.each<[string, (s: MediaStream) => Promise<unknown>, unknown]>([
 });
 
 it.each<[string, () => unknown]>([
-  ['nothing', () => undefined], ['text', () => 'stream'], ['an object', () => ({})], ['a track', () => track('video')], ['null', () => null],
+  ['nothing', () => undefined],
+  ['text', () => 'stream'],
+  ['an object', () => ({})],
+  ['a track', () => track('video')],
+  ['null', () => null],
   ['something with tracks', () => ({ getTracks: () => [track('video')] })],
 ])('what is no stream is refused, also where there is no MediaStream: %s', async (_, make) => {
   app = await App.open({ warmPeers: 0 });
@@ -143,25 +186,46 @@ it("a user called 'screen' has a camera and a screen like everybody", async () =
   const outcome = app.k.publishP2P('screen', 'cam', app.stream());
   await app.pass();
   expect(await outcome).toBe(true);
-  expect([...Object.keys(app.k.getAllPeers()), app.k.getPeer('screen')]).toEqual(['screen', FakeConnection.last]);
+  expect([...Object.keys(app.k.getAllPeers()), app.k.getPeer('screen')]).toEqual([
+    'screen',
+    FakeConnection.last,
+  ]);
   const { gen } = FakeSocket.last.sent.filter((m) => m.eventOp === 'sdp').at(-1);
   const publish = async (type: string) => {
-    app.from('screen', { eventOp: 'publish', type, epoch: 1, rev: 0, audio: true, video: true, gen });
+    app.from('screen', {
+      eventOp: 'publish',
+      type,
+      epoch: 1,
+      rev: 0,
+      audio: true,
+      video: true,
+      gen,
+    });
     await app.pass();
   };
   await publish('cam');
   const camera = app.k.getStream('screen', 'cam');
-  // Alone the word means the newest screen, and there is none.
-  expect([camera?.getTracks().length, app.k.getStream('screen'), app.k.getAllStreams()]).toEqual([2, undefined, {}]);
+  // 'screen' alone means the newest screen, and there is none.
+  expect([camera?.getTracks().length, app.k.getStream('screen'), app.k.getAllStreams()]).toEqual([
+    2,
+    undefined,
+    {},
+  ]);
   await publish('screen');
   const screen = app.k.getStream('screen', 'screen');
   expect(screen?.getTracks()).toHaveLength(2);
-  expect([app.k.getStream('screen'), app.k.getStream('screen', 'cam'), app.k.getAllStreams()]).toEqual([screen, camera, { screen }]);
+  expect([
+    app.k.getStream('screen'),
+    app.k.getStream('screen', 'cam'),
+    app.k.getAllStreams(),
+  ]).toEqual([screen, camera, { screen }]);
 });
 
-/** What the others were told last of this user's camera. */
+/** The last publication of the camera that a user got. */
 const told = (id: string) => {
-  const { eventOp, audio, video } = (FakeConnection.last.channel.sent as any[]).filter((m) => m.type === 'cam').at(-1);
+  const { eventOp, audio, video } = (FakeConnection.last.channel.sent as any[])
+    .filter((m) => m.type === 'cam')
+    .at(-1);
   expect(app.k.getPeer(id)).toBe(FakeConnection.last);
   return [eventOp, audio, video];
 };
@@ -176,7 +240,7 @@ it('a track that ends is announced, and publishing again announces what is left'
   camera!.end();
   await app.pass();
   expect(told('b')).toEqual(['publish', true, false]);
-  // No event follows when the page stops a track itself.
+  // A page that stops a track itself gets no event.
   const other = app.stream();
   void app.k.publishP2P('b', 'cam', other);
   await app.pass();
@@ -184,10 +248,14 @@ it('a track that ends is announced, and publishing again announces what is left'
   other.getAudioTracks()[0]!.stop();
   const outcome = app.k.publishP2P('b', 'cam', other);
   await app.pass();
-  expect([await outcome, told('b'), app.cameras().map(({ kind }) => kind)]).toEqual([true, ['publish', false, true], ['video']]);
+  expect([await outcome, told('b'), app.cameras().map(({ kind }) => kind)]).toEqual([
+    true,
+    ['publish', false, true],
+    ['video'],
+  ]);
 });
 
-it('a track of a feed that ends is announced to the room, and with nothing left the feed stays to be changed', async () => {
+it('a feed announces a track that ends, and stays when none is left', async () => {
   app = await App.open({ warmPeers: 0 });
   const stream = app.stream();
   const outcome = app.k.publishVideo('cam', stream);
@@ -195,7 +263,10 @@ it('a track of a feed that ends is announced to the room, and with nothing left 
   app.from('b', { eventOp: 'subscribe', type: 'cam' });
   await app.pass();
   expect(await outcome).toBe(true);
-  const said = () => FakeSocket.last.sent.filter((m) => m.eventOp === 'publish' && !m.target).map(({ audio, video }) => [audio, video]);
+  const said = () =>
+    FakeSocket.last.sent
+      .filter((m) => m.eventOp === 'publish' && !m.target)
+      .map(({ audio, video }) => [audio, video]);
   for (const t of stream.getTracks() as unknown as FakeTrack[]) {
     t.end();
     await app.pass();
@@ -206,7 +277,7 @@ it('a track of a feed that ends is announced to the room, and with nothing left 
   expect([await changed, said().at(-1)]).toEqual([true, [true, true]]);
 });
 
-it('asking for a feed again brings back what the app has stopped', async () => {
+it('subscribing again restores tracks that the app has stopped', async () => {
   app = await App.open({ warmPeers: 0 });
   const subscribed = app.k.subscribeVideo('b', 'cam');
   await app.pass();
@@ -214,7 +285,15 @@ it('asking for a feed again brings back what the app has stopped', async () => {
   await app.pass();
   const { gen } = FakeSocket.last.sent.filter((m) => m.eventOp === 'sdp').at(-1);
   const publish = async (rev: number) => {
-    app.from('b', { eventOp: 'publish', type: 'cam', epoch: 1, rev, audio: true, video: true, gen });
+    app.from('b', {
+      eventOp: 'publish',
+      type: 'cam',
+      epoch: 1,
+      rev,
+      audio: true,
+      video: true,
+      gen,
+    });
     await app.pass();
   };
   await publish(0);
@@ -227,7 +306,12 @@ it('asking for a feed again brings back what the app has stopped', async () => {
   expect(await app.k.subscribeVideo('b', 'cam')).toBe(stream);
   await app.pass();
   expect(asked()).toBe(before + 1);
-  // The owner publishes to who asks.
+  // The publisher sends it to subscribers.
   await publish(1);
-  expect(stream.getTracks().map(({ kind, readyState }) => `${kind} ${readyState}`).sort()).toEqual(['audio live', 'video live']);
+  expect(
+    stream
+      .getTracks()
+      .map(({ kind, readyState }) => `${kind} ${readyState}`)
+      .sort(),
+  ).toEqual(['audio live', 'video live']);
 });

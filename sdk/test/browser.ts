@@ -1,43 +1,50 @@
-/** Stand-ins for what only a browser has. */
+/** Fakes of what only a browser has. */
 
 export class FakeTrack extends EventTarget {
   readonly id = `${Math.random()}`;
   enabled = true;
   contentHint = '';
 
-  constructor(readonly kind: string, public readyState: 'live' | 'ended' = 'live', readonly of?: FakeTrack) {
+  constructor(
+    readonly kind: string,
+    public readyState: 'live' | 'ended' = 'live',
+    readonly of?: FakeTrack,
+  ) {
     super();
   }
 
-  /** What it comes from: a copy shows the same. */
+  /** The track that this one was cloned from. */
   get source(): FakeTrack {
     return this.of?.source ?? this;
   }
 
   clone(): FakeTrack {
-    return Object.assign(new FakeTrack(this.kind, this.readyState, this), { enabled: this.enabled });
+    return Object.assign(new FakeTrack(this.kind, this.readyState, this), {
+      enabled: this.enabled,
+    });
   }
 
-  /** By the page, which gets no event. */
+  /** Stopped by the page, which gets no event. */
   stop(): void {
     this.readyState = 'ended';
   }
 
-  /** Its device is gone. */
+  /** The device is gone. */
   end(): void {
     this.stop();
     this.dispatchEvent(new Event('ended'));
   }
 }
 
-export const track = (kind: 'audio' | 'video', readyState: 'live' | 'ended' = 'live') => new FakeTrack(kind, readyState) as unknown as MediaStreamTrack;
+export const track = (kind: 'audio' | 'video', readyState: 'live' | 'ended' = 'live') =>
+  new FakeTrack(kind, readyState) as unknown as MediaStreamTrack;
 
 export class FakeStream extends EventTarget {
   get [Symbol.toStringTag](): string {
     return 'MediaStream';
   }
 
-  /** The fewest tracks this stream held after it had held any. */
+  /** The smallest number of tracks after the first change. */
   fewest = Infinity;
   private tracks: MediaStreamTrack[];
 
@@ -68,7 +75,7 @@ export class FakeStream extends EventTarget {
   }
 }
 
-/** A socket whose other end is the test. */
+/** A WebSocket whose server is the test. */
 export class FakeSocket {
   static made: FakeSocket[] = [];
   onopen: ((event: unknown) => void) | null = null;
@@ -78,11 +85,23 @@ export class FakeSocket {
   sent: any[] = [];
   closed: number | undefined;
 
-  /** A first message may come with the request for it. */
+  /** An early message comes with the handshake. */
   constructor(readonly url: string, readonly protocols: string[] = []) {
     FakeSocket.made.push(this);
-    const hello = protocols.find((name) => name.startsWith('ieum.hello.'))?.slice('ieum.hello.'.length);
-    if (hello) this.sent.push(JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(hello.replace(/-/g, '+').replace(/_/g, '/')), (c) => c.charCodeAt(0)))));
+    const early = protocols
+      .find((name) => name.startsWith('ieum.hello.'))
+      ?.slice('ieum.hello.'.length);
+    if (early) {
+      this.sent.push(
+        JSON.parse(
+          new TextDecoder().decode(
+            Uint8Array.from(atob(early.replace(/-/g, '+').replace(/_/g, '/')), (c) =>
+              c.charCodeAt(0),
+            ),
+          ),
+        ),
+      );
+    }
   }
 
   static get last(): FakeSocket {
@@ -112,7 +131,7 @@ export class FakeSocket {
     this.receive({ eventOp, reqId: request.reqId, code: '200', message: 'ok', ...fields });
   }
 
-  /** The network or the server ends it. */
+  /** The network or the server closes the socket. */
   die(code = 1006): void {
     this.onclose?.({ code });
   }
@@ -122,7 +141,7 @@ export class FakeSocket {
   }
 }
 
-/** Lets promises that are due run. */
+/** Lets pending promises run. */
 export const settled = async (): Promise<void> => {
   for (let i = 0; i < 40; i++) await Promise.resolve();
 };

@@ -1,7 +1,8 @@
 /**
- * Two users with both of their connections, and between them a server, a network that takes the straight path and one over a relay, all of
- * straw. Connections reach each other as browsers' do: by the descriptions and candidates that really arrived, over a path that may be cut
- * in one direction, from addresses that may be gone. Whatever takes time takes a random time of a virtual clock.
+ * Two users with both of their connections, a signaling server, a direct network path and one over
+ * a relay. Connections reach each other as in browsers: by the descriptions and candidates that
+ * arrive, over paths that may be cut in one direction, from addresses that may be gone. Delays are
+ * random, on a virtual clock.
  */
 import type { MediaType } from '../types/knowledgetalk';
 import { TYPES } from '../src/negotiation/layout';
@@ -12,7 +13,7 @@ import { Clock } from './clock';
 import { Simulation } from './simulation';
 import { SimulatedConnection, type Role, type IceSession, type Path } from './simulated-connection';
 
-/** Milliseconds that a request waits for the server. */
+/** Timeout of a request, in milliseconds. */
 const REQUEST = 10_000;
 
 interface Request {
@@ -26,34 +27,34 @@ interface Presence {
 
 type Packet = Request | Presence;
 
-/** One of the two: the app, its session with the server, and the ways to the other one. */
+/** One user: the app, its signaling session and its session with the other user. */
 export class User {
-  /** Null while the other one is not known to be in the room. */
+  /** Null while the other user is not known to be in the room. */
   session: PeerSession | null = null;
   here = true;
-  /** The room has room for second connections, as far as is known here. */
+  /** The room is small enough for backup connections, as far as this user knows. */
   backupAllowed = true;
   connections: SimulatedConnection[] = [];
   /** Changes with the network. */
   address = 1;
   online = true;
-  /** The socket is dead, and nobody has noticed. */
+  /** The socket is dead, and this side has not noticed. */
   socketDead = false;
-  /** What the app has published, and not been told that it failed. */
+  /** Published by the app, and not reported as failed. */
   want: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
-  /** What the other one has refused at a time that nobody knows here: it may be gone. */
+  /** Refused by the other user at a time unknown here: may be gone. */
   readonly unsure = new Set<MediaType>();
   shown: Record<MediaType, MediaStreamTrack[] | null> = { cam: null, screen: null };
-  /** Calls of publish, and what the other one's led to here. */
+  /** Calls of publish, and `subscribed` events for those of the other user. */
   readonly published: Record<MediaType, number> = { cam: 0, screen: 0 };
   subscribed: Record<MediaType, number> = { cam: 0, screen: 0 };
-  /** Calls of publish without an outcome. */
+  /** Calls of publish without an outcome yet. */
   waiting = 0;
-  /** The last state that the app heard of. */
+  /** The last peerState that the app got. */
   reported = '';
-  /** Waits for the socket to be back. */
+  /** Requests that wait for the socket. */
   private queued: Request[] = [];
-  /** On its path to the other one. */
+  /** Packets on their way to the other user. */
   private inFlight: Packet[] = [];
   private delivering = false;
 
@@ -82,7 +83,12 @@ export class User {
       subscribed: (type) => this.subscribed[type]++,
       report: (state) => (this.reported = state),
       standby: () => this.backupAllowed,
-      probeServer: () => new Promise((done) => this.simulation.later(this.simulation.next() * this.simulation.maxDelay, () => done(this.online && !this.socketDead))),
+      probeServer: () =>
+        new Promise((done) =>
+          this.simulation.later(this.simulation.next() * this.simulation.maxDelay, () =>
+            done(this.online && !this.socketDead),
+          ),
+        ),
     });
     if (this.simulation.prewarmed) this.session.feed({ kind: 'warm' });
   }
@@ -97,7 +103,12 @@ export class User {
 
   publish(type: MediaType): void {
     if (!this.session) return;
-    const kinds = this.simulation.pick([['audio', 'video'], ['audio', 'video'], ['video'], ['audio']] as const);
+    const kinds = this.simulation.pick([
+      ['audio', 'video'],
+      ['audio', 'video'],
+      ['video'],
+      ['audio'],
+    ] as const);
     const stream = new FakeStream(kinds.map((kind) => track(kind))) as unknown as MediaStream;
     this.want[type] = stream;
     this.publishStream(type, stream);
@@ -123,7 +134,7 @@ export class User {
     this.session?.feed({ kind: 'refuse', type });
   }
 
-  /** As a page that is loaded again: all is forgotten, and the other one is told in the order of its socket. */
+  /** The page is reloaded: its state is lost, and the other user gets `leave` in socket order. */
   leave(): void {
     this.endSession();
     this.here = false;
@@ -140,26 +151,43 @@ export class User {
     this.queued = [];
     this.online = true;
     this.socketDead = false;
-    // It is told who is here, and nothing of what was before.
-    other.inFlight.splice(0, other.inFlight.map((packet) => 'presence' in packet).lastIndexOf(true) + 1);
+    // It gets the present state of the room, and nothing from before.
+    other.inFlight.splice(
+      0,
+      other.inFlight.map((packet) => 'presence' in packet).lastIndexOf(true) + 1,
+    );
     if (other.here) this.join();
     this.inFlight.push({ presence: 'join' });
     this.other.receive();
     this.receive();
   }
 
-  /** The socket dies with the newest of what went out, and the oldest of what was to come in: that the server had taken. */
+  /**
+   * The socket dies with the newest of what was sent and the oldest of what was to be received; the
+   * server has accepted the latter.
+   */
   loseSocket(): void {
     this.socketDead = false;
     this.online = false;
     const drop = (list: Packet[], from: number, to: number, code: string) => {
       const lost = list.slice(from, to);
-      const stays = (packet: Packet) => 'presence' in packet; // The room's state makes up for lost presence.
+      // The state of the room replaces lost presence.
+      const stays = (packet: Packet) => 'presence' in packet;
       list.splice(from, to - from, ...lost.filter(stays));
       for (const packet of lost) if (!('presence' in packet)) this.miss(packet, code);
     };
-    drop(this.inFlight, Math.floor(this.simulation.next() * (this.inFlight.length + 1)), this.inFlight.length, '504');
-    drop(this.other.inFlight, 0, Math.floor(this.simulation.next() * (this.other.inFlight.length + 1)), '200');
+    drop(
+      this.inFlight,
+      Math.floor(this.simulation.next() * (this.inFlight.length + 1)),
+      this.inFlight.length,
+      '504',
+    );
+    drop(
+      this.other.inFlight,
+      0,
+      Math.floor(this.simulation.next() * (this.other.inFlight.length + 1)),
+      '200',
+    );
     this.session?.feed({ kind: 'offline' });
   }
 
@@ -168,7 +196,7 @@ export class User {
     done(code);
   }
 
-  /** The room's state comes first, then what waited here goes out, then what waited there comes in. */
+  /** First the state of the room, then what waited here is sent, then what waited there. */
   resume(): void {
     this.online = true;
     const { other } = this;
@@ -201,10 +229,18 @@ export class User {
     return signal.eventOp === 'candidate' ? '200' : code;
   }
 
-  /** Takes what the other one sent, one by one and in order. */
+  /** Delivers what the other user sent, one by one and in order. */
   receive(): void {
     const { other } = this;
-    if (other.delivering || !other.inFlight.length || !this.online || this.socketDead || other.socketDead) return;
+    if (
+      other.delivering
+      || !other.inFlight.length
+      || !this.online
+      || this.socketDead
+      || other.socketDead
+    ) {
+      return;
+    }
     other.delivering = true;
     this.simulation.later(this.simulation.next() * this.simulation.maxDelay, () => {
       other.delivering = false;
@@ -227,7 +263,7 @@ export class User {
     } else {
       this.endSession();
       this.join();
-      // The app keeps wanting what it wanted.
+      // The app publishes the same again.
       for (const type of TYPES) {
         const stream = this.want[type];
         if (stream) this.publishStream(type, stream);
@@ -242,21 +278,21 @@ export class CallSimulation extends Simulation {
   readonly users: [User, User] = [new User(this, 'a', 'b'), new User(this, 'b', 'a')];
   readonly iceSessions = new Map<number, IceSession>();
   readonly errors: string[] = [];
-  /** A signal was lost, or came to a page that it was not meant for. */
+  /** A signal was lost, or reached the page that replaced its target. */
   lossy = false;
-  /** Directions in which nothing passes: path and sender. */
+  /** Directions that are cut: path and sender. */
   private readonly cuts = new Set<string>();
-  /** What kind of world it is. */
+  /** Properties of this schedule. */
   readonly latency = this.pick([0, 5, 40, 150]);
   readonly maxDelay = this.pick([20, 200, 1_000]);
   readonly prewarmed = this.chance(0.5);
   readonly apart = this.chance(0.2);
   backupsAllowed = this.chance(0.9);
-  /** ICE of the first connection finds the relay too. */
+  /** ICE of the primary connection finds the relay too. */
   readonly primaryByRelay = this.chance(0.5);
-  /** Addresses are hidden, as before the camera is allowed. */
+  /** Host candidates are mDNS names, as before camera permission. */
   readonly hidden = this.chance(0.2);
-  /** The browser counts the answers to its checks. */
+  /** The browser reports responsesReceived. */
   readonly counts = this.chance(0.7);
 
   constructor(next: () => number) {
@@ -321,7 +357,7 @@ export class CallSimulation extends Simulation {
     else if (user.here) this.reload(user);
   }
 
-  /** Others come, or go: the room is too large for second connections, or backupAllowed enough. */
+  /** Others join or leave: the room becomes too large for backup connections, or small enough. */
   private resize(): void {
     this.backupsAllowed = !this.backupsAllowed;
     for (const user of this.users) {
@@ -332,7 +368,7 @@ export class CallSimulation extends Simulation {
     }
   }
 
-  /** Both update for better ways. */
+  /** Both restart ICE for better paths. */
   network(): void {
     for (const { session } of this.users) session?.feed({ kind: 'network' });
   }
@@ -344,7 +380,10 @@ export class CallSimulation extends Simulation {
     else user.socketDead = true;
   }
 
-  /** The device has another address: what was found at the old one is gone, and the socket too, which may take a while to be seen. */
+  /**
+   * The device changes its address: old candidates and the socket are dead, which may take a while
+   * to be noticed.
+   */
   private roam(user: User): void {
     if (!user.here) return;
     user.address++;
@@ -363,17 +402,22 @@ export class CallSimulation extends Simulation {
     this.later(this.next() * 1_000, () => user.rejoin());
   }
 
-  /** Troubles, several at once or with time between them; often both publish first, while the connection is being made. */
+  /**
+   * Disruptions, several at once or with time between them; often both users publish first, while
+   * the connection is being made.
+   */
   async run(steps: number): Promise<void> {
     if (this.chance(0.4)) await this.clock.pass(this.next() * this.pick([100, 1_000]));
     if (this.chance(0.5)) for (const user of this.users) user.publish('cam');
     for (let step = 0; step < steps; step++) {
       this.disrupt();
-      if (this.chance(0.6)) await this.clock.pass(this.next() * this.pick([100, 100, 1_000, 1_000, 5_000, 15_000]));
+      if (this.chance(0.6)) {
+        await this.clock.pass(this.next() * this.pick([100, 100, 1_000, 1_000, 5_000, 15_000]));
+      }
     }
   }
 
-  /** No more disrupt. */
+  /** Ends all disruptions. */
   async heal(): Promise<void> {
     await this.clock.pass(3_000);
     for (const path of ['direct', 'relay'] as const) this.restore(path);
@@ -383,7 +427,10 @@ export class CallSimulation extends Simulation {
     }
   }
 
-  /** Waits for so many seconds until there has been nothing to complain of for `stays`. Returns what there is then. */
+  /**
+   * Waits up to `seconds` until there were no violations for `stays` seconds. Returns those that
+   * are left.
+   */
   async until(violations: () => string[], seconds: number, stays: number): Promise<string[]> {
     let now: string[] = [];
     for (let well = 0; seconds > 0 && well < stays; seconds--) {
@@ -394,57 +441,86 @@ export class CallSimulation extends Simulation {
     return now;
   }
 
-  /** What is not as it should be. */
+  /** What differs from the expected state. */
   violations(): string[] {
     const wanted = this.users.some((user) => TYPES.some((type) => user.session?.sending(type)));
-    // Without a connection there is nothing to see, and an `unpublish` that was lost is said again when there is one.
+    // Without a connection nothing is shown, and a lost `unpublish` is sent again with the next
+    // one.
     const sees = wanted || !this.lossy || this.users.some((user) => user.open('primary').length);
-    return [...this.errors, ...this.users.flatMap((user) => [
-      ...this.kept(user), ...(sees ? this.seen(user) : []), ...this.ways(user, wanted),
-    ].map((text) => `${user.me} ${text}`))];
+    return [
+      ...this.errors,
+      ...this.users.flatMap((user) =>
+        [
+          ...this.sendViolations(user),
+          ...(sees ? this.shownViolations(user) : []),
+          ...this.pathViolations(user, wanted),
+        ].map((text) => `${user.me} ${text}`),
+      ),
+    ];
   }
 
-  private kept({ session, want, unsure, waiting }: User): string[] {
+  private sendViolations({ session, want, unsure, waiting }: User): string[] {
     if (waiting || !session || session.waiting) return ['waits'];
-    return TYPES.filter((type) => !unsure.has(type) && session.sending(type) !== want[type]).map((type) => `does not send its ${type}`);
+    return TYPES.filter((type) => !unsure.has(type) && session.sending(type) !== want[type]).map(
+      (type) => `does not send its ${type}`,
+    );
   }
 
-  /** What is published and not shown. */
+  /** Published media that is not shown. */
   unseen(): string[] {
-    return this.users.flatMap((user) => this.seen(user));
+    return this.users.flatMap((user) => this.shownViolations(user));
   }
 
-  private seen({ other, shown, subscribed }: User): string[] {
+  private shownViolations({ other, shown, subscribed }: User): string[] {
     const wrong: string[] = [];
     for (const type of TYPES) {
       const sent = other.session?.sending(type)?.getTracks() ?? null;
       const seen = shown[type]?.map((each) => this.source(each)) ?? null;
-      if (sent?.length !== seen?.length || sent?.some((each, i) => each !== seen![i])) wrong.push(`is not shown the ${type}`);
+      if (sent?.length !== seen?.length || sent?.some((each, i) => each !== seen![i])) {
+        wrong.push(`is not shown the ${type}`);
+      }
       if (subscribed[type] > other.published[type]) wrong.push(`heard of a ${type} too often`);
     }
     return wrong;
   }
 
-  /** What comes out of this track now. */
+  /** The sender track that this received track shows now. */
   private source(received: MediaStreamTrack): MediaStreamTrack | null {
     for (const connection of this.users.flatMap(({ connections }) => connections)) {
-      const line = connection.getTransceivers().findIndex(({ receiver }) => receiver.track === (received as unknown as FakeTrack).source);
-      if (line >= 0) return (connection.answered && connection.end!.getSenders()[line]!.track) || null;
+      const line = connection
+        .getTransceivers()
+        .findIndex(({ receiver }) => receiver.track === (received as unknown as FakeTrack).source);
+      if (line >= 0) {
+        return (connection.answered && connection.end!.getSenders()[line]!.track) || null;
+      }
     }
     return null;
   }
 
-  private ways(user: User, wanted: boolean): string[] {
+  private pathViolations(user: User, wanted: boolean): string[] {
     const wrong: string[] = [];
-    const simulation: Role[] = wanted && this.backupsAllowed ? ['primary', 'backup'] : wanted || this.prewarmed ? ['primary'] : [];
-    for (const role of simulation) {
+    const roles: Role[] =
+      wanted && this.backupsAllowed
+        ? ['primary', 'backup']
+        : wanted || this.prewarmed
+          ? ['primary']
+          : [];
+    for (const role of roles) {
       const [connection] = user.open(role);
-      if (!connection?.answered || connection.connectionState !== 'connected') wrong.push(`has no ${role} connection`);
-      else if (connection.channel.readyState !== 'open') wrong.push(`has no channel on the ${role} connection`);
-      else if (connection.signalingState !== 'stable') wrong.push(`has an open offer on the ${role} connection`);
+      if (!connection?.answered || connection.connectionState !== 'connected') {
+        wrong.push(`has no ${role} connection`);
+      } else if (connection.channel.readyState !== 'open') {
+        wrong.push(`has no channel on the ${role} connection`);
+      } else if (connection.signalingState !== 'stable') {
+        wrong.push(`has an open offer on the ${role} connection`);
+      }
     }
-    if (!(wanted && this.backupsAllowed) && user.open('backup').length) wrong.push('keeps a standby connection');
-    if (user.open('backup').some((c) => c.getSenders().some((sender) => sender.track))) wrong.push('sends on the standby connection');
+    if (!(wanted && this.backupsAllowed) && user.open('backup').length) {
+      wrong.push('keeps a backup connection');
+    }
+    if (user.open('backup').some((c) => c.getSenders().some((sender) => sender.track))) {
+      wrong.push('sends on the backup connection');
+    }
     if (wanted && user.reported !== 'connected') wrong.push(`says ${user.reported}`);
     return wrong;
   }

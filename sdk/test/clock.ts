@@ -1,25 +1,25 @@
 /**
- * Time that passes only when told to, and costs next to nothing: thousands of schedules of a minute each run in seconds. What is set with
- * the page's own timers is counted; what the world around has planned is not.
+ * Virtual time: passes only when told to, and is cheap enough for thousands of schedules of a
+ * minute each. Counts timers of the page, and not the events that the simulation has planned.
  */
 import { vi } from 'vitest';
 
 interface Entry {
   at: number;
-  /** Of two that are due at once the earlier set comes first. */
+  /** Of two entries due at the same time the earlier one comes first. */
   order: number;
   what: (() => void) | null;
-  /** Comes so often that a turn must not end for it, unless it led to something. */
+  /** So frequent that promises are not awaited after it, unless it started something. */
   quiet: boolean;
 }
 
-/** Node's, which comes when every promise that is due has run. */
+/** nextTick of Node: runs when all pending promises have run. */
 const { process: { nextTick }, setImmediate } = globalThis as unknown as {
   process: { nextTick(what: () => void): void };
   setImmediate(what: () => void): void;
 };
 
-/** Lets the test runner have a word: it is not heard while virtual time passes. */
+/** Lets the test runner work: it gets no event loop turn while virtual time passes. */
 export const yieldToRunner = (): Promise<void> => new Promise((done) => setImmediate(done));
 
 const before = (a: Entry, b: Entry) => a.at < b.at || (a.at === b.at && a.order < b.order);
@@ -27,18 +27,18 @@ const before = (a: Entry, b: Entry) => a.at < b.at || (a.at === b.at && a.order 
 export class Clock {
   now = 1_000_000;
   private order = 0;
-  /** Something was begun that promises may follow from. */
+  /** Something has started that promises may follow. */
   private promisesExpected = false;
-  /** A binary heap: the next one is first. */
+  /** A binary heap: the next entry is first. */
   private readonly heap: Entry[] = [];
   private readonly timers = new Map<number, Entry>();
 
-  /** Timers of the page that are set. */
+  /** Number of timers that the page has set. */
   get count(): number {
     return this.timers.size;
   }
 
-  /** Takes the place of the page's timers and clocks. */
+  /** Replaces the timers and clocks of the page. */
   install(): void {
     const clear = (id: number | undefined) => {
       this.promisesExpected = true;
@@ -72,7 +72,7 @@ export class Clock {
     vi.spyOn(Date, 'now').mockImplementation(() => Math.floor(this.now));
   }
 
-  /** For what is quiet: promises wait for their turn. */
+  /** For a quiet entry that started something: promises are awaited after it. */
   expectPromises(): void {
     this.promisesExpected = true;
   }
@@ -89,7 +89,7 @@ export class Clock {
     return entry;
   }
 
-  /** Lets so many milliseconds pass. */
+  /** Lets this many milliseconds pass. */
   async pass(ms: number): Promise<void> {
     const until = this.now + ms;
     await this.turn();

@@ -49,10 +49,13 @@ afterEach(() => {
 });
 
 describe('requests', () => {
-  it('are numbered and get the answer with their number', async () => {
+  it('are numbered, and answers are matched by number', async () => {
     connection.start();
     const socket = await shake();
-    const [first, second] = [connection.request({ eventOp: 'a' }), connection.request({ eventOp: 'b' })];
+    const [first, second] = [
+      connection.request({ eventOp: 'a' }),
+      connection.request({ eventOp: 'b' }),
+    ];
     socket.answer('b', { value: 2 });
     socket.answer('a', { value: 1 });
     expect(await first).toMatchObject({ eventOp: 'a', value: 1 });
@@ -70,7 +73,7 @@ describe('requests', () => {
     expect(FakeSocket.last.ops()).toEqual(['register', 'a', 'b']);
   });
 
-  it('end with 504 after their limit, and are not sent afterwards', async () => {
+  it('end with 504 after their timeout, and are not sent afterwards', async () => {
     connection.start();
     const answer = connection.request({ eventOp: 'a' });
     FakeSocket.last.open();
@@ -80,7 +83,7 @@ describe('requests', () => {
     expect(FakeSocket.last.ops()).toEqual(['register']);
   });
 
-  it('go out again after a reconnect when their answer was lost', async () => {
+  it('are sent again after a reconnect when their answer was lost', async () => {
     connection.start();
     const socket = await shake();
     const answer = connection.request({ eventOp: 'a' });
@@ -95,7 +98,7 @@ describe('requests', () => {
     expect(heard).toEqual(['up', 'down', 'up', 'answer']);
   });
 
-  it('to other users do not: they may have arrived, and would be heard after newer ones', async () => {
+  it('to other users are not sent again: they may have arrived already', async () => {
     connection.start();
     const socket = await shake();
     const answer = connection.request({ eventOp: 'publish', target: 'x' });
@@ -106,7 +109,7 @@ describe('requests', () => {
     expect((await shake()).ops()).toEqual(['register', 'sdp']);
   });
 
-  it('are bounded in number and size, and refused when there is no session', async () => {
+  it('are limited in number and size, and refused without a session', async () => {
     expect((await connection.request({ eventOp: 'a' })).code).toBe('410');
     connection.start();
     const all = Array.from({ length: 300 }, () => connection.request({ eventOp: 'a' }));
@@ -117,7 +120,7 @@ describe('requests', () => {
     expect((await connection.request({ eventOp: 'a', text: 'x'.repeat(65_536) })).code).toBe('445');
   });
 
-  it('keep at most so many messages for a socket that does not come', async () => {
+  it('keep a bounded number of messages for a socket that does not open', async () => {
     connection.start();
     for (let i = 0; i < 2_000; i++) connection.send({ eventOp: 'candidate', i });
     await shake();
@@ -126,10 +129,10 @@ describe('requests', () => {
   });
 });
 
-describe('the first message', () => {
+describe('the early message', () => {
   const carried = () => FakeSocket.made.map(({ protocols }) => protocols.length > 0);
 
-  it('goes with the request for the socket, each time', async () => {
+  it('is sent with each WebSocket handshake', async () => {
     connection.start();
     const first = FakeSocket.last;
     expect([first.protocols[0], first.ops()]).toEqual(['ieum', ['register']]);
@@ -139,7 +142,7 @@ describe('the first message', () => {
     expect([carried(), FakeSocket.last.ops()]).toEqual([[true, true], ['register']]);
   });
 
-  it('that no answer comes to waits for the next socket', async () => {
+  it('without an answer waits for the next socket', async () => {
     connection.start();
     FakeSocket.last.open();
     await vi.advanceTimersByTimeAsync(Timing.open + 1);
@@ -147,7 +150,7 @@ describe('the first message', () => {
     expect([carried(), heard]).toEqual([[true, false], ['up']]);
   });
 
-  it('waits for the socket where such a request does not pass, as long as that goes well', async () => {
+  it('is sent after the handshake where a proxy refuses the header', async () => {
     connection.start();
     FakeSocket.last.die();
     await vi.advanceTimersByTimeAsync(Timing.step);
@@ -162,7 +165,7 @@ describe('the first message', () => {
     expect(carried().at(-1)).toBe(true);
   });
 
-  it('goes the other way every second time while nothing succeeds, also when it has passed before', async () => {
+  it('alternates between header and socket while nothing succeeds', async () => {
     connection.start();
     await shake();
     for (let i = 0; i < 4; i++) {
@@ -172,9 +175,11 @@ describe('the first message', () => {
     expect(carried()).toEqual([true, true, false, true, false]);
   });
 
-  it('waits for the socket when it is too long for a header', async () => {
+  it('is sent after the handshake when it is too long for a header', async () => {
     const long = { eventOp: 'register', authKey: 'x'.repeat(6_000) };
-    connection = make({ handshake: async (ask) => ((await ask(long)).code === '200' ? 'up' : 'retry') });
+    connection = make({
+      handshake: async (ask) => ((await ask(long)).code === '200' ? 'up' : 'retry'),
+    });
     connection.start();
     expect(carried()).toEqual([false]);
     const socket = await shake();
@@ -182,7 +187,10 @@ describe('the first message', () => {
   });
 
   it('may be in any language', () => {
-    connection = make({ handshake: async (ask) => ((await ask({ eventOp: 'register', name: '이음 ~?>' })).code === '200' ? 'up' : 'retry') });
+    connection = make({
+      handshake: async (ask) =>
+        (await ask({ eventOp: 'register', name: '이음 ~?>' })).code === '200' ? 'up' : 'retry',
+    });
     connection.start();
     expect(FakeSocket.last.sent).toEqual([{ eventOp: 'register', name: '이음 ~?>', reqId: '1' }]);
     expect(FakeSocket.last.protocols[1]).toMatch(/^[\w.-]+$/);
@@ -192,23 +200,30 @@ describe('the first message', () => {
 describe('a lost socket', () => {
   it.each([
     ['', false, [0, 250, 500, 1_000, ...Array(30).fill(2_000), 10_000, 10_000]],
-    [', a shorter one while a call stands still', true, [0, 250, 500, 1_000, ...Array(23).fill(1_250), ...Array(15).fill(2_000), 10_000, 10_000]],
-  ])('is replaced at once, then with growing waits up to the cap%s', async (_, urgent, expected) => {
-    connection = make({ urgent: () => urgent });
-    connection.start();
-    const waits: number[] = [];
-    while (waits.length < expected.length) {
-      const from = Date.now();
-      FakeSocket.last.die();
-      const made = FakeSocket.made.length;
-      while (FakeSocket.made.length === made) await vi.advanceTimersToNextTimerAsync();
-      waits.push(Date.now() - from);
-    }
-    // A server that is gone for a minute is no longer one that starts anew.
-    expect(waits).toEqual(expected);
-  });
+    [
+      ', a shorter one while a call stands still',
+      true,
+      [0, 250, 500, 1_000, ...Array(23).fill(1_250), ...Array(15).fill(2_000), 10_000, 10_000],
+    ],
+  ])(
+    'is replaced at once, then with growing waits up to the cap%s',
+    async (_, urgent, expected) => {
+      connection = make({ urgent: () => urgent });
+      connection.start();
+      const waits: number[] = [];
+      while (waits.length < expected.length) {
+        const from = Date.now();
+        FakeSocket.last.die();
+        const made = FakeSocket.made.length;
+        while (FakeSocket.made.length === made) await vi.advanceTimersToNextTimerAsync();
+        waits.push(Date.now() - from);
+      }
+      // A server that is away for a minute is not just restarting.
+      expect(waits).toEqual(expected);
+    },
+  );
 
-  it('spreads the waits, so that clients do not come back as one', async () => {
+  it('waits with jitter, so that clients do not reconnect together', async () => {
     vi.mocked(Math.random).mockReturnValue(0);
     connection.start();
     FakeSocket.last.die();
@@ -220,7 +235,7 @@ describe('a lost socket', () => {
     expect(FakeSocket.made).toHaveLength(3);
   });
 
-  it('that never opens is given up', async () => {
+  it('that never opens times out', async () => {
     connection.start();
     await vi.advanceTimersByTimeAsync(Timing.open);
     expect(FakeSocket.made[0]?.closed).toBe(4000);
@@ -228,7 +243,7 @@ describe('a lost socket', () => {
     expect(FakeSocket.made).toHaveLength(2);
   });
 
-  it('counts attempts on when a server takes clients and drops them again', async () => {
+  it('keeps backing off when a server accepts clients and drops them again', async () => {
     connection.start();
     for (let i = 0; i < 6; i++) {
       await shake();
@@ -270,7 +285,7 @@ describe('a lost socket', () => {
     expect(heard).toEqual(['up', 'down', `ended ${code}`]);
   });
 
-  it('closed for policy comes back late', async () => {
+  it('closed for policy is replaced after a long wait', async () => {
     connection.start();
     await shake();
     FakeSocket.last.die(1008);
@@ -282,7 +297,7 @@ describe('a lost socket', () => {
 });
 
 describe('a dead socket', () => {
-  it('is found sooner when the network is in doubt, and one that lives is kept', async () => {
+  it('is detected sooner when the network is in doubt, and a live socket is kept', async () => {
     connection.start();
     const socket = await shake();
     const first = connection.probeServer();
@@ -300,7 +315,7 @@ describe('a dead socket', () => {
     expect(await second).toBe(false);
   });
 
-  it('of another network is not waited for', async () => {
+  it('after a network change is replaced without waiting', async () => {
     connection.start();
     const socket = await shake();
     connection.renew();
@@ -319,7 +334,10 @@ describe('a dead socket', () => {
     expect(FakeSocket.made).toHaveLength(4);
   });
 
-  it.each([[100, 700], [400, 1_000]])('with a round trip of %i ms is found after %i', async (rtt, limit) => {
+  it.each([
+    [100, 700],
+    [400, 1_000],
+  ])('with a round trip of %i ms is detected after %i', async (rtt, limit) => {
     connection.start();
     const socket = await shake();
     void connection.request({ eventOp: 'a' });
@@ -332,7 +350,7 @@ describe('a dead socket', () => {
     expect(socket.closed).toBe(4000);
   });
 
-  it('is found 5 s after something was asked', async () => {
+  it('is detected 5 s after a request', async () => {
     connection.start();
     const socket = await shake();
     void connection.request({ eventOp: 'a' });
@@ -344,7 +362,7 @@ describe('a dead socket', () => {
     expect(FakeSocket.made).toHaveLength(2);
   });
 
-  it('is found by a keepAlive when nothing was heard for 10 s', async () => {
+  it('is detected by a keepAlive after 10 s without a message', async () => {
     connection.start();
     const socket = await shake();
     await vi.advanceTimersByTimeAsync(9_999);
@@ -355,7 +373,7 @@ describe('a dead socket', () => {
     expect(socket.closed).toBe(4000);
   });
 
-  it('is not one that answers something', async () => {
+  it('is not assumed while anything is answered', async () => {
     connection.start();
     const socket = await shake();
     void connection.request({ eventOp: 'slow' });
@@ -367,7 +385,7 @@ describe('a dead socket', () => {
     expect(socket.closed).toBeUndefined();
   });
 
-  it('is not one that has answered everything and then is silent', async () => {
+  it('is not assumed when all requests are answered and the server is silent', async () => {
     connection.start();
     const socket = await shake();
     const asked = connection.request({ eventOp: 'memberList' });
@@ -382,7 +400,7 @@ describe('a dead socket', () => {
     expect(connection.up).toBe(true);
   });
 
-  it('is not one whose timers fired late: the answer may lie unread after a sleep', async () => {
+  it('is not assumed when timers fired late: an answer may be unread after a sleep', async () => {
     connection.start();
     const socket = await shake();
     const answer = connection.request({ eventOp: 'a' }, 600_000);
@@ -393,7 +411,7 @@ describe('a dead socket', () => {
     expect((await answer).code).toBe('200');
   });
 
-  it('is found after a sleep as well', async () => {
+  it('is detected after a sleep as well', async () => {
     connection.start();
     const socket = await shake();
     void connection.request({ eventOp: 'a' }, 600_000);
@@ -404,7 +422,7 @@ describe('a dead socket', () => {
 });
 
 describe('a handshake', () => {
-  it('that is not answered takes another socket', async () => {
+  it('without an answer is repeated on another socket', async () => {
     connection.start();
     FakeSocket.last.open();
     await vi.advanceTimersByTimeAsync(Timing.open);
@@ -420,7 +438,7 @@ describe('a handshake', () => {
     expect((await answer).code).toBe('410');
   });
 
-  it('of a socket that died meanwhile counts for nothing', async () => {
+  it('of a socket that died meanwhile is ignored', async () => {
     let finish: (v: Verdict) => void = () => undefined;
     connection = make({ handshake: () => new Promise((resolve) => { finish = resolve; }) });
     connection.start();
@@ -444,10 +462,10 @@ describe('a handshake', () => {
 });
 
 describe('where no WebSocket comes through', () => {
-  /** Whether the server answers plain requests, and how often it was asked. */
+  /** Whether the server answers plain HTTP requests, and how often it was asked. */
   let reachable: boolean;
   let asked: number;
-  /** Milliseconds that its answer takes. */
+  /** Delay of its answer, in milliseconds. */
   let takes: number;
 
   beforeEach(() => {
@@ -455,14 +473,17 @@ describe('where no WebSocket comes through', () => {
     reachable = true;
     asked = 0;
     let known = false;
-    connection = make({ resumes: () => known, up: () => (heard.push('up'), known = true) }, async () => {
-      asked++;
-      if (takes) await new Promise((done) => setTimeout(done, takes));
-      return reachable ? (resumes) => new FakeSocket(`poll${resumes ? ' resume' : ''}`) : null;
-    });
+    connection = make(
+      { resumes: () => known, up: () => (heard.push('up'), (known = true)) },
+      async () => {
+        asked++;
+        if (takes) await new Promise((done) => setTimeout(done, takes));
+        return reachable ? (resumes) => new FakeSocket(`poll${resumes ? ' resume' : ''}`) : null;
+      },
+    );
   });
 
-  /** The kinds of sockets that were made. */
+  /** The transports of the sockets that were made. */
   const kinds = () => FakeSocket.made.map(({ url }) => (url.startsWith('poll') ? url : 'ws'));
   const refuse = async (ms: number = Timing.cap) => {
     FakeSocket.last.die();
@@ -476,7 +497,7 @@ describe('where no WebSocket comes through', () => {
     return shake();
   };
 
-  it('it polls after two that were refused, without waiting', async () => {
+  it('the session polls after two refused WebSockets, without waiting', async () => {
     connection.start();
     const answer = connection.request({ eventOp: 'a' });
     await refuse(0);
@@ -489,7 +510,7 @@ describe('where no WebSocket comes through', () => {
     expect([(await answer).code, heard]).toEqual(['200', ['up', 'answer']]);
   });
 
-  it('it polls after one that does not open, when the next does not either', async () => {
+  it('the session polls after two WebSockets that do not open', async () => {
     takes = 50;
     connection.start();
     await vi.advanceTimersByTimeAsync(Timing.open + takes);
@@ -502,7 +523,7 @@ describe('where no WebSocket comes through', () => {
     expect(heard).toEqual(['up']);
   });
 
-  it('it polls after one that opens and carries nothing', async () => {
+  it('the session polls after a WebSocket that opens and delivers nothing', async () => {
     connection.start();
     FakeSocket.last.open();
     await vi.advanceTimersByTimeAsync(Timing.open);
@@ -519,7 +540,7 @@ describe('where no WebSocket comes through', () => {
     expect([heard, kinds()]).toEqual([['up', 'down'], ['ws', 'ws', 'ws']]);
   });
 
-  it('it does not poll while the server is away, nor when it is back', async () => {
+  it('the session does not poll while the server is away, nor when it is back', async () => {
     reachable = false;
     connection.start();
     for (let i = 0; i < 10; i++) await refuse();
@@ -528,7 +549,7 @@ describe('where no WebSocket comes through', () => {
     expect([heard, new Set(kinds())]).toEqual([['up'], new Set(['ws'])]);
   });
 
-  it('it is not looked for when sockets are lost that carried something', async () => {
+  it('the session does not poll when sockets are lost that worked', async () => {
     connection.start();
     for (let i = 0; i < 5; i++) {
       await shake();
@@ -537,7 +558,7 @@ describe('where no WebSocket comes through', () => {
     expect([asked, new Set(kinds())]).toEqual([0, new Set(['ws'])]);
   });
 
-  it('a lost poll is followed by another, and that by a WebSocket when it fails', async () => {
+  it('a lost poll is followed by another, then by a WebSocket', async () => {
     const socket = await polls();
     await vi.advanceTimersByTimeAsync(Timing.idleLimit);
     socket.answer('keepAlive');
@@ -552,7 +573,7 @@ describe('where no WebSocket comes through', () => {
     expect(kinds()).toEqual(['ws', 'ws', 'poll', 'poll resume', 'poll resume', 'ws']);
   });
 
-  it('a poll that falls silent is followed by another, not by the WebSocket that does not open', async () => {
+  it('a silent poll is followed by another, not by a WebSocket', async () => {
     const socket = await polls();
     await vi.advanceTimersByTimeAsync(Timing.idleLimit);
     socket.answer('keepAlive');
@@ -562,7 +583,7 @@ describe('where no WebSocket comes through', () => {
     expect(kinds().slice(-1)).toEqual(['poll resume']);
   });
 
-  it('a WebSocket takes over as soon as one opens again: the session goes on', async () => {
+  it('a WebSocket takes over as soon as one opens, and the session goes on', async () => {
     const socket = await polls();
     await vi.advanceTimersByTimeAsync(Timing.idleLimit);
     socket.answer('keepAlive');
@@ -579,7 +600,7 @@ describe('where no WebSocket comes through', () => {
     expect(kinds()).toEqual(['ws', 'ws', 'poll', 'ws', 'ws']);
   });
 
-  it('it waits ever longer when a server takes who polls and drops it again', async () => {
+  it('waits grow when a server accepts polls and drops them again', async () => {
     await polls();
     const waits: number[] = [];
     for (let i = 0; i < 6; i++) {
@@ -593,14 +614,14 @@ describe('where no WebSocket comes through', () => {
     expect(new Set(kinds().slice(2))).toEqual(new Set(['poll', 'poll resume']));
   });
 
-  it('another network is tried with a WebSocket first', async () => {
+  it('a new network is tried with a WebSocket first', async () => {
     await polls();
     connection.renew();
     await vi.advanceTimersByTimeAsync(0);
     expect(kinds()).toEqual(['ws', 'ws', 'poll', 'ws']);
   });
 
-  it('it polls after every failed WebSocket, with growing waits, while both are refused', async () => {
+  it('WebSockets and polls alternate with growing waits while both are refused', async () => {
     connection.start();
     await refuse(0);
     await refuse(0);
@@ -611,10 +632,13 @@ describe('where no WebSocket comes through', () => {
       await vi.advanceTimersByTimeAsync(1);
       await refuse(0);
     }
-    expect([connection.status, kinds().slice(2)]).toEqual([429, ['poll', 'ws', 'poll', 'ws', 'poll', 'ws', 'poll']]);
+    expect([connection.status, kinds().slice(2)]).toEqual([
+      429,
+      ['poll', 'ws', 'poll', 'ws', 'poll', 'ws', 'poll'],
+    ]);
   });
 
-  it('what is found when all is over counts for nothing', async () => {
+  it('a late result after the end is ignored', async () => {
     connection.start();
     await refuse(0);
     FakeSocket.last.die();

@@ -1,4 +1,4 @@
-/** A fake of the one boundary to WebRTC: RTCPeerConnection, as far as the SDK uses it. Two of them reach each other by their SDP. */
+/** A fake RTCPeerConnection, as far as the SDK uses it. Two of them connect by their SDP. */
 import { FakeTrack } from './browser';
 
 class FakeTransport extends EventTarget {
@@ -8,12 +8,15 @@ class FakeTransport extends EventTarget {
 export class FakeSender {
   track: MediaStreamTrack | null = null;
   transport: FakeTransport | null = null;
-  /** Asked for. */
+  /** Key frames that were requested. */
   keyFrames = 0;
   getParameters(): { encodings: object[] } {
     return { encodings: [{ active: true }] };
   }
-  async setParameters(_: object, options?: { encodingOptions?: { keyFrame: boolean }[] }): Promise<void> {
+  async setParameters(
+    _: object,
+    options?: { encodingOptions?: { keyFrame: boolean }[] },
+  ): Promise<void> {
     if (options?.encodingOptions?.[0]?.keyFrame) this.keyFrames++;
   }
   async replaceTrack(track: MediaStreamTrack | null): Promise<void> {
@@ -65,12 +68,12 @@ export class FakeConnection extends EventTarget {
   channel!: FakeChannel;
   channelOptions: unknown;
   readonly heartbeats = new FakeChannel();
-  /** What was done, in order. */
+  /** Calls, in order. */
   log: string[] = [];
   candidates: unknown[] = [];
-  /** Types of the candidates in use. */
+  /** Types of the selected candidate pair. */
   selected: { local: string; remote: string } | null = null;
-  /** Answers to checks of the pair in use; a browser may not count them. */
+  /** responsesReceived of the selected pair; undefined where the browser does not count. */
   checksAnswered: number | undefined;
   private readonly dtls = new FakeTransport();
   private readonly transceivers: FakeTransceiver[] = [];
@@ -88,7 +91,10 @@ export class FakeConnection extends EventTarget {
     return this.channel;
   }
 
-  addTransceiver(what: string | MediaStreamTrack, { direction }: { direction: string }): FakeTransceiver {
+  addTransceiver(
+    what: string | MediaStreamTrack,
+    { direction }: { direction: string },
+  ): FakeTransceiver {
     const transceiver = new FakeTransceiver(typeof what === 'string' ? what : what.kind, direction);
     if (typeof what !== 'string') transceiver.sender.track = what;
     this.transceivers.push(transceiver);
@@ -111,7 +117,15 @@ export class FakeConnection extends EventTarget {
     if (!this.selected) return new Map();
     return new Map<string, object>([
       ['T', { type: 'transport', selectedCandidatePairId: 'P' }],
-      ['P', { type: 'candidate-pair', localCandidateId: 'L', remoteCandidateId: 'R', responsesReceived: this.checksAnswered }],
+      [
+        'P',
+        {
+          type: 'candidate-pair',
+          localCandidateId: 'L',
+          remoteCandidateId: 'R',
+          responsesReceived: this.checksAnswered,
+        },
+      ],
       ['L', { candidateType: this.selected.local }],
       ['R', { candidateType: this.selected.remote }],
     ]);
@@ -147,8 +161,15 @@ export class FakeConnection extends EventTarget {
     if (sdp === 'bad') throw new Error('refused');
     this.log.push(`remote ${type}`);
     if (type === 'offer' && this.transceivers.length === 0) {
-      const kinds = /^kinds:(\S*)/.exec(sdp)?.[1]?.split(',') ?? ['audio', 'video', 'audio', 'video'];
-      for (const kind of sdp === 'other layout' ? ['video'] : kinds) this.addTransceiver(kind, { direction: 'recvonly' });
+      const kinds = /^kinds:(\S*)/.exec(sdp)?.[1]?.split(',') ?? [
+        'audio',
+        'video',
+        'audio',
+        'video',
+      ];
+      for (const kind of sdp === 'other layout' ? ['video'] : kinds) {
+        this.addTransceiver(kind, { direction: 'recvonly' });
+      }
     }
     this.remoteDescription = { type, sdp };
     this.signalingState = type === 'offer' ? 'have-remote-offer' : 'stable';
@@ -170,7 +191,7 @@ export class FakeConnection extends EventTarget {
     this.dispatchEvent(new Event('connectionstatechange'));
   }
 
-  /** The other side closes its connection: its DTLS alert comes long before the connection's own state changes. */
+  /** The remote side closes: its DTLS alert arrives long before connectionState changes. */
   hangUp(): void {
     this.dtls.state = 'closed';
     this.dtls.dispatchEvent(new Event('statechange'));
@@ -181,7 +202,11 @@ export class FakeConnection extends EventTarget {
   }
 
   protected gathered(candidate: string): void {
-    this.dispatchEvent(Object.assign(new Event('icecandidate'), { candidate: candidate && { candidate, toJSON: () => ({ candidate }) } }));
+    this.dispatchEvent(
+      Object.assign(new Event('icecandidate'), {
+        candidate: candidate && { candidate, toJSON: () => ({ candidate }) },
+      }),
+    );
   }
 
   openChannel(): void {

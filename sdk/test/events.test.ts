@@ -2,10 +2,16 @@ import { describe, expect, it, vi } from 'vitest';
 import type { Presence } from '../types/knowledgetalk';
 import { Backlog, Emitter } from '../src/events';
 
-const event = (sender: string): Presence => ({ eventOp: 'presence', type: 'leave', roomId: 'R', user: sender, sender });
+const event = (sender: string): Presence => ({
+  eventOp: 'presence',
+  type: 'leave',
+  roomId: 'R',
+  user: sender,
+  sender,
+});
 
-describe('presence before anybody listens', () => {
-  it('is kept and handed on in order, after the code that began to listen', async () => {
+describe('presence before the first listener', () => {
+  it('is kept and delivered in order, after the code that added the listener', async () => {
     const seen: string[] = [];
     const backlog = new Backlog((e) => {
       seen.push(e.sender);
@@ -32,7 +38,7 @@ describe('presence before anybody listens', () => {
     expect([seen[0], seen[255]]).toEqual(['44', '299']);
   });
 
-  it("is the app's own copy", () => {
+  it('is a copy that belongs to the app', () => {
     const seen: Presence[] = [];
     const backlog = new Backlog((e) => seen.push(e));
     backlog.open();
@@ -57,7 +63,7 @@ describe('presence before anybody listens', () => {
 });
 
 describe('listeners of the wire', () => {
-  it('come, hear once or always, and go', () => {
+  it('are added, called once or always, and removed', () => {
     const seen: string[] = [];
     const always = () => seen.push('always');
     const emitter = new Emitter().on('x', always).once('x', () => seen.push('once'));
@@ -68,7 +74,7 @@ describe('listeners of the wire', () => {
     expect(seen).toEqual(['always', 'once', 'always']);
   });
 
-  it('do not keep each other from hearing', () => {
+  it('do not affect each other by throwing', () => {
     const error = vi.spyOn(console, 'error').mockImplementation(() => undefined);
     const heard = vi.fn();
     new Emitter().on('x', () => { throw new Error('app'); }).on('x', heard).fire('x', 1);

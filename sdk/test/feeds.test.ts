@@ -12,9 +12,11 @@ let remote: Map<string, MediaStream>;
 let feeds: Feeds;
 
 const stream = (...kinds: ('audio' | 'video')[]) =>
-  new FakeStream((kinds.length ? kinds : (['audio', 'video'] as const)).map((k) => track(k))) as unknown as MediaStream;
+  new FakeStream(
+    (kinds.length ? kinds : (['audio', 'video'] as const)).map((k) => track(k)),
+  ) as unknown as MediaStream;
 
-/** Media of a user comes. */
+/** Media of a user arrives. */
 function comes(user: string, type: MediaType = 'cam'): MediaStream {
   const s = stream();
   remote.set(`${type} ${user}`, s);
@@ -38,7 +40,14 @@ beforeEach(() => {
     inRoom: () => inRoom,
     request: async (eventOp, fields) => {
       const { type, target, epoch, audio, video } = fields;
-      log.push([eventOp, type, ...(target ? [target] : []), ...(eventOp === 'publish' ? [epoch, audio, video] : [])].join(' '));
+      log.push(
+        [
+          eventOp,
+          type,
+          ...(target ? [target] : []),
+          ...(eventOp === 'publish' ? [epoch, audio, video] : []),
+        ].join(' '),
+      );
       return { eventOp, code };
     },
     publish: (target, type, s) => {
@@ -60,7 +69,7 @@ afterEach(() => {
 });
 
 describe('a feed', () => {
-  it('is announced once, and sent to those who ask, before or after', async () => {
+  it('is announced once, and sent to subscribers before and after', async () => {
     feeds.handleWish('a', 'cam');
     expect(await feeds.publish('cam', stream())).toBe(true);
     feeds.handleWish('b', 'cam');
@@ -68,7 +77,7 @@ describe('a feed', () => {
     expect(log).toEqual(['publish cam 1 true true', 'to a cam', 'to b cam']);
   });
 
-  it('is swapped for those who receive it, without a word', async () => {
+  it('is replaced for its subscribers without an announcement', async () => {
     await feeds.publish('cam', stream());
     feeds.handleWish('a', 'cam');
     sent.push(['b', stream()]); // something else, by publishP2P
@@ -80,7 +89,7 @@ describe('a feed', () => {
     expect(log).toEqual(['to a cam', 'publish cam 2 false true']);
   });
 
-  it('ends for those who receive it', async () => {
+  it('ends for its subscribers', async () => {
     await feeds.publish('screen', stream());
     feeds.handleWish('a', 'screen');
     log = [];
@@ -90,7 +99,7 @@ describe('a feed', () => {
     expect(log).toEqual(['no more to a screen', 'unpublish screen']);
   });
 
-  it('that the server refuses is none, or what it was', async () => {
+  it('refused by the server does not exist, or stays as it was', async () => {
     code = '410';
     expect(await feeds.publish('cam', stream())).toBe(false);
     feeds.handleWish('a', 'cam');
@@ -104,7 +113,9 @@ describe('a feed', () => {
   });
 
   it.each<[string, () => unknown[]]>([
-    ['neither', () => ['file', stream()]], ['no MediaStream', () => ['cam', {}]], ['no MediaStream', () => ['cam', new FakeStream()]],
+    ['neither', () => ['file', stream()]],
+    ['no MediaStream', () => ['cam', {}]],
+    ['no MediaStream', () => ['cam', new FakeStream()]],
   ])('needs right arguments: %s', async (text, args) => {
     const [type, media] = args();
     expect(await feeds.publish(type, media)).toBe(false);
@@ -128,21 +139,21 @@ describe('a feed', () => {
     expect(log).toHaveLength(1);
   });
 
-  it('waits for the join of who asks, for a bounded number of strangers', async () => {
+  it('waits for the join of a subscriber, for a bounded number of users', async () => {
     await feeds.publish('cam', stream());
     log = [];
-    for (let i = 0; i < 100; i++) feeds.handleWish(`stranger ${i}`, 'cam');
+    for (let i = 0; i < 100; i++) feeds.handleWish(`early ${i}`, 'cam');
     expect(log).toEqual([]);
-    for (const id of ['stranger 0', 'stranger 99']) {
+    for (const id of ['early 0', 'early 99']) {
       members.add(id);
       feeds.handleMembers([id]);
     }
-    expect(log).toEqual(['to stranger 0 cam']);
+    expect(log).toEqual(['to early 0 cam']);
   });
 });
 
 describe('subscribeVideo', () => {
-  it('asks, and resolves with the stream when it is connected', async () => {
+  it('subscribes, and resolves with the stream once connected', async () => {
     const promise = feeds.subscribe('a', 'cam');
     expect(feeds.subscribe('a', 'cam')).toBe(promise);
     remote.set('cam a', stream()); // the tracks exist, nothing is connected
@@ -154,7 +165,7 @@ describe('subscribeVideo', () => {
     expect(log).toHaveLength(1);
   });
 
-  it('asks again after it was removed, and again when nothing comes', async () => {
+  it('subscribes again after removal, and repeats when nothing arrives', async () => {
     void feeds.subscribe('a', 'cam');
     comes('a');
     remote.clear();
@@ -185,7 +196,12 @@ describe('subscribeVideo', () => {
     expect(await promise).toBe(false);
   });
 
-  it.each([['nobody', 'cam'], ['me', 'cam'], ['a', 'file'], [undefined, 'cam']])('is false at once for %s, %s', async (user, type) => {
+  it.each([
+    ['nobody', 'cam'],
+    ['me', 'cam'],
+    ['a', 'file'],
+    [undefined, 'cam'],
+  ])('is false at once for %s, %s', async (user, type) => {
     expect(await feeds.subscribe(user, type)).toBe(false);
     expect(log).toEqual([]);
   });

@@ -11,20 +11,28 @@ let sent: Signal[];
 let code: string;
 let log: string[];
 let shown: Map<MediaType, string>;
-let pair: LegacyPair;
+let peer: LegacyPair;
 
 const stream = (...kinds: ('audio' | 'video')[]) =>
-  new FakeStream((kinds.length ? kinds : (['audio', 'video'] as const)).map((k) => track(k))) as unknown as MediaStream;
-const from = (message: object) => pair.signal(readSignal(message as Record<string, unknown>)!);
+  new FakeStream(
+    (kinds.length ? kinds : (['audio', 'video'] as const)).map((k) => track(k)),
+  ) as unknown as MediaStream;
+const from = (message: object) => peer.signal(readSignal(message as Record<string, unknown>)!);
 const offer = (kinds: string, fingerprint: string, type: MediaType = 'cam') =>
-  from({ eventOp: 'sdp', type, sdp: { type: 'offer', sdp: `kinds:${kinds}\r\na=fingerprint:${fingerprint}\r\n` } });
-const answer = (type: MediaType = 'cam') => from({ eventOp: 'sdp', type, sdp: { type: 'answer', sdp: 'theirs' } });
+  from({
+    eventOp: 'sdp',
+    type,
+    sdp: { type: 'offer', sdp: `kinds:${kinds}\r\na=fingerprint:${fingerprint}\r\n` },
+  });
+const answer = (type: MediaType = 'cam') =>
+  from({ eventOp: 'sdp', type, sdp: { type: 'answer', sdp: 'theirs' } });
 const last = () => FakeConnection.last;
-const kinds = (s: Signal[]) => s.flatMap((m) => (m.eventOp === 'sdp' ? [`${m.sdp.type} ${m.type}`] : []));
+const kinds = (s: Signal[]) =>
+  s.flatMap((m) => (m.eventOp === 'sdp' ? [`${m.sdp.type} ${m.type}`] : []));
 
 /** We send our camera, and it is connected. */
 async function sending(): Promise<FakeConnection> {
-  const outcome = pair.publish('cam', stream());
+  const outcome = peer.publish('cam', stream());
   await settled();
   answer();
   await settled();
@@ -52,65 +60,76 @@ beforeEach(() => {
   code = '200';
   log = [];
   shown = new Map();
-  pair = new LegacyPair({
+  peer = new LegacyPair({
     sendSignal: async (signal) => {
       sent.push(signal);
       return code;
     },
     iceServers: async () => [],
     pass: () => undefined,
-    stream: (type, tracks) => (tracks ? shown.set(type, tracks.map((t) => t.kind).join()) : shown.delete(type)),
+    stream: (type, tracks) =>
+      tracks ? shown.set(type, tracks.map((t) => t.kind).join()) : shown.delete(type),
     subscribed: (type) => log.push(`subscribed ${type} ${shown.get(type)}`),
     report: changes((state, reason) => log.push(`${state}${reason && ` ${reason}`}`)),
   });
 });
 
 afterEach(() => {
-  pair.dispose();
-  expect(FakeConnection.open, 'a connection outlives the pair').toBe(0);
-  expect(vi.getTimerCount(), 'a timer outlives the pair').toBe(0);
+  peer.dispose();
+  expect(FakeConnection.open, 'a connection outlives the peer').toBe(0);
+  expect(vi.getTimerCount(), 'a timer outlives the peer').toBe(0);
   vi.useRealTimers();
   vi.unstubAllGlobals();
   vi.restoreAllMocks();
 });
 
 describe('what we send', () => {
-  it('has a connection of its own for each type, one way, with a plain offer', async () => {
+  it('has one unidirectional connection per type, with a plain offer', async () => {
     const c = await sending();
-    expect(c.getTransceivers().map((t) => [t.sender.track?.kind, t.direction])).toEqual([['audio', 'sendonly'], ['video', 'sendonly']]);
-    void pair.publish('screen', stream('video'));
+    expect(c.getTransceivers().map((t) => [t.sender.track?.kind, t.direction])).toEqual([
+      ['audio', 'sendonly'],
+      ['video', 'sendonly'],
+    ]);
+    void peer.publish('screen', stream('video'));
     await settled();
     expect(kinds(sent)).toEqual(['offer cam', 'offer screen']);
     expect(FakeConnection.open).toBe(2);
-    expect(pair.connection).toBe(c);
+    expect(peer.connection).toBe(c);
     expect(log).toEqual(['connecting', 'connected', 'connecting']);
-    expect(encodeSignal(sent[1]!, 'x', false)).toMatchObject([{ eventOp: 'sdp', target: 'x', type: 'screen', sdp: { type: 'offer' } }]);
+    expect(encodeSignal(sent[1]!, 'x', false)).toMatchObject([
+      { eventOp: 'sdp', target: 'x', type: 'screen', sdp: { type: 'offer' } },
+    ]);
   });
 
-  it('trickles candidates one by one, each with its type', async () => {
-    void pair.publish('screen', stream('video'));
+  it('sends candidates one by one, each with its type', async () => {
+    void peer.publish('screen', stream('video'));
     await settled();
     last().find('1', '2');
     await vi.advanceTimersByTimeAsync(20);
     expect(encodeSignal(sent.at(-1)!, 'x', false)).toMatchObject([
-      { eventOp: 'candidate', candidate: { candidate: '1' }, type: 'screen', cam: false }, { eventOp: 'candidate', candidate: { candidate: '2' } },
+      { eventOp: 'candidate', candidate: { candidate: '1' }, type: 'screen', cam: false },
+      { eventOp: 'candidate', candidate: { candidate: '2' } },
     ]);
   });
 
-  it('is swapped in place, and made anew for other kinds', async () => {
+  it('is replaced in place, and makes a new connection for other kinds', async () => {
     const c = await sending();
     const next = stream();
-    expect(await pair.publish('cam', next)).toBe(true);
+    expect(await peer.publish('cam', next)).toBe(true);
     expect(c.getSenders().map((s) => s.track)).toEqual(next.getTracks());
-    void pair.publish('cam', stream('video'));
+    void peer.publish('cam', stream('video'));
     await settled();
-    expect([c.connectionState, FakeConnection.open, kinds(sent)]).toEqual(['closed', 1, ['offer cam', 'offer cam']]);
+    expect([c.connectionState, FakeConnection.open, kinds(sent)]).toEqual([
+      'closed',
+      1,
+      ['offer cam', 'offer cam'],
+    ]);
   });
 
   it('ends with removeLocalPeer', async () => {
     await sending();
-    pair.feed({ kind: 'unpublish', type: 'cam' });
-    expect([FakeConnection.open, pair.sending('cam')]).toEqual([0, null]);
+    peer.feed({ kind: 'unpublish', type: 'cam' });
+    expect([FakeConnection.open, peer.sending('cam')]).toEqual([0, null]);
   });
 
   it.each<[string, () => Promise<void>]>([
@@ -124,8 +143,8 @@ describe('what we send', () => {
       from({ eventOp: 'sdp', type: 'cam', sdp: { type: 'answer', sdp: 'bad' } });
       await settled();
     }],
-  ])('fails for a reason: %s', async (reason, happen) => {
-    const outcome = pair.publish('cam', stream());
+  ])('fails with a reason: %s', async (reason, happen) => {
+    const outcome = peer.publish('cam', stream());
     await settled();
     await happen();
     expect(await outcome).toBe(false);
@@ -134,11 +153,11 @@ describe('what we send', () => {
 
   it('fails when the server knows no such user', async () => {
     code = '403';
-    expect(await pair.publish('cam', stream())).toBe(false);
+    expect(await peer.publish('cam', stream())).toBe(false);
     expect(log).toEqual(['connecting', 'failed not-in-room']);
   });
 
-  it('comes back when it breaks, and is not tried for ever', async () => {
+  it('is restored when it breaks, for a limited number of attempts', async () => {
     (await sending()).become('failed');
     expect(FakeConnection.open).toBe(0);
     for (let i = 0; i < 3; i++) {
@@ -147,7 +166,11 @@ describe('what we send', () => {
       last().become('failed');
     }
     await vi.advanceTimersByTimeAsync(600_000);
-    expect([FakeConnection.made.length, FakeConnection.open, pair.sending('cam')]).toEqual([4, 0, null]);
+    expect([FakeConnection.made.length, FakeConnection.open, peer.sending('cam')]).toEqual([
+      4,
+      0,
+      null,
+    ]);
   });
 
   it.each<[string, (c: FakeConnection) => void]>([
@@ -155,9 +178,14 @@ describe('what we send', () => {
   ])('is not tried again when they close their connection, which %s', async (_, happen) => {
     happen(await sending());
     await vi.advanceTimersByTimeAsync(600_000);
-    expect([FakeConnection.made.length, FakeConnection.open, pair.sending('cam'), log]).toEqual([1, 0, null, ['connecting', 'connected']]);
+    expect([FakeConnection.made.length, FakeConnection.open, peer.sending('cam'), log]).toEqual([
+      1,
+      0,
+      null,
+      ['connecting', 'connected'],
+    ]);
     const c = await sending(); // the app may
-    pair.feed({ kind: 'unpublish', type: 'cam' });
+    peer.feed({ kind: 'unpublish', type: 'cam' });
     c.hangUp();
     expect([FakeConnection.made.length, FakeConnection.open]).toEqual([2, 0]);
   });
@@ -179,12 +207,18 @@ describe('what they send', () => {
     const c = await receiving();
     offer('audio,video', 'one');
     await settled();
-    expect([FakeConnection.made.length, log.filter((x) => x.startsWith('subscribed')).length]).toEqual([1, 1]);
+    expect([
+      FakeConnection.made.length,
+      log.filter((x) => x.startsWith('subscribed')).length,
+    ]).toEqual([1, 1]);
     offer('video', 'two');
     await settled();
     expect([c.connectionState, shown.has('cam')]).toEqual(['closed', false]);
     last().become('connected');
-    expect(log.filter((x) => x.startsWith('subscribed'))).toEqual(['subscribed cam audio,video', 'subscribed cam video']);
+    expect(log.filter((x) => x.startsWith('subscribed'))).toEqual([
+      'subscribed cam audio,video',
+      'subscribed cam video',
+    ]);
   });
 
   it('ends as soon as they close', async () => {
@@ -192,7 +226,7 @@ describe('what they send', () => {
     expect([shown.has('cam'), FakeConnection.open, log.at(-1)]).toEqual([false, 0, 'connected']);
   });
 
-  it('ends when they close, which is no failure', async () => {
+  it('ends without a failure when they close', async () => {
     (await receiving('screen')).become('closed');
     expect([shown.size, FakeConnection.open, log.at(-1)]).toEqual([0, 0, 'connected']);
   });
@@ -206,21 +240,22 @@ describe('what they send', () => {
 
   it('ends with removePeer', async () => {
     await receiving();
-    pair.feed({ kind: 'refuse', type: 'cam' });
+    peer.feed({ kind: 'refuse', type: 'cam' });
     expect([shown.size, FakeConnection.open]).toEqual([0, 0]);
   });
 
-  it('is nothing to our other direction', async () => {
+  it('does not affect our other direction', async () => {
     const out = await sending();
     const into = await receiving();
     expect(out).not.toBe(into);
-    pair.feed({ kind: 'refuse', type: 'cam' });
+    peer.feed({ kind: 'refuse', type: 'cam' });
     expect([out.connectionState, FakeConnection.open]).toEqual(['connected', 1]);
   });
 });
 
-describe('candidates of theirs', () => {
-  const candidate = (text: string, more: object = { type: 'cam' }) => from({ eventOp: 'candidate', candidate: { candidate: text }, ...more });
+describe('their candidates', () => {
+  const candidate = (text: string, more: object = { type: 'cam' }) =>
+    from({ eventOp: 'candidate', candidate: { candidate: text }, ...more });
 
   it('wait for the description, and go to both directions', async () => {
     candidate('early');
@@ -231,10 +266,13 @@ describe('candidates of theirs', () => {
     const out = await sending();
     candidate('late');
     await settled();
-    expect([into.candidates, out.candidates].map((c) => c.at(-1))).toEqual([{ candidate: 'late' }, { candidate: 'late' }]);
+    expect([into.candidates, out.candidates].map((c) => c.at(-1))).toEqual([
+      { candidate: 'late' },
+      { candidate: 'late' },
+    ]);
   });
 
-  it('without a type are known by cam', async () => {
+  it('without a type use the field cam', async () => {
     const screen = await receiving('screen');
     candidate('x', { cam: false });
     candidate('y', { cam: 'true' });
@@ -242,7 +280,7 @@ describe('candidates of theirs', () => {
     expect(screen.candidates).toEqual([{ candidate: 'x' }]);
   });
 
-  it('that the browser refuses do no harm, and those that wait are bounded', async () => {
+  it('refused by the browser are ignored, and waiting ones are bounded', async () => {
     for (let i = 0; i < 500; i++) candidate(i % 2 ? 'bad' : `${i}`);
     offer('video', 'one');
     await settled();
@@ -252,11 +290,11 @@ describe('candidates of theirs', () => {
   });
 });
 
-it('sends candidates again when the socket was away, while nothing stands', async () => {
-  void pair.publish('cam', stream());
+it('sends candidates again after the socket was away, until connected', async () => {
+  void peer.publish('cam', stream());
   await settled();
   last().find('1');
   await vi.advanceTimersByTimeAsync(20);
-  pair.feed({ kind: 'resumed' });
+  peer.feed({ kind: 'resumed' });
   expect(sent.filter((m) => m.eventOp === 'candidate')).toHaveLength(2);
 });

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Heartbeat, Liveness, type Checks } from '../src/negotiation/liveness';
 
 let said: string[];
-/** Ways that let nothing through. */
+/** Directions in which nothing passes. */
 let cut: { ab: boolean; ba: boolean };
 let hidden: { a: boolean; b: boolean };
 let delay: number;
@@ -52,12 +52,16 @@ afterEach(async () => {
 const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms);
 
 describe('a path', () => {
-  it('that carries is never called dead', async () => {
+  it('that works is never reported dead', async () => {
     await pass(60_000);
     expect(said).toEqual([]);
   });
 
-  it.each([['both ways', true, true], ['one way', true, false], ['the other way', false, true]])('cut %s is dead for both at once', async (_, ab, ba) => {
+  it.each([
+    ['both ways', true, true],
+    ['one way', true, false],
+    ['the other way', false, true],
+  ])('cut %s is dead for both at once', async (_, ab, ba) => {
     await pass(2_000);
     cut = { ab, ba };
     await pass(Heartbeat.limit - Heartbeat.every);
@@ -68,7 +72,7 @@ describe('a path', () => {
     expect(said).toHaveLength(2);
   });
 
-  it('lives again when several beats in a row are answered', async () => {
+  it('is alive again when several heartbeats in a row are answered', async () => {
     await pass(2_000);
     cut = { ab: true, ba: true };
     await pass(5_000);
@@ -79,7 +83,7 @@ describe('a path', () => {
     expect([said.slice(2).sort(), a.dead]).toEqual([['a alive', 'b alive'], false]);
   });
 
-  it('in place of a dead one is alive at once, and nothing is known of it', async () => {
+  it('in place of a dead path is alive at once, without history', async () => {
     await pass(2_000);
     cut = { ab: true, ba: true };
     await pass(1_000);
@@ -90,7 +94,7 @@ describe('a path', () => {
     expect(said).toHaveLength(4);
   });
 
-  it('is in doubt when half of its time is over', async () => {
+  it('is doubtful after half of its time', async () => {
     expect(a.doubtful).toBe(false);
     await pass(2_000);
     expect(a.doubtful).toBe(false);
@@ -101,7 +105,7 @@ describe('a path', () => {
     expect(a.doubtful).toBe(false);
   });
 
-  it('of a long round trip gets three of them', async () => {
+  it('with a long round trip gets three round trips', async () => {
     a.stop();
     b.stop();
     delay = 400;
@@ -115,7 +119,7 @@ describe('a path', () => {
     expect(said.sort()).toEqual(['a dead', 'b dead']);
   });
 
-  it('to one who never answers is not judged', async () => {
+  it('to a peer that never answers is not judged', async () => {
     cut = { ab: true, ba: true };
     a.start();
     await pass(60_000);
@@ -124,16 +128,20 @@ describe('a path', () => {
 });
 
 describe('a page that is busy', () => {
-  /** Of b media arrives at a; its page answers nothing, as long as it is cut. */
+  /** Media of b arrives at a; the page of b answers nothing while it is busy. */
   const sending = async () => {
     let bytes = 0;
-    vi.spyOn(a['hooks'], 'checks').mockImplementation(async () => ({ selected: 'p', answers: new Map(), received: (bytes += 100) }));
+    vi.spyOn(a['hooks'], 'checks').mockImplementation(async () => ({
+      selected: 'p',
+      answers: new Map(),
+      received: (bytes += 100),
+    }));
     await pass(2_000);
     cut = { ab: true, ba: true };
   };
   const dead = () => said.filter((what) => what === 'a dead');
 
-  it('is waited for, but not for ever', async () => {
+  it('is waited for, for a limited time', async () => {
     await sending();
     await pass(Heartbeat.busyLimit - 2 * Heartbeat.every);
     expect(dead()).toEqual([]);
@@ -141,7 +149,7 @@ describe('a page that is busy', () => {
     expect(dead()).toHaveLength(1);
   });
 
-  it('and answers again has done no harm', async () => {
+  it('that answers again keeps its path', async () => {
     await sending();
     await pass(1_500);
     cut = { ab: false, ba: false };
@@ -149,15 +157,18 @@ describe('a page that is busy', () => {
     expect(dead()).toEqual([]);
   });
 
-  it.each([0, 1_000])('but says, after %i ms, that it hears nothing has lost its path', async (after) => {
-    await sending();
-    await pass(after);
-    a.complained();
-    await pass(Math.max(Heartbeat.every, Heartbeat.limit + 2 * Heartbeat.every - after));
-    expect(dead()).toHaveLength(1);
-  });
+  it.each([0, 1_000])(
+    'that reports, after %i ms, to receive nothing has lost its path',
+    async (after) => {
+      await sending();
+      await pass(after);
+      a.complained();
+      await pass(Math.max(Heartbeat.every, Heartbeat.limit + 2 * Heartbeat.every - after));
+      expect(dead()).toHaveLength(1);
+    },
+  );
 
-  it('is none whose media has stopped arriving', async () => {
+  it('is not assumed when its media has stopped', async () => {
     checks = { selected: 'p', answers: new Map(), received: 7 };
     await pass(2_000);
     cut = { ab: true, ba: true };
@@ -176,34 +187,37 @@ describe('a dead path', () => {
   };
 
   it.each([
-    ['the pair in use', 'p', { p: 4, q: 8 }],
+    ['the selected pair', 'p', { p: 4, q: 8 }],
     ['another that is in use by now', 'q', { p: 3, q: 9 }],
     ['a new one', 'r', { p: 3, q: 8, r: 1 }],
-  ])('stirs when ICE has an answer on %s, and is dead until heartbeats are answered', async (_, selected, counts) => {
-    await dies();
-    checks = { selected, answers: new Map(Object.entries(counts)), received: 0 };
-    await pass(Heartbeat.every);
-    expect([said, a.dead]).toEqual([['a stirs'], true]);
-    await pass(2_000);
-    expect(said).toEqual(['a stirs']);
-    cut = { ab: false, ba: false };
-    await pass(10 * Heartbeat.every);
-    expect(said.slice(1).sort()).toEqual(['a alive', 'b alive']);
-  });
+  ])(
+    'responds when ICE has an answer on %s, and is dead until heartbeats are',
+    async (_, selected, counts) => {
+      await dies();
+      checks = { selected, answers: new Map(Object.entries(counts)), received: 0 };
+      await pass(Heartbeat.every);
+      expect([said, a.dead]).toEqual([['a stirs'], true]);
+      await pass(2_000);
+      expect(said).toEqual(['a stirs']);
+      cut = { ab: false, ba: false };
+      await pass(10 * Heartbeat.every);
+      expect(said.slice(1).sort()).toEqual(['a alive', 'b alive']);
+    },
+  );
 
   it.each([
-    ['an answer on a pair that is not in use', 'p', { p: 3, q: 9 }],
-    ['the use of a pair that had its answers before', 'q', { p: 3, q: 8 }],
+    ['an answer on a pair that is not selected', 'p', { p: 3, q: 9 }],
+    ['the selection of a pair with older answers', 'q', { p: 3, q: 8 }],
     ['a pair without an answer', 'r', { p: 3, q: 8, r: 0 }],
     ['a browser that counts none', 'p', {}],
-  ])('does not stir for %s', async (_, selected, counts) => {
+  ])('does not respond for %s', async (_, selected, counts) => {
     await dies();
     checks = { selected, answers: new Map(Object.entries(counts)), received: 0 };
     await pass(2_000);
     expect(said).toEqual([]);
   });
 
-  it('is not asked about before, or any more', async () => {
+  it('is not asked about before its death or after its end', async () => {
     checks = { selected: 'p', answers: new Map(), received: 0 };
     const asked = vi.spyOn(a['hooks'], 'checks');
     await pass(5_000);
@@ -217,7 +231,7 @@ describe('a dead path', () => {
 });
 
 describe('a hidden page', () => {
-  it('gets three seconds, by its own clock and by the other side’s', async () => {
+  it('gets three seconds, on both sides', async () => {
     await pass(2_000);
     hidden.a = true;
     await pass(2 * Heartbeat.every);
@@ -229,7 +243,7 @@ describe('a hidden page', () => {
   });
 });
 
-it('a path that carries nothing costs a tenth, and is judged by that; once it carries, as quickly as any', async () => {
+it('an idle path has a tenth of the heartbeats, until it carries media', async () => {
   idle = true;
   await pass(2_000);
   heartbeats = 0;
@@ -243,7 +257,7 @@ it('a path that carries nothing costs a tenth, and is judged by that; once it ca
   expect(said.sort()).toEqual(['a dead', 'b dead']);
 });
 
-it('a page that stood still does not call its path dead for that', async () => {
+it('a page that was suspended does not report its path dead', async () => {
   await pass(2_000);
   const real = performance.now.bind(performance);
   vi.spyOn(performance, 'now').mockImplementation(() => real() + 10_000);

@@ -1,26 +1,34 @@
 /**
- * Two machines, a link and browsers of straw: everything that happens is one step of a seeded schedule. Messages keep their order on
- * each way (socket, data channel of one generation) and none between ways.
+ * Two negotiation machines, a link and simulated browsers: each event is one step of a seeded
+ * schedule. Messages keep their order on each transport (socket, data channel of one generation),
+ * and none between transports.
  */
 import { expect } from 'vitest';
 import type { MediaType } from '../types/knowledgetalk';
 import { TYPES } from '../src/negotiation/layout';
-import { initial, step, type Effect, type Event, type State, type TimerName } from '../src/negotiation/machine';
+import {
+  initial,
+  step,
+  type Effect,
+  type Event,
+  type State,
+  type TimerName,
+} from '../src/negotiation/machine';
 import type { Signal } from '../src/signaling/messages';
 import { freeze, Simulation } from './simulation';
 
 interface Connection {
   gen: number;
   signaling: 'stable' | 'offering';
-  /** ICE sessions: ours, and the other side's as described to us. */
+  /** ICE sessions: ours, and the remote one from its description. */
   localIce: number;
   remoteIce: number;
-  /** The answer we gave, for resending. */
+  /** The last local description, for sending it again. */
   last: 'offer' | 'answer' | null;
   candidates: Set<number>;
   link: RTCPeerConnectionState;
   channel: boolean;
-  /** DTLS has ended: nothing brings it back. */
+  /** DTLS has failed: the connection cannot be restored. */
   dtlsEnded: boolean;
   attached: Record<MediaType, number>;
 }
@@ -36,9 +44,12 @@ export class Side {
   timers = new Set<TimerName>();
   online = true;
   subscribed: string[] = [];
-  /** Publications that `subscribed` is about to be told of: the state may be further when its turn comes. */
+  /** Publications that `subscribed` is about to report: the state may have moved on by then. */
   private pendingSubscribed: string[] = [];
-  streams: Record<MediaType, { audio: boolean; video: boolean } | null> = { cam: null, screen: null };
+  streams: Record<MediaType, { audio: boolean; video: boolean } | null> = {
+    cam: null,
+    screen: null,
+  };
   want: Record<MediaType, { audio: boolean; video: boolean } | null> = { cam: null, screen: null };
   settled = 0;
 
@@ -51,10 +62,17 @@ export class Side {
   }
 
   feed(event: Event): void {
-    const [state, effects] = step(freeze(this.state), event); // A function that is not pure throws here.
-    for (const e of effects) if (e.do === 'subscribed') this.pendingSubscribed.push(`${e.type} ${state.remote[e.type].epoch}`);
-    if (effects.some((e) => e.do === 'subscribed')) expect(state, 'subscribed too early').toMatchObject({ link: 'connected', hasTracks: true });
-    // What failed, or what the receiver refused, is no longer wanted: its app was told.
+    // A function that is not pure throws here.
+    const [state, effects] = step(freeze(this.state), event);
+    for (const e of effects) {
+      if (e.do === 'subscribed') {
+        this.pendingSubscribed.push(`${e.type} ${state.remote[e.type].epoch}`);
+      }
+    }
+    if (effects.some((e) => e.do === 'subscribed')) {
+      expect(state, 'subscribed too early').toMatchObject({ link: 'connected', hasTracks: true });
+    }
+    // What failed, or the receiver refused, is no longer wanted: the app was told.
     for (const type of TYPES) if (!state.local[type].on) this.want[type] = null;
     this.state = state;
     this.queue.push(...effects);
@@ -96,12 +114,16 @@ export class Side {
   }
 
   private current(gen: number): Connection {
-    expect(this.connection?.gen, 'an effect names a generation that is not the present one').toBe(gen);
+    expect(this.connection?.gen, 'an effect names a generation that is not the present one').toBe(
+      gen,
+    );
     return this.connection!;
   }
 
   private attachAll(c: Connection): void {
-    for (const type of TYPES) c.attached[type] = this.state.local[type].on ? this.state.local[type].epoch : 0;
+    for (const type of TYPES) {
+      c.attached[type] = this.state.local[type].on ? this.state.local[type].epoch : 0;
+    }
   }
 
   private perform(e: Effect): void {
@@ -110,7 +132,15 @@ export class Side {
         return this.later(() => {
           this.opened++;
           this.connection = {
-            gen: e.gen, signaling: 'stable', localIce: 0, remoteIce: 0, last: null, candidates: new Set(), link: 'new', channel: false, dtlsEnded: false,
+            gen: e.gen,
+            signaling: 'stable',
+            localIce: 0,
+            remoteIce: 0,
+            last: null,
+            candidates: new Set(),
+            link: 'new',
+            channel: false,
+            dtlsEnded: false,
             attached: { cam: 0, screen: 0 },
           };
           this.attachAll(this.connection);
@@ -163,7 +193,11 @@ export class Side {
       case 'recandidate':
         return this.trickle(this.current(e.gen));
       case 'attach':
-        if (this.connection) this.connection.attached[e.type] = this.state.local[e.type].on ? this.state.local[e.type].epoch : 0;
+        if (this.connection) {
+          this.connection.attached[e.type] = this.state.local[e.type].on
+            ? this.state.local[e.type].epoch
+            : 0;
+        }
         return;
       case 'send':
         if (e.byChannel && this.connection?.channel) this.simulation.channelPost(this, e.signal);
@@ -192,7 +226,15 @@ export class Side {
   }
 
   private describe(c: Connection, n: number, type: 'offer' | 'answer'): void {
-    this.post({ eventOp: 'sdp', gen: c.gen, n, sdp: { type, sdp: `${c.localIce} ${c.remoteIce} ${this.simulation.chance(0.3) ? 'with' : 'without'}` } });
+    this.post({
+      eventOp: 'sdp',
+      gen: c.gen,
+      n,
+      sdp: {
+        type,
+        sdp: `${c.localIce} ${c.remoteIce} ${this.simulation.chance(0.3) ? 'with' : 'without'}`,
+      },
+    });
     this.trickle(c);
   }
 
@@ -210,9 +252,10 @@ export class MachineSimulation extends Simulation {
   readonly sides: [Side, Side];
   private counter = 0;
   private readonly socket: [Packet[], Packet[]] = [[], []];
-  private readonly channel: [{ gen: number; signal: Signal }[], { gen: number; signal: Signal }[]] = [[], []];
+  private readonly channel: [{ gen: number; signal: Signal }[], { gen: number; signal: Signal }[]] =
+    [[], []];
 
-  /** @param warm both have their connection ready */
+  /** @param warm both prewarm their connection */
   constructor(next: () => number, readonly warm = false) {
     super(next);
     this.sides = [new Side(this, 'a', 'b'), new Side(this, 'b', 'a')];
@@ -232,10 +275,15 @@ export class MachineSimulation extends Simulation {
   }
 
   channelPost(from: Side, signal: Signal): void {
-    this.channel[this.index(from)].push({ gen: from.connection!.gen, signal: JSON.parse(JSON.stringify(signal)) });
+    this.channel[this.index(from)].push({
+      gen: from.connection!.gen,
+      signal: JSON.parse(JSON.stringify(signal)),
+    });
   }
 
-  /** Everything that could happen next without anybody's doing; timers only when nothing else moves, or when asked for. */
+  /**
+   * Every event that can happen next by itself. Timers only when nothing else can, or on request.
+   */
   moves(timers: boolean): (() => void)[] {
     const moves: (() => void)[] = [];
     for (const side of this.sides) {
@@ -248,11 +296,20 @@ export class MachineSimulation extends Simulation {
           side.run();
         });
       }
-      if (this.socket[i].length && side.online && side.other.online) moves.push(() => this.deliver(side));
+      if (this.socket[i].length && side.online && side.other.online) {
+        moves.push(() => this.deliver(side));
+      }
       if (this.channel[i].length) moves.push(() => this.deliverChannel(side));
       const c = side.connection;
-      if (c && this.isReachable() && c.link !== 'connected') moves.push(() => this.link(side, 'connected'));
-      if (c?.link === 'connected' && side.other.connection?.link === 'connected' && this.isReachable() && !c.channel) {
+      if (c && this.isReachable() && c.link !== 'connected') {
+        moves.push(() => this.link(side, 'connected'));
+      }
+      if (
+        c?.link === 'connected'
+        && side.other.connection?.link === 'connected'
+        && this.isReachable()
+        && !c.channel
+      ) {
         moves.push(() => {
           c.channel = true;
           side.feed({ kind: 'channel', gen: c.gen, open: true });
@@ -260,7 +317,9 @@ export class MachineSimulation extends Simulation {
       }
     }
     if (timers || moves.length === 0) {
-      for (const side of this.sides) for (const name of side.timers) moves.push(() => this.fire(side, name));
+      for (const side of this.sides) {
+        for (const name of side.timers) moves.push(() => this.fire(side, name));
+      }
     }
     return moves;
   }
@@ -272,7 +331,7 @@ export class MachineSimulation extends Simulation {
     side.feed({ kind: 'link', gen: c.gen, state });
   }
 
-  /** One thing goes wrong, or an app does something. */
+  /** One disruption, or one call of an app. */
   disrupt(): void {
     const side = this.pick(this.sides);
     const type = this.pick(TYPES);
@@ -303,7 +362,7 @@ export class MachineSimulation extends Simulation {
     }
   }
 
-  /** DTLS ends on one side; the other one need not notice. */
+  /** DTLS fails on one side; the other side does not notice. */
   private endDTLS(side: Side): void {
     const c = side.connection;
     if (!c || c.dtlsEnded) return;
@@ -312,7 +371,10 @@ export class MachineSimulation extends Simulation {
     side.feed({ kind: 'lost', gen: c.gen });
   }
 
-  /** A dying socket takes the newest of what was sent with it, and the oldest of what was coming; later the session is resumed. */
+  /**
+   * A dying socket loses the newest of what was sent and the oldest of what was to be received;
+   * later the session is resumed.
+   */
   private loseSocket(side: Side): void {
     if (!side.online) {
       side.online = true;
@@ -321,7 +383,8 @@ export class MachineSimulation extends Simulation {
     }
     side.online = false;
     const i = this.index(side);
-    const keep = (p: Packet) => 'leave' in p; // The room's state makes up for lost presence.
+    // The state of the room replaces lost presence.
+    const keep = (p: Packet) => 'leave' in p;
     const cut = Math.floor(this.next() * (this.socket[i].length + 1));
     this.socket[i] = [...this.socket[i].slice(0, cut), ...this.socket[i].slice(cut).filter(keep)];
     const from = Math.floor(this.next() * (this.socket[1 - i as 0 | 1].length + 1));
@@ -329,7 +392,7 @@ export class MachineSimulation extends Simulation {
     this.socket[1 - i as 0 | 1] = [...coming.slice(0, from).filter(keep), ...coming.slice(from)];
   }
 
-  /** The user leaves and is back at once; what the other side sent before it noticed still arrives. */
+  /** The user leaves and joins again at once; what the other side sent meanwhile still arrives. */
   private rejoin(side: Side): void {
     side.reset();
     this.channel[0] = [];
@@ -344,7 +407,7 @@ export class MachineSimulation extends Simulation {
   private deliver(from: Side): void {
     const packet = this.socket[this.index(from)].shift()!;
     if ('leave' in packet) {
-      // The app keeps wanting what it wanted.
+      // The app publishes the same again.
       const { want } = from.other;
       from.other.reset();
       for (const type of TYPES) {
@@ -358,17 +421,27 @@ export class MachineSimulation extends Simulation {
 
   private deliverChannel(from: Side): void {
     const { gen, signal } = this.channel[this.index(from)].shift()!;
-    if (from.other.connection?.gen === gen) from.other.feed({ kind: 'signal', signal, byChannel: true });
+    if (from.other.connection?.gen === gen) {
+      from.other.feed({ kind: 'signal', signal, byChannel: true });
+    }
   }
 
-  /** Both ends agree about both ends of the ICE session, and one knows where the other is. */
+  /** Both ends have the same pair of ICE sessions, and one has a candidate of the other. */
   private isReachable(): boolean {
     const [a, b] = [this.sides[0].connection, this.sides[1].connection];
     if (!a || !b || a.gen !== b.gen || a.dtlsEnded || b.dtlsEnded) return false;
-    return a.localIce === b.remoteIce && b.localIce === a.remoteIce && a.localIce !== 0 && b.localIce !== 0 && (a.candidates.has(b.localIce) || b.candidates.has(a.localIce));
+    return (
+      a.localIce === b.remoteIce
+      && b.localIce === a.remoteIce
+      && a.localIce !== 0
+      && b.localIce !== 0
+      && (a.candidates.has(b.localIce) || b.candidates.has(a.localIce))
+    );
   }
 
-  /** No more disrupt: everybody is online, apps ask once more for what they want, then everything runs out. */
+  /**
+   * Ends all disruptions: both are online, apps publish again what they want, all events run out.
+   */
   settle(): void {
     for (const side of this.sides) {
       if (!side.online) {
@@ -379,7 +452,7 @@ export class MachineSimulation extends Simulation {
     this.drain();
     for (let round = 0; round < 4; round++) {
       for (const side of this.sides) {
-        // A break that nobody noticed is noticed now.
+        // A broken link that was not noticed is noticed now.
         const c = side.connection;
         if (c && !this.isReachable() && c.link === 'connected') this.link(side, 'failed');
       }

@@ -3,24 +3,38 @@ import { TYPES } from '../src/negotiation/layout';
 import { MachineSimulation, type Side } from './machine-simulation';
 import { nameSeed, random, SCHEDULES } from './simulation';
 
-/** Two who publish at once meet in far fewer ways than there are troubles. */
+/** Simultaneous publishing has far fewer variants than arbitrary disruptions. */
 const MEETINGS = Math.ceil(SCHEDULES / 4);
 
-/** What must hold once everything has run out. */
+/** What must hold once all events have run out. */
 function converged(simulation: MachineSimulation): void {
   const [a, b] = simulation.sides;
   const wanted = [a, b].some((side) => TYPES.some((type) => side.want[type]));
   for (const side of [a, b]) {
     expect(side.queue).toEqual([]);
-    expect(new Set(side.subscribed).size, 'a publication was announced twice').toBe(side.subscribed.length);
-    // Without a connection there is nothing to see, and an `unpublish` that was lost is said again when there is one.
-    if (wanted || a.connection || b.connection) for (const type of TYPES) agreed(side, side.other, type);
+    expect(new Set(side.subscribed).size, 'a publication was announced twice').toBe(
+      side.subscribed.length,
+    );
+    // Without a connection nothing is shown, and a lost `unpublish` is sent again with the next
+    // one.
+    if (wanted || a.connection || b.connection) {
+      for (const type of TYPES) agreed(side, side.other, type);
+    }
   }
   if (!wanted && !simulation.warm) return;
   expect(a.connection?.gen).toBe(b.connection?.gen);
   for (const side of [a, b]) {
-    expect(side.state).toMatchObject({ open: true, signaling: 'stable', link: 'connected', channelOpen: true });
-    expect(side.connection).toMatchObject({ signaling: 'stable', link: 'connected', channel: true });
+    expect(side.state).toMatchObject({
+      open: true,
+      signaling: 'stable',
+      link: 'connected',
+      channelOpen: true,
+    });
+    expect(side.connection).toMatchObject({
+      signaling: 'stable',
+      link: 'connected',
+      channel: true,
+    });
   }
 }
 
@@ -54,8 +68,8 @@ function schedule(seed: number, body: (simulation: MachineSimulation) => void, w
   }
 }
 
-describe('two machines over a link', () => {
-  it(`connect once when both publish at the same instant, in any order of events (${MEETINGS} schedules)`, () => {
+describe('two negotiation machines over a link', () => {
+  it(`connect once when both publish at the same time (${MEETINGS} schedules)`, () => {
     for (let seed = 1; seed <= MEETINGS; seed++) {
       schedule(seed, (simulation) => {
         const [a, b] = simulation.sides;
@@ -68,21 +82,30 @@ describe('two machines over a link', () => {
     }
   });
 
-  it.each(['cold', 'warm'])(`agree in the end whatever goes wrong on the way (${SCHEDULES} schedules, %s)`, (start) => {
-    for (let seed = 1; seed <= SCHEDULES; seed++) {
-      schedule(seed, (simulation) => {
-        simulation.run(10 + Math.floor(simulation.next() * 120));
-        for (const side of simulation.sides) {
-          if (!side.online) simulation.disrupt();
-        }
-        simulation.settle();
-        // What failed meanwhile, the apps publish again.
-        for (const side of simulation.sides) if (simulation.chance(0.8)) side.publish('cam', true, true);
-      }, start === 'warm');
-    }
-  });
+  it.each(['cold', 'warm'])(
+    `converge after any disruptions (${SCHEDULES} schedules, %s)`,
+    (start) => {
+      for (let seed = 1; seed <= SCHEDULES; seed++) {
+        schedule(
+          seed,
+          (simulation) => {
+            simulation.run(10 + Math.floor(simulation.next() * 120));
+            for (const side of simulation.sides) {
+              if (!side.online) simulation.disrupt();
+            }
+            simulation.settle();
+            // Apps publish again what failed meanwhile.
+            for (const side of simulation.sides) {
+              if (simulation.chance(0.8)) side.publish('cam', true, true);
+            }
+          },
+          start === 'warm',
+        );
+      }
+    },
+  );
 
-  it('come back with the recovery recipe: both call removeLocalPeer and removePeer, then publish again', () => {
+  it('recover when both call removeLocalPeer and removePeer, then publish', () => {
     for (let seed = 1; seed <= 500; seed++) {
       schedule(seed, (simulation) => {
         const [a, b] = simulation.sides;
@@ -101,7 +124,9 @@ describe('two machines over a link', () => {
         a.publish('cam', true, true);
         b.publish('cam', true, true);
         simulation.drain();
-        expect([...a.subscribed, ...b.subscribed].length).toBeGreaterThanOrEqual(Math.min(before.length + 2, 2));
+        expect([...a.subscribed, ...b.subscribed].length).toBeGreaterThanOrEqual(
+          Math.min(before.length + 2, 2),
+        );
       });
     }
   });

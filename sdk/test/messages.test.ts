@@ -1,58 +1,103 @@
 /// <reference types="vite/client" />
 import { describe, expect, it } from 'vitest';
-import { classify, encodeSignal, isRoom, parse, readRegister, readSignal, spread, type Answer, type Json, type Push } from '../src/signaling/messages';
+import {
+  classify,
+  encodeSignal,
+  isRoom,
+  parse,
+  readRegister,
+  readSignal,
+  spread,
+  type Answer,
+  type Json,
+  type Push,
+} from '../src/signaling/messages';
 import { Operations } from '../src/signaling/operations';
 import { Room } from '../src/signaling/room';
 
-const files = import.meta.glob('../../internal/protocol/testdata/*.json', { query: '?raw', import: 'default', eager: true }) as Record<string, string>;
-const golden = Object.entries(files).map(([path, text]) => [path.split('/').pop()!.replace('.json', ''), text] as const);
+const files = import.meta.glob('../../internal/protocol/testdata/*.json', {
+  query: '?raw',
+  import: 'default',
+  eager: true,
+}) as Record<string, string>;
+const golden = Object.entries(files).map(
+  ([path, text]) => [path.split('/').pop()!.replace('.json', ''), text] as const,
+);
 const text = (name: string): string => golden.find(([n]) => n === name)![1];
 const json = (name: string): Json => JSON.parse(text(name));
-/** What a client gets of a message that another one sends. */
+/** The form in which a message of another client arrives. */
 const relayed = (name: string) => parse(text(name));
 
 describe('golden messages', () => {
   it('are there', () => expect(golden.length).toBeGreaterThanOrEqual(69));
 
   it.each(golden.filter(([n]) => n.endsWith('.answer')))('%s is an answer', (_, frame) => {
-    expect(parse(frame)).toMatchObject({ kind: 'answer', message: { code: expect.stringMatching(/^\d{3}$/), reqId: expect.anything() } });
+    expect(parse(frame)).toMatchObject({
+      kind: 'answer',
+      message: { code: expect.stringMatching(/^\d{3}$/), reqId: expect.anything() },
+    });
   });
 
   it.each(golden.filter(([n]) => n.startsWith('presence.')))('%s is a push', (_, frame) => {
     expect(parse(frame)).toMatchObject({ kind: 'push', message: { type: expect.any(String) } });
   });
 
-  it('a roster is the events in it', () => {
+  it('a roster is split into its events', () => {
     const events = spread(parse(text('roster'))!);
-    expect(events).toMatchObject([3, 4].map((seq) => ({ kind: 'push', message: { type: 'leave', seq } })));
+    expect(events).toMatchObject(
+      [3, 4].map((seq) => ({ kind: 'push', message: { type: 'leave', seq } })),
+    );
     expect(spread(parse(text('presence.join'))!)).toHaveLength(1);
-    expect(spread(classify({ eventOp: 'presence', type: 'roster', events: 'none' }))).toHaveLength(1);
-    expect(spread(classify({ eventOp: 'presence', type: 'roster', events: [null, 1, []] }))).toEqual([]);
+    expect(spread(classify({ eventOp: 'presence', type: 'roster', events: 'none' }))).toHaveLength(
+      1,
+    );
+    expect(
+      spread(classify({ eventOp: 'presence', type: 'roster', events: [null, 1, []] })),
+    ).toEqual([]);
   });
 
-  it.each(golden.filter(([n]) => n.startsWith('presence.') && n !== 'presence.leave'))('%s reaches the app whole', (_, frame) => {
-    const push = JSON.parse(frame) as Push;
-    const event = new Room({ ...(json('joinRoom.answer') as unknown as Room['info']), seq: 1 }).apply(push).at(-1);
-    expect(event).toEqual({ roomId: '', user: '', sender: '', ...push });
-    // What the types promise of every event.
-    expect(event).toMatchObject({ eventOp: 'presence', roomId: expect.any(String), sender: expect.any(String) });
+  it.each(golden.filter(([n]) => n.startsWith('presence.') && n !== 'presence.leave'))(
+    '%s reaches the app whole',
+    (_, frame) => {
+      const push = JSON.parse(frame) as Push;
+      const event = new Room({ ...(json('joinRoom.answer') as unknown as Room['info']), seq: 1 })
+        .apply(push)
+        .at(-1);
+      expect(event).toEqual({ roomId: '', user: '', sender: '', ...push });
+      // What the types declare for every event.
+      expect(event).toMatchObject({
+        eventOp: 'presence',
+        roomId: expect.any(String),
+        sender: expect.any(String),
+      });
+    },
+  );
+
+  it.each([
+    'sdp.relayed',
+    'sdp.request',
+    'candidate.request',
+    'candidates.request',
+    'publish.request',
+    'unpublish.request',
+  ])('%s is a signal, and keeps all its fields through our types', (name) => {
+    const incoming = relayed(name);
+    expect(incoming?.kind).toBe('signal');
+    if (incoming?.kind !== 'signal') return;
+    expect(incoming.from).toBe('guest-2');
+    const { userId, reqId, ...sent } = json(name);
+    const back = encodeSignal(incoming.signal, 'kpoint123', name !== 'candidate.request');
+    expect(back).toHaveLength(1);
+    // Our client adds fields (n, rev, gen); the fields of the golden message are unchanged.
+    expect(back[0]).toMatchObject(sent);
   });
 
-  it.each(['sdp.relayed', 'sdp.request', 'candidate.request', 'candidates.request', 'publish.request', 'unpublish.request'])(
-    '%s is a signal, and nothing of it is lost on the way through our types', (name) => {
-      const incoming = relayed(name);
-      expect(incoming?.kind).toBe('signal');
-      if (incoming?.kind !== 'signal') return;
-      expect(incoming.from).toBe('guest-2');
-      const { userId, reqId, ...sent } = json(name);
-      const back = encodeSignal(incoming.signal, 'kpoint123', name !== 'candidate.request');
-      expect(back).toHaveLength(1);
-      // What our client adds (n, rev, gen) is additive; everything of the golden message is there, unchanged.
-      expect(back[0]).toMatchObject(sent);
+  it('subscribe is recognised', () => {
+    expect(relayed('subscribe.relayed')).toMatchObject({
+      kind: 'subscribe',
+      from: 'kpoint123',
+      type: 'cam',
     });
-
-  it('subscribe is a wish', () => {
-    expect(relayed('subscribe.relayed')).toMatchObject({ kind: 'subscribe', from: 'kpoint123', type: 'cam' });
     expect(classify({ ...json('subscribe.relayed'), type: 'file' }).kind).toBe('other');
   });
 
@@ -67,7 +112,7 @@ describe('golden messages', () => {
     ['inform', (k) => k.inform({ page: 3, seen: [true, null] }, 'kpoint123', undefined)],
     ['createGroup', (k) => k.createGroup(['guest-2'], 'Team')],
     ['endGroup', (k) => k.endGroup('G4325403300AB')],
-  ])('%s is what we ask', async (name, call) => {
+  ])('%s is what we send', async (name, call) => {
     const sent: Json[] = [];
     await call(new Operations({
       request: async (eventOp, fields) => {
@@ -83,18 +128,36 @@ describe('golden messages', () => {
 
   it('register and joinRoom hold what the session needs', () => {
     const first = readRegister(json('register.answer') as Answer);
-    expect(first).toMatchObject({ userId: 'kpoint123', resumed: false, resumeWindow: 20, iceServers: [{}, { username: expect.stringMatching(/^\d+:/) }] });
+    expect(first).toMatchObject({
+      userId: 'kpoint123',
+      resumed: false,
+      resumeWindow: 20,
+      iceServers: [{}, { username: expect.stringMatching(/^\d+:/) }],
+    });
     expect(first?.room).toBeUndefined();
-    expect(readRegister(json('register.resume.answer') as Answer)).toMatchObject({ resumed: true, room: { roomId: 'K4325403300AB', seq: 2 } });
+    expect(readRegister(json('register.resume.answer') as Answer)).toMatchObject({
+      resumed: true,
+      room: { roomId: 'K4325403300AB', seq: 2 },
+    });
     expect(readRegister(json('register.error.answer') as Answer)).toBeNull();
     expect(isRoom(json('joinRoom.answer'))).toBe(true);
-    expect(new Room(json('joinRoom.share.answer') as unknown as Room['info']).share).toEqual({ type: 'screen', user: 'kpoint123' });
+    expect(new Room(json('joinRoom.share.answer') as unknown as Room['info']).share).toEqual({
+      type: 'screen',
+      user: 'kpoint123',
+    });
     expect(isRoom(json('joinRoom.error.answer'))).toBe(false);
   });
 });
 
-describe('what is malformed', () => {
-  it.each([['nothing', ''], ['no JSON', '{'], ['an array', '[]'], ['a number', '1'], ['null', 'null'], ['binary', new ArrayBuffer(2)]])('%s is dropped', (_, frame) => {
+describe('malformed messages', () => {
+  it.each([
+    ['nothing', ''],
+    ['no JSON', '{'],
+    ['an array', '[]'],
+    ['a number', '1'],
+    ['null', 'null'],
+    ['binary', new ArrayBuffer(2)],
+  ])('%s is dropped', (_, frame) => {
     expect(parse(frame)).toBeNull();
   });
 
@@ -114,20 +177,42 @@ describe('what is malformed', () => {
     ['a leave whose user is a member', { ...json('presence.leave'), user: join.user }],
     ['an unknown operation', { eventOp: 'constructor', userId: 'x' }],
     ['a sender called __proto__', { ...sdp, userId: '__proto__' }],
-  ])('%s reaches only those who read the wire themselves', (_, message) => {
+  ])('%s reaches only listeners of the wire', (_, message) => {
     expect(classify(message).kind).toBe('other');
   });
 
-  it('takes booleans as text, as the wire allows', () => {
-    expect(readSignal({ eventOp: 'publish', type: 'cam', epoch: 3, audio: 'true', video: 'false' })).toMatchObject({ audio: true, video: false });
+  it('accepts booleans as text, as the wire allows', () => {
+    expect(
+      readSignal({ eventOp: 'publish', type: 'cam', epoch: 3, audio: 'true', video: 'false' }),
+    ).toMatchObject({ audio: true, video: false });
   });
 });
 
-it('sends candidates one by one to a client that does not announce more', () => {
-  const signal = { eventOp: 'candidate' as const, gen: 4, candidates: [{ candidate: 'a' }, { candidate: 'b' }] };
+it('sends candidates one by one to a client without the feature', () => {
+  const signal = {
+    eventOp: 'candidate' as const,
+    gen: 4,
+    candidates: [{ candidate: 'a' }, { candidate: 'b' }],
+  };
   expect(encodeSignal(signal, 'x', false)).toEqual([
-    { eventOp: 'candidate', target: 'x', type: 'cam', cam: true, gen: 4, link: 'main', candidate: { candidate: 'a' } },
-    { eventOp: 'candidate', target: 'x', type: 'cam', cam: true, gen: 4, link: 'main', candidate: { candidate: 'b' } },
+    {
+      eventOp: 'candidate',
+      target: 'x',
+      type: 'cam',
+      cam: true,
+      gen: 4,
+      link: 'main',
+      candidate: { candidate: 'a' },
+    },
+    {
+      eventOp: 'candidate',
+      target: 'x',
+      type: 'cam',
+      cam: true,
+      gen: 4,
+      link: 'main',
+      candidate: { candidate: 'b' },
+    },
   ]);
   expect(encodeSignal(signal, 'x', true)).toHaveLength(1);
 });

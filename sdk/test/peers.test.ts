@@ -17,19 +17,37 @@ let events: Presence[];
 let code: string;
 let streams: Streams;
 let peers: Peers;
-/** Kinds that the user has switched off. */
+/** Kinds that the user has muted. */
 let off: Set<string>;
-/** Times that a track of the camera has been seen to end. */
+/** Number of camera tracks that were seen to end. */
 let ended: number;
 
-const stream = (...kinds: ('audio' | 'video')[]) => new FakeStream((kinds.length ? kinds : ['audio', 'video'] as const).map((k) => track(k))) as unknown as MediaStream;
+const stream = (...kinds: ('audio' | 'video')[]) =>
+  new FakeStream(
+    (kinds.length ? kinds : (['audio', 'video'] as const)).map((k) => track(k)),
+  ) as unknown as MediaStream;
 const ops = () => sent.map((m) => m.eventOp);
-const states = () => events.flatMap((e) => (e.type === 'peerState' ? [`${e.state}${e.reason && ` ${e.reason}`}`] : []));
-const from = (id: string, message: object) => peers.handleSignal(id, readSignal(message as Record<string, unknown>)!);
-const lastSdp = () => sent.filter((m) => m.eventOp === 'sdp').at(-1) as Request & { gen: number; n: number; sdp: { type: string } };
-const offer = (more: object = {}) => ({ eventOp: 'sdp', gen: 5, n: 1, sdp: { type: 'offer', sdp: 'theirs' }, ...more });
+const states = () =>
+  events.flatMap((e) =>
+    e.type === 'peerState' ? [`${e.state}${e.reason && ` ${e.reason}`}`] : [],
+  );
+const from = (id: string, message: object) =>
+  peers.handleSignal(id, readSignal(message as Record<string, unknown>)!);
+const lastSdp = () =>
+  sent.filter((m) => m.eventOp === 'sdp').at(-1) as Request & {
+    gen: number;
+    n: number;
+    sdp: { type: string };
+  };
+const offer = (more: object = {}) => ({
+  eventOp: 'sdp',
+  gen: 5,
+  n: 1,
+  sdp: { type: 'offer', sdp: 'theirs' },
+  ...more,
+});
 
-/** 'a' has published its camera to 'b'; the connection stands. */
+/** a has published its camera to b; the connection is up. */
 async function connected(): Promise<FakeConnection> {
   const outcome = peers.publish('b', 'cam', stream());
   await settled();
@@ -51,8 +69,10 @@ beforeEach(() => {
   vi.spyOn(console, 'warn').mockImplementation(() => undefined);
   FakeConnection.made = [];
   me = 'a';
-  members = new Map(['a', 'b', 'c'].map((id) => [id, member(id, ['pair', 'publish', 'candidates'])]));
-  members.set('raw', member('raw'));
+  members = new Map(
+    ['a', 'b', 'c'].map((id) => [id, member(id, ['pair', 'publish', 'candidates'])]),
+  );
+  members.set('legacy', member('legacy'));
   sent = [];
   servers = [{ urls: 'stun:x' }];
   events = [];
@@ -107,7 +127,14 @@ describe('publishP2P that cannot work', () => {
     const [target, type, media] = args();
     expect(await peers.publish(target, type, media)).toBe(false);
     expect(events).toHaveLength(1);
-    expect(events[0]).toMatchObject({ type: 'peerState', state: 'failed', reason, user: `${target}`, message: expect.stringMatching(/\.$/), hint: expect.any(String) });
+    expect(events[0]).toMatchObject({
+      type: 'peerState',
+      state: 'failed',
+      reason,
+      user: `${target}`,
+      message: expect.stringMatching(/\.$/),
+      hint: expect.any(String),
+    });
     expect(console.warn).toHaveBeenCalledOnce();
     expect(FakeConnection.made).toHaveLength(0);
   });
@@ -118,10 +145,18 @@ describe('publishP2P that cannot work', () => {
     expect((events[0] as PeerStateEvent).reason).toBe('not-registered');
   });
 
-  it('says so when there is no WebRTC', async () => {
+  it('reports that there is no WebRTC', async () => {
     vi.stubGlobal('RTCPeerConnection', undefined);
     expect(await peers.publish('b', 'cam', stream())).toBe(false);
-    expect(events).toMatchObject([{ type: 'peerState', user: 'b', state: 'failed', reason: 'no-webrtc', hint: expect.stringContaining('RTCPeerConnection') }]);
+    expect(events).toMatchObject([
+      {
+        type: 'peerState',
+        user: 'b',
+        state: 'failed',
+        reason: 'no-webrtc',
+        hint: expect.stringContaining('RTCPeerConnection'),
+      },
+    ]);
     expect(sent).toEqual([]);
   });
 
@@ -149,7 +184,9 @@ describe('publishP2P that cannot work', () => {
   });
 
   it('within 30 s, whatever hangs', async () => {
-    vi.spyOn(FakeConnection.prototype, 'setLocalDescription').mockReturnValue(new Promise(() => undefined));
+    vi.spyOn(FakeConnection.prototype, 'setLocalDescription').mockReturnValue(
+      new Promise(() => undefined),
+    );
     const outcome = peers.publish('b', 'cam', stream());
     await vi.advanceTimersByTimeAsync(Negotiation.publish);
     expect(await outcome).toBe(false);
@@ -157,7 +194,7 @@ describe('publishP2P that cannot work', () => {
 });
 
 describe('a connection', () => {
-  it('has the fixed layout, made by the smaller id', async () => {
+  it('has the fixed layout, created by the smaller id', async () => {
     void peers.publish('b', 'cam', stream());
     await settled();
     const c = FakeConnection.last;
@@ -165,8 +202,17 @@ describe('a connection', () => {
       ['audio', 'sendrecv'], ['video', 'sendrecv'], ['audio', 'sendrecv'], ['video', 'sendrecv'],
     ]);
     expect(c.channelOptions).toEqual({ negotiated: true, id: 0 });
-    expect(c.getConfiguration()).toEqual({ iceServers: [{ urls: 'stun:x' }], bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require' });
-    expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual(['audio', 'video', undefined, undefined]);
+    expect(c.getConfiguration()).toEqual({
+      iceServers: [{ urls: 'stun:x' }],
+      bundlePolicy: 'max-bundle',
+      rtcpMuxPolicy: 'require',
+    });
+    expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual([
+      'audio',
+      'video',
+      undefined,
+      undefined,
+    ]);
   });
 
   it('is adopted by the larger id, which then sends both ways', async () => {
@@ -179,9 +225,17 @@ describe('a connection', () => {
     await settled();
     const c = FakeConnection.last;
     expect(c.getTransceivers().map((t) => t.direction)).toEqual(Array(4).fill('sendrecv'));
-    expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual([undefined, undefined, undefined, 'video']);
-    // The side that offers begins with DTLS.
-    expect(lastSdp().sdp).toMatchObject({ type: 'answer', sdp: expect.stringContaining('a=setup:passive') });
+    expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      'video',
+    ]);
+    // The offering side starts DTLS.
+    expect(lastSdp().sdp).toMatchObject({
+      type: 'answer',
+      sdp: expect.stringContaining('a=setup:passive'),
+    });
   });
 
   it('with another layout is refused', async () => {
@@ -191,14 +245,14 @@ describe('a connection', () => {
     expect(states()).toEqual(['connecting', 'failed broken']);
   });
 
-  it('is made for what is published again before all of the withdrawal is done', async () => {
+  it('is made for a publication during an unpublish', async () => {
     const first = peers.publish('b', 'cam', stream());
     peers.unpublish('b', 'cam');
     const [second] = await Promise.all([connected(), expect(first).resolves.toBe(false)]);
     expect([FakeConnection.open, FakeConnection.last === second]).toEqual([1, true]);
   });
 
-  it('is one, however often and for whatever is published', async () => {
+  it('is shared by all publications', async () => {
     const c = await connected();
     const again = peers.publish('b', 'cam', stream('video'));
     const screen = peers.publish('b', 'screen', stream('video'));
@@ -206,12 +260,20 @@ describe('a connection', () => {
     expect(await Promise.all([again, screen])).toEqual([true, true]);
     expect(FakeConnection.made).toHaveLength(1);
     expect(c.log.filter((x) => x === 'offer')).toHaveLength(1);
-    expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual([undefined, 'video', undefined, 'video']);
+    expect(c.getTransceivers().map((t) => t.sender.track?.kind)).toEqual([
+      undefined,
+      'video',
+      undefined,
+      'video',
+    ]);
   });
 
-  it('has cameras keep moving and screens stay sharp, unless the app has said what it wants', async () => {
-    const [cam, screen, chosen] = ['', '', 'text'].map((contentHint) => Object.assign(track('video'), { contentHint }));
-    const of = (...tracks: unknown[]) => new FakeStream(tracks as MediaStreamTrack[]) as unknown as MediaStream;
+  it('prefers frame rate for cameras and sharpness for screens, unless told', async () => {
+    const [cam, screen, chosen] = ['', '', 'text'].map((contentHint) =>
+      Object.assign(track('video'), { contentHint }),
+    );
+    const of = (...tracks: unknown[]) =>
+      new FakeStream(tracks as MediaStreamTrack[]) as unknown as MediaStream;
     await connected();
     await peers.publish('b', 'cam', of(cam));
     await peers.publish('b', 'screen', of(screen));
@@ -220,7 +282,7 @@ describe('a connection', () => {
     expect([cam, screen, chosen].map((t) => t?.contentHint)).toEqual(['motion', 'detail', 'text']);
   });
 
-  it('sends nothing any more after removeLocalPeer, and is kept', async () => {
+  it('sends nothing after removeLocalPeer, and is kept', async () => {
     const c = await connected();
     expect(peers.unpublish('b', 'cam')).toBe(true);
     await settled();
@@ -236,12 +298,16 @@ describe('a connection', () => {
     expect(c.log.slice(-3)).toEqual(['configure', 'restart', 'offer']);
   });
 
-  it.each([['nobody', 'cam'], ['b', 'file'], [7, 'cam']])('is not touched by wrong arguments: %s %s', (target, type) => {
+  it.each([
+    ['nobody', 'cam'],
+    ['b', 'file'],
+    [7, 'cam'],
+  ])('is not affected by wrong arguments: %s %s', (target, type) => {
     expect([peers.unpublish(target, type), peers.refuse(target, type)]).toEqual([false, false]);
   });
 });
 
-it('tells whether a call stands still', async () => {
+it('tells whether media has stopped', async () => {
   const c = await connected();
   const told = [peers.silent];
   for (const state of ['disconnected', 'connected'] as const) {
@@ -252,9 +318,11 @@ it('tells whether a call stands still', async () => {
   expect(told).toEqual([false, true, false]);
 });
 
-it('gives second connections up when the room has grown beyond warmPeers', async () => {
+it('closes backup connections when the room grows beyond warmPeers', async () => {
   servers = [{ urls: 'turn:x', username: 'u', credential: 'c' }];
-  members = new Map(['a', 'b'].map((id) => [id, member(id, ['pair', 'publish', 'candidates', 'standby'])]));
+  members = new Map(
+    ['a', 'b'].map((id) => [id, member(id, ['pair', 'publish', 'candidates', 'standby'])]),
+  );
   await connected();
   expect(FakeConnection.open).toBe(2);
   const come = ['c', 'd', 'e'];
@@ -268,10 +336,12 @@ it('gives second connections up when the room has grown beyond warmPeers', async
   expect(FakeConnection.open).toBe(2);
 });
 
-describe('a pair that is kept ready', () => {
-  /** 'a' and 'b' alone in a room; their connection stands and nobody has published. */
+describe('a prewarmed connection', () => {
+  /** a and b alone in a room; their connection is up and nobody has published. */
   async function warmed(): Promise<FakeConnection> {
-    members = new Map(['a', 'b'].map((id) => [id, member(id, ['pair', 'publish', 'candidates', 'warm'])]));
+    members = new Map(
+      ['a', 'b'].map((id) => [id, member(id, ['pair', 'publish', 'candidates', 'warm'])]),
+    );
     peers.handleMembers(['a', 'b']);
     await settled();
     const { gen, n } = lastSdp();
@@ -283,13 +353,18 @@ describe('a pair that is kept ready', () => {
     return FakeConnection.last;
   }
 
-  it('is connected on joining, and the app sees nothing of it', async () => {
+  it('is connected on joining, and hidden from the app', async () => {
     const c = await warmed();
     expect(c.getTransceivers().map((t) => t.sender.track)).toEqual([null, null, null, null]);
-    expect([events, peers.connections(), peers.connection('b'), streams.all()]).toEqual([[], {}, undefined, {}]);
+    expect([events, peers.connections(), peers.connection('b'), streams.all()]).toEqual([
+      [],
+      {},
+      undefined,
+      {},
+    ]);
   });
 
-  it('publishes without another description, and shows itself then', async () => {
+  it('publishes without negotiation, and is visible to the app then', async () => {
     const c = await warmed();
     sent = [];
     expect(await peers.publish('b', 'cam', stream())).toBe(true);
@@ -300,13 +375,23 @@ describe('a pair that is kept ready', () => {
 
   it('shows what the other side publishes', async () => {
     const c = await warmed();
-    c.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'publish', type: 'cam', epoch: 9, rev: 0, audio: true, video: true, gen: lastSdp().gen }) });
+    c.channel.onmessage?.({
+      data: JSON.stringify({
+        eventOp: 'publish',
+        type: 'cam',
+        epoch: 9,
+        rev: 0,
+        audio: true,
+        video: true,
+        gen: lastSdp().gen,
+      }),
+    });
     await settled();
     expect(events.map((e) => e.type)).toEqual(['peerState', 'subscribed']);
     expect(peers.connection('b')).toBe(c);
   });
 
-  it('fails in silence, and is tried again', async () => {
+  it('fails without a report, and is tried again', async () => {
     const c = await warmed();
     c.become('failed');
     await vi.advanceTimersByTimeAsync(7 * Negotiation.repeat);
@@ -315,7 +400,7 @@ describe('a pair that is kept ready', () => {
     expect(FakeConnection.open).toBe(1);
   });
 
-  it('gathers anew behind what was found without the camera, once, if that is not direct', async () => {
+  it('restarts ICE once with the camera if it was relayed', async () => {
     const c = await warmed();
     c.find('candidate:1 1 udp 1 0a1b.local 50000 typ host');
     c.selected = { local: 'srflx', remote: 'prflx' };
@@ -328,7 +413,7 @@ describe('a pair that is kept ready', () => {
     expect(c.log).toEqual(log);
   });
 
-  it('does not, where a direct way is found a little later', async () => {
+  it('does not where a direct path is found a little later', async () => {
     const c = await warmed();
     c.find('candidate:1 1 udp 1 0a1b.local 50000 typ host');
     c.selected = { local: 'relay', remote: 'relay' };
@@ -338,7 +423,10 @@ describe('a pair that is kept ready', () => {
     expect(c.log).toEqual(['offer', 'remote answer']);
   });
 
-  it.each([['host', 'host', '0a1b.local'], ['srflx', 'srflx', '192.168.0.2']])('leaves %s–%s found with %s alone', async (local, remote, address) => {
+  it.each([
+    ['host', 'host', '0a1b.local'],
+    ['srflx', 'srflx', '192.168.0.2'],
+  ])('is not restarted for %s–%s found with %s', async (local, remote, address) => {
     const c = await warmed();
     c.find(`candidate:1 1 udp 1 ${address} 50000 typ host`);
     c.selected = { local, remote };
@@ -348,17 +436,34 @@ describe('a pair that is kept ready', () => {
   });
 
   it.each<[string, () => Map<string, Member>, number]>([
-    ['nobody in a larger room', () => new Map('abcde'.split('').map((id) => [id, member(id, ['pair', 'warm'])])), 0],
-    ['nobody with other software', () => new Map([['a', member('a')], ['b', member('b')], ['c', member('c', ['pair'])]]), 0],
-    ['those with larger ids', () => new Map('abc'.split('').map((id) => [id, member(id, ['pair', 'warm'])])), 2],
-  ])('is one with %s', async (_, room, made) => {
+    [
+      'nobody in a larger room',
+      () => new Map('abcde'.split('').map((id) => [id, member(id, ['pair', 'warm'])])),
+      0,
+    ],
+    [
+      'nobody with other software',
+      () =>
+        new Map([
+          ['a', member('a')],
+          ['b', member('b')],
+          ['c', member('c', ['pair'])],
+        ]),
+      0,
+    ],
+    [
+      'those with larger ids',
+      () => new Map('abc'.split('').map((id) => [id, member(id, ['pair', 'warm'])])),
+      2,
+    ],
+  ])('is made with %s', async (_, room, made) => {
     members = room();
     peers.handleMembers([...members.keys()]);
     await settled();
     expect(FakeConnection.made).toHaveLength(made);
   });
 
-  it('comes when a room becomes small enough', async () => {
+  it('is made when the room becomes small enough', async () => {
     members = new Map('abcde'.split('').map((id) => [id, member(id, ['pair', 'warm'])]));
     peers.handleMembers([...members.keys()]);
     members.delete('e');
@@ -378,37 +483,70 @@ describe('candidates', () => {
     await vi.advanceTimersByTimeAsync(20);
     c.find('3');
     await vi.advanceTimersByTimeAsync(20);
-    expect(sent.filter((m) => m.eventOp === 'candidate').map((m) => m.candidates)).toEqual([[{ candidate: '1' }, { candidate: '2' }], [{ candidate: '3' }]]);
+    expect(sent.filter((m) => m.eventOp === 'candidate').map((m) => m.candidates)).toEqual([
+      [{ candidate: '1' }, { candidate: '2' }],
+      [{ candidate: '3' }],
+    ]);
   });
 
-  const host = (address: string) => ({ candidate: `candidate:1 1 udp 2122260223 ${address} 50000 typ host generation 0` });
-  const srflx = { candidate: 'candidate:2 1 udp 1677729535 198.51.100.2 50000 typ srflx raddr 192.168.1.10 rport 50000' };
+  const host = (address: string) => ({
+    candidate: `candidate:1 1 udp 2122260223 ${address} 50000 typ host generation 0`,
+  });
+  const srflx = {
+    candidate:
+      'candidate:2 1 udp 1677729535 198.51.100.2 50000 typ srflx raddr 192.168.1.10 rport 50000',
+  };
   const hidden = host('4f6a.local');
   const global = host('2001:db8::1');
-  const locals = ['10.0.0.1', '172.16.0.1', '172.31.0.1', '192.168.1.10', '100.64.0.1', '169.254.0.1', 'fd00::1', 'fe80::1'].map(host);
+  const locals = [
+    '10.0.0.1',
+    '172.16.0.1',
+    '172.31.0.1',
+    '192.168.1.10',
+    '100.64.0.1',
+    '169.254.0.1',
+    'fd00::1',
+    'fe80::1',
+  ].map(host);
 
   it.each<[string, string | undefined, string | undefined]>([
-    ['another network', '4here', '4there'], ['the same', '4here', '4here'], ['another family', '4here', '6there'],
-    ['one that is not known', '4here', undefined], ['any, seen from one that is not known', undefined, '4there'],
-  ])('with private addresses of %s wait only where they are surely of no use', async (where, mine, theirs) => {
-    for (const [id, net] of [['a', mine], ['b', theirs]] as const) members.set(id, { ...members.get(id)!, ...(net ? { net } : {}) });
-    void peers.publish('b', 'cam', stream());
-    await settled();
-    const c = FakeConnection.last;
-    const { gen, n } = lastSdp();
-    from('b', { eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' } });
-    const all = [hidden, ...locals, host('172.32.0.1'), global, srflx];
-    from('b', { eventOp: 'candidate', gen, candidates: all });
-    await settled();
-    const soon = all.slice(-3);
-    expect(c.candidates).toEqual(where === 'another network' ? soon : all);
-    await vi.advanceTimersByTimeAsync(300);
-    expect(c.candidates).toEqual(where === 'another network' ? [...soon, hidden, ...locals] : all);
-  });
+    ['another network', '4here', '4there'],
+    ['the same', '4here', '4here'],
+    ['another family', '4here', '6there'],
+    ['one that is not known', '4here', undefined],
+    ['any, seen from one that is not known', undefined, '4there'],
+  ])(
+    'with private addresses of %s wait only where they are surely of no use',
+    async (where, mine, theirs) => {
+      for (const [id, net] of [
+        ['a', mine],
+        ['b', theirs],
+      ] as const)
+        members.set(id, { ...members.get(id)!, ...(net ? { net } : {}) });
+      void peers.publish('b', 'cam', stream());
+      await settled();
+      const c = FakeConnection.last;
+      const { gen, n } = lastSdp();
+      from('b', { eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' } });
+      const all = [hidden, ...locals, host('172.32.0.1'), global, srflx];
+      from('b', { eventOp: 'candidate', gen, candidates: all });
+      await settled();
+      const soon = all.slice(-3);
+      expect(c.candidates).toEqual(where === 'another network' ? soon : all);
+      await vi.advanceTimersByTimeAsync(300);
+      expect(c.candidates).toEqual(
+        where === 'another network' ? [...soon, hidden, ...locals] : all,
+      );
+    },
+  );
 
-  it('that the browser refuses do no harm', async () => {
+  it('refused by the browser are ignored', async () => {
     const c = await connected();
-    from('b', { eventOp: 'candidate', gen: lastSdp().gen, candidates: [{ candidate: 'bad' }, { candidate: 'good' }] });
+    from('b', {
+      eventOp: 'candidate',
+      gen: lastSdp().gen,
+      candidates: [{ candidate: 'bad' }, { candidate: 'good' }],
+    });
     await settled();
     expect(c.candidates).toEqual([{ candidate: 'good' }]);
     expect(states()).toEqual(['connecting', 'connected']);
@@ -416,11 +554,26 @@ describe('candidates', () => {
 });
 
 describe('what others send', () => {
-  it('is shown when it is there, in a stream of exactly these kinds', async () => {
+  it('is shown on arrival, in a stream of exactly these kinds', async () => {
     const c = await connected();
-    from('b', { eventOp: 'publish', type: 'cam', epoch: 9, rev: 0, audio: false, video: true, gen: lastSdp().gen });
+    from('b', {
+      eventOp: 'publish',
+      type: 'cam',
+      epoch: 9,
+      rev: 0,
+      audio: false,
+      video: true,
+      gen: lastSdp().gen,
+    });
     await settled();
-    expect(events.at(-1)).toEqual({ eventOp: 'presence', type: 'subscribed', roomId: 'R', user: 'b', sender: 'b', cam: true });
+    expect(events.at(-1)).toEqual({
+      eventOp: 'presence',
+      type: 'subscribed',
+      roomId: 'R',
+      user: 'b',
+      sender: 'b',
+      cam: true,
+    });
     expect(streams.get('b', 'cam')?.getTracks()).toEqual([c.getTransceivers()[1]?.receiver.track]);
     expect(peers.refuse('b', 'cam')).toBe(true);
     await settled();
@@ -440,9 +593,11 @@ describe('what others send', () => {
   });
 
   it('is bounded while it waits', () => {
-    for (let user = 0; user < 100; user++) for (let i = 0; i < 100; i++) from(`stranger ${user}`, offer());
+    for (let user = 0; user < 100; user++) {
+      for (let i = 0; i < 100; i++) from(`early ${user}`, offer());
+    }
     const early = (peers as unknown as { early: Map<string, unknown[]> }).early;
-    expect([early.size, early.get('stranger 0')?.length]).toEqual([64, 64]);
+    expect([early.size, early.get('early 0')?.length]).toEqual([64, 64]);
   });
 
   it('is dropped when it comes from oneself', async () => {
@@ -451,19 +606,36 @@ describe('what others send', () => {
     expect(FakeConnection.made).toHaveLength(0);
   });
 
-  it('over the data channel is read like over the server, and nothing but publications', async () => {
+  it('over the data channel is limited to publications', async () => {
     const c = await connected();
     const { gen } = lastSdp();
-    for (const text of ['{', 'null', '[]', '{"eventOp":"sdp"}', JSON.stringify({ eventOp: 'sdp', gen, n: 99, sdp: { type: 'offer', sdp: 'x' } })]) c.channel.onmessage?.({ data: text });
-    c.channel.onmessage?.({ data: JSON.stringify({ eventOp: 'publish', type: 'cam', epoch: 9, rev: 0, audio: true, video: true, gen }) });
+    for (const text of [
+      '{',
+      'null',
+      '[]',
+      '{"eventOp":"sdp"}',
+      JSON.stringify({ eventOp: 'sdp', gen, n: 99, sdp: { type: 'offer', sdp: 'x' } }),
+    ])
+      c.channel.onmessage?.({ data: text });
+    c.channel.onmessage?.({
+      data: JSON.stringify({
+        eventOp: 'publish',
+        type: 'cam',
+        epoch: 9,
+        rev: 0,
+        audio: true,
+        video: true,
+        gen,
+      }),
+    });
     await settled();
     expect(c.log).toEqual(['offer', 'remote answer']);
     expect(events.at(-1)?.type).toBe('subscribed');
   });
 });
 
-describe('what one user may cause here', () => {
-  /** As many connections as he can have made: he leaves and comes again, 300 messages in all. */
+describe('load caused by one user', () => {
+  /** As many connections as one user can cause: leaves and joins again, 300 messages in all. */
   async function storm(id: string): Promise<number> {
     const before = FakeConnection.made.length;
     const someone = members.get(id)!;
@@ -479,16 +651,16 @@ describe('what one user may cause here', () => {
     return FakeConnection.made.length - before;
   }
 
-  it.each(['b', 'raw'])('does not begin anew when he leaves and joins again: %s', async (id) => {
+  it.each(['b', 'legacy'])('is not reset by leaving and joining again: %s', async (id) => {
     me = 'z';
     members.set('z', member('z'));
     expect(await storm(id)).toBeLessThanOrEqual(12);
-    // Nobody else pays for it.
+    // Other users are not affected.
     from('c', offer());
     await settled();
     const mine = FakeConnection.made.length;
     expect(FakeConnection.last.remoteDescription).not.toBeNull();
-    // He may again after a while.
+    // Allowed again after a while.
     await vi.advanceTimersByTimeAsync(60_000);
     from(id, offer({ gen: 1_000 }));
     await settled();
@@ -507,7 +679,7 @@ describe('what one user may cause here', () => {
 });
 
 describe('changeLocalStream', () => {
-  it('reaches everybody who is sent a camera, or the one named', async () => {
+  it('reaches all receivers of the camera, or the given one', async () => {
     expect(await peers.change(stream(), undefined)).toBe(false);
     const c = await connected();
     const next = stream();
@@ -520,7 +692,7 @@ describe('changeLocalStream', () => {
 });
 
 describe('a session that was lost', () => {
-  it('sends everything again to those who are there, and to those who come back', async () => {
+  it('sends everything again to present members and to those who come back', async () => {
     await connected();
     const outcome = peers.publish('c', 'screen', stream('video'));
     await settled();
@@ -535,10 +707,13 @@ describe('a session that was lost', () => {
     members.set('c', member('c', ['pair']));
     peers.handleMembers(['c']);
     await settled();
-    expect(sent.slice(2).map((m) => `${m.eventOp} ${m.target} ${m.type}`)).toEqual(['sdp c cam', 'publish c screen']);
+    expect(sent.slice(2).map((m) => `${m.eventOp} ${m.target} ${m.type}`)).toEqual([
+      'sdp c cam',
+      'publish c screen',
+    ]);
   });
 
-  it('does not wait for them for ever', async () => {
+  it('waits for them for a limited time', async () => {
     await connected();
     peers.handleLost();
     members.delete('b');
@@ -549,14 +724,14 @@ describe('a session that was lost', () => {
     expect(peers.connections()).toEqual({});
   });
 
-  it('for good says so of every connection', async () => {
+  it('for good reports every connection as failed', async () => {
     await connected();
     peers.handleLeft('replaced');
     expect(states().at(-1)).toBe('failed replaced');
   });
 });
 
-describe('a user who was given up', () => {
+describe('a lost user', () => {
   const gone = async (c: FakeConnection, ...lost: RTCPeerConnectionState[]) => {
     for (const state of lost) c.become(state);
     members.delete('b');
@@ -565,14 +740,21 @@ describe('a user who was given up', () => {
     members.set('b', member('b', ['pair']));
   };
 
-  it('is sent the same again when it is back in time', async () => {
+  it('is sent the same again when back in time', async () => {
     await gone(await connected(), 'disconnected');
     peers.handleMembers(['b']);
     await settled();
     expect(ops()).toEqual(['sdp', 'publish']);
   });
 
-  it.each(['left by itself', 'is back too late', 'is sent something by the app first', 'is to get no more', 'is another', 'is not told apart'])('but not one who %s', async (how) => {
+  it.each([
+    'left by itself',
+    'is back too late',
+    'is sent something by the app first',
+    'is to get no more',
+    'is another',
+    'is not told apart',
+  ])('is not sent it if it %s', async (how) => {
     const c = await connected();
     await gone(c, ...(how === 'left by itself' ? [] : ['disconnected' as const]));
     if (how === 'is back too late') await vi.advanceTimersByTimeAsync(60_000);
@@ -583,11 +765,13 @@ describe('a user who was given up', () => {
     if (how === 'is not told apart') delete members.get('b')!.identity;
     peers.handleMembers(['b']);
     await settled();
-    expect(peers.sent('cam').map(([, s]) => s)).toEqual(how === 'is sent something by the app first' ? [other] : []);
+    expect(peers.sent('cam').map(([, s]) => s)).toEqual(
+      how === 'is sent something by the app first' ? [other] : [],
+    );
   });
 });
 
-it('tries a call that broke again with growing waits, as long as it is wanted', async () => {
+it('retries a broken call with growing waits while it is wanted', async () => {
   const c = await connected();
   c.become('failed');
   await vi.advanceTimersByTimeAsync(7 * Negotiation.repeat);

@@ -4,7 +4,7 @@ import { fallback } from '../src/signaling/fallback';
 import type { WebSocketLike } from '../src/signaling/connection';
 import { FakeSocket, settled } from './browser';
 
-/** A request whose other end is the test. */
+/** A request whose server is the test. */
 interface Asked {
   url: string;
   body: string | undefined;
@@ -20,7 +20,9 @@ let heard: unknown[];
 const polls = () => asked.filter(({ body }) => body === undefined);
 const posts = () => asked.filter(({ body }) => body !== undefined);
 const bodies = () => posts().map(({ body }) => body);
-const HELLO = '0{"sid":"a b","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":65536}';
+const OPEN =
+  '0{"sid":"a b","upgrades":["websocket"],'
+  + '"pingInterval":25000,"pingTimeout":20000,"maxPayload":65536}';
 const wrapped = (x: unknown) => `42["knowledgetalk",${JSON.stringify(x)}]`;
 
 async function start(resumes = false): Promise<void> {
@@ -33,7 +35,7 @@ async function start(resumes = false): Promise<void> {
 
 async function opened(): Promise<void> {
   await start();
-  await asked[0]!.answer(HELLO);
+  await asked[0]!.answer(OPEN);
   await posts()[0]!.answer('ok');
 }
 
@@ -44,16 +46,22 @@ beforeEach(() => {
   heard = [];
   FakeSocket.made = [];
   vi.stubGlobal('WebSocket', FakeSocket);
-  vi.stubGlobal('fetch', (url: string, init: RequestInit) => new Promise<Response>((resolve, reject) => {
-    const abort = () => reject(new DOMException('aborted', 'AbortError'));
-    if (init.signal?.aborted) return abort();
-    init.signal?.addEventListener('abort', abort);
-    asked.push({
-      url, init, body: init.body as string | undefined,
-      answer: (text, status = 200) => (resolve(new Response(text, { status })), settled()),
-      fail: () => (reject(new TypeError('failed')), settled()),
-    });
-  }));
+  vi.stubGlobal(
+    'fetch',
+    (url: string, init: RequestInit) =>
+      new Promise<Response>((resolve, reject) => {
+        const abort = () => reject(new DOMException('aborted', 'AbortError'));
+        if (init.signal?.aborted) return abort();
+        init.signal?.addEventListener('abort', abort);
+        asked.push({
+          url,
+          init,
+          body: init.body as string | undefined,
+          answer: (text, status = 200) => (resolve(new Response(text, { status })), settled()),
+          fail: () => (reject(new TypeError('failed')), settled()),
+        });
+      }),
+  );
 });
 
 afterEach(() => {
@@ -68,26 +76,32 @@ describe('polling', () => {
   it('opens, connects, and carries messages both ways', async () => {
     await start(true);
     expect(asked[0]!.url).toBe('https://site/calls/socket.io/?EIO=4&transport=polling&resume');
-    await asked[0]!.answer(HELLO);
+    await asked[0]!.answer(OPEN);
     expect(heard).toEqual(['open']);
-    expect(asked.slice(1).map(({ url }) => url)).toEqual(Array(2).fill(`${asked[0]!.url}&sid=a%20b`));
+    expect(asked.slice(1).map(({ url }) => url)).toEqual(
+      Array(2).fill(`${asked[0]!.url}&sid=a%20b`),
+    );
     expect(bodies()).toEqual(['40']);
     socket.send('{"a":1}');
     socket.send('{"b":2}');
     await posts()[0]!.answer('ok');
     expect(bodies()[1]).toBe(`${wrapped({ a: 1 })}\x1e${wrapped({ b: 2 })}`);
-    await polls()[1]!.answer(['40{"sid":"x"}', wrapped({ c: '"]\\' }), '6', wrapped({ d: 4 })].join('\x1e'));
+    await polls()[1]!.answer(
+      ['40{"sid":"x"}', wrapped({ c: '"]\\' }), '6', wrapped({ d: 4 })].join('\x1e'),
+    );
     expect(heard).toEqual(['open', { c: '"]\\' }, { d: 4 }]);
     expect(polls()).toHaveLength(3);
   });
 
-  it('is a request that no page has to ask leave for', async () => {
+  it('sends simple requests, without CORS preflight', async () => {
     await opened();
-    for (const { init } of asked) expect([init.credentials, init.mode, init.cache]).toEqual([undefined, undefined, 'no-store']);
+    for (const { init } of asked) {
+      expect([init.credentials, init.mode, init.cache]).toEqual([undefined, undefined, 'no-store']);
+    }
     expect(posts()[0]!.init.headers).toEqual({ 'Content-Type': 'text/plain' });
   });
 
-  it('sends one request at a time, none of them too large', async () => {
+  it('sends one request at a time, of bounded size', async () => {
     await opened();
     const sizes = [60_000, 100, 10_000, 5_000, 65_000, 1, 1, 40_000, 40_000];
     for (const n of sizes) socket.send(JSON.stringify('가'.repeat(n / 3)));
@@ -95,8 +109,15 @@ describe('polling', () => {
       expect(posts()).toHaveLength(i + 1);
       await posts()[i]!.answer('ok');
     }
-    expect(bodies().slice(1).flatMap((body) => body!.split('\x1e')).map((p) => JSON.parse(p.slice(2))[1].length)).toEqual(sizes.map((n) => Math.floor(n / 3)));
-    for (const body of bodies()) expect(new TextEncoder().encode(body).length).toBeLessThanOrEqual(64 * 1024 + 64);
+    expect(
+      bodies()
+        .slice(1)
+        .flatMap((body) => body!.split('\x1e'))
+        .map((p) => JSON.parse(p.slice(2))[1].length),
+    ).toEqual(sizes.map((n) => Math.floor(n / 3)));
+    for (const body of bodies()) {
+      expect(new TextEncoder().encode(body).length).toBeLessThanOrEqual(64 * 1024 + 64);
+    }
     expect(posts().length).toBeLessThan(sizes.length);
   });
 
@@ -118,13 +139,29 @@ describe('polling', () => {
 
   it.each([
     ['a poll that fails', () => polls()[1]!.fail(), { code: 1006 }],
-    ['a post that fails', async () => (socket.send('{}'), await settled(), posts()[1]!.fail()), { code: 1006 }],
-    ['an unknown session', () => polls()[1]!.answer('{"code":1}', 400), { code: 1006, status: 400 }],
-    ['a page of the network, which has no session', () => polls()[1]!.answer('<html>'), { code: 1006 }],
+    [
+      'a post that fails',
+      async () => (socket.send('{}'), await settled(), posts()[1]!.fail()),
+      { code: 1006 },
+    ],
+    [
+      'an unknown session',
+      () => polls()[1]!.answer('{"code":1}', 400),
+      { code: 1006, status: 400 },
+    ],
+    [
+      'a page of the network, which has no session',
+      () => polls()[1]!.answer('<html>'),
+      { code: 1006 },
+    ],
     ['an empty answer', () => polls()[1]!.answer(''), { code: 1006 }],
     ['a close', () => polls()[1]!.answer('1'), { code: 1006 }],
-    ['a disconnect, after what came with it', () => polls()[1]!.answer(`${wrapped({ last: 1 })}\x1e41`), { code: 1006 }],
-  ])('closes after %s, once, and lets go of everything', async (name, happens, end) => {
+    [
+      'a disconnect, after what came with it',
+      () => polls()[1]!.answer(`${wrapped({ last: 1 })}\x1e41`),
+      { code: 1006 },
+    ],
+  ])('closes after %s, once, and releases everything', async (name, happens, end) => {
     await opened();
     heard = [];
     await happens();
@@ -136,7 +173,7 @@ describe('polling', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  it('says goodbye behind what was sent, in a request that outlives the page', async () => {
+  it('closes after its last messages, in a request with keepalive', async () => {
     await opened();
     socket.send('{"last":1}');
     socket.close(1000);
@@ -149,7 +186,7 @@ describe('polling', () => {
     expect(heard).toEqual(['open']);
   });
 
-  it('says nothing when the session goes on elsewhere', async () => {
+  it('does not say goodbye when the session goes on elsewhere', async () => {
     await opened();
     socket.close(4000);
     await settled();
@@ -163,7 +200,7 @@ describe('polling', () => {
     expect([heard, asked[0]!.init.signal!.aborted]).toEqual([[], true]);
   });
 
-  it('tries a WebSocket after a while, and later ones ever more seldom', async () => {
+  it('tries a WebSocket after a while, then with growing waits', async () => {
     await opened();
     const waits: number[] = [];
     for (let from = Date.now(); waits.length < 6;) {
@@ -184,8 +221,10 @@ describe('polling', () => {
   });
 });
 
-describe('the way out', () => {
-  const module = { open: (base: string, resumes: boolean) => ({ base, resumes }) as unknown as WebSocketLike };
+describe('the fallback', () => {
+  const module = {
+    open: (base: string, resumes: boolean) => ({ base, resumes }) as unknown as WebSocketLike,
+  };
   const load = vi.fn(async () => module);
 
   beforeEach(() => {
@@ -198,28 +237,32 @@ describe('the way out', () => {
   });
 
   const found = async (answer: (request: Asked) => Promise<void>) => {
-    const carrier = fallback('https://site/calls');
+    const open = fallback('https://site/calls');
     await answer(asked[0]!);
-    return carrier;
+    return open;
   };
 
   it('is found when the server answers plain requests', async () => {
-    const carrier = await found((request) => request.answer('{"code":0,"message":"Transport unknown"}', 400));
+    const open = await found((request) =>
+      request.answer('{"code":0,"message":"Transport unknown"}', 400),
+    );
     expect(asked[0]!.url).toBe('https://site/calls/socket.io/');
-    expect(carrier?.(true)).toEqual({ base: 'https://site/calls', resumes: true });
+    expect(open?.(true)).toEqual({ base: 'https://site/calls', resumes: true });
   });
 
   it.each([
     ['a server that is away', (request: Asked) => request.fail()],
     ['a proxy whose server is away', (request: Asked) => request.answer('', 502)],
     ['a server that does not answer', async () => void (await vi.advanceTimersByTimeAsync(5_000))],
-  ])('is none with %s', async (_, answer) => {
+  ])('does not exist with %s', async (_, answer) => {
     expect(await found(answer)).toBeNull();
     expect(load).not.toHaveBeenCalled();
   });
 
-  it('is none when the file cannot be loaded', async () => {
-    load.mockImplementation(() => Promise.reject(new TypeError('blocked by the policy of the page')));
+  it('does not exist when the file cannot be loaded', async () => {
+    load.mockImplementation(() =>
+      Promise.reject(new TypeError('blocked by the policy of the page')),
+    );
     expect(await found((request) => request.answer('', 400))).toBeNull();
   });
 });

@@ -1,12 +1,21 @@
 /**
- * Two sessions with both of their connections, as pure machines: what happens next is one step of a
- * seeded schedule. Each connection is cut and restored on its own; the server loses messages when a
- * socket dies, and carries nothing while it is away.
+ * Two peer sessions with both of their connections, as pure machines: each event is one step of a
+ * seeded schedule. Each connection is cut and restored on its own. The server loses messages when a
+ * socket dies, and delivers nothing while it is away.
  */
 import { expect } from 'vitest';
 import type { MediaType } from '../types/knowledgetalk';
 import {
-  initialSession, isHeard, isReady, stepSession, WAYS, type Session, type SessionEffect, type SessionEvent, type Wait, type Way,
+  initialSession,
+  isHeard,
+  isReady,
+  stepSession,
+  WAYS,
+  type Session,
+  type SessionEffect,
+  type SessionEvent,
+  type Wait,
+  type Way,
 } from '../src/negotiation/failover';
 import { TYPES } from '../src/negotiation/layout';
 import type { Event, TimerName } from '../src/negotiation/machine';
@@ -19,7 +28,7 @@ type Kinds = { audio: boolean; video: boolean } | null;
 interface Connection {
   gen: number;
   offering: boolean;
-  /** ICE sessions: ours, and the other side's as described to us. */
+  /** ICE sessions: ours, and the remote one from its description. */
   localIce: number;
   remoteIce: number;
   last: 'offer' | 'answer' | null;
@@ -51,7 +60,7 @@ class Transport {
     while (!this.busy && this.queue.length) this.perform(this.queue.shift()!);
   }
 
-  /** What is sent here of a type: its epoch. */
+  /** The epoch that is sent of a type on this connection; 0 for none. */
   private sent(type: MediaType): number {
     const { session } = this.side;
     const local = session[this.way]!.local[type];
@@ -68,7 +77,15 @@ class Transport {
       case 'open':
         this.busy = () => {
           this.connection = {
-            gen: e.gen, offering: false, localIce: 0, remoteIce: 0, last: null, hasCandidate: false, link: 'new', channel: false, attached: { cam: 0, screen: 0 },
+            gen: e.gen,
+            offering: false,
+            localIce: 0,
+            remoteIce: 0,
+            last: null,
+            hasCandidate: false,
+            link: 'new',
+            channel: false,
+            attached: { cam: 0, screen: 0 },
           };
           this.attachAll(this.connection);
         };
@@ -95,7 +112,10 @@ class Transport {
         return;
       case 'answered':
         this.busy = () => {
-          expect([c!.offering, Number(e.sdp.split(' ')[1])], 'an answer to another offer').toEqual([true, c!.localIce]);
+          expect([c!.offering, Number(e.sdp.split(' ')[1])], 'an answer to another offer').toEqual([
+            true,
+            c!.localIce,
+          ]);
           c!.offering = false;
           c!.remoteIce = Number(e.sdp.split(' ')[0]);
           c!.hasCandidate = false;
@@ -137,12 +157,20 @@ class Transport {
   private describe(c: Connection, n: number, type: 'offer' | 'answer', localIce: number): void {
     c.localIce = localIce;
     c.last = type;
-    this.side.send(this, { eventOp: 'sdp', gen: c.gen, n, sdp: { type, sdp: `${localIce} ${c.remoteIce}` } }, false);
+    this.side.send(
+      this,
+      { eventOp: 'sdp', gen: c.gen, n, sdp: { type, sdp: `${localIce} ${c.remoteIce}` } },
+      false,
+    );
     this.trickle(c);
   }
 
   private trickle(c: Connection): void {
-    this.side.send(this, { eventOp: 'candidate', gen: c.gen, candidates: [{ candidate: `${c.localIce}` }] }, false);
+    this.side.send(
+      this,
+      { eventOp: 'candidate', gen: c.gen, candidates: [{ candidate: `${c.localIce}` }] },
+      false,
+    );
   }
 }
 
@@ -155,7 +183,7 @@ export class Side {
   want: Record<MediaType, Kinds> = { cam: null, screen: null };
   readonly published: Record<MediaType, number> = { cam: 0, screen: 0 };
   readonly subscribed: Record<MediaType, number> = { cam: 0, screen: 0 };
-  /** The last state that the app heard of. */
+  /** The last peerState that the app got. */
   reported = '';
 
   constructor(readonly simulation: SessionSimulation, readonly me: string, peer: string) {
@@ -167,21 +195,30 @@ export class Side {
   }
 
   feed(event: SessionEvent): void {
-    const facts = { now: this.simulation.clock, seed: this.simulation.clock, standby: this.simulation.standby };
-    const [session, effects] = stepSession(freeze(this.session), event, facts); // A function that is not pure throws here.
+    const facts = {
+      now: this.simulation.clock,
+      seed: this.simulation.clock,
+      standby: this.simulation.standby,
+    };
+    // A function that is not pure throws here.
+    const [session, effects] = stepSession(freeze(this.session), event, facts);
     this.session = session;
-    // What failed, or what the receiver refused, is no longer wanted: its app was told.
+    // What failed, or the receiver refused, is no longer wanted: the app was told.
     for (const type of TYPES) if (!session.primary.local[type].on) this.want[type] = null;
     for (const effect of effects) {
       if (effect.do === 'report' && !effect.way) this.reported = effect.state;
       if (effect.way) {
         const transport = (this.transports[effect.way] ??= new Transport(this, effect.way));
-        if (effect.do === 'open') transport.queue = transport.queue.filter((earlier) => !('gen' in earlier));
+        if (effect.do === 'open') {
+          transport.queue = transport.queue.filter((earlier) => !('gen' in earlier));
+        }
         transport.queue.push(effect);
       } else if (effect.do === 'drop') delete this.transports.backup;
       else if (effect.do === 'probe') this.probes.push(effect);
       else if (effect.do === 'wait' && effect.ms === null) this.waits.delete(effect.name);
-      else if (effect.do === 'wait') this.waits.set(effect.name, this.simulation.clock + effect.ms!);
+      else if (effect.do === 'wait') {
+        this.waits.set(effect.name, this.simulation.clock + effect.ms!);
+      }
     }
     for (const way of WAYS) this.transports[way]?.run();
   }
@@ -193,21 +230,26 @@ export class Side {
   }
 
   /**
-   * As PeerSession does: the data channel where it may be used, else the server, else any data
-   * channel that carries.
+   * Like PeerSession: over the data channel of this connection where allowed, else the server, else
+   * any usable data channel.
    */
   send({ way }: Transport, signal: Signal, byChannel: boolean): void {
     const channel = (w: Way) => this.transports[w]?.connection?.channel && !this.session[w]!.dead;
-    // On a dead path it waits for the path, and goes over the server as well.
-    if (byChannel && this.transports[way]?.connection?.channel) this.simulation.put(this, way, signal);
+    // On a dead path the data channel delivers late: the message goes over the server as well.
+    if (byChannel && this.transports[way]?.connection?.channel) {
+      this.simulation.put(this, way, signal);
+    }
     if (byChannel && channel(way)) return;
     const addressed = way === 'backup' ? ofBackup(signal) : signal;
     if (!addressed) return;
-    const channelOf = negotiates(addressed) && (this.session.peerOffline || !this.online) ? WAYS.find(channel) : undefined;
+    const channelOf =
+      negotiates(addressed) && (this.session.peerOffline || !this.online)
+        ? WAYS.find(channel)
+        : undefined;
     this.simulation.put(this, channelOf ?? null, addressed);
   }
 
-  /** Epoch of what is being sent of a type on a connection; 0 for nothing. */
+  /** Epoch of what is sent of a type on a connection; 0 for nothing. */
   attached(way: Way, type: MediaType): number {
     return this.transports[way]?.connection?.attached[type] ?? 0;
   }
@@ -217,10 +259,13 @@ export class SessionSimulation extends Simulation {
   clock = 1_000_000;
   readonly standby: boolean = true;
   readonly sides: [Side, Side];
-  /** Connections on which nothing passes. */
+  /** Connections on which no packet passes. */
   readonly cut: Record<Way, boolean> = { primary: false, backup: false };
   private counter = 0;
-  private readonly sent: [{ by: Way | null; gen: number; signal: Signal }[], { by: Way | null; gen: number; signal: Signal }[]] = [[], []];
+  private readonly sent: [
+    { by: Way | null; gen: number; signal: Signal }[],
+    { by: Way | null; gen: number; signal: Signal }[],
+  ] = [[], []];
 
   constructor(next: () => number) {
     super(next);
@@ -233,31 +278,51 @@ export class SessionSimulation extends Simulation {
 
   put(from: Side, by: Way | null, signal: Signal): void {
     const gen = by ? from.transports[by]!.connection!.gen : 0;
-    this.sent[this.sides.indexOf(from) as 0 | 1].push({ by, gen, signal: JSON.parse(JSON.stringify(signal)) });
+    this.sent[this.sides.indexOf(from) as 0 | 1].push({
+      by,
+      gen,
+      signal: JSON.parse(JSON.stringify(signal)),
+    });
   }
 
-  /** Both ends agree about both ends of the ICE session, and one knows where the other is. */
+  /** Both ends have the same pair of ICE sessions, and one has a candidate of the other. */
   isReachable(way: Way): boolean {
     const [a, b] = this.sides.map((side) => side.transports[way]?.connection);
-    return Boolean(!this.cut[way] && a && b && a.gen === b.gen && a.localIce && b.localIce && a.localIce === b.remoteIce && b.localIce === a.remoteIce && (a.hasCandidate || b.hasCandidate));
+    return Boolean(
+      !this.cut[way]
+      && a
+      && b
+      && a.gen === b.gen
+      && a.localIce
+      && b.localIce
+      && a.localIce === b.remoteIce
+      && b.localIce === a.remoteIce
+      && (a.hasCandidate || b.hasCandidate),
+    );
   }
 
-  /** What could happen next without anybody's doing. */
+  /** Every event that can happen next by itself. */
   moves(): (() => void)[] {
     return this.sides.flatMap((side, i) => [
-      ...this.deliveries(side, this.sent[i]!), ...WAYS.flatMap((way) => this.happenings(side, way)), ...this.answers(side),
+      ...this.deliveries(side, this.sent[i]!),
+      ...WAYS.flatMap((way) => this.happenings(side, way)),
+      ...this.answers(side),
     ]);
   }
 
-  /** Messages keep their order on each way, and none between ways. */
+  /** Messages keep their order on each transport, and none between transports. */
   private deliveries(from: Side, list: (typeof this.sent)[0]): (() => void)[] {
     return [null, ...WAYS].flatMap((by) => {
       const i = list.findIndex((packet) => packet.by === by);
       if (i < 0 || (by ? this.cut[by] : !from.online || !from.other.online)) return [];
-      return [() => {
-        const [{ gen, signal }] = list.splice(i, 1) as [(typeof list)[0]];
-        if (!by || from.other.transports[by]?.connection?.gen === gen) from.other.feed({ kind: 'received', signal, by });
-      }];
+      return [
+        () => {
+          const [{ gen, signal }] = list.splice(i, 1) as [(typeof list)[0]];
+          if (!by || from.other.transports[by]?.connection?.gen === gen) {
+            from.other.feed({ kind: 'received', signal, by });
+          }
+        },
+      ];
     });
   }
 
@@ -277,7 +342,12 @@ export class SessionSimulation extends Simulation {
     const isReachable = this.isReachable(way);
     const { dead } = side.session[way]!;
     if (isReachable && c.link !== 'connected') moves.push(() => this.link(side, way, 'connected'));
-    if (isReachable && c.link === 'connected' && transport.other?.connection?.link === 'connected' && !c.channel) {
+    if (
+      isReachable
+      && c.link === 'connected'
+      && transport.other?.connection?.link === 'connected'
+      && !c.channel
+    ) {
       moves.push(() => {
         c.channel = true;
         if (dead) transport.feed({ kind: 'heartbeat', answered: true });
@@ -285,20 +355,30 @@ export class SessionSimulation extends Simulation {
       });
     }
     if (!c.channel) return moves;
-    if (this.cut[way] && !dead) moves.push(() => transport.feed({ kind: 'heartbeat', answered: false }));
+    if (this.cut[way] && !dead) {
+      moves.push(() => transport.feed({ kind: 'heartbeat', answered: false }));
+    }
     if (isReachable && dead && transport.other?.connection?.channel) {
       moves.push(() => transport.feed({ kind: 'heartbeat', answered: true }));
-      if (way === 'primary' && !side.session.responding) moves.push(() => side.feed({ kind: 'firstResponse' }));
+      if (way === 'primary' && !side.session.responding) {
+        moves.push(() => side.feed({ kind: 'firstResponse' }));
+      }
     }
     return moves;
   }
 
   private answers(side: Side): (() => void)[] {
     if (!side.probes.length) return [];
-    return [() => {
-      const { what } = side.probes.shift()!;
-      side.feed({ kind: 'probed', what, yes: what === 'relay' ? true : what === 'server' ? side.online : this.chance(0.3) });
-    }];
+    return [
+      () => {
+        const { what } = side.probes.shift()!;
+        side.feed({
+          kind: 'probed',
+          what,
+          yes: what === 'relay' ? true : what === 'server' ? side.online : this.chance(0.3),
+        });
+      },
+    ];
   }
 
   link(side: Side, way: Way, state: RTCPeerConnectionState): void {
@@ -308,7 +388,7 @@ export class SessionSimulation extends Simulation {
     side.transports[way]!.feed({ kind: 'link', gen: c.gen, state });
   }
 
-  /** The next timer of all goes off. False: none is set. */
+  /** One of the timers fires. False: none is set. */
   tick(): boolean {
     const timers = this.sides.flatMap((side) => [
       ...WAYS.flatMap((way) => [...side.transports[way]?.timers ?? []].map((name) => () => {
@@ -342,7 +422,7 @@ export class SessionSimulation extends Simulation {
     else this.tick();
   }
 
-  /** A dying socket takes the newest of what was sent with it; later the session is resumed. */
+  /** A dying socket loses the newest of what was sent; later the session is resumed. */
   private socket(side: Side): void {
     side.online = !side.online;
     if (side.online) return side.feed({ kind: 'resumed' });
@@ -362,7 +442,7 @@ export class SessionSimulation extends Simulation {
     }
   }
 
-  /** Everything that moves by itself. */
+  /** Runs until nothing happens by itself. */
   drain(): void {
     for (let n = 0; n < 5_000; n++) {
       const moves = this.moves();
@@ -373,20 +453,24 @@ export class SessionSimulation extends Simulation {
     throw new Error('does not come to rest');
   }
 
-  /** No more disrupt. */
+  /** Ends all disruptions. */
   settle(): void {
     for (const way of WAYS) this.cut[way] = false;
     for (const side of this.sides) if (!side.online) this.socket(side);
     for (let round = 0; round < 400; round++) {
       this.drain();
-      // A break that nobody noticed is noticed now.
-      for (const side of this.sides) for (const way of WAYS) if (!this.isReachable(way)) this.link(side, way, 'failed');
+      // A broken link that was not noticed is noticed now.
+      for (const side of this.sides) {
+        for (const way of WAYS) if (!this.isReachable(way)) this.link(side, way, 'failed');
+      }
       if (!this.moves().length && !this.tick()) return;
     }
   }
 
-  /** What is published is sent where it arrives. */
+  /** What is published is sent on a connection that works. */
   arrives(from: Side, type: MediaType): boolean {
-    return WAYS.some((way) => from.attached(way, type) > 0 && this.isReachable(way) && isReady(from.session[way]));
+    return WAYS.some(
+      (way) => from.attached(way, type) > 0 && this.isReachable(way) && isReady(from.session[way]),
+    );
   }
 }

@@ -24,29 +24,57 @@ const hooks: SessionHooks = {
   left: (reason) => seen.push(`left: ${reason}`),
 };
 
-const registered = (fields: object = {}) => ({ userId: 'me', iceServers: [{ urls: ['stun:x'] }], resume: 'secret', resumeWindow: 20, resumed: false, ...fields });
+const registered = (fields: object = {}) => ({
+  userId: 'me',
+  iceServers: [{ urls: ['stun:x'] }],
+  resume: 'secret',
+  resumeWindow: 20,
+  resumed: false,
+  ...fields,
+});
 
-/** A page: what the SDK asks of the browser, with its listeners at hand. */
+/** A fake page: what the SDK uses of the browser, with its listeners. */
 function page(href = 'https://app.example/room?x=1') {
   const listeners = new Map<string, (event: object) => void>();
   const storage = new Map<string, string>();
   const window = {
     location: { href }, isSecureContext: true,
     sessionStorage: {
-      getItem: (k: string) => storage.get(k) ?? null, setItem: (k: string, v: string) => storage.set(k, v), removeItem: (k: string) => storage.delete(k),
+      getItem: (k: string) => storage.get(k) ?? null,
+      setItem: (k: string, v: string) => storage.set(k, v),
+      removeItem: (k: string) => storage.delete(k),
     },
     addEventListener: (type: string, f: (event: object) => void) => listeners.set(type, f),
     removeEventListener: (type: string) => listeners.delete(type),
-    document: { visibilityState: 'visible', currentScript: null, addEventListener: () => undefined, removeEventListener: () => undefined },
+    document: {
+      visibilityState: 'visible',
+      currentScript: null,
+      addEventListener: () => undefined,
+      removeEventListener: () => undefined,
+    },
   };
   const beacons: [string, string][] = [];
   vi.stubGlobal('window', window);
   vi.stubGlobal('document', window.document);
-  vi.stubGlobal('navigator', { sendBeacon: (url: string, text: string) => beacons.push([url, text]) });
-  return { listeners, storage, beacons, fire: (type: string, event: object = {}) => listeners.get(type)?.(event) };
+  vi.stubGlobal('navigator', {
+    sendBeacon: (url: string, text: string) => beacons.push([url, text]),
+  });
+  return {
+    listeners,
+    storage,
+    beacons,
+    fire: (type: string, event: object = {}) => listeners.get(type)?.(event),
+  };
 }
 
-const make = () => new Session('https://server:7102', hooks, undefined, (url, protocols) => new FakeSocket(url, protocols), async () => null);
+const make = () =>
+  new Session(
+    'https://server:7102',
+    hooks,
+    undefined,
+    (url, protocols) => new FakeSocket(url, protocols),
+    async () => null,
+  );
 
 async function init(fields: object = {}, id?: string): Promise<InitResult> {
   const result = session.init('KP-1', LICENSE, id, 'Kim', 'pc', false);
@@ -76,7 +104,7 @@ async function again(answer: object): Promise<FakeSocket> {
   return FakeSocket.last;
 }
 
-/** Time in which the server answers when it is asked whether it lives. */
+/** The server answers liveness probes within this time. */
 async function passes(socket: FakeSocket, seconds: number): Promise<void> {
   for (; seconds > 0; seconds--) {
     await vi.advanceTimersByTimeAsync(1_000);
@@ -101,45 +129,72 @@ afterEach(() => {
 });
 
 describe('init', () => {
-  it('registers, and says what this client can do', async () => {
+  it('registers with the features of this client', async () => {
     expect(await init({}, 'me')).toEqual({ code: '200', userId: 'me' });
     expect(FakeSocket.last.url).toBe('wss://server:7102/signal');
     expect(FakeSocket.last.sent[0]).toEqual({
-      eventOp: 'register', reqId: '1', cpCode: 'KP-1', authKey: LICENSE, userId: 'me', name: 'Kim', device: 'pc', features: ['pair', 'publish', 'candidates', 'roster'],
+      eventOp: 'register',
+      reqId: '1',
+      cpCode: 'KP-1',
+      authKey: LICENSE,
+      userId: 'me',
+      name: 'Kim',
+      device: 'pc',
+      features: ['pair', 'publish', 'candidates', 'roster'],
     });
     expect([session.userId, session.name]).toEqual(['me', 'Kim']);
   });
 
   it.each([
-    ['421', [undefined, LICENSE]], ['421', ['KP-1', '']], ['422', [7n, LICENSE]], ['422', ['KP-1', 7]], ['422', ['x'.repeat(129), LICENSE]],
-    ['422', ['KP-1', LICENSE, '__proto__']], ['422', ['KP-1', LICENSE, 'a\u0000']], ['422', ['KP-1', LICENSE, 'a', {}]],
-  ])('answers %s to wrong arguments without asking anybody', async (code, args) => {
+    ['421', [undefined, LICENSE]],
+    ['421', ['KP-1', '']],
+    ['422', [7n, LICENSE]],
+    ['422', ['KP-1', 7]],
+    ['422', ['x'.repeat(129), LICENSE]],
+    ['422', ['KP-1', LICENSE, '__proto__']],
+    ['422', ['KP-1', LICENSE, 'a\u0000']],
+    ['422', ['KP-1', LICENSE, 'a', {}]],
+  ])('returns %s for wrong arguments without a request', async (code, args) => {
     const [a, b, c, d] = args as unknown[];
-    expect(await session.init(a, b, c, d, undefined, false)).toMatchObject({ code, userId: '', message: expect.any(String), hint: expect.any(String) });
+    expect(await session.init(a, b, c, d, undefined, false)).toMatchObject({
+      code,
+      userId: '',
+      message: expect.any(String),
+      hint: expect.any(String),
+    });
     expect(FakeSocket.made).toHaveLength(0);
   });
 
-  it('sees that code and key are swapped', async () => {
-    expect(await session.init(LICENSE, 'KP-1', undefined, undefined, undefined, false)).toMatchObject({ code: '401', hint: expect.stringContaining('swapped') });
+  it('detects swapped code and key', async () => {
+    expect(
+      await session.init(LICENSE, 'KP-1', undefined, undefined, undefined, false),
+    ).toMatchObject({ code: '401', hint: expect.stringContaining('swapped') });
   });
 
-  it.each([['401'], ['409'], ['413'], ['429'], ['445']])('passes %s on with sentence and hint, closes, and can be called again', async (code) => {
-    const result = session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
-    FakeSocket.last.open();
-    FakeSocket.last.answer('register', { code, message: 'Because.', hint: 'Do this.' });
-    expect(await result).toEqual({ code, userId: '', message: 'Because.', hint: 'Do this.' });
-    expect(FakeSocket.last.closed).toBe(1000);
-    expect((await init()).code).toBe('200');
-  });
+  it.each([['401'], ['409'], ['413'], ['429'], ['445']])(
+    'passes %s on with its hint, and can be called again',
+    async (code) => {
+      const result = session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
+      FakeSocket.last.open();
+      FakeSocket.last.answer('register', { code, message: 'Because.', hint: 'Do this.' });
+      expect(await result).toEqual({ code, userId: '', message: 'Because.', hint: 'Do this.' });
+      expect(FakeSocket.last.closed).toBe(1000);
+      expect((await init()).code).toBe('200');
+    },
+  );
 
-  it('answers 504 after 10 s without a server, whatever the sockets do', async () => {
+  it('returns 504 after 10 s without a server, whatever the sockets do', async () => {
     const result = session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
     for (let i = 0; i < 3; i++) {
       FakeSocket.last.die();
       await vi.advanceTimersByTimeAsync(600);
     }
     await vi.advanceTimersByTimeAsync(10_000);
-    expect(await result).toMatchObject({ code: '504', message: 'No answer from https://server:7102.', hint: expect.any(String) });
+    expect(await result).toMatchObject({
+      code: '504',
+      message: 'No answer from https://server:7102.',
+      hint: expect.any(String),
+    });
     await vi.advanceTimersByTimeAsync(60_000);
     const made = FakeSocket.made.length;
     await vi.advanceTimersByTimeAsync(60_000);
@@ -149,30 +204,56 @@ describe('init', () => {
   it.each([
     [undefined, '421', /server is missing/, /server: 'https:/],
     ['', '422', /server is not valid/, /https:/],
-  ])('says at once that the address of the server is %j', async (base, code, message, hint) => {
-    session = new Session(base, hooks, undefined, (url) => new FakeSocket(url), async () => null);
-    const told = { code, userId: '', message: expect.stringMatching(message), hint: expect.stringMatching(hint) };
-    expect(await session.init('KP-1', LICENSE, undefined, undefined, undefined, false)).toEqual(told);
+  ])('reports at once that the address of the server is %j', async (base, code, message, hint) => {
+    session = new Session(
+      base,
+      hooks,
+      undefined,
+      (url) => new FakeSocket(url),
+      async () => null,
+    );
+    const told = {
+      code,
+      userId: '',
+      message: expect.stringMatching(message),
+      hint: expect.stringMatching(hint),
+    };
+    expect(await session.init('KP-1', LICENSE, undefined, undefined, undefined, false)).toEqual(
+      told,
+    );
     expect(FakeSocket.made).toHaveLength(0);
   });
 
-  it('says at once that there is no WebSocket', async () => {
+  it('reports at once that there is no WebSocket', async () => {
     vi.stubGlobal('WebSocket', undefined);
     session = new Session('https://server:7102', hooks);
-    const told = { code: '405', userId: '', message: expect.stringContaining('WebSocket'), hint: expect.any(String) };
-    expect(await session.init('KP-1', LICENSE, undefined, undefined, undefined, false)).toEqual(told);
+    const told = {
+      code: '405',
+      userId: '',
+      message: expect.stringContaining('WebSocket'),
+      hint: expect.any(String),
+    };
+    expect(await session.init('KP-1', LICENSE, undefined, undefined, undefined, false)).toEqual(
+      told,
+    );
   });
 
-  it('reaches a server that is under a path, and says goodbye there', async () => {
+  it('reaches a server under a path, and says goodbye there', async () => {
     const { fire, beacons } = page();
-    session = new Session('https://site/calls', hooks, undefined, (url, protocols) => new FakeSocket(url, protocols), async () => null);
+    session = new Session(
+      'https://site/calls',
+      hooks,
+      undefined,
+      (url, protocols) => new FakeSocket(url, protocols),
+      async () => null,
+    );
     await init();
     expect(FakeSocket.last.url).toBe('wss://site/calls/signal');
     fire('pagehide');
     expect(beacons).toEqual([['https://site/calls/leave', '{"resume":"secret"}']]);
   });
 
-  it('tells who has too many connections, as far as plain requests show it', async () => {
+  it('reports too many connections, as far as plain requests show it', async () => {
     const refusing = () => {
       const socket = new FakeSocket('poll');
       queueMicrotask(() => socket.onclose?.({ code: 1006, status: 429 } as { code: number }));
@@ -185,23 +266,34 @@ describe('init', () => {
     }, async () => refusing);
     const result = session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
     await vi.advanceTimersByTimeAsync(10_000);
-    expect(await result).toEqual({ code: '429', userId: '', message: expect.any(String), hint: expect.any(String) });
+    expect(await result).toEqual({
+      code: '429',
+      userId: '',
+      message: expect.any(String),
+      hint: expect.any(String),
+    });
   });
 
-  it('tells that the camera will be missing on a page that is not secure', async () => {
+  it('reports that an insecure page has no camera', async () => {
     page();
     vi.stubGlobal('window', { ...window, isSecureContext: false });
     expect(await init()).toMatchObject({ code: '200', hint: expect.stringContaining('https') });
   });
 
-  it('called twice is one init; with other arguments it is another session', async () => {
+  it('called twice is one init; with other arguments it opens another session', async () => {
     const one = session.init('KP-1', LICENSE, 'me', 'Kim', 'pc', false);
     const two = session.init('KP-1', LICENSE, 'me', 'Kim', 'pc', false);
     FakeSocket.last.open();
     FakeSocket.last.answer('register', registered());
-    expect([await one, await two]).toEqual([{ code: '200', userId: 'me' }, { code: '200', userId: 'me' }]);
+    expect([await one, await two]).toEqual([
+      { code: '200', userId: 'me' },
+      { code: '200', userId: 'me' },
+    ]);
     expect(FakeSocket.made).toHaveLength(1);
-    expect(await session.init('KP-1', LICENSE, 'me', 'Kim', 'pc', false)).toEqual({ code: '200', userId: 'me' });
+    expect(await session.init('KP-1', LICENSE, 'me', 'Kim', 'pc', false)).toEqual({
+      code: '200',
+      userId: 'me',
+    });
     void session.init('KP-1', LICENSE, 'other', 'Kim', 'pc', false);
     await settled();
     expect(FakeSocket.made).toHaveLength(2);
@@ -210,8 +302,11 @@ describe('init', () => {
 });
 
 describe('before init', () => {
-  it('everything answers 410', async () => {
-    expect(await session.createRoom(undefined, undefined, undefined, true)).toMatchObject({ code: '410', roomId: '' });
+  it('everything returns 410', async () => {
+    expect(await session.createRoom(undefined, undefined, undefined, true)).toMatchObject({
+      code: '410',
+      roomId: '',
+    });
     expect((await session.joinRoom('R')).code).toBe('410');
     expect((await session.leaveRoom(undefined)).code).toBe('410');
     const list = await session.memberList(undefined);
@@ -220,24 +315,46 @@ describe('before init', () => {
 });
 
 describe('rooms', () => {
-  it('sends what createRoom was given, and nothing it was not', async () => {
+  it('sends exactly the arguments of createRoom', async () => {
     await init();
     void session.createRoom(undefined, '', undefined, true);
     void session.createRoom(77, 'Weekly', '4', false);
     expect(FakeSocket.last.sent.slice(1)).toEqual([
       { eventOp: 'createRoom', reqId: '2', userId: 'me', destroy: true },
-      { eventOp: 'createRoom', reqId: '3', userId: 'me', roomId: '77', title: 'Weekly', capacity: 4, destroy: false },
+      {
+        eventOp: 'createRoom',
+        reqId: '3',
+        userId: 'me',
+        roomId: '77',
+        title: 'Weekly',
+        capacity: 4,
+        destroy: false,
+      },
     ]);
     expect(await session.createRoom('R', '', 0, true)).toMatchObject({ code: '422', roomId: '' });
   });
 
-  it('gives the app its own copy of the members, and keeps early presence until the answer is there', async () => {
+  it('gives the app a copy of the members, and holds early presence back', async () => {
     await init();
     const joined = session.joinRoom('R');
     await settled();
     const socket = FakeSocket.last;
-    socket.receive({ eventOp: 'presence', type: 'join', roomId: 'R', seq: 6, sender: 'late', user: { id: 'late' } });
-    socket.receive({ eventOp: 'presence', type: 'join', roomId: 'R', seq: 5, sender: 'me', user: { id: 'me' } });
+    socket.receive({
+      eventOp: 'presence',
+      type: 'join',
+      roomId: 'R',
+      seq: 6,
+      sender: 'late',
+      user: { id: 'late' },
+    });
+    socket.receive({
+      eventOp: 'presence',
+      type: 'join',
+      roomId: 'R',
+      seq: 5,
+      sender: 'me',
+      user: { id: 'me' },
+    });
     expect(seen.filter((s) => s.startsWith('join'))).toEqual([]);
     socket.answer('joinRoom', info(5, 'me', 'a'));
     const result = await joined;
@@ -249,7 +366,7 @@ describe('rooms', () => {
     expect([...session.room!.members.keys()]).toEqual(['me', 'a', 'late']);
   });
 
-  it('memberList is a map whose code and members do not show in a loop', async () => {
+  it('memberList is a map whose code and members are not enumerable', async () => {
     await init();
     await join('a');
     const list = session.memberList(undefined);
@@ -258,28 +375,56 @@ describe('rooms', () => {
     const result = await list;
     const ids = [];
     for (const id in result) ids.push(id);
-    expect([ids, result.code, Object.keys(result.members)]).toEqual([['me', 'a'], '200', ['me', 'a']]);
+    expect([ids, result.code, Object.keys(result.members)]).toEqual([
+      ['me', 'a'],
+      '200',
+      ['me', 'a'],
+    ]);
   });
 
   it.each([
-    'code', 'members', 'message', 'hint', 'screen', 'constructor', 'toString', 'hasOwnProperty', 'length', 'null', 'undefined', '0', '4', '김', '🙂',
+    'code',
+    'members',
+    'message',
+    'hint',
+    'screen',
+    'constructor',
+    'toString',
+    'hasOwnProperty',
+    'length',
+    'null',
+    'undefined',
+    '0',
+    '4',
+    '김',
+    '🙂',
   ])('memberList holds a user called %s', async (odd) => {
     await init();
     await join('a', odd);
     const list = session.memberList(undefined);
     await settled();
-    FakeSocket.last.answer('memberList', { hint: 'wait', members: info(5, 'me', 'a', odd).members });
-    const result = await list as Record<string, any>;
+    FakeSocket.last.answer('memberList', {
+      hint: 'wait',
+      members: info(5, 'me', 'a', odd).members,
+    });
+    const result = (await list) as Record<string, any>;
     const names: Record<string, unknown> = {};
     for (const id in result) names[id] = result[id].name;
     expect(names).toEqual({ me: 'me', a: 'a', [odd]: odd });
-    for (const [key, value] of Object.entries({ code: '200', message: 'ok', hint: 'wait' })) if (key !== odd) expect(result[key]).toBe(value);
-    if (odd !== 'members') expect(Object.keys(result.members).sort()).toEqual(['me', 'a', odd].sort());
+    for (const [key, value] of Object.entries({ code: '200', message: 'ok', hint: 'wait' })) {
+      if (key !== odd) expect(result[key]).toBe(value);
+    }
+    if (odd !== 'members') {
+      expect(Object.keys(result.members).sort()).toEqual(['me', 'a', odd].sort());
+    }
   });
 
   it('leaves the current room when none is named', async () => {
     await init();
-    expect(await session.leaveRoom(undefined)).toMatchObject({ code: '410', hint: expect.any(String) });
+    expect(await session.leaveRoom(undefined)).toMatchObject({
+      code: '410',
+      hint: expect.any(String),
+    });
     await join();
     const left = session.leaveRoom(undefined);
     await settled();
@@ -290,30 +435,58 @@ describe('rooms', () => {
   });
 });
 
-describe('members who come and go together', () => {
+describe('members who join and leave together', () => {
   it('are seen one by one, in order, while joining and afterwards', async () => {
     await init();
-    const move = (seq: number, type: 'join' | 'leave', user: string) => ({ eventOp: 'presence', type, roomId: 'R', seq, user: type === 'join' ? member(user) : user, sender: user });
-    const roster = (...events: Json[]) => ({ eventOp: 'presence', type: 'roster', roomId: 'R', seq: events.at(-1)?.seq, events });
+    const move = (seq: number, type: 'join' | 'leave', user: string) => ({
+      eventOp: 'presence',
+      type,
+      roomId: 'R',
+      seq,
+      user: type === 'join' ? member(user) : user,
+      sender: user,
+    });
+    const roster = (...events: Json[]) => ({
+      eventOp: 'presence',
+      type: 'roster',
+      roomId: 'R',
+      seq: events.at(-1)?.seq,
+      events,
+    });
     const joined = session.joinRoom('R');
     await settled();
     FakeSocket.last.receive(roster(move(6, 'join', 'a'), move(7, 'join', 'b')));
     FakeSocket.last.answer('joinRoom', info(5, 'me'));
     await joined;
     expect(seen.splice(0)).toEqual(['left: left', 'entered', 'join a', 'join b']);
-    FakeSocket.last.receive(roster(move(8, 'leave', 'a'), move(9, 'join', 'a'), move(10, 'leave', 'b')));
+    FakeSocket.last.receive(
+      roster(move(8, 'leave', 'a'), move(9, 'join', 'a'), move(10, 'leave', 'b')),
+    );
     FakeSocket.last.receive(roster(move(10, 'leave', 'b'), move(11, 'leave', 'a')));
     expect(seen).toEqual(['leave a', 'join a', 'leave b', 'leave a']);
   });
 });
 
 describe('a room that is not left by the app', () => {
-  const leave = (seq: number, user: string) => ({ eventOp: 'presence', type: 'leave', roomId: 'R', seq, user, sender: user });
+  const leave = (seq: number, user: string) => ({
+    eventOp: 'presence',
+    type: 'leave',
+    roomId: 'R',
+    seq,
+    user,
+    sender: user,
+  });
 
-  it('is left when the server has put this user out, and the app sees it', async () => {
+  it('is left when the server removed this user, and the app is told', async () => {
     await init();
     await join('a');
-    FakeSocket.last.receive({ eventOp: 'presence', type: 'kickOut', roomId: 'R', user: 'me', sender: 'a' });
+    FakeSocket.last.receive({
+      eventOp: 'presence',
+      type: 'kickOut',
+      roomId: 'R',
+      user: 'me',
+      sender: 'a',
+    });
     expect(seen).toEqual(['kickOut a']);
     FakeSocket.last.receive(leave(6, 'me'));
     expect([session.room, seen]).toEqual([null, ['kickOut a', 'left: left', 'leave me']]);
@@ -322,48 +495,91 @@ describe('a room that is not left by the app', () => {
     expect(await session.leaveRoom(undefined)).toMatchObject({ code: '410' });
   });
 
-  it('is seen to its end when it was destroyed', async () => {
+  it('passes all events until it was destroyed', async () => {
     await init();
     await join('a');
     for (const [i, user] of ['me', 'a'].entries()) FakeSocket.last.receive(leave(6 + i, user));
     FakeSocket.last.receive({ eventOp: 'presence', type: 'destroy', roomId: 'R', seq: 8 });
     expect(seen).toEqual(['left: left', 'leave me', 'leave a', 'destroy ']);
     await join('b');
-    FakeSocket.last.receive({ eventOp: 'presence', type: 'inform', roomId: 'R', seq: 6, user: 'b', sender: 'b' });
+    FakeSocket.last.receive({
+      eventOp: 'presence',
+      type: 'inform',
+      roomId: 'R',
+      seq: 6,
+      user: 'b',
+      sender: 'b',
+    });
     expect(seen).toEqual(['inform b']);
   });
 
-  it('is made again as what it was', async () => {
+  it('is created again with its properties', async () => {
     await init();
     const joined = session.joinRoom('R');
     await settled();
-    FakeSocket.last.answer('joinRoom', { ...info(5, 'me'), media: true, talkingNoty: true, title: 'T' });
+    FakeSocket.last.answer('joinRoom', {
+      ...info(5, 'me'),
+      media: true,
+      talkingNoty: true,
+      title: 'T',
+    });
     await joined;
     const socket = await again({ code: '410' });
     socket.answer('register', registered());
     await settled();
     socket.answer('joinRoom', { code: '441' });
     await settled();
-    expect(socket.sent.at(-1)).toMatchObject({ eventOp: 'createVideoRoom', roomId: 'R', title: 'T', capacity: 16, talkingNoty: true });
+    expect(socket.sent.at(-1)).toMatchObject({
+      eventOp: 'createVideoRoom',
+      roomId: 'R',
+      title: 'T',
+      capacity: 16,
+      talkingNoty: true,
+    });
   });
 });
 
 describe('messages to this user alone', () => {
   it('reach the app in a room or not', async () => {
     await init();
-    FakeSocket.last.receive({ eventOp: 'presence', type: 'inform', user: 'z', sender: 'z', message: 1 });
+    FakeSocket.last.receive({
+      eventOp: 'presence',
+      type: 'inform',
+      user: 'z',
+      sender: 'z',
+      message: 1,
+    });
     await join('a');
-    FakeSocket.last.receive({ eventOp: 'presence', type: 'chat', roomId: 'S', user: 'z', sender: 'z', message: 'hi' });
-    FakeSocket.last.receive({ eventOp: 'subscribe', userId: 'a', target: 'me', type: 'cam', audio: true, video: true });
+    FakeSocket.last.receive({
+      eventOp: 'presence',
+      type: 'chat',
+      roomId: 'S',
+      user: 'z',
+      sender: 'z',
+      message: 'hi',
+    });
+    FakeSocket.last.receive({
+      eventOp: 'subscribe',
+      userId: 'a',
+      target: 'me',
+      type: 'cam',
+      audio: true,
+      video: true,
+    });
     expect(seen).toEqual(['chat z', 'a wants cam']);
   });
 });
 
-it('asks for a group room with its own words', async () => {
+it('creates a group room with its own operation', async () => {
   await init();
   const made = session.createVideoRoom('V', undefined, undefined, 'false', 'true');
   await settled();
-  expect(FakeSocket.last.sent.at(-1)).toMatchObject({ eventOp: 'createVideoRoom', roomId: 'V', destroy: false, talkingNoty: true });
+  expect(FakeSocket.last.sent.at(-1)).toMatchObject({
+    eventOp: 'createVideoRoom',
+    roomId: 'V',
+    destroy: false,
+    talkingNoty: true,
+  });
   FakeSocket.last.answer('createVideoRoom', { roomId: 'V' });
   expect(await made).toMatchObject({ code: '200', roomId: 'V' });
 });
@@ -375,11 +591,13 @@ it('keeps a changed name through every reconnect', async () => {
   expect([socket.sent[0].name, session.name]).toEqual(['Lee', 'Lee']);
 });
 
-describe('the same page coming back', () => {
-  it('resumes with the secret, and sees what it missed', async () => {
+describe('the same page reconnecting', () => {
+  it('resumes with the resume token, and gets what it missed', async () => {
     await init();
     await join('a', 'b');
-    const socket = await again(registered({ resumed: true, resume: 'secret 2', room: info(9, 'me', 'b', 'c') }));
+    const socket = await again(
+      registered({ resumed: true, resume: 'secret 2', room: info(9, 'me', 'b', 'c') }),
+    );
     expect(socket.sent[0]).toMatchObject({ eventOp: 'register', userId: 'me', resume: 'secret' });
     expect(socket.sent[0]).not.toHaveProperty('forced');
     expect(socket.url).toBe('wss://server:7102/signal?resume');
@@ -388,7 +606,7 @@ describe('the same page coming back', () => {
     expect(FakeSocket.last.sent[0]).toMatchObject({ resume: 'secret 2' });
   });
 
-  it('waits for a server that has had too much of it', async () => {
+  it('waits when the server limits its rate', async () => {
     await init();
     await join('a');
     await again({ code: '429', message: 'Because.' });
@@ -397,18 +615,28 @@ describe('the same page coming back', () => {
     expect(seen).toEqual(['resumed']);
   });
 
-  it('says what it has seen of the room, and hears what was said since', async () => {
+  it('sends the last seq of the room, and gets what was missed', async () => {
     await init();
     await join('a');
-    const chat = (seq: number) => ({ eventOp: 'presence', type: 'chat', roomId: 'R', seq, user: 'a', sender: 'a', message: `${seq}` });
+    const chat = (seq: number) => ({
+      eventOp: 'presence',
+      type: 'chat',
+      roomId: 'R',
+      seq,
+      user: 'a',
+      sender: 'a',
+      message: `${seq}`,
+    });
     FakeSocket.last.receive(chat(6));
     const socket = await again(registered({ resumed: true, room: info(9, 'me', 'a') }));
     expect(socket.sent[0]).toMatchObject({ eventOp: 'register', resume: 'secret', seq: 6 });
     for (const seq of [7, 9, 9]) socket.receive(chat(seq));
     expect(seen.filter((s) => s.startsWith('chat'))).toEqual(['chat a', 'chat a', 'chat a']);
-    expect((await again(registered({ resumed: true, room: info(9, 'me', 'a') }))).sent[0]).toMatchObject({ seq: 9 });
+    expect(
+      (await again(registered({ resumed: true, room: info(9, 'me', 'a') }))).sent[0],
+    ).toMatchObject({ seq: 9 });
     await again(registered({ resumed: true }));
-    expect((await again(registered({ resumed: true }))).sent[0]).not.toHaveProperty('seq'); // in no room any more
+    expect((await again(registered({ resumed: true }))).sent[0]).not.toHaveProperty('seq');
   });
 
   it('gets the answer of a joinRoom that was lost with the socket', async () => {
@@ -425,7 +653,7 @@ describe('the same page coming back', () => {
     expect(session.room).toBeNull();
   });
 
-  it('leaves a room that it was told it had not entered', async () => {
+  it('leaves a room whose joinRoom had failed for the app', async () => {
     await init();
     const joined = session.joinRoom('R');
     await settled();
@@ -436,14 +664,14 @@ describe('the same page coming back', () => {
     expect(FakeSocket.last.sent.at(-1)).toMatchObject({ eventOp: 'leaveRoom', roomId: 'R' });
   });
 
-  it('finds itself put out of the room', async () => {
+  it('notices that it was removed from the room', async () => {
     await init();
     await join('a');
     await again(registered({ resumed: true }));
     expect([session.room, seen]).toEqual([null, ['left: session-ended', 'resumed']]);
   });
 
-  it('registers anew under its id when the session is gone, and goes back into the room', async () => {
+  it('registers again under its id when the session is gone, and rejoins', async () => {
     await init();
     await join('a', 'b');
     await session.relay({ eventOp: 'candidate', target: 'a' });
@@ -458,7 +686,7 @@ describe('the same page coming back', () => {
     expect(seen).toEqual(['lost', 'leave a', 'join c', 'entered', 'restored']);
   });
 
-  it('makes the room again when it ended with the server', async () => {
+  it('creates the room again when it ended with the server', async () => {
     await init();
     await join('a');
     const socket = await again({ code: '410' });
@@ -474,11 +702,11 @@ describe('the same page coming back', () => {
     expect(seen).toEqual(['lost', 'leave a', 'entered', 'restored']);
   });
 
-  it('waits when too many have asked for their rooms, unless the app does something else', async () => {
+  it('waits when the rate of joins is limited, unless the app acts', async () => {
     await init();
     await join('a');
     const socket = await again({ code: '410' });
-    // The longest wait: a question after a shorter one would be without an answer for too long when this test gives it.
+    // The longest wait: after a shorter one the test would answer a probe too late.
     vi.spyOn(Math, 'random').mockReturnValue(0.99);
     const joins = () => socket.ops().filter((op) => op === 'joinRoom').length;
     socket.answer('register', registered());
@@ -511,7 +739,7 @@ describe('the same page coming back', () => {
     expect(session.room?.id).toBe('Q');
   });
 
-  it('tells the app when the room is closed to it', async () => {
+  it('reports when the room refuses it', async () => {
     await init();
     await join('a');
     const socket = await again({ code: '410' });
@@ -523,7 +751,7 @@ describe('the same page coming back', () => {
     expect(session.room).toBeNull();
   });
 
-  it('that lost its id to another says so from then on', async () => {
+  it('that lost its id to another client reports it from then on', async () => {
     await init();
     await join('a');
     const socket = await again({ code: '410' });
@@ -534,26 +762,43 @@ describe('the same page coming back', () => {
     expect((await init()).code).toBe('200');
   });
 
-  it.each([[4002, '409', 'replaced'], [4003, '401', 'session-ended']])('does not when it was closed with %i', async (close, code, reason) => {
+  it.each([
+    [4002, '409', 'replaced'],
+    [4003, '401', 'session-ended'],
+  ])('does not reconnect after close code %i', async (close, code, reason) => {
     await init();
     await join('a');
     FakeSocket.last.die(close);
     await vi.advanceTimersByTimeAsync(60_000);
     expect(FakeSocket.made).toHaveLength(1);
     expect(seen).toEqual([`left: ${reason}`]);
-    expect(await session.createRoom(undefined, undefined, undefined, true)).toMatchObject({ code, message: expect.any(String), roomId: '' });
+    expect(await session.createRoom(undefined, undefined, undefined, true)).toMatchObject({
+      code,
+      message: expect.any(String),
+      roomId: '',
+    });
     expect(session.userId).toBe('');
   });
 });
 
-describe('a page that goes', () => {
-  it('leaves its secret to the next page for its own server alone', async () => {
+describe('a page that unloads', () => {
+  it('leaves its resume token to the next page of the same server only', async () => {
     const { fire } = page();
-    const on = (base: string) => new Session(base, hooks, undefined, (url, protocols) => new FakeSocket(url, protocols), async () => null);
+    const on = (base: string) =>
+      new Session(
+        base,
+        hooks,
+        undefined,
+        (url, protocols) => new FakeSocket(url, protocols),
+        async () => null,
+      );
     session = on('https://site/calls');
     await init({}, 'me');
     fire('pagehide');
-    for (const [base, secret] of [['https://site/other', undefined], ['https://site/calls', 'secret']] as const) {
+    for (const [base, secret] of [
+      ['https://site/other', undefined],
+      ['https://site/calls', 'secret'],
+    ] as const) {
       session.disconnect();
       session = on(base);
       await init({}, 'me');
@@ -561,7 +806,7 @@ describe('a page that goes', () => {
     }
   });
 
-  it('leaves at once, and its successor takes the id over', async () => {
+  it('leaves at once, and its successor takes over the id', async () => {
     const { fire, beacons, storage } = page();
     await init();
     await join('a');
@@ -579,7 +824,7 @@ describe('a page that goes', () => {
     expect(await result).toEqual({ code: '200', userId: 'me' });
   });
 
-  it('whose successor is refused gets another id', async () => {
+  it('whose successor is refused: that gets another id', async () => {
     const { fire } = page();
     await init();
     fire('pagehide');
@@ -595,9 +840,10 @@ describe('a page that goes', () => {
   });
 
   it.each([
-    ['another frame', 'https://app.example/other', 'KP-1', undefined], ['another license', 'https://app.example/room?x=1', 'KP-2', undefined],
+    ['another frame', 'https://app.example/other', 'KP-1', undefined],
+    ['another license', 'https://app.example/room?x=1', 'KP-2', undefined],
     ['another wished id', 'https://app.example/room?x=1', 'KP-1', 'wish'],
-  ])('leaves nothing to %s', async (_, href, code, wished) => {
+  ])('leaves no resume token to %s', async (_, href, code, wished) => {
     const { fire } = page();
     await init();
     fire('pagehide');
@@ -608,7 +854,7 @@ describe('a page that goes', () => {
     expect(FakeSocket.last.sent[0]).not.toHaveProperty('resume');
   });
 
-  it('and comes out of the back-forward cache goes back by itself', async () => {
+  it('and returns from the back-forward cache rejoins by itself', async () => {
     const { fire, storage } = page();
     await init();
     await join('a');
@@ -625,14 +871,14 @@ describe('a page that goes', () => {
     expect(seen).toEqual(['lost', 'leave a', 'join b', 'entered', 'restored']);
   });
 
-  it('without a session says nothing', () => {
+  it('without a session sends nothing', () => {
     const { fire, beacons, storage } = page();
     void session.init('KP-1', LICENSE, undefined, undefined, undefined, false);
     fire('pagehide');
     expect([beacons, storage.size]).toEqual([[], 0]);
   });
 
-  it('says nothing of its own disconnect but that it left', async () => {
+  it('reports its own disconnect only as leave', async () => {
     await init();
     await join('a');
     session.disconnect();
@@ -649,9 +895,11 @@ describe('a page that goes', () => {
 });
 
 describe('relay credentials', () => {
-  const servers = (expiry: number, credential: string) => [{ urls: ['turn:x'], username: `${Math.floor(expiry / 1000)}:hash.session`, credential }];
+  const servers = (expiry: number, credential: string) => [
+    { urls: ['turn:x'], username: `${Math.floor(expiry / 1000)}:hash.session`, credential },
+  ];
 
-  it('are renewed when something new begins after half their life', async () => {
+  it('are renewed for new connections after half their lifetime', async () => {
     await init({ iceServers: servers(Date.now() + 600_000, 'old') });
     expect((await session.freshIce())[0]?.credential).toBe('old');
     vi.setSystemTime(Date.now() + 301_000);
@@ -670,13 +918,13 @@ describe('relay credentials', () => {
     expect((await fresh)[0]?.credential).toBe('old');
   });
 
-  it('do not make a client with a wrong clock ask every time', async () => {
+  it('are not requested every time by a client with a wrong clock', async () => {
     await init({ iceServers: servers(Date.now() - 3_600_000, 'old') });
     await session.freshIce();
     expect(FakeSocket.last.ops()).toEqual(['register']);
   });
 
-  it('are not asked for where there is only STUN', async () => {
+  it('are not requested where there is only STUN', async () => {
     await init();
     vi.setSystemTime(Date.now() + 3_600_000);
     await session.freshIce();

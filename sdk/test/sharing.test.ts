@@ -9,7 +9,7 @@ let log: string[];
 let code: string;
 let sharing: Sharing;
 
-/** A screen whose capture the test can end. */
+/** A screen capture that the test can end. */
 function screen(): MediaStream & { end(): void } {
   const listeners = new Set<() => void>();
   const t = Object.assign(track('video'), {
@@ -45,40 +45,48 @@ beforeEach(() => {
 });
 
 describe('screenStart', () => {
-  it('asks first, then sends to everyone, and to who comes', async () => {
+  it('asks the server first, then sends to everyone, also to later members', async () => {
     expect(await sharing.start(screen(), undefined)).toEqual({ code: '200' });
     expect(room?.share).toEqual({ type: 'screen', user: 'me' });
     sharing.handleMembers(['c', 'me']);
     expect(log).toEqual(['screen', 'to a', 'to b', 'to c']);
   });
 
-  it('with targets sends to those alone', async () => {
+  it('with targets sends to them only', async () => {
     await sharing.start(screen(), 'a');
     await sharing.start(screen(), 'b');
     sharing.handleMembers(['c']);
     expect(log).toEqual(['screen a', 'to a', 'screen b', 'to b']);
   });
 
-  it('announces a feed in a group room, and sends to nobody by itself', async () => {
+  it('announces a feed in a group room, and sends it to subscribers only', async () => {
     room!.info.media = true;
     await sharing.start(screen(), undefined);
     sharing.handleMembers(['c']);
     expect(log).toEqual(['screen', 'announce']);
   });
 
-  it('that is refused changes nothing', async () => {
+  it('refused by the server changes nothing', async () => {
     code = '440';
     expect(await sharing.start(screen(), undefined)).toEqual({ code: '440' });
     sharing.handleMembers(['c']);
     expect([log, room?.share]).toEqual([['screen'], undefined]);
   });
 
-  it.each([['421', undefined], ['422', {}], ['422', 'x']])('answers %s to %o', async (expected, stream) => {
-    expect(await sharing.start(stream, undefined)).toMatchObject({ code: expected, message: expect.any(String), hint: expect.any(String) });
+  it.each([
+    ['421', undefined],
+    ['422', {}],
+    ['422', 'x'],
+  ])('returns %s for %o', async (expected, stream) => {
+    expect(await sharing.start(stream, undefined)).toMatchObject({
+      code: expected,
+      message: expect.any(String),
+      hint: expect.any(String),
+    });
     expect(log).toEqual([]);
   });
 
-  it('is void in a room that was left in between', async () => {
+  it('does nothing when the room was left meanwhile', async () => {
     const started = sharing.start(screen(), undefined);
     room = null;
     expect((await started).code).toBe('410');
@@ -87,7 +95,7 @@ describe('screenStart', () => {
 });
 
 describe('the end', () => {
-  it('by the app: nothing is sent any more, the others are told', async () => {
+  it('by the app: sending stops, and the others are told', async () => {
     await sharing.start(screen(), undefined);
     log = [];
     expect(await sharing.stop()).toEqual({ code: '200' });
@@ -106,7 +114,7 @@ describe('the end', () => {
     expect(log).toHaveLength(3);
   });
 
-  it('while the server was being asked', async () => {
+  it('while the server is being asked', async () => {
     const stream = screen();
     const started = sharing.start(stream, undefined);
     stream.end();
@@ -115,19 +123,19 @@ describe('the end', () => {
     expect(log).toEqual(['screen', 'unpublish', 'withdraw', 'shareStop']);
   });
 
-  it('when nothing is shared leaves what others share', async () => {
+  it('without an own share does not affect the share of others', async () => {
     room!.share = { type: 'screen', user: 'a' };
     expect(await sharing.stop()).toEqual({ code: '200' });
     expect([log, room?.share]).toEqual([['shareStop'], { type: 'screen', user: 'a' }]);
   });
 
-  it('outside a room asks nobody', async () => {
+  it('outside a room sends no request', async () => {
     room = null;
     expect(await sharing.stop()).toEqual({ code: '200' });
     expect(log).toEqual([]);
   });
 
-  it('with the room leaves no listener', async () => {
+  it('with the room leaves no listener behind', async () => {
     const stream = screen();
     await sharing.start(stream, undefined);
     sharing.left();
@@ -137,7 +145,7 @@ describe('the end', () => {
 });
 
 describe('a new session in the room', () => {
-  it('asks for the place again', async () => {
+  it('asks for its share again', async () => {
     await sharing.start(screen(), undefined);
     room!.share = undefined;
     log = [];
@@ -145,7 +153,7 @@ describe('a new session in the room', () => {
     expect([log, room?.share]).toEqual([['screen'], { type: 'screen', user: 'me' }]);
   });
 
-  it('stops sending when another has taken it', async () => {
+  it('stops sending when another user shares', async () => {
     await sharing.start(screen(), undefined);
     log = [];
     code = '440';
@@ -153,7 +161,7 @@ describe('a new session in the room', () => {
     expect(log).toEqual(['screen', 'unpublish', 'withdraw', 'shareStop']);
   });
 
-  it('that shares nothing asks nothing', async () => {
+  it('that shares nothing sends no request', async () => {
     await sharing.restored();
     expect(log).toEqual([]);
   });

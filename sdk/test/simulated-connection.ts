@@ -1,4 +1,7 @@
-/** The fake of RTCPeerConnection where two of them really reach each other, or do not: ICE, its checks and SCTP as the SDK gets to see them. */
+/**
+ * A fake RTCPeerConnection whose two ends reach each other over a simulated network: ICE,
+ * connectivity checks and SCTP as the SDK sees them.
+ */
 import { FakeConnection } from './connections';
 import type { CallSimulation, User } from './call-simulation';
 
@@ -7,55 +10,58 @@ export type Path = 'direct' | 'relay';
 
 /** Milliseconds. */
 const ICE = { disconnected: 5_000, failed: 10_000, attempt: 15_000 };
-/** After a loss SCTP waits up to so long before it sends again. */
+/** After packet loss SCTP waits up to this long before it retransmits. */
 const STALL = 3_000;
 
-/** What ICE found from one address, under one name. */
+/** One ICE session (one ufrag), gathered at one address of the device. */
 export interface IceSession {
   connection: SimulatedConnection;
   address: number;
 }
 
-/** A connection with another end, in the world of the schedule that runs. */
+/** One end of a connection in the running simulation. */
 export class SimulatedConnection extends FakeConnection {
   static simulation: CallSimulation;
+  private readonly simulation = SimulatedConnection.simulation;
   readonly side: User;
   readonly role: Role;
-  /** ICE iceSessions: ours, and the other side's as described to us; 0 for none. */
+  /** ICE sessions: ours, and the remote one from its description; 0 for none. */
   localIce = 0;
   remoteIce = 0;
-  /** A candidate of the other side's session came. */
+  /** A candidate of the remote ICE session has arrived. */
   hasCandidate = false;
-  /** The two iceSessions between which packets pass, and the path they take. */
+  /** The selected candidate pair: its two ICE sessions and the network path it takes. */
   pair: { localIce: number; remoteIce: number; path: Path } | null = null;
-  /** DTLS may end, and does not begin again. */
+  /** DTLS can fail, and does not restart. */
   readonly sctp = { transport: { state: 'connected' } };
-  /** The other end, if both agree. */
+  /** The remote end, when both ends agree on the pair. */
   end: SimulatedConnection | null = null;
   /** A packet sent now arrives. */
   delivers = false;
-  /** It is answered too. */
+  /** And the reply arrives as well. */
   answered = false;
-  /** SCTP sends nothing until then. */
+  /** SCTP sends nothing until this time. */
   stalled = 0;
   private since = 0;
   private checked = 0;
   private restarting = false;
   private readonly queue: string[] = [];
   private pumping = false;
-  /** Counts what the state was to be: only the last counts. */
+  /** Numbers the planned state changes: only the latest one happens. */
   private latestChange = 0;
   private connecting = false;
   private opening = false;
-  /** Nothing passes although something should; the state may not say so yet. */
+  /** The pair has lost connectivity; connectionState may not show it yet. */
   private losing = false;
 
   constructor(config: RTCConfiguration) {
     super(config);
-    const { simulation } = SimulatedConnection;
+    const { simulation } = this;
     this.side = simulation.users.find(({ me }) => me === config.iceServers![0]!.username)!;
     this.role = config.iceTransportPolicy === 'relay' ? 'backup' : 'primary';
-    if (this.side.open(this.role).length) simulation.addError(`${this.side.me} has a second ${this.role} connection`);
+    if (this.side.open(this.role).length) {
+      simulation.addError(`${this.side.me} has a second ${this.role} connection`);
+    }
     this.side.connections.push(this);
   }
 
@@ -67,24 +73,38 @@ export class SimulatedConnection extends FakeConnection {
     return !this.closed && this.sctp.transport.state !== 'failed';
   }
 
-  /** DTLS ends here; the other side need not notice. */
+  /** DTLS fails on this side; the other side does not notice. */
   endDTLS(): void {
     if (this.connectionState !== 'connected') return;
     this.sctp.transport.state = 'failed';
     this.latestChange++;
     this.become('failed');
-    SimulatedConnection.simulation.update();
+    this.simulation.update();
   }
 
-  /** What is hasCandidate of the path, anew. */
+  /** Works out whether packets pass, after any change of the network or of a pair. */
   updatePath(): void {
     const { pair } = this;
-    const end = pair && SimulatedConnection.simulation.iceSessions.get(pair.remoteIce)!.connection;
-    this.end = end && this.usable && end.usable && end.pair?.remoteIce === pair!.localIce && end.pair.localIce === pair!.remoteIce ? end : null;
-    this.delivers = this.end !== null && SimulatedConnection.simulation.passes(pair!.path, this.side) && valid(pair!.localIce) && valid(pair!.remoteIce);
+    const end = pair && this.simulation.iceSessions.get(pair.remoteIce)!.connection;
+    this.end =
+      end
+      && this.usable
+      && end.usable
+      && end.pair?.remoteIce === pair!.localIce
+      && end.pair.localIce === pair!.remoteIce
+        ? end
+        : null;
+    this.delivers =
+      this.end !== null
+      && this.simulation.passes(pair!.path, this.side)
+      && valid(pair!.localIce)
+      && valid(pair!.remoteIce);
   }
 
-  override createDataChannel(label: string, options: { id: number }): ReturnType<FakeConnection['createDataChannel']> {
+  override createDataChannel(
+    label: string,
+    options: { id: number },
+  ): ReturnType<FakeConnection['createDataChannel']> {
     const channel = super.createDataChannel(label, options);
     channel.send = options.id === 1 ? (text) => this.sendHeartbeat(text) : (text) => {
       this.queue.push(text);
@@ -108,7 +128,7 @@ export class SimulatedConnection extends FakeConnection {
     const answers = this.signalingState === 'have-remote-offer';
     await super.setLocalDescription(given);
     if (!this.localIce || this.restarting || answers) {
-      this.localIce = SimulatedConnection.simulation.newIceSession(this);
+      this.localIce = this.simulation.newIceSession(this);
       this.restarting = false;
       this.gather(this.localIce);
     }
@@ -119,9 +139,15 @@ export class SimulatedConnection extends FakeConnection {
   override async setRemoteDescription({ type, sdp }: { type: string; sdp: string }): Promise<void> {
     await this.delay();
     const [, from, to, candidates] = sdp.split(' ');
-    if (type === 'offer' && this.signalingState !== 'stable') SimulatedConnection.simulation.addError('an offer that crosses another');
-    if (type === 'answer' && this.signalingState !== 'have-local-offer') SimulatedConnection.simulation.addError('an answer without an offer');
-    if (type === 'answer' && Number(to) !== this.localIce) SimulatedConnection.simulation.addError('an answer to another offer');
+    if (type === 'offer' && this.signalingState !== 'stable') {
+      this.simulation.addError('an offer that crosses another');
+    }
+    if (type === 'answer' && this.signalingState !== 'have-local-offer') {
+      this.simulation.addError('an answer without an offer');
+    }
+    if (type === 'answer' && Number(to) !== this.localIce) {
+      this.simulation.addError('an answer to another offer');
+    }
     await super.setRemoteDescription({ type, sdp: '' });
     if (this.remoteIce !== Number(from)) this.hasCandidate = false;
     this.remoteIce = Number(from);
@@ -130,15 +156,25 @@ export class SimulatedConnection extends FakeConnection {
   }
 
   override async addIceCandidate(candidate: RTCIceCandidateInit): Promise<void> {
-    if (Number(/^candidate:(\d+)/.exec(candidate.candidate!)![1]) !== this.remoteIce) throw new Error('unknown ufrag');
+    if (Number(/^candidate:(\d+)/.exec(candidate.candidate!)![1]) !== this.remoteIce) {
+      throw new Error('unknown ufrag');
+    }
     this.hasCandidate = true;
-    SimulatedConnection.simulation.update();
+    this.simulation.update();
   }
 
   override async getStats(): Promise<Map<string, object>> {
-    SimulatedConnection.simulation.clock.expectPromises();
-    this.selected = this.pair && (this.role === 'primary' && this.pair.path === 'direct' ? { local: 'host', remote: 'host' } : { local: 'relay', remote: 'relay' });
-    if (SimulatedConnection.simulation.counts) this.checksAnswered = Math.floor((this.checked + (this.answered ? SimulatedConnection.simulation.clock.now - this.since : 0)) / 500);
+    this.simulation.clock.expectPromises();
+    this.selected =
+      this.pair
+      && (this.role === 'primary' && this.pair.path === 'direct'
+        ? { local: 'host', remote: 'host' }
+        : { local: 'relay', remote: 'relay' });
+    if (this.simulation.counts) {
+      this.checksAnswered = Math.floor(
+        (this.checked + (this.answered ? this.simulation.clock.now - this.since : 0)) / 500,
+      );
+    }
     return super.getStats();
   }
 
@@ -148,7 +184,7 @@ export class SimulatedConnection extends FakeConnection {
     this.updatePath();
     this.side.connections = this.side.connections.filter((c) => c !== this);
     if (end && delivers) {
-      SimulatedConnection.simulation.later(SimulatedConnection.simulation.latency, () => {
+      this.simulation.later(this.simulation.latency, () => {
         for (const channel of end.closed ? [] : [end.channel, end.heartbeats]) {
           if (channel.readyState === 'closed') continue;
           channel.readyState = 'closed';
@@ -156,19 +192,21 @@ export class SimulatedConnection extends FakeConnection {
         }
       });
     }
-    SimulatedConnection.simulation.update();
+    this.simulation.update();
   }
 
-  /** What follows from it. */
+  /** Reacts to the new connectivity. */
   update(): void {
     if (this.closed) return;
-    const { simulation } = SimulatedConnection;
+    const { simulation } = this;
     const answered = this.delivers && this.end!.delivers;
     if (this.answered !== answered) {
       this.answered = answered;
       const took = simulation.clock.now - this.since;
       if (!answered) this.checked += took;
-      else if (this.since) this.stalled = simulation.clock.now + simulation.next() * Math.min(STALL, took);
+      else if (this.since) {
+        this.stalled = simulation.clock.now + simulation.next() * Math.min(STALL, took);
+      }
       this.since = simulation.clock.now;
     }
     if (this.delivers) this.pump();
@@ -177,38 +215,67 @@ export class SimulatedConnection extends FakeConnection {
     if (this.side.me === 'a') this.connect();
   }
 
-  /** Once both know of both ends of the session, and one where the other is: that delay a moment. */
+  /** Nominates a pair shortly after both ends have descriptions and one has a candidate. */
   private connect(): void {
     if (this.connecting || !this.path()) return;
     this.connecting = true;
-    SimulatedConnection.simulation.later(2 * SimulatedConnection.simulation.latency + SimulatedConnection.simulation.next() * 200, () => {
+    this.simulation.later(2 * this.simulation.latency + this.simulation.next() * 200, () => {
       this.connecting = false;
       const path = this.path();
       if (!path) return;
-      const other = SimulatedConnection.simulation.iceSessions.get(this.remoteIce)!.connection;
+      const other = this.simulation.iceSessions.get(this.remoteIce)!.connection;
       this.pair = { localIce: this.localIce, remoteIce: this.remoteIce, path };
       other.pair = { localIce: this.remoteIce, remoteIce: this.localIce, path };
-      for (const end of [this, other]) end.changeLater(SimulatedConnection.simulation.next() * 50, () => end.connected());
-      SimulatedConnection.simulation.update();
+      for (const end of [this, other]) {
+        end.changeLater(this.simulation.next() * 50, () => end.connected());
+      }
+      this.simulation.update();
     });
   }
 
-  /** The path that these two could take and do not take yet. */
+  /** A path that these two ends could use and do not use yet. */
   private path(): Path | null {
     const { localIce, remoteIce, pair } = this;
-    const other = SimulatedConnection.simulation.iceSessions.get(remoteIce)?.connection;
-    if (!this.usable || !other?.usable || !localIce || other.remoteIce !== localIce || other.localIce !== remoteIce) return null;
-    if ((pair?.localIce === localIce && pair.remoteIce === remoteIce) || !(this.hasCandidate || other.hasCandidate) || !valid(localIce) || !valid(remoteIce)) return null;
-    const paths: Path[] = this.role === 'backup' ? ['relay'] : SimulatedConnection.simulation.primaryByRelay ? ['direct', 'relay'] : ['direct'];
-    return paths.find((path) => SimulatedConnection.simulation.users.every((user) => SimulatedConnection.simulation.passes(path, user))) ?? null;
+    const other = this.simulation.iceSessions.get(remoteIce)?.connection;
+    if (
+      !this.usable
+      || !other?.usable
+      || !localIce
+      || other.remoteIce !== localIce
+      || other.localIce !== remoteIce
+    ) {
+      return null;
+    }
+    if (
+      (pair?.localIce === localIce && pair.remoteIce === remoteIce)
+      || !(this.hasCandidate || other.hasCandidate)
+      || !valid(localIce)
+      || !valid(remoteIce)
+    ) {
+      return null;
+    }
+    const paths: Path[] =
+      this.role === 'backup'
+        ? ['relay']
+        : this.simulation.primaryByRelay
+          ? ['direct', 'relay']
+          : ['direct'];
+    return (
+      paths.find((path) =>
+        this.simulation.users.every((user) => this.simulation.passes(path, user)),
+      ) ?? null
+    );
   }
 
   private connected(): void {
     if (this.connectionState !== 'connected') this.become('connected');
-    SimulatedConnection.simulation.update();
+    this.simulation.update();
   }
 
-  /** A browser notices by itself after some seconds that nothing passes any more, and in less that it does. */
+  /**
+   * Consent checks: a browser notices after some seconds that packets stopped, and faster that they
+   * flow again.
+   */
   private checkConsent(): void {
     const { connectionState: state, answered } = this;
     if (state === 'connected' && !answered && this.pair && !this.losing) {
@@ -221,28 +288,44 @@ export class SimulatedConnection extends FakeConnection {
       this.losing = false;
       this.latestChange++;
       if (state === 'connected') return;
-      if (state !== 'failed') this.changeLater(100 + SimulatedConnection.simulation.next() * 400, () => this.connected());
+      if (state !== 'failed') {
+        this.changeLater(100 + this.simulation.next() * 400, () => this.connected());
+      }
     }
   }
 
-  /** A description is there: a try begins where nothing stands. */
+  /** With both descriptions set, connectivity checks start unless the connection is up. */
   private startChecks(): void {
-    if (this.localIce && this.remoteIce && this.signalingState === 'stable' && this.connectionState !== 'connected') {
+    if (
+      this.localIce
+      && this.remoteIce
+      && this.signalingState === 'stable'
+      && this.connectionState !== 'connected'
+    ) {
       if (this.connectionState === 'failed') this.losing = false;
       this.become('connecting');
       this.changeLater(ICE.attempt, () => this.become('failed'));
     }
-    SimulatedConnection.simulation.update();
+    this.simulation.update();
   }
 
   private openChannels(): void {
-    if (this.opening || !this.answered || this.connectionState !== 'connected' || this.end!.connectionState !== 'connected') return;
+    if (
+      this.opening
+      || !this.answered
+      || this.connectionState !== 'connected'
+      || this.end!.connectionState !== 'connected'
+    ) {
+      return;
+    }
     if (this.channel.readyState !== 'connecting') return;
     this.opening = true;
-    SimulatedConnection.simulation.later(2 * SimulatedConnection.simulation.latency + SimulatedConnection.simulation.next() * 20, () => {
+    this.simulation.later(2 * this.simulation.latency + this.simulation.next() * 20, () => {
       this.opening = false;
       if (this.closed || !this.answered || this.channel.readyState !== 'connecting') return;
-      for (const channel of SimulatedConnection.simulation.chance(0.5) ? [this.channel, this.heartbeats] : [this.heartbeats, this.channel]) {
+      const channels = [this.channel, this.heartbeats];
+      if (this.simulation.chance(0.5)) channels.reverse();
+      for (const channel of channels) {
         channel.readyState = 'open';
         channel.onopen?.();
       }
@@ -252,30 +335,40 @@ export class SimulatedConnection extends FakeConnection {
 
   private sendHeartbeat(text: string): void {
     const { end } = this;
-    if (!end || !this.delivers || SimulatedConnection.simulation.clock.now < this.stalled) return;
-    SimulatedConnection.simulation.later(SimulatedConnection.simulation.latency, () => {
-      if (end.heartbeats.readyState === 'open' && this.delivers) end.heartbeats.onmessage?.({ data: text });
-    }, true);
+    if (!end || !this.delivers || this.simulation.clock.now < this.stalled) return;
+    this.simulation.later(
+      this.simulation.latency,
+      () => {
+        if (end.heartbeats.readyState === 'open' && this.delivers) {
+          end.heartbeats.onmessage?.({ data: text });
+        }
+      },
+      true,
+    );
   }
 
-  /** One by one and in order; what does not get through now does later. */
+  /** Delivers in order, one at a time; what cannot pass now waits. */
   private pump(): void {
     if (this.pumping || !this.queue.length || !this.delivers) return;
     this.pumping = true;
-    SimulatedConnection.simulation.later(Math.max(SimulatedConnection.simulation.latency, this.stalled - SimulatedConnection.simulation.clock.now), () => {
-      this.pumping = false;
-      if (this.closed || !this.delivers || this.end!.channel.readyState !== 'open') return;
-      this.end!.channel.onmessage?.({ data: this.queue.shift() });
-      this.pump();
-    });
+    this.simulation.later(
+      Math.max(this.simulation.latency, this.stalled - this.simulation.clock.now),
+      () => {
+        this.pumping = false;
+        if (this.closed || !this.delivers || this.end!.channel.readyState !== 'open') return;
+        this.end!.channel.onmessage?.({ data: this.queue.shift() });
+        this.pump();
+      },
+    );
   }
 
   private gather(session: number): void {
     for (const kind of ['host', 'relay']) {
-      SimulatedConnection.simulation.later(SimulatedConnection.simulation.next() * (kind === 'host' ? 30 : 300), () => {
+      this.simulation.later(this.simulation.next() * (kind === 'host' ? 30 : 300), () => {
         if (this.closed || this.localIce !== session) return;
         this.describe(' found');
-        this.gathered(`candidate:${session} 1 udp 1 ${SimulatedConnection.simulation.hidden ? 'x.local' : '10.0.0.1'} 9 typ ${kind}`);
+        const address = this.simulation.hidden ? 'x.local' : '10.0.0.1';
+        this.gathered(`candidate:${session} 1 udp 1 ${address} 9 typ ${kind}`);
       });
     }
   }
@@ -285,18 +378,20 @@ export class SimulatedConnection extends FakeConnection {
     this.localDescription = { type, sdp: `${type} ${this.localIce} ${this.remoteIce}${found}` };
   }
 
-  /** Browser operations take a while; those of a closed connection never end. */
+  /** Browser operations take time; on a closed connection they never finish. */
   private delay(): Promise<void> {
-    return new Promise((done) => SimulatedConnection.simulation.later(SimulatedConnection.simulation.next() * 20, () => this.closed || done()));
+    return new Promise((done) =>
+      this.simulation.later(this.simulation.next() * 20, () => this.closed || done()),
+    );
   }
 
   private changeLater(ms: number, what: () => void): void {
     const latestChange = ++this.latestChange;
-    SimulatedConnection.simulation.later(ms, () => this.closed || latestChange !== this.latestChange || what());
+    this.simulation.later(ms, () => this.closed || latestChange !== this.latestChange || what());
   }
 }
 
-/** The address of it is still in use. */
+/** Whether the address of this ICE session is still in use. */
 function valid(session: number): boolean {
   const { connection, address } = SimulatedConnection.simulation.iceSessions.get(session)!;
   return connection.side.address === address;

@@ -38,8 +38,8 @@ const { env = {} } =
 export const SCHEDULES = Number(env.SCHEDULES ?? 10_000);
 /** A schedule that failed is run alone with SEED=… SCHEDULES=1. */
 export const FIRST_SEED = Number(env.SEED ?? 1);
-/** Limit of one random test in milliseconds, for the slowest machine. */
-export const TIME_LIMIT = 600_000;
+/** Limit of one random test, for the slowest machine. */
+export const LIMIT = { timeout: 600_000 };
 
 /** Adds the seed to the message of an error. */
 export function nameSeed(seed: number, error: unknown): never {

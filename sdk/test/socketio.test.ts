@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { noteScript } from '../src/global';
 import { io, type Options, type Socket } from '../src/socketio';
 
-/** A WebSocket whose other end is the test. */
+/** A WebSocket whose server is the test. */
 class Wire {
   static made: Wire[] = [];
   onopen = null;
@@ -10,7 +10,7 @@ class Wire {
   onclose: ((event: unknown) => void) | null = null;
   onerror = null;
   sent: string[] = [];
-  /** Close code; 1005: without one. */
+  /** Close code; 1005 for none. */
   closed: number | undefined;
 
   constructor(readonly url: string) {
@@ -29,14 +29,17 @@ class Wire {
     this.closed = code ?? 1005;
   }
 
-  /** The server says. */
+  /** The server sends this. */
   says(...packets: unknown[]): void {
     for (const data of packets) this.onmessage?.({ data });
   }
 
   /** The server accepts the connection. */
   accept(id = 'one'): void {
-    this.says('0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":65536}', `40{"sid":"${id}"}`);
+    this.says(
+      '0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":65536}',
+      `40{"sid":"${id}"}`,
+    );
   }
 
   cut(): void {
@@ -50,7 +53,9 @@ let heard: unknown[];
 function start(options: Options = {}, url = 'https://server:7102'): Wire {
   socket = io(url, options, (u) => new Wire(u));
   for (const event of ['connect', 'disconnect', 'connect_error', 'knowledgetalk']) {
-    socket.on(event, (value) => heard.push([event, value instanceof Error ? value.message : value]));
+    socket.on(event, (value) =>
+      heard.push([event, value instanceof Error ? value.message : value]),
+    );
   }
   return Wire.last;
 }
@@ -79,18 +84,43 @@ afterEach(() => {
 
 describe('the address', () => {
   for (const [name, url, options, want] of [
-    ['of a server', 'https://server:7102', {}, 'wss://server:7102/socket.io/?EIO=4&transport=websocket'],
+    [
+      'of a server',
+      'https://server:7102',
+      {},
+      'wss://server:7102/socket.io/?EIO=4&transport=websocket',
+    ],
     ['without TLS', 'http://server', {}, 'ws://server/socket.io/?EIO=4&transport=websocket'],
     ['of a WebSocket', 'wss://server', {}, 'wss://server/socket.io/?EIO=4&transport=websocket'],
-    ['without a scheme', 'server:7102', {}, 'wss://server:7102/socket.io/?EIO=4&transport=websocket'],
-    ['with another path', 'https://server', { path: '/io' }, 'wss://server/io/?EIO=4&transport=websocket'],
-    ['with a query', 'https://server?a=1', { query: { b: '2 3' } }, 'wss://server/socket.io/?a=1&b=2+3&EIO=4&transport=websocket'],
-    ['with other clients\' options', 'https://server', { transports: ['polling'] }, 'wss://server/socket.io/?EIO=4&transport=websocket'],
+    [
+      'without a scheme',
+      'server:7102',
+      {},
+      'wss://server:7102/socket.io/?EIO=4&transport=websocket',
+    ],
+    [
+      'with another path',
+      'https://server',
+      { path: '/io' },
+      'wss://server/io/?EIO=4&transport=websocket',
+    ],
+    [
+      'with a query',
+      'https://server?a=1',
+      { query: { b: '2 3' } },
+      'wss://server/socket.io/?a=1&b=2+3&EIO=4&transport=websocket',
+    ],
+    [
+      "with other clients' options",
+      'https://server',
+      { transports: ['polling'] },
+      'wss://server/socket.io/?EIO=4&transport=websocket',
+    ],
   ] as [string, string, Options, string][]) {
     it(name, () => expect(start(options, url).url).toBe(want));
   }
 
-  it('may carry a namespace, which every packet then names', () => {
+  it('may have a namespace, which every packet then names', () => {
     const wire = start({}, 'https://server/room');
     wire.says('0{"pingInterval":25000,"pingTimeout":20000}', '40/other,{"sid":"x"}');
     expect(socket.connected).toBe(false);
@@ -101,61 +131,102 @@ describe('the address', () => {
   });
 
   it.each([
-    ['https://site/calls/socket.io/socket.io.min.js', undefined, {}, 'wss://site/calls/socket.io/', '/'],
-    ['https://site/calls/socket.io/socket.io.min.js', '/room', {}, 'wss://site/calls/socket.io/', '/room'],
-    ['https://site/calls/socket.io/socket.io.min.js', undefined, { path: '/io' }, 'wss://site/io/', '/'],
-    ['https://site/calls/socket.io/socket.io.min.js', 'https://other', {}, 'wss://other/socket.io/', '/'],
+    [
+      'https://site/calls/socket.io/socket.io.min.js',
+      undefined,
+      {},
+      'wss://site/calls/socket.io/',
+      '/',
+    ],
+    [
+      'https://site/calls/socket.io/socket.io.min.js',
+      '/room',
+      {},
+      'wss://site/calls/socket.io/',
+      '/room',
+    ],
+    [
+      'https://site/calls/socket.io/socket.io.min.js',
+      undefined,
+      { path: '/io' },
+      'wss://site/io/',
+      '/',
+    ],
+    [
+      'https://site/calls/socket.io/socket.io.min.js',
+      'https://other',
+      {},
+      'wss://other/socket.io/',
+      '/',
+    ],
     ['https://site/calls/socket.io/socket.io.min.js', '//other', {}, 'wss://other/socket.io/', '/'],
     ['http://site:1/socket.io/socket.io.min.js', undefined, {}, 'ws://site:1/socket.io/', '/'],
     ['https://site/js/vendor.js', undefined, {}, 'wss://site/socket.io/', '/'],
-  ] as [string, string | undefined, Options, string, string][])('with the script %s, io(%j, %j) is %s', (src, url, options, want, namespace) => {
-    vi.stubGlobal('document', { currentScript: { src } });
-    noteScript();
-    io(url, options, (u) => new Wire(u)).disconnect();
-    expect(Wire.last.url).toBe(`${want}?EIO=4&transport=websocket`);
-    io(url, options, (u) => new Wire(u));
-    Wire.last.says('0{"pingInterval":25000,"pingTimeout":20000}');
-    expect(Wire.last.sent).toEqual([namespace === '/' ? '40' : `40${namespace},`]);
-    Wire.last.onclose = null;
-    vi.clearAllTimers();
-    vi.unstubAllGlobals();
-    noteScript();
-  });
+  ] as [string, string | undefined, Options, string, string][])(
+    'with the script %s, io(%j, %j) is %s',
+    (src, url, options, want, namespace) => {
+      vi.stubGlobal('document', { currentScript: { src } });
+      noteScript();
+      io(url, options, (u) => new Wire(u)).disconnect();
+      expect(Wire.last.url).toBe(`${want}?EIO=4&transport=websocket`);
+      io(url, options, (u) => new Wire(u));
+      Wire.last.says('0{"pingInterval":25000,"pingTimeout":20000}');
+      expect(Wire.last.sent).toEqual([namespace === '/' ? '40' : `40${namespace},`]);
+      Wire.last.onclose = null;
+      vi.clearAllTimers();
+      vi.unstubAllGlobals();
+      noteScript();
+    },
+  );
 
-  it('is that of the page where the script tells none', () => {
+  it('is that of the page where the script has none', () => {
     vi.stubGlobal('window', { location: { href: 'https://page.example/room?x=1' } });
     io(undefined, {}, (u) => new Wire(u)).disconnect();
     expect(Wire.last.url).toBe('wss://page.example/socket.io/?EIO=4&transport=websocket');
     vi.unstubAllGlobals();
   });
 
-  it('is needed where no script or page has one', () => {
+  it('is required where neither script nor page has one', () => {
     connected();
     expect(() => io()).toThrow();
   });
 });
 
 describe('connecting', () => {
-  it('opens, says hello, and knows its id', () => {
+  it('opens, connects, and gets its id', () => {
     const wire = start();
-    expect([socket.connected, socket.disconnected, socket.active, socket.id]).toEqual([false, true, true, undefined]);
+    expect([socket.connected, socket.disconnected, socket.active, socket.id]).toEqual([
+      false,
+      true,
+      true,
+      undefined,
+    ]);
     wire.accept('abc');
     expect(wire.sent).toEqual(['40']);
-    expect([socket.connected, socket.disconnected, socket.active, socket.id]).toEqual([true, false, true, 'abc']);
+    expect([socket.connected, socket.disconnected, socket.active, socket.id]).toEqual([
+      true,
+      false,
+      true,
+      'abc',
+    ]);
     expect(heard).toEqual([['connect', undefined]]);
   });
 
-  it('waits for connect() when it is told to', () => {
+  it('waits for connect() with autoConnect false', () => {
     start({ autoConnect: false });
     expect(Wire.made.length).toBe(0);
     socket.connect().connect();
     expect(Wire.made.length).toBe(1);
   });
 
-  it('sends auth, as it is or as a function gives it each time', () => {
+  it('sends auth, from an object or from a function', () => {
     let n = 0;
     const asked: Options['auth'] = (give) => give({ n: ++n });
-    for (const [auth, want] of [[{ token: 'x' }, '40{"token":"x"}'], [asked, '40{"n":1}'], [asked, '40{"n":2}']] as const) {
+    for (const [auth, want] of [
+      [{ token: 'x' }, '40{"token":"x"}'],
+      [asked, '40{"n":1}'],
+      [asked, '40{"n":2}'],
+    ] as const) {
       const wire = start({ auth });
       wire.accept();
       expect(wire.sent).toEqual([want]);
@@ -163,14 +234,14 @@ describe('connecting', () => {
     }
   });
 
-  it('ends with connect_error when the server has no such namespace, and does not try again', () => {
+  it('ends with connect_error for an unknown namespace, without a retry', () => {
     const wire = start();
     wire.says('0{"pingInterval":25000,"pingTimeout":20000}', '44{"message":"Invalid namespace"}');
     expect(heard).toEqual([['connect_error', 'Invalid namespace']]);
     expect([socket.active, wire.closed]).toEqual([false, 1005]);
   });
 
-  it('takes so long at most, then tries again', () => {
+  it('is limited by a timeout, then tries again', () => {
     const wire = start({ timeout: 3000 });
     vi.advanceTimersByTime(3000);
     expect(heard).toEqual([['connect_error', 'timeout']]);
@@ -179,7 +250,7 @@ describe('connecting', () => {
     expect(Wire.made.length).toBe(2);
   });
 
-  it('goes on when a socket cannot even be made', () => {
+  it('goes on when a socket cannot be created', () => {
     socket = io('https://server', {}, () => {
       throw new Error('blocked');
     });
@@ -200,7 +271,7 @@ describe('events', () => {
     expect(got).toEqual([1, '둘\n', { three: 3 }]);
   });
 
-  it('are answered', () => {
+  it('get acknowledgements', () => {
     const wire = connected();
     const answers: unknown[] = [];
     socket.emit('a', 1, (...args: unknown[]) => answers.push(['a', ...args]));
@@ -210,14 +281,14 @@ describe('events', () => {
     expect(answers).toEqual([['b', 'later', 2], ['a']]);
   });
 
-  it('can be answered', () => {
+  it('can be acknowledged', () => {
     const wire = connected();
     socket.on('question', (value, answer) => answer(value * 2));
     wire.says('4212["question",21]');
     expect(wire.sent).toEqual(['4312[42]']);
   });
 
-  it('wait for the connection, and go out before what connect brings', () => {
+  it('wait for the connection, and are sent before those of the connect listener', () => {
     const wire = start();
     socket.emit('early', 1);
     socket.on('connect', () => socket.emit('late'));
@@ -233,9 +304,11 @@ describe('events', () => {
     expect([wire.sent.length, wire.sent[1]]).toEqual([257, '42["e",44]']);
   });
 
-  it('have names of which three are taken', () => {
+  it('have three reserved names', () => {
     connected();
-    for (const name of ['connect', 'connect_error', 'disconnect']) expect(() => socket.emit(name)).toThrow('reserved');
+    for (const name of ['connect', 'connect_error', 'disconnect']) {
+      expect(() => socket.emit(name)).toThrow('reserved');
+    }
   });
 
   it('reach once-listeners once, removed ones not at all, and all others when one throws', () => {
@@ -246,7 +319,11 @@ describe('events', () => {
     socket.on('e', () => {
       throw new Error('a fault of the app');
     });
-    socket.once('e', () => got.push('once')).on('e', gone).on('e', () => got.push('on')).off('e', gone);
+    socket
+      .once('e', () => got.push('once'))
+      .on('e', gone)
+      .on('e', () => got.push('on'))
+      .off('e', gone);
     wire.says('42["e"]', '42["e"]');
     expect(got).toEqual(['once', 'on', 'on']);
     socket.off('e');
@@ -258,7 +335,7 @@ describe('events', () => {
 });
 
 describe('the end', () => {
-  it('is said when the app leaves', () => {
+  it('is sent when the app disconnects', () => {
     const wire = connected();
     socket.disconnect();
     expect([wire.sent, wire.closed, socket.id]).toEqual([['41'], 1005, undefined]);
@@ -269,7 +346,7 @@ describe('the end', () => {
     expect(Wire.made.length).toBe(2);
   });
 
-  it('is final when the server says so, unless the app connects anew', () => {
+  it('is final when the server disconnects, unless the app connects again', () => {
     const wire = connected();
     wire.says('41');
     expect(heard).toEqual([['disconnect', 'io server disconnect']]);
@@ -287,7 +364,11 @@ describe('the end', () => {
     ['a close packet', 'transport close', (w: Wire) => w.says('1')],
     ['silence', 'ping timeout', () => vi.advanceTimersByTime(45_000)],
     ['binary data', 'parse error', (w: Wire) => w.says(new ArrayBuffer(1))],
-    ['a binary event', 'parse error', (w: Wire) => w.says('451-["e",{"_placeholder":true,"num":0}]')],
+    [
+      'a binary event',
+      'parse error',
+      (w: Wire) => w.says('451-["e",{"_placeholder":true,"num":0}]'),
+    ],
     ['what is no JSON', 'parse error', (w: Wire) => w.says('42["e"')],
   ] as [string, string, (w: Wire) => void][]) {
     it(`by ${name} is not for good`, () => {
@@ -318,8 +399,8 @@ describe('the end', () => {
   });
 });
 
-describe('coming back', () => {
-  /** Milliseconds until the next socket is made. */
+describe('reconnecting', () => {
+  /** Milliseconds until the next socket is created. */
   function pause(): number {
     const n = Wire.made.length;
     let ms = 0;
@@ -327,7 +408,7 @@ describe('coming back', () => {
     return ms;
   }
 
-  it('waits longer each time, up to a limit, and starts again when it was connected', () => {
+  it('waits longer each time, up to a limit, and resets when connected', () => {
     connected().cut();
     const pauses = [];
     for (let i = 0; i < 5; i++) {
@@ -341,7 +422,7 @@ describe('coming back', () => {
     expect(pause()).toBe(1000);
   });
 
-  it('says that it comes back, until it has been ended', () => {
+  it('reports that it reconnects, until it has been ended', () => {
     const first = connected();
     expect(first.url).not.toContain('resume');
     first.cut();
@@ -355,7 +436,7 @@ describe('coming back', () => {
     expect(Wire.last.url).toBe(first.url);
   });
 
-  it('is spread by chance', () => {
+  it('has jitter', () => {
     for (const [random, want] of [[0, 500], [0.999999, 1500]] as const) {
       vi.spyOn(Math, 'random').mockReturnValue(random);
       connected().cut();
@@ -364,7 +445,7 @@ describe('coming back', () => {
     }
   });
 
-  it('can be limited or turned off', () => {
+  it('can be limited or disabled', () => {
     connected({ reconnectionAttempts: 2 }).cut();
     for (let i = 0; i < 2; i++) {
       pause();
@@ -375,7 +456,7 @@ describe('coming back', () => {
     expect([pause(), socket.active]).toEqual([100_000, false]);
   });
 
-  it('stops when the app leaves meanwhile, also from within a listener', () => {
+  it('stops when the app disconnects meanwhile, also in a listener', () => {
     connected().cut();
     socket.disconnect();
     expect(pause()).toBe(100_000);

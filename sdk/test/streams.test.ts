@@ -6,7 +6,7 @@ beforeEach(() => vi.stubGlobal('MediaStream', FakeStream));
 afterEach(() => void vi.unstubAllGlobals());
 
 describe('remote streams', () => {
-  it('stay the same object through changes, and are never empty in a change', () => {
+  it('stay the same object through changes, and are never empty in between', () => {
     const streams = new Streams();
     const [a, v, v2] = [track('audio'), track('video'), track('video')];
     streams.set('u', 'cam', [v]);
@@ -23,20 +23,26 @@ describe('remote streams', () => {
     expect(streams.get('u', 'cam')).toBe(stream);
   });
 
-  it('let the old track go first in Firefox, whose video element would stand still', () => {
-    vi.stubGlobal('navigator', { userAgent: 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0' });
+  it('remove the old track first in Firefox, whose video element would freeze', () => {
+    vi.stubGlobal('navigator', {
+      userAgent: 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0',
+    });
     const streams = new Streams();
     const [v, v2] = [track('video'), track('video')];
     streams.set('u', 'cam', [v]);
     const stream = streams.get('u', 'cam') as unknown as FakeStream;
     const steps: string[] = [];
-    vi.spyOn(stream, 'addTrack').mockImplementation((t) => void steps.push(t === (v2 as unknown) ? 'new in' : '?'));
-    vi.spyOn(stream, 'removeTrack').mockImplementation((t) => void steps.push(t === (v as unknown) ? 'old out' : '?'));
+    vi.spyOn(stream, 'addTrack').mockImplementation(
+      (t) => void steps.push(t === (v2 as unknown) ? 'new in' : '?'),
+    );
+    vi.spyOn(stream, 'removeTrack').mockImplementation(
+      (t) => void steps.push(t === (v as unknown) ? 'old out' : '?'),
+    );
     streams.set('u', 'cam', [v2]);
     expect(steps).toEqual(['old out', 'new in']);
   });
 
-  it('tell of the tracks that come and go', () => {
+  it('fire events for added and removed tracks', () => {
     const streams = new Streams();
     const [a, v, v2] = [track('audio'), track('video'), track('video')];
     streams.set('u', 'cam', [a, v]);
@@ -51,7 +57,12 @@ describe('remote streams', () => {
     }
     streams.set('u', 'cam', [a, v2]);
     streams.drop('u', 'cam');
-    expect(said).toEqual([['removetrack', v], ['addtrack', v2], ['removetrack', a], ['removetrack', v2]]);
+    expect(said).toEqual([
+      ['removetrack', v],
+      ['addtrack', v2],
+      ['removetrack', a],
+      ['removetrack', v2],
+    ]);
   });
 
   it('are new in a new call', () => {

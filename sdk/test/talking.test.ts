@@ -19,10 +19,13 @@ beforeEach(() => {
   microphone = track('audio');
   said = [];
   open = 0;
-  talking = new Talking({ track: () => microphone, say: (on) => said.push([on, Date.now()]) }, (t) => {
-    open++;
-    return { track: t, level: () => level, close: () => open-- } as unknown as Meter;
-  });
+  talking = new Talking(
+    { track: () => microphone, say: (on) => said.push([on, Date.now()]) },
+    (t) => {
+      open++;
+      return { track: t, level: () => level, close: () => open-- } as unknown as Meter;
+    },
+  );
 });
 
 afterEach(() => {
@@ -32,7 +35,7 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-it('says when somebody begins and ends, not for every pause', () => {
+it('reports begin and end of speech, not every pause', () => {
   talking.start();
   run(1000, 0);
   run(1000, 0.1);
@@ -42,7 +45,7 @@ it('says when somebody begins and ends, not for every pause', () => {
   expect(said.map(([on]) => on)).toEqual([true, false]);
 });
 
-it('does not waver between its two levels', () => {
+it('does not toggle between its two levels', () => {
   talking.start();
   run(3000, 0.015);
   expect(said).toEqual([]);
@@ -51,7 +54,7 @@ it('does not waver between its two levels', () => {
   expect(said.map(([on]) => on)).toEqual([true]);
 });
 
-it('says nothing twice within half a second', () => {
+it('reports at most once in half a second', () => {
   talking.start();
   for (let i = 0; i < 20; i++) {
     run(100, 0.5);
@@ -61,7 +64,7 @@ it('says nothing twice within half a second', () => {
   said.slice(1).forEach(([, at], i) => expect(at - said[i]![1]).toBeGreaterThanOrEqual(500));
 });
 
-it('is silent without a microphone, and follows a swapped one', () => {
+it('is silent without a microphone, and follows a replaced one', () => {
   talking.start();
   run(500, 0.5);
   microphone = undefined;
@@ -72,7 +75,7 @@ it('is silent without a microphone, and follows a swapped one', () => {
   expect([said.length, open]).toEqual([3, 1]);
 });
 
-it('gives up, without noise, where the browser has no audio context', () => {
+it('gives up where the browser has no AudioContext', () => {
   const warn = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
   const mute = new Talking({ track: () => microphone, say: () => undefined }, () => {
     throw new Error('none');
@@ -83,24 +86,30 @@ it('gives up, without noise, where the browser has no audio context', () => {
   expect(vi.getTimerCount()).toBe(0);
 });
 
-it.each([44_100, 48_000, 96_000])('hears a beat that keeps step with the looks, at %i samples a second', (sampleRate) => {
-  vi.stubGlobal('MediaStream', class {});
-  let ago = 0;
-  class Analyser {
-    fftSize = 2048;
-    /** 20 ms of sound that ended some ms ago, the newest sample last. */
-    getFloatTimeDomainData(samples: Float32Array) {
-      const end = samples.length - (ago * sampleRate) / 1000;
-      samples.forEach((_, i) => (samples[i] = i < end && i >= end - sampleRate / 50 ? 0.5 : 0));
+it.each([44_100, 48_000, 96_000])(
+  'hears a pulse in step with its samples, at %i Hz',
+  (sampleRate) => {
+    vi.stubGlobal('MediaStream', class {});
+    let ago = 0;
+    class Analyser {
+      fftSize = 2048;
+      /** 20 ms of sound that ended some ms ago, the newest sample last. */
+      getFloatTimeDomainData(samples: Float32Array) {
+        const end = samples.length - (ago * sampleRate) / 1000;
+        samples.forEach((_, i) => (samples[i] = i < end && i >= end - sampleRate / 50 ? 0.5 : 0));
+      }
     }
-  }
-  vi.stubGlobal('AudioContext', class {
-    sampleRate = sampleRate;
-    state = 'running';
-    createAnalyser = () => new Analyser();
-    createMediaStreamSource = () => ({ connect: () => undefined });
-  });
-  const meter = new Meter(microphone!);
-  for (ago = 0; ago <= 80; ago += 5) expect(meter.level(), `${ago} ms ago`).toBeGreaterThan(0.1);
-  vi.unstubAllGlobals();
-});
+    vi.stubGlobal(
+      'AudioContext',
+      class {
+        sampleRate = sampleRate;
+        state = 'running';
+        createAnalyser = () => new Analyser();
+        createMediaStreamSource = () => ({ connect: () => undefined });
+      },
+    );
+    const meter = new Meter(microphone!);
+    for (ago = 0; ago <= 80; ago += 5) expect(meter.level(), `${ago} ms ago`).toBeGreaterThan(0.1);
+    vi.unstubAllGlobals();
+  },
+);

@@ -1,16 +1,18 @@
-/** The published types against the class that is built: a difference is a compile error (`npm run types`). */
+/** The published types against the class: a difference is a compile error (`npm run types`). */
 import { expect, it, vi } from 'vitest';
 import type * as api from '../types/knowledgetalk';
 import { Knowledgetalk } from '../src/knowledgetalk';
 
-type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false;
+type Same<A, B> =
+  (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const same = <A, B>(equal: Same<A, B>): boolean => equal;
 
-// The class is what is declared, and declares nothing that it is not.
+// The class has exactly the declared members.
 export const declared: new (options?: api.Options) => api.Knowledgetalk = Knowledgetalk;
-export const built: new (options?: api.Options) => Pick<Knowledgetalk, keyof Knowledgetalk> = Knowledgetalk as unknown as typeof api.Knowledgetalk;
+export const built: new (options?: api.Options) => Pick<Knowledgetalk, keyof Knowledgetalk> =
+  Knowledgetalk as unknown as typeof api.Knowledgetalk;
 
-/** What an app in TypeScript writes. */
+/** Code of an app in TypeScript. */
 export async function app(k: api.Knowledgetalk): Promise<void> {
   k.addEventListener('presence', (event) => {
     const m = event.detail;
@@ -19,10 +21,18 @@ export async function app(k: api.Knowledgetalk): Promise<void> {
     else m.user.trim();
     if (m.type === 'subscribed') same<typeof m.cam, boolean>(true);
     switch (m.type) {
-      case 'chat': m.message.trim(); break;
-      case 'publish': for (const feed of m.feeds) void k.subscribeVideo(feed.user, feed.type); break;
-      case 'permit': same<typeof m.permit.chat, boolean>(true); break;
-      case 'editRoomInfo': m.capacity.toFixed(); break;
+      case 'chat':
+        m.message.trim();
+        break;
+      case 'publish':
+        for (const feed of m.feeds) void k.subscribeVideo(feed.user, feed.type);
+        break;
+      case 'permit':
+        same<typeof m.permit.chat, boolean>(true);
+        break;
+      case 'editRoomInfo':
+        m.capacity.toFixed();
+        break;
       // @ts-expect-error a chat has a message, a leave has none
       case 'leave': m.message; break;
     }
@@ -39,26 +49,90 @@ export async function app(k: api.Knowledgetalk): Promise<void> {
 
 it('declares every public name, and no other', () => {
   expect(same<keyof Knowledgetalk, keyof api.Knowledgetalk>(true)).toBe(true);
-  const names = Object.getOwnPropertyNames(Knowledgetalk.prototype).filter((n) => n !== 'constructor' && n !== 'presence');
+  const names = Object.getOwnPropertyNames(Knowledgetalk.prototype).filter(
+    (n) => n !== 'constructor' && n !== 'presence',
+  );
   expect(names.filter((n) => !['media', 'entered', 'known'].includes(n)).sort()).toEqual([
-    'addEventListener', 'canvasClear', 'canvasInit', 'changeLocalStream', 'changeName', 'chat', 'createGroup', 'createRoom', 'createVideoRoom', 'destroyRoom', 'disconnect',
-    'documentShare', 'documentStart', 'drawingClassStart', 'drawingClassStop', 'drawingInit', 'drawingShareStart', 'drawingShareStop', 'drawingStop',
-    'editRoomInfo', 'editUserInfo', 'endGroup', 'getAllPeers', 'getAllStreams', 'getName', 'getPeer', 'getRoomId', 'getShareType', 'getSocket',
-    'getStream', 'getUserId', 'inform', 'init', 'isMedia', 'joinRoom', 'joinroom', 'kickOut', 'leaveRoom', 'memberList', 'permit', 'publishP2P',
-    'publishVideo', 'publishvideo', 'removeLocalPeer', 'removePeer', 'reqCanvasImage', 'screenStart', 'setTool', 'shareStop', 'subscribeVideo', 'whiteBoardStart',
+    'addEventListener',
+    'canvasClear',
+    'canvasInit',
+    'changeLocalStream',
+    'changeName',
+    'chat',
+    'createGroup',
+    'createRoom',
+    'createVideoRoom',
+    'destroyRoom',
+    'disconnect',
+    'documentShare',
+    'documentStart',
+    'drawingClassStart',
+    'drawingClassStop',
+    'drawingInit',
+    'drawingShareStart',
+    'drawingShareStop',
+    'drawingStop',
+    'editRoomInfo',
+    'editUserInfo',
+    'endGroup',
+    'getAllPeers',
+    'getAllStreams',
+    'getName',
+    'getPeer',
+    'getRoomId',
+    'getShareType',
+    'getSocket',
+    'getStream',
+    'getUserId',
+    'inform',
+    'init',
+    'isMedia',
+    'joinRoom',
+    'joinroom',
+    'kickOut',
+    'leaveRoom',
+    'memberList',
+    'permit',
+    'publishP2P',
+    'publishVideo',
+    'publishvideo',
+    'removeLocalPeer',
+    'removePeer',
+    'reqCanvasImage',
+    'screenStart',
+    'setTool',
+    'shareStop',
+    'subscribeVideo',
+    'whiteBoardStart',
   ]);
 });
 
-it('answers what is not offered in the shape that apps expect, and never throws', async () => {
+it('returns the expected shape for what is not supported, and never throws', async () => {
   const warned = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
   const k: api.Knowledgetalk = new Knowledgetalk();
   const canvas = {} as HTMLCanvasElement;
-  const later = [k.whiteBoardStart(canvas), k.drawingClassStart(), k.drawingClassStop(), k.drawingShareStart(canvas), k.drawingShareStop()];
+  const later = [
+    k.whiteBoardStart(canvas),
+    k.drawingClassStart(),
+    k.drawingClassStop(),
+    k.drawingShareStart(canvas),
+    k.drawingShareStop(),
+  ];
   expect(await Promise.all(later)).toEqual(Array(5).fill(false));
-  for (const answer of await Promise.all([k.documentStart(canvas), k.documentShare('x'), k.reqCanvasImage('u')])) {
+  for (const answer of await Promise.all([
+    k.documentStart(canvas),
+    k.documentShare('x'),
+    k.reqCanvasImage('u'),
+  ])) {
     expect(answer).toEqual({ code: '405', message: expect.any(String), hint: expect.any(String) });
   }
-  expect([k.drawingInit(), k.drawingStop(), k.canvasInit(canvas), k.setTool('pen', 'black', 1), k.canvasClear()]).toEqual([false, false, undefined, undefined, undefined]);
+  expect([
+    k.drawingInit(),
+    k.drawingStop(),
+    k.canvasInit(canvas),
+    k.setTool('pen', 'black', 1),
+    k.canvasClear(),
+  ]).toEqual([false, false, undefined, undefined, undefined]);
   expect(warned).toHaveBeenCalledTimes(13);
   warned.mockRestore();
 });
