@@ -1,9 +1,19 @@
 package room
 
-import "slices"
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
 
-// Snapshot is all that must be known to have a room again after a restart.
+// snapshotVersion is the format of a Snapshot in JSON. Format 0 had other names for some
+// fields.
+const snapshotVersion = 1
+
+// Snapshot is all that is needed to restore a room after a restart.
 type Snapshot struct {
+	Version      int
 	State        State
 	Parent       string   // the room it is a group of
 	Listed       []string // the users that a group is for
@@ -14,7 +24,55 @@ type Snapshot struct {
 	Restrictions []Restriction
 }
 
-// Snapshot copies a room; ok is false when there is none.
+// snapshotV0 holds the fields that format 0 had under other names, in one build or another.
+type snapshotV0 struct {
+	Owner string // also the maker, before Maker
+	Marks []struct {
+		User   string
+		Permit *Permit
+		Barred time.Time
+	}
+}
+
+// UnmarshalJSON also reads format 0.
+func (s *Snapshot) UnmarshalJSON(b []byte) error {
+	type snapshot Snapshot // without this method
+	var v struct {
+		snapshot
+		snapshotV0
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	*s = Snapshot(v.snapshot)
+	switch s.Version {
+	case snapshotVersion:
+		return nil
+	case 0:
+		s.migrate(v.snapshotV0)
+		return nil
+	}
+	return fmt.Errorf("room snapshot: unknown format %d", s.Version)
+}
+
+func (s *Snapshot) migrate(old snapshotV0) {
+	s.Version = snapshotVersion
+	if s.State.Owner == "" {
+		s.State.Owner = old.Owner
+	}
+	if s.Maker == "" {
+		s.Maker = old.Owner
+	}
+	for _, m := range old.Marks {
+		s.Restrictions = append(s.Restrictions, Restriction{
+			User:        m.User,
+			Permit:      m.Permit,
+			BannedUntil: m.Barred,
+		})
+	}
+}
+
+// Snapshot copies a room; ok is false if it does not exist.
 func (g *Registry) Snapshot(key Key) (s Snapshot, ok bool) {
 	r := g.lookup(key)
 	if r == nil {
@@ -22,18 +80,34 @@ func (g *Registry) Snapshot(key Key) (s Snapshot, ok bool) {
 	}
 	defer r.mu.Unlock()
 	return Snapshot{
-		State: *r.state(), Parent: r.parent.Room, Listed: r.listed, Source: r.source, Site: r.site, Maker: r.maker, Keep: r.keep,
+		Version:      snapshotVersion,
+		State:        *r.state(),
+		Parent:       r.parent.Room,
+		Listed:       r.listed,
+		Source:       r.source,
+		Site:         r.site,
+		Maker:        r.maker,
+		Keep:         r.keep,
 		Restrictions: slices.Clone(r.restrictions),
 	}, true
 }
 
-// Restore brings a room back, with those of its members that here returns true for. Nobody is told: to its members the room
-// never went away.
+// Restore restores a room with the members for which here returns true. No events are sent: for
+// its members the room never ended.
 func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 	st := s.State
 	c := Create{
-		Title: st.Title, Capacity: st.Capacity, Owner: s.Maker, Keep: s.Keep, Group: st.Group, Talking: st.Talking,
-		Parent: s.Parent, Listed: s.Listed, Source: s.Source, Site: s.Site, restored: true,
+		Title:    st.Title,
+		Capacity: st.Capacity,
+		Owner:    s.Maker,
+		Keep:     s.Keep,
+		Group:    st.Group,
+		Talking:  st.Talking,
+		Parent:   s.Parent,
+		Listed:   s.Listed,
+		Source:   s.Source,
+		Site:     s.Site,
+		restored: true,
 	}
 	if err := g.create(st.Key, c); err != nil {
 		return err
@@ -43,7 +117,8 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 		return ErrNoRoom
 	}
 	defer r.mu.Unlock()
-	r.created, r.owner, r.share, r.seq, r.restrictions = st.CreatedAt, st.Owner, st.Share, st.Seq, s.Restrictions
+	r.created, r.owner, r.share, r.seq = st.CreatedAt, st.Owner, st.Share, st.Seq
+	r.restrictions = s.Restrictions
 	r.members = slices.DeleteFunc(st.Members, func(m Member) bool { return !here(m) })
 	if r.share != nil && r.index(r.share.User) < 0 {
 		r.share = nil
@@ -59,7 +134,7 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 		if !slices.ContainsFunc(r.members, func(m Member) bool { return m.Host }) {
 			r.members[0].Host = true
 		}
-	case r.keep && r.seq > 0: // somebody was in it
+	case r.keep && r.seq > 0: // it had members
 		r.startExpiry(g, g.limits.KeptLife)
 	}
 	return nil

@@ -24,14 +24,39 @@ const (
 	roomPrefix    = "room/"
 )
 
+// recordVersion is the format of a sessionRecord. Format 0 called the location a seat.
+const recordVersion = 1
+
 type sessionRecord struct {
-	Seat         Location
+	Version      int
+	Location     Location
 	Tenant, User string
 	Name, Device string
 	Features     []string
 	Identity     string
 	Origin       origin
 	Grant        license.Grant
+}
+
+// UnmarshalJSON also reads format 0.
+func (r *sessionRecord) UnmarshalJSON(b []byte) error {
+	type record sessionRecord // without this method
+	var v struct {
+		record
+		Seat Location // format 0
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	*r = sessionRecord(v.record)
+	switch r.Version {
+	case recordVersion:
+		return nil
+	case 0:
+		r.Version, r.Location = recordVersion, v.Seat
+		return nil
+	}
+	return fmt.Errorf("session record: unknown format %d", r.Version)
 }
 
 func (h *Hub) keepSession(s *session) {
@@ -48,9 +73,19 @@ func (h *Hub) keepSession(s *session) {
 
 // record does not wait for op, under which whole commands run.
 func (s *session) record() sessionRecord {
-	rec := sessionRecord{Seat: s.location, Tenant: s.tenant, User: s.user, Device: s.device, Features: s.features, Identity: s.identity, Origin: s.origin, Grant: s.grant}
-	rec.Name, _ = s.name.Load().(string)
-	return rec
+	name, _ := s.name.Load().(string)
+	return sessionRecord{
+		Version:  recordVersion,
+		Location: s.location,
+		Tenant:   s.tenant,
+		User:     s.user,
+		Name:     name,
+		Device:   s.device,
+		Features: s.features,
+		Identity: s.identity,
+		Origin:   s.origin,
+		Grant:    s.grant,
+	}
 }
 
 func (h *Hub) keepRoom(key room.Key) {
@@ -102,7 +137,7 @@ func (h *Hub) restore() error {
 		kept[id] = rec
 	}
 	// Of two sessions of a user, which a crash may leave behind, the newer one has the id.
-	newest := func(a, b string) int { return cmp.Compare(kept[b].Seat.Epoch, kept[a].Seat.Epoch) }
+	newest := func(a, b string) int { return cmp.Compare(kept[b].Location.Epoch, kept[a].Location.Epoch) }
 	for _, id := range slices.SortedFunc(maps.Keys(kept), newest) {
 		if err := h.restoreSession(id, kept[id]); err != nil {
 			forget(sessionPrefix+id, err)
@@ -130,7 +165,7 @@ func (h *Hub) restore() error {
 }
 
 func (h *Hub) restoreSession(id string, rec sessionRecord) error {
-	if rec.Seat.Node != h.cfg.Node || rec.Seat.Session != id || rec.User == "" {
+	if rec.Location.Node != h.cfg.Node || rec.Location.Session != id || rec.User == "" {
 		return fmt.Errorf("record of another node")
 	}
 	if err := h.licenseError(rec.Grant, time.Now()); err != nil {
@@ -138,11 +173,11 @@ func (h *Hub) restoreSession(id string, rec sessionRecord) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if _, err := h.cfg.Directory.ClaimUser(ctx, rec.Tenant, rec.User, rec.Seat, rec.Grant.MaxUser); err != nil {
+	if _, err := h.cfg.Directory.ClaimUser(ctx, rec.Tenant, rec.User, rec.Location, rec.Grant.MaxUser); err != nil {
 		return err
 	}
 	s := &session{
-		hub: h, id: id, location: rec.Seat, tenant: rec.Tenant, user: rec.User, sender: protocol.AppendString(nil, rec.User),
+		hub: h, id: id, location: rec.Location, tenant: rec.Tenant, user: rec.User, sender: protocol.AppendString(nil, rec.User),
 		device: rec.Device, features: rec.Features, identity: rec.Identity, origin: rec.Origin, grant: rec.Grant,
 	}
 	if s.identity == "" { // kept by a server that knew of none
