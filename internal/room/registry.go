@@ -89,9 +89,28 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 	if r == nil {
 		return nil, ErrNoRoom
 	}
-	var state *State
-	var err error
-	ended, destroyed := false, false
+	state, effect, err := r.do(cmd, parentHost, g)
+	if effect != staysOpen && g.end(r, effect == destroyed) {
+		return state, err
+	}
+	if _, asked := cmd.(Get); !asked && err == nil {
+		g.hooks.Changed(key)
+	}
+	return state, err
+}
+
+// effect is what a command does to the life of a room.
+type effect int
+
+const (
+	staysOpen effect = iota
+	emptied          // the last member left, and the room is not kept
+	destroyed
+)
+
+// do carries out a command on a locked room and unlocks it, also if a Sink panics.
+func (r *room) do(cmd Command, parentHost bool, g *Registry) (state *State, e effect, err error) {
+	defer r.mu.Unlock()
 	switch c := cmd.(type) {
 	case Join:
 		if err = r.join(c, g.sink); err == nil {
@@ -101,41 +120,47 @@ func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 		err = ErrNotIn
 		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
 			err = nil
-			ended = r.removeMember(i, g)
+			if r.removeMember(i, g) {
+				e = emptied
+			}
 		}
 	case Sync:
-		err = ErrNotIn
-		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
-			err = nil
-			g.sink.Deliver([]Address{c.Address}, Event{Kind: Synced, Key: r.key, Seq: r.seq, Member: r.members[i], State: r.state()})
-			r.sendBacklog(r.members[i], c.Seen, g.sink)
-			// The state says who publishes, not what: feeds may have been announced while the member was away.
-			r.sendFeeds(c.User, c.Address, g.sink)
-		}
+		err = r.sync(c, g.sink)
 	case Get:
 		state = r.state()
 	case Destroy:
-		err = r.destroy(c, g.sink)
-		ended, destroyed = err == nil, true
+		if err = r.destroy(c, g.sink); err == nil {
+			e = destroyed
+		}
 	case EndGroup:
-		err = r.endGroup(c, parentHost, g.sink)
-		ended, destroyed = err == nil, true
+		if err = r.endGroup(c, parentHost, g.sink); err == nil {
+			e = destroyed
+		}
 	case Kick:
 		err = r.kick(c, g)
 	default:
 		err = r.apply(cmd, g.sink)
-		if c, said := cmd.(Broadcast); said && err == nil && c.Target != "" && r.index(c.Target) < 0 {
+		b, ok := cmd.(Broadcast)
+		if ok && err == nil && b.Target != "" && r.index(b.Target) < 0 {
 			state = r.state()
 		}
 	}
-	r.mu.Unlock()
-	if ended && g.end(r, destroyed) {
-		return state, err
+	return state, e, err
+}
+
+// sync sends a resumed session the state of the room, and what it missed.
+func (r *room) sync(c Sync, sink Sink) error {
+	i := r.index(c.User)
+	if i < 0 || r.members[i].Address != c.Address {
+		return ErrNotIn
 	}
-	if _, asked := cmd.(Get); !asked && err == nil {
-		g.hooks.Changed(key)
-	}
-	return state, err
+	m := r.members[i]
+	e := Event{Kind: Synced, Key: r.key, Seq: r.seq, Member: m, State: r.state()}
+	sink.Deliver([]Address{c.Address}, e)
+	r.sendBacklog(m, c.Seen, sink)
+	// The state has no feeds: some may have been published while the member was disconnected.
+	r.sendFeeds(c.User, c.Address, sink)
+	return nil
 }
 
 // Has tells whether the room is here.

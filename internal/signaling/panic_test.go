@@ -1,9 +1,12 @@
 package signaling
 
 import (
+	"context"
+	"encoding/json"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
@@ -58,5 +61,165 @@ func TestPanicEndsOnlyItsSession(t *testing.T) {
 		if strings.Contains(log, w.authKey) || strings.Contains(log, kim.secret) {
 			t.Error("a secret is in the log")
 		}
+	})
+}
+
+// panickingDirectory panics in one of the next calls of an operation.
+type panickingDirectory struct {
+	Directory
+	op   string
+	next int
+}
+
+func (d *panickingDirectory) call(op string) {
+	if d.op != op {
+		return
+	}
+	if d.next--; d.next == 0 {
+		d.op = ""
+		panic("bug in the directory")
+	}
+}
+
+func (d *panickingDirectory) Holder(ctx context.Context, tenant, user string) (Location, error) {
+	d.call("Holder")
+	return d.Directory.Holder(ctx, tenant, user)
+}
+
+func (d *panickingDirectory) ClaimUser(
+	ctx context.Context, tenant, user string, s Location, limit int,
+) (Location, error) {
+	d.call("ClaimUser")
+	return d.Directory.ClaimUser(ctx, tenant, user, s, limit)
+}
+
+func (d *panickingDirectory) TakeUser(
+	ctx context.Context, tenant, user string, from, s Location,
+) (Location, error) {
+	d.call("TakeUser")
+	return d.Directory.TakeUser(ctx, tenant, user, from, s)
+}
+
+func (d *panickingDirectory) ReleaseUser(
+	ctx context.Context, tenant, user string, s Location,
+) error {
+	d.call("ReleaseUser")
+	return d.Directory.ReleaseUser(ctx, tenant, user, s)
+}
+
+// panickingKeeper panics at the next session that it is told of.
+type panickingKeeper struct {
+	memoryKeeper
+	armed atomic.Bool
+}
+
+func (k *panickingKeeper) Keep(key string, value func() []byte) {
+	if strings.HasPrefix(key, sessionPrefix) && k.armed.Swap(false) {
+		panic("bug in the keeper")
+	}
+	k.memoryKeeper.Keep(key, value)
+}
+
+// crashes registers, and expects the connection to be closed because a handler panicked.
+func (p *peer) crashes(user string, fields ...any) {
+	p.w.Helper()
+	m := msg{
+		"eventOp": "register",
+		"cpCode":  p.w.cpCode,
+		"authKey": p.w.authKey,
+		"userId":  user,
+	}
+	for i := 0; i < len(fields); i += 2 {
+		m[fields[i].(string)] = fields[i+1]
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		p.w.Fatal(err)
+	}
+	p.raw(string(b))
+	if got := p.closeCode(); got != transport.StatusInternalError {
+		p.w.Errorf("closed with %d, want %d", got, transport.StatusInternalError)
+	}
+	synctest.Wait()
+}
+
+// buggy are dependencies of a hub that panic once they are told to.
+type buggy struct {
+	dir    panickingDirectory
+	ice    panickingICE
+	keeper panickingKeeper
+}
+
+// Nothing is left of a session that a panic kept from beginning, wherever that was.
+func TestPanicWhileASessionBegins(t *testing.T) {
+	for name, c := range map[string]struct {
+		arm  func(*buggy)
+		over bool // it takes the id over from another session
+	}{
+		"before the claim":     {func(b *buggy) { b.dir.op, b.dir.next = "Holder", 1 }, false},
+		"claim":                {func(b *buggy) { b.dir.op, b.dir.next = "ClaimUser", 1 }, false},
+		"after the claim":      {func(b *buggy) { b.dir.op, b.dir.next = "Holder", 2 }, false},
+		"persist":              {func(b *buggy) { b.keeper.armed.Store(true) }, false},
+		"ICE servers":          {func(b *buggy) { b.ice.armed.Store(true) }, false},
+		"takeover":             {func(b *buggy) { b.dir.op, b.dir.next = "TakeUser", 1 }, true},
+		"eviction":             {func(b *buggy) { b.dir.op, b.dir.next = "ReleaseUser", 1 }, true},
+		"after the takeover":   {func(b *buggy) { b.dir.op, b.dir.next = "Holder", 2 }, true},
+		"takeover, ICE server": {func(b *buggy) { b.ice.armed.Store(true) }, true},
+	} {
+		t.Run(name, func(t *testing.T) { testPanicInRegister(t, c.arm, c.over) })
+	}
+}
+
+func testPanicInRegister(t *testing.T, arm func(*buggy), over bool) {
+	var b buggy
+	b.keeper.kept = map[string][]byte{}
+	in(t, 1, func(c *Config, _ *license.Params) {
+		b.dir.Directory = c.Directory
+		c.Directory, c.ICE, c.Keeper = &b.dir, &b.ice, &b.keeper
+	}, func(w *world) {
+		var fields []any
+		var holder *peer
+		if over {
+			holder = w.from("192.0.2.1")
+			holder.register("kim")
+			fields = []any{"forced", true, "resume", holder.secret}
+		}
+		arm(&b)
+		w.from("192.0.2.1").crashes("kim", fields...)
+		if holder != nil {
+			holder.goAway(1000)
+			synctest.Wait()
+		}
+		h := w.nodes[0].hub
+		w.local.mu.Lock()
+		seats, users := len(w.local.seats), len(w.local.users)
+		w.local.mu.Unlock()
+		h.sources.mu.Lock()
+		addresses := len(h.sources.counts)
+		h.sources.mu.Unlock()
+		sessions, records := h.Stats().Sessions, len(b.keeper.kept)
+		if sessions+seats+users+addresses+records != 0 {
+			t.Errorf("%d sessions, %d tenants with seats, %d users, %d addresses, %d records",
+				sessions, seats, users, addresses, records)
+		}
+		w.from("192.0.2.1").register("kim")
+	})
+}
+
+// The room of a session whose resume panics goes on, and the others see the session leave.
+func TestPanicInAResumeEndsOnlyItsSession(t *testing.T) {
+	ice := &panickingICE{}
+	in(t, 1, func(c *Config, _ *license.Params) { c.ICE = ice }, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(0, "lee")
+		w.room("K1", lee, kim)
+		kim.lose()
+		synctest.Wait()
+		ice.armed.Store(true)
+		w.connect(0).crashes("kim", "resume", kim.secret)
+		lee.saw("leave:kim:3 ")
+		lee.want("200", msg{"eventOp": "chat", "roomId": "K1", "message": "hi"})
+		again := w.user(0, "kim")
+		again.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+		lee.saw("join:kim:5 ")
 	})
 }

@@ -111,15 +111,18 @@ func (h *Hub) admit(q protocol.Register, p *resumeToken) (license.Grant, error) 
 	return s.grant, nil
 }
 
-// open makes a new session.
+// open makes a new session. Nothing of it is left if that fails, or panics.
 func (r *request) open(q protocol.Register, grant license.Grant, p *resumeToken) error {
 	h := r.c.hub
 	s := &session{
-		hub: h, id: newSessionID(), tenant: q.CpCode, user: q.UserID, device: q.Device, grant: grant,
+		hub:      h,
+		id:       newSessionID(),
+		tenant:   q.CpCode,
+		user:     q.UserID,
+		device:   q.Device,
+		grant:    grant,
 		features: features(q.Features),
 	}
-	ctx, cancel := r.ctx()
-	defer cancel()
 	if grant.User == nil {
 		if h.addressLogins.exceeded(s.tenant, r.c.source()) {
 			return errTooManyAddressLogins
@@ -127,8 +130,19 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *resumeToken)
 		s.origin = h.originOf(r.c.source())
 	}
 	within := h.sources.add(s.tenant, s.origin)
+	began := false
+	defer func() {
+		switch {
+		case began:
+		case s.location != Location{}:
+			s.end(nil, transport.StatusInternalError, "not begun")
+		default:
+			h.sources.remove(s.tenant, s.origin)
+		}
+	}()
+	ctx, cancel := r.ctx()
+	defer cancel()
 	if err := h.claimUser(ctx, s, bool(q.Forced), p, within); err != nil {
-		h.sources.remove(s.tenant, s.origin)
 		return err
 	}
 	s.identity = h.identity(s, r.c.lastToken)
@@ -138,9 +152,9 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *resumeToken)
 	}
 	s.name.Store(q.Name)
 	if err := r.begin(s); err != nil {
-		s.end(nil, transport.StatusPolicyViolation, "not begun")
 		return err
 	}
+	began = true
 	if s.origin != (origin{}) {
 		h.addressLogins.add(s.tenant, r.c.source())
 	}
@@ -231,8 +245,9 @@ func (h *Hub) claimUser(ctx context.Context, s *session, forced bool, p *resumeT
 			return errTooManyTakeovers
 		}
 		counted = counted || !mine
-		s.location, err = d.TakeUser(ctx, s.tenant, s.user, seat, wish)
+		taken, err := d.TakeUser(ctx, s.tenant, s.user, seat, wish)
 		if err == nil {
+			s.location = taken
 			h.evict(ctx, seat, "taken over")
 			return nil
 		}
@@ -250,6 +265,18 @@ func (r *request) resume(p *resumeToken, seq *protocol.Int) error {
 	if s == nil || s.location != p.location {
 		return errGone
 	}
+	panicked := true
+	defer func() {
+		if panicked { // its state is unknown
+			s.end(nil, transport.StatusInternalError, "panic")
+		}
+	}()
+	err := r.reattach(s, seq)
+	panicked = false
+	return err
+}
+
+func (r *request) reattach(s *session, seq *protocol.Int) error {
 	s.op.Lock()
 	defer s.op.Unlock()
 	if s.ended {

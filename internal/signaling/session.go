@@ -199,28 +199,39 @@ func (s *session) end(from *client, code transport.StatusCode, reason string) {
 	s.finish(code, reason)
 }
 
-// finish ends the session for good: it leaves its room, frees its user id and is forgotten. op is held.
+// finish ends the session: it leaves its room, frees its user id and is removed. A step that panics
+// does not keep the later ones from running. op is held.
 func (s *session) finish(code transport.StatusCode, reason string) {
-	cur := s.client.Load()
 	s.ended = true
-	if err := s.leaveRoom(); err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom) {
+	defer s.remove(s.client.Load(), code, reason)
+	defer s.releaseUser()
+	defer s.drop()
+	err := s.leaveRoom()
+	if err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom) {
 		s.hub.log(s).Warn("room not left", "error", err)
 	}
-	s.drop()
+}
+
+func (s *session) releaseUser() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := s.hub.cfg.Directory.ReleaseUser(ctx, s.tenant, s.user, s.location); err != nil {
 		s.hub.log(s).Warn("user id not released", "error", err)
 	}
-	s.hub.sources.remove(s.tenant, s.origin)
-	s.hub.mu.Lock()
-	delete(s.hub.sessions, s.id)
-	s.hub.mu.Unlock()
-	s.hub.keepSession(s)
-	if cur != nil && code != 0 {
-		cur.conn.Close(code, reason)
+}
+
+// remove takes the session out of the hub, and closes its last connection unless code is 0.
+func (s *session) remove(last *client, code transport.StatusCode, reason string) {
+	h := s.hub
+	h.sources.remove(s.tenant, s.origin)
+	h.mu.Lock()
+	delete(h.sessions, s.id)
+	h.mu.Unlock()
+	h.keepSession(s)
+	if last != nil && code != 0 {
+		last.conn.Close(code, reason)
 	}
-	s.hub.log(s).Info("session ended", "reason", reason)
+	h.log(s).Info("session ended", "reason", reason)
 }
 
 // drop releases what the session holds: connection, timer, waiting messages.
@@ -262,11 +273,12 @@ func (s *session) awaitState(fn func(room.Event), do func() error) error {
 	s.mu.Lock()
 	s.onState = fn
 	s.mu.Unlock()
-	err := do()
-	s.mu.Lock()
-	s.onState = nil
-	s.mu.Unlock()
-	return err
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.onState = nil
+	}()
+	return do()
 }
 
 func (s *session) iceServers(c *client) []protocol.ICEServer {
