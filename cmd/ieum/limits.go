@@ -6,7 +6,7 @@ import "github.com/ieum-rtc/ieum/internal/config"
 type limitFlags struct {
 	MaxConnections            *int     `help:"Signaling connections; resuming sessions may use an eighth more (default 50000; -1 unlimited)." placeholder:"N"`
 	MaxUnregisteredPerAddress *int     `help:"Unregistered connections per client address (default 50; -1 unlimited)." placeholder:"N"`
-	MaxFailedLogins           *int     `help:"Failed logins per minute and client address before further logins from it are rejected (default 10; -1 unlimited)." placeholder:"N"`
+	MaxFailedLogins           *int     `help:"Failed logins per minute and client address before further ones are rejected (default 10; -1 unlimited)." placeholder:"N"`
 	MaxJoins                  *int     `help:"Joins per minute and user (default 20; -1 unlimited)." placeholder:"N"`
 	MaxFailedJoins            *int     `help:"Failed joins per minute and user: nonexistent, full or forbidden rooms (default 20; -1 unlimited)." placeholder:"N"`
 	MaxFailedJoinsPerAddress  *int     `help:"Lookups of nonexistent rooms per minute and client address (default 200; -1 unlimited)." placeholder:"N"`

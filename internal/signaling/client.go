@@ -20,6 +20,7 @@ type client struct {
 	rateMeter   limit.GCRA              // of what comes before register; then the session's counts
 	session     atomic.Pointer[session] // set once, by register
 	hasMessage  bool                    // there was a message before this one
+	failedLogin bool                    // a register brought a license or user token that is not genuine
 	lastToken   *resumeToken            // the last genuine secret that a register brought, whether or not it was let in
 	unconfirmed bool                    // it opened its session with the request for the connection, and nothing has come since
 }

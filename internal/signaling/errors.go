@@ -73,7 +73,7 @@ var outcomes = []struct {
 	{errOrigin, protocol.NoPermission, "The license does not allow pages of this origin.", "Ask the operator to add the origin of the page to the license."},
 	{errTokenUser, protocol.NoPermission, "The user token is for another user id.", "Leave the user id out, or get a token for this one."},
 	{errTokenRoom, protocol.NoPermission, "The user token does not grant access to this room.", "Get a token from your backend whose rooms contain it."},
-	{errTooManyFailedLogins, protocol.TooMany, "Too many failed logins from your address.", "Wait a minute, then use the cpCode and authKey as issued."},
+	{errTooManyFailedLogins, protocol.TooMany, "Too many failed logins from your address.", "Wait a minute, or connect again with the cpCode and authKey as issued."},
 	{errTooManyJoins, protocol.TooMany, "You have joined rooms too often.", "Wait a minute."},
 	{errTooManyAddressJoins, protocol.TooMany, "Too many joins from your address.", "Wait a minute, or register with a user token."},
 	{errTooManyLookups, protocol.TooMany, "Too many failed room lookups.", "Wait a minute, and check the room id."},

@@ -315,7 +315,8 @@ func (h *Hub) ServeLeave(w http.ResponseWriter, r *http.Request) {
 	if protocol.Decode(buf[:n], &body) == nil && h.enter() {
 		defer h.leave()
 		if p, err := h.parseResumeToken(body.Resume); err == nil {
-			ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+			// The page that unloads closes the connection, which ends the request's context.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
 			defer cancel()
 			h.evict(ctx, p.location, "left")
 		}

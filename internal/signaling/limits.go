@@ -13,8 +13,9 @@ import (
 // Limits bound what users may do, all but Rooms in a minute, which begins with the first that they do. The zero value of a number
 // means its default, a negative one no limit.
 type Limits struct {
-	// FailedLogins are registers from one address (see transport.Source) with a license or user token that is none, default 10. Then
-	// every register from there is refused, whatever it shows, but for those of sessions that go on.
+	// FailedLogins are registers from one address (see transport.Source) whose license or user token
+	// is not genuine, default 10 in a minute. Then others like them get 429. A genuine license is let
+	// in, except on a connection that has failed before.
 	FailedLogins int
 	// Joins are those of one user that succeed, default 20: each of them is told to everybody in the room.
 	Joins int

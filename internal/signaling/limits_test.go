@@ -2,6 +2,7 @@ package signaling
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +23,7 @@ func (p *peer) guesses(want string) {
 	p.want(want, msg{"eventOp": "register", "cpCode": p.w.cpCode, "authKey": p.w.authKey[:len(p.w.authKey)-4] + "AAAA"})
 }
 
-func TestFailedLoginsCloseTheAddress(t *testing.T) {
+func TestFailedLoginsOfAnAddressAreLimited(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		for range 12 { // an office: who gets in does not count
 			w.from("192.0.2.1").register("")
@@ -42,8 +43,9 @@ func TestFailedLoginsCloseTheAddress(t *testing.T) {
 		good := msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey}
 		w.says(one.want("429", good), "from your address", "Wait a minute")
 		one.guesses("429")
-		w.from("192.0.2.1").want("429", good)
+		w.from("192.0.2.1").guesses("429")
 		w.hits("failed_logins", 3)
+		w.from("192.0.2.1").register("")
 		if n := w.nodes[0].hub.Stats().Refused["failed_logins"]; n != 3 {
 			w.Errorf("%d refused logins have it as their reason, want 3", n)
 		}
@@ -57,9 +59,11 @@ func TestFailedLoginsCloseTheAddress(t *testing.T) {
 
 		time.Sleep(55*time.Second - time.Nanosecond)
 		synctest.Wait()
-		w.from("192.0.2.1").want("429", good)
+		one = w.from("192.0.2.1")
+		one.guesses("429")
+		one.want("429", good)
 		time.Sleep(time.Nanosecond) // a minute since the first
-		w.from("192.0.2.1").register("")
+		one.want("200", good)
 	})
 }
 
@@ -102,7 +106,43 @@ func TestWhatIsGenuineIsNoGuess(t *testing.T) {
 			p.want("401", w.login(forged))
 		}
 		p.want("429", w.login(w.token("lee", nil)))
+		w.from("192.0.2.1").want("200", w.login(w.token("lee", nil)))
 	})
+}
+
+// Whatever cpCode a guesser behind an address names, the users there with a genuine license log in.
+func TestFailedLoginsLockNobodyOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		cpCode func(w *world, i int) string
+		limit  int // guesses that are answered 401
+	}{
+		"made-up tenants": {func(_ *world, i int) string { return fmt.Sprint("T", i) }, 40},
+		"the same tenant": {func(w *world, _ int) string { return w.cpCode }, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, 1, nil, func(w *world) {
+				for i := range 200 {
+					want := "401"
+					if i >= c.limit {
+						want = "429"
+					}
+					p := w.from("192.0.2.1")
+					p.want(want, msg{
+						"eventOp": "register",
+						"cpCode":  c.cpCode(w, i),
+						"authKey": w.authKey[:len(w.authKey)-4] + "AAAA",
+					})
+					p.goAway(1000)
+				}
+				w.hits("failed_logins", uint64(200-c.limit))
+				if n := strings.Count(w.log.String(), "login refused"); n > 60 {
+					t.Errorf("%d lines in the log", n)
+				}
+				w.from("192.0.2.1").register("kim")
+				w.from("192.0.2.1").want("200", w.login(w.token("lee", nil)))
+			})
+		})
+	}
 }
 
 func TestFailedLoginsHaveTheLimitThatIsSet(t *testing.T) {

@@ -71,6 +71,11 @@ type panickingDirectory struct {
 	next int
 }
 
+func (d *panickingDirectory) over(of Directory) Directory {
+	d.Directory = of
+	return d
+}
+
 func (d *panickingDirectory) call(op string) {
 	if d.op != op {
 		return
@@ -174,7 +179,6 @@ func testPanicInRegister(t *testing.T, arm func(*buggy), over bool) {
 	var b buggy
 	b.keeper.kept = map[string][]byte{}
 	in(t, 1, func(c *Config, _ *license.Params) {
-		b.dir.Directory = c.Directory
 		c.Directory, c.ICE, c.Keeper = &b.dir, &b.ice, &b.keeper
 	}, func(w *world) {
 		var fields []any
@@ -191,9 +195,7 @@ func testPanicInRegister(t *testing.T, arm func(*buggy), over bool) {
 			synctest.Wait()
 		}
 		h := w.nodes[0].hub
-		w.local.mu.Lock()
-		seats, users := len(w.local.seats), len(w.local.users)
-		w.local.mu.Unlock()
+		seats, users := len(w.local.seats()), len(w.local.users())
 		h.sources.mu.Lock()
 		addresses := len(h.sources.counts)
 		h.sources.mu.Unlock()

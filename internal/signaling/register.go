@@ -28,19 +28,8 @@ func (r *request) register() error {
 	if p != nil {
 		r.c.lastToken = p
 	}
-	source := r.c.source()
-	limited := !h.isLive(p)
-	if limited && h.failedLogins.exceeded(q.CpCode, source) {
-		return errTooManyFailedLogins // not logged: whoever has come so far could fill the log
-	}
-	grant, err := h.admit(q, p)
+	grant, err := r.authenticate(q, p)
 	if err != nil {
-		if limited && isGuess(err) {
-			h.failedLogins.add(q.CpCode, source)
-		}
-		if h.refused.Take(h.now(), loginLog, 1) {
-			h.cfg.Log.Info("login refused", "node", h.cfg.Node, "reason", err)
-		}
 		return err
 	}
 	if o := r.c.conn.Peer().Origin; grant.Origins != nil && o != "" && !slices.Contains(grant.Origins, o) && !slices.Contains(grant.Origins, "*") {
@@ -68,6 +57,33 @@ func (r *request) register() error {
 		return errGone
 	}
 	return r.resume(p, q.Seq)
+}
+
+// authenticate tells what the license or user token grants. Failures of an address are limited, but
+// one that has reached the limit is not closed to others: a genuine license is let in. A connection
+// that has failed itself is not checked again until the minute is over, so that each further guess
+// costs a connection.
+func (r *request) authenticate(q protocol.Register, p *resumeToken) (license.Grant, error) {
+	h, source := r.c.hub, r.c.source()
+	limited := !h.isLive(p)
+	if limited && r.c.failedLogin && h.failedLogins.exceeded(q.CpCode, source) {
+		return license.Grant{}, errTooManyFailedLogins // not logged: it could fill the log
+	}
+	grant, err := h.admit(q, p)
+	if err == nil {
+		return grant, nil
+	}
+	if limited && isGuess(err) {
+		r.c.failedLogin = true
+		if h.failedLogins.exceeded(q.CpCode, source) {
+			return grant, errTooManyFailedLogins
+		}
+		h.failedLogins.add(q.CpCode, source)
+	}
+	if h.refused.Take(h.now(), loginLog, 1) {
+		h.cfg.Log.Info("login refused", "node", h.cfg.Node, "reason", err)
+	}
+	return grant, err
 }
 
 // loginLog bounds the lines about refused logins, whoever is refused: one a second, 60 at once. The metric counts them all.

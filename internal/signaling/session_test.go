@@ -1,9 +1,12 @@
 package signaling
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strconv"
@@ -190,6 +193,31 @@ func TestLeaveEndsASessionOfAnotherNode(t *testing.T) {
 		if c := lee.closeCode(); c != 4002 {
 			w.Errorf("closed with %d", c)
 		}
+	})
+}
+
+// strictBus reaches other nodes only while the context lasts, as a bus over a network does.
+type strictBus struct{ Bus }
+
+func (b strictBus) Request(ctx context.Context, node string, payload []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return b.Bus.Request(ctx, node, payload)
+}
+
+// A page that unloads ends the connection of its POST /leave, and does not wait for the answer.
+func TestLeaveOutlastsItsConnection(t *testing.T) {
+	in(t, 2, nil, func(w *world) {
+		w.nodes[0].hub.cfg.Bus = strictBus{w.nodes[0].hub.cfg.Bus}
+		kim, lee := w.user(0, "kim"), w.user(1, "lee")
+		w.room("K1", kim, lee)
+		ctx, cancel := context.WithCancel(w.Context())
+		cancel()
+		body := strings.NewReader(fmt.Sprintf(`{"resume":%q}`, lee.secret))
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/leave", body)
+		w.nodes[0].hub.ServeLeave(httptest.NewRecorder(), r)
+		kim.saw("leave:lee:3 ")
 	})
 }
 
