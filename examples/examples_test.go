@@ -66,7 +66,16 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-var serve = []string{"ieum", "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off"}
+var serve = []string{
+	"ieum",
+	"serve",
+	"--listen",
+	"127.0.0.1:0",
+	"--stun-listen",
+	"off",
+	"--admin-listen",
+	"off",
+}
 
 // output are the lines that a program prints.
 type output struct {
@@ -95,7 +104,8 @@ func (o *output) want(t *testing.T, pattern string) string {
 	return found
 }
 
-// start runs a program, a built one if there is one of this name, until stop is called or ctx is done.
+// start runs a program, a built one if there is one of this name, until stop is called or ctx is
+// done.
 func start(ctx context.Context, env []string, args ...string) (o *output, stop func(), err error) {
 	name := args[0]
 	if runtime.GOOS == "windows" {
@@ -183,11 +193,14 @@ func TestEcho(t *testing.T) {
 	}
 
 	out, in := connection(t), connection(t)
-	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8}, "video", "camera")
+	track, err := webrtc.NewTrackLocalStaticRTP(
+		webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8}, "video", "camera",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := out.AddTransceiverFromTrack(track, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly}); err != nil {
+	sendOnly := webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly}
+	if _, err := out.AddTransceiverFromTrack(track, sendOnly); err != nil {
 		t.Fatal(err)
 	}
 	back := make(chan []byte, 1)
@@ -206,7 +219,13 @@ func TestEcho(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-gathered
-		if err := client.Send(ctx, signaling.Message{"eventOp": "sdp", "target": target, "type": "cam", "sdp": pc.LocalDescription()}); err != nil {
+		description := signaling.Message{
+			"eventOp": "sdp",
+			"target":  target,
+			"type":    "cam",
+			"sdp":     pc.LocalDescription(),
+		}
+		if err := client.Send(ctx, description); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -237,7 +256,8 @@ func TestEcho(t *testing.T) {
 		}
 	}
 
-	payload := []byte{0x10, 0, 0, 0, 0x9d, 1, 0x2a, 'e', 'c', 'h', 'o'} // the descriptor of VP8, and some bytes
+	// The descriptor of VP8, and some bytes.
+	payload := []byte{0x10, 0, 0, 0, 0x9d, 1, 0x2a, 'e', 'c', 'h', 'o'}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for n := uint16(0); ; n++ {
@@ -248,7 +268,12 @@ func TestEcho(t *testing.T) {
 			}
 			return
 		case <-tick.C:
-			header := rtp.Header{Version: 2, SequenceNumber: n, Timestamp: uint32(n) * 1800, Marker: true}
+			header := rtp.Header{
+				Version:        2,
+				SequenceNumber: n,
+				Timestamp:      uint32(n) * 1800,
+				Marker:         true,
+			}
 			if err := track.WriteRTP(&rtp.Packet{Header: header, Payload: payload}); err != nil {
 				t.Fatal(err)
 			}
@@ -266,7 +291,8 @@ func connection(t *testing.T) *webrtc.PeerConnection {
 	if err := media.RegisterDefaultCodecs(); err != nil {
 		t.Fatal(err)
 	}
-	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(media)).NewPeerConnection(webrtc.Configuration{})
+	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(media)).
+		NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +311,10 @@ func TestTokens(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "license-signing.key")
 	made, _ := program(t, nil, "ieum", "license", "keygen", key)
 	made.want(t, "license")
-	issued, _ := program(t, nil, "ieum", "license", "issue", "--cp-code", "MY-APP", "--require-user-token", "--json", "--license-signing-key-file", key)
+	issued, _ := program(
+		t, nil, "ieum", "license", "issue", "--cp-code", "MY-APP", "--require-user-token", "--json",
+		"--license-signing-key-file", key,
+	)
 	var license struct{ CpCode, AuthKey, UserTokenKey string }
 	if err := json.Unmarshal([]byte(issued.want(t, "^{.*}$")), &license); err != nil {
 		t.Fatal(err)
@@ -311,10 +340,13 @@ func TestTokens(t *testing.T) {
 	if status != http.StatusOK || token.Str("cpCode") != license.CpCode {
 		t.Fatalf("%d %v", status, token)
 	}
-	if _, err := signaling.Register(ctx, at, signaling.Message{"cpCode": license.CpCode, "authKey": license.AuthKey}); err == nil {
+	alone := signaling.Message{"cpCode": license.CpCode, "authKey": license.AuthKey}
+	if _, err := signaling.Register(ctx, at, alone); err == nil {
 		t.Error("the license alone was admitted")
 	}
-	client, err := signaling.Register(ctx, at, signaling.Message{"cpCode": license.CpCode, "authKey": token["token"]})
+	client, err := signaling.Register(
+		ctx, at, signaling.Message{"cpCode": license.CpCode, "authKey": token["token"]},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

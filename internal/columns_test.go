@@ -15,10 +15,8 @@ const maxColumns = 100
 
 // notYetNarrow are the folders with lines that are still wider. The list only shrinks.
 var notYetNarrow = []string{
-	"bench", "cmd", "e2e", "examples", "internal/admin", "internal/allocationlog", "internal/bench",
-	"internal/certs", "internal/config", "internal/ice", "internal/limit", "internal/node",
-	"internal/protocol", "internal/revocation", "internal/room", "internal/signaling",
-	"internal/store", "sdk/src", "sdk/types",
+	"bench", "cmd", "e2e", "internal/ice", "internal/node", "internal/protocol", "internal/room",
+	"internal/signaling", "sdk/src", "sdk/types",
 }
 
 // unbroken are lines that cannot be broken: the tag of a struct's field, an address of the web.

@@ -15,7 +15,11 @@ import (
 )
 
 func main() {
-	server := flag.String("server", "http://127.0.0.1:7102", "address of the server, started with --dev")
+	server := flag.String(
+		"server",
+		"http://127.0.0.1:7102",
+		"address of the server, started with --dev",
+	)
 	room := flag.String("room", "lobby", "room id")
 	name := flag.String("name", "", "name shown to others")
 	flag.Parse()

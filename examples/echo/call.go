@@ -28,7 +28,9 @@ func decode[T any](field any) (value T) {
 }
 
 // describe sends a description once it has all candidates.
-func (b *bot) describe(user string, pc *webrtc.PeerConnection, d webrtc.SessionDescription, err error) {
+func (b *bot) describe(
+	user string, pc *webrtc.PeerConnection, d webrtc.SessionDescription, err error,
+) {
 	gathered := webrtc.GatheringCompletePromise(pc)
 	if err == nil {
 		err = pc.SetLocalDescription(d)
@@ -72,7 +74,9 @@ func (b *bot) answer(user string, offer webrtc.SessionDescription) {
 			_ = back.WriteRTP(packet)
 			if time.Now().After(keyframe) { // the caller's player starts with one
 				keyframe = time.Now().Add(time.Second)
-				_ = from.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: uint32(track.SSRC())}})
+				_ = from.WriteRTCP(
+					[]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: uint32(track.SSRC())}},
+				)
 			}
 		}
 	})

@@ -1,5 +1,6 @@
-// Echo answers every call in a room with the caller's own sound and video, as a test of the caller's devices and
-// network. It is a raw client: it announces no features, so each direction has a connection of its own.
+// Echo answers every call in a room with the caller's own sound and video, as a test of the
+// caller's devices and network. It is a raw client: it announces no features, so each direction has
+// a connection of its own.
 //
 //	go run ./echo -room lobby
 package main
@@ -21,13 +22,23 @@ var (
 )
 
 func main() {
-	server := flag.String("server", "http://127.0.0.1:7102", "address of the server, started with --dev")
+	server := flag.String(
+		"server",
+		"http://127.0.0.1:7102",
+		"address of the server, started with --dev",
+	)
 	room := flag.String("room", "lobby", "room id")
 	flag.Parse()
 
 	media := &webrtc.MediaEngine{} // these two codecs alone, so that the way back has the same
-	_ = media.RegisterCodec(webrtc.RTPCodecParameters{RTPCodecCapability: vp8, PayloadType: 96}, webrtc.RTPCodecTypeVideo)
-	_ = media.RegisterCodec(webrtc.RTPCodecParameters{RTPCodecCapability: opus, PayloadType: 111}, webrtc.RTPCodecTypeAudio)
+	_ = media.RegisterCodec(
+		webrtc.RTPCodecParameters{RTPCodecCapability: vp8, PayloadType: 96},
+		webrtc.RTPCodecTypeVideo,
+	)
+	_ = media.RegisterCodec(
+		webrtc.RTPCodecParameters{RTPCodecCapability: opus, PayloadType: 111},
+		webrtc.RTPCodecTypeAudio,
+	)
 	ctx := context.Background()
 	client, err := signaling.Register(ctx, *server, signaling.Message{"name": "Echo"})
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package signaling is a small client of the wire protocol (docs/protocol.md), for programs that are not browsers.
+// Package signaling is a small client of the wire protocol (docs/protocol.md), for programs that
+// are not browsers.
 package signaling
 
 import (
@@ -29,8 +30,9 @@ type Client struct {
 	queued []Message // came while Ask waited for its answer
 }
 
-// Register connects to a server such as http://127.0.0.1:7102. login holds cpCode and authKey (a license or a user
-// token), and perhaps userId and name. An empty login takes the license that a server started with --dev shows.
+// Register connects to a server such as http://127.0.0.1:7102. login holds cpCode and authKey (a
+// license or a user token), and perhaps userId and name. An empty login takes the license that a
+// server started with --dev shows.
 func Register(ctx context.Context, server string, login Message) (*Client, error) {
 	if login["cpCode"] == nil {
 		answer, err := http.Get(server + "/dev/license")
@@ -57,9 +59,11 @@ func Register(ctx context.Context, server string, login Message) (*Client, error
 	return c, nil
 }
 
-// Join creates the room if there is none with this id (443: there is), joins it and returns its state.
+// Join creates the room if there is none with this id (443: there is), joins it and returns its
+// state.
 func (c *Client) Join(ctx context.Context, room string) (Message, error) {
-	if answer, err := c.Ask(ctx, Message{"eventOp": "createRoom", "roomId": room}); err != nil && answer.Str("code") != "443" {
+	if answer, err := c.Ask(ctx, Message{"eventOp": "createRoom", "roomId": room}); err != nil &&
+		answer.Str("code") != "443" {
 		return nil, err
 	}
 	return c.Ask(ctx, Message{"eventOp": "joinRoom", "roomId": room})
@@ -83,14 +87,17 @@ func (c *Client) Ask(ctx context.Context, m Message) (Message, error) {
 		if got["reqId"] != m["reqId"] {
 			c.queued = append(c.queued, got)
 		} else if got.Str("code") != "200" {
-			return got, fmt.Errorf("%s: %s %s %s", m["eventOp"], got["code"], got["message"], got.Str("hint"))
+			return got, fmt.Errorf(
+				"%s: %s %s %s", m["eventOp"], got["code"], got["message"], got.Str("hint"),
+			)
 		} else {
 			return got, nil
 		}
 	}
 }
 
-// Next returns the next presence event or message of another member, or the answer to something that was sent.
+// Next returns the next presence event or message of another member, or the answer to something
+// that was sent.
 func (c *Client) Next(ctx context.Context) (got Message, err error) {
 	if len(c.queued) > 0 {
 		got, c.queued = c.queued[0], c.queued[1:]
@@ -99,5 +106,6 @@ func (c *Client) Next(ctx context.Context) (got Message, err error) {
 	return got, wsjson.Read(ctx, c.conn, &got)
 }
 
-// Close leaves the room and ends the session at once. A lost connection would keep both for the resume window.
+// Close leaves the room and ends the session at once. A lost connection would keep both for the
+// resume window.
 func (c *Client) Close() error { return c.conn.Close(websocket.StatusNormalClosure, "") }

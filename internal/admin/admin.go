@@ -1,5 +1,6 @@
-// Package admin serves operators and their monitoring: /metrics in Prometheus format, /healthz, /readyz, and
-// optionally profiles. It has its own listener, by default on loopback: metrics tell how the server is used.
+// Package admin serves operators and their monitoring: /metrics in Prometheus format, /healthz,
+// /readyz, and optionally profiles. It has its own listener, by default on loopback: metrics tell
+// how the server is used.
 package admin
 
 import (
@@ -30,13 +31,13 @@ const minToken = 16
 type Config struct {
 	// Listen is "host:port", TCP.
 	Listen string
-	// Token, if set, is required as "Authorization: Bearer TOKEN", except for /healthz and /readyz. It has at
-	// least 16 bytes, and must be set unless Listen is on loopback.
+	// Token, if set, is required as "Authorization: Bearer TOKEN", except for /healthz and /readyz.
+	// It has at least 16 bytes, and must be set unless Listen is on loopback.
 	Token []byte
 	// Metrics are exported at /metrics.
 	Metrics prometheus.Gatherer
-	// Ready returns why the server cannot serve calls; nil: it can. Its context ends after two seconds. The
-	// result is cached for five.
+	// Ready returns why the server cannot serve calls; nil: it can. Its context ends after two
+	// seconds. The result is cached for five.
 	Ready func(context.Context) error
 	// Profile serves /debug/pprof/.
 	Profile bool
@@ -57,9 +58,14 @@ func (c Config) Validate() error {
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case len(c.Token) > 0 && len(c.Token) < minToken:
-		return fmt.Errorf("%w: it has %d bytes, at least %d are required", ErrToken, len(c.Token), minToken)
+		return fmt.Errorf(
+			"%w: it has %d bytes, at least %d are required",
+			ErrToken, len(c.Token), minToken,
+		)
 	case len(c.Token) == 0 && (err != nil || !ip.IsLoopback()):
-		return errors.New("other machines can reach this address: set a token, or use a loopback address")
+		return errors.New(
+			"other machines can reach this address: set a token, or use a loopback address",
+		)
 	}
 	return nil
 }
@@ -136,8 +142,8 @@ func (c Config) handler(ready http.Handler) http.Handler {
 	return mux
 }
 
-// guard requires the token. Without one the loopback address protects, so that a web page in a browser of this
-// machine must not get in by a host name that points to loopback (DNS rebinding).
+// guard requires the token. Without one the loopback address protects, so that a web page in a
+// browser of this machine must not get in by a host name that points to loopback (DNS rebinding).
 func (c Config) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
@@ -160,8 +166,9 @@ func (c Config) authorized(header string) bool {
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
 }
 
-// ByAddress reports whether a request's Host is an IP address or localhost. Any other name may belong to an
-// attacker who points it here, so that pages of that name can read the response (DNS rebinding).
+// ByAddress reports whether a request's Host is an IP address or localhost. Any other name may
+// belong to an attacker who points it here, so that pages of that name can read the response (DNS
+// rebinding).
 func ByAddress(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {

@@ -18,8 +18,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func serve(t *testing.T, key string) (base string) {
 	t.Helper()
 	r := prometheus.NewRegistry()
-	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "answer", Help: "Of a test."}, func() float64 { return 42 }))
-	s, err := Start(Config{Listen: "127.0.0.1:0", Token: []byte(key), Metrics: r, Log: slog.New(slog.DiscardHandler)})
+	r.MustRegister(
+		prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Name: "answer", Help: "Of a test."}, func() float64 { return 42 },
+		),
+	)
+	s, err := Start(
+		Config{
+			Listen:  "127.0.0.1:0",
+			Token:   []byte(key),
+			Metrics: r,
+			Log:     slog.New(slog.DiscardHandler),
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +94,10 @@ func TestWhoMayAsk(t *testing.T) {
 		{"GET", locked + "/metrics", "metrics.example", "Bearer 0123456789abcdef", 200},
 	} {
 		if got, _ := ask(t, c.method, c.url, c.host, c.authorization); got != c.want {
-			t.Errorf("%s %s as %q with %q: %d, want %d", c.method, c.url, c.host, c.authorization, got, c.want)
+			t.Errorf(
+				"%s %s as %q with %q: %d, want %d",
+				c.method, c.url, c.host, c.authorization, got, c.want,
+			)
 		}
 	}
 }
@@ -93,8 +107,15 @@ func TestOtherMachinesNeedAKey(t *testing.T) {
 		key string
 		ok  bool
 	}{
-		"127.0.0.1:1": {"", true}, "[::1]:1": {"", true}, ":1": {"", false}, "0.0.0.0:2": {"", false}, "10.0.0.1:1": {"", false}, "x:1": {"", false},
-		":2": {"0123456789abcdef", true}, "127.0.0.1:2": {"short", false}, "": {"0123456789abcdef", false},
+		"127.0.0.1:1": {"", true},
+		"[::1]:1":     {"", true},
+		":1":          {"", false},
+		"0.0.0.0:2":   {"", false},
+		"10.0.0.1:1":  {"", false},
+		"x:1":         {"", false},
+		":2":          {"0123456789abcdef", true},
+		"127.0.0.1:2": {"short", false},
+		"":            {"0123456789abcdef", false},
 	} {
 		if err := (Config{Listen: listen, Token: []byte(c.key)}).Validate(); (err == nil) != c.ok {
 			t.Errorf("%q with %q: %v", listen, c.key, err)

@@ -37,8 +37,8 @@ func newReadiness(c Config) *readiness {
 
 var errStopping = errors.New("the server is shutting down")
 
-// ready returns the result of a check, which may be some seconds old. It does not use the context of a
-// request, since other requests wait for the same check.
+// ready returns the result of a check, which may be some seconds old. It does not use the context
+// of a request, since other requests wait for the same check.
 func (r *readiness) ready() error {
 	if r.stopping.Load() {
 		return errStopping

@@ -49,7 +49,9 @@ func TestReadinessIsLookedAtOnceInSomeSeconds(t *testing.T) {
 			t.Errorf("%d after %d looks, want what was seen", code, looks)
 		}
 		time.Sleep(cacheFor)
-		if code, text := ask(); code != http.StatusServiceUnavailable || text != "the relay is full\n" || looks != 2 {
+		if code, text := ask(); code != http.StatusServiceUnavailable ||
+			text != "the relay is full\n" ||
+			looks != 2 {
 			t.Errorf("%d %q after %d looks", code, text, looks)
 		}
 		failure = nil
@@ -58,14 +60,21 @@ func TestReadinessIsLookedAtOnceInSomeSeconds(t *testing.T) {
 			t.Errorf("%d after %d looks", code, looks)
 		}
 		ready.stopping.Store(true)
-		if code, text := ask(); code != http.StatusServiceUnavailable || text != "the server is shutting down\n" || looks != 3 {
+		if code, text := ask(); code != http.StatusServiceUnavailable ||
+			text != "the server is shutting down\n" ||
+			looks != 3 {
 			t.Errorf("%d %q after %d looks, from a server that shuts down", code, text, looks)
 		}
 	})
 }
 
 func TestProfilesWhereTheyAreWanted(t *testing.T) {
-	c := Config{Token: []byte("0123456789abcdef"), Metrics: prometheus.NewRegistry(), Profile: true, Log: slog.New(slog.DiscardHandler)}
+	c := Config{
+		Token:   []byte("0123456789abcdef"),
+		Metrics: prometheus.NewRegistry(),
+		Profile: true,
+		Log:     slog.New(slog.DiscardHandler),
+	}
 	ask := func(path, authorization string) int {
 		r := httptest.NewRequest("GET", path, nil)
 		r.Header.Set("Authorization", authorization)
@@ -73,7 +82,9 @@ func TestProfilesWhereTheyAreWanted(t *testing.T) {
 		c.handler(newReadiness(c)).ServeHTTP(w, r)
 		return w.Code
 	}
-	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/pprof/symbol"} {
+	for _, path := range []string{
+		"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/pprof/symbol",
+	} {
 		if got := ask(path, "Bearer 0123456789abcdef"); got != http.StatusOK {
 			t.Errorf("%s: %d", path, got)
 		}

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxRecords bounds the records that wait to be logged. Beyond it records are counted but not logged: the
-	// relay does not wait for a disk.
+	// maxRecords bounds the records that wait to be logged. Beyond it records are counted but not
+	// logged: the relay does not wait for a disk.
 	maxRecords = 4096
 	// maxReasons bounds the values of a label, which the relay chooses.
 	maxReasons = 24
@@ -51,11 +51,14 @@ func New(log *slog.Logger) *Log {
 				"Closed relay allocations.", "transport", "reason"),
 			seconds: vec("ieum_relay_closed_allocation_seconds_total",
 				"Sum of lifetimes of closed allocations, in seconds.", "transport"),
-			bytes: vec("ieum_relay_closed_allocation_bytes_total",
-				"Payload relayed by closed allocations: up from the client, down to it.", "direction"),
+			bytes: vec(
+				"ieum_relay_closed_allocation_bytes_total",
+				"Payload relayed by closed allocations: up from the client, down to it.",
+				"direction",
+			),
 			dropped: prometheus.NewCounter(prometheus.CounterOpts{
 				Name: "ieum_relay_allocation_logs_dropped_total",
-				Help: "Closed allocations that were counted but not logged, because the log was too slow.",
+				Help: "Closed allocations counted but not logged, because the log was too slow.",
 			}),
 		},
 	}
@@ -144,7 +147,8 @@ func (l *Log) write(r relay.Record) {
 	l.log.Info("relay allocation ended", attrs...)
 }
 
-// Close logs the remaining records. The relay must be closed before: Add must not be called any more.
+// Close logs the remaining records. The relay must be closed before: Add must not be called any
+// more.
 func (l *Log) Close() {
 	l.closing.Do(func() { close(l.records) })
 	l.wg.Wait()

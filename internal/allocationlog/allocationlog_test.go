@@ -21,14 +21,21 @@ func TestARecordIsCountedAndLogged(t *testing.T) {
 	log := &strings.Builder{}
 	a := New(slog.New(slog.NewTextHandler(log, nil)))
 	a.Add(relay.Record{
-		Holder: relay.Holder{License: "KP-1", User: "kim", Room: "K1"}, Transport: "tls", Duration: 90 * time.Second,
-		Up: relay.Traffic{Packets: 2, Bytes: 30}, Down: relay.Traffic{Packets: 4, Bytes: 50}, Dropped: map[string]uint64{"own-port": 1, "bandwidth": 2}, Reason: "left",
+		Holder:    relay.Holder{License: "KP-1", User: "kim", Room: "K1"},
+		Transport: "tls",
+		Duration:  90 * time.Second,
+		Up:        relay.Traffic{Packets: 2, Bytes: 30},
+		Down:      relay.Traffic{Packets: 4, Bytes: 50},
+		Dropped:   map[string]uint64{"own-port": 1, "bandwidth": 2},
+		Reason:    "left",
 	})
 	a.Add(relay.Record{Transport: "udp", Duration: time.Second, Reason: "closed"})
 	a.Close()
 	for _, want := range []string{
-		`msg="relay allocation ended" reason=left transport=tls seconds=90 upBytes=30 downBytes=50 upPackets=2 downPackets=4 license=KP-1 user=kim room=K1 dropped=3`,
-		`reason=closed transport=udp seconds=1 upBytes=0 downBytes=0 upPackets=0 downPackets=0` + "\n",
+		`msg="relay allocation ended" reason=left transport=tls seconds=90 upBytes=30 ` +
+			`downBytes=50 upPackets=2 downPackets=4 license=KP-1 user=kim room=K1 dropped=3`,
+		`reason=closed transport=udp seconds=1 upBytes=0 downBytes=0 upPackets=0 ` +
+			"downPackets=0\n",
 	} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("%s\nis not in\n%s", want, log)
@@ -80,7 +87,8 @@ func TestLabelsAreBounded(t *testing.T) {
 	a.Close()
 	r := prometheus.NewRegistry()
 	r.MustRegister(a.Collector())
-	if n, err := testutil.GatherAndCount(r, "ieum_relay_allocations_closed_total"); err != nil || n != maxReasons+1 {
+	if n, err := testutil.GatherAndCount(r, "ieum_relay_allocations_closed_total"); err != nil ||
+		n != maxReasons+1 {
 		t.Errorf("%d series, %v", n, err)
 	}
 }

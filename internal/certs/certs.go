@@ -1,5 +1,5 @@
-// Package certs loads TLS certificates, makes self-signed ones, and replaces the certificate in force while
-// connections go on.
+// Package certs loads TLS certificates, makes self-signed ones, and replaces the certificate in
+// force while connections go on.
 package certs
 
 import (
@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Load reads a certificate chain and its private key, both PEM. certErr and keyErr say what is wrong with
-// which file; a key that does not match counts as wrong.
+// Load reads a certificate chain and its private key, both PEM. certErr and keyErr say what is
+// wrong with which file; a key that does not match counts as wrong.
 func Load(certFile, keyFile string) (cert *tls.Certificate, certErr, keyErr error) {
 	certPEM, certErr := os.ReadFile(certFile)
 	keyPEM, keyErr := os.ReadFile(keyFile)
@@ -40,10 +40,15 @@ func Load(certFile, keyFile string) (cert *tls.Certificate, certErr, keyErr erro
 func checkValidity(leaf *x509.Certificate, now time.Time) error {
 	switch {
 	case now.After(leaf.NotAfter):
-		return fmt.Errorf("the certificate has expired, on %s: renew it", leaf.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf(
+			"the certificate has expired, on %s: renew it",
+			leaf.NotAfter.UTC().Format(time.RFC3339),
+		)
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("the certificate is not valid before %s: is the clock of this machine right?",
-			leaf.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf(
+			"the certificate is not valid before %s: is the clock of this machine right?",
+			leaf.NotBefore.UTC().Format(time.RFC3339),
+		)
 	}
 	return nil
 }
@@ -82,9 +87,9 @@ func containsKey(text []byte) bool {
 	}
 }
 
-// Covers reports whether a browser may accept the certificate for TURN over TLS to host. Otherwise such a
-// connection fails silently, so clients are given TURN over TCP instead. An IP address does not do, whatever
-// the certificate says: Firefox connects TURN over TLS to names only.
+// Covers reports whether a browser may accept the certificate for TURN over TLS to host. Otherwise
+// such a connection fails silently, so clients are given TURN over TCP instead. An IP address does
+// not do, whatever the certificate says: Firefox connects TURN over TLS to names only.
 func Covers(cert *tls.Certificate, host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return false

@@ -32,7 +32,10 @@ func TestSelfSignedIsKeptWhereItMayWrite(t *testing.T) {
 		t.Error("the kept certificate is not reused")
 	}
 	if cert, err := SelfSigned(filepath.Join(dir, "missing"), true); cert != nil || err == nil {
-		t.Errorf("%v, %v from a directory that does not exist, want an error and no certificate", cert, err)
+		t.Errorf(
+			"%v, %v from a directory that does not exist, want an error and no certificate",
+			cert, err,
+		)
 	}
 }
 
@@ -48,7 +51,10 @@ func TestLoadNamesTheFileInError(t *testing.T) {
 			t.Fatal("no private key")
 		}
 		cert, key = filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")
-		for path, text := range map[string]string{cert: before, key: "-----BEGIN PRIVATE KEY-----" + after} {
+		for path, text := range map[string]string{
+			cert: before,
+			key:  "-----BEGIN PRIVATE KEY-----" + after,
+		} {
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -67,7 +73,8 @@ func TestLoadNamesTheFileInError(t *testing.T) {
 		"missing":       {filepath.Join(dir, "x"), key, "no such file", ""},
 	} {
 		got, certErr, keyErr := Load(c.cert, c.key)
-		if !says(certErr, c.certErr) || !says(keyErr, c.keyErr) || (got != nil) != (certErr == nil && keyErr == nil) {
+		if !says(certErr, c.certErr) || !says(keyErr, c.keyErr) ||
+			(got != nil) != (certErr == nil && keyErr == nil) {
 			t.Errorf("%s: %v, %v, %v", name, got != nil, certErr, keyErr)
 		}
 	}
@@ -108,7 +115,8 @@ func TestTheMetricIsOfTheCertificateInForce(t *testing.T) {
 	ends := func(want time.Time) {
 		t.Helper()
 		all, err := r.Gather()
-		if err != nil || len(all) != 1 || all[0].GetMetric()[0].GetGauge().GetValue() != float64(want.Unix()) {
+		if err != nil || len(all) != 1 ||
+			all[0].GetMetric()[0].GetGauge().GetValue() != float64(want.Unix()) {
 			t.Errorf("%v, %v, want %d", all, err, want.Unix())
 		}
 	}

@@ -20,9 +20,9 @@ const (
 	selfSignedLife = 397 * 24 * time.Hour // browsers refuse longer
 )
 
-// SelfSigned returns a certificate for every name and address of this machine, for testing over a network:
-// browsers warn. With a directory it is kept there, if write is set, and reused until it expires, so that
-// users accept the warning once.
+// SelfSigned returns a certificate for every name and address of this machine, for testing over a
+// network: browsers warn. With a directory it is kept there, if write is set, and reused until it
+// expires, so that users accept the warning once.
 func SelfSigned(dir string, write bool) (*tls.Certificate, error) {
 	path := filepath.Join(dir, selfSignedFile)
 	if dir != "" {

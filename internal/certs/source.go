@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Source holds the certificate in force. Set replaces it for new handshakes; open connections are not
-// affected. A nil Source is a server without TLS.
+// Source holds the certificate in force. Set replaces it for new handshakes; open connections are
+// not affected. A nil Source is a server without TLS.
 type Source struct {
 	current atomic.Pointer[tls.Certificate]
 }
@@ -61,20 +61,26 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) { ch <- notAfter }
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	if cert := c.source.Get(); cert != nil && cert.Leaf != nil {
-		ch <- prometheus.MustNewConstMetric(notAfter, prometheus.GaugeValue, float64(cert.Leaf.NotAfter.Unix()))
+		at := float64(cert.Leaf.NotAfter.Unix())
+		ch <- prometheus.MustNewConstMetric(notAfter, prometheus.GaugeValue, at)
 	}
 }
 
 // TLSConfig serves the certificate in force by TLS 1.3, and by TLS 1.2 with AEAD cipher suites.
 func (s *Source) TLSConfig() *tls.Config {
 	return &tls.Config{
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.Get(), nil },
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.Get(), nil
+		},
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
 		CipherSuites: []uint16{
-			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+			tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 		},
 	}
 }

@@ -14,15 +14,44 @@ const secretOfTwo = "a secret that two machines have"
 
 func TestLimitsThatAdmitNobodyAreErrors(t *testing.T) {
 	c := Server{
-		Dev: true, TrustedProxies: []string{"0.0.0.0/0", "::/0", "proxy.example", "::ffff:10.0.0.1", "fe80::1%eth0"},
-		Limits: LimitSettings{Unregistered: new(0), Connections: new(-2), FailedLogins: new(0), Takeovers: new(-3), RoomsPerUser: new(0), SessionsPerAddress: new(0), RoomsPerAddress: new(-2), Candidates: new(0), Joins: new(0), FailedJoins: new(0), FailedJoinsPerAddress: new(0), QueuedBytes: new(0)},
+		Dev: true,
+		TrustedProxies: []string{
+			"0.0.0.0/0", "::/0", "proxy.example", "::ffff:10.0.0.1", "fe80::1%eth0",
+		},
+		Limits: LimitSettings{
+			Unregistered:          new(0),
+			Connections:           new(-2),
+			FailedLogins:          new(0),
+			Takeovers:             new(-3),
+			RoomsPerUser:          new(0),
+			SessionsPerAddress:    new(0),
+			RoomsPerAddress:       new(-2),
+			Candidates:            new(0),
+			Joins:                 new(0),
+			FailedJoins:           new(0),
+			FailedJoinsPerAddress: new(0),
+			QueuedBytes:           new(0),
+		},
 	}
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"--max-unregistered-per-address: must be at least 1", "--max-connections: must be at least 1", "--max-failed-logins: must", "--max-takeovers: must", "--max-rooms-per-user: must", "--max-sessions-per-address: must", "--max-rooms-per-address: must", "--max-candidates: must", "--max-joins: must", "--max-failed-joins: must", "--max-failed-joins-per-address: must", "--max-queued-bytes: must", `"0.0.0.0/0" is every address`, `"::/0" is every address`,
+		"--max-unregistered-per-address: must be at least 1",
+		"--max-connections: must be at least 1",
+		"--max-failed-logins: must",
+		"--max-takeovers: must",
+		"--max-rooms-per-user: must",
+		"--max-sessions-per-address: must",
+		"--max-rooms-per-address: must",
+		"--max-candidates: must",
+		"--max-joins: must",
+		"--max-failed-joins: must",
+		"--max-failed-joins-per-address: must",
+		"--max-queued-bytes: must",
+		`"0.0.0.0/0" is every address`,
+		`"::/0" is every address`,
 		`"proxy.example" is neither`, `"::ffff:10.0.0.1" is neither`, `"fe80::1%eth0" is neither`,
 	} {
 		if !strings.Contains(err.Error(), want) {
@@ -38,16 +67,37 @@ func TestLimitsThatAdmitNobodyAreErrors(t *testing.T) {
 
 func TestEachLimitIsTheOneThatWasSet(t *testing.T) {
 	p, err := Server{Dev: true, Limits: LimitSettings{
-		Connections: new(1), Unregistered: new(2), RoomsPerUser: new(3), FailedLogins: new(4), Joins: new(5), FailedJoins: new(6),
-		FailedJoinsPerAddress: new(7), Candidates: new(8), Takeovers: new(-1), SessionsPerAddress: new(9), RoomsPerAddress: new(10), QueuedBytes: new(9),
+		Connections:           new(1),
+		Unregistered:          new(2),
+		RoomsPerUser:          new(3),
+		FailedLogins:          new(4),
+		Joins:                 new(5),
+		FailedJoins:           new(6),
+		FailedJoinsPerAddress: new(7),
+		Candidates:            new(8),
+		Takeovers:             new(-1),
+		SessionsPerAddress:    new(9),
+		RoomsPerAddress:       new(10),
+		QueuedBytes:           new(9),
 	}}.Plan(nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (transport.ConnLimiterConfig{Connections: 1, Unregistered: 2}); !reflect.DeepEqual(p.ConnLimits, want) {
-		t.Errorf("%+v, want %+v", p.ConnLimits, want)
+	conns := transport.ConnLimiterConfig{Connections: 1, Unregistered: 2}
+	if !reflect.DeepEqual(p.ConnLimits, conns) {
+		t.Errorf("%+v, want %+v", p.ConnLimits, conns)
 	}
-	want := signaling.Limits{Rooms: 3, FailedLogins: 4, Joins: 5, FailedJoins: 6, FailedJoinsOfAddress: 7, Candidates: 8, Takeovers: -1, AddressSessions: 9, AddressRooms: 10}
+	want := signaling.Limits{
+		Rooms:                3,
+		FailedLogins:         4,
+		Joins:                5,
+		FailedJoins:          6,
+		FailedJoinsOfAddress: 7,
+		Candidates:           8,
+		Takeovers:            -1,
+		AddressSessions:      9,
+		AddressRooms:         10,
+	}
 	if p.Limits != want {
 		t.Errorf("%+v, want %+v", p.Limits, want)
 	}
@@ -80,8 +130,16 @@ func TestSecondSTUNPort(t *testing.T) {
 
 func TestPublicHost(t *testing.T) {
 	for host, ok := range map[string]bool{
-		"": true, "calls.example": true, "203.0.113.7": true, "2001:db8::7": true, "[2001:db8::7]": true,
-		"calls.example:443": false, "https://calls.example": false, "a b": false, ".": false, "x?y": false,
+		"":                      true,
+		"calls.example":         true,
+		"203.0.113.7":           true,
+		"2001:db8::7":           true,
+		"[2001:db8::7]":         true,
+		"calls.example:443":     false,
+		"https://calls.example": false,
+		"a b":                   false,
+		".":                     false,
+		"x?y":                   false,
 	} {
 		if err := (Server{Dev: true, PublicHost: host}).Validate(); (err == nil) != ok {
 			t.Errorf("%q: %v", host, err)
@@ -91,11 +149,17 @@ func TestPublicHost(t *testing.T) {
 
 func TestErrorsOfExternalRelays(t *testing.T) {
 	for _, u := range []string{
-		"", "a.example", "turn:", "turn:?transport=udp", "http:a.example", "stuns:a.example", "stun:a.example?transport=udp", "turn://a.example",
-		"turn:a.example?transport=tls", "turn:a.example?x", "turns:a.example?transport=udp", "turn:a.example:0", "turn:a.example:x",
+		"", "a.example", "turn:", "turn:?transport=udp", "http:a.example", "stuns:a.example",
+		"stun:a.example?transport=udp", "turn://a.example", "turn:a.example?transport=tls",
+		"turn:a.example?x", "turns:a.example?transport=udp", "turn:a.example:0", "turn:a.example:x",
 		"turn:2001:db8::1", "turn:user@a.example",
 	} {
-		if err := (Server{Dev: true, RelayExternal: []string{u}, Relay: RelaySettings{Secret: secretOfTwo}}).Validate(); err == nil || !strings.Contains(err.Error(), "--relay-external") {
+		c := Server{
+			Dev:           true,
+			RelayExternal: []string{u},
+			Relay:         RelaySettings{Secret: secretOfTwo},
+		}
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--relay-external") {
 			t.Errorf("%q: %v", u, err)
 		}
 	}
@@ -111,7 +175,13 @@ func TestErrorsOfExternalRelays(t *testing.T) {
 }
 
 func TestRatesThatAllowNoMessageAreErrors(t *testing.T) {
-	for _, c := range []Server{{SessionBurst: 0.5}, {SessionBurst: math.NaN()}, {SessionBurst: -1}, {SessionRate: math.NaN()}, {SessionRate: -1}} {
+	for _, c := range []Server{
+		{SessionBurst: 0.5},
+		{SessionBurst: math.NaN()},
+		{SessionBurst: -1},
+		{SessionRate: math.NaN()},
+		{SessionRate: -1},
+	} {
 		c.Dev = true
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--session-") {
 			t.Errorf("rate %v, burst %v: %v", c.SessionRate, c.SessionBurst, err)

@@ -1,7 +1,7 @@
 package config
 
-// Descriptors shares out the file descriptors of this process, so that no use exhausts those of another.
-// 0 is the default of a use.
+// Descriptors shares out the file descriptors of this process, so that no use exhausts those of
+// another. 0 is the default of a use.
 type Descriptors struct {
 	Pending     int // connections whose protocol is not yet detected
 	HTTP        int // connections of pages and of Socket.IO polling
@@ -10,9 +10,10 @@ type Descriptors struct {
 	Streams     int // TCP and TLS connections to the relay
 }
 
-// shareDescriptors shares out the limit of a process; 0 is unlimited. Shares are sixteenths: one for the
-// server itself, one for pending connections, two for HTTP, eight for signaling connections with an eighth
-// of that again for resumes, three for the relay. A standalone relay also gets the share of signaling.
+// shareDescriptors shares out the limit of a process; 0 is unlimited. Shares are sixteenths: one
+// for the server itself, one for pending connections, two for HTTP, eight for signaling connections
+// with an eighth of that again for resumes, three for the relay. A standalone relay also gets the
+// share of signaling.
 func shareDescriptors(limit int, signaling bool) Descriptors {
 	if limit <= 0 {
 		return Descriptors{}

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Whatever the limit of descriptors is, the shares fit into it, none is nothing, and none is more than the default.
+// Whatever the limit of descriptors is, the shares fit into it, none is nothing, and none is more
+// than the default.
 func TestSharesOfDescriptors(t *testing.T) {
 	for limit := 16; limit < 300_000; limit += 1 + limit/50 {
 		for _, signaling := range []bool{true, false} {
@@ -16,7 +17,8 @@ func TestSharesOfDescriptors(t *testing.T) {
 			if used > limit-limit/16 {
 				t.Errorf("%d descriptors: %+v are %d", limit, f, used)
 			}
-			if f.Pending < 1 || f.HTTP < 1 || f.Allocations < 1 || f.Streams < 1 || (f.Connections < 1) == signaling {
+			if f.Pending < 1 || f.HTTP < 1 || f.Allocations < 1 || f.Streams < 1 ||
+				(f.Connections < 1) == signaling {
 				t.Errorf("%d descriptors: %+v", limit, f)
 			}
 		}
@@ -25,7 +27,8 @@ func TestSharesOfDescriptors(t *testing.T) {
 		t.Errorf("without a limit: %+v", f)
 	}
 	for _, c := range []struct{ n, byDefault, share, want int }{
-		{0, 50, 0, 0}, {0, 50, 100, 0}, {0, 50, 40, 40}, {-1, 50, 40, 40}, {-1, 50, 0, -1}, {30, 50, 40, 30}, {45, 50, 40, 40}, {45, 50, 0, 45},
+		{0, 50, 0, 0}, {0, 50, 100, 0}, {0, 50, 40, 40}, {-1, 50, 40, 40},
+		{-1, 50, 0, -1}, {30, 50, 40, 30}, {45, 50, 40, 40}, {45, 50, 0, 45},
 	} {
 		if got := atMost(c.n, c.byDefault, c.share); got != c.want {
 			t.Errorf("%d of %d, share %d: %d, want %d", c.n, c.byDefault, c.share, got, c.want)
@@ -50,7 +53,10 @@ func TestTooFewOpenFilesAreWarnedOf(t *testing.T) {
 		{new(-1), 100, false, true},
 		{new(-1), 0, false, false},
 	} {
-		p := &ServerPlan{Config: Server{Dev: c.dev, Limits: LimitSettings{Connections: c.asked}}, Descriptors: Descriptors{Connections: c.granted}}
+		p := &ServerPlan{
+			Config:      Server{Dev: c.dev, Limits: LimitSettings{Connections: c.asked}},
+			Descriptors: Descriptors{Connections: c.granted},
+		}
 		err := p.fewDescriptors()
 		if (err != nil) != c.want {
 			t.Errorf("%+v: %v", c, err)
@@ -58,12 +64,19 @@ func TestTooFewOpenFilesAreWarnedOf(t *testing.T) {
 		if err == nil {
 			continue
 		}
-		for _, part := range []string{"--max-connections: ", fmt.Sprintf("enough for %d connections", c.granted), "ulimit -n", "LimitNOFILE="} {
+		for _, part := range []string{
+			"--max-connections: ",
+			fmt.Sprintf("enough for %d connections", c.granted),
+			"ulimit -n",
+			"LimitNOFILE=",
+		} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("%q is not said in %v", part, err)
 			}
 		}
-		if found := Errors(p.Warnings()); !slices.ContainsFunc(found, func(f error) bool { return f.Error() == err.Error() }) {
+		if found := Errors(p.Warnings()); !slices.ContainsFunc(
+			found, func(f error) bool { return f.Error() == err.Error() },
+		) {
 			t.Errorf("not among the warnings %v", found)
 		}
 	}

@@ -4,7 +4,8 @@ package config
 
 import "syscall"
 
-// maxDescriptors is RLIMIT_NOFILE, the soft limit, which the Go runtime has raised to the hard one. 0: unknown.
+// maxDescriptors is RLIMIT_NOFILE, the soft limit, which the Go runtime has raised to the hard one.
+// 0: unknown.
 func maxDescriptors() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/license"
 )
 
-// DevLicense is the license of --dev, which the sample pages may fetch, with the key that signed it. It is
-// kept in Data or DevDir, so that open pages survive a restart.
+// DevLicense is the license of --dev, which the sample pages may fetch, with the key that signed
+// it. It is kept in Data or DevDir, so that open pages survive a restart.
 type DevLicense struct {
 	Key     string `json:"key"`
 	CpCode  string `json:"cpCode"`
@@ -27,8 +27,8 @@ const (
 	devYears  = 10
 )
 
-// devLicense returns the license of the running server or of an earlier one, or makes a new key. Errors of
-// DevDir, which nobody configured, are only logged.
+// devLicense returns the license of the running server or of an earlier one, or makes a new key.
+// Errors of DevDir, which nobody configured, are only logged.
 func (p *ServerPlan) devLicense(running *ServerPlan) (*DevLicense, error) {
 	c := &p.Config
 	if running != nil {
@@ -40,7 +40,10 @@ func (p *ServerPlan) devLicense(running *ServerPlan) (*DevLicense, error) {
 	}
 	d, err := loadDevLicense(c.DevDir)
 	if err != nil {
-		c.Log.Warn("cannot read the development license; making a new one", "directory", c.DevDir, "error", err)
+		c.Log.Warn(
+			"cannot read the development license; making a new one",
+			"directory", c.DevDir, "error", err,
+		)
 		return loadDevLicense("")
 	}
 	return d, nil
@@ -118,7 +121,8 @@ func (d *DevLicense) issue(v *license.Verifier, dir string, write bool) error {
 	return nil
 }
 
-// replaceFile writes a file atomically, readable by its owner alone: two servers may start at the same time.
+// replaceFile writes a file atomically, readable by its owner alone: two servers may start at the
+// same time.
 func replaceFile(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".ieum-*") // mode 0600
 	if err != nil {

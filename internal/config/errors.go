@@ -10,8 +10,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
-// Error says what is wrong with one setting. A caller that took the setting from a file, for example, can
-// replace Setting by the place in it.
+// Error says what is wrong with one setting. A caller that took the setting from a file, for
+// example, can replace Setting by the place in it.
 type Error struct {
 	Setting string // a flag such as "--listen", or a variable such as "IEUM_LICENSE_SIGNING_KEY"
 	Err     error
@@ -75,7 +75,8 @@ func (l list) blames(setting string) bool {
 	return false
 }
 
-// relaySettings maps fields of relay.Config to settings; those of Listen and Secret depend on the command.
+// relaySettings maps fields of relay.Config to settings; those of Listen and Secret depend on the
+// command.
 var relaySettings = map[string]string{
 	"STUN":             "--stun-listen",
 	"Addresses":        "--relay-ip",
@@ -116,8 +117,8 @@ func blameRelay(err error, listen, secret string) error {
 	return errors.Join(errs...)
 }
 
-// ListenError maps an error of opening the sockets of a setting, or those of a relay, to the setting and says
-// what to do about it; nil stays nil.
+// ListenError maps an error of opening the sockets of a setting, or those of a relay, to the
+// setting and says what to do about it; nil stays nil.
 func ListenError(setting string, err error) error {
 	if e := (*relay.ConfigError)(nil); errors.As(err, &e) {
 		return explainListen(blameRelay(err, setting, ""))
@@ -125,7 +126,8 @@ func ListenError(setting string, err error) error {
 	return explainListen(Blame(setting, err))
 }
 
-// explainListen says what to do about an address that cannot be listened on. Other errors stay as they are.
+// explainListen says what to do about an address that cannot be listened on. Other errors stay as
+// they are.
 func explainListen(err error) error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -138,12 +140,16 @@ func explainListen(err error) error {
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s is in use (%w): stop the program that uses it (see ss -lntup), or choose another port",
-			at, syscall.EADDRINUSE)
+		return fmt.Errorf(
+			"%s is in use (%w): stop the program that uses it (see ss -lntup), "+
+				"or choose another port",
+			at, syscall.EADDRINUSE,
+		)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("%s: %w: ports below 1024 need a privilege. "+
 			"Run `setcap cap_net_bind_service=+ep` on this program, "+
-			"or set AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit", at, syscall.EACCES)
+			"or set AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit",
+			at, syscall.EACCES)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%s is not an address of this machine", strings.TrimSuffix(at, ":0"))
 	}

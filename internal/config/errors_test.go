@@ -17,8 +17,15 @@ func TestAddressesThatCannotBeOpened(t *testing.T) {
 		syscall.EADDRINUSE:    "is in use",
 		syscall.EADDRNOTAVAIL: "is not an address of this machine",
 	} {
-		err := ListenError("--listen",
-			&net.OpError{Op: "listen", Net: "tcp", Addr: at, Err: os.NewSyscallError("bind", errno)})
+		err := ListenError(
+			"--listen",
+			&net.OpError{
+				Op:   "listen",
+				Net:  "tcp",
+				Addr: at,
+				Err:  os.NewSyscallError("bind", errno),
+			},
+		)
 		var e *Error
 		if !errors.As(err, &e) || e.Setting != "--listen" ||
 			!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "0.0.0.0:443") {

@@ -10,7 +10,8 @@ import (
 
 // LimitSettings bound what clients may cost. nil is the default, -1 unlimited.
 type LimitSettings struct {
-	Connections  *int // open signaling connections of all transports; see transport.ConnLimiterConfig
+	// Open signaling connections of all transports; see transport.ConnLimiterConfig.
+	Connections  *int
 	Unregistered *int // of them per client address, before they register
 	QueuedBytes  *int // for all clients together; see transport.NewBacklog
 
@@ -24,7 +25,9 @@ type LimitSettings struct {
 }
 
 // plan returns the limits of the transports and of signaling.
-func (l LimitSettings) plan() (conns transport.ConnLimiterConfig, limits signaling.Limits, _ error) {
+func (l LimitSettings) plan() (
+	conns transport.ConnLimiterConfig, limits signaling.Limits, _ error,
+) {
 	var errs []error
 	var queued int // see Queued
 	for _, of := range []struct {
@@ -48,7 +51,9 @@ func (l LimitSettings) plan() (conns transport.ConnLimiterConfig, limits signali
 		switch {
 		case of.n == nil:
 		case *of.n == 0 || *of.n < -1:
-			errs = append(errs, blamef(of.flag, "must be at least 1, or -1 for unlimited, not %d", *of.n))
+			errs = append(
+				errs, blamef(of.flag, "must be at least 1, or -1 for unlimited, not %d", *of.n),
+			)
 		default:
 			*of.into = *of.n
 		}
@@ -75,11 +80,19 @@ func parseProxies(list []string) ([]netip.Prefix, error) {
 		}
 		switch {
 		case err != nil || n.Addr().Is4In6():
-			errs = append(errs,
-				blamef("--trusted-proxy", "%q is neither an IP address nor a network like 192.0.2.0/24", s))
+			errs = append(
+				errs,
+				blamef(
+					"--trusted-proxy",
+					"%q is neither an IP address nor a network like 192.0.2.0/24", s,
+				),
+			)
 		case n.Bits() == 0:
-			errs = append(errs, blamef("--trusted-proxy",
-				"%q is every address, so that any client could claim any address: list the proxies", s))
+			errs = append(errs, blamef(
+				"--trusted-proxy",
+				"%q is every address, so that any client could claim any address: list the proxies",
+				s,
+			))
 		default:
 			networks = append(networks, n.Masked())
 		}

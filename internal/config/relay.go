@@ -17,23 +17,26 @@ import (
 
 const stunPort = "3478" // RFC 8489, section 8.1
 
-// maxAllocationAge bounds the allocations of a standalone relay, which is not told when a session leaves its
-// room.
+// maxAllocationAge bounds the allocations of a standalone relay, which is not told when a session
+// leaves its room.
 const maxAllocationAge = 12 * time.Hour
 
 // RelaySettings configure a relay, in a server or standalone. Zero values are the defaults named.
 type RelaySettings struct {
-	// STUNListen is the UDP address of a second STUN port, by which clients detect how their NAT maps; "off":
-	// none. Default: port 3478 of the relay's own host, if it is free.
+	// STUNListen is the UDP address of a second STUN port, by which clients detect how their NAT
+	// maps; "off": none. Default: port 3478 of the relay's own host, if it is free.
 	STUNListen string
-	IPs        []string // "203.0.113.7", or "203.0.113.7/10.0.0.7" behind 1:1 NAT; default: detected
+	// IPs are relayed addresses: "203.0.113.7", or "203.0.113.7/10.0.0.7" behind 1:1 NAT. Default:
+	// detected.
+	IPs        []string
 	Ports      string   // for relayed traffic, default "49152-65535"
 	AllowPeers []string // CIDRs that the relay may reach although they are private
 	Quota      RelayQuota
-	// Bandwidth and SessionBandwidth are bytes per second and direction, of one allocation and of all
-	// allocations of a session; 0 the relay's default, -1 unlimited.
+	// Bandwidth and SessionBandwidth are bytes per second and direction, of one allocation and of
+	// all allocations of a session; 0 the relay's default, -1 unlimited.
 	Bandwidth, SessionBandwidth int
-	// Coalesce is how long the relay waits for more packets to send together; 0 the relay's default, -1 off.
+	// Coalesce is how long the relay waits for more packets to send together; 0 the relay's
+	// default, -1 off.
 	Coalesce   time.Duration
 	Workers    int    // default: one per core
 	Secret     string // TURN REST secret
@@ -51,9 +54,12 @@ func (r *RelaySettings) defaults() {
 	}
 }
 
-// plan makes the configuration of a relay, except for a derived secret. It reports all errors except those
-// that relay.Config.Validate finds. secretFrom is the setting that the secret comes from; empty: none.
-func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (c relay.Config, secretFrom string, _ error) {
+// plan makes the configuration of a relay, except for a derived secret. It reports all errors
+// except those that relay.Config.Validate finds. secretFrom is the setting that the secret comes
+// from; empty: none.
+func (r RelaySettings) plan(
+	listen string, dev bool, log *slog.Logger,
+) (c relay.Config, secretFrom string, _ error) {
 	c = relay.Config{
 		Listen:           listen,
 		Realm:            "ieum",
@@ -94,7 +100,9 @@ func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (c relay.
 	if dev {
 		allowLoopback(&c)
 	}
-	text, secretFrom, err := secret("--relay-secret-file", r.SecretFile, "IEUM_RELAY_SECRET", r.Secret)
+	text, secretFrom, err := secret(
+		"--relay-secret-file", r.SecretFile, "IEUM_RELAY_SECRET", r.Secret,
+	)
 	errs.add(err)
 	c.Secret = bytes.TrimSpace(text)
 	return c, secretFrom, errs.err()
@@ -102,8 +110,11 @@ func (r RelaySettings) plan(listen string, dev bool, log *slog.Logger) (c relay.
 
 // allowLoopback lets the relay reach this machine, and relay from it if it listens on loopback.
 func allowLoopback(c *relay.Config) {
-	c.AllowPeers = append(c.AllowPeers, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
-	if h, _, err := net.SplitHostPort(c.Listen); err == nil && isLoopback(h) && len(c.Addresses) == 0 {
+	c.AllowPeers = append(
+		c.AllowPeers, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"),
+	)
+	if h, _, err := net.SplitHostPort(c.Listen); err == nil && isLoopback(h) &&
+		len(c.Addresses) == 0 {
 		ip := netip.MustParseAddr(loopback)
 		c.Addresses = []relay.Address{{Public: ip, Private: ip}}
 	}
@@ -120,8 +131,11 @@ func (r RelaySettings) secondSTUN(listen string) (string, error) {
 			return "", err
 		}
 		if r.STUNListen == listen && port != "0" {
-			return "", blamef("--stun-listen",
-				"%s is the relay's own port, which serves STUN already: choose another, or off", listen)
+			return "", blamef(
+				"--stun-listen",
+				"%s is the relay's own port, which serves STUN already: choose another, or off",
+				listen,
+			)
 		}
 		return r.STUNListen, nil
 	case err != nil || port == stunPort: // an error of listen has been reported
@@ -146,8 +160,8 @@ func (d Descriptors) bound(c *relay.Config) {
 	c.Streams = d.Streams
 }
 
-// Relay configures a standalone relay, which usually runs on another machine than the servers that send
-// clients to it. The secret is required, and the same as that of those servers.
+// Relay configures a standalone relay, which usually runs on another machine than the servers that
+// send clients to it. The secret is required, and the same as that of those servers.
 type Relay struct {
 	Listen string // UDP and TCP; default ":3478"
 	Relay  RelaySettings
@@ -194,8 +208,10 @@ func (c Relay) Plan() (*RelayPlan, error) {
 	p.Descriptors = shareDescriptors(maxDescriptors(), false)
 	p.Descriptors.bound(&p.Relay)
 	if secret == "" {
-		errs.add(errors.New("a relay secret is required: --relay-secret-file or IEUM_RELAY_SECRET, " +
-			"the same as that of the servers"))
+		errs.add(
+			errors.New("a relay secret is required: --relay-secret-file or IEUM_RELAY_SECRET, " +
+				"the same as that of the servers"),
+		)
 	}
 	errs.add(validateRelay(p.Relay, errs, "--listen", secret))
 	p.Cert, err = loadCert(c.TLSCert, c.TLSKey)

@@ -1,5 +1,5 @@
-// Package config is the configuration of a server and of a standalone relay. It reads the files that settings
-// name, checks everything before anything opens, and reports all errors at once.
+// Package config is the configuration of a server and of a standalone relay. It reads the files
+// that settings name, checks everything before anything opens, and reports all errors at once.
 package config
 
 import (
@@ -31,24 +31,25 @@ type Server struct {
 	// Listen is the main port: TCP for pages, signaling and TURN, UDP for STUN and TURN.
 	// Default ":7102"; with Dev "127.0.0.1:7102".
 	Listen string
-	// PublicHost is the host name or address by which clients reach STUN and TURN. Default: the one by which
-	// they reached this server.
+	// PublicHost is the host name or address by which clients reach STUN and TURN. Default: the one
+	// by which they reached this server.
 	PublicHost string
 
-	// RelayExternal are STUN and TURN URLs of relays elsewhere, which share a secret that is then required.
-	// Clients are sent to them, and no relay runs in this process.
+	// RelayExternal are STUN and TURN URLs of relays elsewhere, which share a secret that is then
+	// required. Clients are sent to them, and no relay runs in this process.
 	RelayExternal []string
-	// RelayListen is a separate port for STUN and TURN, UDP and TCP, that clients are given instead of the
-	// main port. Default: none.
+	// RelayListen is a separate port for STUN and TURN, UDP and TCP, that clients are given instead
+	// of the main port. Default: none.
 	RelayListen string
-	// Relay configures the relay of this process. Its secret is derived from the license signing key unless
-	// one is given.
+	// Relay configures the relay of this process. Its secret is derived from the license signing
+	// key unless one is given.
 	Relay RelaySettings
 
 	LicenseSigningKey     string // one key a line, at most two; each at least 32 bytes
 	LicenseSigningKeyFile string
-	Licenses              string // file of licenses issued elsewhere, and additional limits; YAML or JSON
-	RevocationList        string // file of hashes of revoked licenses and user tokens; polled
+	// File of licenses issued elsewhere, and additional limits; YAML or JSON.
+	Licenses       string
+	RevocationList string // file of hashes of revoked licenses and user tokens; polled
 
 	TLSCert, TLSKey string // files, PEM
 	TLSSelfSigned   bool
@@ -57,15 +58,16 @@ type Server struct {
 
 	Data string // directory for persistent state; empty: none
 	Dev  bool   // development mode: loopback, and a development license that pages may fetch
-	// DevDir holds the license of Dev if there is no Data, so that open pages survive a restart. If it is
-	// empty or cannot be used, each start makes a new license.
+	// DevDir holds the license of Dev if there is no Data, so that open pages survive a restart. If
+	// it is empty or cannot be used, each start makes a new license.
 	DevDir string
 
 	ResumeWindow time.Duration // default 20 s
 	SessionRate  float64       // sustained messages per second of a session, default 30
 	SessionBurst float64       // messages of a session at once, default 300
 	Limits       LimitSettings
-	// TrustedProxies are addresses and networks of reverse proxies whose X-Forwarded-For is believed.
+	// TrustedProxies are addresses and networks of reverse proxies whose X-Forwarded-For is
+	// believed.
 	TrustedProxies []string
 
 	Version string
@@ -104,9 +106,9 @@ func (c Server) Validate() error {
 	return err
 }
 
-// Plan checks the configuration and reads the files that it names. For a reload, running is the plan of the
-// running server, whose generated license and certificate stay in use. With write set, files that are kept in
-// Data may be created.
+// Plan checks the configuration and reads the files that it names. For a reload, running is the
+// plan of the running server, whose generated license and certificate stay in use. With write set,
+// files that are kept in Data may be created.
 func (c Server) Plan(running *ServerPlan, write bool) (*ServerPlan, error) {
 	c.defaults()
 	p := &ServerPlan{Config: c}
@@ -130,7 +132,9 @@ func (c Server) Plan(running *ServerPlan, write bool) (*ServerPlan, error) {
 	p.Proxies, err = parseProxies(c.TrustedProxies)
 	errs.add(err)
 	p.Descriptors = shareDescriptors(maxDescriptors(), true)
-	p.ConnLimits.Connections = atMost(p.ConnLimits.Connections, defaultConnections, p.Descriptors.Connections)
+	p.ConnLimits.Connections = atMost(
+		p.ConnLimits.Connections, defaultConnections, p.Descriptors.Connections,
+	)
 	p.Descriptors.bound(&p.Relay)
 	if c.ResumeWindow < 0 || c.ResumeWindow > time.Hour {
 		errs.add(blamef("--resume-window", "must be between 0 and 1h"))
@@ -292,9 +296,9 @@ func (p *ServerPlan) planRelay() error {
 	return errs.err()
 }
 
-// validateRelay validates a relay configuration. A setting blamed in known is not blamed twice, since the
-// relay may have got nothing there. Without secret, the name of a setting, the secret is derived or its
-// absence already reported. The listen address was checked before.
+// validateRelay validates a relay configuration. A setting blamed in known is not blamed twice,
+// since the relay may have got nothing there. Without secret, the name of a setting, the secret is
+// derived or its absence already reported. The listen address was checked before.
 func validateRelay(c relay.Config, known list, listen, secret string) error {
 	if secret == "" && len(c.Secret) == 0 {
 		c.Secret = make([]byte, 32)
@@ -325,8 +329,8 @@ func loadCert(certFile, keyFile string) (*tls.Certificate, error) {
 	return cert, errors.Join(Blame("--tls-cert", certErr), Blame("--tls-key", keyErr))
 }
 
-// secret reads a secret from a file or takes it from an environment variable. from is the setting that it
-// comes from; empty without either. Both at once is an error.
+// secret reads a secret from a file or takes it from an environment variable. from is the setting
+// that it comes from; empty without either. Both at once is an error.
 func secret(flag, file, env, value string) (text []byte, from string, err error) {
 	switch {
 	case file != "" && value != "":
@@ -356,8 +360,8 @@ func checkListen(flag, addr string) error {
 	return nil
 }
 
-// literal completes an address to listen on: localhost becomes the IPv4 loopback address, and a port alone
-// gets the host.
+// literal completes an address to listen on: localhost becomes the IPv4 loopback address, and a
+// port alone gets the host.
 func literal(listen, host string) string {
 	if port, ok := strings.CutPrefix(listen, "localhost:"); ok {
 		return loopback + ":" + port

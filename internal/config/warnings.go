@@ -10,11 +10,12 @@ import (
 	"github.com/ieum-rtc/ieum/internal/certs"
 )
 
-// expirySoon is how long before its expiry a certificate is worth a warning. Automatic renewal is done by then.
+// expirySoon is how long before its expiry a certificate is worth a warning. Automatic renewal is
+// done by then.
 const expirySoon = 14 * 24 * time.Hour
 
-// Warnings lists what is valid but probably not intended, as joined Errors; nil if the configuration is not
-// valid.
+// Warnings lists what is valid but probably not intended, as joined Errors; nil if the
+// configuration is not valid.
 func (c Server) Warnings() error {
 	p, err := c.Plan(nil, false)
 	if err != nil {
@@ -45,7 +46,8 @@ func (p *ServerPlan) Warnings() error {
 // nameNotCovered warns that clients will not be given TURN over TLS.
 func (p *ServerPlan) nameNotCovered() error {
 	name := p.Config.PublicHost
-	if p.Cert == nil || p.Cert.Leaf == nil || p.Config.TLSSelfSigned || name == "" || net.ParseIP(name) != nil {
+	if p.Cert == nil || p.Cert.Leaf == nil || p.Config.TLSSelfSigned || name == "" ||
+		net.ParseIP(name) != nil {
 		return nil
 	}
 	if p.Cert.Leaf.VerifyHostname(name) == nil {
@@ -64,8 +66,8 @@ func expiry(cert *tls.Certificate) error {
 		certs.NewSource(cert).NotAfter())
 }
 
-// Warnings lists what is valid but probably not intended, as joined Errors; nil if the configuration is not
-// valid.
+// Warnings lists what is valid but probably not intended, as joined Errors; nil if the
+// configuration is not valid.
 func (c Relay) Warnings() error {
 	p, err := c.Plan()
 	if err != nil {
@@ -84,8 +86,8 @@ func (p *RelayPlan) Warnings() error {
 	return all.err()
 }
 
-// worldReadable warns of a secret that every user of the machine can read. On Windows the mode does not show
-// that.
+// worldReadable warns of a secret that every user of the machine can read. On Windows the mode does
+// not show that.
 func worldReadable(setting, path string) error {
 	if path == "" || runtime.GOOS == "windows" {
 		return nil
@@ -107,6 +109,11 @@ func (p *ServerPlan) fewDescriptors() error {
 	if p.Config.Dev || granted == 0 || (want > 0 && want <= granted) {
 		return nil
 	}
-	return blamef("--max-connections", "this process may have %d open files, enough for %d connections: "+
-		"raise that (ulimit -n; LimitNOFILE= in systemd), or allow fewer connections", maxDescriptors(), granted)
+	return blamef(
+		"--max-connections",
+		"this process may have %d open files, enough for %d connections: "+
+			"raise that (ulimit -n; LimitNOFILE= in systemd), or allow fewer connections",
+		maxDescriptors(),
+		granted,
+	)
 }

@@ -30,7 +30,12 @@ func TestGCRATakesABurstAndThenTheRate(t *testing.T) {
 }
 
 func TestGCRATakesAnyRate(t *testing.T) {
-	for _, c := range []struct{ rate, burst float64 }{{1e12, 1e12}, {1e-12, 2}, {math.SmallestNonzeroFloat64, math.MaxFloat64}, {math.Inf(1), 1}} {
+	for _, c := range []struct{ rate, burst float64 }{
+		{1e12, 1e12},
+		{1e-12, 2},
+		{math.SmallestNonzeroFloat64, math.MaxFloat64},
+		{math.Inf(1), 1},
+	} {
 		var g GCRA
 		r := NewRate(c.rate, c.burst)
 		for i := range 2 {

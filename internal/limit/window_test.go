@@ -66,7 +66,10 @@ func TestAFullWindowEvictsTheOldestKey(t *testing.T) {
 			}
 		}
 		if len(c.counts) != maxKeys || len(c.ends)-c.first != maxKeys || cap(c.ends) > 4*maxKeys {
-			t.Errorf("%d counts, %d ends in a list of %d", len(c.counts), len(c.ends)-c.first, cap(c.ends))
+			t.Errorf(
+				"%d counts, %d ends in a list of %d",
+				len(c.counts), len(c.ends)-c.first, cap(c.ends),
+			)
 		}
 		if !c.Exceeded(3*maxKeys-1) || !c.Exceeded(2*maxKeys) {
 			t.Error("the newest are forgotten")
@@ -77,7 +80,8 @@ func TestAFullWindowEvictsTheOldestKey(t *testing.T) {
 	})
 }
 
-// At any time as many windows are remembered as keys, however they are counted, expire and are evicted.
+// At any time as many windows are remembered as keys, however they are counted, expire and are
+// evicted.
 func TestEveryKeyHasOneWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 2))

@@ -1,4 +1,5 @@
-// Package revocation reads the file of --revocation-list, and keeps the list in force up to date with it.
+// Package revocation reads the file of --revocation-list, and keeps the list in force up to date
+// with it.
 package revocation
 
 import (
@@ -16,8 +17,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/license"
 )
 
-// pollEvery is how often the file is read. Its modification time does not count: a file may be written twice
-// within one tick of that clock, or be replaced by an older one.
+// pollEvery is how often the file is read. Its modification time does not count: a file may be
+// written twice within one tick of that clock, or be replaced by an older one.
 const pollEvery = 2 * time.Second
 
 // List is what a file held when it was read.
@@ -69,9 +70,11 @@ type Watcher struct {
 	wg      sync.WaitGroup
 }
 
-// Watch starts polling. list is what the caller has put in force; apply is called after each change, and ends
-// the sessions of what has been revoked.
-func Watch(path string, list List, inForce *license.Revoked, apply func(), log *slog.Logger) *Watcher {
+// Watch starts polling. list is what the caller has put in force; apply is called after each
+// change, and ends the sessions of what has been revoked.
+func Watch(
+	path string, list List, inForce *license.Revoked, apply func(), log *slog.Logger,
+) *Watcher {
 	w := &Watcher{
 		path:    path,
 		inForce: inForce,
@@ -99,8 +102,8 @@ func (w *Watcher) run() {
 	}
 }
 
-// Reload reads the file, and puts its list in force if it has changed. If the file has errors the previous
-// list stays in force: half a list, or none, would admit revoked licenses.
+// Reload reads the file, and puts its list in force if it has changed. If the file has errors the
+// previous list stays in force: half a list, or none, would admit revoked licenses.
 func (w *Watcher) Reload() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -109,7 +112,10 @@ func (w *Watcher) Reload() {
 		w.stale.Store(true)
 		if text := err.Error(); text != w.lastErr { // logged once, not at each poll
 			w.lastErr = text
-			w.log.Error("cannot reload revocation list; keeping the previous one", "file", w.path, "error", text)
+			w.log.Error(
+				"cannot reload revocation list; keeping the previous one",
+				"file", w.path, "error", text,
+			)
 		}
 		return
 	}
@@ -140,9 +146,12 @@ type collector struct{ w *Watcher }
 var (
 	entriesDesc = prometheus.NewDesc("ieum_revocation_list_entries",
 		"Entries of the revocation list in force: licenses and user tokens.", nil, nil)
-	staleDesc = prometheus.NewDesc("ieum_revocation_list_stale",
-		"1 while the file of the revocation list cannot be read or has errors, and an older list is in force.",
-		nil, nil)
+	staleDesc = prometheus.NewDesc(
+		"ieum_revocation_list_stale",
+		"1 while the file of the revocation list cannot be read or has errors: "+
+			"an older list is in force.",
+		nil, nil,
+	)
 )
 
 // Describe implements prometheus.Collector.
@@ -157,6 +166,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	if c.w.stale.Load() {
 		stale = 1
 	}
-	ch <- prometheus.MustNewConstMetric(entriesDesc, prometheus.GaugeValue, float64(c.w.inForce.Len()))
+	entries := float64(c.w.inForce.Len())
+	ch <- prometheus.MustNewConstMetric(entriesDesc, prometheus.GaugeValue, entries)
 	ch <- prometheus.MustNewConstMetric(staleDesc, prometheus.GaugeValue, stale)
 }

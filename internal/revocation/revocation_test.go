@@ -41,18 +41,30 @@ func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		list.Set(begin.Hashes)
-		r := Watch(path, begin, list, func() { applied.Add(1) }, slog.New(slog.NewTextHandler(log, nil)))
+		r := Watch(
+			path, begin, list, func() { applied.Add(1) }, slog.New(slog.NewTextHandler(log, nil)),
+		)
 		defer r.Close()
 		registry := prometheus.NewRegistry()
 		registry.MustRegister(r.Collector())
 		metrics := func(inForce, stale int) string {
-			return fmt.Sprintf("# HELP ieum_revocation_list_entries Entries of the revocation list in force: licenses and user tokens.\n"+
-				"# TYPE ieum_revocation_list_entries gauge\nieum_revocation_list_entries %d\n"+
-				"# HELP ieum_revocation_list_stale 1 while the file of the revocation list cannot be read or has errors, and an older list is in force.\n"+
-				"# TYPE ieum_revocation_list_stale gauge\nieum_revocation_list_stale %d\n", inForce, stale)
+			return fmt.Sprintf(
+				"# HELP ieum_revocation_list_entries "+
+					"Entries of the revocation list in force: licenses and user tokens.\n"+
+					"# TYPE ieum_revocation_list_entries gauge\n"+
+					"ieum_revocation_list_entries %d\n"+
+					"# HELP ieum_revocation_list_stale "+
+					"1 while the file of the revocation list cannot be read or has errors: "+
+					"an older list is in force.\n"+
+					"# TYPE ieum_revocation_list_stale gauge\n"+
+					"ieum_revocation_list_stale %d\n",
+				inForce,
+				stale,
+			)
 		}
 		time.Sleep(pollEvery / 4) // to write at other times than it is read
-		// a file that stays as it is for a minute is looked at often, applied once and complained of once
+		// a file that stays as it is for a minute is looked at often, applied once and complained
+		// of once
 		for _, step := range []struct {
 			name, text     string
 			inForce, stale int
@@ -79,7 +91,10 @@ func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			if list.Len() != step.inForce || applied.Load() != step.applied {
-				t.Errorf("%s: after 5 s %d are in force, applied %d times", step.name, list.Len(), applied.Load())
+				t.Errorf(
+					"%s: after 5 s %d are in force, applied %d times",
+					step.name, list.Len(), applied.Load(),
+				)
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -89,7 +104,8 @@ func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 			if n := strings.Count(log.String(), "level=ERROR"); n != step.said {
 				t.Errorf("%s: %d errors logged, want %d:\n%s", step.name, n, step.said, log)
 			}
-			if err := testutil.GatherAndCompare(registry, strings.NewReader(metrics(step.inForce, step.stale))); err != nil {
+			want := strings.NewReader(metrics(step.inForce, step.stale))
+			if err := testutil.GatherAndCompare(registry, want); err != nil {
 				t.Errorf("%s: %v", step.name, err)
 			}
 		}

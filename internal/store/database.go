@@ -14,9 +14,9 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-// database is the bbolt file. Losing it costs users of the last seconds a new login, so damage is survived:
-// bbolt panics where it meets damage, and a missing page of its mapped file is a memory fault. guard turns
-// both into errDamaged.
+// database is the bbolt file. Losing it costs users of the last seconds a new login, so damage is
+// survived: bbolt panics where it meets damage, and a missing page of its mapped file is a memory
+// fault. guard turns both into errDamaged.
 type database struct {
 	path   string
 	node   string      // node id stored in the file
@@ -45,8 +45,8 @@ type contents struct {
 	records map[string][]byte
 }
 
-// openDatabase opens or creates a file and reads all of it. A damaged file is moved aside and replaced by an
-// empty one.
+// openDatabase opens or creates a file and reads all of it. A damaged file is moved aside and
+// replaced by an empty one.
 func openDatabase(path string, log *slog.Logger) (*database, contents, error) {
 	d, k, err := readDatabase(path)
 	if !errors.Is(err, errDamaged) {
@@ -111,7 +111,8 @@ func (d *database) open(name string, flag int, mode os.FileMode) (*os.File, erro
 	return f, err
 }
 
-// tooSmall reports whether path is a regular file that holds something, but cannot be a whole database.
+// tooSmall reports whether path is a regular file that holds something, but cannot be a whole
+// database.
 func tooSmall(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Size() > 0 && info.Size() < minSize
@@ -132,15 +133,16 @@ func (k *contents) read(tx *bbolt.Tx) error {
 	}
 	return records.ForEach(func(key, v []byte) error {
 		if found := records.Get(key); found == nil || !bytes.Equal(found, v) {
-			return errDamaged // keys out of order: later writes would not be found, deleted records would
+			// Keys out of order: later writes would not be found, deleted records would.
+			return errDamaged
 		}
 		k.records[string(key)] = append([]byte(nil), v...)
 		return nil
 	})
 }
 
-// put writes records, and the node id if the file has another; a nil value deletes. After damage nothing is
-// written any more.
+// put writes records, and the node id if the file has another; a nil value deletes. After damage
+// nothing is written any more.
 func (d *database) put(node string, records map[string][]byte) error {
 	if d.damage != nil {
 		return d.damage
@@ -174,9 +176,9 @@ func (d *database) put(node string, records map[string][]byte) error {
 	return err
 }
 
-// moveAside renames a damaged file, so that it can be examined; it may be retried. The database is not
-// closed: that costs one mapping, which also keeps the lock on the file. A file that has taken its place is
-// left alone.
+// moveAside renames a damaged file, so that it can be examined; it may be retried. The database is
+// not closed: that costs one mapping, which also keeps the lock on the file. A file that has taken
+// its place is left alone.
 func (d *database) moveAside(log *slog.Logger) error {
 	if d.aside {
 		return nil
@@ -195,8 +197,11 @@ func (d *database) moveAside(log *slog.Logger) error {
 		return fmt.Errorf("%s is damaged (%w) and cannot be moved aside: %w", d.path, d.damage, err)
 	}
 	d.aside = true
-	log.Warn("data file damaged: moved aside and replaced by an empty file; users have to register again",
-		"file", d.path, "movedTo", filepath.Base(to), "error", d.damage)
+	log.Warn(
+		"data file damaged: moved aside and replaced by an empty file; "+
+			"users have to register again",
+		"file", d.path, "movedTo", filepath.Base(to), "error", d.damage,
+	)
 	return nil
 }
 

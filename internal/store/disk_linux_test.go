@@ -11,11 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A disk that was full and has room again gets what could not be written, though nothing else happens.
+// A disk that was full and has room again gets what could not be written, though nothing else
+// happens.
 func TestAFullDiskIsSurvived(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
-		t.Skipf("no file system of its own (%v): TestWhatCouldNotBeWrittenIsTriedAgain has the same without", err)
+		t.Skipf(
+			"no file system of its own (%v): "+
+				"TestWhatCouldNotBeWrittenIsTriedAgain has the same without",
+			err,
+		)
 	}
 	defer func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {

@@ -1,6 +1,6 @@
-// Package store persists sessions and rooms across restarts of a node, in one bbolt file of the data
-// directory. A damaged file neither stops a server nor keeps it from starting: it is moved aside and
-// replaced by an empty one.
+// Package store persists sessions and rooms across restarts of a node, in one bbolt file of the
+// data directory. A damaged file neither stops a server nor keeps it from starting: it is moved
+// aside and replaced by an empty one.
 package store
 
 import (
@@ -16,9 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Store is a signaling.Keeper. One goroutine writes, a moment after the first change, so that a burst of
-// joins costs one transaction; a crash loses that moment at most. A failed write, on a full disk for
-// example, is retried every second.
+// Store is a signaling.Keeper. One goroutine writes, a moment after the first change, so that a
+// burst of joins costs one transaction; a crash loses that moment at most. A failed write, on a
+// full disk for example, is retried every second.
 type Store struct {
 	// Static after Open.
 	log  *slog.Logger
@@ -77,7 +77,8 @@ func NewNodeID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Load returns what the file held when it was opened. It implements signaling.Keeper and is called once.
+// Load returns what the file held when it was opened. It implements signaling.Keeper and is called
+// once.
 func (s *Store) Load() (map[string][]byte, error) {
 	all := s.loaded
 	s.loaded = nil
@@ -144,8 +145,11 @@ func (s *Store) flush() {
 	}
 	if !s.stale { // logged once, not for each retry
 		s.stale = true
-		s.log.Error("data not written: a restart would lose the latest sessions and rooms; retrying every second",
-			"error", err)
+		s.log.Error(
+			"data not written: a restart would lose the latest sessions and rooms; "+
+				"retrying every second",
+			"error", err,
+		)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,9 +161,9 @@ func (s *Store) flush() {
 	s.unwritten.Store(int64(len(s.dirty)))
 }
 
-// replace continues with an empty file in place of the damaged one. Records that were in it and have not
-// changed since are lost to a restart. When it fails, on a full disk for example, the next retry resumes
-// where it stopped.
+// replace continues with an empty file in place of the damaged one. Records that were in it and
+// have not changed since are lost to a restart. When it fails, on a full disk for example, the next
+// retry resumes where it stopped.
 func (s *Store) replace(records map[string][]byte) error {
 	if err := s.db.moveAside(s.log); err != nil {
 		return err
@@ -172,8 +176,8 @@ func (s *Store) replace(records map[string][]byte) error {
 	return db.put(s.node, records)
 }
 
-// Close writes pending changes and closes the file. Later calls of Keep are ignored: a server that shuts
-// down must not record that its rooms end.
+// Close writes pending changes and closes the file. Later calls of Keep are ignored: a server that
+// shuts down must not record that its rooms end.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	closed := s.closed

@@ -36,7 +36,10 @@ func TestDataOutlastsItsProcess(t *testing.T) {
 			t.Errorf("round %d: %d records", round, len(all))
 		}
 		for i := range 200 {
-			d.Keep(fmt.Sprintf("%d-%d", round, i%100), func() []byte { return fmt.Appendf(nil, "old %d", i) })
+			d.Keep(
+				fmt.Sprintf("%d-%d", round, i%100),
+				func() []byte { return fmt.Appendf(nil, "old %d", i) },
+			)
 		}
 		d.Keep("gone", func() []byte { return []byte("x") })
 		d.Keep("gone", func() []byte { return nil })
@@ -69,7 +72,8 @@ func TestDataBelongsToOneServer(t *testing.T) {
 
 func value(s string) func() []byte { return func() []byte { return []byte(s) } }
 
-// What cannot be written is tried again every second and with no other change, is told once, and is written as soon as that can be.
+// What cannot be written is tried again every second and with no other change, is told once, and is
+// written as soon as that can be.
 func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -79,7 +83,8 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		healthy := d.db.db
-		sick, err := bbolt.Open(filepath.Join(t.TempDir(), "sick.db"), 0o600, nil) // closed: every write fails
+		// Closed: every write fails.
+		sick, err := bbolt.Open(filepath.Join(t.TempDir(), "sick.db"), 0o600, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +113,9 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 		if n := d.unwritten.Load(); n != 0 {
 			t.Errorf("%d are said to be unwritten, after all could be", n)
 		}
-		if got := strings.Count(said.String(), "data not written") + strings.Count(said.String(), "data written again"); got != 2 {
+		log := said.String()
+		got := strings.Count(log, "data not written") + strings.Count(log, "data written again")
+		if got != 2 {
 			t.Errorf("the log says\n%s", said.String())
 		}
 		d.Keep("c", value("later"))
@@ -132,14 +139,18 @@ func TestWhatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
 
 // damage is done to one page of a file, or to all behind it.
 var damage = map[string]func(r *rand.Rand, file []byte, from, to int) []byte{
-	"zero": func(_ *rand.Rand, file []byte, from, to int) []byte { clear(file[from:to]); return file },
+	"zero": func(_ *rand.Rand, file []byte, from, to int) []byte {
+		clear(file[from:to])
+		return file
+	},
 	"ones": func(_ *rand.Rand, file []byte, from, to int) []byte {
 		return fill(file, from, to, func() byte { return 0xFF })
 	},
 	"random": func(r *rand.Rand, file []byte, from, to int) []byte {
 		return fill(file, from, to, func() byte { return byte(r.Uint32()) })
 	},
-	"a header": func(r *rand.Rand, file []byte, from, _ int) []byte { // the id stays, so that bbolt goes on
+	// The id stays, so that bbolt goes on.
+	"a header": func(r *rand.Rand, file []byte, from, _ int) []byte {
 		return fill(file, from+8, from+16, func() byte { return byte(r.Uint32()) })
 	},
 	"bits": func(r *rand.Rand, file []byte, from, to int) []byte {
@@ -148,9 +159,12 @@ var damage = map[string]func(r *rand.Rand, file []byte, from, to int) []byte{
 		}
 		return file
 	},
-	"another page": func(_ *rand.Rand, file []byte, from, to int) []byte { copy(file[from:to], file[:to-from]); return file },
-	"cut":          func(_ *rand.Rand, file []byte, from, _ int) []byte { return file[:from] },
-	"cut within":   func(_ *rand.Rand, file []byte, from, _ int) []byte { return file[:from+100] },
+	"another page": func(_ *rand.Rand, file []byte, from, to int) []byte {
+		copy(file[from:to], file[:to-from])
+		return file
+	},
+	"cut":        func(_ *rand.Rand, file []byte, from, _ int) []byte { return file[:from] },
+	"cut within": func(_ *rand.Rand, file []byte, from, _ int) []byte { return file[:from+100] },
 }
 
 func fill(file []byte, from, to int, with func() byte) []byte {
@@ -160,7 +174,8 @@ func fill(file []byte, from, to int, with func() byte) []byte {
 	return file
 }
 
-// Whatever happens to its file, a server starts, keeps what happens from then on, and finds that after its next start.
+// Whatever happens to its file, a server starts, keeps what happens from then on, and finds that
+// after its next start.
 func TestADamagedFileIsSurvived(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, dataFile)
@@ -188,7 +203,8 @@ func TestADamagedFileIsSurvived(t *testing.T) {
 			for _, old := range stores(t, dir) {
 				_ = os.Remove(old)
 			}
-			if err := os.WriteFile(path, do(r, bytes.Clone(good), from, from+page), 0o600); err != nil {
+			damaged := do(r, bytes.Clone(good), from, from+page)
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			var said strings.Builder
@@ -206,7 +222,10 @@ func TestADamagedFileIsSurvived(t *testing.T) {
 			}
 			aside := len(stores(t, dir)) - 1
 			if moved += aside; aside != strings.Count(said.String(), "data file damaged") {
-				t.Errorf("%s: %d files were moved aside, the log says %s", name, aside, said.String())
+				t.Errorf(
+					"%s: %d files were moved aside, the log says %s",
+					name, aside, said.String(),
+				)
 			}
 			if d, err = Open(dir, slog.New(slog.DiscardHandler)); err != nil {
 				t.Errorf("%s: at the next start: %v", name, err)
@@ -214,7 +233,8 @@ func TestADamagedFileIsSurvived(t *testing.T) {
 			}
 			all, _ := d.Load()
 			for i := range 100 {
-				if got, want := string(all[fmt.Sprintf("session-%d", 3*i)]), string(newOrGone(i)()); got != want {
+				got, want := string(all[fmt.Sprintf("session-%d", 3*i)]), string(newOrGone(i)())
+				if got != want {
 					t.Errorf("%s: the record %d is %q, want %q", name, i, got, want)
 					break
 				}
@@ -306,8 +326,9 @@ func TestAFileDamagedInUseIsReplaced(t *testing.T) {
 	}
 }
 
-// While there can be no new file in place of one that was damaged in use, the server goes on and can be stopped. When there can be, all
-// that has changed meanwhile is written to it, and the node keeps its id.
+// While there can be no new file in place of one that was damaged in use, the server goes on and
+// can be stopped. When there can be, all that has changed meanwhile is written to it, and the node
+// keeps its id.
 func TestADamagedFileIsReplacedAsSoonAsThatCanBe(t *testing.T) {
 	for name, hinder := range map[string]func(dir string) (undo func() error, err error){
 		"the folder is away": func(dir string) (func() error, error) {
@@ -315,7 +336,8 @@ func TestADamagedFileIsReplacedAsSoonAsThatCanBe(t *testing.T) {
 		},
 		"a folder stands there": func(dir string) (func() error, error) {
 			path := filepath.Join(dir, dataFile)
-			return func() error { return os.Remove(path) }, errors.Join(os.Remove(path), os.Mkdir(path, 0o700))
+			err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700))
+			return func() error { return os.Remove(path) }, err
 		},
 	} {
 		for _, stop := range []bool{false, true} {
