@@ -402,9 +402,7 @@ func (d *epollDriver) receiveFromClients(l *listening, first int) int {
 		if d.receiver.headers[i].Namelen < unix.SizeofSockaddrInet6 {
 			clear(from[unix.SizeofSockaddrInet4:])
 		}
-		if (last.allocation != nil && last.allocation.closed.Load()) || last.from != *from ||
-			last.path.local != local ||
-			last.path.via != l.listener {
+		if last.from != *from || last.path.local != local || last.path.via != l.listener {
 			last.from = *from
 			last.path = path{remote: readSockaddr(from), local: local, via: l.listener}
 			last.valid = false
@@ -427,21 +425,22 @@ func (d *epollDriver) receiveFromClients(l *listening, first int) int {
 }
 
 // clientPacket serves one packet of the last client. A request may give it an allocation, or end
-// it: then the next packet, which may have come merged with this one, must look again.
+// it, as a panic does: then the next packet, which may have come merged with this one, must look
+// again.
 func (d *epollDriver) clientPacket(b []byte) {
 	last := &d.last
-	if !last.valid {
+	if !last.valid || (last.allocation != nil && last.allocation.closed.Load()) {
 		last.allocation, last.valid = d.worker.lookup(&last.path), true
 	}
 	d.worker.fromClient(&last.path, last.allocation, b)
 	last.valid = isChannelData(b)
 }
 
-// receiveFromPeers serves a batch of packets at a relay socket.
+// receiveFromPeers serves a batch of packets at a relay socket, until one of them closes it.
 func (d *epollDriver) receiveFromPeers(s *relaySocket, first int) int {
 	w := d.worker
 	n := d.receiver.receive(s.fd, first)
-	for i := first; i < first+n; i++ {
+	for i := first; i < first+n && !s.closed.Load(); i++ {
 		if !d.receiver.complete(i) {
 			s.allocation.drop(reasonMalformed)
 			continue
@@ -454,7 +453,7 @@ func (d *epollDriver) receiveFromPeers(s *relaySocket, first int) int {
 			continue
 		}
 		rest := framed[channelHeader:]
-		for len(rest) > 0 {
+		for len(rest) > 0 && !s.closed.Load() {
 			b := rest[:min(size, len(rest))]
 			rest = rest[len(b):]
 			w.server.stats.groPackets.Add(1)

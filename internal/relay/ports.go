@@ -9,6 +9,7 @@ import (
 	mrand "math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,7 +153,16 @@ func (w *worker) bindPort(r *relayAddress, port uint16) (*relaySocket, error) {
 	if r.socketAt(port) != nil || w.server.reserved.contains(r, port) {
 		return nil, errNoPort
 	}
-	return w.driver.bind(r, port)
+	return w.open(r, port)
+}
+
+// open binds a socket and notes it in w.opened.
+func (w *worker) open(r *relayAddress, port uint16) (*relaySocket, error) {
+	s, err := w.driver.bind(r, port)
+	if err == nil {
+		w.opened = append(w.opened, s)
+	}
+	return s, err
 }
 
 // bindAny opens a socket at any port.
@@ -162,7 +172,7 @@ func (w *worker) bindAny(r *relayAddress) (*relaySocket, error) {
 		if r.socketAt(port) != nil || w.server.reserved.contains(r, port) {
 			continue
 		}
-		s, err := w.driver.bind(r, port)
+		s, err := w.open(r, port)
 		if err == nil {
 			return s, nil
 		}
@@ -184,7 +194,7 @@ func (w *worker) bindEven(r *relayAddress, pair bool) (even, odd *relaySocket, e
 		}
 		if even, err = w.bindPort(r, port); err == nil && pair {
 			if odd, err = w.bindPort(r, port+1); err != nil {
-				w.driver.closeSocket(even)
+				w.discard(even)
 			}
 		}
 		if err == nil {
@@ -306,13 +316,19 @@ func (r *reservations) remove(i int) {
 	r.n.Store(int32(len(r.list)))
 }
 
-// create makes an allocation.
+// discard closes a socket that create has opened.
+func (w *worker) discard(s *relaySocket) {
+	w.opened = slices.DeleteFunc(w.opened, func(o *relaySocket) bool { return o == s })
+	w.driver.closeSocket(s)
+}
+
+// create makes an allocation. However it ends without one, by a panic too, nothing is held.
 func (w *worker) create(
 	p *path,
 	m *stun.Message,
 	c *credential,
 	d allocateRequest,
-) (a *allocation, reason reasonCode, code stun.ErrorCode) {
+) (_ *allocation, reason reasonCode, code stun.ErrorCode) {
 	s := w.server
 	holder, in := s.holder(c.session)
 	if !in {
@@ -323,7 +339,7 @@ func (w *worker) create(
 	if usage == nil {
 		return nil, reasonOverQuota, stun.CodeAllocQuotaReached
 	}
-	a = &allocation{
+	a := &allocation{
 		worker:     w,
 		client:     *p,
 		session:    c.session,
@@ -332,48 +348,25 @@ func (w *worker) create(
 		tid:        m.TransactionID,
 		created:    w.now,
 		credential: *c,
-		expires:    s.deadline(w.now, w.now, d.life), clientAddr: sockaddrOf(p.remote),
+		expires:    s.deadline(w.now, w.now, d.life),
+		clientAddr: sockaddrOf(p.remote),
 	}
+	a.peers.Store(noPeers)
+	registered := false
+	defer func() {
+		if !registered {
+			w.abandon(a, key)
+		}
+	}()
 	a.up.session, a.down.session = &usage.up, &usage.down
 	a.setRoom(holder)
-	a.peers.Store(noPeers)
-	var odd *relaySocket
-	if d.token != nil {
-		if socket := s.reserved.claim(d.token, c.session, w.now); socket != nil {
-			a.relays[socket.public.family()] = socket
-		}
-	} else {
-		for f, want := range d.want {
-			if want {
-				a.relays[f], odd, a.absent[f] = w.bindFor(s.relayFor(family(f)), d)
-			}
-		}
-	}
-	if odd != nil {
-		if a.reserved = s.reserved.add(odd, c.session, w.now); a.reserved == nil {
-			w.driver.closeSocket(odd)
-			w.driver.closeSocket(a.relays[odd.public.family()])
-			a.relays = [families]*relaySocket{}
-		}
-	}
-	ok := false
-	for f, socket := range a.relays {
-		if socket == nil {
-			continue
-		}
-		socket.allocation, socket.worker = a, w
-		if w.driver.watch(socket) != nil {
-			w.driver.closeSocket(socket)
-			a.relays[f], a.absent[f] = nil, stun.CodeInsufficientCapacity
-			continue
-		}
-		socket.relay.sockets[socket.port-socket.relay.min].Store(socket)
-		ok = true
-	}
-	if !ok {
-		s.quota.release(key, w.now)
+	w.bindRelays(a, d)
+	if !w.watchRelays(a) {
 		return nil, reasonNoPort, stun.CodeInsufficientCapacity
 	}
+	clear(w.opened) // the allocation and its reservation have them
+	w.opened = w.opened[:0]
+	registered = true // from here on closeAllocation ends it
 	if p.stream != nil {
 		p.stream.allocation = a
 		s.streams.allocated(p.stream, true)
@@ -386,14 +379,82 @@ func (w *worker) create(
 	return a, reasonNone, 0
 }
 
+// bindRelays binds what a request asks for, or takes over what was reserved for it.
+func (w *worker) bindRelays(a *allocation, d allocateRequest) {
+	reserved := &w.server.reserved
+	if d.token != nil {
+		if socket := reserved.claim(d.token, a.session, w.now); socket != nil {
+			w.opened = append(w.opened, socket)
+			a.relays[socket.public.family()] = socket
+		}
+		return
+	}
+	var odd *relaySocket
+	for f, want := range d.want {
+		if want {
+			a.relays[f], odd, a.absent[f] = w.bindFor(w.server.relayFor(family(f)), d)
+		}
+	}
+	if odd == nil {
+		return
+	}
+	if a.reserved = reserved.add(odd, a.session, w.now); a.reserved == nil {
+		w.discard(odd)
+		w.discard(a.relays[odd.public.family()])
+		a.relays = [families]*relaySocket{}
+	}
+}
+
+// watchRelays begins to read from an allocation's sockets. It reports whether any is left.
+func (w *worker) watchRelays(a *allocation) bool {
+	ok := false
+	for f, socket := range a.relays {
+		if socket == nil {
+			continue
+		}
+		socket.allocation, socket.worker = a, w
+		if w.driver.watch(socket) != nil {
+			w.discard(socket)
+			a.relays[f], a.absent[f] = nil, stun.CodeInsufficientCapacity
+			continue
+		}
+		socket.relay.sockets[socket.port-socket.relay.min].Store(socket)
+		ok = true
+	}
+	return ok
+}
+
+// abandon gives back what an allocation has taken that is not made after all.
+func (w *worker) abandon(a *allocation, key quotaKey) {
+	w.closing = true
+	a.closed.Store(true)
+	if a.reserved != nil {
+		w.server.reserved.claim(a.reserved, a.session, w.now)
+	}
+	for _, socket := range w.opened {
+		w.closeSocket(socket)
+	}
+	clear(w.opened)
+	w.opened = w.opened[:0]
+	w.server.quota.release(key, w.now)
+	w.closing = false
+}
+
+// closeSocket closes a socket; its port can be taken again.
+func (w *worker) closeSocket(s *relaySocket) {
+	s.closed.Store(true)
+	s.relay.sockets[s.port-s.relay.min].CompareAndSwap(s, nil)
+	w.driver.closeSocket(s)
+}
+
 // closeRelay closes one relayed address of an allocation and forgets the peers that it reached.
 func (w *worker) closeRelay(a *allocation, f family) {
 	if socket := a.relays[f]; socket != nil {
+		w.closing = true
 		a.relays[f] = nil
-		socket.closed.Store(true)
 		a.dropFamily(f)
-		socket.relay.sockets[socket.port-socket.relay.min].CompareAndSwap(socket, nil)
-		w.driver.closeSocket(socket)
+		w.closeSocket(socket)
+		w.closing = false
 	}
 }
 
@@ -403,6 +464,7 @@ func (w *worker) closeAllocation(a *allocation, reason string) {
 	for f := range families {
 		w.closeRelay(a, f)
 	}
+	w.closing = true
 	if st := a.client.stream; st != nil {
 		st.allocation = nil
 		w.server.streams.allocated(st, false)
@@ -416,4 +478,5 @@ func (w *worker) closeAllocation(a *allocation, reason string) {
 	)
 	w.server.stats.live.Add(-1)
 	w.server.report(a, w.now, reason)
+	w.closing = false
 }

@@ -39,6 +39,10 @@ type worker struct {
 	tid          [12]byte
 	lastSweep    time.Duration
 	holdersAsked time.Duration
+	// opened are the sockets that create has bound and not yet given to anybody.
+	opened []*relaySocket
+	// closing: something is being closed. A panic is not recovered then.
+	closing bool
 }
 
 // driver moves a worker's packets. It counts a packet before it sends it, so that a receiver of the
@@ -142,8 +146,11 @@ func (w *worker) fromClient(p *path, a *allocation, b []byte) {
 
 // recoverPacket is deferred at the boundary of each packet. A panic costs the packet and the
 // allocation that it was for, since the allocation's state is unknown; other clients go on. A panic
-// while the allocation is closed is not recovered: it may have left shared state half changed.
+// while something is closed is not recovered: state that clients share may be half changed.
 func (w *worker) recoverPacket(p *path, a *allocation) {
+	if w.closing {
+		return // a panic goes on, with the stack it began with
+	}
 	v := recover()
 	if v == nil {
 		return
