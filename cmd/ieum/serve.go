@@ -65,7 +65,7 @@ type relayFlags struct {
 	RelayPorts               string        `help:"Port range of relayed addresses (default 49152-65535)." placeholder:"FROM-TO"`
 	RelayAllowPeer           []string      `help:"Allow relaying to this otherwise blocked network; repeatable (default: none)." placeholder:"CIDR"`
 	RelayQuota               int           `help:"Relay allocations per session (default 64; -1 unlimited)." placeholder:"N"`
-	RelayQuotaPerLicense     int           `help:"Relay allocations per license (default: a quarter of the total, all of it for a single license; -1 unlimited)." placeholder:"N"`
+	RelayQuotaPerLicense     int           `help:"Relay allocations per license (default: a quarter of the total, three quarters for a single license; -1 unlimited)." placeholder:"N"`
 	RelayQuotaPerAddress     int           `help:"Relay allocations per client address (default 1000; -1 unlimited)." placeholder:"N"`
 	RelayQuotaTotal          int           `help:"Relay allocations in total (default 10000; -1 unlimited)." placeholder:"N"`
 	RelayBandwidth           int           `help:"Bytes per second and direction of an allocation (default 16777216, 16 MiB; -1 unlimited)." placeholder:"N"`

@@ -11,8 +11,8 @@ import (
 type Quota struct {
 	Session int // 64: a browser allocates once for each TURN URL of each connection
 	// Tenant is by default a quarter of Total: one license, which may stand in a public page, does
-	// not take all. The default does not bind a license that has been alone for a day (see
-	// quota.alone).
+	// not take all. By default a license that has been alone for a day may take more, but leaves
+	// the share of one other license free (see quota.tenantLimit).
 	Tenant int
 	// Of one client address (IPv6: /64), 1,000: an office may sit behind one; an IPv6 /48 has four
 	// times that.
@@ -111,10 +111,7 @@ func (q *quota) acquire(s quotaKey, now time.Duration) *sessionUsage {
 	defer q.mu.Unlock()
 	q.evictIdle(now)
 	full := func(held, limit int) bool { return limit >= 0 && held >= limit }
-	tenantLimit := q.limit.Tenant
-	if q.limit.tenantByDefault && q.alone(s.tenant, now) {
-		tenantLimit = -1
-	}
+	tenantLimit := q.tenantLimit(s.tenant, now)
 	usage := q.sessions[s.session]
 	if usage == nil {
 		usage = &sessionUsage{}
@@ -136,6 +133,17 @@ func (q *quota) acquire(s quotaKey, now time.Duration) *sessionUsage {
 	}
 	q.total++
 	return usage
+}
+
+// tenantLimit bounds the allocations of a license that asks for one. By default a license that is
+// alone may have all but the share of another license: the next one to come, also right after a
+// restart or a quiet day, finds its share free. mu is held.
+func (q *quota) tenantLimit(tenant string, now time.Duration) int {
+	limit := q.limit.Tenant
+	if q.limit.tenantByDefault && limit >= 0 && q.alone(tenant, now) {
+		limit = max(limit, q.limit.Total-limit)
+	}
+	return limit
 }
 
 // alone notes that a license asks for an allocation, and reports whether no other license has asked

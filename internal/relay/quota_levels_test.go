@@ -48,7 +48,7 @@ func TestQuotaLevels(t *testing.T) {
 			func(i int) quotaKey {
 				return quotaKey{fmt.Sprint("t.", i), "t", sourceAt("192.0.2.1")}
 			},
-			10000,
+			7500,
 		},
 		"a session": {
 			Quota{},
@@ -147,9 +147,9 @@ func TestQuotaLevels(t *testing.T) {
 	}
 }
 
-// By default a license has the whole relay while no other license asks for allocations, and a
-// quarter from then on.
-func TestALicenseHasTheWholeRelayWhileItIsAlone(t *testing.T) {
+// By default a license has three quarters of the relay while no other license asks for allocations,
+// and one quarter from then on.
+func TestALicenseHasThreeQuartersWhileItIsAlone(t *testing.T) {
 	const day = 24 * time.Hour
 	license := func(tenant string, i int) quotaKey {
 		return quotaKey{fmt.Sprint(tenant, ".", i), tenant, sourceAt("192.0.2.1")}
@@ -171,10 +171,15 @@ func TestALicenseHasTheWholeRelayWhileItIsAlone(t *testing.T) {
 		now    time.Duration
 		want   int
 	}{
-		{"a", 0, 39}, {"b", time.Second, 10}, {"a", time.Second, 10}, {"b", 2 * time.Second, 10}, {
-			"c", 3 * time.Second, 10,
-		},
-		{"a", day, 10}, {"a", day + 3*time.Second, 39}, {"b", 2 * day, 10}, {"a", 2 * day, 10},
+		{"a", 0, 30},
+		{"b", time.Second, 10},
+		{"a", time.Second, 10},
+		{"b", 2 * time.Second, 10},
+		{"c", 3 * time.Second, 10},
+		{"a", day, 10},
+		{"a", day + 3*time.Second, 30},
+		{"b", 2 * day, 10},
+		{"a", 2 * day, 10},
 	} {
 		if got := fill(q, step.tenant, step.now); got != step.want {
 			t.Errorf("step %d: %s takes %d, want %d", i, step.tenant, got, step.want)
@@ -183,6 +188,49 @@ func TestALicenseHasTheWholeRelayWhileItIsAlone(t *testing.T) {
 	q = newQuota(Quota{Total: 40, Tenant: 7}.withDefaults())
 	if got := fill(q, "a", 0); got != 7 {
 		t.Errorf("a limit that was given: %d, want 7", got)
+	}
+	q = newQuota(Quota{Total: -1, Source: 60}.withDefaults())
+	if got := fill(q, "a", 0); got != 60 {
+		t.Errorf("without a total: %d, want 60", got)
+	}
+}
+
+// A license that fills the relay, right after a restart or after a quiet day, leaves the next
+// license its whole share. A check of the relay by its own server finds room as well.
+func TestTheNextLicenseFindsItsShareFree(t *testing.T) {
+	for total := 2; total < 50; total++ {
+		limit := Quota{Total: total, Source: -1}.withDefaults()
+		for name, begin := range map[string]time.Duration{
+			"restart": 0, "quiet day": 25 * time.Hour,
+		} {
+			q := newQuota(limit)
+			take := func(tenant string, now time.Duration) (held int) {
+				for {
+					key := quotaKey{
+						fmt.Sprint(tenant, ".", held), tenant, sourceAt("192.0.2.1"),
+					}
+					if q.acquire(key, now) == nil {
+						return held
+					}
+					held++
+				}
+			}
+			if begin > 0 { // others were there, a day ago
+				key := quotaKey{"c.s", "c", sourceAt("192.0.2.1")}
+				q.acquire(key, 0)
+				q.release(key, 0)
+			}
+			take("public", begin)
+			self := quotaKey{"self.1", selfTenant, sourceAt("127.0.0.1")}
+			if q.acquire(self, begin) == nil {
+				t.Errorf("%s, %d in all: the server's own check finds no room", name, total)
+			}
+			q.release(self, begin)
+			if got := take("next", begin+time.Second); got != limit.Tenant {
+				t.Errorf("%s, %d in all: the next license gets %d of its %d",
+					name, total, got, limit.Tenant)
+			}
+		}
 	}
 }
 
