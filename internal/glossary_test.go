@@ -20,7 +20,6 @@ import (
 // shrinks.
 var notYetClean = []string{
 	"bench", "cmd/ieum", "e2e", "internal/node",
-	"sdk/src/media", "sdk/src/signaling", "sdk/test/connection.test.ts",
 }
 
 // foreign are banned words in names that others have given: an API, the wire of the contract.

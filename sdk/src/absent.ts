@@ -1,6 +1,6 @@
 /**
- * Methods of the original that are not offered: whiteboard, documents, drawing. An app that calls one goes on: it
- * gets the failure that the original's documents let it expect.
+ * Methods that are not supported: whiteboard, documents, drawing. An app that calls them goes on:
+ * it gets a failure that the original documents as well.
  */
 import type * as api from '../types/knowledgetalk';
 import { failure } from './errors';
@@ -9,14 +9,26 @@ const nothing = (): void => undefined;
 const no = (): boolean => false;
 const noLater = async (): Promise<boolean> => false;
 const result = async (): Promise<api.Result> =>
-  failure('405', 'Whiteboard, documents and drawing are not offered.', 'Share a screen instead: screenStart(stream).');
+  failure(
+    '405',
+    'Whiteboard, documents and drawing are not offered.',
+    'Share a screen instead: screenStart(stream).',
+  );
 
 const methods = {
   whiteBoardStart: noLater,
-  drawingClassStart: noLater, drawingClassStop: noLater, drawingShareStart: noLater, drawingShareStop: noLater,
-  documentStart: result, documentShare: result, reqCanvasImage: result,
-  drawingInit: no, drawingStop: no,
-  canvasInit: nothing, setTool: nothing, canvasClear: nothing,
+  drawingClassStart: noLater,
+  drawingClassStop: noLater,
+  drawingShareStart: noLater,
+  drawingShareStop: noLater,
+  documentStart: result,
+  documentShare: result,
+  reqCanvasImage: result,
+  drawingInit: no,
+  drawingStop: no,
+  canvasInit: nothing,
+  setTool: nothing,
+  canvasClear: nothing,
 };
 
 export type Absent = Pick<api.Knowledgetalk, keyof typeof methods>;

@@ -1,11 +1,12 @@
 import type { Presence } from '../types/knowledgetalk';
 
-/** Presence events that wait for a first listener. More than an app can miss in good faith; a bound for those that never listen. */
+/** Presence events kept for a first listener. A bound for apps that never listen. */
 const KEPT = 256;
 
 /**
- * Holds presence events back until somebody listens, then hands them on in order. Delivery of what was kept happens in a microtask,
- * after the code that added the listener has run on; what arrives in between queues behind it.
+ * Keeps presence events until there is a listener, then delivers them in order. Delivery of what
+ * was kept happens in a microtask, after the code that added the listener has run on; what arrives
+ * in between queues behind it.
  */
 export class Backlog {
   private kept: Presence[] | null = [];

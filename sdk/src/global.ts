@@ -1,6 +1,10 @@
-/** The only file that names the page: window, document, navigator, sessionStorage. Everything else runs without a browser. */
+/**
+ * The only file that names window, document, navigator and sessionStorage. Everything else runs
+ * without a browser.
+ */
 
-const page = (): (Window & typeof globalThis) | undefined => (typeof window === 'undefined' ? undefined : window);
+const page = (): (Window & typeof globalThis) | undefined =>
+  typeof window === 'undefined' ? undefined : window;
 
 let script = '';
 
@@ -8,8 +12,8 @@ let script = '';
 let polling: ((base: string) => Promise<unknown>) | undefined;
 
 /**
- * Notes where the SDK's script came from, and how it loads the file that polls. Called while the script runs:
- * `document.currentScript` is null afterwards.
+ * Notes where the SDK's script came from, and how it loads the file that polls. Called while the
+ * script runs: `document.currentScript` is null afterwards.
  */
 export function noteScript(load?: (base: string) => Promise<unknown>): void {
   const current = typeof document === 'undefined' ? null : document.currentScript;
@@ -18,8 +22,8 @@ export function noteScript(load?: (base: string) => Promise<unknown>): void {
 }
 
 /**
- * The same for the SDK's module. Under another name than our own it is part of a bundle, whose address says
- * nothing.
+ * The same for the SDK's module. Under another name than our own it is part of a bundle, whose
+ * address says nothing.
  */
 export function noteModule(url: unknown, load: () => Promise<unknown>): void {
   script = /\/knowledgetalk\.mjs(?:[?#]|$)/.test(`${url}`) ? `${url}` : '';
@@ -33,17 +37,17 @@ export const scriptFolder = (): string =>
   /^https?:/.test(script) ? script.replace(/[?#].*/, '').replace(/[^/]*$/, '') : '';
 
 /**
- * What ends the address of a script that a server of ours hands out; the server may be under a path of another
- * site.
+ * What ends the address of a script that a server of ours hands out; the server may be under a path
+ * of another site.
  */
 const SERVED = /\/(?:knowledgetalk|socket\.io\/socket\.io)\.[^/]*$/;
-/** Where copies of the npm package are: in a development server, or a public archive of packages. */
+/** Where copies of the npm package are: a development server, or a CDN of packages. */
 const PACKED = '/@ieum-rtc/sdk';
 
 /**
- * Address of the server, without a slash at its end: the one given, else where the script came from. A script of
- * another name may be a copy or stand behind a proxy: then it tells the host. '' for a given one that is not
- * http(s); undefined when nothing tells.
+ * Address of the server, without a slash at its end: the one given, else where the script came
+ * from. A script of another name may be a copy or stand behind a proxy: then it tells the host. ''
+ * for a given one that is not http(s); undefined when nothing tells.
  */
 export function serverBase(given?: unknown): string | undefined {
   const named = given !== undefined && given !== null && given !== '';
@@ -84,7 +88,9 @@ export function isFirefox(): boolean {
   return typeof navigator !== 'undefined' && /Firefox/.test(navigator.userAgent);
 }
 
-/** Storage of this tab. Access itself may throw (blocked cookies, sandboxed frames): then there is none. */
+/**
+ * Storage of this tab. Access may throw (blocked cookies, sandboxed frames): then there is none.
+ */
 export const tabStorage = {
   put(key: string, value: string): void {
     try {
@@ -134,8 +140,11 @@ export function watchPage(events: PageEvents): () => void {
   const back = (event: PageTransitionEvent) => event.persisted && events.back();
   const wake = () => isHidden() || events.wake();
   const network = () => events.network();
-  // Not everywhere, and not in TypeScript's own library. Desktops tell no type: there a change is mostly another estimate of the speed.
-  const connection = (target.navigator as Navigator & { connection?: EventTarget & { type?: string } } | undefined)?.connection;
+  // Not in every browser, nor in the library of TypeScript. Desktops have no type: there a
+  // change is mostly a new estimate of the speed.
+  const connection = (
+    target.navigator as (Navigator & { connection?: EventTarget & { type?: string } }) | undefined
+  )?.connection;
   let type = connection?.type;
   const change = () => {
     const before = type;

@@ -1,7 +1,7 @@
 /**
- * Entry of knowledgetalk.polling.mjs, which is loaded where no WebSocket comes through: the same messages over HTTP
- * requests, by the polling of Engine.IO 4 that the server has at /socket.io/. One request waits for what the server
- * has to say, another takes there what is said here.
+ * Entry of knowledgetalk.polling.mjs, which is loaded where no WebSocket comes through: the same
+ * messages over HTTP requests, by the polling of Engine.IO 4 that the server has at /socket.io/.
+ * One request waits for what the server has to say, another takes there what is said here.
  */
 import type { WebSocketLike } from './signaling/connection';
 
@@ -22,9 +22,12 @@ const TRY_MOST = 240_000;
 const OPEN = 5_000;
 
 /** The close code that tells the SDK that a WebSocket opens again. */
-const BETTER = 4010;
+const WEBSOCKET_OPENS = 4010;
 
-/** Grows with each try, also those that succeed: where WebSockets open and carry nothing, the next is far. */
+/**
+ * Grows with each attempt, also a successful one: where WebSockets open and deliver nothing, the
+ * next is far away.
+ */
 let pause = TRY;
 
 const bytes = (text: string): number => new TextEncoder().encode(text).length;
@@ -55,8 +58,8 @@ class Polling implements WebSocketLike {
   }
 
   /**
-   * Like a WebSocket, what was sent before still arrives. The server takes 1000 for a goodbye, anything else for a
-   * lost client.
+   * Like a WebSocket, what was sent before still arrives. The server takes 1000 for a goodbye,
+   * anything else for a lost client.
    */
   close(code = 1000): void {
     if (this.state === 'open' && code === 1000) {
@@ -96,7 +99,7 @@ class Polling implements WebSocketLike {
       // Why, the answer to the next register tells.
       throw new Error('closed by the server');
     } else if (!/^[0-6]/.test(packet)) {
-      // A network's own page, in answer to every request: asking on would be asking without a pause.
+      // A captive portal answers every request: polling would go on without a pause.
       throw new Error('not from the server');
     }
   }
@@ -131,9 +134,16 @@ class Polling implements WebSocketLike {
     // keepalive: the last words of a page that goes.
     const keepalive = this.state === 'leaving';
     const headers = { 'Content-Type': 'text/plain' };
-    const options: RequestInit = body === undefined ? {} : { method: 'POST', body, headers, keepalive };
-    const response = await fetch(this.url, { ...options, cache: 'no-store', signal: this.abort.signal });
-    if (!response.ok) throw Object.assign(new Error(`HTTP ${response.status}`), { status: response.status });
+    const options: RequestInit =
+      body === undefined ? {} : { method: 'POST', body, headers, keepalive };
+    const response = await fetch(this.url, {
+      ...options,
+      cache: 'no-store',
+      signal: this.abort.signal,
+    });
+    if (!response.ok) {
+      throw Object.assign(new Error(`HTTP ${response.status}`), { status: response.status });
+    }
     return response.text();
   }
 
@@ -149,7 +159,7 @@ class Polling implements WebSocketLike {
       this.endTrial();
       this.tryLater();
     };
-    socket.onopen = () => this.lost(undefined, BETTER);
+    socket.onopen = () => this.lost(undefined, WEBSOCKET_OPENS);
     socket.onclose = failed;
     this.timer = setTimeout(failed, OPEN);
   }
@@ -177,5 +187,8 @@ class Polling implements WebSocketLike {
   }
 }
 
-/** @param base address of the server. @param resumes the session goes on: a full server has a place for it */
+/**
+ * @param base address of the server
+ * @param resumes the session goes on: a full server has a place for it
+ */
 export const open = (base: string, resumes: boolean): WebSocketLike => new Polling(base, resumes);

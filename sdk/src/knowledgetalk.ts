@@ -18,7 +18,9 @@ export interface Knowledgetalk extends Absent {}
 export class Knowledgetalk extends EventTarget {
   private readonly streams = new Streams();
   private readonly wire = new Emitter();
-  private readonly backlog = new Backlog((event) => this.dispatchEvent(new CustomEvent('presence', { detail: event })));
+  private readonly backlog = new Backlog((event) =>
+    this.dispatchEvent(new CustomEvent('presence', { detail: event })),
+  );
   private readonly session: Session;
   private readonly operations: Operations;
   private readonly peers: Peers;
@@ -31,21 +33,35 @@ export class Knowledgetalk extends EventTarget {
     super();
     const standby = options?.standby !== false;
     const warmPeers = wholeNumber(options?.warmPeers) ?? WARM_PEERS;
-    const session = new Session(serverBase(options?.server), {
-      presence: (event) => this.presence(event),
-      signal: (from, signal) => peers.handleSignal(from, signal),
-      subscribe: (from, type) => feeds.handleWish(from, type),
-      wire: (message) => this.wire.fire('knowledgetalk', message),
-      online: (up) => (up || peers.feed({ kind: 'offline' }), this.wire.fire(up ? 'connect' : 'disconnect', undefined)),
-      urgent: () => peers.silent,
-      resumed: () => peers.feed({ kind: 'resumed' }),
-      lost: () => (peers.handleLost(), feeds.handleLost()),
-      entered: (members) => this.entered([...members]),
-      restored: () => (peers.handleRestored(), feeds.restored(), void sharing.restored()),
-      network: () => (session.renew(), peers.feed({ kind: 'network' })),
-      left: (reason) => (peers.handleLeft(reason), operations.left(), feeds.left(), sharing.left(), talking.stop()),
-    }, warmPeers ? [...FEATURES, WARM, ...(standby ? [STANDBY] : [])] : FEATURES);
-    const request = (eventOp: string, fields?: Record<string, unknown>) => session.request(eventOp, fields);
+    const session = new Session(
+      serverBase(options?.server),
+      {
+        presence: (event) => this.presence(event),
+        signal: (from, signal) => peers.handleSignal(from, signal),
+        subscribe: (from, type) => feeds.handleWish(from, type),
+        wire: (message) => this.wire.fire('knowledgetalk', message),
+        online: (up) => (
+          up || peers.feed({ kind: 'offline' }),
+          this.wire.fire(up ? 'connect' : 'disconnect', undefined)
+        ),
+        urgent: () => peers.silent,
+        resumed: () => peers.feed({ kind: 'resumed' }),
+        lost: () => (peers.handleLost(), feeds.handleLost()),
+        entered: (members) => this.entered([...members]),
+        restored: () => (peers.handleRestored(), feeds.restored(), void sharing.restored()),
+        network: () => (session.renew(), peers.feed({ kind: 'network' })),
+        left: (reason) => (
+          peers.handleLeft(reason),
+          operations.left(),
+          feeds.left(),
+          sharing.left(),
+          talking.stop()
+        ),
+      },
+      warmPeers ? [...FEATURES, WARM, ...(standby ? [STANDBY] : [])] : FEATURES,
+    );
+    const request = (eventOp: string, fields?: Record<string, unknown>) =>
+      session.request(eventOp, fields);
     const me = () => session.userId;
     const peers = new Peers({
       me,
@@ -85,7 +101,10 @@ export class Knowledgetalk extends EventTarget {
       enable: (kind, on) => peers.enable(kind, on, feeds.stream('cam')),
     });
     const talking = new Talking({
-      track: () => peers.outgoing(feeds.stream('cam')).find(({ kind, readyState }) => kind === 'audio' && readyState === 'live'),
+      track: () =>
+        peers
+          .outgoing(feeds.stream('cam'))
+          .find(({ kind, readyState }) => kind === 'audio' && readyState === 'live'),
       say: (message) => void request('talking', { message }),
     });
     this.session = session;
@@ -97,7 +116,14 @@ export class Knowledgetalk extends EventTarget {
     this.socket = socketOf(this.wire, session);
   }
 
-  init(cpCode: string, authKey: string, id?: string, name?: string, device?: string, forced = false): Promise<api.InitResult> {
+  init(
+    cpCode: string,
+    authKey: string,
+    id?: string,
+    name?: string,
+    device?: string,
+    forced = false,
+  ): Promise<api.InitResult> {
     return this.session.init(cpCode, authKey, id, name, device, forced);
   }
 
@@ -105,11 +131,22 @@ export class Knowledgetalk extends EventTarget {
     this.session.disconnect();
   }
 
-  createRoom(roomId?: string, title?: string, capacity?: number, destroy = true): Promise<api.CreateRoomResult> {
+  createRoom(
+    roomId?: string,
+    title?: string,
+    capacity?: number,
+    destroy = true,
+  ): Promise<api.CreateRoomResult> {
     return this.session.createRoom(roomId, title, capacity, destroy);
   }
 
-  createVideoRoom(roomId?: string, title?: string, capacity?: number, destroy = true, talkingNoty = false): Promise<api.CreateRoomResult> {
+  createVideoRoom(
+    roomId?: string,
+    title?: string,
+    capacity?: number,
+    destroy = true,
+    talkingNoty = false,
+  ): Promise<api.CreateRoomResult> {
     return this.session.createVideoRoom(roomId, title, capacity, destroy, talkingNoty);
   }
 
@@ -147,11 +184,19 @@ export class Knowledgetalk extends EventTarget {
 
   changeLocalStream(stream: MediaStream, target?: string): Promise<boolean> {
     const all = target === undefined || target === null;
-    return this.peers.change(stream, idText(target), all && isLive(stream) && this.feeds.change('cam', stream));
+    return this.peers.change(
+      stream,
+      idText(target),
+      all && isLive(stream) && this.feeds.change('cam', stream),
+    );
   }
 
   // What canvas is for comes with drawing on the shared picture.
-  screenStart(stream: MediaStream, target?: string, _canvas?: HTMLCanvasElement): Promise<api.Result> {
+  screenStart(
+    stream: MediaStream,
+    target?: string,
+    _canvas?: HTMLCanvasElement,
+  ): Promise<api.Result> {
     return this.sharing.start(stream, target);
   }
 
@@ -183,15 +228,33 @@ export class Knowledgetalk extends EventTarget {
     return this.operations.kickOut(target);
   }
 
-  permit(target: string, chat?: boolean, draw?: boolean, screen?: boolean, whiteboard?: boolean, document?: boolean): Promise<api.Result> {
+  permit(
+    target: string,
+    chat?: boolean,
+    draw?: boolean,
+    screen?: boolean,
+    whiteboard?: boolean,
+    document?: boolean,
+  ): Promise<api.Result> {
     return this.operations.permit(target, chat, draw, screen, whiteboard, document);
   }
 
-  editRoomInfo(roomId: string, title?: string, capacity?: number, host?: string): Promise<api.Result> {
+  editRoomInfo(
+    roomId: string,
+    title?: string,
+    capacity?: number,
+    host?: string,
+  ): Promise<api.Result> {
     return this.operations.editRoomInfo(roomId, title, capacity, host);
   }
 
-  editUserInfo(name?: string, video?: boolean, audio?: boolean, broadcast = true, target?: string): Promise<api.Result> {
+  editUserInfo(
+    name?: string,
+    video?: boolean,
+    audio?: boolean,
+    broadcast = true,
+    target?: string,
+  ): Promise<api.Result> {
     return this.operations.editUserInfo(name, video, audio, broadcast, target);
   }
 
@@ -248,7 +311,12 @@ export class Knowledgetalk extends EventTarget {
   }
 
   override addEventListener(
-    type: string, listener: ((event: api.PresenceEvent) => void) | EventListenerOrEventListenerObject | { handleEvent(event: api.PresenceEvent): void } | null,
+    type: string,
+    listener:
+      | ((event: api.PresenceEvent) => void)
+      | EventListenerOrEventListenerObject
+      | { handleEvent(event: api.PresenceEvent): void }
+      | null,
     options?: boolean | AddEventListenerOptions,
   ): void {
     super.addEventListener(type, listener as EventListenerOrEventListenerObject | null, options);
@@ -266,7 +334,9 @@ export class Knowledgetalk extends EventTarget {
   }
 
   private media(event: api.Presence): void {
-    if (event.type === 'subscribed') this.feeds.handleSubscribed(event.user, event.cam ? 'cam' : 'screen');
+    if (event.type === 'subscribed') {
+      this.feeds.handleSubscribed(event.user, event.cam ? 'cam' : 'screen');
+    }
     this.backlog.push(event);
   }
 

@@ -1,12 +1,13 @@
 /**
- * Entry of socket.io.min.js: `io()` for pages that speak the raw protocol. A small Socket.IO client (protocol 5 over Engine.IO 4), by
- * WebSocket alone, without binary data. It works with other Socket.IO servers of version 3 and later too.
+ * Entry of socket.io.min.js: `io()` for pages that speak the raw protocol. A small Socket.IO client
+ * (protocol 5 over Engine.IO 4), by WebSocket alone, without binary data. It works with other
+ * Socket.IO servers of version 3 and later too.
  */
 import { expose, noteScript, pageAddress, serverBase } from './global';
 import type { WebSocketLike } from './signaling/connection';
 
 export interface Options {
-  /** Default '/socket.io/', on the server of this script under the path that the script has there. */
+  /** Default /socket.io/, on the server of this script, below its path. */
   path?: string;
   /** Added to the address of the connection. */
   query?: Record<string, string>;
@@ -35,7 +36,12 @@ type Timer = ReturnType<typeof setTimeout> | undefined;
 
 /** Why a connection ended. After the first two it does not come back by itself. */
 export type Reason =
-  | 'io server disconnect' | 'io client disconnect' | 'ping timeout' | 'transport close' | 'transport error' | 'parse error';
+  | 'io server disconnect'
+  | 'io client disconnect'
+  | 'ping timeout'
+  | 'transport close'
+  | 'transport error'
+  | 'parse error';
 
 /** Events that wait for the connection; beyond that the oldest go. */
 const WAITING = 256;
@@ -54,7 +60,10 @@ interface Waiting {
   ack?: Listener;
 }
 
-/** A connection to one namespace. Fires `connect`, `disconnect (reason)`, `connect_error (Error)`, and what the server emits. */
+/**
+ * A connection to one namespace. Fires connect, disconnect (reason), connect_error (Error), and the
+ * events of the server.
+ */
 export class Socket {
   /** Changes with each connection; undefined while there is none. */
   id: string | undefined;
@@ -71,15 +80,25 @@ export class Socket {
   private wanted = false;
   private lastAck = 0;
   private attempts = 0;
-  /** It was connected before: a full server has a place for who comes back, but must be told when the socket opens. */
+  /** It was connected before: a full server has a place for it, but must be told on opening. */
   private known = false;
   private patience = 0;
   private opening: Timer;
   private silence: Timer;
   private retry: Timer;
 
-  constructor(url: URL, options: Options = {}, private readonly create: (url: string) => WebSocketLike = (u) => new WebSocket(u)) {
-    this.options = { reconnectionDelay: 1000, reconnectionDelayMax: 5000, randomizationFactor: 0.5, timeout: 20_000, ...options };
+  constructor(
+    url: URL,
+    options: Options = {},
+    private readonly create: (url: string) => WebSocketLike = (u) => new WebSocket(u),
+  ) {
+    this.options = {
+      reconnectionDelay: 1000,
+      reconnectionDelayMax: 5000,
+      randomizationFactor: 0.5,
+      timeout: 20_000,
+      ...options,
+    };
     this.namespace = url.pathname;
     const query = new URLSearchParams(url.search);
     for (const [name, value] of Object.entries(options.query ?? {})) query.set(name, `${value}`);
@@ -127,15 +146,24 @@ export class Socket {
   /** Removes one listener, all of an event, or all. */
   off(event?: string, listener?: Listener): this {
     if (event === undefined) this.listeners.clear();
-    else this.listeners.set(event, listener ? (this.listeners.get(event) ?? []).filter((l) => l.listener !== listener) : []);
+    else {
+      this.listeners.set(
+        event,
+        listener ? (this.listeners.get(event) ?? []).filter((l) => l.listener !== listener) : [],
+      );
+    }
     return this;
   }
 
-  /** Sends an event; a function as the last argument gets the server's answer. Without a connection the event waits for the next. */
+  /**
+   * Sends an event; a function as the last argument gets the acknowledgement. Without a connection
+   * the event waits for the next.
+   */
   emit(event: string, ...args: any[]): this {
     if (RESERVED.includes(event)) throw new Error(`"${event}" is a reserved event name`);
     const ack: unknown = args[args.length - 1];
-    const waiting: Waiting = typeof ack === 'function' ? { text: '', ack: args.pop() as Listener } : { text: '' };
+    const waiting: Waiting =
+      typeof ack === 'function' ? { text: '', ack: args.pop() as Listener } : { text: '' };
     waiting.text = JSON.stringify([event, ...args]);
     if (this.connected) this.send(waiting);
     else if (this.waiting.push(waiting) > WAITING) this.waiting.shift();
@@ -149,7 +177,12 @@ export class Socket {
 
   private fire(event: string, ...args: unknown[]): void {
     for (const entry of this.listeners.get(event) ?? []) {
-      if (entry.once) this.listeners.set(event, (this.listeners.get(event) ?? []).filter((l) => l !== entry));
+      if (entry.once) {
+        this.listeners.set(
+          event,
+          (this.listeners.get(event) ?? []).filter((l) => l !== entry),
+        );
+      }
       this.call(entry.listener, args);
     }
   }
@@ -206,7 +239,10 @@ export class Socket {
     this.hear();
     switch (data[0]) {
       case '0': {
-        const { pingInterval, pingTimeout } = JSON.parse(rest) as { pingInterval: number; pingTimeout: number };
+        const { pingInterval, pingTimeout } = JSON.parse(rest) as {
+          pingInterval: number;
+          pingTimeout: number;
+        };
         this.patience = pingInterval + pingTimeout;
         this.hear();
         return this.greet();
@@ -249,7 +285,12 @@ export class Socket {
         return this.end('io server disconnect');
       case '2': {
         const [event, ...args] = data as [string, ...unknown[]];
-        if (id) args.push((...answer: unknown[]) => this.connected && this.write('3', id + JSON.stringify(answer)));
+        if (id) {
+          args.push(
+            (...answer: unknown[]) =>
+              this.connected && this.write('3', id + JSON.stringify(answer)),
+          );
+        }
         return this.fire(event, ...args);
       }
       case '3': {
@@ -329,17 +370,25 @@ export class Socket {
       this.wanted = false;
       return;
     }
-    const delay = reconnectionDelay * 2 ** this.attempts++ * (1 + randomizationFactor * (2 * Math.random() - 1));
+    const delay =
+      reconnectionDelay
+      * 2 ** this.attempts++
+      * (1 + randomizationFactor * (2 * Math.random() - 1));
     clearTimeout(this.retry);
     this.retry = setTimeout(() => this.open(), Math.min(delay, reconnectionDelayMax));
   }
 }
 
 /**
- * Connects to a server: the one given (`https://host`, `//host`, `host:port`, `/namespace` of the default one), or the one that this
- * script came from, under whatever path. Every call makes a connection of its own.
+ * Connects to a server: the one given (`https://host`, `//host`, `host:port`, `/namespace` of the
+ * default one), or the one that this script came from, under whatever path. Every call makes a
+ * connection of its own.
  */
-export function io(url?: string | Options, options?: Options, create?: (url: string) => WebSocketLike): Socket {
+export function io(
+  url?: string | Options,
+  options?: Options,
+  create?: (url: string) => WebSocketLike,
+): Socket {
   if (typeof url === 'object') return io(undefined, url, create);
   const base = serverBase() ?? pageAddress();
   const given = url ?? '/';
@@ -347,7 +396,9 @@ export function io(url?: string | Options, options?: Options, create?: (url: str
     options = { path: `${serverBase() ? new URL(base).pathname : ''}/socket.io`, ...options };
   }
   // Like other clients: 'host:port' is a host. It would be read as a scheme, or as a path.
-  const full = /^(https?:|wss?:|\/)/.test(given) ? given : `${base.startsWith('http:') ? 'http' : 'https'}://${given}`;
+  const full = /^(https?:|wss?:|\/)/.test(given)
+    ? given
+    : `${base.startsWith('http:') ? 'http' : 'https'}://${given}`;
   return new Socket(new URL(full.replace(/^ws/, 'http'), base || undefined), options, create);
 }
 

@@ -1,26 +1,40 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { BETTER, Connection, Timing, type Hooks, type Verdict } from '../src/signaling/connection';
-import type { Carrier } from '../src/signaling/fallback';
+import {
+  WEBSOCKET_OPENS,
+  Connection,
+  Timing,
+  type Hooks,
+  type Verdict,
+} from '../src/signaling/connection';
+import type { OpenTransport } from '../src/signaling/fallback';
 import { FakeSocket, settled } from './browser';
 
 let verdict: Verdict;
 let heard: string[];
 let connection: Connection;
 
-function make(hooks: Partial<Hooks> = {}, fallback?: () => Promise<Carrier | null>): Connection {
-  return new Connection('ws://server/signal', {
-    resumes: () => false,
-    urgent: () => false,
-    handshake: async (ask) => {
-      const answer = await ask({ eventOp: 'register' });
-      return answer.code === '200' ? verdict : 'retry';
+function make(
+  hooks: Partial<Hooks> = {},
+  fallback?: () => Promise<OpenTransport | null>,
+): Connection {
+  return new Connection(
+    'ws://server/signal',
+    {
+      resumes: () => false,
+      urgent: () => false,
+      handshake: async (ask) => {
+        const answer = await ask({ eventOp: 'register' });
+        return answer.code === '200' ? verdict : 'retry';
+      },
+      message: (incoming) => heard.push(incoming.kind),
+      up: () => heard.push('up'),
+      down: () => heard.push('down'),
+      ended: (code) => heard.push(`ended ${code}`),
+      ...hooks,
     },
-    message: (incoming) => heard.push(incoming.kind),
-    up: () => heard.push('up'),
-    down: () => heard.push('down'),
-    ended: (code) => heard.push(`ended ${code}`),
-    ...hooks,
-  }, (url, protocols) => new FakeSocket(url, protocols), fallback);
+    (url, protocols) => new FakeSocket(url, protocols),
+    fallback,
+  );
 }
 
 /** Opens the newest socket and answers its handshake. */
@@ -589,7 +603,7 @@ describe('where no WebSocket comes through', () => {
     socket.answer('keepAlive');
     await vi.advanceTimersByTimeAsync(1);
     const answer = connection.request({ eventOp: 'a' });
-    socket.die(BETTER);
+    socket.die(WEBSOCKET_OPENS);
     await vi.advanceTimersByTimeAsync(0);
     expect(FakeSocket.last.url).toBe('ws://server/signal?resume');
     const next = await shake();

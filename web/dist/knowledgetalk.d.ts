@@ -520,7 +520,9 @@ export class Knowledgetalk extends EventTarget {
   getAllStreams(): { [id: string]: MediaStream };
 
   addEventListener(
-    type: 'presence', listener: PresenceListener | null, options?: boolean | AddEventListenerOptions,
+    type: 'presence',
+    listener: PresenceListener | null,
+    options?: boolean | AddEventListenerOptions,
   ): void;
   addEventListener(
     type: string, listener: EventListenerOrEventListenerObject | null,

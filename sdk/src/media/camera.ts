@@ -1,16 +1,16 @@
 export interface CameraHooks {
-  /** The user has said that this kind is off. */
+  /** The user has muted this kind. */
   muted(kind: string): boolean;
   /** A track that is or was sent has ended: its device is gone. */
   ended(): void;
 }
 
 /**
- * This user's camera and microphone, whichever tracks they are and whoever they are sent to: what is off is not heard or seen. Every
- * track passes here before a sender gets it.
+ * The camera and microphone of this user, whatever tracks they are and wherever they are sent: a
+ * muted kind is not sent. Every track passes here before a sender gets it.
  */
 export class Camera {
-  /** Switched off here, to be switched on again here; what an app has switched off itself stays off. */
+  /** Muted here, and unmuted here again. A track that an app has disabled stays disabled. */
   private readonly silenced = new WeakSet<MediaStreamTrack>();
   private readonly known = new WeakSet<MediaStreamTrack>();
 

@@ -19,12 +19,12 @@ export interface FeedsHooks {
 /** Milliseconds. An enum, so that the build puts the numbers where they are used. */
 export enum Subscription {
   subscribe = 30_000,
-  /** A wish may overtake the refusal of what was received before: it is said again. */
+  /** `subscribe` may overtake the refusal of what was received before: it is repeated. */
   repeat = 5_000,
 }
 
-/** Users whose wishes are kept until they are known as members. Each has two at most. */
-const STRANGERS = 64;
+/** Users whose `subscribe` is kept until they are known as members. Each has two at most. */
+const EARLY_SUBSCRIBERS = 64;
 
 interface Feed {
   stream: MediaStream;
@@ -35,14 +35,17 @@ interface Feed {
 const isType = (x: unknown): x is MediaType => x === 'cam' || x === 'screen';
 
 /**
- * Group rooms over the mesh: a feed is announced to the room once and sent only to those who ask for it. What is asked for travels over
- * the pair's own connection, as any publication does.
+ * Group rooms over the mesh: a feed is announced to the room once and sent to its subscribers only,
+ * over the connection to each of them.
  */
 export class Feeds {
   private readonly own = new Map<MediaType, Feed>();
-  /** Who asked for what that is not being sent yet: the feed is not there, or the asker is not known yet. */
+  /**
+   * Subscribers that are not sent a type yet: the feed does not exist, or the user is not known
+   * yet.
+   */
   private readonly wishes = new Map<string, Set<MediaType>>();
-  /** Subscriptions under way and those that stand, by type and user. */
+  /** Pending subscriptions, and those that have their stream, by type and user. */
   private readonly waits = new Map<string, Deferred<MediaStream | false>>();
   private readonly received = new Set<string>();
   /** Counts announcements; the server takes up to nine digits. */
@@ -50,7 +53,10 @@ export class Feeds {
 
   constructor(private readonly hooks: FeedsHooks) {}
 
-  /** True once the room knows of the feed. Again for the same type: the tracks are swapped for all who receive it. */
+  /**
+   * True once the room knows of the feed. Publishing a type again replaces the tracks for all
+   * subscribers.
+   */
   async publish(type: unknown, stream: unknown): Promise<boolean> {
     if (!this.hooks.me()) return refuse('publishVideo', 'not-registered');
     if (!isType(type)) return refuse('publishVideo', 'bad-type');
@@ -60,9 +66,12 @@ export class Feeds {
     const feed = { stream, ...kindsOf(stream) };
     this.own.set(type, feed);
     if (before) {
-      for (const [id, old] of this.hooks.sent(type)) if (old === before.stream) this.hooks.publish(id, type, stream);
+      for (const [id, old] of this.hooks.sent(type)) {
+        if (old === before.stream) this.hooks.publish(id, type, stream);
+      }
     }
-    // Said once: apps make something of every announcement, and a mere swap reaches the receivers by itself.
+    // Announced once: apps react to every announcement, and replaced tracks reach the subscribers
+    // by themselves.
     if (before?.audio !== feed.audio || before?.video !== feed.video) {
       if (!(await this.announce(type, feed))) {
         if (this.own.get(type) === feed) {
@@ -76,7 +85,10 @@ export class Feeds {
     return true;
   }
 
-  /** The feed is another stream, or what is left of it; that those see it who receive it is up to others. False: there is no feed. */
+  /**
+   * Replaces the stream of the feed, or keeps what is left of it. The caller sends it to the
+   * subscribers. False: there is no such feed.
+   */
   change(type: MediaType, stream = this.stream(type)): boolean {
     const before = this.own.get(type);
     if (!before || !stream) return false;
@@ -90,11 +102,16 @@ export class Feeds {
     const feed = this.own.get(type);
     if (!feed) return;
     this.own.delete(type);
-    for (const [id, stream] of this.hooks.sent(type)) if (stream === feed.stream) this.hooks.unpublish(id, type);
+    for (const [id, stream] of this.hooks.sent(type)) {
+      if (stream === feed.stream) this.hooks.unpublish(id, type);
+    }
     void this.hooks.request('unpublish', { type });
   }
 
-  /** The feed's stream, once it is connected; false when it does not come within 30 s. Calls that overlap share their outcome. */
+  /**
+   * The stream of the feed once connected; false when it does not arrive within 30 s. Overlapping
+   * calls share their outcome.
+   */
   subscribe(user: unknown, type: unknown): Promise<MediaStream | false> {
     const no = (reason: Reason) => Promise.resolve<false>(refuse('subscribeVideo', reason));
     if (!this.hooks.me()) return no('not-registered');
@@ -103,9 +120,11 @@ export class Feeds {
     if (typeof user !== 'string' || !this.hooks.isMember(user)) return no('not-in-room');
     const key = `${type} ${user}`;
     const stream = this.hooks.stream(user, type);
-    const request = () => this.hooks.request('subscribe', { target: user, type, audio: true, video: true });
+    const request = () =>
+      this.hooks.request('subscribe', { target: user, type, audio: true, video: true });
     if (stream && this.received.has(key)) {
-      // The app has stopped the tracks that it was handed: others come when the owner says again what it publishes.
+      // The app has stopped the tracks of its stream: new ones come when the publisher sends
+      // `publish` again.
       if (!isLive(stream)) void request();
       return Promise.resolve(stream);
     }
@@ -113,10 +132,14 @@ export class Feeds {
     if (waiting) return waiting.promise;
     const ask = async () => {
       const { code } = await request();
-      if (code !== '200' && code !== '504' && this.waits.get(key) === wait) this.settle(key, refuse('subscribeVideo', 'not-in-room'));
+      if (code !== '200' && code !== '504' && this.waits.get(key) === wait) {
+        this.settle(key, refuse('subscribeVideo', 'not-in-room'));
+      }
     };
     const repeat = setInterval(() => void ask(), Subscription.repeat);
-    const wait = deferred<MediaStream | false>(Subscription.subscribe, () => this.settle(key, refuse('subscribeVideo', 'no-answer')));
+    const wait = deferred<MediaStream | false>(Subscription.subscribe, () =>
+      this.settle(key, refuse('subscribeVideo', 'no-answer')),
+    );
     this.waits.set(key, wait);
     void wait.promise.then(() => clearInterval(repeat));
     void ask();
@@ -127,7 +150,7 @@ export class Feeds {
     return this.own.get(type)?.stream;
   }
 
-  /** Media of a user is here. */
+  /** Media of a user has arrived. */
   handleSubscribed(user: string, type: MediaType): void {
     const key = `${type} ${user}`;
     const stream = this.hooks.stream(user, type);
@@ -136,9 +159,15 @@ export class Feeds {
     this.settle(key, stream);
   }
 
-  /** A user asks for a feed. */
+  /** A user subscribes to a feed. */
   handleWish(user: string, type: MediaType): void {
-    if (!this.wishes.has(user) && !this.hooks.isMember(user) && this.wishes.size >= STRANGERS) return;
+    if (
+      !this.wishes.has(user)
+      && !this.hooks.isMember(user)
+      && this.wishes.size >= EARLY_SUBSCRIBERS
+    ) {
+      return;
+    }
     this.wishes.set(user, (this.wishes.get(user) ?? new Set<MediaType>()).add(type));
     this.serve(user);
   }
@@ -156,7 +185,7 @@ export class Feeds {
     }
   }
 
-  /** Everything received is gone with the session. */
+  /** The received streams are gone with the session. */
   handleLost(): void {
     this.received.clear();
   }
@@ -180,7 +209,10 @@ export class Feeds {
   }
 
   private async announce(type: MediaType, { audio, video }: Feed): Promise<boolean> {
-    return (await this.hooks.request('publish', { type, epoch: ++this.epoch, audio, video })).code === '200';
+    return (
+      (await this.hooks.request('publish', { type, epoch: ++this.epoch, audio, video })).code
+      === '200'
+    );
   }
 
   private serve(user: string): void {

@@ -12,23 +12,27 @@ export interface SharingHooks {
   publish(target: string, stream: MediaStream): void;
   /** Stops sending a screen to anybody. */
   unpublish(): void;
-  /** In a room for group calls: a feed that is sent to who asks for it. */
+  /** In a group room: a feed, sent to its subscribers. */
   announce(stream: MediaStream): void;
   withdraw(): void;
 }
 
-/** This user's shared screen: the room's one place for it, and who is sent the picture. */
+/** The shared screen of this user: the share of the room, and the receivers of the video. */
 export class Sharing {
   private stream: MediaStream | null = null;
-  /** Shared with the whole room: who comes later is sent it too. */
+  /** Shared with the whole room, later members included. */
   private everybody = false;
   private unwatch: () => void = () => undefined;
 
   constructor(private readonly hooks: SharingHooks) {}
 
   async start(stream: unknown, target: unknown): Promise<Result> {
-    if (stream === undefined || stream === null) return missing('stream', 'screenStart(stream, target?)');
-    if (!isLive(stream)) return invalid('stream', 'what getDisplayMedia resolved with, and not ended');
+    if (stream === undefined || stream === null) {
+      return missing('stream', 'screenStart(stream, target?)');
+    }
+    if (!isLive(stream)) {
+      return invalid('stream', 'what getDisplayMedia resolved with, and not ended');
+    }
     const to = optionalId(target, 'target');
     if (isFailure(to)) return to;
     const asked = this.hooks.room();
@@ -39,7 +43,7 @@ export class Sharing {
     room.share = { type: 'screen', user: this.hooks.me() };
     this.watch(stream);
     if (to === undefined) this.everybody = true;
-    // What ended while the server was asked has nobody to end it any more.
+    // Nobody else ends a capture that ended during the request.
     if (!isLive(stream)) void this.stop();
     else if (room.info.media) this.hooks.announce(stream);
     else for (const id of to === undefined ? room.members.keys() : [to]) this.send(id, stream);
@@ -55,17 +59,24 @@ export class Sharing {
     }
     const room = this.hooks.room();
     if (room?.share?.user === this.hooks.me()) room.share = undefined;
-    // Applications call it to be sure, also outside a room.
-    return !room && this.hooks.me() ? { code: '200' } : result(await this.hooks.request('shareStop'));
+    // Applications also call it without a share, and outside a room.
+    return !room && this.hooks.me()
+      ? { code: '200' }
+      : result(await this.hooks.request('shareStop'));
   }
 
   /** These users have come, and the app knows it. */
   handleMembers(ids: Iterable<string>): void {
     const { stream } = this;
-    if (stream && this.everybody && !this.hooks.room()?.info.media) for (const id of ids) this.send(id, stream);
+    if (stream && this.everybody && !this.hooks.room()?.info.media) {
+      for (const id of ids) this.send(id, stream);
+    }
   }
 
-  /** A new session is in the room: it has to ask for the place again. The pairs send again by themselves. */
+  /**
+   * A new session is in the room and has to ask for its share again. Peer sessions send again by
+   * themselves.
+   */
   async restored(): Promise<void> {
     const { stream } = this;
     if (!stream) return;
@@ -88,12 +99,12 @@ export class Sharing {
     if (id !== this.hooks.me()) this.hooks.publish(id, stream);
   }
 
-  /** The browser has a button of its own that ends the capture. */
+  /** The browser has its own button to end the capture. */
   private watch(stream: MediaStream): void {
     this.unwatch();
     this.stream = stream;
-    const picture = stream.getVideoTracks();
-    const tracks = picture.length ? picture : stream.getTracks();
+    const video = stream.getVideoTracks();
+    const tracks = video.length ? video : stream.getTracks();
     const ended = () => {
       if (tracks.every((track) => track.readyState === 'ended')) void this.stop();
     };

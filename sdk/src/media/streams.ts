@@ -8,13 +8,14 @@ export const liveTracks = (stream: MediaStream): MediaStreamTrack[] => {
 };
 
 /**
- * Whether there is something to send. A stream made in another frame is not an instance of this frame's class, and that
- * of a canvas is a CanvasCaptureMediaStream in Firefox.
+ * Whether there is something to send. A stream of another frame is not an instance of the class of
+ * this frame, and that of a canvas is a CanvasCaptureMediaStream in Firefox.
  */
 export const isLive = (x: unknown): x is MediaStream =>
-  /MediaStream]$/.test(Object.prototype.toString.call(x)) && liveTracks(x as MediaStream).length > 0;
+  /MediaStream]$/.test(Object.prototype.toString.call(x))
+  && liveTracks(x as MediaStream).length > 0;
 
-/** What a stream has to send. A track that has ended is not sent. */
+/** The kinds that a stream has to send. A track that has ended is not sent. */
 export const kindsOf = (stream: MediaStream): { audio: boolean; video: boolean } => {
   const has = (wanted: string) => liveTracks(stream).some(({ kind }) => kind === wanted);
   return { audio: has('audio'), video: has('video') };
@@ -25,23 +26,30 @@ interface Entry {
   on: boolean;
 }
 
-/** As the browser does when it changes a stream itself: what an app has made of the tracks does not follow the stream. */
-function tell(stream: MediaStream, what: 'addtrack' | 'removetrack', tracks: MediaStreamTrack[]): void {
+/**
+ * Fires what the browser fires when it changes a stream itself: an app may have copied the tracks.
+ */
+function tell(
+  stream: MediaStream,
+  what: 'addtrack' | 'removetrack',
+  tracks: MediaStreamTrack[],
+): void {
   for (const track of tracks) stream.dispatchEvent(Object.assign(new Event(what), { track }));
 }
 
 /**
- * Remote media by user and type. A user's MediaStream object stays the same through every re-publish and restart of one call, since apps
- * put it into a video element once; only its tracks change, and it says so.
+ * Remote media by user and type. The MediaStream of a user stays the same object during one call,
+ * since apps give it to a video element once. Only its tracks change, with events.
  */
 export class Streams {
-  /** In the order in which they were last switched on. */
+  /** In the order in which they were last published. */
   private readonly entries = new Map<string, Map<MediaType, Entry>>();
   private screens: string[] = [];
 
   /**
-   * Makes the stream hold exactly these tracks. New ones go in before old ones go out, so that it is never empty in between; but for
-   * Firefox, whose video element stands still for good when the track that it shows goes while there is another.
+   * Gives the stream exactly these tracks. New ones are added before old ones are removed, so that
+   * it is never empty. In Firefox it is the other way round: its video element freezes for good
+   * when its track is removed while the stream has another.
    */
   set(user: string, type: MediaType, tracks: readonly MediaStreamTrack[]): void {
     const types = this.entries.get(user) ?? new Map<MediaType, Entry>();
@@ -55,10 +63,12 @@ export class Streams {
     const add = () => fresh.forEach((track) => stream.addTrack(track));
     const remove = () => gone.forEach((track) => stream.removeTrack(track));
     for (const step of isFirefox() ? [remove, add] : [add, remove]) step();
-    // When all is done: who makes a source of the stream then takes its first track.
+    // At the end: an app may use the first track as a source.
     tell(stream, 'removetrack', gone);
     tell(stream, 'addtrack', fresh);
-    if (type === 'screen' && !entry.on) this.screens = [...this.screens.filter((id) => id !== user), user];
+    if (type === 'screen' && !entry.on) {
+      this.screens = [...this.screens.filter((id) => id !== user), user];
+    }
     entry.on = true;
   }
 
@@ -84,9 +94,11 @@ export class Streams {
     return entry?.on ? entry.stream : undefined;
   }
 
-  /** As getStream has it: 'screen' alone names the newest screen, never a user who is called so. */
+  /** As in getStream: `screen` alone names the newest screen, never a user with that id. */
   find(user: string, type?: MediaType): MediaStream | undefined {
-    return user === 'screen' && !type ? this.get(this.screens[this.screens.length - 1] ?? '', 'screen') : this.get(user, type ?? 'cam');
+    return user === 'screen' && !type
+      ? this.get(this.screens[this.screens.length - 1] ?? '', 'screen')
+      : this.get(user, type ?? 'cam');
   }
 
   all(): { [id: string]: MediaStream } {

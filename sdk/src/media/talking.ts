@@ -1,9 +1,12 @@
 import { hasUserActed } from '../global';
 
-/** Milliseconds between two looks, looks without voice until it counts as ended, and between two messages. */
-const LOOK = 100;
+/**
+ * Milliseconds between two samples, samples without voice until speech has ended, and milliseconds
+ * between two messages.
+ */
+const INTERVAL = 100;
 const SILENT = 8;
-const GAP = 500;
+const PAUSE = 500;
 
 /** The level of a microphone: the only place that names AudioContext. */
 export class Meter {
@@ -14,13 +17,15 @@ export class Meter {
   constructor(readonly track: MediaStreamTrack) {
     this.context = new AudioContext();
     this.analyser = this.context.createAnalyser();
-    // All that was heard since the last look: a beat that keeps step with the looks would else fall between them for ever.
-    this.analyser.fftSize = 2 ** Math.ceil(Math.log2((this.context.sampleRate * LOOK) / 1000));
+    // All sound since the last sample: a pulse in step with the samples would be missed otherwise.
+    this.analyser.fftSize = 2 ** Math.ceil(Math.log2((this.context.sampleRate * INTERVAL) / 1000));
     this.samples = new Float32Array(this.analyser.fftSize);
     this.context.createMediaStreamSource(new MediaStream([track])).connect(this.analyser);
   }
 
-  /** Root mean square of the samples since the last look or a little more, 0 to 1; 0 while the browser waits for the user's first click. */
+  /**
+   * Root mean square since the last sample, 0 to 1; 0 while the browser waits for a user gesture.
+   */
   level(): number {
     if (this.context.state !== 'running') {
       if (hasUserActed()) void this.context.resume();
@@ -36,12 +41,15 @@ export class Meter {
 }
 
 export interface TalkingHooks {
-  /** The microphone that others hear; undefined when there is none or nobody wants to know. */
+  /** The microphone that is sent; undefined without one, or when the room does not ask. */
   track(): MediaStreamTrack | undefined;
   say(talking: boolean): void;
 }
 
-/** Louder begins, softer ends. Speech is some ten times louder than the first, a quiet room softer than the second. */
+/**
+ * Speech begins above `on` and ends below `off`. It is some ten times louder than `on`; a quiet
+ * room is below `off`.
+ */
 const LEVEL = { on: 0.02, off: 0.01 };
 
 /** Tells the room when this user begins and ends to talk. */
@@ -58,9 +66,9 @@ export class Talking {
     private readonly create: (track: MediaStreamTrack) => Meter = (track) => new Meter(track),
   ) {}
 
-  /** A room whose members want to know is entered. */
+  /** A room with talkingNoty is entered. */
   start(): void {
-    this.timer ??= setInterval(() => this.look(), LOOK);
+    this.timer ??= setInterval(() => this.look(), INTERVAL);
   }
 
   /** It is left. */
@@ -79,7 +87,7 @@ export class Talking {
       try {
         this.meter = track ? this.create(track) : null;
       } catch (error) {
-        // Without an audio context there is nothing to measure with.
+        // There is no AudioContext.
         console.warn('Ieum: the audio level cannot be measured.', error);
         return this.stop();
       }
@@ -91,7 +99,7 @@ export class Talking {
     this.looks = Math.max(0, this.looks - 1);
     if (this.talking === this.said || this.looks > 0) return;
     this.said = this.talking;
-    this.looks = GAP / LOOK;
+    this.looks = PAUSE / INTERVAL;
     this.hooks.say(this.said);
   }
 

@@ -1,11 +1,11 @@
-/** The wire (docs/protocol.md) as types, and the guards between what arrives and what the rest of the SDK may rely on. */
+/** The wire (docs/protocol.md) as types, and the guards for what arrives. */
 import type { MediaType, Member, Members, Result, Share } from '../../types/knowledgetalk';
 
 /** What this client announces at register. */
 export const FEATURES: readonly string[] = ['pair', 'publish', 'candidates', 'roster'];
 /** Announced besides, unless the app does without: others may have a connection ready for it. */
 export const WARM = 'warm';
-/** Announced where a second connection of a pair may be kept for the time when the first one fails. */
+/** Announced where a backup connection may be kept. */
 export const STANDBY = 'standby';
 
 /** The server closes a socket that sends more. */
@@ -46,7 +46,10 @@ export interface RegisterAnswer {
   room?: RoomInfo;
 }
 
-/** `seq` is missing in what goes to this user alone: it stands outside the room's order. `destroy` is about nobody. */
+/**
+ * `seq` is missing in private messages, which have no place in the order of the room. `destroy`
+ * concerns no user.
+ */
 export interface Push extends Json {
   eventOp: 'presence';
   type: string;
@@ -57,13 +60,35 @@ export interface Push extends Json {
 }
 
 /**
- * Messages of one user to another. `gen` numbers the generations of the pair's connection, `n` the offers of one side within one.
- * Descriptions and candidates of raw clients belong to a `type` instead.
+ * Messages of one user to another. `gen` numbers the generations of a connection, `n` the offers of
+ * one side in a generation. Descriptions and candidates of legacy clients belong to a `type`
+ * instead.
  */
 export type Signal =
-  | { eventOp: 'sdp'; gen: number; n: number; type?: MediaType; sdp: { type: 'offer' | 'answer'; sdp: string }; link?: 'standby' }
-  | { eventOp: 'candidate'; gen: number; type?: MediaType; candidates: RTCIceCandidateInit[]; link?: 'standby' }
-  | { eventOp: 'publish'; type: MediaType; epoch: number; rev: number; audio: boolean; video: boolean; gen: number }
+  | {
+      eventOp: 'sdp';
+      gen: number;
+      n: number;
+      type?: MediaType;
+      sdp: { type: 'offer' | 'answer'; sdp: string };
+      link?: 'standby';
+    }
+  | {
+      eventOp: 'candidate';
+      gen: number;
+      type?: MediaType;
+      candidates: RTCIceCandidateInit[];
+      link?: 'standby';
+    }
+  | {
+      eventOp: 'publish';
+      type: MediaType;
+      epoch: number;
+      rev: number;
+      audio: boolean;
+      video: boolean;
+      gen: number;
+    }
   | { eventOp: 'unpublish'; type: MediaType; epoch: number; owner?: string };
 
 export type Incoming =
@@ -74,13 +99,16 @@ export type Incoming =
   | { kind: 'subscribe'; from: string; type: MediaType; message: Json }
   | { kind: 'other'; message: Json };
 
-const isObject = (x: unknown): x is Json => typeof x === 'object' && x !== null && !Array.isArray(x);
+const isObject = (x: unknown): x is Json =>
+  typeof x === 'object' && x !== null && !Array.isArray(x);
 const isId = (x: unknown): x is string => typeof x === 'string' && x !== '' && x !== '__proto__';
 const isText = (x: unknown): x is string => typeof x === 'string';
-const isCount = (x: unknown): x is number => typeof x === 'number' && Number.isSafeInteger(x) && x >= 0;
+const isCount = (x: unknown): x is number =>
+  typeof x === 'number' && Number.isSafeInteger(x) && x >= 0;
 const truth = (x: unknown): boolean => x === true || x === 'true';
 const optional = (x: unknown, is: (x: unknown) => boolean): boolean => x === undefined || is(x);
-const mediaType = (x: unknown): MediaType | undefined => (x === 'cam' || x === 'screen' ? x : undefined);
+const mediaType = (x: unknown): MediaType | undefined =>
+  x === 'cam' || x === 'screen' ? x : undefined;
 
 /** Parses one frame. Null: no JSON object, or one that is none of ours. */
 export function parse(text: unknown): Incoming | null {
@@ -95,8 +123,12 @@ export function parse(text: unknown): Incoming | null {
 }
 
 export function classify(message: Json): Incoming {
-  if (typeof message.code === 'string' && typeof message.eventOp === 'string') return { kind: 'answer', message: message as Answer };
-  if (message.eventOp === 'presence') return isPush(message) ? { kind: 'push', message } : { kind: 'other', message };
+  if (typeof message.code === 'string' && typeof message.eventOp === 'string') {
+    return { kind: 'answer', message: message as Answer };
+  }
+  if (message.eventOp === 'presence') {
+    return isPush(message) ? { kind: 'push', message } : { kind: 'other', message };
+  }
   const from = message.userId;
   if (!isId(from)) return { kind: 'other', message };
   const type = message.eventOp === 'subscribe' ? mediaType(message.type) : undefined;
@@ -105,25 +137,43 @@ export function classify(message: Json): Incoming {
   return signal ? { kind: 'signal', from, signal, message } : { kind: 'other', message };
 }
 
-/** The messages in one: joins and leaves of a busy room come together. Everybody else sees them one by one. */
+/**
+ * The messages in a roster batch: joins and leaves of a busy room. All others get them one by one.
+ */
 export function spread(incoming: Incoming): Incoming[] {
   const { eventOp, type, events } = incoming.message as Json;
   if (eventOp !== 'presence' || type !== 'roster' || !Array.isArray(events)) return [incoming];
   return events.filter(isObject).map(classify);
 }
 
-/** Any type passes: the server may have some that this SDK does not know. Those that change the roster must be whole. */
+/**
+ * Any type passes: the server may have types unknown to this SDK. Those that change the roster must
+ * be complete.
+ */
 function isPush(m: Json): m is Push {
-  if (typeof m.type !== 'string' || !optional(m.roomId, isText) || !optional(m.sender, isId) || !optional(m.seq, isCount)) return false;
+  if (
+    typeof m.type !== 'string'
+    || !optional(m.roomId, isText)
+    || !optional(m.sender, isId)
+    || !optional(m.seq, isCount)
+  ) {
+    return false;
+  }
   const roster = m.type === 'join' ? isMember(m.user) : m.type !== 'leave' || isId(m.user);
   return roster && (isCount(m.seq) || (m.type !== 'join' && m.type !== 'leave'));
 }
 
 /** Asks for a connection where there is none, and nothing to publish that would ask for it. */
-export const NONE: Extract<Signal, { eventOp: 'candidate' }> = { eventOp: 'candidate', gen: 0, candidates: [] };
+export const NONE: Extract<Signal, { eventOp: 'candidate' }> = {
+  eventOp: 'candidate',
+  gen: 0,
+  candidates: [],
+};
 
 /** What makes a connection, as against what is said of what it carries. */
-export const negotiates = (signal: Signal): signal is Extract<Signal, { eventOp: 'sdp' | 'candidate' }> =>
+export const negotiates = (
+  signal: Signal,
+): signal is Extract<Signal, { eventOp: 'sdp' | 'candidate' }> =>
   signal.eventOp === 'sdp' || signal.eventOp === 'candidate';
 
 /** Reads a message of a peer, whichever way it came. Undefined when it is not understood. */
@@ -133,22 +183,56 @@ export function readSignal(m: Json): Signal | undefined {
   switch (m.eventOp) {
     case 'sdp': {
       const sdp = m.sdp;
-      if (!isObject(sdp) || typeof sdp.sdp !== 'string' || (sdp.type !== 'offer' && sdp.type !== 'answer')) return undefined;
-      return { eventOp: 'sdp', gen, n: isCount(m.n) ? m.n : 0, type: mediaType(m.type) ?? 'cam', sdp: { type: sdp.type, sdp: sdp.sdp }, ...link };
+      if (
+        !isObject(sdp)
+        || typeof sdp.sdp !== 'string'
+        || (sdp.type !== 'offer' && sdp.type !== 'answer')
+      ) {
+        return undefined;
+      }
+      return {
+        eventOp: 'sdp',
+        gen,
+        n: isCount(m.n) ? m.n : 0,
+        type: mediaType(m.type) ?? 'cam',
+        sdp: { type: sdp.type, sdp: sdp.sdp },
+        ...link,
+      };
     }
     case 'candidate': {
       const list = Array.isArray(m.candidates) ? m.candidates : [m.candidate];
       if (!list.every(isObject)) return undefined;
       const type = mediaType(m.type) ?? (truth(m.cam ?? true) ? 'cam' : 'screen');
-      return { eventOp: 'candidate', gen, type, candidates: list as RTCIceCandidateInit[], ...link };
+      return {
+        eventOp: 'candidate',
+        gen,
+        type,
+        candidates: list as RTCIceCandidateInit[],
+        ...link,
+      };
     }
     case 'publish':
     case 'unpublish': {
       const type = mediaType(m.type);
       if (!type || !isCount(m.epoch)) return undefined;
-      if (m.eventOp === 'unpublish') return { eventOp: 'unpublish', type, epoch: m.epoch, ...(isId(m.owner) ? { owner: m.owner } : {}) };
+      if (m.eventOp === 'unpublish') {
+        return {
+          eventOp: 'unpublish',
+          type,
+          epoch: m.epoch,
+          ...(isId(m.owner) ? { owner: m.owner } : {}),
+        };
+      }
       const rev = isCount(m.rev) ? m.rev : 0;
-      return { eventOp: 'publish', type, epoch: m.epoch, rev, audio: truth(m.audio), video: truth(m.video), gen };
+      return {
+        eventOp: 'publish',
+        type,
+        epoch: m.epoch,
+        rev,
+        audio: truth(m.audio),
+        video: truth(m.video),
+        gen,
+      };
     }
     default:
       return undefined;
@@ -157,11 +241,18 @@ export function readSignal(m: Json): Signal | undefined {
 
 /** A signal as the wire wants it. `several`: the target takes several candidates in one message. */
 export function encodeSignal(signal: Signal, target: string, several: boolean): Request[] {
-  if (signal.eventOp === 'publish' || signal.eventOp === 'unpublish') return [{ ...signal, target }];
+  if (signal.eventOp === 'publish' || signal.eventOp === 'unpublish') {
+    return [{ ...signal, target }];
+  }
   const type = signal.type ?? 'cam';
   const common = { target, type, gen: signal.gen, link: signal.link ?? 'main' };
   if (signal.eventOp === 'candidate' && !several) {
-    return signal.candidates.map((candidate) => ({ eventOp: 'candidate', candidate, cam: type === 'cam', ...common }));
+    return signal.candidates.map((candidate) => ({
+      eventOp: 'candidate',
+      candidate,
+      cam: type === 'cam',
+      ...common,
+    }));
   }
   return [{ ...signal, ...common }];
 }
@@ -171,7 +262,13 @@ export function isMember(x: unknown): x is Member {
 }
 
 export function isRoom(x: unknown): x is RoomInfo {
-  return isObject(x) && isId(x.roomId) && isCount(x.seq) && isObject(x.members) && Object.values(x.members).every(isMember);
+  return (
+    isObject(x)
+    && isId(x.roomId)
+    && isCount(x.seq)
+    && isObject(x.members)
+    && Object.values(x.members).every(isMember)
+  );
 }
 
 /** Reads the answer to register; null when it does not hold what the session needs. */
@@ -179,7 +276,9 @@ export function readRegister(a: Answer): RegisterAnswer | null {
   if (a.code !== '200' || !isId(a.userId) || typeof a.resume !== 'string') return null;
   return {
     userId: a.userId,
-    iceServers: Array.isArray(a.iceServers) ? a.iceServers.filter(isObject) as unknown as RTCIceServer[] : [],
+    iceServers: Array.isArray(a.iceServers)
+      ? (a.iceServers.filter(isObject) as unknown as RTCIceServer[])
+      : [],
     resume: a.resume,
     resumeWindow: isCount(a.resumeWindow) ? a.resumeWindow : 20,
     resumed: a.resumed === true,
@@ -193,4 +292,5 @@ export function result({ code, message, hint }: Answer): Result {
 }
 
 /** The fields that were given. */
-export const defined = (fields: Json): Json => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+export const defined = (fields: Json): Json =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));

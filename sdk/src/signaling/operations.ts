@@ -1,6 +1,15 @@
 import type { ChatResult, CreateGroupResult, Result } from '../../types/knowledgetalk';
 import { failure, invalid, missing, type Failure } from '../errors';
-import { absent, firstFailure, id, isFailure, optionalBoolean, optionalCapacity, optionalId, optionalText } from './arguments';
+import {
+  absent,
+  firstFailure,
+  id,
+  isFailure,
+  optionalBoolean,
+  optionalCapacity,
+  optionalId,
+  optionalText,
+} from './arguments';
 import { defined, result, type Answer, type Json } from './messages';
 
 export interface OperationsHooks {
@@ -30,7 +39,10 @@ export class Operations {
   }
 
   inform(message: unknown, target: unknown, roomId: unknown): Promise<Result> {
-    const wrong = message === undefined || message === null ? missing('message', 'inform(message, target?, roomId?)') : undefined;
+    const wrong =
+      message === undefined || message === null
+        ? missing('message', 'inform(message, target?, roomId?)')
+        : undefined;
     return this.say('inform', message, roomId, target, wrong);
   }
 
@@ -38,25 +50,50 @@ export class Operations {
     return this.ask('kickOut', { target: id(target, 'target', 'kickOut(target)') });
   }
 
-  async permit(target: unknown, chat: unknown, draw: unknown, screen: unknown, whiteboard: unknown, document: unknown): Promise<Result> {
+  async permit(
+    target: unknown,
+    chat: unknown,
+    draw: unknown,
+    screen: unknown,
+    whiteboard: unknown,
+    document: unknown,
+  ): Promise<Result> {
     const call = 'permit(target, chat?, draw?, screen?, whiteboard?, document?)';
     const asked = Object.entries({ chat, draw, screen, whiteboard, document });
     const given = asked.map(([name, x]) => [name, optionalBoolean(x, name)] as const);
-    const none = given.every(([, x]) => x === undefined) ? missing('chat, draw, screen, whiteboard or document', call) : undefined;
-    return this.ask('permit', { target: id(target, 'target', call), ...Object.fromEntries(given) }, none);
+    const none = given.every(([, x]) => x === undefined)
+      ? missing('chat, draw, screen, whiteboard or document', call)
+      : undefined;
+    return this.ask(
+      'permit',
+      { target: id(target, 'target', call), ...Object.fromEntries(given) },
+      none,
+    );
   }
 
   editRoomInfo(roomId: unknown, title: unknown, capacity: unknown, host: unknown): Promise<Result> {
     const room = id(roomId, 'roomId', 'editRoomInfo(roomId, title?, capacity?, host?)');
     return this.ask('editRoomInfo', {
-      roomId: room, title: optionalText(title, 'title'), capacity: optionalCapacity(capacity), host: optionalId(host, 'host'),
+      roomId: room,
+      title: optionalText(title, 'title'),
+      capacity: optionalCapacity(capacity),
+      host: optionalId(host, 'host'),
     });
   }
 
-  async editUserInfo(name: unknown, video: unknown, audio: unknown, broadcast: unknown, target: unknown): Promise<Result> {
+  async editUserInfo(
+    name: unknown,
+    video: unknown,
+    audio: unknown,
+    broadcast: unknown,
+    target: unknown,
+  ): Promise<Result> {
     const fields = {
-      name: optionalText(name, 'name'), video: optionalBoolean(video, 'video'), audio: optionalBoolean(audio, 'audio'),
-      broadcast: optionalBoolean(broadcast, 'broadcast'), target: optionalId(target, 'target'),
+      name: optionalText(name, 'name'),
+      video: optionalBoolean(video, 'video'),
+      audio: optionalBoolean(audio, 'audio'),
+      broadcast: optionalBoolean(broadcast, 'broadcast'),
+      target: optionalId(target, 'target'),
     };
     const wrong = firstFailure(...Object.values(fields));
     if (wrong) return wrong;
@@ -78,7 +115,9 @@ export class Operations {
   async createGroup(list: unknown, title: unknown): Promise<CreateGroupResult> {
     const ids = list ?? [];
     const call = 'createGroup(list?, title?)';
-    const users = Array.isArray(ids) ? ids.map((x) => id(x, 'list', call)) : invalid('list', 'an array of user ids');
+    const users = Array.isArray(ids)
+      ? ids.map((x) => id(x, 'list', call))
+      : invalid('list', 'an array of user ids');
     const text = optionalText(title, 'title');
     const wrong = firstFailure(users, ...(Array.isArray(users) ? users : []), text);
     if (wrong) return { groupId: '', ...wrong };
@@ -121,12 +160,26 @@ export class Operations {
     return result(answer);
   }
 
-  private say(eventOp: string, message: unknown, roomId: unknown, target: unknown, wrong?: Failure): Promise<Result> {
-    return this.ask(eventOp, { message, roomId: optionalId(roomId, 'roomId'), target: optionalId(target, 'target') }, wrong);
+  private say(
+    eventOp: string,
+    message: unknown,
+    roomId: unknown,
+    target: unknown,
+    wrong?: Failure,
+  ): Promise<Result> {
+    return this.ask(
+      eventOp,
+      { message, roomId: optionalId(roomId, 'roomId'), target: optionalId(target, 'target') },
+      wrong,
+    );
   }
 
   private async ask(eventOp: string, fields: Json, wrong?: Failure): Promise<Result> {
-    const first = wrong ?? firstFailure(...Object.entries(fields).flatMap(([name, x]) => (name === 'message' ? [] : [x])));
+    const first =
+      wrong
+      ?? firstFailure(
+        ...Object.entries(fields).flatMap(([name, x]) => (name === 'message' ? [] : [x])),
+      );
     if (first) return { ...first };
     try {
       return result(await this.hooks.request(eventOp, defined(fields)));

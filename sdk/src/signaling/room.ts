@@ -1,7 +1,9 @@
 import type { Feed, Member, Presence, Share } from '../../types/knowledgetalk';
 import { isMember, type Push, type RoomInfo } from './messages';
 
-/** Who is in the room, as far as the server has told: the roster that every presence event passes. */
+/**
+ * The members of the room, as far as the server has told: every presence event passes this roster.
+ */
 export class Room {
   readonly members = new Map<string, Member>();
   /** Who shares what, this user included. */
@@ -9,7 +11,10 @@ export class Room {
   /** Epochs of the feeds that the app has been told of, by user and type. */
   private readonly feeds = new Map<string, Map<unknown, unknown>>();
   private seq: number;
-  /** Up to this event nothing that was said is missing: after a resume the state is ahead of it, and what others said follows. */
+  /**
+   * No message before this event is missing. After a resume the state is newer, and missed messages
+   * follow.
+   */
   seen: number;
 
   constructor(readonly info: RoomInfo) {
@@ -23,8 +28,9 @@ export class Room {
   }
 
   /**
-   * Takes one event in. Returns what the app is to see: nothing for what it knows already (the room's state after a resume holds
-   * events that may still be on their way), a `leave` first for a member who comes back without having been seen to go.
+   * Applies one event. Returns the events for the app: none for what it knows already (after a
+   * resume the state may include later events), and a `leave` first for a member who comes back
+   * without a seen leave.
    */
   apply(push: Push): Presence[] {
     if (push.seq === undefined) {
@@ -79,22 +85,30 @@ export class Room {
   private note({ type, user, permit, name, video, audio, title, capacity }: Push): void {
     if (typeof user !== 'string') return;
     const member = this.members.get(user);
-    if (type === 'screen' || type === 'whiteboard' || type === 'document') this.share = { type, user };
-    else if (type === 'shareStop' && this.share?.user === user) this.share = undefined;
-    else if (type === 'editRoomInfo' && typeof title === 'string') Object.assign(this.info, { title, capacity });
-    else if (type === 'hostChange') for (const m of this.members.values()) m.userType = m === member ? 'host' : 'guest';
-    else if (member && type === 'permit' && permit) Object.assign(member.permit, permit);
+    if (type === 'screen' || type === 'whiteboard' || type === 'document') {
+      this.share = { type, user };
+    } else if (type === 'shareStop' && this.share?.user === user) this.share = undefined;
+    else if (type === 'editRoomInfo' && typeof title === 'string') {
+      Object.assign(this.info, { title, capacity });
+    } else if (type === 'hostChange') {
+      for (const m of this.members.values()) m.userType = m === member ? 'host' : 'guest';
+    } else if (member && type === 'permit' && permit) Object.assign(member.permit, permit);
     else if (member && type === 'editUserInfo') Object.assign(member, { name, video, audio });
   }
 
-  /** Takes the room's present state and returns the events that lead there from what was known. `self` is never among them. */
+  /**
+   * Applies the present state of the room and returns the events that lead to it. None is about
+   * `self`.
+   */
   update(info: RoomInfo, self: string): Presence[] {
     const events: Presence[] = [];
     const now = new Map(Object.values(info.members).map((member) => [member.id, member]));
-    // In a room that was made anew, after a server that kept nothing, everybody has just come: that tells nothing.
+    // In a room created again after a restart without state everybody has just joined: that means
+    // nothing.
     const same = info.createdAt === this.info.createdAt;
     for (const [id, was] of [...this.members]) {
-      // Somebody who went and came again meanwhile is not who was there: its connection and streams are gone with its page.
+      // A member who left and joined again meanwhile is a new one: connection and streams are gone
+      // with the page.
       if (now.has(id) && (id === self || !same || now.get(id)!.since === was.since)) continue;
       this.feeds.delete(id);
       this.members.delete(id);
@@ -109,15 +123,30 @@ export class Room {
     for (const [id, member] of now) this.members.set(id, member);
     const before = this.share;
     this.share = info.share;
-    if (before && before.user !== self && before.user !== info.share?.user) events.unshift(this.made('shareStop', before.user));
-    if (info.share && info.share.user !== self && (before?.user !== info.share.user || before.type !== info.share.type)) {
+    if (before && before.user !== self && before.user !== info.share?.user) {
+      events.unshift(this.made('shareStop', before.user));
+    }
+    if (
+      info.share
+      && info.share.user !== self
+      && (before?.user !== info.share.user || before.type !== info.share.type)
+    ) {
       events.push(this.made(info.share.type, info.share.user));
     }
     const { title, capacity } = info;
     const host = info.host?.id ?? '';
     if (same && (title !== this.info.title || capacity !== this.info.capacity)) {
       // Only the host may have done it, or who was host at the time.
-      events.push({ eventOp: 'presence', type: 'editRoomInfo', roomId: this.id, user: host, sender: host, title, capacity, host });
+      events.push({
+        eventOp: 'presence',
+        type: 'editRoomInfo',
+        roomId: this.id,
+        user: host,
+        sender: host,
+        title,
+        capacity,
+        host,
+      });
     }
     this.seq = info.seq;
     if (!same) this.seen = info.seq;
@@ -135,8 +164,12 @@ export class Room {
     if (user !== self && (was.name !== name || was.video !== video || was.audio !== audio)) {
       events.push({ ...about, type: 'editUserInfo', name, video, audio });
     }
-    if (JSON.stringify(was.permit) !== JSON.stringify(permit)) events.push({ ...about, type: 'permit', permit });
-    if (now.userType === 'host' && was.userType !== 'host') events.push({ ...about, type: 'hostChange' });
+    if (JSON.stringify(was.permit) !== JSON.stringify(permit)) {
+      events.push({ ...about, type: 'permit', permit });
+    }
+    if (now.userType === 'host' && was.userType !== 'host') {
+      events.push({ ...about, type: 'hostChange' });
+    }
     return events;
   }
 
@@ -146,11 +179,12 @@ export class Room {
 }
 
 /**
- * A push as the app gets it: with the fields that every event has, and whether somebody talks under both of its
- * names.
+ * A push as the app gets it: with the fields that every event has, and whether somebody talks under
+ * both of its names.
  */
 export const whole = (push: Push): Presence => {
   const { talking, message } = push;
-  const both = push.type === 'talking' ? { talking: talking ?? message, message: message ?? talking } : {};
+  const both =
+    push.type === 'talking' ? { talking: talking ?? message, message: message ?? talking } : {};
   return { roomId: '', user: '', sender: '', ...push, ...both } as unknown as Presence;
 };

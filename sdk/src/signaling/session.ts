@@ -1,13 +1,49 @@
-import type { CreateRoomResult, InitResult, JoinRoomResult, MediaType, MemberList, Presence, Result } from '../../types/knowledgetalk';
+import type {
+  CreateRoomResult,
+  InitResult,
+  JoinRoomResult,
+  MediaType,
+  MemberList,
+  Presence,
+  Result,
+} from '../../types/knowledgetalk';
 import { deferred } from '../deferred';
-import { failure, failureFor, insecureHint, invalid, missing, unreachable, type Failure, type Reason } from '../errors';
+import {
+  failure,
+  failureFor,
+  insecureHint,
+  invalid,
+  missing,
+  unreachable,
+  type Failure,
+  type Reason,
+} from '../errors';
 import { beacon, isSecure, watchPage } from '../global';
-import { firstFailure, id, isFailure, key, optionalCapacity, optionalId, optionalText } from './arguments';
+import {
+  firstFailure,
+  id,
+  isFailure,
+  key,
+  optionalCapacity,
+  optionalId,
+  optionalText,
+} from './arguments';
 import { Connection, Timing, type Ask, type Verdict, type WebSocketLike } from './connection';
 import { fallback } from './fallback';
 import { leaveHandoff, takeHandoff, type Handoff } from './handoff';
 import {
-  defined, FEATURES, isRoom, readRegister, result, spread, type Answer, type Incoming, type Json, type Push, type RegisterAnswer, type Signal,
+  defined,
+  FEATURES,
+  isRoom,
+  readRegister,
+  result,
+  spread,
+  type Answer,
+  type Incoming,
+  type Json,
+  type Push,
+  type RegisterAnswer,
+  type Signal,
 } from './messages';
 import { Room, whole } from './room';
 
@@ -24,7 +60,10 @@ export interface SessionHooks {
   urgent(): boolean;
   /** The same session goes on after an interruption. */
   resumed(): void;
-  /** The session is gone and a new one is being made: connections are void, what was published is to be kept in mind. */
+  /**
+   * The session is gone and a new one is being opened: connections are void, publications are
+   * remembered.
+   */
   lost(): void;
   /** A room is entered: these are its members. */
   entered(members: Iterable<string>): void;
@@ -51,10 +90,10 @@ const EARLY = 256;
 /** Relay credentials live ten minutes: they are renewed from half of that on. Milliseconds. */
 const ICE_AGE = 5 * 60_000;
 
-/** A room that was not let in to for too many tries is tried again after this, up to half of it less by chance. Milliseconds. */
+/** Milliseconds until a rate-limited join is tried again, minus up to half of it at random. */
 const AGAIN = 15_000;
 
-/** One user's session with the server: register, resume, the room, and coming back when either is lost. */
+/** The session of one user with the server: register, resume, the room, and reconnecting. */
 export class Session {
   userId = '';
   name = '';
@@ -65,7 +104,9 @@ export class Session {
   private credentials: Credentials | null = null;
   private handoff: Handoff | null = null;
   private secret = '';
-  /** How the next handshake registers: for the first time, as the same page, or after the session was given up. */
+  /**
+   * How the next handshake registers: for the first time, as the same page, or as a new session.
+   */
   private mode: 'fresh' | 'resume' | 'again' = 'fresh';
   private starting: Promise<InitResult> | null = null;
   /** Ends the init that is under way. */
@@ -121,19 +162,50 @@ export class Session {
     return this.connection.request({ eventOp, userId: this.userId, ...fields }, limit);
   }
 
-  async init(cpCode: unknown, authKey: unknown, wished: unknown, name: unknown, device: unknown, forced: unknown): Promise<InitResult> {
+  async init(
+    cpCode: unknown,
+    authKey: unknown,
+    wished: unknown,
+    name: unknown,
+    device: unknown,
+    forced: unknown,
+  ): Promise<InitResult> {
     const call = 'init(cpCode, authKey, id?, name?, device?, forced?)';
     if (isToken(cpCode) && !isToken(authKey)) {
-      return { userId: '', ...failure('401', 'The license was refused.', 'cpCode and authKey look swapped: init(cpCode, authKey).') };
+      return {
+        userId: '',
+        ...failure(
+          '401',
+          'The license was refused.',
+          'cpCode and authKey look swapped: init(cpCode, authKey).',
+        ),
+      };
     }
-    const checked = [id(cpCode, 'cpCode', call), key(authKey, call), optionalId(wished, 'id'), optionalText(name, 'name'), optionalText(device, 'device')];
+    const checked = [
+      id(cpCode, 'cpCode', call),
+      key(authKey, call),
+      optionalId(wished, 'id'),
+      optionalText(name, 'name'),
+      optionalText(device, 'device'),
+    ];
     const wrong = firstFailure(...checked);
     if (wrong) return { userId: '', ...wrong };
     const off = this.offline();
     if (off) return { userId: '', ...off };
     const [code, secret, user, shown, kind] = checked as (string | undefined)[];
-    const credentials = { cpCode: code!, authKey: secret!, wished: user, name: shown, device: kind, forced: forced === true || forced === 'true' };
-    if (this.credentials && !this.over && JSON.stringify(credentials) === JSON.stringify(this.credentials)) {
+    const credentials = {
+      cpCode: code!,
+      authKey: secret!,
+      wished: user,
+      name: shown,
+      device: kind,
+      forced: forced === true || forced === 'true',
+    };
+    if (
+      this.credentials
+      && !this.over
+      && JSON.stringify(credentials) === JSON.stringify(this.credentials)
+    ) {
       return this.starting ?? { code: '200', userId: this.userId };
     }
     this.disconnect();
@@ -146,22 +218,50 @@ export class Session {
     this.end(null);
   }
 
-  createRoom(roomId: unknown, title: unknown, capacity: unknown, destroy: unknown): Promise<CreateRoomResult> {
+  createRoom(
+    roomId: unknown,
+    title: unknown,
+    capacity: unknown,
+    destroy: unknown,
+  ): Promise<CreateRoomResult> {
     return this.make('createRoom', roomId, title, capacity, destroy);
   }
 
-  createVideoRoom(roomId: unknown, title: unknown, capacity: unknown, destroy: unknown, talkingNoty: unknown): Promise<CreateRoomResult> {
-    return this.make('createVideoRoom', roomId, title, capacity, destroy, { talkingNoty: talkingNoty === true || talkingNoty === 'true' });
+  createVideoRoom(
+    roomId: unknown,
+    title: unknown,
+    capacity: unknown,
+    destroy: unknown,
+    talkingNoty: unknown,
+  ): Promise<CreateRoomResult> {
+    return this.make('createVideoRoom', roomId, title, capacity, destroy, {
+      talkingNoty: talkingNoty === true || talkingNoty === 'true',
+    });
   }
 
   private async make(
-    eventOp: string, roomId: unknown, title: unknown, capacity: unknown, destroy: unknown, more: Json = {},
+    eventOp: string,
+    roomId: unknown,
+    title: unknown,
+    capacity: unknown,
+    destroy: unknown,
+    more: Json = {},
   ): Promise<CreateRoomResult> {
-    const checked = [optionalId(roomId, 'roomId'), optionalText(title, 'title'), optionalCapacity(capacity)];
+    const checked = [
+      optionalId(roomId, 'roomId'),
+      optionalText(title, 'title'),
+      optionalCapacity(capacity),
+    ];
     const wrong = firstFailure(...checked);
     if (wrong) return { roomId: '', ...wrong };
     const [room, name, size] = checked;
-    const fields = { roomId: room, title: name, capacity: size, destroy: destroy !== false && destroy !== 'false', ...more };
+    const fields = {
+      roomId: room,
+      title: name,
+      capacity: size,
+      destroy: destroy !== false && destroy !== 'false',
+      ...more,
+    };
     const answer = await this.request(eventOp, defined(fields));
     return { ...result(answer), roomId: typeof answer.roomId === 'string' ? answer.roomId : '' };
   }
@@ -187,29 +287,40 @@ export class Session {
     if (!room) return failureFor('410', 'no-room');
     const answer = await this.request('leaveRoom', { roomId: room });
     // 429 is not said of a room that one is in.
-    const out = ['200', '410', '441'].includes(answer.code) || (answer.code === '429' && this.rejoining);
+    const out =
+      ['200', '410', '441'].includes(answer.code) || (answer.code === '429' && this.rejoining);
     if (room === this.room?.id && out) this.leave('left');
     return result(answer);
   }
 
   async memberList(roomId: unknown): Promise<MemberList> {
     const given = optionalId(roomId, 'roomId');
-    const answer = isFailure(given) ? { eventOp: 'memberList', ...given } : await this.request('memberList', defined({ roomId: given ?? this.room?.id }));
+    const answer = isFailure(given)
+      ? { eventOp: 'memberList', ...given }
+      : await this.request('memberList', defined({ roomId: given ?? this.room?.id }));
     const members = (answer.code === '200' && answer.members) || {};
     const list = { ...members };
     // Users may be called `code` or `message`: apps go through the members.
-    for (const [key, value] of Object.entries({ ...result(answer), members })) if (!(key in list)) Object.defineProperty(list, key, { value });
+    for (const [key, value] of Object.entries({ ...result(answer), members })) {
+      if (!(key in list)) Object.defineProperty(list, key, { value });
+    }
     return list as MemberList;
   }
 
   /** ICE servers whose credentials still live long enough to begin something with them. */
   async freshIce(): Promise<RTCIceServer[]> {
     const age = Date.now() - this.icedAt;
-    const expiry = Math.min(...this.iceServers.map((server) => (server.username ? Number(server.username.split(':')[0]) * 1000 || Infinity : Infinity)));
+    const expiry = Math.min(
+      ...this.iceServers.map((server) =>
+        server.username ? Number(server.username.split(':')[0]) * 1000 || Infinity : Infinity,
+      ),
+    );
     // The expiry is in the server's time; a wrong clock here must not make us ask every time.
     if (expiry < Infinity && (age > ICE_AGE || (expiry - Date.now() < 60_000 && age > 60_000))) {
       const answer = await this.request('iceServers', {}, 3_000);
-      if (answer.code === '200' && Array.isArray(answer.iceServers)) this.setIce(answer.iceServers as RTCIceServer[]);
+      if (answer.code === '200' && Array.isArray(answer.iceServers)) {
+        this.setIce(answer.iceServers as RTCIceServer[]);
+      }
     }
     return this.iceServers;
   }
@@ -219,15 +330,24 @@ export class Session {
     this.mode = 'fresh';
     this.credentials = credentials;
     this.handoff = takeHandoff(this.whose(credentials));
-    this.connection = new Connection(`${this.base!.replace(/^http/, 'ws')}/signal`, {
-      resumes: () => this.mode === 'resume',
-      urgent: () => this.hooks.urgent(),
-      handshake: (ask) => this.handshake(ask),
-      message: (incoming) => this.receive(incoming),
-      up: () => this.up(),
-      down: () => this.hooks.online(false),
-      ended: (code) => this.end(code === 4003 ? failure('401', 'The license ended or was revoked.') : taken(), code === 4003 ? 'session-ended' : 'replaced'),
-    }, this.create, () => this.other(this.base!));
+    this.connection = new Connection(
+      `${this.base!.replace(/^http/, 'ws')}/signal`,
+      {
+        resumes: () => this.mode === 'resume',
+        urgent: () => this.hooks.urgent(),
+        handshake: (ask) => this.handshake(ask),
+        message: (incoming) => this.receive(incoming),
+        up: () => this.up(),
+        down: () => this.hooks.online(false),
+        ended: (code) =>
+          this.end(
+            code === 4003 ? failure('401', 'The license ended or was revoked.') : taken(),
+            code === 4003 ? 'session-ended' : 'replaced',
+          ),
+      },
+      this.create,
+      () => this.other(this.base!),
+    );
     const { promise, settle } = deferred<InitResult>(Timing.request, () => {
       this.started(this.connection?.status === 429 ? failure('429') : unreachable(this.base!));
     });
@@ -239,7 +359,12 @@ export class Session {
       const hint = outcome.hint ?? (isSecure() ? undefined : insecureHint);
       settle({ userId: '', ...outcome, ...(hint ? { hint } : {}) });
     };
-    this.unwatch = watchPage({ gone: () => this.pageGone(), back: () => this.pageBack(), wake: () => this.connection?.wake(), network: () => this.hooks.network() });
+    this.unwatch = watchPage({
+      gone: () => this.pageGone(),
+      back: () => this.pageBack(),
+      wake: () => this.connection?.wake(),
+      network: () => this.hooks.network(),
+    });
     this.connection.start();
     return promise;
   }
@@ -247,9 +372,18 @@ export class Session {
   private async handshake(ask: Ask): Promise<Verdict> {
     const c = this.credentials;
     if (!c) return 'stop';
-    const register = (fields: Json) => ask({
-      eventOp: 'register', ...defined({ cpCode: c.cpCode, authKey: c.authKey, name: this.name || c.name, device: c.device, features: this.features, ...fields }),
-    });
+    const register = (fields: Json) =>
+      ask({
+        eventOp: 'register',
+        ...defined({
+          cpCode: c.cpCode,
+          authKey: c.authKey,
+          name: this.name || c.name,
+          device: c.device,
+          features: this.features,
+          ...fields,
+        }),
+      });
     const anew = { userId: c.wished, ...(c.forced ? { forced: true } : {}) };
     let answer: Answer;
     let lost = false;
@@ -262,7 +396,11 @@ export class Session {
       }
     } else {
       const again = this.mode === 'again';
-      answer = await register({ userId: this.userId, resume: this.secret, ...(again ? { forced: true } : { seq: this.room?.seen }) });
+      answer = await register({
+        userId: this.userId,
+        resume: this.secret,
+        ...(again ? { forced: true } : { seq: this.room?.seen }),
+      });
       lost = again;
       if (refused(answer)) {
         lost = true;
@@ -275,10 +413,18 @@ export class Session {
       return 'up';
     }
     // 429 takes up to a minute: a session waits for that, who calls init() is told.
-    if (['500', '504'].includes(answer.code) || (answer.code === '429' && !this.starting)) return 'retry';
-    const failed = answer.code === '200' ? failure('500') : failure(answer.code, answer.message, answer.hint);
+    if (['500', '504'].includes(answer.code) || (answer.code === '429' && !this.starting)) {
+      return 'retry';
+    }
+    const failed =
+      answer.code === '200' ? failure('500') : failure(answer.code, answer.message, answer.hint);
     if (this.starting) this.started(failed);
-    else this.end(answer.code === '409' ? taken() : failed, answer.code === '409' ? 'replaced' : 'session-ended');
+    else {
+      this.end(
+        answer.code === '409' ? taken() : failed,
+        answer.code === '409' ? 'replaced' : 'session-ended',
+      );
+    }
     return 'stop';
   }
 
@@ -301,7 +447,10 @@ export class Session {
     this.away = false;
   }
 
-  /** After a resume: the server's room against ours, and requests whose answer was lost with the old socket. */
+  /**
+   * After a resume: compares the room of the server with ours, and answers requests whose answer
+   * was lost.
+   */
   private compare({ room }: RegisterAnswer): void {
     const ours = this.room;
     if (ours && room?.roomId === ours.id) {
@@ -313,8 +462,12 @@ export class Session {
       void this.request('leaveRoom', { roomId: room.roomId });
     }
     this.connection?.answerWaiting((m) => {
-      if (m.eventOp === 'joinRoom' && m.roomId === room?.roomId) return { eventOp: 'joinRoom', code: '200', message: 'ok', ...room };
-      if (m.eventOp === 'leaveRoom' && !room) return { eventOp: 'leaveRoom', code: '200', message: 'ok' };
+      if (m.eventOp === 'joinRoom' && m.roomId === room?.roomId) {
+        return { eventOp: 'joinRoom', code: '200', message: 'ok', ...room };
+      }
+      if (m.eventOp === 'leaveRoom' && !room) {
+        return { eventOp: 'leaveRoom', code: '200', message: 'ok' };
+      }
       return undefined;
     });
   }
@@ -326,22 +479,36 @@ export class Session {
     else this.hooks.resumed();
   }
 
-  /** The new session enters the room of the old one. A room that ended with its server is made again, by whoever comes first. */
+  /**
+   * The new session joins the room of the old one. A room that ended with its server is created
+   * again by the first member.
+   */
   private async rejoin(): Promise<void> {
     clearTimeout(this.again);
     const room = this.room;
     if (!room) return;
-    const update = (joined: Room['info']) => (this.room === room ? room.update(joined, this.userId) : []);
+    const update = (joined: Room['info']) =>
+      this.room === room ? room.update(joined, this.userId) : [];
     let answer = await this.enter(room.id, update);
     if (answer.code === '441') {
       const { title, capacity, media, talkingNoty } = room.info;
-      await this.request(media ? 'createVideoRoom' : 'createRoom', { roomId: room.id, title, capacity, destroy: true, ...(media ? { talkingNoty } : {}) });
+      await this.request(media ? 'createVideoRoom' : 'createRoom', {
+        roomId: room.id,
+        title,
+        capacity,
+        destroy: true,
+        ...(media ? { talkingNoty } : {}),
+      });
       answer = await this.enter(room.id, update);
     }
     if (answer.code === '504' && this.connection) return; // The next handshake tries again.
     if (answer.code === '429' && this.room === room) {
-      // After a restart everybody behind one address may ask for rooms that are gone, and be too many. The next handshake may come first.
-      this.again = setTimeout(() => this.connected && void this.rejoin(), AGAIN * (0.5 + Math.random() / 2));
+      // After a restart all users of one address ask for rooms that are gone, which may exceed a
+      // limit. The next handshake may come first.
+      this.again = setTimeout(
+        () => this.connected && void this.rejoin(),
+        AGAIN * (0.5 + Math.random() / 2),
+      );
       return;
     }
     this.rejoining = false;
@@ -349,7 +516,9 @@ export class Session {
     if (answer.code === '200') {
       this.hooks.restored();
     } else {
-      for (const event of room.update({ ...room.info, members: {} }, this.userId)) this.hooks.presence(event);
+      for (const event of room.update({ ...room.info, members: {} }, this.userId)) {
+        this.hooks.presence(event);
+      }
       this.leave('session-ended');
     }
   }
@@ -360,7 +529,9 @@ export class Session {
     const { eventOp, reqId, seq, ...answer } = await this.request('joinRoom', { roomId });
     this.joins--;
     if (answer.code === '200' && isRoom({ ...answer, seq })) {
-      for (const event of joined(JSON.parse(JSON.stringify({ ...answer, seq })))) this.hooks.presence(event);
+      for (const event of joined(JSON.parse(JSON.stringify({ ...answer, seq })))) {
+        this.hooks.presence(event);
+      }
       this.hooks.entered(Object.keys(answer.members as object));
     }
     const early = this.early;
@@ -390,7 +561,8 @@ export class Session {
     const events = room ? room.apply(push) : push.seq === undefined ? [whole(push)] : [];
     for (const event of events) {
       if (event.type === 'leave' && event.user === this.userId && this.room) {
-        // Put out: as after leaveRoom, but the app hears of it, and of the room's end that may follow.
+        // Removed by the host: as after leaveRoom, but the app is told, also of the end of the
+        // room.
         const last = this.room;
         this.leave('left');
         this.last = last;
@@ -401,7 +573,9 @@ export class Session {
 
   /** Why no server can be reached from here, whatever is tried. */
   private offline(): Failure | undefined {
-    if (this.base === undefined) return missing('server', "new Knowledgetalk({ server: 'https://host:7102' })");
+    if (this.base === undefined) {
+      return missing('server', "new Knowledgetalk({ server: 'https://host:7102' })");
+    }
     if (!this.base) return invalid('server', 'an address such as https://host:7102');
     if (!this.create && typeof WebSocket === 'undefined') {
       return failure('405', 'There is no WebSocket here.', 'Use a browser, or Node 22 or later.');
