@@ -2,6 +2,7 @@ package limit
 
 import (
 	"hash/maphash"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,7 +13,7 @@ const (
 	Window = time.Minute
 	// maxKeys bounds the keys that a FixedWindow remembers. At capacity the oldest is evicted: no
 	// client is refused because others are many, and limits per address do not constrain an
-	// attacker who has so many addresses anyway.
+	// attacker who has so many addresses anyway. It is a power of two.
 	maxKeys = 65_536
 )
 
@@ -42,24 +43,37 @@ func (c *Counter) Expired(now time.Duration) bool { return c.n == 0 || now-c.beg
 
 // FixedWindow counts events per key, each key in a window of its own. It stores hashes of the
 // keys, with a seed of its own, so that the size of an entry does not depend on what a client
-// calls itself. Without entries it holds no memory.
+// calls itself. A full one holds 1.75 MiB (28 bytes per key), an empty one nothing.
 type FixedWindow[K comparable] struct {
 	limit    int // static; negative: nothing is counted
 	seed     maphash.Seed
 	rejected atomic.Uint64
 
-	mu     sync.Mutex
-	counts map[uint64]int // guarded by mu
-	// ends has the end of each key's window in order, since all windows are equally long. Entries
-	// before first have expired. Guarded by mu.
-	ends  []windowEnd
-	first int // guarded by mu
+	// Guarded by mu.
+	mu    sync.Mutex
+	began time.Time // what the times in windows count from
+	// windows is a ring: since all windows are equally long, they end in the order of their first
+	// events. Its length is a power of two, like that of chains.
+	windows []window
+	oldest  uint32 // place in windows
+	n       uint32 // how many there are
+	// chains has, for the low bits of a key, the newest window with them.
+	chains []link
 }
 
-type windowEnd struct {
-	key uint64
-	at  time.Time
+// window is that of one key.
+type window struct {
+	key   uint64
+	ends  time.Duration
+	count int32
+	next  link // an older window in the same chain
 }
+
+// link is a place in FixedWindow.windows, plus one; 0: none.
+type link uint32
+
+// minWindows is the least length of a ring that is not empty.
+const minWindows = 16
 
 // NewFixedWindow returns a limiter of so many events per key and Window; negative: there is no
 // limit.
@@ -86,7 +100,7 @@ func (w *FixedWindow[K]) Reached(key K) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.expire(time.Now())
-	return w.counts[w.hash(key)] >= w.limit
+	return w.countOf(w.hash(key)) >= w.limit
 }
 
 // Add counts an event of key that is known to count only after it was let through.
@@ -126,7 +140,7 @@ func (w *FixedWindow[K]) Len() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.expire(time.Now())
-	return len(w.counts)
+	return int(w.n)
 }
 
 func (w *FixedWindow[K]) hash(key K) uint64 { return maphash.Comparable(w.seed, key) }
@@ -134,42 +148,97 @@ func (w *FixedWindow[K]) hash(key K) uint64 { return maphash.Comparable(w.seed, 
 // The methods below are called with mu held.
 
 func (w *FixedWindow[K]) reject(k uint64) bool {
-	if w.counts[k] < w.limit {
+	if w.countOf(k) < w.limit {
 		return false
 	}
 	w.rejected.Add(1)
 	return true
 }
 
-func (w *FixedWindow[K]) count(k uint64, now time.Time) {
-	if _, known := w.counts[k]; !known {
-		if len(w.counts) >= maxKeys {
-			w.evict()
-		}
-		if w.counts == nil {
-			w.counts = map[uint64]int{}
-		}
-		w.ends = append(w.ends, windowEnd{k, now.Add(Window)})
+// find returns the window of a key, or nil.
+func (w *FixedWindow[K]) find(k uint64) *window {
+	if w.n == 0 {
+		return nil
 	}
-	w.counts[k]++
+	for l := *w.chain(k); l != 0; {
+		e := &w.windows[l-1]
+		if e.key == k {
+			return e
+		}
+		l = e.next
+	}
+	return nil
+}
+
+func (w *FixedWindow[K]) chain(k uint64) *link { return &w.chains[k&uint64(len(w.chains)-1)] }
+
+func (w *FixedWindow[K]) countOf(k uint64) int {
+	if e := w.find(k); e != nil {
+		return int(e.count)
+	}
+	return 0
+}
+
+func (w *FixedWindow[K]) count(k uint64, now time.Time) {
+	e := w.find(k)
+	if e == nil {
+		switch {
+		case w.n == maxKeys:
+			w.evict()
+		case int(w.n) == len(w.windows):
+			w.resize(max(minWindows, 2*len(w.windows)))
+		}
+		if w.n == 0 {
+			w.began = now
+		}
+		e = w.push(window{key: k, ends: now.Sub(w.began) + Window})
+	}
+	if e.count < math.MaxInt32 {
+		e.count++
+	}
+}
+
+// push adds the newest window. There is room.
+func (w *FixedWindow[K]) push(e window) *window {
+	at := (w.oldest + w.n) & uint32(len(w.windows)-1)
+	chain := w.chain(e.key)
+	e.next, *chain = *chain, link(at+1)
+	w.windows[at] = e
+	w.n++
+	return &w.windows[at]
 }
 
 // expire forgets the keys whose window has ended.
 func (w *FixedWindow[K]) expire(now time.Time) {
-	for w.first < len(w.ends) && !now.Before(w.ends[w.first].at) {
+	for w.n > 0 && now.Sub(w.began) >= w.windows[w.oldest].ends {
 		w.evict()
 	}
-	if w.first == len(w.ends) {
-		w.counts, w.ends, w.first = nil, nil, 0
+	switch {
+	case w.n == 0:
+		w.windows, w.chains, w.oldest = nil, nil, 0
+	case len(w.windows) > minWindows && int(w.n) <= len(w.windows)/4:
+		w.resize(len(w.windows) / 2)
 	}
 }
 
 // evict forgets the oldest key.
 func (w *FixedWindow[K]) evict() {
-	delete(w.counts, w.ends[w.first].key)
-	w.first++
-	if w.first > len(w.ends)/2 { // each end is moved at most once per eviction
-		w.ends = w.ends[:copy(w.ends, w.ends[w.first:])]
-		w.first = 0
+	e := &w.windows[w.oldest]
+	l := w.chain(e.key)
+	for *l != link(w.oldest+1) {
+		l = &w.windows[*l-1].next
+	}
+	*l = e.next
+	w.oldest = (w.oldest + 1) & uint32(len(w.windows)-1)
+	w.n--
+}
+
+// resize moves all windows, in their order, to a ring of another length.
+func (w *FixedWindow[K]) resize(length int) {
+	old, first, n := w.windows, w.oldest, w.n
+	w.windows, w.chains = make([]window, length), make([]link, length)
+	w.oldest, w.n = 0, 0
+	for i := range n {
+		w.push(old[(first+i)&uint32(len(old)-1)])
 	}
 }
