@@ -15,8 +15,8 @@ const maxColumns = 100
 
 // notYetNarrow are the folders with lines that are still wider. The list only shrinks.
 var notYetNarrow = []string{
-	"bench", "cmd", "e2e", "internal/ice", "internal/node", "internal/protocol", "internal/room",
-	"internal/signaling", "sdk/src/negotiation",
+	"bench", "e2e", "internal/ice", "internal/protocol", "internal/room", "internal/signaling",
+	"sdk/src/negotiation",
 }
 
 // unbroken are lines that cannot be broken: the tag of a struct's field, an address of the web.

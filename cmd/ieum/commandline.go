@@ -16,14 +16,19 @@ type commandLine struct {
 	app      *kong.Application
 	parsed   *kong.Context // nil: see wrong
 	settings *settings
-	wrong    []error // of the command line as a whole: unknown flags, arguments that are missing or too many
-	helped   bool    // help was asked for and printed
+	// Of the command line as a whole: unknown flags, arguments that are missing or too many.
+	wrong  []error
+	helped bool // help was asked for and printed
 }
 
 // groups are the headings of the help of serve, in its order.
 var groups = []kong.Group{
-	{Key: "network", Title: "Network:"}, {Key: "tls", Title: "TLS:"}, {Key: "relay", Title: "Relay:"},
-	{Key: "licenses", Title: "Licenses:"}, {Key: "sessions", Title: "Sessions:"}, {Key: "limits", Title: "Limits:"},
+	{Key: "network", Title: "Network:"},
+	{Key: "tls", Title: "TLS:"},
+	{Key: "relay", Title: "Relay:"},
+	{Key: "licenses", Title: "Licenses:"},
+	{Key: "sessions", Title: "Sessions:"},
+	{Key: "limits", Title: "Limits:"},
 	{Key: "admin", Title: "Metrics and health:"}, {Key: "logging", Title: "Logging:"},
 }
 
@@ -32,7 +37,10 @@ func newParser(stdout, stderr io.Writer) (*commandLine, *kong.Kong, error) {
 	line := &commandLine{settings: &settings{}}
 	parser, err := kong.New(&line.cli,
 		kong.Name("ieum"),
-		kong.Description("Self-hosted peer-to-peer video calling: signaling, STUN/TURN relay and browser SDK in one program."),
+		kong.Description(
+			"Self-hosted peer-to-peer video calling: "+
+				"signaling, STUN/TURN relay and browser SDK in one program.",
+		),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.ValueFormatter(flagHelp),
 		kong.ExplicitGroups(groups),
@@ -47,7 +55,8 @@ func newParser(stdout, stderr io.Writer) (*commandLine, *kong.Kong, error) {
 	return line, parser, nil
 }
 
-// parseCommandLine reads the command line, the environment and the file of --config. Its error is a fault of the program.
+// parseCommandLine reads the command line, the environment and the file of --config. Its error is a
+// bug of the program.
 func parseCommandLine(args []string, stdout, stderr io.Writer) (line *commandLine, err error) {
 	line, parser, err := newParser(stdout, stderr)
 	if err != nil {
@@ -64,8 +73,9 @@ func parseCommandLine(args []string, stdout, stderr io.Writer) (line *commandLin
 	if err != nil {
 		line.wrong = append(line.wrong, err)
 	}
-	// flags that are missing are told with what is wrong with those that are there
-	if wrong := (*kong.ParseError)(nil); errors.As(err, &wrong) && strings.HasPrefix(err.Error(), "missing flags") {
+	// missing flags are reported together with the errors of the others
+	if wrong := (*kong.ParseError)(nil); errors.As(err, &wrong) &&
+		strings.HasPrefix(err.Error(), "missing flags") {
 		line.parsed = wrong.Context
 	}
 	if line.parsed == nil {
@@ -77,8 +87,8 @@ func parseCommandLine(args []string, stdout, stderr io.Writer) (line *commandLin
 	return line, nil
 }
 
-// takeUnknown returns the arguments without flags that there are none of, which it notes: the parser would end at the first. A command
-// that only has commands below it is asked for help.
+// takeUnknown returns the arguments without unknown flags, which it notes: the parser would end at
+// the first. For a command that only has subcommands it adds --help.
 func (l *commandLine) takeUnknown(args []string) (known []string) {
 	command := l.app.Node
 	flags := slices.Clone(command.Flags)
@@ -100,7 +110,9 @@ func (l *commandLine) takeUnknown(args []string) (known []string) {
 		}
 		flag := flagNamed(flags, name)
 		if flag == nil {
-			l.wrong = append(l.wrong, fmt.Errorf("unknown flag %s%s", name, didYouMean(name, flagNames(flags))))
+			l.wrong = append(
+				l.wrong, fmt.Errorf("unknown flag %s%s", name, didYouMean(name, flagNames(flags))),
+			)
 			if isLeaf(command) && !hasValue && i+1 < len(args) && !isFlag(args[i+1]) {
 				i++ // its value
 			}
@@ -119,7 +131,9 @@ func (l *commandLine) takeUnknown(args []string) (known []string) {
 	return known
 }
 
-func isFlag(arg string) bool { return strings.HasPrefix(arg, "-") && arg != "-" && !isNegative(arg) }
+func isFlag(arg string) bool {
+	return strings.HasPrefix(arg, "-") && arg != "-" && !isNegative(arg)
+}
 
 func isLeaf(n *kong.Node) bool { return len(n.Children) == 0 && len(n.Positional) == 0 }
 
@@ -165,7 +179,7 @@ func (l *commandLine) placed(err error) error {
 	return errors.Join((&settings{origins: l.settings.origins}).all(err)...)
 }
 
-// tell says what is wrong, all of it.
+// tell formats all errors.
 func (l *commandLine) tell(errs []error) string {
 	var command any
 	if l.parsed != nil && l.parsed.Selected() != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// The scripts of all shells ask this program what could follow: `ieum __complete WORD…` prints what the last word, which may be
-// begun, could be, one a line, or one line that says that it is a path.
+// The scripts of all shells ask this program what could follow: `ieum __complete WORD…` prints what
+// the last word, which may be begun, could be, one a line, or one line that says that it is a path.
 const (
 	completeCommand = "__complete"
 	completeFiles   = ":files"
@@ -89,7 +89,8 @@ func complete(words []string, out io.Writer) int {
 	return exitOK
 }
 
-// joinEquals makes one word of --flag = value, which bash makes three of. The last word is then the value, as it is after a space.
+// joinEquals makes one word of --flag = value, which bash makes three of. The last word is then the
+// value, as it is after a space.
 func joinEquals(words []string) (joined []string) {
 	for i, word := range words {
 		last := i == len(words)-1
@@ -130,7 +131,8 @@ func candidates(command *kong.Node, words []string) (found []string) {
 	}
 	begun := words[len(words)-1]
 	name, value, equals := strings.Cut(begun, "=")
-	if flag := flagNamed(flags, name); equals && flag != nil { // zsh and fish: --flag=value is one word
+	// in zsh and fish, --flag=value is one word
+	if flag := flagNamed(flags, name); equals && flag != nil {
 		found = valuesOf(flag.Value)
 		for i := range found {
 			if !strings.HasPrefix(found[i], ":") {
@@ -149,7 +151,9 @@ func candidates(command *kong.Node, words []string) (found []string) {
 }
 
 // namesOf are the commands below a command, or its flags and what its next argument could be.
-func namesOf(command *kong.Node, flags []*kong.Flag, arguments int, wantFlag bool) (names []string) {
+func namesOf(
+	command *kong.Node, flags []*kong.Flag, arguments int, wantFlag bool,
+) (names []string) {
 	if wantFlag {
 		return slices.Sorted(slices.Values(flagNames(flags)))
 	}

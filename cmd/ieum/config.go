@@ -27,7 +27,8 @@ func (f *checkCmd) check() error { return f.config(io.Discard).Validate() }
 
 // Run is reached when check has found nothing wrong.
 func (f *checkCmd) Run(c *console) error {
-	for _, w := range append(c.settings.warnings, c.settings.texts(f.config(io.Discard).Warnings())...) {
+	found := c.settings.texts(f.config(io.Discard).Warnings())
+	for _, w := range append(c.settings.warnings, found...) {
 		fmt.Fprintln(c.err, "warning:", w)
 	}
 	fmt.Fprintln(c.out, "configuration OK")
@@ -51,7 +52,10 @@ func (f *showCmd) Run(c *console) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%s: %s  # from %s\n", flag.Name, text, strings.TrimSuffix(from, ": "+flag.Name))
+			fmt.Fprintf(
+				c.out, "%s: %s  # from %s\n", flag.Name, text,
+				strings.TrimSuffix(from, ": "+flag.Name),
+			)
 		}
 		fmt.Fprintln(c.out)
 	}
@@ -78,7 +82,8 @@ func yamlOf(flag *kong.Flag) (string, error) {
 	return strings.ReplaceAll(strings.TrimSpace(string(text)), "\n", " "), err
 }
 
-// Run prints every setting of serve with its help, its default and its variable. All but the license signing key are commented out.
+// Run prints every setting of serve with its help, its default and its variable. All but the
+// license signing key are commented out.
 func (exampleCmd) Run(c *console) error {
 	fmt.Fprint(c.out, exampleHead)
 	for _, g := range byGroup(childOf(c.line.app.Node, "serve")) {
@@ -97,7 +102,8 @@ func (exampleCmd) Run(c *console) error {
 
 const exampleHead = `# Configuration of ieum serve, for: ieum serve --config FILE
 # Keys are the names of flags. Flags win over the environment, the environment over this file.
-# Relative paths are relative to the folder of this file. Check it with: ieum config check --config FILE
+# Relative paths are relative to the directory of this file.
+# Check it with: ieum config check --config FILE
 `
 
 // exampleOf is a value that somebody might give a flag: its default, if there is one to write.
@@ -131,10 +137,18 @@ func exampleOf(flag *kong.Flag) string {
 
 // examples are for flags whose default is nothing that could be written.
 var examples = map[string]string{
-	"public-host": "calls.example", "tls-cert": "cert.pem", "tls-key": "key.pem", "license-signing-key-file": "license-signing.key",
-	"licenses": "licenses.yaml", "revocation-list": "revoked.txt", "admin-token-file": "admin.token", "relay-secret-file": "relay.secret",
-	"relay-external": "['turn:relay.example?transport=udp']", "relay-ip": "[203.0.113.7/10.0.0.7]", "relay-workers": "2",
-	"max-queued-bytes": "268435456",
+	"public-host":              "calls.example",
+	"tls-cert":                 "cert.pem",
+	"tls-key":                  "key.pem",
+	"license-signing-key-file": "license-signing.key",
+	"licenses":                 "licenses.yaml",
+	"revocation-list":          "revoked.txt",
+	"admin-token-file":         "admin.token",
+	"relay-secret-file":        "relay.secret",
+	"relay-external":           "['turn:relay.example?transport=udp']",
+	"relay-ip":                 "[203.0.113.7/10.0.0.7]",
+	"relay-workers":            "2",
+	"max-queued-bytes":         "268435456",
 }
 
 // flagGroup is a heading with its flags.

@@ -88,7 +88,8 @@ func readAtMost(path string, limit int64) ([]byte, error) {
 	return text, err
 }
 
-// parseConfig returns the mapping that the file is; nil: it is empty. JSON is YAML but for tabs, which stand between its tokens only.
+// parseConfig returns the mapping that the file is; nil: it is empty. JSON is YAML but for tabs,
+// which stand between its tokens only.
 func parseConfig(text []byte) (*yaml.Node, error) {
 	if json.Valid(text) {
 		text = bytes.ReplaceAll(text, []byte{'\t'}, []byte{' '})
@@ -107,7 +108,10 @@ func parseConfig(text []byte) (*yaml.Node, error) {
 	}
 	top := root.Content[0]
 	if top.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("line %d: this is not a list of keys with values, like `listen: \":7102\"`", top.Line)
+		return nil, fmt.Errorf(
+			"line %d: this is not a list of keys with values, like `listen: \":7102\"`",
+			top.Line,
+		)
 	}
 	return top, nil
 }
@@ -128,7 +132,9 @@ func (s *settings) readKeys(f *configFile, command *kong.Node, top *yaml.Node) {
 		before, twice := f.entries[key.Value]
 		switch {
 		case flags[key.Value] == nil:
-			s.addError(where, "unknown key of `ieum %s`%s", command.Path(), didYouMean(key.Value, names))
+			s.addError(
+				where, "unknown key of `ieum %s`%s", command.Path(), didYouMean(key.Value, names),
+			)
 		case twice:
 			s.addError(where, "stands in line %d already", before.line)
 		default:

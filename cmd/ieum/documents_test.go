@@ -26,7 +26,9 @@ func commandsOf(t *testing.T, name string) (all [][]string) {
 	}
 	for _, block := range shellBlock.FindAllStringSubmatch(string(text), -1) {
 		for line := range strings.Lines(strings.ReplaceAll(block[1], "\\\n", " ")) {
-			line = redirect.ReplaceAllString(comment.ReplaceAllString(strings.TrimSpace(line), ""), "")
+			line = redirect.ReplaceAllString(
+				comment.ReplaceAllString(strings.TrimSpace(line), ""), "",
+			)
 			args := strings.Fields(strings.ReplaceAll(line, "'", ""))
 			if len(args) > 1 && (args[0] == "ieum" || args[0] == "./bin/ieum") {
 				all = append(all, args[1:])
@@ -36,15 +38,17 @@ func commandsOf(t *testing.T, name string) (all [][]string) {
 	return all
 }
 
-// Every `ieum` command of the documents works as it stands there, one after the other in an empty folder. Servers are not started:
-// `config check` takes their flags.
+// Every `ieum` command of the documents works as it stands there, one after the other in an empty
+// folder. Servers are not started: `config check` takes their flags.
 func TestDocumentedCommandsWork(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	const first = "docs/operating/install.md"
-	documents := []string{first, "docs/operating/secure.md", "docs/performance.md", "README.md", "README.ko.md"}
+	documents := []string{
+		first, "docs/operating/secure.md", "docs/performance.md", "README.md", "README.ko.md",
+	}
 	makesKey := func(args []string) bool {
 		return len(args) == 3 && args[0] == "license" && strings.HasPrefix(args[1], "key")
 	}
@@ -57,7 +61,9 @@ func TestDocumentedCommandsWork(t *testing.T) {
 	ran := 0
 	for _, name := range documents {
 		t.Run(name, func(t *testing.T) {
-			cert, certKey := certified(t, time.Now().Add(-time.Hour), time.Now().Add(90*24*time.Hour))
+			cert, certKey := certified(
+				t, time.Now().Add(-time.Hour), time.Now().Add(90*24*time.Hour),
+			)
 			dir := t.TempDir()
 			t.Chdir(dir)
 			for from, to := range map[string]string{cert: "cert.pem", certKey: "key.pem"} {
@@ -65,7 +71,9 @@ func TestDocumentedCommandsWork(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := os.WriteFile("relay.secret", []byte("0123456789abcdef0123456789abcdef"), 0o600); err != nil {
+			if err := os.WriteFile(
+				"relay.secret", []byte("0123456789abcdef0123456789abcdef"), 0o600,
+			); err != nil {
 				t.Fatal(err)
 			}
 			commands := commandsOf(t, filepath.Join(root, name))
@@ -91,7 +99,10 @@ func TestDocumentedCommandsWork(t *testing.T) {
 				}
 				code, out, errs := ieum(t, args...)
 				if code != exitOK {
-					t.Errorf("ieum %s: exit code %d of ieum %s: %s", strings.Join(documented, " "), code, strings.Join(args, " "), errs)
+					t.Errorf(
+						"ieum %s: exit code %d of ieum %s: %s",
+						strings.Join(documented, " "), code, strings.Join(args, " "), errs,
+					)
 				}
 				if m := printedKey.FindStringSubmatch(out); m != nil {
 					authKey = m[1]

@@ -15,12 +15,16 @@ import (
 	"time"
 )
 
-// A server that may have few descriptors keeps some of them for those who want to call, however many connections others leave open.
+// A server that may have few descriptors keeps some of them for those who want to call, however
+// many connections others leave open.
 func TestIdleConnectionsDoNotUseUpTheDescriptors(t *testing.T) {
 	const limit = 300
-	c := exec.Command("/bin/sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" -test.run=^$`, limit), os.Args[0])
+	c := exec.Command(
+		"/bin/sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" -test.run=^$`, limit), os.Args[0],
+	)
 	c.Env = append(os.Environ(), runAs+"="+strings.Join([]string{
-		"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-level", "warn",
+		"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0",
+		"--admin-listen", "127.0.0.1:0", "--log-level", "warn",
 	}, "\n"))
 	log, lines := logLines()
 	defer log.Close()
@@ -47,7 +51,9 @@ func TestIdleConnectionsDoNotUseUpTheDescriptors(t *testing.T) {
 		t.Errorf("%d of %d descriptors are used, %v", len(open), limit, err)
 	}
 	var license map[string]any
-	if _, body := get(t, "http://"+host+"/dev/license"); json.Unmarshal([]byte(body), &license) != nil {
+	if _, body := get(
+		t, "http://"+host+"/dev/license",
+	); json.Unmarshal([]byte(body), &license) != nil {
 		t.Fatal(body)
 	}
 	m := connect(t, host, new(atomic.Int64))
@@ -59,7 +65,10 @@ func TestIdleConnectionsDoNotUseUpTheDescriptors(t *testing.T) {
 		t.Errorf("the relay: %d %s", status, why)
 	}
 	_, metrics := get(t, admin+"metrics")
-	for _, line := range []string{`ieum_http_connections{state="idle"} 3`, `ieum_limit_rejections_total{limit="http_connections"}`} {
+	for _, line := range []string{
+		`ieum_http_connections{state="idle"} 3`,
+		`ieum_limit_rejections_total{limit="http_connections"}`,
+	} {
 		if !strings.Contains(metrics, line) {
 			t.Errorf("no %s in the metrics", line)
 		}

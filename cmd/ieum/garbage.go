@@ -9,13 +9,15 @@ import (
 )
 
 const (
-	// Thousands of silent connections are live memory, to which Go's default would let as much garbage be added before it collects.
-	// A third of that costs little: what runs often, passing messages on, leaves next to no garbage.
+	// Thousands of silent connections are live memory, to which Go's default would let as much
+	// garbage be added before it collects. A third of that costs little: what runs often, passing
+	// messages on, leaves next to no garbage.
 	gcPercent = 33
 
-	// When a thousand clients come back at once, their handshakes leave a hundred megabytes of garbage within a second. Collected ten
-	// times, it takes half of two processors from those who have something to say. So while collections follow each other this fast,
-	// this much garbage may be there before the next.
+	// When a thousand clients come back at once, their handshakes leave a hundred megabytes of
+	// garbage within a second. Collected ten times, it takes half of two processors from those who
+	// have something to say. So while collections follow each other this fast, this much garbage
+	// may be there before the next.
 	gcBusy     = 250 * time.Millisecond
 	gcHeadroom = 32 << 20
 	// Without a collection for so long it is quiet again: the memory goes back to the system.
@@ -39,7 +41,9 @@ func keepLittleGarbage() (stop func()) {
 		return func() {}
 	}
 	before := debug.SetGCPercent(gcPercent)
-	c := newCollector(liveBytes, func(percent int) { debug.SetGCPercent(percent) }, debug.FreeOSMemory)
+	c := newCollector(
+		liveBytes, func(percent int) { debug.SetGCPercent(percent) }, debug.FreeOSMemory,
+	)
 	c.watch()
 	go c.run()
 	return func() {
@@ -60,7 +64,8 @@ func (c *collector) stop() {
 	<-c.done
 }
 
-// unreachable is what the next collection finds. It is too large to share its place with others, and has a pointer.
+// unreachable is what the next collection finds. It is too large to share its place with others,
+// and has a pointer.
 type unreachable struct{ _ [4]*byte }
 
 // watch has run told of every collection.

@@ -56,10 +56,17 @@ func TestGarbageIsAllowedWhileCollectionsFollowEachOther(t *testing.T) {
 }
 
 func TestLittleLiveMemoryMeansNoUnboundedPercent(t *testing.T) {
-	for live, want := range map[uint64]int{0: 3200, 1 << 20: 3200, 32 << 20: 100, 1 << 30: gcPercent} {
+	for live, want := range map[uint64]int{
+		0:        3200,
+		1 << 20:  3200,
+		32 << 20: 100,
+		1 << 30:  gcPercent,
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			var got atomic.Int64
-			c := newCollector(func() uint64 { return live }, func(p int) { got.Store(int64(p)) }, func() {})
+			c := newCollector(
+				func() uint64 { return live }, func(p int) { got.Store(int64(p)) }, func() {},
+			)
 			go c.run()
 			defer c.stop()
 			c.collected <- struct{}{}

@@ -32,8 +32,14 @@ func runInstead() {
 // process starts a server and returns where it is, and what kills it with SIGKILL.
 func process(t *testing.T, data string) (host string, kill func()) {
 	t.Helper()
-	u, _, kill := spawn(t, os.Stderr, "serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off",
-		"--log-level", "error", "--data", data)
+	u, _, kill := spawn(
+		t, os.Stderr, "serve", "--dev",
+		"--listen", "127.0.0.1:0",
+		"--stun-listen", "off",
+		"--admin-listen", "off",
+		"--log-level", "error",
+		"--data", data,
+	)
 	return u.Host, kill
 }
 
@@ -50,8 +56,11 @@ func spawn(t *testing.T, log io.Writer, args ...string) (at *url.URL, p *os.Proc
 	return at, c.Process, kill
 }
 
-// launch starts a server and returns the first match of each pattern in what it prints, in that order, and what kills it with SIGKILL.
-func launch(t *testing.T, c *exec.Cmd, log io.Writer, patterns ...string) (said []string, kill func()) {
+// launch starts a server and returns the first match of each pattern in what it prints, in that
+// order, and what kills it with SIGKILL.
+func launch(
+	t *testing.T, c *exec.Cmd, log io.Writer, patterns ...string,
+) (said []string, kill func()) {
 	t.Helper()
 	c.Stderr = log
 	out, err := c.StdoutPipe()
@@ -109,9 +118,15 @@ func (m *member) OnMessage(_ *gws.Conn, b *gws.Message) {
 
 func connect(t *testing.T, host string, passed *atomic.Int64) *member {
 	t.Helper()
-	m := &member{answers: make(chan map[string]any, 64), events: make(chan map[string]any, 64), passed: passed}
+	m := &member{
+		answers: make(chan map[string]any, 64),
+		events:  make(chan map[string]any, 64),
+		passed:  passed,
+	}
 	var err error
-	if m.ws, _, err = gws.NewClient(m, &gws.ClientOption{Addr: "ws://" + host + "/signal"}); err != nil {
+	if m.ws, _, err = gws.NewClient(
+		m, &gws.ClientOption{Addr: "ws://" + host + "/signal"},
+	); err != nil {
 		t.Fatal(err)
 	}
 	go m.ws.ReadLoop()
@@ -146,16 +161,23 @@ func await(t *testing.T, from chan map[string]any) map[string]any {
 	}
 }
 
-// A server that is killed while 200 members pass messages on, and started again, is one that nobody has left.
+// A server that is killed while 200 members pass messages on, and started again, is one that nobody
+// has left.
 func TestKilledUnderLoadNobodyLeaves(t *testing.T) {
 	const users, size = 200, 4
 	data := t.TempDir()
 	host, kill := process(t, data)
 	var license struct{ CpCode, AuthKey string }
-	if _, body := get(t, "http://"+host+"/dev/license"); json.Unmarshal([]byte(body), &license) != nil {
+	if _, body := get(
+		t, "http://"+host+"/dev/license",
+	); json.Unmarshal([]byte(body), &license) != nil {
 		t.Fatal(body)
 	}
-	register := map[string]any{"eventOp": "register", "cpCode": license.CpCode, "authKey": license.AuthKey}
+	register := map[string]any{
+		"eventOp": "register",
+		"cpCode":  license.CpCode,
+		"authKey": license.AuthKey,
+	}
 	with := func(more map[string]any) map[string]any {
 		q := map[string]any{}
 		for _, from := range []map[string]any{register, more} {
@@ -180,7 +202,10 @@ func TestKilledUnderLoadNobodyLeaves(t *testing.T) {
 	// each passes messages on to the next in its room, until the connection breaks
 	var sending sync.WaitGroup
 	for i, m := range members {
-		text := fmt.Appendf(nil, `{"eventOp":"candidate","target":"user-%d","candidate":{}}`, i/size*size+(i+1)%size)
+		text := fmt.Appendf(
+			nil, `{"eventOp":"candidate","target":"user-%d","candidate":{}}`,
+			i/size*size+(i+1)%size,
+		)
 		sending.Go(func() {
 			every := time.NewTicker(50 * time.Millisecond)
 			defer every.Stop()
@@ -189,7 +214,9 @@ func TestKilledUnderLoadNobodyLeaves(t *testing.T) {
 			}
 		})
 	}
-	for end := time.Now().Add(20 * time.Second); passed.Load() < 10*users; <-time.After(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); passed.Load() < 10*users; <-time.After(
+		10 * time.Millisecond,
+	) {
 		if time.Now().After(end) {
 			t.Fatalf("only %d messages were passed on", passed.Load())
 		}
@@ -213,7 +240,8 @@ func TestKilledUnderLoadNobodyLeaves(t *testing.T) {
 		a := members[i].ask(t, with(map[string]any{"resume": secrets[i]}))
 		state, _ := a["room"].(map[string]any)
 		inside, _ := state["members"].(map[string]any)
-		if a["resumed"] != true || state["roomId"] != room(i) || len(inside) != size || state["seq"] != float64(size) {
+		if a["resumed"] != true || state["roomId"] != room(i) || len(inside) != size ||
+			state["seq"] != float64(size) {
 			t.Fatalf("user-%d came back to %v", i, a)
 		}
 	}

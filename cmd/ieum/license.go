@@ -34,7 +34,10 @@ type keygenCmd struct {
 func (k *keygenCmd) Run(c *console) error {
 	f, err := os.OpenFile(k.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("%s exists and is not overwritten: licenses signed with its key would become invalid", k.File)
+		return fmt.Errorf(
+			"%s exists and is not overwritten: licenses signed with its key would become invalid",
+			k.File,
+		)
 	}
 	if err != nil {
 		return err
@@ -67,7 +70,7 @@ type issueCmd struct {
 	issued issued // by check
 }
 
-// issued is what issue prints, with --json as it stands here. What it grants is as the license says it.
+// issued is the output of issue; with --json in this form. Grants has what the license grants.
 type issued struct {
 	CpCode       string `json:"cpCode"`
 	AuthKey      string `json:"authKey"`
@@ -88,11 +91,21 @@ type issued struct {
 func (i *issueCmd) check() error {
 	var errs []error
 	p := license.Params{
-		Name: cmp.Or(i.Name, i.CpCode), CpCode: i.CpCode, CompanyCode: cmp.Or(i.CompanyCode, i.CpCode), MaxUser: i.MaxUser, Origins: i.Origin,
-		MaxRooms: i.MaxRooms, Relay: i.Relay, RequireUserToken: i.RequireUserToken,
+		Name:        cmp.Or(i.Name, i.CpCode),
+		CpCode:      i.CpCode,
+		CompanyCode: cmp.Or(i.CompanyCode, i.CpCode),
+		MaxUser:     i.MaxUser,
+		Origins:     i.Origin,
+		MaxRooms:    i.MaxRooms,
+		Relay:       i.Relay,
+
+		RequireUserToken: i.RequireUserToken,
 	}
 	if strings.ContainsFunc(i.CpCode, unicode.IsSpace) {
-		errs = append(errs, fmt.Errorf("--cp-code: %q contains white space, which applications would have to repeat exactly", i.CpCode))
+		errs = append(errs, fmt.Errorf(
+			"--cp-code: %q contains white space, which applications would have to repeat exactly",
+			i.CpCode,
+		))
 	}
 	today := time.Now().UTC().Truncate(24 * time.Hour)
 	var startErr, endErr error
@@ -102,7 +115,9 @@ func (i *issueCmd) check() error {
 	v, keyErr := withKeyOf(i.LicenseSigningKeyFile)
 	errs = append(errs, startErr, endErr, keyErr)
 	if keyErr != nil { // whose faults are told; any key shows the others
-		v, _ = license.New(license.Config{Keys: [][]byte{[]byte("a key that signs nothing anybody gets")}})
+		v, _ = license.New(
+			license.Config{Keys: [][]byte{[]byte("a key that signs nothing anybody gets")}},
+		)
 	}
 	token, err := v.Issue(p)
 	for _, err := range config.Errors(err) {
@@ -111,24 +126,38 @@ func (i *issueCmd) check() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	i.issued = issued{CpCode: i.CpCode, AuthKey: token, UserTokenKey: base64.StdEncoding.EncodeToString(v.UserTokenKey(i.CpCode))}
+	i.issued = issued{
+		CpCode:       i.CpCode,
+		AuthKey:      token,
+		UserTokenKey: base64.StdEncoding.EncodeToString(v.UserTokenKey(i.CpCode)),
+	}
 	g := &i.issued.Grants
 	g.First, g.Last = p.Start.Format(time.DateOnly), last.Format(time.DateOnly)
-	g.MaxUser, g.MaxRooms, g.Origins, g.Relay, g.RequireUserToken = i.MaxUser, i.MaxRooms, i.Origin, i.Relay, i.RequireUserToken
+	g.MaxUser, g.MaxRooms, g.Origins = i.MaxUser, i.MaxRooms, i.Origin
+	g.Relay, g.RequireUserToken = i.Relay, i.RequireUserToken
 	return nil
 }
 
 // claimFlags are the flags that claims of a license come from.
 var claimFlags = map[string]string{
-	"authCode": "--cp-code", "name": "--name", "companyCode": "--company-code", "maxUser": "--max-user", "startDate": "--start",
-	"endDate": "--end", "origins": "--origin", "maxRooms": "--max-rooms", "relay": "--relay",
+	"authCode":    "--cp-code",
+	"name":        "--name",
+	"companyCode": "--company-code",
+	"maxUser":     "--max-user",
+	"startDate":   "--start",
+	"endDate":     "--end",
+	"origins":     "--origin",
+	"maxRooms":    "--max-rooms",
+	"relay":       "--relay",
 }
 
-// blame tells which flag a claim that is wrong comes from. Days that could not be read are not judged, nor is a code that is missing.
+// blame returns the flag that a wrong claim comes from. Unreadable dates and a missing code are
+// reported elsewhere.
 func (i *issueCmd) blame(err error, daysUnread bool) error {
 	claim, rest, _ := strings.Cut(err.Error(), " ")
 	flag, ok := claimFlags[claim]
-	if (daysUnread && (flag == "--start" || flag == "--end")) || (i.CpCode == "" && (flag == "--cp-code" || flag == "--name" || flag == "--company-code")) {
+	if (daysUnread && (flag == "--start" || flag == "--end")) ||
+		(i.CpCode == "" && (flag == "--cp-code" || flag == "--name" || flag == "--company-code")) {
 		return nil
 	}
 	if !ok {
@@ -137,16 +166,25 @@ func (i *issueCmd) blame(err error, daysUnread bool) error {
 	return fmt.Errorf("%s: %s", flag, strings.ReplaceAll(rest, "startDate", "--start"))
 }
 
-// Run prints the license that check has made, what it grants, and the key with which the tenant's backend signs user tokens.
+// Run prints the license that check has made, what it grants, and the key with which the tenant's
+// backend signs user tokens.
 func (i *issueCmd) Run(c *console) error {
 	out := i.issued
 	if i.JSON {
 		return json.NewEncoder(c.out).Encode(out)
 	}
 	fmt.Fprintf(c.out, "cpCode          %s\nauthKey         %s\n", out.CpCode, out.AuthKey)
-	fmt.Fprintf(c.out, "userTokenKey    %s\n(base64; secret of the tenant backend, which signs user tokens; cpCode and authKey are public)\n\n", out.UserTokenKey)
+	fmt.Fprintf(
+		c.out,
+		"userTokenKey    %s\n(base64; secret of the tenant backend, which signs user tokens; "+
+			"cpCode and authKey are public)\n\n",
+		out.UserTokenKey,
+	)
 	row := func(name, text string) { fmt.Fprintf(c.out, "%-15s %s\n", name, text) }
-	row("valid", fmt.Sprintf("%s to %s, UTC, inclusive (--start, --end)", out.Grants.First, out.Grants.Last))
+	row(
+		"valid",
+		fmt.Sprintf("%s to %s, UTC, inclusive (--start, --end)", out.Grants.First, out.Grants.Last),
+	)
 	row("users", fmt.Sprintf("%d concurrently (--max-user)", out.Grants.MaxUser))
 	rooms := "unlimited (--max-rooms)"
 	if n := out.Grants.MaxRooms; n != 0 {
@@ -233,8 +271,8 @@ func (u *userTokenCmd) check() error {
 // Run prints nothing but the token on standard output, for scripts.
 func (u *userTokenCmd) Run(c *console) error {
 	if u.AuthKey == "" {
-		fmt.Fprintln(c.err, "Note: the token refers to no license. It is valid only where --licenses lists one for this cpCode. "+
-			"Otherwise set --auth-key.")
+		fmt.Fprintln(c.err, "Note: the token refers to no license. It is valid only where "+
+			"--licenses lists one for this cpCode. Otherwise set --auth-key.")
 	}
 	fmt.Fprintln(c.out, u.token)
 	return nil
@@ -291,8 +329,8 @@ type hashCmd struct {
 	AuthKey string `arg:"" optional:"" help:"License or user token; read from standard input if omitted or -."`
 }
 
-// Run prints the hash of the token, and whose it is as a comment. An invalid token has a hash too: a server may
-// accept it, since licenses issued elsewhere can be listed.
+// Run prints the hash of the token, and whose it is as a comment. An invalid token has a hash too:
+// a server may accept it, since licenses issued elsewhere can be listed.
 func (h *hashCmd) Run(c *console) error {
 	text, err := tokenFrom(h.AuthKey)
 	if err != nil {

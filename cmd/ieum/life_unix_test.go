@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// The log of serve and relay begins and ends with lines for the start, the signal and the stop, in this order.
+// The log of serve and relay begins and ends with lines for the start, the signal and the stop, in
+// this order.
 func TestStartAndStopAreLogged(t *testing.T) {
 	secret := file(t, "secret", "a secret that two machines have\n")
 	quiet := []string{"--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off"}
@@ -21,12 +22,21 @@ func TestStartAndStopAreLogged(t *testing.T) {
 		args  []string
 		want  string
 	}{
-		"serve": {`127.0.0.1:\d+/$`, append([]string{"serve", "--dev"}, quiet...),
-			`(?s)level=INFO msg=started version=(?:"[^"]+"|\S+) listen=127\.0\.0\.1:\d+ urls=\S+\n.*` +
-				`level=INFO msg=stopping cause="terminated signal received"\n.*level=INFO msg=stopped\n$`},
-		"relay": {`TCP port \d+`, append([]string{"relay", "--relay-secret-file", secret}, quiet...),
+		"serve": {
+			`127.0.0.1:\d+/$`,
+			append([]string{"serve", "--dev"}, quiet...),
+			`(?s)level=INFO msg=started version=(?:"[^"]+"|\S+) ` +
+				`listen=127\.0\.0\.1:\d+ urls=\S+\n.*` +
+				`level=INFO msg=stopping cause="terminated signal received"\n.*` +
+				`level=INFO msg=stopped\n$`,
+		},
+		"relay": {
+			`TCP port \d+`,
+			append([]string{"relay", "--relay-secret-file", secret}, quiet...),
 			`(?s)level=INFO msg=started version=(?:"[^"]+"|\S+) port=\d+\n.*` +
-				`level=INFO msg=stopping cause="terminated signal received"\n.*level=INFO msg=stopped\n$`},
+				`level=INFO msg=stopping cause="terminated signal received"\n.*` +
+				`level=INFO msg=stopped\n$`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "log")
@@ -55,9 +65,15 @@ func TestStartAndStopAreLogged(t *testing.T) {
 // A process that may open few files says so before it serves.
 func TestAFewOpenFilesAreWarnedOf(t *testing.T) {
 	c := exec.Command("/bin/sh", "-c", `ulimit -n 300; exec "$0" -test.run=^$`, os.Args[0])
-	c.Env = append(os.Environ(), runAs+"="+strings.Join([]string{"config", "check", "--license-signing-key-file", file(t, "key", key)}, "\n"))
+	c.Env = append(
+		os.Environ(),
+		runAs+"="+strings.Join(
+			[]string{"config", "check", "--license-signing-key-file", file(t, "key", key)}, "\n",
+		),
+	)
 	out, err := c.CombinedOutput()
-	if want := "--max-connections: this process may have 300 open files"; err != nil || !strings.Contains(string(out), want) {
+	if want := "--max-connections: this process may have 300 open files"; err != nil ||
+		!strings.Contains(string(out), want) {
 		t.Errorf("%v, %q is not said in\n%s", err, want, out)
 	}
 }

@@ -2,7 +2,8 @@ package main
 
 import "github.com/ieum-rtc/ieum/internal/config"
 
-// limitFlags bound what clients may cost. They are pointers, since 0 would admit nobody and is an error.
+// limitFlags bound what clients may cost. They are pointers, since 0 would admit nobody and is an
+// error.
 type limitFlags struct {
 	MaxConnections            *int     `help:"Signaling connections; resuming sessions may use an eighth more (default 50000; -1 unlimited)." placeholder:"N"`
 	MaxUnregisteredPerAddress *int     `help:"Unregistered connections per client address (default 50; -1 unlimited)." placeholder:"N"`

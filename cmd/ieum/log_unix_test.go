@@ -31,10 +31,15 @@ func unread(t *testing.T, pattern string, args ...string) (said string, c *exec.
 
 // Whoever reads the log of a server may end; the server goes on.
 func TestAServerOutlivesTheReaderOfItsLog(t *testing.T) {
-	at, server := unread(t, `127.0.0.1:\d+/$`, "serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off")
+	at, server := unread(
+		t, `127.0.0.1:\d+/$`, "serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off",
+		"--admin-listen", "off",
+	)
 	host := strings.TrimSuffix(at, "/")
 	var login map[string]any
-	if _, body := get(t, "http://"+host+"/dev/license"); json.Unmarshal([]byte(body), &login) != nil {
+	if _, body := get(
+		t, "http://"+host+"/dev/license",
+	); json.Unmarshal([]byte(body), &login) != nil {
 		t.Fatal(body)
 	}
 	login["eventOp"] = "register"
@@ -55,8 +60,15 @@ func TestAServerOutlivesTheReaderOfItsLog(t *testing.T) {
 func TestARelayOutlivesTheReaderOfItsLog(t *testing.T) {
 	cert, tlsKey := filepath.Join(t.TempDir(), "cert"), filepath.Join(t.TempDir(), "key")
 	pair(t, cert, tlsKey)
-	said, relay := unread(t, `TCP port \d+`, "relay", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off",
-		"--relay-secret-file", file(t, "secret", key), "--tls-cert", cert, "--tls-key", tlsKey)
+	said, relay := unread(
+		t, `TCP port \d+`, "relay",
+		"--listen", "127.0.0.1:0",
+		"--stun-listen", "off",
+		"--admin-listen", "off",
+		"--relay-secret-file", file(t, "secret", key),
+		"--tls-cert", cert,
+		"--tls-key", tlsKey,
+	)
 	at := "127.0.0.1:" + strings.TrimPrefix(said, "TCP port ")
 	for range 3 { // each is logged, before the next is done
 		serial := pair(t, cert, tlsKey)
@@ -85,7 +97,8 @@ func TestCommandsThatPrintEndWithTheirReader(t *testing.T) {
 	c.Env, c.Stdout = append(os.Environ(), runAs+"=version"), w
 	err = c.Run()
 	_ = w.Close()
-	if status, ok := c.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGPIPE {
+	if status, ok := c.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() ||
+		status.Signal() != syscall.SIGPIPE {
 		t.Errorf("%v, %v", c.ProcessState, err)
 	}
 }

@@ -1,4 +1,5 @@
-// Command ieum is the whole server: signaling, STUN/TURN relay, browser SDK and sample pages. See `ieum --help`.
+// Command ieum is the whole server: signaling, STUN/TURN relay, browser SDK and sample pages. See
+// `ieum --help`.
 package main
 
 import (
@@ -13,8 +14,8 @@ import (
 	"syscall"
 )
 
-// commands is the command line. The flags of serve, relay and config can also stand in the environment as IEUM_… and in the file of
-// --config.
+// commands is the command line. The flags of serve, relay and config can also stand in the
+// environment as IEUM_… and in the file of --config.
 type commands struct {
 	Serve      serveCmd      `cmd:"" help:"Run the server."`
 	Relay      relayCmd      `cmd:"" help:"Run a standalone relay, for servers on other machines."`
@@ -57,14 +58,14 @@ type console struct {
 	line     *commandLine
 }
 
-// errUsage is part of errors that are the user's: exit code 2.
+// errUsage is part of errors of the command line: exit code 2.
 var errUsage = errors.New("usage")
 
-// checker is a command that can tell what is wrong with its flags before it does anything. Its faults are told together with those of
-// the values.
+// checker is a command that validates its flags before it runs. Its errors are reported together
+// with those of the values.
 type checker interface{ check() error }
 
-// starter is a command that starts something, which the sentence about its faults says.
+// starter is a command that starts a server, which the report of its errors says.
 type starter interface{ starts() }
 
 // run is main with everything handed in, so that tests can call it.

@@ -20,7 +20,8 @@ import (
 
 func TestMain(m *testing.M) {
 	runInstead()
-	cache, err := os.MkdirTemp("", "ieum-cache") // where --dev keeps its license: not that of whoever runs the tests
+	// Where --dev keeps its license: not that of whoever runs the tests.
+	cache, err := os.MkdirTemp("", "ieum-cache")
 	if err != nil {
 		panic(err)
 	}
@@ -55,65 +56,396 @@ func TestCommandLine(t *testing.T) {
 		code int
 		want []string // parts of what is printed, on either output
 	}{
-		"help":                   {[]string{"--help"}, exitOK, []string{"serve", "license issue", "version"}},
-		"help of serve":          {[]string{"serve", "--help"}, exitOK, []string{"--relay-allow-peer", "$IEUM_LISTEN", "--tls-self-signed"}},
-		"version":                {[]string{"version"}, exitOK, []string{"ieum ", "go1."}},
-		"no command":             {nil, exitOK, []string{"Usage: ieum <command>", "license issue"}},
-		"help as a command":      {[]string{"help"}, exitOK, []string{"Usage: ieum <command>"}},
-		"help of a command":      {[]string{"help", "serve"}, exitOK, []string{"Usage: ieum serve", "Network:"}},
-		"help of one below":      {[]string{"help", "license", "issue"}, exitOK, []string{"Usage: ieum license issue", "(default 100)"}},
-		"help of no command":     {[]string{"help", "nonsense"}, exitUsage, []string{"unexpected argument nonsense"}},
-		"a group of commands":    {[]string{"license"}, exitOK, []string{"Usage: ieum license <command>", "license inspect"}},
-		"a misspelt command":     {[]string{"licens"}, exitUsage, []string{`did you mean "license"?`}},
-		"version as a flag":      {[]string{"--version"}, exitOK, []string{"ieum ", "go1."}},
-		"short help":             {[]string{"serve", "-h"}, exitOK, []string{"Usage: ieum serve"}},
-		"no flag like it":        {[]string{"serve", "--listn", ":1"}, exitUsage, []string{"not started", "unknown flag --listn; did you mean --listen?", "license signing key is required"}},
-		"a value is missing":     {[]string{"config", "check", "--listen", "--max-joins", "many"}, exitUsage, []string{"--listen: needs a value: HOST:PORT", `--max-joins: "many"`}},
-		"a negative number":      {[]string{"config", "check", "--license-signing-key-file", keys, "--max-joins", "-1", "--relay-bandwidth", "-1"}, exitOK, []string{"configuration OK"}},
-		"a port alone":           {[]string{"config", "check", "--license-signing-key-file", keys, "--listen", "7102", "--stun-listen", "3478", "--admin-listen", "9000"}, exitOK, []string{"configuration OK"}},
-		"no port":                {[]string{"config", "check", "--license-signing-key-file", keys, "--listen", "99999"}, exitUsage, []string{`--listen: "99999" is not a port`}},
-		"nothing was to start":   {[]string{"license", "issue", "--start", "2026-13-01", "--max-user", "many", "--license-signing-key-file", keys}, exitUsage, []string{"3 errors", "missing flags: --cp-code", "--start: ", `--max-user: "many"`}},
-		"a code with a blank":    {[]string{"license", "issue", "--cp-code", "a b", "--max-user", "0", "--license-signing-key-file", keys}, exitUsage, []string{"--cp-code: ", "--max-user: must be"}},
-		"a day before the other": {[]string{"license", "issue", "--cp-code", "C", "--start", "2090-01-01", "--end", "2089-01-01", "--license-signing-key-file", keys}, exitUsage, []string{"ieum: --end: is not after --start"}},
-		"unknown flag":           {[]string{"serve", "--nonsense"}, exitUsage, []string{"unknown flag --nonsense"}},
-		"secrets are no flags":   {[]string{"serve", "--license-key", key}, exitUsage, []string{"unknown flag"}},
-		"no license key":         {[]string{"serve"}, exitUsage, []string{"a license signing key is required"}},
-		"all faults at once":     {[]string{"config", "check", "--listen", "x", "--relay-ports", "9", "--relay-ip", "y", "--relay-allow-peer", "z", "--tls-cert", "c"}, exitUsage, []string{"--listen", "--relay-ports", "--relay-ip", "--relay-allow-peer", "--tls-cert", "license signing key"}},
-		"short key":              {[]string{"config", "check", "--license-signing-key-file", file(t, "short", "too short")}, exitUsage, []string{"at least 32"}},
-		"key file missing":       {[]string{"config", "check", "--license-signing-key-file", "/nonexistent/key"}, exitUsage, []string{"--license-signing-key-file"}},
-		"a good configuration":   {[]string{"config", "check", "--license-signing-key-file", keys, "--relay-ip", "203.0.113.7/10.0.0.7"}, exitOK, []string{"configuration OK"}},
-		"from a file":            {[]string{"config", "check", "--config", file(t, "c.yaml", "license-signing-key-file: "+keys+"\nrelay-ip: [203.0.113.7, '2001:db8::7']\nrelay-quota: 8\ntls-self-signed: true\n")}, exitOK, []string{"configuration OK"}},
-		"from a JSON file":       {[]string{"config", "check", "--config", file(t, "c.json", `{"license-signing-key-file":"`+keys+`"}`)}, exitOK, []string{"configuration OK"}},
-		"fault in the file":      {[]string{"config", "check", "--config", file(t, "f.yaml", "license-signing-key-file: "+keys+"\nrelay-ports: x\n")}, exitUsage, []string{"f.yaml:2: relay-ports: "}},
-		"unknown keys":           {[]string{"config", "check", "--config", file(t, "u.yaml", "listen: ':1'\nextra: 1\n")}, exitUsage, []string{"u.yaml:2: extra: unknown key"}},
-		"file that is not YAML":  {[]string{"config", "check", "--config", file(t, "b.yaml", "{")}, exitUsage, []string{"b.yaml:1: ", "license signing key is required"}},
-		"help of relay":          {[]string{"relay", "--help"}, exitOK, []string{"--relay-secret-file", "$IEUM_RELAY_IP", ":3478)"}},
-		"relay without secret":   {[]string{"relay", "--listen", "127.0.0.1:0"}, exitUsage, []string{"a relay secret is required"}},
-		"relay's faults":         {[]string{"relay", "--listen", "x", "--relay-ports", "9", "--tls-key", "k"}, exitUsage, []string{"--listen", "--relay-ports", "--tls-cert"}},
-		"relay from a file":      {[]string{"relay", "--config", file(t, "r.yaml", "relay-secret-file: /nonexistent/secret\nrelay-quota-total: 5\n")}, exitUsage, []string{"/nonexistent/secret"}},
-		"relays elsewhere":       {[]string{"config", "check", "--license-signing-key-file", keys, "--relay-external", "turn:r.example", "--relay-external", "turns:r.example", "--relay-secret-file", keys}, exitOK, []string{"configuration OK"}},
-		"without their secret":   {[]string{"config", "check", "--license-signing-key-file", keys, "--relay-external", "turn:r.example"}, exitUsage, []string{"--relay-secret-file"}},
-		"relays' URLs":           {[]string{"config", "check", "--license-signing-key-file", keys, "--relay-external", "r.example", "--relay-secret-file", keys}, exitUsage, []string{"--relay-external", "turns:host"}},
-		"all of the network":     {[]string{"config", "check", "--license-signing-key-file", keys, "--public-host", "calls.example", "--stun-listen", "off", "--relay-listen", ":3478", "--relay-coalesce", "0", "--relay-bandwidth=-1"}, exitOK, []string{"configuration OK"}},
-		"network faults":         {[]string{"config", "check", "--license-signing-key-file", keys, "--public-host", "x:1", "--stun-listen", "y", "--relay-listen", "z"}, exitUsage, []string{"--public-host", "--stun-listen", "--relay-listen"}},
-		"limits":                 {[]string{"config", "check", "--config", file(t, "m.yaml", "license-signing-key-file: "+keys+"\nmax-connections: -1\nmax-unregistered-per-address: 8\ntrusted-proxy: ['10.0.0.0/8', '::1']\n")}, exitOK, []string{"configuration OK"}},
-		"limits of nobody":       {[]string{"config", "check", "--license-signing-key-file", keys, "--max-connections", "0", "--max-unregistered-per-address=-2", "--trusted-proxy", "0.0.0.0/0"}, exitUsage, []string{"--max-connections", "--max-unregistered-per-address", "--trusted-proxy"}},
-		"issue without key":      {[]string{"license", "issue", "--cp-code", "C"}, exitUsage, []string{"license signing key is required"}},
-		"issue with a bad day":   {[]string{"license", "issue", "--cp-code", "C", "--end", "tomorrow", "--license-signing-key-file", keys}, exitUsage, []string{"YYYY-MM-DD"}},
-		"issue that ended":       {[]string{"license", "issue", "--cp-code", "C", "--start", "2020-01-01", "--end", "2020-02-01", "--license-signing-key-file", keys}, exitUsage, []string{"past"}},
-		"licenses missing":       {[]string{"config", "check", "--license-signing-key-file", keys, "--licenses", "/nonexistent/list"}, exitUsage, []string{"--licenses"}},
-		"licenses with faults":   {[]string{"config", "check", "--licenses", file(t, "l.yaml", "- {cpCode: C, authkey: x}")}, exitUsage, []string{"--licenses", "authkey", "license signing key is required"}},
-		"licenses from a file":   {[]string{"config", "check", "--config", file(t, "d.yaml", "license-signing-key-file: "+keys+"\nlicenses: "+file(t, "l.json", "[]")+"\n")}, exitOK, []string{"configuration OK"}},
-		"revoked missing":        {[]string{"config", "check", "--license-signing-key-file", keys, "--revocation-list", "/nonexistent/list"}, exitUsage, []string{"--revocation-list"}},
-		"revoked with faults":    {[]string{"config", "check", "--revocation-list", file(t, "r.txt", "# x\nabc\n")}, exitUsage, []string{"--revocation-list: line 2", "license hash", "license signing key is required"}},
-		"revoked from a file":    {[]string{"config", "check", "--config", file(t, "e.yaml", "license-signing-key-file: "+keys+"\nrevocation-list: "+file(t, "e.txt", "")+"\n")}, exitOK, []string{"configuration OK"}},
-		"serve with a bad list":  {[]string{"serve", "--license-signing-key-file", keys, "--revocation-list", file(t, "s.txt", "abc")}, exitUsage, []string{"--revocation-list: line 1"}},
-		"hash what is no JWT":    {[]string{"license", "hash", "hello"}, exitFailed, []string{"JWT"}},
-		"token without user":     {[]string{"license", "user-token", "--cp-code", "C", "--license-signing-key-file", keys}, exitUsage, []string{"--user"}},
-		"token without key":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim"}, exitUsage, []string{"license signing key is required"}},
-		"token for no time":      {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--minutes", "0", "--license-signing-key-file", keys}, exitUsage, []string{"--minutes"}},
-		"token with no license":  {[]string{"license", "user-token", "--cp-code", "C", "--user", "kim", "--auth-key", "x", "--license-signing-key-file", keys}, exitUsage, []string{"not an authKey"}},
-		"inspect what is no JWT": {[]string{"license", "inspect", "hello"}, exitFailed, []string{"JWT"}},
+		"help": {
+			[]string{"--help"},
+			exitOK,
+			[]string{"serve", "license issue", "version"},
+		},
+		"help of serve": {
+			[]string{"serve", "--help"},
+			exitOK,
+			[]string{"--relay-allow-peer", "$IEUM_LISTEN", "--tls-self-signed"},
+		},
+		"version":           {[]string{"version"}, exitOK, []string{"ieum ", "go1."}},
+		"no command":        {nil, exitOK, []string{"Usage: ieum <command>", "license issue"}},
+		"help as a command": {[]string{"help"}, exitOK, []string{"Usage: ieum <command>"}},
+		"help of a command": {
+			[]string{"help", "serve"},
+			exitOK,
+			[]string{"Usage: ieum serve", "Network:"},
+		},
+		"help of one below": {
+			[]string{"help", "license", "issue"},
+			exitOK,
+			[]string{"Usage: ieum license issue", "(default 100)"},
+		},
+		"help of no command": {
+			[]string{"help", "nonsense"},
+			exitUsage,
+			[]string{"unexpected argument nonsense"},
+		},
+		"a group of commands": {
+			[]string{"license"},
+			exitOK,
+			[]string{"Usage: ieum license <command>", "license inspect"},
+		},
+		"a misspelt command": {
+			[]string{"licens"},
+			exitUsage,
+			[]string{`did you mean "license"?`},
+		},
+		"version as a flag": {[]string{"--version"}, exitOK, []string{"ieum ", "go1."}},
+		"short help":        {[]string{"serve", "-h"}, exitOK, []string{"Usage: ieum serve"}},
+		"no flag like it": {
+			[]string{"serve", "--listn", ":1"},
+			exitUsage,
+			[]string{
+				"not started", "unknown flag --listn; did you mean --listen?",
+				"license signing key is required",
+			},
+		},
+		"a value is missing": {
+			[]string{"config", "check", "--listen", "--max-joins", "many"},
+			exitUsage,
+			[]string{"--listen: needs a value: HOST:PORT", `--max-joins: "many"`},
+		},
+		"a negative number": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--max-joins", "-1",
+				"--relay-bandwidth", "-1",
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"a port alone": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--listen", "7102",
+				"--stun-listen", "3478", "--admin-listen", "9000",
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"no port": {
+			[]string{"config", "check", "--license-signing-key-file", keys, "--listen", "99999"},
+			exitUsage,
+			[]string{`--listen: "99999" is not a port`},
+		},
+		"nothing was to start": {
+			[]string{
+				"license", "issue", "--start", "2026-13-01", "--max-user", "many",
+				"--license-signing-key-file", keys,
+			},
+			exitUsage,
+			[]string{"3 errors", "missing flags: --cp-code", "--start: ", `--max-user: "many"`},
+		},
+		"a code with a blank": {
+			[]string{
+				"license", "issue", "--cp-code", "a b", "--max-user", "0",
+				"--license-signing-key-file", keys,
+			},
+			exitUsage,
+			[]string{"--cp-code: ", "--max-user: must be"},
+		},
+		"a day before the other": {
+			[]string{
+				"license", "issue", "--cp-code", "C", "--start", "2090-01-01", "--end",
+				"2089-01-01", "--license-signing-key-file", keys,
+			},
+			exitUsage,
+			[]string{"ieum: --end: is not after --start"},
+		},
+		"unknown flag": {
+			[]string{"serve", "--nonsense"},
+			exitUsage,
+			[]string{"unknown flag --nonsense"},
+		},
+		"secrets are no flags": {
+			[]string{"serve", "--license-key", key},
+			exitUsage,
+			[]string{"unknown flag"},
+		},
+		"no license key": {
+			[]string{"serve"},
+			exitUsage,
+			[]string{"a license signing key is required"},
+		},
+		"all faults at once": {
+			[]string{
+				"config", "check", "--listen", "x", "--relay-ports", "9", "--relay-ip", "y",
+				"--relay-allow-peer", "z", "--tls-cert", "c",
+			},
+			exitUsage,
+			[]string{
+				"--listen", "--relay-ports", "--relay-ip", "--relay-allow-peer", "--tls-cert",
+				"license signing key",
+			},
+		},
+		"short key": {
+			[]string{
+				"config", "check", "--license-signing-key-file", file(t, "short", "too short"),
+			},
+			exitUsage,
+			[]string{"at least 32"},
+		},
+		"key file missing": {
+			[]string{"config", "check", "--license-signing-key-file", "/nonexistent/key"},
+			exitUsage,
+			[]string{"--license-signing-key-file"},
+		},
+		"a good configuration": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--relay-ip",
+				"203.0.113.7/10.0.0.7",
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"from a file": {
+			[]string{
+				"config", "check", "--config",
+				file(
+					t, "c.yaml",
+					"license-signing-key-file: "+keys+"\n"+
+						"relay-ip: [203.0.113.7, '2001:db8::7']\n"+
+						"relay-quota: 8\n"+
+						"tls-self-signed: true\n",
+				),
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"from a JSON file": {
+			[]string{
+				"config", "check", "--config",
+				file(t, "c.json", `{"license-signing-key-file":"`+keys+`"}`),
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"fault in the file": {
+			[]string{
+				"config", "check", "--config",
+				file(t, "f.yaml", "license-signing-key-file: "+keys+"\nrelay-ports: x\n"),
+			},
+			exitUsage,
+			[]string{"f.yaml:2: relay-ports: "},
+		},
+		"unknown keys": {
+			[]string{"config", "check", "--config", file(t, "u.yaml", "listen: ':1'\nextra: 1\n")},
+			exitUsage,
+			[]string{"u.yaml:2: extra: unknown key"},
+		},
+		"file that is not YAML": {
+			[]string{"config", "check", "--config", file(t, "b.yaml", "{")},
+			exitUsage,
+			[]string{"b.yaml:1: ", "license signing key is required"},
+		},
+		"help of relay": {
+			[]string{"relay", "--help"},
+			exitOK,
+			[]string{"--relay-secret-file", "$IEUM_RELAY_IP", ":3478)"},
+		},
+		"relay without secret": {
+			[]string{"relay", "--listen", "127.0.0.1:0"},
+			exitUsage,
+			[]string{"a relay secret is required"},
+		},
+		"relay's faults": {
+			[]string{"relay", "--listen", "x", "--relay-ports", "9", "--tls-key", "k"},
+			exitUsage,
+			[]string{"--listen", "--relay-ports", "--tls-cert"},
+		},
+		"relay from a file": {
+			[]string{
+				"relay", "--config",
+				file(t, "r.yaml", "relay-secret-file: /nonexistent/secret\nrelay-quota-total: 5\n"),
+			},
+			exitUsage,
+			[]string{"/nonexistent/secret"},
+		},
+		"relays elsewhere": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--relay-external",
+				"turn:r.example", "--relay-external", "turns:r.example", "--relay-secret-file",
+				keys,
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"without their secret": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--relay-external",
+				"turn:r.example",
+			},
+			exitUsage,
+			[]string{"--relay-secret-file"},
+		},
+		"relays' URLs": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--relay-external",
+				"r.example", "--relay-secret-file", keys,
+			},
+			exitUsage,
+			[]string{"--relay-external", "turns:host"},
+		},
+		"all of the network": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--public-host",
+				"calls.example", "--stun-listen", "off", "--relay-listen", ":3478",
+				"--relay-coalesce", "0", "--relay-bandwidth=-1",
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"network faults": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--public-host", "x:1",
+				"--stun-listen", "y", "--relay-listen", "z",
+			},
+			exitUsage,
+			[]string{"--public-host", "--stun-listen", "--relay-listen"},
+		},
+		"limits": {
+			[]string{
+				"config", "check", "--config",
+				file(
+					t, "m.yaml",
+					"license-signing-key-file: "+keys+"\n"+
+						"max-connections: -1\n"+
+						"max-unregistered-per-address: 8\n"+
+						"trusted-proxy: ['10.0.0.0/8', '::1']\n",
+				),
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"limits of nobody": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--max-connections", "0",
+				"--max-unregistered-per-address=-2", "--trusted-proxy", "0.0.0.0/0",
+			},
+			exitUsage,
+			[]string{"--max-connections", "--max-unregistered-per-address", "--trusted-proxy"},
+		},
+		"issue without key": {
+			[]string{"license", "issue", "--cp-code", "C"},
+			exitUsage,
+			[]string{"license signing key is required"},
+		},
+		"issue with a bad day": {
+			[]string{
+				"license", "issue", "--cp-code", "C", "--end", "tomorrow",
+				"--license-signing-key-file", keys,
+			},
+			exitUsage,
+			[]string{"YYYY-MM-DD"},
+		},
+		"issue that ended": {
+			[]string{
+				"license", "issue", "--cp-code", "C", "--start", "2020-01-01", "--end",
+				"2020-02-01", "--license-signing-key-file", keys,
+			},
+			exitUsage,
+			[]string{"past"},
+		},
+		"licenses missing": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--licenses",
+				"/nonexistent/list",
+			},
+			exitUsage,
+			[]string{"--licenses"},
+		},
+		"licenses with faults": {
+			[]string{
+				"config", "check", "--licenses", file(t, "l.yaml", "- {cpCode: C, authkey: x}"),
+			},
+			exitUsage,
+			[]string{"--licenses", "authkey", "license signing key is required"},
+		},
+		"licenses from a file": {
+			[]string{
+				"config", "check", "--config",
+				file(
+					t, "d.yaml",
+					"license-signing-key-file: "+keys+"\nlicenses: "+file(t, "l.json", "[]")+"\n",
+				),
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"revoked missing": {
+			[]string{
+				"config", "check", "--license-signing-key-file", keys, "--revocation-list",
+				"/nonexistent/list",
+			},
+			exitUsage,
+			[]string{"--revocation-list"},
+		},
+		"revoked with faults": {
+			[]string{"config", "check", "--revocation-list", file(t, "r.txt", "# x\nabc\n")},
+			exitUsage,
+			[]string{
+				"--revocation-list: line 2", "license hash", "license signing key is required",
+			},
+		},
+		"revoked from a file": {
+			[]string{
+				"config", "check", "--config",
+				file(
+					t, "e.yaml",
+					"license-signing-key-file: "+keys+"\nrevocation-list: "+file(
+						t, "e.txt", "",
+					)+"\n",
+				),
+			},
+			exitOK,
+			[]string{"configuration OK"},
+		},
+		"serve with a bad list": {
+			[]string{
+				"serve", "--license-signing-key-file", keys, "--revocation-list",
+				file(t, "s.txt", "abc"),
+			},
+			exitUsage,
+			[]string{"--revocation-list: line 1"},
+		},
+		"hash what is no JWT": {
+			[]string{"license", "hash", "hello"},
+			exitFailed,
+			[]string{"JWT"},
+		},
+		"token without user": {
+			[]string{"license", "user-token", "--cp-code", "C", "--license-signing-key-file", keys},
+			exitUsage,
+			[]string{"--user"},
+		},
+		"token without key": {
+			[]string{"license", "user-token", "--cp-code", "C", "--user", "kim"},
+			exitUsage,
+			[]string{"license signing key is required"},
+		},
+		"token for no time": {
+			[]string{
+				"license", "user-token", "--cp-code", "C", "--user", "kim", "--minutes", "0",
+				"--license-signing-key-file", keys,
+			},
+			exitUsage,
+			[]string{"--minutes"},
+		},
+		"token with no license": {
+			[]string{
+				"license", "user-token", "--cp-code", "C", "--user", "kim", "--auth-key", "x",
+				"--license-signing-key-file", keys,
+			},
+			exitUsage,
+			[]string{"not an authKey"},
+		},
+		"inspect what is no JWT": {
+			[]string{"license", "inspect", "hello"},
+			exitFailed,
+			[]string{"JWT"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, err := ieum(t, c.args...)
@@ -132,74 +464,112 @@ func TestCommandLine(t *testing.T) {
 func TestEnvironmentStandsForFlags(t *testing.T) {
 	t.Setenv("IEUM_LICENSE_SIGNING_KEY", key)
 	t.Setenv("IEUM_RELAY_PORTS", "nonsense")
-	if code, _, err := ieum(t, "config", "check"); code != exitUsage || !strings.Contains(err, "nonsense") || strings.Contains(err, "license signing key") {
+	if code, _, err := ieum(t, "config", "check"); code != exitUsage ||
+		!strings.Contains(err, "nonsense") || strings.Contains(err, "license signing key") {
 		t.Errorf("%d %s", code, err)
 	}
-	if code, _, err := ieum(t, "config", "check", "--relay-ports", "50000-50100"); code != exitOK { // a flag wins
+	// A flag wins.
+	if code, _, err := ieum(t, "config", "check", "--relay-ports", "50000-50100"); code != exitOK {
 		t.Errorf("%d %s", code, err)
 	}
 }
 
 func TestIssuedLicenseCanBeInspected(t *testing.T) {
 	keys := file(t, "keys", key)
-	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--max-user", "7", "--origin", "https://app.example", "--json", "--license-signing-key-file", keys)
+	code, out, errs := ieum(
+		t, "license", "issue", "--cp-code", "KP-1", "--max-user", "7", "--origin",
+		"https://app.example", "--json", "--license-signing-key-file", keys,
+	)
 	if code != exitOK {
 		t.Fatal(code, errs)
 	}
 	var l issued
-	if err := json.Unmarshal([]byte(out), &l); err != nil || l.CpCode != "KP-1" || len(l.UserTokenKey) < 40 {
+	if err := json.Unmarshal([]byte(out), &l); err != nil || l.CpCode != "KP-1" ||
+		len(l.UserTokenKey) < 40 {
 		t.Fatalf("%v: %s", err, out)
 	}
 	code, out, _ = ieum(t, "license", "inspect", l.AuthKey)
-	if code != exitOK || !strings.Contains(out, "KP-1") || !strings.Contains(out, "https://app.example") {
+	if code != exitOK || !strings.Contains(out, "KP-1") ||
+		!strings.Contains(out, "https://app.example") {
 		t.Errorf("%d %s", code, out)
 	}
 }
 
-// The line that revokes a license is one that the server takes, and has the hash that other tools have.
+// The line that revokes a license is one that the server takes, and has the hash that other tools
+// have.
 func TestAHashFromTheCommandLineRevokes(t *testing.T) {
 	keys := file(t, "keys", key)
-	_, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-#1", "--end", "2099-12-31", "--json", "--license-signing-key-file", keys)
+	_, out, errs := ieum(
+		t, "license", "issue", "--cp-code", "KP-#1", "--end", "2099-12-31", "--json",
+		"--license-signing-key-file", keys,
+	)
 	var l issued
 	if err := json.Unmarshal([]byte(out), &l); err != nil {
 		t.Fatal(err, errs)
 	}
 	code, line, errs := ieum(t, "license", "hash", l.AuthKey)
-	if want := fmt.Sprintf("%x # \"KP-#1\", ends 2100-01-01T00:00:00Z\n", sha256.Sum256([]byte(l.AuthKey))); code != exitOK || line != want {
+	if want := fmt.Sprintf(
+		"%x # \"KP-#1\", ends 2100-01-01T00:00:00Z\n",
+		sha256.Sum256([]byte(l.AuthKey)),
+	); code != exitOK || line != want {
 		t.Fatalf("%d %s\n%q, want\n%q", code, errs, line, want)
 	}
-	_, token, _ := ieum(t, "license", "user-token", "--cp-code", "KP-#1", "--user", "kim", "--auth-key", l.AuthKey, "--license-signing-key-file", keys)
+	_, token, _ := ieum(
+		t, "license", "user-token", "--cp-code", "KP-#1", "--user", "kim", "--auth-key", l.AuthKey,
+		"--license-signing-key-file", keys,
+	)
 	code, second, errs := ieum(t, "license", "hash", strings.TrimSpace(token))
 	if code != exitOK || !strings.HasSuffix(second, " # \"KP-#1\", a user token of \"kim\"\n") {
 		t.Fatalf("%d %s %q", code, errs, second)
 	}
-	if code, out, errs := ieum(t, "config", "check", "--license-signing-key-file", keys, "--revocation-list", file(t, "revoked", line+second)); code != exitOK {
+	if code, out, errs := ieum(
+		t, "config", "check", "--license-signing-key-file", keys, "--revocation-list",
+		file(t, "revoked", line+second),
+	); code != exitOK {
 		t.Errorf("%d %s%s", code, out, errs)
 	}
 }
 
 func TestUserTokenFromTheCommandLine(t *testing.T) {
 	keys := file(t, "keys", key)
-	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--require-user-token", "--json", "--license-signing-key-file", keys)
+	code, out, errs := ieum(
+		t, "license", "issue", "--cp-code", "KP-1", "--require-user-token", "--json",
+		"--license-signing-key-file", keys,
+	)
 	var l issued
 	if err := json.Unmarshal([]byte(out), &l); code != exitOK || err != nil {
 		t.Fatal(code, err, errs)
 	}
-	if _, out, _ = ieum(t, "license", "inspect", l.AuthKey); !strings.Contains(out, `"requireUserToken": true`) {
+	if _, out, _ = ieum(
+		t, "license", "inspect", l.AuthKey,
+	); !strings.Contains(out, `"requireUserToken": true`) {
 		t.Errorf("the license does not require user tokens:\n%s", out)
 	}
-	mint := []string{"license", "user-token", "--cp-code", "KP-1", "--user", "kim", "--license-signing-key-file", keys}
-	code, token, errs := ieum(t, append(mint, "--name", "Kim", "--room", "K1", "--room", "K2", "--host", "--minutes", "5", "--auth-key", l.AuthKey)...)
+	mint := []string{
+		"license", "user-token", "--cp-code", "KP-1", "--user", "kim", "--license-signing-key-file",
+		keys,
+	}
+	code, token, errs := ieum(
+		t,
+		append(
+			mint, "--name", "Kim", "--room", "K1", "--room", "K2", "--host", "--minutes", "5",
+			"--auth-key", l.AuthKey,
+		)...,
+	)
 	if code != exitOK || strings.Count(token, "\n") != 1 || errs != "" {
 		t.Fatalf("%d %q %s", code, token, errs)
 	}
 	code, out, _ = ieum(t, "license", "inspect", token)
-	for _, want := range []string{`"typ": "user+jwt"`, `"sub": "kim"`, `"name": "Kim"`, `"K2"`, `"host": true`, l.AuthKey, "a user token for one user"} {
+	for _, want := range []string{
+		`"typ": "user+jwt"`, `"sub": "kim"`, `"name": "Kim"`, `"K2"`, `"host": true`, l.AuthKey,
+		"a user token for one user",
+	} {
 		if code != exitOK || !strings.Contains(out, want) {
 			t.Errorf("%d: no %s in\n%s", code, want, out)
 		}
 	}
-	if code, token, errs = ieum(t, mint...); code != exitOK || strings.Count(token, ".") != 2 || !strings.Contains(errs, "refers to no license") {
+	if code, token, errs = ieum(t, mint...); code != exitOK || strings.Count(token, ".") != 2 ||
+		!strings.Contains(errs, "refers to no license") {
 		t.Errorf("%d %q %s", code, token, errs)
 	}
 }
@@ -215,7 +585,13 @@ func (l *lines) Write(p []byte) (int, error) { return l.w.Write(p) }
 // started runs serve until stop is called, and returns the address it printed.
 func started(t *testing.T, args ...string) (url string, stop func() int) {
 	t.Helper()
-	args = append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off", "--log-level", "error"}, args...)
+	args = append(
+		[]string{
+			"serve", "--dev", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen",
+			"off", "--log-level", "error",
+		},
+		args...,
+	)
 	return running(t, regexp.MustCompile(`https?://\S+/`), args...)
 }
 
@@ -267,7 +643,15 @@ func get(t *testing.T, url string) (int, string) {
 
 func TestServeServesAndStops(t *testing.T) {
 	url, stop := started(t)
-	for path, want := range map[string]string{"": "Ieum", "sample": "", "p2p": "", "guide": "init", "knowledgetalk.min.js": "Knowledgetalk", "dev/license": "authKey", "dev/stats": "goroutines"} {
+	for path, want := range map[string]string{
+		"":                     "Ieum",
+		"sample":               "",
+		"p2p":                  "",
+		"guide":                "init",
+		"knowledgetalk.min.js": "Knowledgetalk",
+		"dev/license":          "authKey",
+		"dev/stats":            "goroutines",
+	} {
 		if code, body := get(t, url+path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("/%s: %d, no %q", path, code, want)
 		}
@@ -282,10 +666,20 @@ func TestServeServesAndStops(t *testing.T) {
 
 func TestRelayRunsAloneAndStops(t *testing.T) {
 	secret := file(t, "secret", "a secret that two machines have\n")
-	args := []string{"relay", "--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0", "--admin-listen", "off", "--relay-secret-file", secret, "--log-level", "error"}
-	port, stop := running(t, regexp.MustCompile(`Relay: UDP and TCP port \d+, second STUN port UDP \d+, relayed addresses 127\.0\.0\.1`), args...)
+	args := []string{
+		"relay", "--listen", "127.0.0.1:0", "--stun-listen", "127.0.0.1:0", "--admin-listen", "off",
+		"--relay-secret-file", secret, "--log-level", "error",
+	}
+	port, stop := running(
+		t,
+		regexp.MustCompile(
+			`Relay: UDP and TCP port \d+, second STUN port UDP \d+, relayed addresses 127\.0\.0\.1`,
+		),
+		args...,
+	)
 	port, _, _ = strings.Cut(strings.TrimPrefix(port, "Relay: UDP and TCP port "), ",")
-	if code, body := get(t, "http://127.0.0.1:"+port+"/sample"); code != 404 || !strings.Contains(body, "STUN and TURN") {
+	if code, body := get(t, "http://127.0.0.1:"+port+"/sample"); code != 404 ||
+		!strings.Contains(body, "STUN and TURN") {
 		t.Errorf("%d %s", code, body)
 	}
 	if code := stop(); code != exitOK {

@@ -36,7 +36,11 @@ func pair(t *testing.T, cert, key string) *big.Int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: serial, DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		DNSNames:     []string{"localhost"},
+		NotAfter:     time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
 		t.Fatal(err)
@@ -73,8 +77,8 @@ func logLines() (w io.WriteCloser, lines chan string) {
 	return pipe, lines
 }
 
-// A server gets new certificates, keys and licenses by SIGHUP, and lists of revoked licenses by itself, while a session goes on; a file
-// with a fault changes nothing.
+// A server gets new certificates, keys and licenses by SIGHUP, and lists of revoked licenses by
+// itself, while a session goes on; a file with a fault changes nothing.
 func TestHangupReadsTheFilesAgain(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("there is no SIGHUP")
@@ -83,7 +87,10 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	const next = "another key, of thirty-two bytes."
 	license := func(key string) string {
-		code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--json", "--license-signing-key-file", file(t, "key", key))
+		code, out, errs := ieum(
+			t, "license", "issue", "--cp-code", "KP-1", "--json", "--license-signing-key-file",
+			file(t, "key", key),
+		)
 		var l issued
 		if err := json.Unmarshal([]byte(out), &l); code != exitOK || err != nil {
 			t.Fatal(code, err, errs)
@@ -96,8 +103,17 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 	rewrite(t, path("revoked"), "")
 	log, lines := logLines()
 	t.Cleanup(func() { _ = log.Close() })
-	at, process, kill := spawn(t, log, "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off", "--relay-ip", "127.0.0.1",
-		"--license-signing-key-file", path("keys"), "--revocation-list", path("revoked"), "--tls-cert", path("cert"), "--tls-key", path("tls-key"))
+	at, process, kill := spawn(
+		t, log, "serve",
+		"--listen", "127.0.0.1:0",
+		"--stun-listen", "off",
+		"--admin-listen", "off",
+		"--relay-ip", "127.0.0.1",
+		"--license-signing-key-file", path("keys"),
+		"--revocation-list", path("revoked"),
+		"--tls-cert", path("cert"),
+		"--tls-key", path("tls-key"),
+	)
 
 	hangup := func(want string) {
 		t.Helper()
@@ -126,14 +142,33 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 	}
 	user := func(id, authKey string) (*member, string) {
 		t.Helper()
-		m := &member{closed: make(chan int, 1), answers: make(chan map[string]any, 64), events: make(chan map[string]any, 64), passed: new(atomic.Int64)}
+		m := &member{
+			closed:  make(chan int, 1),
+			answers: make(chan map[string]any, 64),
+			events:  make(chan map[string]any, 64),
+			passed:  new(atomic.Int64),
+		}
 		var err error
-		if m.ws, _, err = gws.NewClient(m, &gws.ClientOption{Addr: "wss://" + at.Host + "/signal", TlsConfig: &tls.Config{InsecureSkipVerify: true}}); err != nil {
+		if m.ws, _, err = gws.NewClient(
+			m,
+			&gws.ClientOption{
+				Addr:      "wss://" + at.Host + "/signal",
+				TlsConfig: &tls.Config{InsecureSkipVerify: true},
+			},
+		); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = m.ws.NetConn().Close() })
 		go m.ws.ReadLoop()
-		q, _ := json.Marshal(map[string]any{"eventOp": "register", "reqId": "1", "cpCode": "KP-1", "authKey": authKey, "userId": id})
+		q, _ := json.Marshal(
+			map[string]any{
+				"eventOp": "register",
+				"reqId":   "1",
+				"cpCode":  "KP-1",
+				"authKey": authKey,
+				"userId":  id,
+			},
+		)
 		if err := m.ws.WriteMessage(gws.OpcodeText, q); err != nil {
 			t.Fatal(err)
 		}

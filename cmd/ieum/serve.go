@@ -149,7 +149,8 @@ func logTo(w io.Writer, name string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
-// shutdownTimeout bounds the close of client connections. The documented five seconds cover the rest.
+// shutdownTimeout bounds the close of client connections. The documented five seconds cover the
+// rest.
 const shutdownTimeout = 3 * time.Second
 
 // Run serves until the context is done.
@@ -207,7 +208,8 @@ func (f *serveCmd) started(log *slog.Logger, n *node.Node) {
 		warnPrivate(log, n)
 	}
 	if f.Dev {
-		log.Info("development mode: anyone who can reach this address may call with the development license")
+		log.Info("development mode: " +
+			"anyone who can reach this address may call with the development license")
 	}
 	if f.TLSSelfSigned {
 		log.Info("the certificate is self-signed: browsers show a warning once")
@@ -231,13 +233,16 @@ func greetRelay(w io.Writer, r relaying) {
 	if p := r.STUNPort(); p != 0 {
 		stun = fmt.Sprintf(", second STUN port UDP %d", p)
 	}
-	fmt.Fprintf(w, "Relay: UDP and TCP port %d%s, relayed addresses %s\n", r.RelayPort(), stun, strings.Join(from, ", "))
+	fmt.Fprintf(
+		w, "Relay: UDP and TCP port %d%s, relayed addresses %s\n",
+		r.RelayPort(), stun, strings.Join(from, ", "),
+	)
 }
 
 // warnPrivate warns that clients on the Internet cannot use the relay.
 func warnPrivate(log *slog.Logger, r relaying) {
 	if addrs, private := r.RelayAddresses(); private {
-		log.Warn("all relayed addresses are private, unreachable from the Internet: behind NAT set --relay-ip PUBLIC/PRIVATE",
-			"addresses", fmt.Sprint(addrs))
+		log.Warn("all relayed addresses are private, unreachable from the Internet: "+
+			"behind NAT set --relay-ip PUBLIC/PRIVATE", "addresses", fmt.Sprint(addrs))
 	}
 }

@@ -18,18 +18,23 @@ import (
 	"github.com/ieum-rtc/ieum/internal/config"
 )
 
-// Settings come from flags, from variables named IEUM_… and from the file of --config, in that order of precedence. Kong knows the
-// flags; values are read here, so that one that is wrong is noted, with the place it comes from, and does not hide others.
+// Settings come from flags, from variables named IEUM_… and from the file of --config, in that
+// order of precedence. Kong knows the flags; values are read here, so that one that is wrong is
+// noted, with the place it comes from, and does not hide others.
 
 // settings are what one command line gives.
 type settings struct {
 	errors   []error
 	warnings []string
-	origins  map[string]string // by the name of a flag: where its value comes from; a default has none
+	// By the name of a flag: where its value comes from; a default has none.
+	origins map[string]string
 }
 
-// secretVariables are read by commands themselves: no flag stands for them, since every user of the machine can see flags.
-var secretVariables = []string{"IEUM_LICENSE_SIGNING_KEY", "IEUM_ADMIN_TOKEN", "IEUM_RELAY_SECRET", "IEUM_RELAY_PASSWORD"}
+// secretVariables are read by commands themselves. They have no flags, which every user of the
+// machine can see.
+var secretVariables = []string{
+	"IEUM_LICENSE_SIGNING_KEY", "IEUM_ADMIN_TOKEN", "IEUM_RELAY_SECRET", "IEUM_RELAY_PASSWORD",
+}
 
 func (s *settings) addError(where, format string, args ...any) {
 	s.errors = append(s.errors, fmt.Errorf(where+": "+format, args...))
@@ -96,7 +101,7 @@ func (v flagValue) reset(target reflect.Value) {
 	}
 }
 
-// value takes what follows a flag. A negative number is a value and no flag, though Kong takes it for one.
+// value takes what follows a flag. A negative number is a value, although Kong takes it for a flag.
 func value(scan *kong.Scanner, isBool, number bool) (text string, given bool) {
 	next := scan.Peek()
 	if isBool && next.Type != kong.FlagValueToken {
@@ -200,13 +205,15 @@ func variable(flag string) string {
 
 // configured tells whether a command takes variables and a file, beside flags.
 func configured(n *kong.Node) bool {
-	return n != nil && slices.ContainsFunc(n.Flags, func(f *kong.Flag) bool { return f.Name == "config" })
+	return n != nil &&
+		slices.ContainsFunc(n.Flags, func(f *kong.Flag) bool { return f.Name == "config" })
 }
 
 // isPath tells whether a flag names something in the file system.
 func isPath(f *kong.Flag) bool { return f.PlaceHolder == "FILE" || f.PlaceHolder == "FOLDER" }
 
-// resolve adds what the environment and the file say. Values that something else overrides must be good, too.
+// resolve adds what the environment and the file say. Values that something else overrides must be
+// good, too.
 func (s *settings) resolve(parsed *kong.Context) {
 	command := parsed.Selected()
 	given := map[string]bool{}
@@ -228,8 +235,12 @@ func (s *settings) resolve(parsed *kong.Context) {
 		if f.Name == "config" {
 			continue
 		}
-		if entry, ok := file.entries[f.Name]; ok && s.take(f, !given[f.Name] && env[f.Name] == "", file.place(f.Name), entry.texts) && isPath(f) && s.origins[f.Name] == file.place(f.Name) {
-			f.Target.SetString(relativeTo(file.path, f.Target.String()))
+		if entry, ok := file.entries[f.Name]; ok {
+			place, use := file.place(f.Name), !given[f.Name] && env[f.Name] == ""
+			good := s.take(f, use, place, entry.texts)
+			if good && isPath(f) && s.origins[f.Name] == place {
+				f.Target.SetString(relativeTo(file.path, f.Target.String()))
+			}
 		}
 		if text := env[f.Name]; text != "" {
 			s.take(f, !given[f.Name], variable(f.Name), []string{text})
@@ -237,7 +248,8 @@ func (s *settings) resolve(parsed *kong.Context) {
 	}
 }
 
-// take reads the value that one place has for a flag, and uses it unless another place overrides it.
+// take reads the value that one place has for a flag, and uses it unless another place overrides
+// it.
 func (s *settings) take(f *kong.Flag, use bool, from string, texts []string) (good bool) {
 	v := reflect.New(f.Target.Type()).Elem()
 	if len(texts) > 1 && !f.IsSlice() {
@@ -257,7 +269,8 @@ func (s *settings) take(f *kong.Flag, use bool, from string, texts []string) (go
 	return true
 }
 
-// relativeTo is a path in a file: relative to the folder of the file, wherever the program is started.
+// relativeTo is a path in a file: relative to the folder of the file, wherever the program is
+// started.
 func relativeTo(file, path string) string {
 	if path == "" || filepath.IsAbs(path) {
 		return path
@@ -265,8 +278,9 @@ func relativeTo(file, path string) string {
 	return filepath.Join(filepath.Dir(file), path)
 }
 
-// unknownVariables tells of variables that no flag has. One that looks misspelt is a fault: a limit that somebody meant to set would
-// silently not be in force. Any other may be somebody else's, as those of services are.
+// unknownVariables reports variables without a flag. A misspelt name is an error: otherwise a limit
+// would silently not be in force. Other names may belong to another program, as those of services
+// do, and are a warning.
 func (s *settings) unknownVariables(app *kong.Application) {
 	known := slices.Clone(secretVariables)
 	_ = kong.Visit(app, func(n kong.Visitable, next kong.Next) error {
@@ -279,7 +293,8 @@ func (s *settings) unknownVariables(app *kong.Application) {
 	})
 	for _, pair := range os.Environ() {
 		name, text, _ := strings.Cut(pair, "=")
-		if !strings.HasPrefix(name, "IEUM_") || strings.HasPrefix(name, "IEUM_TEST_") || slices.Contains(known, name) {
+		if !strings.HasPrefix(name, "IEUM_") || strings.HasPrefix(name, "IEUM_TEST_") ||
+			slices.Contains(known, name) {
 			continue
 		}
 		if near := nearest(name, known); near != "" && !ofService(name, text) {
@@ -290,19 +305,23 @@ func (s *settings) unknownVariables(app *kong.Application) {
 	}
 }
 
-// Kubernetes tells every container where the services of its namespace are: of one named ieum-relay by IEUM_RELAY_SERVICE_HOST,
-// IEUM_RELAY_PORT, IEUM_RELAY_PORT_3478_UDP_ADDR and others. Docker's links do the same.
+// Kubernetes tells every container where the services of its namespace are: of one named ieum-relay
+// by IEUM_RELAY_SERVICE_HOST, IEUM_RELAY_PORT, IEUM_RELAY_PORT_3478_UDP_ADDR and others. Docker's
+// links do the same.
 var (
-	serviceName = regexp.MustCompile(`_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
+	serviceName = regexp.MustCompile(
+		`_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`,
+	)
 	servicePort = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 )
 
-// ofService tells whether a variable says where a service is.
+// ofService tells whether a variable has the address of a service.
 func ofService(name, text string) bool {
-	return serviceName.MatchString(name) || (strings.HasSuffix(name, "_PORT") && servicePort.MatchString(text))
+	return serviceName.MatchString(name) ||
+		(strings.HasSuffix(name, "_PORT") && servicePort.MatchString(text))
 }
 
-// nearest is the name that somebody may have meant; empty: none is near.
+// nearest is the name that was probably meant; empty: none is similar.
 func nearest(word string, names []string) string {
 	best, least := "", len(word)/4+1
 	for _, name := range names {
@@ -313,7 +332,8 @@ func nearest(word string, names []string) string {
 	return best
 }
 
-// distance counts the letters to insert, delete, replace or swap with a neighbour (optimal string alignment).
+// distance counts the letters to insert, delete, replace or swap with a neighbour (optimal string
+// alignment).
 func distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
@@ -338,7 +358,7 @@ func distance(a, b string) int {
 	return rows[len(a)][len(b)]
 }
 
-// texts are errors as sentences, each with the place of its setting.
+// texts formats errors, each with the place of its setting.
 func (s *settings) texts(found error) (all []string) {
 	for _, err := range (&settings{origins: s.origins}).all(found) {
 		all = append(all, err.Error())

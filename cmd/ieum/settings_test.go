@@ -14,7 +14,12 @@ import (
 )
 
 // commandsWithSettings are those that take variables and a file.
-var commandsWithSettings = map[string][]string{"serve": {"serve"}, "relay": {"relay"}, "config check": {"config", "check"}, "config show": {"config", "show"}}
+var commandsWithSettings = map[string][]string{
+	"serve":        {"serve"},
+	"relay":        {"relay"},
+	"config check": {"config", "check"},
+	"config show":  {"config", "show"},
+}
 
 // underRace is true with the race detector.
 var underRace bool
@@ -40,7 +45,8 @@ func nodeAt(t *testing.T, path ...string) *kong.Node {
 	return n
 }
 
-// wrongValue is a value that each flag of its kind must refuse. A new kind of text needs a row here.
+// wrongValue is a value that each flag of its kind must refuse. A new kind of text needs a row
+// here.
 func wrongValue(t *testing.T, f *kong.Flag) string {
 	t.Helper()
 	if !f.IsSlice() && f.Target.Kind().String() != "string" {
@@ -50,8 +56,13 @@ func wrongValue(t *testing.T, f *kong.Flag) string {
 		return "loud"
 	}
 	wrong := map[string]string{
-		"FILE": "/nonexistent/file", "FOLDER": "/dev/null/folder", "HOST:PORT": "x", "HOST": "x:1", "IP[/IP]": "300.1.1.1", "CIDR": "10.0.0.0/99",
-		"URL": "ftp:x", "FROM-TO": "9",
+		"FILE":      "/nonexistent/file",
+		"FOLDER":    "/dev/null/folder",
+		"HOST:PORT": "x",
+		"HOST":      "x:1",
+		"IP[/IP]":   "300.1.1.1",
+		"CIDR":      "10.0.0.0/99",
+		"URL":       "ftp:x", "FROM-TO": "9",
 	}[f.PlaceHolder]
 	if wrong == "" {
 		t.Fatalf("--%s: no value is known that it refuses: add one for %q", f.Name, f.PlaceHolder)
@@ -95,13 +106,15 @@ func errorsIn(text string) []string {
 	return lines
 }
 
-// Every setting, given a wrong value on the command line, in the environment, in YAML and in JSON, is told once, with its place.
-// With the race detector, which has little to find here and takes ten times as long, every fifth; make race runs all without it.
+// Every setting, given a wrong value on the command line, in the environment, in YAML and in JSON,
+// is told once, with its place. With the race detector, which has little to find here and takes ten
+// times as long, every fifth; make race runs all without it.
 func TestEveryWrongValueIsToldWithItsPlace(t *testing.T) {
 	checks, flags := 0, 0
 	for command, args := range commandsWithSettings {
 		for _, f := range nodeAt(t, args...).Flags {
-			if command == "config show" && (f.Target.Kind().String() == "string" || f.IsSlice()) && f.Enum == "" {
+			if command == "config show" && (f.Target.Kind().String() == "string" || f.IsSlice()) &&
+				f.Enum == "" {
 				continue // it shows what stands there, and does not judge it
 			}
 			if flags++; underRace && flags%5 != 0 {
@@ -113,8 +126,12 @@ func TestEveryWrongValueIsToldWithItsPlace(t *testing.T) {
 				checks++
 				code, out, errs := ieum(t, slices.Concat(args, rest, more)...)
 				faults := errorsIn(errs)
-				if code != exitUsage || len(faults) != 1 || !strings.HasPrefix(faults[0], where+": ") {
-					t.Errorf("%s --%s, wrong at %s: exit code %d, told %q %s", command, f.Name, where, code, faults, out)
+				if code != exitUsage || len(faults) != 1 ||
+					!strings.HasPrefix(faults[0], where+": ") {
+					t.Errorf(
+						"%s --%s, wrong at %s: exit code %d, told %q %s",
+						command, f.Name, where, code, faults, out,
+					)
 				}
 			}
 			told("--"+f.Name, "--"+f.Name+"="+wrong)
@@ -134,7 +151,8 @@ func TestEveryWrongValueIsToldWithItsPlace(t *testing.T) {
 			}
 			as := file(t, "c.json", string(text))
 			told(as+":2: "+f.Name, "--config", as)
-			if list, ok := strings.CutSuffix(string(text), "\"\n}"); ok { // nor does a list of two hide it
+			// Nor does a list of two hide it.
+			if list, ok := strings.CutSuffix(string(text), "\"\n}"); ok {
 				at := strings.LastIndex(list, "\"")
 				as = file(t, "d.json", list[:at]+`[`+list[at:]+"\",\n\t\""+wrong+"\"]\n}")
 				code, _, errs := ieum(t, slices.Concat(args, rest, []string{"--config", as})...)
@@ -221,7 +239,8 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	if out := show(); !strings.Contains(out, "# max-joins: 20  # default\n") {
 		t.Errorf("the default:\n%s", out)
 	}
-	if out := show("--config", yaml); !strings.Contains(out, "max-joins: 7  # from "+yaml+":1\n") || !strings.Contains(out, "relay-ip: [192.0.2.1]  # from "+yaml+":2\n") {
+	if out := show("--config", yaml); !strings.Contains(out, "max-joins: 7  # from "+yaml+":1\n") ||
+		!strings.Contains(out, "relay-ip: [192.0.2.1]  # from "+yaml+":2\n") {
 		t.Errorf("the file:\n%s", out)
 	}
 	t.Setenv("IEUM_CONFIG", yaml)
@@ -232,7 +251,9 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	if out := show(); !strings.Contains(out, "max-joins: 8  # from IEUM_MAX_JOINS\n") {
 		t.Errorf("the environment:\n%s", out)
 	}
-	if out := show("--max-joins", "9"); !strings.Contains(out, "max-joins: 9  # from --max-joins\n") {
+	if out := show("--max-joins", "9"); !strings.Contains(
+		out, "max-joins: 9  # from --max-joins\n",
+	) {
 		t.Errorf("the flag:\n%s", out)
 	}
 	t.Setenv("IEUM_MAX_JOINS", "")
@@ -245,8 +266,12 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 func TestAnOverriddenValueIsChecked(t *testing.T) {
 	yaml := file(t, "c.yaml", "max-joins: many\n")
 	t.Setenv("IEUM_MAX_JOINS", "few")
-	_, _, errs := ieum(t, "config", "check", "--license-signing-key-file", file(t, "keys", key), "--config", yaml, "--max-joins", "5")
-	if got := errorsIn(errs); len(got) != 2 || !strings.Contains(errs, yaml+":1: ") || !strings.Contains(errs, "IEUM_MAX_JOINS: ") {
+	_, _, errs := ieum(
+		t, "config", "check", "--license-signing-key-file", file(t, "keys", key), "--config", yaml,
+		"--max-joins", "5",
+	)
+	if got := errorsIn(errs); len(got) != 2 || !strings.Contains(errs, yaml+":1: ") ||
+		!strings.Contains(errs, "IEUM_MAX_JOINS: ") {
 		t.Errorf("%q", got)
 	}
 }
@@ -277,7 +302,10 @@ func TestKeysOfOtherCommandsAreUnknown(t *testing.T) {
 			t.Fatalf("%s: exit code %d, %d keys\n%s", command, code, len(names), errs)
 		}
 		for i, name := range names {
-			if want := fmt.Sprintf("%s:%d: %s: unknown key of `ieum %s`", path, i+1, name, command); !strings.Contains(errs, want) {
+			if want := fmt.Sprintf(
+				"%s:%d: %s: unknown key of `ieum %s`",
+				path, i+1, name, command,
+			); !strings.Contains(errs, want) {
 				t.Errorf("%q is not told:\n%s", want, errs)
 			}
 		}
@@ -295,8 +323,10 @@ func TestUnknownVariables(t *testing.T) {
 	of := 2
 	for _, service := range []string{"RELAY", "ADMIN", "DATA", "PUBLIC", "STUN", "TLS", "MAX"} {
 		for _, v := range []string{
-			"SERVICE_HOST=10.0.0.1", "SERVICE_PORT=80", "SERVICE_PORT_METRICS=80", "PORT=tcp://10.0.0.1:80",
-			"PORT_80_TCP=tcp://10.0.0.1:80", "PORT_80_TCP_PROTO=tcp", "PORT_80_TCP_PORT=80", "PORT_80_TCP_ADDR=10.0.0.1",
+			"SERVICE_HOST=10.0.0.1", "SERVICE_PORT=80", "SERVICE_PORT_METRICS=80",
+			"PORT=tcp://10.0.0.1:80",
+			"PORT_80_TCP=tcp://10.0.0.1:80", "PORT_80_TCP_PROTO=tcp", "PORT_80_TCP_PORT=80",
+			"PORT_80_TCP_ADDR=10.0.0.1",
 			"PORT_3478_UDP=udp://10.0.0.1:3478",
 		} {
 			name, text, _ := strings.Cut("IEUM_"+service+"_"+v, "=")
@@ -308,9 +338,14 @@ func TestUnknownVariables(t *testing.T) {
 	if code != exitOK || strings.Count(errs, "unknown variable, ignored") != of {
 		t.Errorf("services named ieum-relay and the like: %d %s", code, errs)
 	}
-	for _, name := range []string{"IEUM_RELAY_PORT", "IEUM_LISTN", "IEUM_LICENSE_SIGNING_KEYFILE", "IEUM_MAX_CONECTIONS", "IEUM_RELAY_SECRETS"} {
+	for _, name := range []string{
+		"IEUM_RELAY_PORT", "IEUM_LISTN", "IEUM_LICENSE_SIGNING_KEYFILE", "IEUM_MAX_CONECTIONS",
+		"IEUM_RELAY_SECRETS",
+	} {
 		t.Setenv(name, "1")
-		if code, _, errs := ieum(t, "config", "check", "--license-signing-key-file", keys); code != exitUsage || !strings.Contains(errs, name+": unknown variable; did you mean IEUM_") {
+		code, _, errs := ieum(t, "config", "check", "--license-signing-key-file", keys)
+		want := name + ": unknown variable; did you mean IEUM_"
+		if code != exitUsage || !strings.Contains(errs, want) {
 			t.Errorf("%s: %d %s", name, code, errs)
 		}
 		_ = os.Unsetenv(name)
@@ -320,16 +355,21 @@ func TestUnknownVariables(t *testing.T) {
 // Variables stand for flags of serve, relay and config, and for no others.
 func TestTheEnvironmentIsLeftAloneByOtherCommands(t *testing.T) {
 	keys := file(t, "keys", key)
-	for _, name := range []string{"NAME", "MAX_USER", "END", "JSON", "RELAY", "ORIGIN", "COMPANY_CODE", "CP_CODE", "START"} {
+	for _, name := range []string{
+		"NAME", "MAX_USER", "END", "JSON", "RELAY", "ORIGIN", "COMPANY_CODE", "CP_CODE", "START",
+	} {
 		t.Setenv("IEUM_"+name, "nonsense")
 	}
-	code, out, errs := ieum(t, "license", "issue", "--cp-code", "KP-1", "--license-signing-key-file", keys)
+	code, out, errs := ieum(
+		t, "license", "issue", "--cp-code", "KP-1", "--license-signing-key-file", keys,
+	)
 	if code != exitOK || strings.Contains(out, "nonsense") {
 		t.Errorf("%d %s%s", code, out, errs)
 	}
 }
 
-// A relative path in the file is relative to the file, wherever the program is started; on the command line it is not.
+// A relative path in the file is relative to the file, wherever the program is started; on the
+// command line it is not.
 func TestPathsInTheFileAreRelativeToIt(t *testing.T) {
 	dir := t.TempDir()
 	rewrite(t, filepath.Join(dir, "license-signing.key"), key)
@@ -340,16 +380,22 @@ func TestPathsInTheFileAreRelativeToIt(t *testing.T) {
 		yaml := filepath.Join(dir, "c.yaml")
 		rewrite(t, yaml, f.Name+": sub/x\n")
 		_, out, _ := ieum(t, "config", "show", "--config", yaml)
-		if want := fmt.Sprintf("%s: %s  #", f.Name, filepath.Join(dir, "sub/x")); !strings.Contains(out, want) {
+		if want := fmt.Sprintf(
+			"%s: %s  #",
+			f.Name, filepath.Join(dir, "sub/x"),
+		); !strings.Contains(out, want) {
 			t.Errorf("%q is not shown:\n%s", want, out)
 		}
 		_, out, _ = ieum(t, "config", "show", "--config", yaml, "--"+f.Name, "y")
-		if want := f.Name + `: "y"  #`; !strings.Contains(out, want) && !strings.Contains(out, f.Name+": y  #") {
+		if want := f.Name + `: "y"  #`; !strings.Contains(out, want) &&
+			!strings.Contains(out, f.Name+": y  #") {
 			t.Errorf("%q is not shown:\n%s", want, out)
 		}
 	}
 	rewrite(t, filepath.Join(dir, "c.yaml"), "license-signing-key-file: license-signing.key\n")
-	if code, _, errs := ieum(t, "config", "check", "--config", filepath.Join(dir, "c.yaml")); code != exitOK {
+	if code, _, errs := ieum(
+		t, "config", "check", "--config", filepath.Join(dir, "c.yaml"),
+	); code != exitOK {
 		t.Errorf("%d %s", code, errs)
 	}
 }
@@ -357,19 +403,31 @@ func TestPathsInTheFileAreRelativeToIt(t *testing.T) {
 func TestFilesThatAreNoConfiguration(t *testing.T) {
 	keys := file(t, "keys", key)
 	for name, c := range map[string]struct{ text, want string }{
-		"a list":              {"- listen: x\n", "c:1: this is not a list of keys"},
-		"two documents":       {"listen: ':1'\n---\nlisten: ':2'\n", "c: there is more than one document"},
-		"a key twice":         {"max-joins: 1\nmax-joins: 2\n", "c:2: max-joins: stands in line 1 already"},
-		"a key with nothing":  {"max-joins:\n", "c:1: max-joins: a value is missing"},
-		"a mapping":           {"listen: {port: 1}\n", "c:1: listen: this is a mapping"},
-		"a list of lists":     {"relay-ip: [[192.0.2.1]]\n", "c:1: relay-ip: line 1: this is not a value"},
-		"an empty list":       {"trusted-proxy: []\n", "c:1: trusted-proxy: the list is empty"},
-		"two values for one":  {"listen: [':1', ':2']\n", "c:1: listen: has 2 values; it takes one"},
-		"something else":      {"\x00\x01", "c: "},
-		"more than there are": {"#" + strings.Repeat(" ", maxConfigFile), "more than 1048576 bytes"},
+		"a list": {"- listen: x\n", "c:1: this is not a list of keys"},
+		"two documents": {
+			"listen: ':1'\n---\nlisten: ':2'\n", "c: there is more than one document",
+		},
+		"a key twice": {
+			"max-joins: 1\nmax-joins: 2\n", "c:2: max-joins: stands in line 1 already",
+		},
+		"a key with nothing": {"max-joins:\n", "c:1: max-joins: a value is missing"},
+		"a mapping":          {"listen: {port: 1}\n", "c:1: listen: this is a mapping"},
+		"a list of lists": {
+			"relay-ip: [[192.0.2.1]]\n", "c:1: relay-ip: line 1: this is not a value",
+		},
+		"an empty list": {"trusted-proxy: []\n", "c:1: trusted-proxy: the list is empty"},
+		"two values for one": {
+			"listen: [':1', ':2']\n", "c:1: listen: has 2 values; it takes one",
+		},
+		"something else": {"\x00\x01", "c: "},
+		"more than there are": {
+			"#" + strings.Repeat(" ", maxConfigFile), "more than 1048576 bytes",
+		},
 	} {
 		path := file(t, "c", c.text)
-		code, _, errs := ieum(t, "config", "check", "--license-signing-key-file", keys, "--config", path)
+		code, _, errs := ieum(
+			t, "config", "check", "--license-signing-key-file", keys, "--config", path,
+		)
 		if code != exitUsage || len(errorsIn(errs)) != 1 || !strings.Contains(errs, c.want) {
 			t.Errorf("%s: %d %s", name, code, errs)
 		}
@@ -400,7 +458,8 @@ func TestTheExampleIsAConfiguration(t *testing.T) {
 		}
 		rewrite(t, path, strings.Replace(text, commented, "\n"+f.Name+": ", 1))
 		code, _, errs := ieum(t, "config", "check", "--config", path)
-		allowed := isPath(f) || f.Name == "relay-external" || f.Name == "relay-ip" // which need something else beside them
+		// Which need something else beside them.
+		allowed := isPath(f) || f.Name == "relay-external" || f.Name == "relay-ip"
 		if code != exitOK && !(allowed && !strings.Contains(errs, "unknown key")) {
 			t.Errorf("%s: %d %s", f.Name, code, errs)
 		}
@@ -413,9 +472,13 @@ func TestWhatIsShownIsAConfiguration(t *testing.T) {
 	const secret = "a secret of relays, in the environment"
 	t.Setenv("IEUM_LICENSE_SIGNING_KEY", key)
 	t.Setenv("IEUM_RELAY_SECRET", secret)
-	args := []string{"config", "show", "--listen", ":443", "--relay-ip", "203.0.113.7/10.0.0.7", "--max-joins", "-1", "--resume-window", "1m30s", "--dev", "--data", dir}
+	args := []string{
+		"config", "show", "--listen", ":443", "--relay-ip", "203.0.113.7/10.0.0.7", "--max-joins",
+		"-1", "--resume-window", "1m30s", "--dev", "--data", dir,
+	}
 	code, first, errs := ieum(t, args...)
-	if code != exitOK || strings.Contains(first, key) || strings.Contains(first, secret) || !strings.Contains(first, "IEUM_LICENSE_SIGNING_KEY is set") {
+	if code != exitOK || strings.Contains(first, key) || strings.Contains(first, secret) ||
+		!strings.Contains(first, "IEUM_LICENSE_SIGNING_KEY is set") {
 		t.Fatalf("%d %s%s", code, first, errs)
 	}
 	path := file(t, "shown.yaml", first)
@@ -433,7 +496,8 @@ func TestWhatIsShownIsAConfiguration(t *testing.T) {
 	}
 }
 
-// Whoever reads the documents finds every setting with its variable and its default, and nothing that there is not.
+// Whoever reads the documents finds every setting with its variable and its default, and nothing
+// that there is not.
 func TestEverySettingIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/operating/configure.md")
 	if err != nil {
@@ -475,7 +539,10 @@ func TestHelpSaysEveryDefault(t *testing.T) {
 	_ = kong.Visit(grammar(t), func(n kong.Visitable, next kong.Next) error {
 		f, ok := n.(*kong.Flag)
 		if ok && f.Name != "help" && !f.Required && !f.IsBool() && defaultOf(f) == "" {
-			optional := []string{"license-signing-key-file", "name", "user", "password-file", "relay-secret-file", "pace", "rate", "admin", "dev-license", "pid", "server"}
+			optional := []string{
+				"license-signing-key-file", "name", "user", "password-file", "relay-secret-file",
+				"pace", "rate", "admin", "dev-license", "pid", "server",
+			}
 			if !slices.Contains(optional, f.Name) {
 				t.Errorf("--%s has no default in its help: %s", f.Name, f.Help)
 			}

@@ -5,7 +5,7 @@ import (
 	"runtime"
 )
 
-// workers is how many threads the relay gets: one a core unless told otherwise.
+// workers is the number of threads of the relay, one per core by default.
 func workers(asked int) int {
 	if asked == 0 {
 		return runtime.GOMAXPROCS(0)
@@ -13,8 +13,9 @@ func workers(asked int) int {
 	return asked
 }
 
-// makeRoomFor lets Go run one thread more than the relay has workers, unless the environment says how many: a handler that is busy
-// must find a thread of its own and not take a worker's, or packets wait for it. undo sets back what was.
+// makeRoomFor lets Go run one thread more than the relay has workers, unless GOMAXPROCS is set: a
+// busy handler must not take the thread of a worker, whose packets would wait. undo restores the
+// former number.
 func makeRoomFor(workers int) (undo func()) {
 	if os.Getenv("GOMAXPROCS") != "" || runtime.GOMAXPROCS(0) > workers {
 		return func() {}

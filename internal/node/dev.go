@@ -15,9 +15,10 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport/socketio"
 )
 
-// checkHost refuses requests for the routes of --dev unless their Host names this machine: otherwise a page on
-// the web could point a name of its own here, and read the license (DNS rebinding). On loopback such a page
-// must not get a signaling connection either, since --dev accepts any origin.
+// checkHost refuses requests for the routes of --dev unless their Host names this machine:
+// otherwise a page on the web could point a name of its own here, and read the license (DNS
+// rebinding). On loopback such a page must not get a signaling connection either, since --dev
+// accepts any origin.
 func (n *Node) checkHost(next http.Handler) http.Handler {
 	var names []string
 	if name, err := os.Hostname(); err == nil {
@@ -38,8 +39,8 @@ func (n *Node) checkHost(next http.Handler) http.Handler {
 		if (strings.HasPrefix(p, "/dev/") || loopback && signaling) &&
 			!admin.ByAddress(r.Host) && !slices.ContainsFunc(names, own) {
 			w.Header().Set("Cache-Control", "no-store")
-			http.Error(w, "Forbidden host: with --dev, use an IP address or the host name of this machine. "+
-				"--public-host allows another name.", http.StatusForbidden)
+			http.Error(w, "Forbidden host: with --dev, use an IP address or the host name of this "+
+				"machine. --public-host allows another name.", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -49,9 +49,17 @@ func TestRelayAloneServesTheClientsOfAnotherServer(t *testing.T) {
 	r := startRelayAlone(t, config.Relay{TLSCert: cert, TLSKey: key})
 	at := fmt.Sprintf("127.0.0.1:%d", r.RelayPort())
 	urls := []string{
-		"stun:" + at, fmt.Sprintf("stun:127.0.0.1:%d", r.STUNPort()), "turn:" + at + "?transport=udp", "turns:" + at + "?transport=tcp",
+		"stun:" + at, fmt.Sprintf("stun:127.0.0.1:%d", r.STUNPort()),
+		"turn:" + at + "?transport=udp", "turns:" + at + "?transport=tcp",
 	}
-	n := start(t, config.Server{Dev: true, RelayExternal: urls, Relay: config.RelaySettings{Secret: relaySecret}})
+	n := start(
+		t,
+		config.Server{
+			Dev:           true,
+			RelayExternal: urls,
+			Relay:         config.RelaySettings{Secret: relaySecret},
+		},
+	)
 	if addrs, _ := n.RelayAddresses(); n.RelayPort() != 0 || n.STUNPort() != 0 || len(addrs) != 0 {
 		t.Error("a relay runs here")
 	}
@@ -69,7 +77,8 @@ func TestRelayAloneServesTheClientsOfAnotherServer(t *testing.T) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
-	if res, body := get(t, "https://"+at+"/"); res.StatusCode != http.StatusNotFound || !strings.Contains(body, "no pages") {
+	if res, body := get(t, "https://"+at+"/"); res.StatusCode != http.StatusNotFound ||
+		!strings.Contains(body, "no pages") {
 		t.Errorf("a page: %d %s", res.StatusCode, body)
 	}
 	c.ice[len(c.ice)-1].Credential = "x"
@@ -88,7 +97,14 @@ func TestACoturnWithTheSameSecretServes(t *testing.T) {
 	}
 	at := coturn(t, binary)
 	udp, tcp := "turn:"+at+"?transport=udp", "turn:"+at+"?transport=tcp"
-	n := start(t, config.Server{Dev: true, RelayExternal: []string{"stun:" + at, udp, tcp}, Relay: config.RelaySettings{Secret: relaySecret}})
+	n := start(
+		t,
+		config.Server{
+			Dev:           true,
+			RelayExternal: []string{"stun:" + at, udp, tcp},
+			Relay:         config.RelaySettings{Secret: relaySecret},
+		},
+	)
 	c := call(t, n, nil)
 	binding(t, c.urls()[0])
 	for _, url := range []string{udp, tcp} {
@@ -114,9 +130,21 @@ func coturn(t *testing.T, binary string) string {
 		_ = free.Close()
 		dir := t.TempDir()
 		out := &lockedOutput{listening: make(chan struct{})}
-		cmd := exec.Command(binary, "-n", "--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1", "--listening-port", fmt.Sprint(port),
-			"--use-auth-secret", "--static-auth-secret", relaySecret, "--realm", "coturn.example", "--no-tls", "--no-dtls", "--no-cli",
-			"--log-file", "stdout", "--simple-log", "--pidfile", filepath.Join(dir, "pid"), "--userdb", filepath.Join(dir, "db"), "--verbose")
+		cmd := exec.Command(
+			binary, "-n",
+			"--listening-ip", "127.0.0.1",
+			"--relay-ip", "127.0.0.1",
+			"--listening-port", fmt.Sprint(port),
+			"--use-auth-secret",
+			"--static-auth-secret", relaySecret,
+			"--realm", "coturn.example",
+			"--no-tls", "--no-dtls", "--no-cli",
+			"--log-file", "stdout",
+			"--simple-log",
+			"--pidfile", filepath.Join(dir, "pid"),
+			"--userdb", filepath.Join(dir, "db"),
+			"--verbose",
+		)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -150,7 +178,8 @@ func (o *lockedOutput) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.b.Write(p)
-	if s := o.b.String(); strings.Contains(s, "UDP listener opened on") && strings.Contains(s, "TCP listener opened on") {
+	if s := o.b.String(); strings.Contains(s, "UDP listener opened on") &&
+		strings.Contains(s, "TCP listener opened on") {
 		o.once.Do(func() { close(o.listening) })
 	}
 	return len(p), nil
@@ -163,20 +192,30 @@ func (o *lockedOutput) text() string {
 }
 
 func TestFaultsOfARelayAlone(t *testing.T) {
-	err := config.Relay{Listen: "x", TLSCert: "c", Relay: config.RelaySettings{Ports: "9", IPs: []string{"y"}}}.Validate()
+	err := config.Relay{
+		Listen:  "x",
+		TLSCert: "c",
+		Relay:   config.RelaySettings{Ports: "9", IPs: []string{"y"}},
+	}.Validate()
 	for _, part := range []string{"--listen", "--tls-key", "--relay-ports", "--relay-ip"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%s is missing in %v", part, err)
 		}
 	}
-	if err := (config.Relay{}).Validate(); err == nil || !strings.Contains(err.Error(), "--relay-secret-file") {
+	if err := (config.Relay{}).Validate(); err == nil ||
+		!strings.Contains(err.Error(), "--relay-secret-file") {
 		t.Errorf("without a secret: %v", err)
 	}
-	if err := (config.Relay{Relay: config.RelaySettings{Secret: relaySecret}}).Validate(); err != nil {
+	if err := (config.Relay{
+		Relay: config.RelaySettings{Secret: relaySecret},
+	}).Validate(); err != nil {
 		t.Error(err)
 	}
 	r := startRelayAlone(t, config.Relay{})
-	taken := config.Relay{Listen: fmt.Sprintf("127.0.0.1:%d", r.RelayPort()), Relay: config.RelaySettings{Secret: relaySecret, STUNListen: "off"}}
+	taken := config.Relay{
+		Listen: fmt.Sprintf("127.0.0.1:%d", r.RelayPort()),
+		Relay:  config.RelaySettings{Secret: relaySecret, STUNListen: "off"},
+	}
 	if _, err := StartRelay(taken); err == nil {
 		t.Error("started on a port that is taken")
 	}

@@ -26,7 +26,8 @@ func TestConnectionsForMetricsAreBounded(t *testing.T) {
 		defer c.Close()
 		_ = c.SetDeadline(time.Now().Add(failSafe))
 		_, _ = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-		if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || res.StatusCode != http.StatusOK {
+		if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil ||
+			res.StatusCode != http.StatusOK {
 			t.Fatalf("the %dth: %v", i, err)
 		}
 		all = append(all, c)
@@ -48,7 +49,9 @@ func TestConnectionsForMetricsAreBounded(t *testing.T) {
 // Operators alert on the end of the certificate that clients are shown.
 func TestTheEndOfTheCertificateIsAMetric(t *testing.T) {
 	r := startReloadable(t)
-	conn, err := tls.Dial("tcp", r.Addr().String(), &tls.Config{RootCAs: r.roots, ServerName: "localhost"})
+	conn, err := tls.Dial(
+		"tcp", r.Addr().String(), &tls.Config{RootCAs: r.roots, ServerName: "localhost"},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +61,8 @@ func TestTheEndOfTheCertificateIsAMetric(t *testing.T) {
 	_, rest, found := strings.Cut(text, "\n"+name)
 	value, _, _ := strings.Cut(rest, "\n")
 	got, err := strconv.ParseFloat(value, 64)
-	if want := conn.ConnectionState().PeerCertificates[0].NotAfter.Unix(); !found || err != nil || int64(got) != want {
+	if want := conn.ConnectionState().PeerCertificates[0].NotAfter.Unix(); !found || err != nil ||
+		int64(got) != want {
 		t.Errorf("%q, %v, want %d", value, err, want)
 	}
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/config"
 )
 
-// knock asks for a connection as a client behind a proxy of this machine, and returns the status. One that was let in stays.
+// knock asks for a connection as a client behind a proxy of this machine, and returns the status.
+// One that was let in stays.
 func knock(t *testing.T, n *Node, path, from string) int {
 	t.Helper()
 	url := strings.TrimPrefix(n.URLs()[0], "http") + path
@@ -34,7 +35,10 @@ func knock(t *testing.T, n *Node, path, from string) int {
 		return res.StatusCode
 	}
 	h := &answers{got: make(chan []byte, 1), done: make(chan struct{})}
-	ws, res, err := gws.NewClient(h, &gws.ClientOption{Addr: "ws" + url, RequestHeader: http.Header{"X-Forwarded-For": {from}}})
+	ws, res, err := gws.NewClient(
+		h,
+		&gws.ClientOption{Addr: "ws" + url, RequestHeader: http.Header{"X-Forwarded-For": {from}}},
+	)
 	if err != nil {
 		if res == nil {
 			t.Fatal(err)
@@ -51,8 +55,10 @@ func knock(t *testing.T, n *Node, path, from string) int {
 
 func TestBothCarriersCountTheSameStrangers(t *testing.T) {
 	n := start(t, config.Server{
-		Dev: true, Admin: config.AdminSettings{Listen: "127.0.0.1:0"}, TrustedProxies: []string{"127.0.0.0/8"},
-		Limits: config.LimitSettings{Unregistered: new(2), Connections: new(3)},
+		Dev:            true,
+		Admin:          config.AdminSettings{Listen: "127.0.0.1:0"},
+		TrustedProxies: []string{"127.0.0.0/8"},
+		Limits:         config.LimitSettings{Unregistered: new(2), Connections: new(3)},
 	})
 	const polling = "socket.io/?EIO=4&transport=polling"
 	for i, k := range []struct {
@@ -74,7 +80,10 @@ func TestBothCarriersCountTheSameStrangers(t *testing.T) {
 		}
 	}
 	_, text := get(t, "http://"+n.AdminAddr().String()+"/metrics")
-	for _, line := range []string{`ieum_limit_rejections_total{limit="unregistered"} 2`, `ieum_limit_rejections_total{limit="connections"} 3`} {
+	for _, line := range []string{
+		`ieum_limit_rejections_total{limit="unregistered"} 2`,
+		`ieum_limit_rejections_total{limit="connections"} 3`,
+	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no %s in the metrics", line)
 		}
@@ -103,7 +112,9 @@ func TestLimitsAreDocumented(t *testing.T) {
 	}
 	n := start(t, config.Server{Dev: true, Admin: config.AdminSettings{Listen: "127.0.0.1:0"}})
 	_, metrics := get(t, "http://"+n.AdminAddr().String()+"/metrics")
-	names := regexp.MustCompile(`(?m)^ieum_limit_rejections_total\{limit="(.*)"\} 0$`).FindAllStringSubmatch(metrics, -1)
+	names := regexp.MustCompile(
+		`(?m)^ieum_limit_rejections_total\{limit="(.*)"\} 0$`,
+	).FindAllStringSubmatch(metrics, -1)
 	if len(names) < 25 {
 		t.Fatalf("%d limits in\n%s", len(names), metrics)
 	}
@@ -114,20 +125,31 @@ func TestLimitsAreDocumented(t *testing.T) {
 	}
 }
 
-// Behind a proxy of this machine that is trusted, each client has its own address, and its own limit.
+// Behind a proxy of this machine that is trusted, each client has its own address, and its own
+// limit.
 func TestFailedLoginsCountByTheAddressThatTheProxySays(t *testing.T) {
-	n := start(t, config.Server{Dev: true, TrustedProxies: []string{"127.0.0.1"}, Limits: config.LimitSettings{FailedLogins: new(2)}})
+	n := start(
+		t,
+		config.Server{
+			Dev:            true,
+			TrustedProxies: []string{"127.0.0.1"},
+			Limits:         config.LimitSettings{FailedLogins: new(2)},
+		},
+	)
 	login := func(from string) string {
 		t.Helper()
 		h := &answers{got: make(chan []byte, 1), done: make(chan struct{})}
 		ws, _, err := gws.NewClient(h, &gws.ClientOption{
-			Addr: "ws" + strings.TrimPrefix(n.URLs()[0], "http") + "signal", RequestHeader: http.Header{"X-Forwarded-For": {from}},
+			Addr:          "ws" + strings.TrimPrefix(n.URLs()[0], "http") + "signal",
+			RequestHeader: http.Header{"X-Forwarded-For": {from}},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		go ws.ReadLoop()
-		if err := ws.WriteString(`{"eventOp":"register","reqId":1,"cpCode":"A","authKey":"B"}`); err != nil {
+		if err := ws.WriteString(
+			`{"eventOp":"register","reqId":1,"cpCode":"A","authKey":"B"}`,
+		); err != nil {
 			t.Fatal(err)
 		}
 		var a struct{ Code string }
@@ -139,7 +161,11 @@ func TestFailedLoginsCountByTheAddressThatTheProxySays(t *testing.T) {
 		return a.Code
 	}
 	for i, c := range []struct{ from, want string }{
-		{"203.0.113.1", "401"}, {"203.0.113.1", "401"}, {"203.0.113.1", "429"}, {"192.0.2.9, 203.0.113.1", "429"}, {"203.0.113.2", "401"},
+		{"203.0.113.1", "401"},
+		{"203.0.113.1", "401"},
+		{"203.0.113.1", "429"},
+		{"192.0.2.9, 203.0.113.1", "429"},
+		{"203.0.113.2", "401"},
 	} {
 		if got := login(c.from); got != c.want {
 			t.Errorf("%d: from %s: %s, want %s", i, c.from, got, c.want)
@@ -157,7 +183,10 @@ func TestAPlaceInTheReserveIsNoLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &answers{got: make(chan []byte, 1), done: make(chan struct{})}
-	ws, _, err := gws.NewClient(h, &gws.ClientOption{Addr: "ws" + strings.TrimPrefix(n.URLs()[0], "http") + "signal?resume"})
+	ws, _, err := gws.NewClient(
+		h,
+		&gws.ClientOption{Addr: "ws" + strings.TrimPrefix(n.URLs()[0], "http") + "signal?resume"},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,16 +13,22 @@ import (
 	"github.com/ieum-rtc/ieum/internal/config"
 )
 
-// The log of a whole run, with calls, refusals and everything that an operator does, has its lines, and none that holds what nobody but its
-// owner may know. The browser tests look through the logs of their servers for the same (e2e/lib/stage.mjs).
+// The log of a whole run, with calls, refusals and everything that an operator does, has its lines,
+// and none that holds what nobody but its owner may know. The browser tests look through the logs
+// of their servers for the same (e2e/lib/stage.mjs).
 func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	const admin, shared = "the key of the operators", "the secret of the relay"
 	revoked := filepath.Join(t.TempDir(), "revoked")
 	write(t, revoked, "")
 	log := &lockedText{}
 	n := start(t, config.Server{
-		Dev: true, LicenseSigningKey: licenseKey, RevocationList: revoked, TLSSelfSigned: true, Relay: config.RelaySettings{Secret: shared},
-		Admin: config.AdminSettings{Listen: "127.0.0.1:0", Token: admin}, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Dev:               true,
+		LicenseSigningKey: licenseKey,
+		RevocationList:    revoked,
+		TLSSelfSigned:     true,
+		Relay:             config.RelaySettings{Secret: shared},
+		Admin:             config.AdminSettings{Listen: "127.0.0.1:0", Token: admin},
+		Log:               slog.New(slog.NewTextHandler(log, nil)),
 	})
 	who := licensed(t, licenseKey, "KP-1")
 	secrets := []string{licenseKey, admin, shared, who["authKey"].(string)}
@@ -39,14 +45,25 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	kim.ask(map[string]any{"eventOp": "joinRoom", "roomId": "K1"})
 	lee.ask(map[string]any{"eventOp": "joinRoom", "roomId": "K1"})
 	for _, m := range []map[string]any{
-		{"eventOp": "sdp", "target": "lee", "sdp": map[string]any{"type": "offer", "sdp": "v=0\r\na=fingerprint:SDP-OF-KIM"}},
-		{"eventOp": "candidate", "target": "lee", "candidate": "candidate:1 1 udp 1 203.0.113.77 9 typ host"},
+		{
+			"eventOp": "sdp",
+			"target":  "lee",
+			"sdp":     map[string]any{"type": "offer", "sdp": "v=0\r\na=fingerprint:SDP-OF-KIM"},
+		},
+		{
+			"eventOp":   "candidate",
+			"target":    "lee",
+			"candidate": "candidate:1 1 udp 1 203.0.113.77 9 typ host",
+		},
 		{"eventOp": "chat", "roomId": "K1", "message": "CHAT-OF-KIM"},
 		{"eventOp": "inform", "target": "lee", "message": "INFORM-OF-KIM"},
 	} {
 		kim.ask(m)
 	}
-	secrets = append(secrets, "SDP-OF-KIM", "203.0.113.77", "CHAT-OF-KIM", "INFORM-OF-KIM", "TITLE-OF-K1", "127.0.0.1:")
+	secrets = append(
+		secrets, "SDP-OF-KIM", "203.0.113.77", "CHAT-OF-KIM", "INFORM-OF-KIM", "TITLE-OF-K1",
+		"127.0.0.1:",
+	)
 	urls := kim.urls()
 	for _, url := range urls[len(urls)-2:] {
 		if err := kim.allocate(url, nil); err != nil {
@@ -60,8 +77,15 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	}
 
 	for _, q := range []map[string]any{
-		{"cpCode": "KP-1", "authKey": who["authKey"].(string)[:30] + "FORGED"}, {"cpCode": who["authKey"], "authKey": "KP-1"},
-		{"cpCode": "KP-1", "authKey": who["authKey"], "userId": "kim", "forced": true, "resume": "r1.RESUME-SECRET.AAAA"},
+		{"cpCode": "KP-1", "authKey": who["authKey"].(string)[:30] + "FORGED"},
+		{"cpCode": who["authKey"], "authKey": "KP-1"},
+		{
+			"cpCode":  "KP-1",
+			"authKey": who["authKey"],
+			"userId":  "kim",
+			"forced":  true,
+			"resume":  "r1.RESUME-SECRET.AAAA",
+		},
 	} {
 		if a := register(t, n, q, true); a["code"] == "200" {
 			t.Errorf("%v was let in", q)
@@ -79,7 +103,9 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 		t.Fatalf("%v %v", res, err)
 	}
 	_ = res.Body.Close()
-	if res, _ := get(t, "http://"+n.AdminAddr().String()+"/metrics"); res.StatusCode != http.StatusUnauthorized {
+	if res, _ := get(
+		t, "http://"+n.AdminAddr().String()+"/metrics",
+	); res.StatusCode != http.StatusUnauthorized {
 		t.Errorf("metrics without a key: %d", res.StatusCode)
 	}
 	write(t, revoked, "nonsense "+who["authKey"].(string)+"\n")
@@ -98,7 +124,10 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	}
 
 	text := log.String()
-	for _, want := range []string{"session opened", "session ended", "login refused", "relay allocation ended", "configuration reload failed", "configuration reloaded"} {
+	for _, want := range []string{
+		"session opened", "session ended", "login refused", "relay allocation ended",
+		"configuration reload failed", "configuration reloaded",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log does not say %q:\n%s", want, text)
 		}

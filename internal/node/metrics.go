@@ -14,10 +14,11 @@ import (
 
 const adminConnections = 64 // at a time; monitoring keeps one or two
 
-// startAdmin starts the admin listener, if there is one. Unless its address was configured it may be in use,
-// most likely by another server of this machine.
+// startAdmin starts the admin listener, if there is one. Unless its address was configured it may
+// be in use, most likely by another server of this machine.
 func startAdmin(
-	c *admin.Config, configured bool, metrics prometheus.Gatherer, ready func(context.Context) error,
+	c *admin.Config, configured bool, metrics prometheus.Gatherer,
+	ready func(context.Context) error,
 ) (*admin.Server, error) {
 	if c == nil {
 		return nil, nil

@@ -35,7 +35,9 @@ func (l *lockedText) String() string {
 // A relayed call leaves a line and figures that can be asked for.
 func TestMetricsOfARunningServer(t *testing.T) {
 	log := &lockedText{}
-	n := start(t, config.Server{Dev: true, Version: "v1", Admin: config.AdminSettings{Listen: "127.0.0.1:0"}, RelayListen: "127.0.0.1:0",
+	n := start(t, config.Server{Dev: true, Version: "v1", Admin: config.AdminSettings{
+		Listen: "127.0.0.1:0",
+	}, RelayListen: "127.0.0.1:0",
 		Log: slog.New(slog.NewTextHandler(log, nil))})
 	c := call(t, n, map[string]any{"userId": "kim"})
 	c.join()
@@ -44,16 +46,22 @@ func TestMetricsOfARunningServer(t *testing.T) {
 	}
 	metrics := "http://" + n.AdminAddr().String() + "/metrics"
 	for _, want := range []string{
-		`ieum_build_info{goversion="go`, `version="v1"} 1`, "ieum_signaling_sessions 1", "ieum_signaling_rooms 1", "ieum_signaling_connections 1",
-		`ieum_port_connections_total{port="relay",result="turn"} 1`, `ieum_port_connections_total{port="all",result="shed"} 0`,
+		`ieum_build_info{goversion="go`, `version="v1"} 1`, "ieum_signaling_sessions 1",
+		"ieum_signaling_rooms 1", "ieum_signaling_connections 1",
+		`ieum_port_connections_total{port="relay",result="turn"} 1`,
+		`ieum_port_connections_total{port="all",result="shed"} 0`,
 		"ieum_relay_allocations 0", `ieum_relay_allocations_closed_total{reason=`, "go_goroutines ",
 	} {
 		has(t, metrics, want)
 	}
-	if res, body := get(t, "http://"+n.AdminAddr().String()+"/healthz"); res.StatusCode != http.StatusOK || body != "ok\n" {
+	if res, body := get(
+		t, "http://"+n.AdminAddr().String()+"/healthz",
+	); res.StatusCode != http.StatusOK || body != "ok\n" {
 		t.Errorf("%d %q", res.StatusCode, body)
 	}
-	if res, body := get(t, "http://"+n.AdminAddr().String()+"/readyz"); res.StatusCode != http.StatusOK || body != "ok\n" {
+	if res, body := get(
+		t, "http://"+n.AdminAddr().String()+"/readyz",
+	); res.StatusCode != http.StatusOK || body != "ok\n" {
 		t.Errorf("%d %q, with a relay that works", res.StatusCode, body)
 	}
 	if err := n.Close(t.Context()); err != nil {
@@ -63,7 +71,8 @@ func TestMetricsOfARunningServer(t *testing.T) {
 	if n := strings.Count(text, `msg="relay allocation ended"`); n != 1 {
 		t.Errorf("%d records, want that of the call and none of a test", n)
 	}
-	if !strings.Contains(text, `msg="relay allocation ended"`) || !strings.Contains(text, "license=DEV-LOCAL-01 user=kim room=K") {
+	if !strings.Contains(text, `msg="relay allocation ended"`) ||
+		!strings.Contains(text, "license=DEV-LOCAL-01 user=kim room=K") {
 		t.Errorf("no record in\n%s", text)
 	}
 	for _, line := range strings.Split(text, "\n") {
@@ -90,7 +99,10 @@ func has(t *testing.T, metrics, want string) {
 func TestMetricsOfARelayAlone(t *testing.T) {
 	r := startRelayAlone(t, config.Relay{Admin: config.AdminSettings{Listen: "127.0.0.1:0"}})
 	_, body := get(t, "http://"+r.admin.Addr().String()+"/metrics")
-	for _, want := range []string{"ieum_relay_allocations 0", `ieum_port_pending_connections{port="relay"} 0`, "ieum_build_info"} {
+	for _, want := range []string{
+		"ieum_relay_allocations 0", `ieum_port_pending_connections{port="relay"} 0`,
+		"ieum_build_info",
+	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %s in\n%s", want, body)
 		}
@@ -101,16 +113,28 @@ func TestMetricsOfARelayAlone(t *testing.T) {
 }
 
 func TestMetricsNeedAKeyBeyondLoopback(t *testing.T) {
-	for listen, want := range map[string]string{":7103": "--admin-listen", "x": "--admin-listen", "off": "", "": "", "localhost:0": ""} {
+	for listen, want := range map[string]string{
+		":7103":       "--admin-listen",
+		"x":           "--admin-listen",
+		"off":         "",
+		"":            "",
+		"localhost:0": "",
+	} {
 		err := config.Server{Dev: true, Admin: config.AdminSettings{Listen: listen}}.Validate()
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		if want == "" && err != nil || want != "" &&
+			(err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: %v", listen, err)
 		}
 	}
-	c := config.Server{Dev: true, Admin: config.AdminSettings{Listen: ":0", Token: "0123456789abcdef"}}
+	c := config.Server{
+		Dev:   true,
+		Admin: config.AdminSettings{Listen: ":0", Token: "0123456789abcdef"},
+	}
 	n := start(t, c)
 	_, port, _ := strings.Cut(n.AdminAddr().String(), "]:")
-	if res, _ := get(t, "http://127.0.0.1:"+port+"/metrics"); res.StatusCode != http.StatusUnauthorized {
+	if res, _ := get(
+		t, "http://127.0.0.1:"+port+"/metrics",
+	); res.StatusCode != http.StatusUnauthorized {
 		t.Errorf("without the key: %d", res.StatusCode)
 	}
 	// the default is given up when it is taken; what was asked for is not

@@ -1,5 +1,5 @@
-// Package node is one running server, or a standalone relay: it builds the parts from a configuration, connects,
-// starts and closes them. Nothing else knows all of them.
+// Package node is one running server, or a standalone relay: it builds the parts from a
+// configuration, connects, starts and closes them. Nothing else knows all of them.
 package node
 
 import (
@@ -137,7 +137,9 @@ func (n *Node) openHub() (err error) {
 	if n.hub, err = signaling.New(cfg); err != nil {
 		return err
 	}
-	n.revoked = revocation.Watch(c.RevocationList, p.Revocations, p.Revoked, n.hub.EndWithLicenses, c.Log)
+	n.revoked = revocation.Watch(
+		c.RevocationList, p.Revocations, p.Revoked, n.hub.EndWithLicenses, c.Log,
+	)
 	return nil
 }
 
@@ -149,8 +151,8 @@ func (n *Node) issuer() signaling.ICEIssuer {
 	return &n.ice
 }
 
-// openPorts opens the main port and that of --relay-listen, and starts the relay. Nothing is accepted for
-// pages and signaling yet.
+// openPorts opens the main port and that of --relay-listen, and starts the relay. Nothing is
+// accepted for pages and signaling yet.
 func (n *Node) openPorts() error {
 	p := n.plan
 	c := &p.Config
@@ -206,8 +208,8 @@ func (n *Node) openTransports() {
 	n.sio = socketio.New(socketio.Config{Conn: cfg, MaxSessions: n.maxPolling()}, n.hub.Accept)
 }
 
-// maxPolling bounds the sessions of Socket.IO: those that have just ended, which the connection limiter has
-// released, still need a place. -1 is unlimited.
+// maxPolling bounds the sessions of Socket.IO: those that have just ended, which the connection
+// limiter has released, still need a place. -1 is unlimited.
 func (n *Node) maxPolling() int {
 	connections := n.conns.MaxConnections()
 	if connections < 0 {
@@ -263,7 +265,10 @@ func (n *Node) holder(tenant, session string) (h relay.Holder, ok bool) {
 }
 
 func (n *Node) routes() (http.Handler, error) {
-	cfg := web.Config{Version: n.plan.Config.Version, HSTS: n.plan.Cert != nil && n.Addr().Port() == 443}
+	cfg := web.Config{
+		Version: n.plan.Config.Version,
+		HSTS:    n.plan.Cert != nil && n.Addr().Port() == 443,
+	}
 	if n.plan.Dev != nil {
 		cfg.DevLicense = func() (string, string) {
 			d := n.dev.Load()
@@ -289,7 +294,8 @@ func (n *Node) routes() (http.Handler, error) {
 	return n.checkHost(watched), nil
 }
 
-// serveHealth tells a load balancer that the server runs. Readiness is served on the admin listener.
+// serveHealth tells a load balancer that the server runs. Readiness is served on the admin
+// listener.
 func serveHealth(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -300,8 +306,8 @@ func serveHealth(w http.ResponseWriter, _ *http.Request) {
 // Failed delivers the error of the HTTP server, if it fails.
 func (n *Node) Failed() <-chan error { return n.failed }
 
-// Close stops accepting, tells clients to reconnect, and waits for all goroutines. Connections that are still
-// open when ctx is done are closed, which is not an error.
+// Close stops accepting, tells clients to reconnect, and waits for all goroutines. Connections that
+// are still open when ctx is done are closed, which is not an error.
 func (n *Node) Close(ctx context.Context) error {
 	if n.admin != nil {
 		n.admin.SetStopping()
@@ -407,7 +413,8 @@ func (n *Node) STUNPort() int {
 	return n.relay.STUNPort()
 }
 
-// RelayAddresses are the addresses that allocations get. onlyPrivate: none is reachable from the Internet.
+// RelayAddresses are the addresses that allocations get. onlyPrivate: none is reachable from the
+// Internet.
 func (n *Node) RelayAddresses() (addrs []relay.Address, onlyPrivate bool) {
 	if n.relay == nil {
 		return nil, false
@@ -415,7 +422,8 @@ func (n *Node) RelayAddresses() (addrs []relay.Address, onlyPrivate bool) {
 	return n.relay.Addresses(), n.relay.OnlyPrivate()
 }
 
-// URLs are addresses to open in a browser: one if bound to an address, else one per address of this machine.
+// URLs are addresses to open in a browser: one if bound to an address, else one per address of this
+// machine.
 func (n *Node) URLs() []string {
 	scheme := "http://"
 	if n.plan.Cert != nil {
@@ -432,7 +440,8 @@ func (n *Node) URLs() []string {
 		return urls
 	}
 	for _, a := range ifs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() &&
+			!p.Addr().IsLoopback() {
 			urls = append(urls, scheme+net.JoinHostPort(p.Addr().String(), port)+"/")
 		}
 	}

@@ -59,7 +59,9 @@ func start(t *testing.T, c config.Server) *Node {
 }
 
 var insecure = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
-	DisableKeepAlives: true, ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+	DisableKeepAlives: true,
+	ForceAttemptHTTP2: true,
+	TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 }}
 
 func get(t *testing.T, url string) (*http.Response, string) {
@@ -76,8 +78,8 @@ func get(t *testing.T, url string) (*http.Response, string) {
 	return res, string(b)
 }
 
-// register opens a WebSocket to the node, registers with its license and what more says, and returns the answer. The socket is
-// closed as by a page that goes, or left to be cut.
+// register opens a WebSocket to the node, registers with its license and what more says, and
+// returns the answer. The socket is closed as by a page that goes, or left to be cut.
 func register(t *testing.T, n *Node, more map[string]any, leave bool) map[string]any {
 	t.Helper()
 	url := n.URLs()[0]
@@ -88,7 +90,8 @@ func register(t *testing.T, n *Node, more map[string]any, leave bool) map[string
 	}
 	h := &answers{got: make(chan []byte, 1), done: make(chan struct{})}
 	ws, _, err := gws.NewClient(h, &gws.ClientOption{
-		Addr: "ws" + strings.TrimPrefix(url, "http") + "signal", TlsConfig: &tls.Config{InsecureSkipVerify: true},
+		Addr:      "ws" + strings.TrimPrefix(url, "http") + "signal",
+		TlsConfig: &tls.Config{InsecureSkipVerify: true},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +141,8 @@ func TestTwoNodesInOneProcess(t *testing.T) {
 	for _, n := range []*Node{a, b} {
 		answer := register(t, n, nil, true)
 		ice, _ := json.Marshal(answer["iceServers"])
-		if answer["code"] != "200" || !strings.Contains(string(ice), "turn:127.0.0.1:") || !strings.Contains(string(ice), "transport=tcp") {
+		if answer["code"] != "200" || !strings.Contains(string(ice), "turn:127.0.0.1:") ||
+			!strings.Contains(string(ice), "transport=tcp") {
 			t.Errorf("answer %v", answer)
 		}
 	}
@@ -149,7 +153,13 @@ func TestTwoNodesInOneProcess(t *testing.T) {
 
 // What internal/signaling tests in virtual time, once over real sockets and a real file.
 func TestSessionOutlastsARestartWithData(t *testing.T) {
-	c := config.Server{Dev: true, Data: t.TempDir(), Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin}
+	c := config.Server{
+		Dev:    true,
+		Data:   t.TempDir(),
+		Listen: "127.0.0.1:0",
+		Relay:  anyPorts,
+		Admin:  noAdmin,
+	}
 	first, err := Start(c)
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +194,8 @@ func TestSelfSignedServesPagesAndSignalingOverTLS(t *testing.T) {
 	dir := t.TempDir()
 	n := start(t, config.Server{Dev: true, TLSSelfSigned: true, Data: dir})
 	res, body := get(t, n.URLs()[0])
-	if res.StatusCode != 200 || res.ProtoMajor != 2 || !strings.Contains(body, "Ieum") || !strings.HasPrefix(n.URLs()[0], "https://127.0.0.1:") {
+	if res.StatusCode != 200 || res.ProtoMajor != 2 || !strings.Contains(body, "Ieum") ||
+		!strings.HasPrefix(n.URLs()[0], "https://127.0.0.1:") {
 		t.Errorf("%s %d", res.Proto, res.StatusCode)
 	}
 	if res.TLS.Version < tls.VersionTLS12 {
@@ -194,7 +205,14 @@ func TestSelfSignedServesPagesAndSignalingOverTLS(t *testing.T) {
 		t.Errorf("answer %v", a)
 	}
 	first := res.TLS.PeerCertificates[0].SerialNumber
-	if _, err := tls.Dial("tcp", n.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
+	if _, err := tls.Dial(
+		"tcp", n.Addr().String(),
+		&tls.Config{
+			InsecureSkipVerify: true,
+			MaxVersion:         tls.VersionTLS11,
+			MinVersion:         tls.VersionTLS10,
+		},
+	); err == nil {
 		t.Error("TLS 1.1 was accepted")
 	}
 	if err := n.Close(t.Context()); err != nil {
@@ -209,7 +227,8 @@ func TestSelfSignedServesPagesAndSignalingOverTLS(t *testing.T) {
 func TestWithoutDevThereIsNoDevRoute(t *testing.T) {
 	n := start(t, config.Server{LicenseSigningKey: "0123456789abcdef0123456789abcdef"})
 	for _, path := range []string{"dev/license", "dev/stats"} {
-		if res, body := get(t, n.URLs()[0]+path); res.StatusCode != 404 || strings.Contains(body, "authKey") {
+		if res, body := get(t, n.URLs()[0]+path); res.StatusCode != 404 ||
+			strings.Contains(body, "authKey") {
 			t.Errorf("/%s: %d", path, res.StatusCode)
 		}
 	}
@@ -220,7 +239,9 @@ func TestWithoutDevThereIsNoDevRoute(t *testing.T) {
 
 func TestStartThatFailsLeavesNothingOpen(t *testing.T) {
 	n := start(t, config.Server{Dev: true})
-	if _, err := Start(config.Server{Dev: true, Listen: n.Addr().String(), Relay: anyPorts, Admin: noAdmin}); err == nil {
+	if _, err := Start(
+		config.Server{Dev: true, Listen: n.Addr().String(), Relay: anyPorts, Admin: noAdmin},
+	); err == nil {
 		t.Fatal("started on a port that is taken")
 	}
 	if _, err := Start(config.Server{Listen: "127.0.0.1:0"}); err == nil {
@@ -238,13 +259,18 @@ func TestValidateWritesNothing(t *testing.T) {
 	}
 }
 
-// Browsers connect ahead of time, and a request may be on its way for ever: neither makes a stop a failure.
+// Browsers connect ahead of time, and a request may be on its way for ever: neither makes a stop a
+// failure.
 func TestClientsThatSayNothingDoNotMakeAStopFail(t *testing.T) {
-	n, err := Start(config.Server{Dev: true, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin})
+	n, err := Start(
+		config.Server{Dev: true, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, begin := range []string{"", "POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"} {
+	for _, begin := range []string{
+		"", "POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n",
+	} {
 		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", n.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -262,8 +288,8 @@ func TestClientsThatSayNothingDoNotMakeAStopFail(t *testing.T) {
 	}
 }
 
-// Old clients are refused for what they cannot do safely, not for their age: TLS 1.2 is served with ciphers that authenticate what they
-// encrypt (AEAD), and with no others.
+// Old clients are refused for what they cannot do safely, not for their age: TLS 1.2 is served with
+// ciphers that authenticate what they encrypt (AEAD), and with no others.
 func TestTLSWithoutAEADIsRefused(t *testing.T) {
 	n := start(t, config.Server{Dev: true, TLSSelfSigned: true})
 	for suite, want := range map[uint16]bool{
@@ -273,7 +299,14 @@ func TestTLSWithoutAEADIsRefused(t *testing.T) {
 		tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA:          false,
 		tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256:       false,
 	} {
-		conn, err := tls.Dial("tcp", n.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}})
+		conn, err := tls.Dial(
+			"tcp", n.Addr().String(),
+			&tls.Config{
+				InsecureSkipVerify: true,
+				MaxVersion:         tls.VersionTLS12,
+				CipherSuites:       []uint16{suite},
+			},
+		)
 		if (err == nil) != want {
 			t.Errorf("%s: %v", tls.CipherSuiteName(suite), err)
 		}
@@ -308,14 +341,25 @@ func TestSlowRequestsAreCut(t *testing.T) {
 	}{
 		"silent":      {"", 10 * time.Second},
 		"in a header": {"GET /signal HTTP/1.1\r\nHost: x\r\nX-", 10 * time.Second},
-		"in a body":   {"POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n", 15 * time.Second},
+		"in a body": {
+			"POST /leave HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n", 15 * time.Second,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, theirs := net.Pipe()
 				l := &onePipe{make(chan net.Conn, 1), make(chan struct{})}
 				l.conn <- ours
-				server := transport.NewHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }), slog.New(slog.DiscardHandler))
+				server := transport.NewHTTPServer(
+					http.HandlerFunc(
+						func(w http.ResponseWriter, r *http.Request) {
+							_, _ = io.Copy(
+								io.Discard, r.Body,
+							)
+						},
+					),
+					slog.New(slog.DiscardHandler),
+				)
 				ended := make(chan error, 1)
 				go func() { ended <- server.Serve(l) }()
 				begin := time.Now()
@@ -343,7 +387,8 @@ func TestSlowRequestsAreCut(t *testing.T) {
 	}
 }
 
-// With --dev a page of the web that has pointed its own name here reads nothing, and on loopback gets no connection.
+// With --dev a page of the web that has pointed its own name here reads nothing, and on loopback
+// gets no connection.
 func TestNamesThatAreNotOursAreRefusedWithDev(t *testing.T) {
 	n := start(t, config.Server{Dev: true, PublicHost: "calls.example"})
 	port := n.Addr().Port()
@@ -363,16 +408,24 @@ func TestNamesThatAreNotOursAreRefusedWithDev(t *testing.T) {
 		return res.StatusCode
 	}
 	for path, want := range map[string]int{
-		"dev/license": 200, "dev/stats": 200, "signal": http.StatusUpgradeRequired, "socket.io/?EIO=4&transport=polling": 200,
+		"dev/license":                        200,
+		"dev/stats":                          200,
+		"signal":                             http.StatusUpgradeRequired,
+		"socket.io/?EIO=4&transport=polling": 200,
 	} {
-		for _, name := range []string{"127.0.0.1", "localhost", "[::1]", host, "calls.example", "CALLS.example", "192.0.2.1"} {
+		for _, name := range []string{
+			"127.0.0.1", "localhost", "[::1]", host, "calls.example", "CALLS.example", "192.0.2.1",
+		} {
 			for _, with := range []string{name, fmt.Sprintf("%s:%d", name, port)} {
 				if got := status(path, with); got != want {
 					t.Errorf("%s of %s: %d, want %d", path, with, got, want)
 				}
 			}
 		}
-		for _, name := range []string{"evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "a.calls.example", "evil.example:7102"} {
+		for _, name := range []string{
+			"evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "a.calls.example",
+			"evil.example:7102",
+		} {
 			if got := status(path, name); got != http.StatusForbidden {
 				t.Errorf("%s of %s: %d", path, name, got)
 			}
@@ -384,10 +437,14 @@ func TestNamesThatAreNotOursAreRefusedWithDev(t *testing.T) {
 }
 
 func TestHealthOnTheMainPort(t *testing.T) {
-	for _, c := range []config.Server{{Dev: true}, {LicenseSigningKey: "0123456789abcdef0123456789abcdef"}} {
+	for _, c := range []config.Server{
+		{Dev: true},
+		{LicenseSigningKey: "0123456789abcdef0123456789abcdef"},
+	} {
 		n := start(t, c)
 		res, body := get(t, n.URLs()[0]+"healthz")
-		if res.StatusCode != 200 || body != "ok\n" || res.Header.Get("Cache-Control") != "no-store" {
+		if res.StatusCode != 200 || body != "ok\n" ||
+			res.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%d %q %v", res.StatusCode, body, res.Header)
 		}
 		for _, path := range []string{"readyz", "metrics", "debug/pprof/"} {

@@ -22,8 +22,9 @@ var (
 	imported  = regexp.MustCompile(`(?:from|import) '(\.[^']*)'`)
 )
 
-// Below a path of another site, with a proxy that takes the path off, all works that works at the root: every page and what it refers to,
-// in both languages, redirects, the language's cookie, and both carriers. Nothing leads out of that path.
+// Below a path of another site, with a proxy that takes the path off, all works that works at the
+// root: every page and what it refers to, in both languages, redirects, the language's cookie, and
+// both carriers. Nothing leads out of that path.
 func TestServedBelowAPathOfAnotherSite(t *testing.T) {
 	n := start(t, config.Server{Dev: true, TrustedProxies: []string{"127.0.0.1"}})
 	to, err := url.Parse(n.URLs()[0])
@@ -40,7 +41,11 @@ func TestServedBelowAPathOfAnotherSite(t *testing.T) {
 	site := httptest.NewServer(mux)
 	defer site.Close()
 	jar, _ := cookiejar.New(nil)
-	client := &http.Client{Timeout: failSafe, Jar: jar, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{
+		Timeout:   failSafe,
+		Jar:       jar,
+		Transport: &http.Transport{DisableKeepAlives: true},
+	}
 	fetch := func(at string) (final *url.URL, body string) {
 		t.Helper()
 		res, err := client.Get(at)
@@ -90,10 +95,14 @@ func TestServedBelowAPathOfAnotherSite(t *testing.T) {
 			t.Errorf("no link leads to %s; seen are %v", page, seen)
 		}
 	}
-	for _, path := range []string{"knowledgetalk.min.js", "knowledgetalk.mjs", "socket.io/socket.io.min.js", "favicon.ico", "healthz", "dev/license"} {
+	for _, path := range []string{
+		"knowledgetalk.min.js", "knowledgetalk.mjs", "socket.io/socket.io.min.js", "favicon.ico",
+		"healthz", "dev/license",
+	} {
 		fetch(site.URL + "/calls/" + path)
 	}
-	if final, _ := fetch(site.URL + "/calls/p2p/?x=1"); final.Path != "/calls/p2p" || final.RawQuery != "x=1" {
+	if final, _ := fetch(site.URL + "/calls/p2p/?x=1"); final.Path != "/calls/p2p" ||
+		final.RawQuery != "x=1" {
 		t.Errorf("with a slash: %s", final)
 	}
 	if _, body := fetch(site.URL + "/calls/guide?lang=ko"); !strings.Contains(body, `lang="ko"`) {
@@ -105,15 +114,21 @@ func TestServedBelowAPathOfAnotherSite(t *testing.T) {
 	if here, _ := url.Parse(site.URL + "/"); len(jar.Cookies(here)) != 0 {
 		t.Error("the rest of the site gets our cookie")
 	}
-	if _, body := fetch(site.URL + "/calls/socket.io/?EIO=4&transport=polling"); !strings.HasPrefix(body, "0{") {
+	if _, body := fetch(
+		site.URL + "/calls/socket.io/?EIO=4&transport=polling",
+	); !strings.HasPrefix(body, "0{") {
 		t.Errorf("polling: %.60q", body)
 	}
 	login := map[string]any{"eventOp": "register"}
-	if _, body := fetch(site.URL + "/calls/dev/license"); json.Unmarshal([]byte(body), &login) != nil {
+	if _, body := fetch(
+		site.URL + "/calls/dev/license",
+	); json.Unmarshal([]byte(body), &login) != nil {
 		t.Fatal(body)
 	}
 	h := &answers{got: make(chan []byte, 1), done: make(chan struct{})}
-	ws, _, err := gws.NewClient(h, &gws.ClientOption{Addr: "ws" + strings.TrimPrefix(site.URL, "http") + "/calls/signal"})
+	ws, _, err := gws.NewClient(
+		h, &gws.ClientOption{Addr: "ws" + strings.TrimPrefix(site.URL, "http") + "/calls/signal"},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,9 +16,12 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// openRelay opens a TCP listener and starts a relay on the same UDP port. Port 0 takes one that is free for
-// both. The caller accepts from the listener. A second STUN port is optional unless stunWanted is set.
-func openRelay(c relay.Config, stunWanted bool, log *slog.Logger) (net.Listener, *relay.Server, error) {
+// openRelay opens a TCP listener and starts a relay on the same UDP port. Port 0 takes one that is
+// free for both. The caller accepts from the listener. A second STUN port is optional unless
+// stunWanted is set.
+func openRelay(
+	c relay.Config, stunWanted bool, log *slog.Logger,
+) (net.Listener, *relay.Server, error) {
 	const tries = 16
 	host, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
@@ -108,13 +111,17 @@ type ports struct {
 	log         *slog.Logger
 }
 
-func newPorts(cert *certs.Source, d config.Descriptors, proxies []netip.Prefix, log *slog.Logger) ports {
+func newPorts(
+	cert *certs.Source, d config.Descriptors, proxies []netip.Prefix, log *slog.Logger,
+) ports {
 	return ports{
 		cert:        cert,
 		descriptors: d,
-		http:        transport.NewHTTPConns(transport.HTTPLimits{Connections: d.HTTP, Exempt: proxies}),
-		exempt:      proxies,
-		log:         log,
+		http: transport.NewHTTPConns(
+			transport.HTTPLimits{Connections: d.HTTP, Exempt: proxies},
+		),
+		exempt: proxies,
+		log:    log,
 	}
 }
 

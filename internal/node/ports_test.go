@@ -33,7 +33,8 @@ import (
 // failSafe ends a test that would hang; no test depends on its length.
 const failSafe = 20 * time.Second
 
-// certFor makes a certificate for the names and addresses, signed by an authority that only this test knows.
+// certFor makes a certificate for the names and addresses, signed by an authority that only this
+// test knows.
 func certFor(t *testing.T, names ...string) (cert, key string, roots *x509.CertPool) {
 	t.Helper()
 	authority, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -41,14 +42,20 @@ func certFor(t *testing.T, names ...string) (cert, key string, roots *x509.CertP
 		t.Fatal(err)
 	}
 	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Laboratory CA"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "Laboratory CA"},
+		NotAfter:     time.Now().Add(time.Hour),
+		IsCA:         true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "leaf"}, NotAfter: time.Now().Add(time.Hour)}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		Subject:      pkix.Name{CommonName: "leaf"},
+		NotAfter:     time.Now().Add(time.Hour),
+	}
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			leaf.IPAddresses = append(leaf.IPAddresses, ip)
@@ -74,14 +81,18 @@ func certFor(t *testing.T, names ...string) (cert, key string, roots *x509.CertP
 	dir := t.TempDir()
 	write := func(name, kind string, der []byte) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		if err := os.WriteFile(
+			path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600,
+		); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
 	roots = x509.NewCertPool()
 	roots.AddCert(caCert)
-	return write("cert.pem", "CERTIFICATE", sign(leaf, caCert, leafKey.Public())), write("key.pem", "PRIVATE KEY", pkcs8), roots
+	return write(
+		"cert.pem", "CERTIFICATE", sign(leaf, caCert, leafKey.Public()),
+	), write("key.pem", "PRIVATE KEY", pkcs8), roots
 }
 
 // caller is a user with an open connection.
@@ -101,7 +112,8 @@ func call(t *testing.T, n *Node, more map[string]any) *caller {
 	c := &caller{t: t, h: &answers{got: make(chan []byte, 16), done: make(chan struct{})}}
 	var err error
 	if c.ws, _, err = gws.NewClient(c.h, &gws.ClientOption{
-		Addr: "ws" + strings.TrimPrefix(n.URLs()[0], "http") + "signal", TlsConfig: &tls.Config{InsecureSkipVerify: true},
+		Addr:      "ws" + strings.TrimPrefix(n.URLs()[0], "http") + "signal",
+		TlsConfig: &tls.Config{InsecureSkipVerify: true},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +171,8 @@ func (c *caller) urls() (all []string) {
 	return all
 }
 
-// allocate makes an allocation at a URL as a browser does, with the caller's credentials, and ends it again.
+// allocate makes an allocation at a URL as a browser does, with the caller's credentials, and ends
+// it again.
 func (c *caller) allocate(url string, roots *x509.CertPool) error {
 	c.t.Helper()
 	client, end, err := c.turn(url, roots)
@@ -174,8 +187,8 @@ func (c *caller) allocate(url string, roots *x509.CertPool) error {
 	return relayed.Close()
 }
 
-// hold makes an allocation over UDP that lives as long as the test. What it returns asks for a permission, which no allocation that has
-// ended grants.
+// hold makes an allocation over UDP that lives as long as the test. What it returns asks for a
+// permission, which no allocation that has ended grants.
 func (c *caller) hold() (permit func() error) {
 	c.t.Helper()
 	urls := c.urls()
@@ -189,11 +202,17 @@ func (c *caller) hold() (permit func() error) {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() { _ = relayed.Close() }) // which may have ended
-	return func() error { return client.CreatePermission(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}) }
+	return func() error {
+		return client.CreatePermission(
+			&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9},
+		)
+	}
 }
 
 // turn is a TURN client with the caller's credentials, until end.
-func (c *caller) turn(url string, roots *x509.CertPool) (client *turn.Client, end func(), err error) {
+func (c *caller) turn(
+	url string, roots *x509.CertPool,
+) (client *turn.Client, end func(), err error) {
 	c.t.Helper()
 	uri, err := stun.ParseURI(url)
 	if err != nil {
@@ -221,8 +240,15 @@ func (c *caller) turn(url string, roots *x509.CertPool) (client *turn.Client, en
 	}
 	turnServer := c.ice[len(c.ice)-1]
 	client, err = turn.NewClient(&turn.ClientConfig{
-		STUNServerAddr: at, TURNServerAddr: at, Conn: conn, Username: turnServer.Username, Password: turnServer.Credential,
-		LoggerFactory: &logging.DefaultLoggerFactory{Writer: c.t.Output(), DefaultLogLevel: logging.LogLevelDisabled},
+		STUNServerAddr: at,
+		TURNServerAddr: at,
+		Conn:           conn,
+		Username:       turnServer.Username,
+		Password:       turnServer.Credential,
+		LoggerFactory: &logging.DefaultLoggerFactory{
+			Writer:          c.t.Output(),
+			DefaultLogLevel: logging.LogLevelDisabled,
+		},
 	})
 	if err == nil {
 		err = client.Listen()
@@ -261,7 +287,8 @@ func binding(t *testing.T, url string) {
 	}
 	answer := stun.Message{Raw: buf[:k]}
 	var mapped stun.XORMappedAddress
-	if err := answer.Decode(); err != nil || mapped.GetFrom(&answer) != nil || answer.TransactionID != request.TransactionID {
+	if err := answer.Decode(); err != nil || mapped.GetFrom(&answer) != nil ||
+		answer.TransactionID != request.TransactionID {
 		t.Errorf("%s: %v %v", url, answer, err)
 	}
 	if local := conn.LocalAddr().(*net.UDPAddr); mapped.Port != local.Port {
@@ -281,7 +308,8 @@ func TestOnePortServesPagesSignalingAndRelay(t *testing.T) {
 	c := call(t, n, nil)
 	at := fmt.Sprintf("localhost:%d", n.RelayPort())
 	want := []string{
-		"stun:" + at, fmt.Sprintf("stun:localhost:%d", n.STUNPort()), "turn:" + at + "?transport=udp", "turns:" + at + "?transport=tcp",
+		"stun:" + at, fmt.Sprintf("stun:localhost:%d", n.STUNPort()),
+		"turn:" + at + "?transport=udp", "turns:" + at + "?transport=tcp",
 	}
 	if got := c.urls(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("ICE servers %v, want %v", got, want)
@@ -311,23 +339,40 @@ func TestOnePortServesPagesSignalingAndRelay(t *testing.T) {
 
 func TestPortForTheRelayAlone(t *testing.T) {
 	cert, key, roots := certFor(t, "localhost")
-	n := start(t, config.Server{Dev: true, PublicHost: "localhost", RelayListen: "127.0.0.1:0", TLSCert: cert, TLSKey: key, Relay: config.RelaySettings{STUNListen: "off"}})
+	n := start(
+		t,
+		config.Server{
+			Dev:         true,
+			PublicHost:  "localhost",
+			RelayListen: "127.0.0.1:0",
+			TLSCert:     cert,
+			TLSKey:      key,
+			Relay:       config.RelaySettings{STUNListen: "off"},
+		},
+	)
 	if n.RelayPort() == int(n.Addr().Port()) || n.STUNPort() != 0 {
 		t.Errorf("ports: %v, %d, %d", n.Addr(), n.RelayPort(), n.STUNPort())
 	}
 	c := call(t, n, nil)
 	c.join()
 	at := fmt.Sprintf("localhost:%d", n.RelayPort())
-	if got, want := fmt.Sprint(c.urls()), fmt.Sprintf("[stun:%s turn:%[1]s?transport=udp turns:%[1]s?transport=tcp]", at); got != want {
+	if got, want := fmt.Sprint(c.urls()), fmt.Sprintf(
+		"[stun:%s turn:%[1]s?transport=udp turns:%[1]s?transport=tcp]",
+		at,
+	); got != want {
 		t.Errorf("ICE servers %s, want %s", got, want)
 	}
 	binding(t, c.urls()[0])
-	for _, url := range append(c.urls()[1:], "turn:"+at+"?transport=tcp", fmt.Sprintf("turns:localhost:%d?transport=tcp", n.Addr().Port())) {
+	for _, url := range append(
+		c.urls()[1:], "turn:"+at+"?transport=tcp",
+		fmt.Sprintf("turns:localhost:%d?transport=tcp", n.Addr().Port()),
+	) {
 		if err := c.allocate(url, roots); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
-	if res, body := get(t, "https://"+at+"/sample"); res.StatusCode != 404 || !strings.Contains(body, "STUN and TURN") {
+	if res, body := get(t, "https://"+at+"/sample"); res.StatusCode != 404 ||
+		!strings.Contains(body, "STUN and TURN") {
 		t.Errorf("a page of the relay: %d %s", res.StatusCode, body)
 	}
 }
@@ -350,17 +395,57 @@ func TestStreamFormGoesByTheCertificate(t *testing.T) {
 		reached string
 		want    string
 	}{
-		"no certificate":                {ice.Local{}, "calls.example:7102", "turn:calls.example"},
-		"covers the name":               {ice.Local{Cert: certs.NewSource(signed)}, "calls.example:7102", "turns:calls.example"},
-		"covers the name, 443":          {ice.Local{Cert: certs.NewSource(signed)}, "calls.example", "turns:calls.example"},
-		"covers the address only":       {ice.Local{Cert: certs.NewSource(signed)}, "[2001:db8::7]:7102", "turn:[2001:db8::7]"},
-		"covers another name":           {ice.Local{Cert: certs.NewSource(signed)}, "other.example:7102", "turn:other.example"},
-		"self-signed":                   {ice.Local{Cert: certs.NewSource(self)}, "localhost:7102", "turn:localhost"},
-		"covers the public name":        {ice.Local{Cert: certs.NewSource(signed), PublicHost: "calls.example"}, "10.0.0.1:7102", "turns:calls.example"},
-		"public address, in brackets":   {ice.Local{Cert: certs.NewSource(signed), PublicHost: "[2001:db8::7]"}, "x:1", "turn:[2001:db8::7]"},
-		"covers not the public name":    {ice.Local{Cert: certs.NewSource(signed), PublicHost: "relay.example"}, "calls.example:7102", "turn:relay.example"},
-		"bound, reached by its name":    {ice.Local{Cert: certs.NewSource(signed), Listen: "10.0.0.9:7102"}, "calls.example:7102", "turns:calls.example"},
-		"bound, reached by another one": {ice.Local{Cert: certs.NewSource(signed), Listen: "10.0.0.9:7102"}, "proxy.example:443", "turn:10.0.0.9"},
+		"no certificate": {ice.Local{}, "calls.example:7102", "turn:calls.example"},
+		"covers the name": {
+			ice.Local{Cert: certs.NewSource(signed)},
+			"calls.example:7102",
+			"turns:calls.example",
+		},
+		"covers the name, 443": {
+			ice.Local{Cert: certs.NewSource(signed)},
+			"calls.example",
+			"turns:calls.example",
+		},
+		"covers the address only": {
+			ice.Local{Cert: certs.NewSource(signed)},
+			"[2001:db8::7]:7102",
+			"turn:[2001:db8::7]",
+		},
+		"covers another name": {
+			ice.Local{Cert: certs.NewSource(signed)},
+			"other.example:7102",
+			"turn:other.example",
+		},
+		"self-signed": {
+			ice.Local{Cert: certs.NewSource(self)},
+			"localhost:7102",
+			"turn:localhost",
+		},
+		"covers the public name": {
+			ice.Local{Cert: certs.NewSource(signed), PublicHost: "calls.example"},
+			"10.0.0.1:7102",
+			"turns:calls.example",
+		},
+		"public address, in brackets": {
+			ice.Local{Cert: certs.NewSource(signed), PublicHost: "[2001:db8::7]"},
+			"x:1",
+			"turn:[2001:db8::7]",
+		},
+		"covers not the public name": {
+			ice.Local{Cert: certs.NewSource(signed), PublicHost: "relay.example"},
+			"calls.example:7102",
+			"turn:relay.example",
+		},
+		"bound, reached by its name": {
+			ice.Local{Cert: certs.NewSource(signed), Listen: "10.0.0.9:7102"},
+			"calls.example:7102",
+			"turns:calls.example",
+		},
+		"bound, reached by another one": {
+			ice.Local{Cert: certs.NewSource(signed), Listen: "10.0.0.9:7102"},
+			"proxy.example:443",
+			"turn:10.0.0.9",
+		},
 	} {
 		c.issuer.Relay = n.relay
 		if c.issuer.Listen == "" {
@@ -392,7 +477,8 @@ func TestRelayHostIsTheOneByWhichTheClientReachedUs(t *testing.T) {
 	}
 }
 
-// Another server of this machine may have the default port, which must not keep this one from starting. What was asked for must be had.
+// Another server of this machine may have the default port, which must not keep this one from
+// starting. What was asked for must be had.
 func TestSecondSTUNPortThatIsTaken(t *testing.T) {
 	taken, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {

@@ -22,7 +22,8 @@ type Relay struct {
 	reloads *reloads
 }
 
-// StartRelay checks the configuration, opens the sockets and serves. If it fails nothing stays open.
+// StartRelay checks the configuration, opens the sockets and serves. If it fails nothing stays
+// open.
 func StartRelay(c config.Relay) (_ *Relay, err error) {
 	p, err := c.Plan()
 	if err != nil {
@@ -63,8 +64,8 @@ func StartRelay(c config.Relay) (_ *Relay, err error) {
 	return n, err
 }
 
-// Close closes all allocations and waits for all goroutines. Requests at the admin listener are cut off when
-// ctx is done.
+// Close closes all allocations and waits for all goroutines. Requests at the admin listener are cut
+// off when ctx is done.
 func (n *Relay) Close(ctx context.Context) error {
 	var errs []error
 	if n.port != nil {
@@ -86,7 +87,8 @@ func (n *Relay) RelayPort() int { return n.relay.Port() }
 // STUNPort is the second STUN port; 0: none.
 func (n *Relay) STUNPort() int { return n.relay.STUNPort() }
 
-// RelayAddresses are the addresses that allocations get. onlyPrivate: none is reachable from the Internet.
+// RelayAddresses are the addresses that allocations get. onlyPrivate: none is reachable from the
+// Internet.
 func (n *Relay) RelayAddresses() (addrs []relay.Address, onlyPrivate bool) {
 	return n.relay.Addresses(), n.relay.OnlyPrivate()
 }

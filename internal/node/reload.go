@@ -9,9 +9,10 @@ import (
 	"github.com/ieum-rtc/ieum/internal/config"
 )
 
-// A reload replaces what is read from files: the certificate, the license signing keys and the relay secret,
-// the listed licenses and the revocation list. The whole configuration is read and checked as at a start, and
-// applied only if there is no error anywhere: half a configuration is worse than yesterday's.
+// A reload replaces what is read from files: the certificate, the license signing keys and the
+// relay secret, the listed licenses and the revocation list. The whole configuration is read and
+// checked as at a start, and applied only if there is no error anywhere: half a configuration is
+// worse than yesterday's.
 
 // reloads serializes and counts reloads.
 type reloads struct {
@@ -44,7 +45,9 @@ func (r *reloads) do(reload func() (attrs []any, err error)) error {
 	attrs, err := reload()
 	if err != nil {
 		r.count.WithLabelValues("failure").Inc()
-		r.log.Error("configuration reload failed; previous configuration remains active", "error", err)
+		r.log.Error(
+			"configuration reload failed; previous configuration remains active", "error", err,
+		)
 		return err
 	}
 	r.count.WithLabelValues("success").Inc()
@@ -52,8 +55,9 @@ func (r *reloads) do(reload func() (attrs []any, err error)) error {
 	return nil
 }
 
-// Reload reads again what may change while the server runs. After an error nothing changes; the errors are
-// logged, and returned together. Sessions and calls continue, except for those of revoked licenses.
+// Reload reads again what may change while the server runs. After an error nothing changes; the
+// errors are logged, and returned together. Sessions and calls continue, except for those of
+// revoked licenses.
 func (n *Node) Reload() error {
 	return n.reloads.do(func() ([]any, error) {
 		p, err := n.plan.Config.Plan(n.plan, false)

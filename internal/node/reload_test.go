@@ -32,7 +32,10 @@ func startReloadable(t *testing.T) *reloadable {
 	t.Helper()
 	dir := t.TempDir()
 	r := &reloadable{
-		log: &lockedText{}, keys: filepath.Join(dir, "keys"), listed: filepath.Join(dir, "licenses"), revoked: filepath.Join(dir, "revoked"),
+		log:        &lockedText{},
+		keys:       filepath.Join(dir, "keys"),
+		listed:     filepath.Join(dir, "licenses"),
+		revoked:    filepath.Join(dir, "revoked"),
 		secretFile: filepath.Join(dir, "secret"),
 	}
 	r.cert, r.key, r.roots = certFor(t, "localhost")
@@ -41,9 +44,15 @@ func startReloadable(t *testing.T) *reloadable {
 	write(t, r.revoked, "")
 	write(t, r.secretFile, "a secret that two machines have\n")
 	r.Node = start(t, config.Server{
-		Dev: true, LicenseSigningKeyFile: r.keys, Licenses: r.listed, RevocationList: r.revoked, TLSCert: r.cert, TLSKey: r.key,
-		Relay: config.RelaySettings{SecretFile: r.secretFile}, Admin: config.AdminSettings{Listen: "127.0.0.1:0"},
-		Log: slog.New(slog.NewTextHandler(r.log, nil)),
+		Dev:                   true,
+		LicenseSigningKeyFile: r.keys,
+		Licenses:              r.listed,
+		RevocationList:        r.revoked,
+		TLSCert:               r.cert,
+		TLSKey:                r.key,
+		Relay:                 config.RelaySettings{SecretFile: r.secretFile},
+		Admin:                 config.AdminSettings{Listen: "127.0.0.1:0"},
+		Log:                   slog.New(slog.NewTextHandler(r.log, nil)),
 	})
 	r.metrics = "http://" + r.AdminAddr().String() + "/metrics"
 	return r
@@ -65,7 +74,9 @@ func (r *reloadable) moved(t *testing.T, names ...string) (roots *x509.CertPool)
 
 // trusts makes a full handshake, with a client that knows one authority alone.
 func (r *reloadable) trusts(roots *x509.CertPool) bool {
-	conn, err := tls.Dial("tcp", r.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "localhost"})
+	conn, err := tls.Dial(
+		"tcp", r.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "localhost"},
+	)
 	if err != nil {
 		return false
 	}
@@ -81,7 +92,12 @@ func licensed(t *testing.T, key, cpCode string, origins ...string) map[string]an
 		t.Fatal(err)
 	}
 	token, err := v.Issue(license.Params{
-		Name: cpCode, CpCode: cpCode, MaxUser: 10, Origins: origins, Start: time.Now().Add(-time.Hour), End: time.Now().Add(time.Hour),
+		Name:    cpCode,
+		CpCode:  cpCode,
+		MaxUser: 10,
+		Origins: origins,
+		Start:   time.Now().Add(-time.Hour),
+		End:     time.Now().Add(time.Hour),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +128,13 @@ func TestReloadTakesOverWhatStandsInFiles(t *testing.T) {
 
 	roots := r.moved(t, "localhost")
 	write(t, r.keys, nextKey+"\n"+licenseKey+"\n")
-	write(t, r.listed, fmt.Sprintf("- cpCode: MOVED-01\n  authKey: %s\n  origins: [https://moved.example]\n", elsewhere["authKey"]))
+	write(
+		t, r.listed,
+		fmt.Sprintf(
+			"- cpCode: MOVED-01\n  authKey: %s\n  origins: [https://moved.example]\n",
+			elsewhere["authKey"],
+		),
+	)
 	write(t, r.secretFile, "another secret that two machines have\n")
 	if !r.trusts(r.roots) || r.trusts(roots) {
 		t.Error("a new certificate is used before it was asked for")
@@ -149,7 +171,9 @@ func TestReloadTakesOverWhatStandsInFiles(t *testing.T) {
 	r.answers(t, "200", next)
 	kim.ask(map[string]any{"eventOp": "keepAlive"})
 	has(t, r.metrics, `ieum_config_reloads_total{result="success"} 2`)
-	for _, secret := range []string{nextKey, licenseKey, "two machines", old["authKey"].(string), elsewhere["authKey"].(string)} {
+	for _, secret := range []string{
+		nextKey, licenseKey, "two machines", old["authKey"].(string), elsewhere["authKey"].(string),
+	} {
 		if strings.Contains(r.log.String(), secret) {
 			t.Errorf("%.20s is in the log:\n%s", secret, r.log)
 		}
@@ -194,7 +218,10 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 		case err == nil:
 			t.Fatalf("%s: no fault was found", name)
 		case len(files) > 1:
-			for _, flag := range []string{"--tls-cert", "--tls-key", "--license-signing-key-file", "--licenses", "--revocation-list"} {
+			for _, flag := range []string{
+				"--tls-cert", "--tls-key", "--license-signing-key-file", "--licenses",
+				"--revocation-list",
+			} {
 				if !strings.Contains(err.Error(), flag) {
 					t.Errorf("%s is not said: %v", flag, err)
 				}
@@ -212,7 +239,10 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 	if err := permit(); err != nil {
 		t.Error(err)
 	}
-	if lee := call(t, r.Node, maps.Clone(old)); lee.ice[len(lee.ice)-1].Credential != relay.RESTPassword([]byte("a secret that two machines have"), lee.ice[len(lee.ice)-1].Username) {
+	lee := call(t, r.Node, maps.Clone(old))
+	last := lee.ice[len(lee.ice)-1]
+	secret := []byte("a secret that two machines have")
+	if last.Credential != relay.RESTPassword(secret, last.Username) {
 		t.Error("the relay's secret has changed")
 	}
 	has(t, r.metrics, fmt.Sprintf(`ieum_config_reloads_total{result="failure"} %d`, refused))
@@ -229,11 +259,16 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 	r.answers(t, "200", next)
 }
 
-// A second connection with the ticket of the first needs no certificate and no signature, also when there is a new one by then: a thousand
-// clients that come back at once cost little.
+// A second connection with the ticket of the first needs no certificate and no signature, also when
+// there is a new one by then: a thousand clients that come back at once cost little.
 func TestTLSSessionsResume(t *testing.T) {
 	r := startReloadable(t)
-	cfg := &tls.Config{RootCAs: r.roots, ServerName: "localhost", ClientSessionCache: tls.NewLRUClientSessionCache(1), NextProtos: []string{"http/1.1"}}
+	cfg := &tls.Config{
+		RootCAs:            r.roots,
+		ServerName:         "localhost",
+		ClientSessionCache: tls.NewLRUClientSessionCache(1),
+		NextProtos:         []string{"http/1.1"},
+	}
 	resumed := func() bool {
 		conn, err := tls.Dial("tcp", r.Addr().String(), cfg)
 		if err != nil {
@@ -241,7 +276,9 @@ func TestTLSSessionsResume(t *testing.T) {
 		}
 		defer conn.Close()
 		// tickets come after the handshake (RFC 8446, section 4.6.1)
-		if _, err := fmt.Fprint(conn, "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		if _, err := fmt.Fprint(
+			conn, "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := conn.Read(make([]byte, 1)); err != nil {
@@ -290,9 +327,19 @@ func TestARelayAloneReloads(t *testing.T) {
 	shared := filepath.Join(dir, "secret")
 	write(t, shared, relaySecret)
 	cert, key, old := certFor(t, "localhost")
-	r := startRelayAlone(t, config.Relay{TLSCert: cert, TLSKey: key, Relay: config.RelaySettings{SecretFile: shared}})
+	r := startRelayAlone(
+		t,
+		config.Relay{TLSCert: cert, TLSKey: key, Relay: config.RelaySettings{SecretFile: shared}},
+	)
 	at := fmt.Sprintf("localhost:%d", r.RelayPort())
-	n := start(t, config.Server{Dev: true, RelayExternal: []string{"turn:" + at, "turns:" + at}, Relay: config.RelaySettings{SecretFile: shared}})
+	n := start(
+		t,
+		config.Server{
+			Dev:           true,
+			RelayExternal: []string{"turn:" + at, "turns:" + at},
+			Relay:         config.RelaySettings{SecretFile: shared},
+		},
+	)
 	kim := call(t, n, nil)
 
 	write(t, shared, "x")
@@ -320,7 +367,9 @@ func TestARelayAloneReloads(t *testing.T) {
 		t.Fatal(err)
 	}
 	lee := call(t, n, nil)
-	if lee.ice[len(lee.ice)-1].Credential != relay.RESTPassword([]byte("the next secret that two machines have"), lee.ice[len(lee.ice)-1].Username) {
+	if lee.ice[len(lee.ice)-1].Credential != relay.RESTPassword(
+		[]byte("the next secret that two machines have"), lee.ice[len(lee.ice)-1].Username,
+	) {
 		t.Error("the server makes credentials with the old secret")
 	}
 	if err := lee.allocate(lee.urls()[1], roots); err != nil {

@@ -27,9 +27,22 @@ func TestFaultsOfTheListOfRevokedLicensesKeepAServerFromStarting(t *testing.T) {
 	dir := t.TempDir()
 	bad := filepath.Join(dir, "bad")
 	write(t, bad, hashOf("x")+"nonsense\n")
-	for path, want := range map[string]string{bad: "line 2: ", dir: "not a regular file", filepath.Join(dir, "none"): "no such file"} {
-		c := config.Server{Dev: true, RevocationList: path, Listen: "127.0.0.1:0", Relay: anyPorts, Admin: noAdmin}
-		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--revocation-list: ") || !strings.Contains(err.Error(), want) {
+	for path, want := range map[string]string{
+		bad:                        "line 2: ",
+		dir:                        "not a regular file",
+		filepath.Join(dir, "none"): "no such file",
+	} {
+		c := config.Server{
+			Dev:            true,
+			RevocationList: path,
+			Listen:         "127.0.0.1:0",
+			Relay:          anyPorts,
+			Admin:          noAdmin,
+		}
+		if err := c.Validate(); err == nil ||
+			!strings.Contains(
+				err.Error(), "--revocation-list: ",
+			) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}
 		if n, err := Start(c); err == nil {
@@ -47,7 +60,11 @@ func issued(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	token, err := v.Issue(license.Params{
-		Name: name, CpCode: "KP-1", MaxUser: 10, Start: time.Now().Add(-time.Hour), End: time.Now().Add(time.Hour),
+		Name:    name,
+		CpCode:  "KP-1",
+		MaxUser: 10,
+		Start:   time.Now().Add(-time.Hour),
+		End:     time.Now().Add(time.Hour),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -68,15 +85,19 @@ func (c *caller) closing(t *testing.T) int {
 	return c.h.code
 }
 
-// What internal/signaling and internal/relay test in virtual time, once over real sockets and a real file: who has a revoked license is
-// put out of the call and of the relay, and others notice nothing.
+// What internal/signaling and internal/relay test in virtual time, once over real sockets and a
+// real file: who has a revoked license is put out of the call and of the relay, and others notice
+// nothing.
 func TestARevokedLicenseEndsItsSessionsAndWhatTheyRelay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "revoked")
 	write(t, path, "# nobody\n")
 	log := &lockedText{}
 	n := start(t, config.Server{
-		Dev: true, LicenseSigningKey: licenseKey, RevocationList: path, Admin: config.AdminSettings{Listen: "127.0.0.1:0"},
-		Log: slog.New(slog.NewTextHandler(log, nil)),
+		Dev:               true,
+		LicenseSigningKey: licenseKey,
+		RevocationList:    path,
+		Admin:             config.AdminSettings{Listen: "127.0.0.1:0"},
+		Log:               slog.New(slog.NewTextHandler(log, nil)),
 	})
 	good, misused := issued(t, "good"), issued(t, "misused")
 	kim := call(t, n, map[string]any{"cpCode": "KP-1", "authKey": misused, "userId": "kim"})
@@ -102,7 +123,9 @@ func TestARevokedLicenseEndsItsSessionsAndWhatTheyRelay(t *testing.T) {
 	}
 	lee.ask(map[string]any{"eventOp": "keepAlive"})
 	a := register(t, n, map[string]any{"cpCode": "KP-1", "authKey": misused}, true)
-	b := register(t, n, map[string]any{"cpCode": "KP-1", "authKey": misused[:len(misused)-4] + "AAAA"}, true)
+	b := register(
+		t, n, map[string]any{"cpCode": "KP-1", "authKey": misused[:len(misused)-4] + "AAAA"}, true,
+	)
 	if a["code"] != "401" || fmt.Sprint(a) != fmt.Sprint(b) {
 		t.Errorf("a revoked license is answered %v, a bad one %v", a, b)
 	}

@@ -11,7 +11,10 @@ import (
 
 // Both carriers stand side by side; polling goes over HTTP/2 where there is TLS.
 func TestSocketIOClientsAreServed(t *testing.T) {
-	for name, c := range map[string]config.Server{"HTTP/1.1": {Dev: true}, "HTTP/2.0": {Dev: true, TLSSelfSigned: true}} {
+	for name, c := range map[string]config.Server{
+		"HTTP/1.1": {Dev: true},
+		"HTTP/2.0": {Dev: true, TLSSelfSigned: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			n := start(t, c)
 			base := n.URLs()[0] + "socket.io/"
@@ -23,14 +26,20 @@ func TestSocketIOClientsAreServed(t *testing.T) {
 			sid, _, _ := strings.Cut(rest, `"`)
 			session := base + "?EIO=4&transport=polling&sid=" + sid
 			ask(t, session, "40", `40{"sid":"`)
-			ask(t, session, `427["knowledgetalk",{"eventOp":"joinRoom"}]`, `437[{"eventOp":"joinRoom"`)
-			if res, script := get(t, base+"socket.io.min.js"); res.StatusCode != http.StatusOK || !strings.Contains(script, "EIO") {
+			ask(
+				t, session, `427["knowledgetalk",{"eventOp":"joinRoom"}]`,
+				`437[{"eventOp":"joinRoom"`,
+			)
+			if res, script := get(t, base+"socket.io.min.js"); res.StatusCode != http.StatusOK ||
+				!strings.Contains(script, "EIO") {
 				t.Errorf("script: %d", res.StatusCode)
 			}
 			if res, _ := get(t, base+"nothing.js"); res.StatusCode != http.StatusNotFound {
 				t.Errorf("another file: %d", res.StatusCode)
 			}
-			if _, stats := get(t, n.URLs()[0]+"dev/stats"); !strings.Contains(stats, `"connections":1`) {
+			if _, stats := get(
+				t, n.URLs()[0]+"dev/stats",
+			); !strings.Contains(stats, `"connections":1`) {
 				t.Errorf("stats: %s", stats)
 			}
 		})
