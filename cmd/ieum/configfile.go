@@ -116,7 +116,7 @@ func parseConfig(text []byte) (*yaml.Node, error) {
 	return top, nil
 }
 
-// readKeys notes the values of the keys that the command has, and a fault for each other key.
+// readKeys notes the values of the keys that the command has, and an error for each other key.
 func (s *settings) readKeys(f *configFile, command *kong.Node, top *yaml.Node) {
 	flags := map[string]*kong.Flag{}
 	var names []string

@@ -61,8 +61,9 @@ func TestIdleConnectionsDoNotUseUpTheDescriptors(t *testing.T) {
 	license["eventOp"] = "register"
 	m.ask(t, license)
 	m.ask(t, map[string]any{"eventOp": "createRoom", "roomId": "room"})
-	if status, why := get(t, admin+"readyz"); status != http.StatusOK { // it allocates at the relay
-		t.Errorf("the relay: %d %s", status, why)
+	// readiness allocates at the relay
+	if status, reason := get(t, admin+"readyz"); status != http.StatusOK {
+		t.Errorf("the relay: %d %s", status, reason)
 	}
 	_, metrics := get(t, admin+"metrics")
 	for _, line := range []string{

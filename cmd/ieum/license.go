@@ -114,7 +114,7 @@ func (i *issueCmd) check() error {
 	p.End = last.AddDate(0, 0, 1) // the last day counts whole
 	v, keyErr := withKeyOf(i.LicenseSigningKeyFile)
 	errs = append(errs, startErr, endErr, keyErr)
-	if keyErr != nil { // whose faults are told; any key shows the others
+	if keyErr != nil { // reported already; any key shows the other errors
 		v, _ = license.New(
 			license.Config{Keys: [][]byte{[]byte("a key that signs nothing anybody gets")}},
 		)

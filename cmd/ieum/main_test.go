@@ -169,7 +169,7 @@ func TestCommandLine(t *testing.T) {
 			exitUsage,
 			[]string{"a license signing key is required"},
 		},
-		"all faults at once": {
+		"all errors at once": {
 			[]string{
 				"config", "check", "--listen", "x", "--relay-ports", "9", "--relay-ip", "y",
 				"--relay-allow-peer", "z", "--tls-cert", "c",
@@ -222,7 +222,7 @@ func TestCommandLine(t *testing.T) {
 			exitOK,
 			[]string{"configuration OK"},
 		},
-		"fault in the file": {
+		"error in the file": {
 			[]string{
 				"config", "check", "--config",
 				file(t, "f.yaml", "license-signing-key-file: "+keys+"\nrelay-ports: x\n"),
@@ -250,7 +250,7 @@ func TestCommandLine(t *testing.T) {
 			exitUsage,
 			[]string{"a relay secret is required"},
 		},
-		"relay's faults": {
+		"relay's errors": {
 			[]string{"relay", "--listen", "x", "--relay-ports", "9", "--tls-key", "k"},
 			exitUsage,
 			[]string{"--listen", "--relay-ports", "--tls-cert"},
@@ -297,7 +297,7 @@ func TestCommandLine(t *testing.T) {
 			exitOK,
 			[]string{"configuration OK"},
 		},
-		"network faults": {
+		"network errors": {
 			[]string{
 				"config", "check", "--license-signing-key-file", keys, "--public-host", "x:1",
 				"--stun-listen", "y", "--relay-listen", "z",
@@ -356,7 +356,7 @@ func TestCommandLine(t *testing.T) {
 			exitUsage,
 			[]string{"--licenses"},
 		},
-		"licenses with faults": {
+		"licenses with errors": {
 			[]string{
 				"config", "check", "--licenses", file(t, "l.yaml", "- {cpCode: C, authkey: x}"),
 			},
@@ -382,7 +382,7 @@ func TestCommandLine(t *testing.T) {
 			exitUsage,
 			[]string{"--revocation-list"},
 		},
-		"revoked with faults": {
+		"revoked with errors": {
 			[]string{"config", "check", "--revocation-list", file(t, "r.txt", "# x\nabc\n")},
 			exitUsage,
 			[]string{

@@ -229,7 +229,7 @@ func TestABusyPortIsBlamedOnItsFlag(t *testing.T) {
 	}
 }
 
-func TestALicenseKeyIsMadeOnce(t *testing.T) {
+func TestKeygenKeepsAnExistingFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "license-signing.key")
 	if code, _, errs := ieum(t, "license", "keygen", path); code != exitOK {
 		t.Fatal(code, errs)

@@ -78,7 +78,7 @@ func logLines() (w io.WriteCloser, lines chan string) {
 }
 
 // A server gets new certificates, keys and licenses by SIGHUP, and lists of revoked licenses by
-// itself, while a session goes on; a file with a fault changes nothing.
+// itself, while a session goes on; a file with an error changes nothing.
 func TestHangupReadsTheFilesAgain(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("there is no SIGHUP")
@@ -212,7 +212,7 @@ func TestHangupReadsTheFilesAgain(t *testing.T) {
 	rewrite(t, path("keys"), "too short")
 	hangup("configuration reload failed")
 	if s := serial(); s.Cmp(third) == 0 || s.Cmp(second) != 0 {
-		t.Error("the certificate was taken over though the keys have a fault")
+		t.Error("the certificate was taken over though the keys have an error")
 	}
 	admits(oldLicense, "200")
 	admits(newLicense, "200")

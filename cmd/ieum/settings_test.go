@@ -92,7 +92,7 @@ func partner(t *testing.T, command string, f *kong.Flag) (args []string) {
 	return args
 }
 
-// errorsIn are the faults that were told, without what stands before them.
+// errorsIn returns the errors that were reported, without the heading.
 func errorsIn(text string) []string {
 	text = strings.TrimPrefix(strings.TrimSpace(text), "ieum: ")
 	text = strings.TrimPrefix(text, "not started: ")
@@ -125,12 +125,12 @@ func TestEveryWrongValueIsToldWithItsPlace(t *testing.T) {
 				t.Helper()
 				checks++
 				code, out, errs := ieum(t, slices.Concat(args, rest, more)...)
-				faults := errorsIn(errs)
-				if code != exitUsage || len(faults) != 1 ||
-					!strings.HasPrefix(faults[0], where+": ") {
+				reported := errorsIn(errs)
+				if code != exitUsage || len(reported) != 1 ||
+					!strings.HasPrefix(reported[0], where+": ") {
 					t.Errorf(
 						"%s --%s, wrong at %s: exit code %d, told %q %s",
-						command, f.Name, where, code, faults, out,
+						command, f.Name, where, code, reported, out,
 					)
 				}
 			}
@@ -204,15 +204,15 @@ func TestAllWrongValuesAreToldTogether(t *testing.T) {
 		line = append(line, "--nonsense", "5", "--config", path)
 		want["unknown flag --nonsense"] = true
 		_, _, errs := ieum(t, line...)
-		for _, fault := range errorsIn(errs) {
+		for _, text := range errorsIn(errs) {
 			found := ""
 			for w := range want {
-				if strings.HasPrefix(fault, w) {
+				if strings.HasPrefix(text, w) {
 					found = w
 				}
 			}
 			if found == "" {
-				t.Errorf("%s: %q is told, once too often or out of nothing", command, fault)
+				t.Errorf("%s: %q is told, once too often or out of nothing", command, text)
 			}
 			delete(want, found)
 		}
@@ -318,7 +318,7 @@ func TestUnknownVariables(t *testing.T) {
 	t.Setenv("IEUM_PORT_7102_TCP_ADDR", "10.0.0.1")
 	code, _, errs := ieum(t, "config", "check", "--license-signing-key-file", keys)
 	if code != exitOK || strings.Count(errs, "unknown variable, ignored") != 2 {
-		t.Errorf("what is somebody else's is told, and no fault: %d %s", code, errs)
+		t.Errorf("what is somebody else's is told, and no error: %d %s", code, errs)
 	}
 	of := 2
 	for _, service := range []string{"RELAY", "ADMIN", "DATA", "PUBLIC", "STUN", "TLS", "MAX"} {

@@ -191,7 +191,7 @@ func (o *lockedOutput) text() string {
 	return o.b.String()
 }
 
-func TestFaultsOfARelayAlone(t *testing.T) {
+func TestErrorsOfAStandaloneRelay(t *testing.T) {
 	err := config.Relay{
 		Listen:  "x",
 		TLSCert: "c",

@@ -62,7 +62,7 @@ func TestListedLicenseLetsATenantIn(t *testing.T) {
 	}
 }
 
-func TestFaultsOfTheLicensesFileAreReportedWithTheOthers(t *testing.T) {
+func TestErrorsInTheLicensesFileAreReportedWithTheOthers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "licenses.yaml")
 	if err := os.WriteFile(
 		path, []byte("- {cpCode: a, authKey: b}\n- {cpCode: c, authKey: d}\n"), 0o600,

@@ -53,7 +53,7 @@ func knock(t *testing.T, n *Node, path, from string) int {
 	return res.StatusCode
 }
 
-func TestBothCarriersCountTheSameStrangers(t *testing.T) {
+func TestTransportsShareTheLimitOfUnregisteredConnections(t *testing.T) {
 	n := start(t, config.Server{
 		Dev:            true,
 		Admin:          config.AdminSettings{Listen: "127.0.0.1:0"},

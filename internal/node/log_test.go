@@ -23,15 +23,15 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	log := &lockedText{}
 	n := start(t, config.Server{
 		Dev:               true,
-		LicenseSigningKey: licenseKey,
+		LicenseSigningKey: signingKey,
 		RevocationList:    revoked,
 		TLSSelfSigned:     true,
 		Relay:             config.RelaySettings{Secret: shared},
 		Admin:             config.AdminSettings{Listen: "127.0.0.1:0", Token: admin},
 		Log:               slog.New(slog.NewTextHandler(log, nil)),
 	})
-	who := licensed(t, licenseKey, "KP-1")
-	secrets := []string{licenseKey, admin, shared, who["authKey"].(string)}
+	who := licensed(t, signingKey, "KP-1")
+	secrets := []string{signingKey, admin, shared, who["authKey"].(string)}
 	enter := func(user string) *caller {
 		q := maps.Clone(who)
 		q["userId"] = user
@@ -110,7 +110,7 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	}
 	write(t, revoked, "nonsense "+who["authKey"].(string)+"\n")
 	if n.Reload() == nil {
-		t.Error("a list with a fault was read")
+		t.Error("a list with an error was read")
 	}
 	write(t, revoked, hashOf(who["authKey"].(string)))
 	if err := n.Reload(); err != nil {

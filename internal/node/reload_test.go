@@ -39,7 +39,7 @@ func startReloadable(t *testing.T) *reloadable {
 		secretFile: filepath.Join(dir, "secret"),
 	}
 	r.cert, r.key, r.roots = certFor(t, "localhost")
-	write(t, r.keys, licenseKey+"\n")
+	write(t, r.keys, signingKey+"\n")
 	write(t, r.listed, "[]")
 	write(t, r.revoked, "")
 	write(t, r.secretFile, "a secret that two machines have\n")
@@ -118,7 +118,7 @@ func (r *reloadable) answers(t *testing.T, code string, who map[string]any, more
 
 func TestReloadTakesOverWhatStandsInFiles(t *testing.T) {
 	r := startReloadable(t)
-	old, next := licensed(t, licenseKey, "KP-1"), licensed(t, nextKey, "KP-2")
+	old, next := licensed(t, signingKey, "KP-1"), licensed(t, nextKey, "KP-2")
 	elsewhere := licensed(t, "the key of the server they leave behind", "MOVED-01")
 	kim := call(t, r.Node, maps.Clone(old))
 	kim.join()
@@ -127,7 +127,7 @@ func TestReloadTakesOverWhatStandsInFiles(t *testing.T) {
 	r.answers(t, "401", elsewhere)
 
 	roots := r.moved(t, "localhost")
-	write(t, r.keys, nextKey+"\n"+licenseKey+"\n")
+	write(t, r.keys, nextKey+"\n"+signingKey+"\n")
 	write(
 		t, r.listed,
 		fmt.Sprintf(
@@ -172,7 +172,7 @@ func TestReloadTakesOverWhatStandsInFiles(t *testing.T) {
 	kim.ask(map[string]any{"eventOp": "keepAlive"})
 	has(t, r.metrics, `ieum_config_reloads_total{result="success"} 2`)
 	for _, secret := range []string{
-		nextKey, licenseKey, "two machines", old["authKey"].(string), elsewhere["authKey"].(string),
+		nextKey, signingKey, "two machines", old["authKey"].(string), elsewhere["authKey"].(string),
 	} {
 		if strings.Contains(r.log.String(), secret) {
 			t.Errorf("%.20s is in the log:\n%s", secret, r.log)
@@ -183,10 +183,10 @@ func TestReloadTakesOverWhatStandsInFiles(t *testing.T) {
 	}
 }
 
-// One fault, in whichever file, and nothing of all the others is taken over.
-func TestAReloadWithAFaultChangesNothing(t *testing.T) {
+// An error in any of the files keeps all others from being applied.
+func TestAReloadWithAnErrorChangesNothing(t *testing.T) {
 	r := startReloadable(t)
-	old, next := licensed(t, licenseKey, "KP-1"), licensed(t, nextKey, "KP-2")
+	old, next := licensed(t, signingKey, "KP-1"), licensed(t, nextKey, "KP-2")
 	kim := call(t, r.Node, maps.Clone(old))
 	kim.join()
 	permit := kim.hold()
@@ -216,7 +216,7 @@ func TestAReloadWithAFaultChangesNothing(t *testing.T) {
 		refused++
 		switch {
 		case err == nil:
-			t.Fatalf("%s: no fault was found", name)
+			t.Fatalf("%s: no error was found", name)
 		case len(files) > 1:
 			for _, flag := range []string{
 				"--tls-cert", "--tls-key", "--license-signing-key-file", "--licenses",

@@ -23,7 +23,7 @@ func write(t *testing.T, path, text string) {
 
 func hashOf(token string) string { return fmt.Sprintf("%x\n", sha256.Sum256([]byte(token))) }
 
-func TestFaultsOfTheListOfRevokedLicensesKeepAServerFromStarting(t *testing.T) {
+func TestErrorsInTheRevocationListKeepAServerFromStarting(t *testing.T) {
 	dir := t.TempDir()
 	bad := filepath.Join(dir, "bad")
 	write(t, bad, hashOf("x")+"nonsense\n")
@@ -55,7 +55,7 @@ func TestFaultsOfTheListOfRevokedLicensesKeepAServerFromStarting(t *testing.T) {
 // issued is a license of the tenant "KP-1" with the key of the tests.
 func issued(t *testing.T, name string) string {
 	t.Helper()
-	v, err := license.New(license.Config{Keys: [][]byte{[]byte(licenseKey)}})
+	v, err := license.New(license.Config{Keys: [][]byte{[]byte(signingKey)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func issued(t *testing.T, name string) string {
 	return token
 }
 
-const licenseKey = "0123456789abcdef0123456789abcdef"
+const signingKey = "0123456789abcdef0123456789abcdef"
 
 // closing notes the code with which the server closes a connection.
 func (c *caller) closing(t *testing.T) int {
@@ -94,7 +94,7 @@ func TestARevokedLicenseEndsItsSessionsAndWhatTheyRelay(t *testing.T) {
 	log := &lockedText{}
 	n := start(t, config.Server{
 		Dev:               true,
-		LicenseSigningKey: licenseKey,
+		LicenseSigningKey: signingKey,
 		RevocationList:    path,
 		Admin:             config.AdminSettings{Listen: "127.0.0.1:0"},
 		Log:               slog.New(slog.NewTextHandler(log, nil)),
