@@ -56,6 +56,7 @@ const (
 	maxText     = 256
 	maxFeatures = 16
 	maxFeature  = 32
+	maxInstance = 64
 
 	maxAllFeatures = 256 // every member of a room is sent those of all others
 )

@@ -38,6 +38,11 @@ type Register struct {
 	Resume   string    `json:"resume"`
 	Seq      *Int      `json:"seq"` // with Resume: of the last event of the room that the client knows of
 	Features []Feature `json:"features"`
+
+	// Attempts of one client instance are numbered in the order in which it makes them. A network may
+	// deliver an attempt that the client has given up after its successor.
+	Instance string `json:"instance"`
+	Attempt  Int    `json:"attempt"`
 }
 
 // CreateRoom makes a room; nil fields take the documented defaults.
@@ -82,6 +87,12 @@ func (r *Register) Validate() error {
 	}
 	if r.Seq != nil && *r.Seq < 0 {
 		return invalid("seq", "must not be negative")
+	}
+	if len(r.Instance) > maxInstance {
+		return invalid("instance", fmt.Sprintf("is longer than %d bytes", maxInstance))
+	}
+	if r.Attempt < 0 {
+		return invalid("attempt", "must not be negative")
 	}
 	if len(r.Features) > maxFeatures {
 		return invalid("features", fmt.Sprintf("has more than %d entries", maxFeatures))

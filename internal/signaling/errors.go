@@ -43,6 +43,7 @@ var (
 	errTooManyAddressSessions = errors.New("too many sessions of the address")
 	errTooManyAddressLogins   = fmt.Errorf("%w within a minute", errTooManyAddressSessions)
 	errOvertaken              = fmt.Errorf("%w: taken over before the session began", ErrTaken)
+	errStaleAttempt           = fmt.Errorf("%w: by a later attempt of the client", ErrTaken)
 )
 
 var errUntargeted = &protocol.FieldError{Code: protocol.Missing, Field: "target", Reason: "is missing"}
@@ -95,6 +96,10 @@ var outcomes = []struct {
 	{
 		errOvertaken, protocol.InUse, "Another page took over the user id at the same time.",
 		"Only one page can hold a user id; register again to take it back.",
+	},
+	{
+		errStaleAttempt, protocol.InUse, "A later attempt of this client has the session.",
+		"Number the attempts of an instance in the order in which you make them.",
 	},
 	{ErrTaken, protocol.InUse, "The user id is in use.", "Choose another id, or take it over with forced and a proof that it is yours: a user token, or its resume secret."},
 	{ErrLicenseFull, protocol.OverLimit, "The license is full.", "Wait until somebody leaves, or raise maxUser."},

@@ -56,7 +56,7 @@ func (r *request) register() error {
 	case p == nil:
 		return errGone
 	}
-	return r.resume(p, q.Seq)
+	return r.resume(p, q)
 }
 
 // authenticate tells what the license or user token grants. Failures of an address are limited, but
@@ -138,6 +138,7 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *resumeToken)
 		device:   q.Device,
 		grant:    grant,
 		features: features(q.Features),
+		attempt:  attemptOf(q),
 	}
 	if grant.User == nil {
 		if h.addressLogins.exceeded(s.tenant, r.c.source()) {
@@ -254,6 +255,16 @@ func (h *Hub) claimUser(ctx context.Context, s *session, forced bool, p *resumeT
 			continue
 		}
 		mine := p != nil && p.User == s.user && p.location == seat
+		if holder := h.session(seat.Session); holder != nil && holder.location == seat {
+			last := holder.lastAttempt()
+			if s.attempt.isStale(last) {
+				return errStaleAttempt
+			}
+			// An attempt that the client has given up: nobody else knows its instance.
+			if s.attempt.follows(last) {
+				mine, forced = true, true
+			}
+		}
 		if !forced || (!mine && s.grant.User == nil && !s.grant.LegacyForced) {
 			return ErrTaken
 		}
@@ -274,9 +285,9 @@ func (h *Hub) claimUser(ctx context.Context, s *session, forced bool, p *resumeT
 	return ErrTaken
 }
 
-// resume gives a session that is waiting, or whose old connection has not noticed its death yet, a new connection. seq is the
+// resume gives a session that is waiting, or whose old connection has not noticed its death yet, a new connection. q.Seq is the
 // last event of the room that the client knows of; a client that does not say is taken to know what it was sent.
-func (r *request) resume(p *resumeToken, seq *protocol.Int) error {
+func (r *request) resume(p *resumeToken, q protocol.Register) error {
 	s := r.c.hub.session(p.ID)
 	if s == nil || s.location != p.location {
 		return errGone
@@ -287,16 +298,19 @@ func (r *request) resume(p *resumeToken, seq *protocol.Int) error {
 			s.end(nil, transport.StatusInternalError, "panic")
 		}
 	}()
-	err := r.reattach(s, seq)
+	err := r.reattach(s, q)
 	panicked = false
 	return err
 }
 
-func (r *request) reattach(s *session, seq *protocol.Int) error {
+func (r *request) reattach(s *session, q protocol.Register) error {
 	s.op.Lock()
 	defer s.op.Unlock()
 	if s.ended {
 		return errGone
+	}
+	if attemptOf(q).isStale(s.lastAttempt()) {
+		return errStaleAttempt
 	}
 	var old *client
 	var failed error
@@ -307,6 +321,9 @@ func (r *request) reattach(s *session, seq *protocol.Int) error {
 			return
 		}
 		old = s.attach(r.c, m, r.reply)
+		s.mu.Lock()
+		s.attempt = attemptOf(q)
+		s.mu.Unlock()
 	}
 	err := room.ErrNotIn
 	if key, in := s.roomKey(); in {
@@ -314,8 +331,8 @@ func (r *request) reattach(s *session, seq *protocol.Int) error {
 		defer cancel()
 		err = s.awaitState(func(e room.Event) { take(roomState(e.State)) }, func() error {
 			seen := s.seen.Load()
-			if seq != nil {
-				seen = uint64(*seq)
+			if q.Seq != nil {
+				seen = uint64(*q.Seq)
 			}
 			return s.hub.do(ctx, key, room.Sync{User: s.user, Address: s.address(), Seen: seen})
 		})

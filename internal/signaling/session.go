@@ -48,6 +48,27 @@ type session struct {
 	roster          *roster          // of the room the session is in, or nil
 	onState         func(room.Event) // takes Entered or Synced while one is expected
 	outgoing        *outgoing        // to others, lately; nil: nothing
+	attempt         attempt          // that opened or last resumed it
+}
+
+// attempt is one register of a client instance, numbered in the order in which the instance made
+// them. They need not arrive in that order: a client gives up a connection that is not answered in
+// time, and its register may come after that of the next connection.
+type attempt struct {
+	instance string // "": the client does not say
+	n        int
+}
+
+func attemptOf(q protocol.Register) attempt { return attempt{q.Instance, int(q.Attempt)} }
+
+// follows tells whether one client instance made both, b not after a.
+func (a attempt) follows(b attempt) bool {
+	return a.instance != "" && a.instance == b.instance && a.n >= b.n
+}
+
+// isStale tells whether one client instance made both, b after a.
+func (a attempt) isStale(b attempt) bool {
+	return a.instance != "" && a.instance == b.instance && a.n < b.n
 }
 
 func (s *session) address() room.Address { return room.Address{Node: s.location.Node, Session: s.id} }
@@ -150,6 +171,13 @@ func (s *session) detach(c *client) {
 		}
 	})
 	s.hub.log(s).Debug("session away")
+}
+
+// lastAttempt is the attempt that has the session.
+func (s *session) lastAttempt() attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attempt
 }
 
 // attach makes c the session's connection and sends first, then what waited. The former connection, if any, is returned.

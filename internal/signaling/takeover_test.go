@@ -15,6 +15,7 @@ import (
 	"github.com/lxzan/gws"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // slowDirectory takes a random time before and after each step: with every seed another schedule of those who ask at the same time.
@@ -228,6 +229,98 @@ func TestTakeoversThatCrossResumesAndTheEndOfTheWindow(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client gives up a connection that is not answered in time, and its register may come after that
+// of the next connection: the session stays where the client listens.
+func TestALateAttemptTakesNothingFromItsSuccessor(t *testing.T) {
+	plain := func(w *world, _ *peer) msg { return w.login(w.authKey, "userId", "kim") }
+	tests := map[string]struct {
+		before bool // there is a session
+		late   func(w *world, before *peer) msg
+		next   func(w *world, before *peer) msg // nil: the same
+		code   string                           // of the late attempt
+	}{
+		"resume": {before: true, code: "409", late: func(w *world, before *peer) msg {
+			return w.login(w.authKey, "userId", "kim", "resume", before.secret)
+		}},
+		"resume, then a new session": {before: true, code: "410", late: func(w *world, before *peer) msg {
+			return w.login(w.authKey, "userId", "kim", "resume", before.secret)
+		}, next: func(w *world, before *peer) msg {
+			return w.login(w.authKey, "userId", "kim", "resume", before.secret, "forced", true)
+		}},
+		"takeover with a resume token": {before: true, code: "409", late: func(w *world, before *peer) msg {
+			return w.login(w.authKey, "userId", "kim", "resume", before.secret, "forced", true)
+		}},
+		"takeover with a user token": {before: true, code: "409", late: func(w *world, _ *peer) msg {
+			return w.login(w.token("kim", nil), "forced", true)
+		}},
+		"first session": {code: "409", late: plain},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			in(t, 1, nil, func(w *world) {
+				var before *peer
+				if tt.before {
+					before = w.connect(0)
+					before.register("kim", "instance", "page", "attempt", 1)
+					before.lose()
+				}
+				if tt.next == nil {
+					tt.next = tt.late
+				}
+				attempt := func(n int, m msg) msg {
+					m["instance"], m["attempt"] = "page", n
+					return m
+				}
+				late, page := w.connect(0), w.connect(0)
+				page.want("200", attempt(3, tt.next(w, before)))
+				late.want(tt.code, attempt(2, tt.late(w, before)))
+				late.lose()
+				time.Sleep(time.Minute)
+				page.want("200", msg{"eventOp": "keepAlive"})
+			})
+		})
+	}
+}
+
+// An attempt that was answered although nobody listens does not hold the id against its successor.
+func TestAnAttemptSucceedsTheOneThatItsClientGaveUp(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		givenUp := w.connect(0) // its network is gone: nobody closes it
+		givenUp.register("kim", "instance", "page", "attempt", 1)
+		page := w.connect(0)
+		page.register("kim", "instance", "page", "attempt", 2)
+		if c := givenUp.closeCode(); c != transport.StatusTakenOver {
+			t.Errorf("closed with %d, want %d", c, transport.StatusTakenOver)
+		}
+		again := w.connect(0)
+		again.register("kim", "resume", page.secret, "instance", "page", "attempt", 4)
+		w.connect(0).want("409", w.login(w.authKey, "resume", page.secret, "instance", "page", "attempt", 3))
+		again.want("200", msg{"eventOp": "keepAlive"})
+	})
+}
+
+// The numbers of another page mean nothing: it takes a session over, or does not, as without them.
+func TestAnotherPageTakesOverWhateverItsNumber(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		page := w.connect(0)
+		page.register("kim", "instance", "page", "attempt", 9)
+		for _, instance := range []string{"", "other"} {
+			m := w.login(w.authKey, "userId", "kim", "instance", instance, "attempt", 10)
+			w.connect(0).want("409", m)
+		}
+		other := w.connect(0)
+		other.register("kim", "resume", page.secret, "instance", "other", "attempt", 1)
+		if c := page.closeCode(); c != transport.StatusSessionResumed {
+			t.Errorf("closed with %d, want %d", c, transport.StatusSessionResumed)
+		}
+		third := w.connect(0)
+		third.register("kim", "resume", other.secret, "forced", true, "instance", "third", "attempt", 1)
+		if c := other.closeCode(); c != transport.StatusTakenOver {
+			t.Errorf("closed with %d, want %d", c, transport.StatusTakenOver)
+		}
+	})
 }
 
 // A crash may keep the record of a session that was taken over, beside that of the one which took over.

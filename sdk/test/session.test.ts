@@ -141,6 +141,8 @@ describe('init', () => {
       name: 'Kim',
       device: 'pc',
       features: ['pair', 'publish', 'candidates', 'roster'],
+      instance: expect.any(String),
+      attempt: 1,
     });
     expect([session.userId, session.name]).toEqual(['me', 'Kim']);
   });

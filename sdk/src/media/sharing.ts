@@ -1,7 +1,7 @@
 import type { Result } from '../../types/knowledgetalk';
 import { failure, invalid, missing } from '../errors';
 import { isFailure, optionalId } from '../signaling/arguments';
-import { defined, result, type Answer, type Json } from '../signaling/messages';
+import { result, type Answer, type Json } from '../signaling/messages';
 import type { Room } from '../signaling/room';
 import { isLive } from './streams';
 
@@ -36,7 +36,7 @@ export class Sharing {
     const to = optionalId(target, 'target');
     if (isFailure(to)) return to;
     const asked = this.hooks.room();
-    const answer = await this.hooks.request('screen', defined({ target: to }));
+    const answer = await this.hooks.request('screen', { target: to });
     const room = this.hooks.room();
     if (answer.code !== '200') return result(answer);
     if (!room || room !== asked) return failure('410', 'The room was left.');

@@ -12,6 +12,7 @@ export const STANDBY = 'standby';
 export const MAX_MESSAGE = 64 * 1024;
 
 export type Json = Record<string, unknown>;
+/** Written as JSON: fields that are undefined are not sent. */
 export type Request = Json & { eventOp: string };
 
 export interface Answer extends Json {
@@ -290,7 +291,3 @@ export function readRegister(a: Answer): RegisterAnswer | null {
 export function result({ code, message, hint }: Answer): Result {
   return { code, ...(message ? { message } : {}), ...(hint ? { hint } : {}) };
 }
-
-/** The fields that were given. */
-export const defined = (fields: Json): Json =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));

@@ -10,7 +10,7 @@ import {
   optionalId,
   optionalText,
 } from './arguments';
-import { defined, result, type Answer, type Json } from './messages';
+import { result, type Answer, type Json } from './messages';
 
 export interface OperationsHooks {
   request(eventOp: string, fields: Json): Promise<Answer>;
@@ -121,7 +121,7 @@ export class Operations {
     const text = optionalText(title, 'title');
     const wrong = firstFailure(users, ...(Array.isArray(users) ? users : []), text);
     if (wrong) return { groupId: '', ...wrong };
-    const answer = await this.hooks.request('createGroup', defined({ list: users, title: text }));
+    const answer = await this.hooks.request('createGroup', { list: users, title: text });
     return { ...result(answer), groupId: typeof answer.groupId === 'string' ? answer.groupId : '' };
   }
 
@@ -150,7 +150,7 @@ export class Operations {
   }
 
   private async describe(eventOp: string, fields: Json): Promise<Result> {
-    const answer = await this.hooks.request(eventOp, defined(fields));
+    const answer = await this.hooks.request(eventOp, fields);
     if (answer.code !== '200') return result(answer);
     const { name } = fields;
     if (typeof name === 'string') {
@@ -182,7 +182,7 @@ export class Operations {
       );
     if (first) return { ...first };
     try {
-      return result(await this.hooks.request(eventOp, defined(fields)));
+      return result(await this.hooks.request(eventOp, fields));
     } catch {
       // An app's message may hold a circle.
       return failure('422', 'The message cannot be written as JSON.');

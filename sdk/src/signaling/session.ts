@@ -32,7 +32,6 @@ import { Connection, Timing, type Ask, type Verdict, type WebSocketLike } from '
 import { fallback } from './fallback';
 import { leaveHandoff, takeHandoff, type Handoff } from './handoff';
 import {
-  defined,
   FEATURES,
   isRoom,
   readRegister,
@@ -103,6 +102,12 @@ export class Session {
   private connection: Connection | null = null;
   private credentials: Credentials | null = null;
   private handoff: Handoff | null = null;
+  /**
+   * A register that was given up may reach the server after the next one. By these the server tells
+   * that it comes from here, and too late. Nobody else knows the instance.
+   */
+  private readonly instance = `${crypto.getRandomValues(new Uint32Array(4))}`;
+  private attempt = 0;
   private secret = '';
   /**
    * How the next handshake registers: for the first time, as the same page, or as a new session.
@@ -262,7 +267,7 @@ export class Session {
       destroy: destroy !== false && destroy !== 'false',
       ...more,
     };
-    const answer = await this.request(eventOp, defined(fields));
+    const answer = await this.request(eventOp, fields);
     return { ...result(answer), roomId: typeof answer.roomId === 'string' ? answer.roomId : '' };
   }
 
@@ -297,7 +302,7 @@ export class Session {
     const given = optionalId(roomId, 'roomId');
     const answer = isFailure(given)
       ? { eventOp: 'memberList', ...given }
-      : await this.request('memberList', defined({ roomId: given ?? this.room?.id }));
+      : await this.request('memberList', { roomId: given ?? this.room?.id });
     const members = (answer.code === '200' && answer.members) || {};
     const list = { ...members };
     // Users may be called `code` or `message`: apps go through the members.
@@ -375,14 +380,14 @@ export class Session {
     const register = (fields: Json) =>
       ask({
         eventOp: 'register',
-        ...defined({
-          cpCode: c.cpCode,
-          authKey: c.authKey,
-          name: this.name || c.name,
-          device: c.device,
-          features: this.features,
-          ...fields,
-        }),
+        cpCode: c.cpCode,
+        authKey: c.authKey,
+        name: this.name || c.name,
+        device: c.device,
+        features: this.features,
+        instance: this.instance,
+        attempt: ++this.attempt,
+        ...fields,
       });
     const anew = { userId: c.wished, ...(c.forced ? { forced: true } : {}) };
     let answer: Answer;
