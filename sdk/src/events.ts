@@ -33,11 +33,20 @@ export class Backlog {
   }
 }
 
-type Listener = (message: any) => void;
+export type Listener = (...args: any[]) => void;
 
-/** Listeners by event name. A listener that throws does not keep the others from hearing. */
+/** What a listener throws must not keep the others from hearing. */
+export function call(listener: Listener, args: unknown[]): void {
+  try {
+    listener(...args);
+  } catch (error) {
+    console.error(error);
+  }
+}
+
+/** Listeners by event name, as Socket.IO has them: who is added twice hears twice. */
 export class Emitter {
-  private readonly listeners = new Map<string, Map<Listener, boolean>>();
+  private readonly listeners = new Map<string, { listener: Listener; once: boolean }[]>();
 
   on(event: string, listener: Listener): this {
     return this.add(event, listener, false);
@@ -47,29 +56,28 @@ export class Emitter {
     return this.add(event, listener, true);
   }
 
-  off(event: string, listener?: Listener): this {
-    if (listener) this.listeners.get(event)?.delete(listener);
-    else this.listeners.delete(event);
+  /** Removes one listener, all of an event, or all. */
+  off(event?: string, listener?: Listener): this {
+    if (event === undefined) this.listeners.clear();
+    else this.keep(event, (entry) => listener !== undefined && entry.listener !== listener);
     return this;
   }
 
-  fire(event: string, message: unknown): void {
-    const listeners = this.listeners.get(event);
-    for (const [listener, once] of [...(listeners ?? [])]) {
-      if (once) listeners?.delete(listener);
-      try {
-        listener(message);
-      } catch (error) {
-        console.error(error);
-      }
+  fire(event: string, ...args: unknown[]): void {
+    for (const entry of this.listeners.get(event) ?? []) {
+      if (entry.once) this.keep(event, (each) => each !== entry);
+      call(entry.listener, args);
     }
   }
 
   private add(event: string, listener: Listener, once: boolean): this {
     if (typeof listener !== 'function') return this;
-    const listeners = this.listeners.get(event) ?? new Map<Listener, boolean>();
-    listeners.set(listener, once);
-    this.listeners.set(event, listeners);
+    this.listeners.set(event, [...(this.listeners.get(event) ?? []), { listener, once }]);
     return this;
+  }
+
+  /** Another list: the one that is being gone through stays. */
+  private keep(event: string, stays: (entry: { listener: Listener }) => boolean): void {
+    this.listeners.set(event, (this.listeners.get(event) ?? []).filter(stays));
   }
 }

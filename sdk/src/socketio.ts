@@ -3,6 +3,7 @@
  * (protocol 5 over Engine.IO 4), by WebSocket alone, without binary data. It works with other
  * Socket.IO servers of version 3 and later too.
  */
+import { call, Emitter, type Listener } from './events';
 import { expose, noteScript, pageAddress, serverBase } from './global';
 import type { WebSocketLike } from './signaling/connection';
 
@@ -31,7 +32,6 @@ export interface Options {
   [other: string]: unknown;
 }
 
-type Listener = (...args: any[]) => void;
 type Timer = ReturnType<typeof setTimeout> | undefined;
 
 /** Why a connection ended. After the first two it does not come back by itself. */
@@ -64,14 +64,13 @@ interface Waiting {
  * A connection to one namespace. Fires connect, disconnect (reason), connect_error (Error), and the
  * events of the server.
  */
-export class Socket {
+export class Socket extends Emitter {
   /** Changes with each connection; undefined while there is none. */
   id: string | undefined;
   connected = false;
   private readonly options: Options & Required<Pick<Options, Counted>>;
   private readonly url: string;
   private readonly namespace: string;
-  private readonly listeners = new Map<string, { listener: Listener; once: boolean }[]>();
   /** Callbacks of what was sent on this connection, by id. */
   private acks = new Map<string, Listener>();
   private waiting: Waiting[] = [];
@@ -92,6 +91,7 @@ export class Socket {
     options: Options = {},
     private readonly create: (url: string) => WebSocketLike = (u) => new WebSocket(u),
   ) {
+    super();
     this.options = {
       reconnectionDelay: 1000,
       reconnectionDelayMax: 5000,
@@ -135,26 +135,6 @@ export class Socket {
     return this;
   }
 
-  on(event: string, listener: Listener): this {
-    return this.listen(event, listener, false);
-  }
-
-  once(event: string, listener: Listener): this {
-    return this.listen(event, listener, true);
-  }
-
-  /** Removes one listener, all of an event, or all. */
-  off(event?: string, listener?: Listener): this {
-    if (event === undefined) this.listeners.clear();
-    else {
-      this.listeners.set(
-        event,
-        listener ? (this.listeners.get(event) ?? []).filter((l) => l.listener !== listener) : [],
-      );
-    }
-    return this;
-  }
-
   /**
    * Sends an event; a function as the last argument gets the acknowledgement. Without a connection
    * the event waits for the next.
@@ -168,32 +148,6 @@ export class Socket {
     if (this.connected) this.send(waiting);
     else if (this.waiting.push(waiting) > WAITING) this.waiting.shift();
     return this;
-  }
-
-  private listen(event: string, listener: Listener, once: boolean): this {
-    this.listeners.set(event, [...(this.listeners.get(event) ?? []), { listener, once }]);
-    return this;
-  }
-
-  private fire(event: string, ...args: unknown[]): void {
-    for (const entry of this.listeners.get(event) ?? []) {
-      if (entry.once) {
-        this.listeners.set(
-          event,
-          (this.listeners.get(event) ?? []).filter((l) => l !== entry),
-        );
-      }
-      this.call(entry.listener, args);
-    }
-  }
-
-  /** What a listener throws must not keep the others from hearing. */
-  private call(listener: Listener, args: unknown[]): void {
-    try {
-      listener(...args);
-    } catch (error) {
-      console.error(error);
-    }
   }
 
   private send({ text, ack }: Waiting): void {
@@ -296,7 +250,7 @@ export class Socket {
       case '3': {
         const ack = this.acks.get(id);
         this.acks.delete(id);
-        return ack && this.call(ack, data as unknown[]);
+        return ack && call(ack, data as unknown[]);
       }
       case '4': {
         const { message, data: more } = data as { message: string; data?: unknown };

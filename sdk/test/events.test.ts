@@ -74,6 +74,23 @@ describe('listeners of the wire', () => {
     expect(seen).toEqual(['always', 'once', 'always']);
   });
 
+  it('hear as often as they were added, and all go together', () => {
+    const heard = vi.fn();
+    const emitter = new Emitter().on('x', heard).once('x', heard).on('y', heard);
+    emitter.fire('x', 1, 2);
+    expect(heard.mock.calls).toEqual([[1, 2], [1, 2]]);
+    emitter.fire('x');
+    expect(heard).toHaveBeenCalledTimes(3);
+    emitter.off('x', heard).fire('x');
+    expect(heard).toHaveBeenCalledTimes(3);
+    emitter.off().fire('y');
+    expect(heard).toHaveBeenCalledTimes(3);
+  });
+
+  it('that are no functions are no listeners', () => {
+    new Emitter().on('x', undefined as never).fire('x');
+  });
+
   it('do not affect each other by throwing', () => {
     const error = vi.spyOn(console, 'error').mockImplementation(() => undefined);
     const heard = vi.fn();
