@@ -36,6 +36,7 @@ const (
 	RoomFull      Code = "444"
 	OverLimit     Code = "445"
 	Internal      Code = "500"
+	ClusterError  Code = "543" // the servers cannot reach each other, or not yet: come again
 	Timeout       Code = "504" // a message was not delivered: its target does not read, or is away
 )
 

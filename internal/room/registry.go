@@ -126,6 +126,8 @@ func (r *room) do(cmd Command, parentHost bool, g *Registry) (state *State, e ef
 		}
 	case Sync:
 		err = r.sync(c, g.sink)
+	case Refresh:
+		r.refresh(c, g.sink)
 	case Get:
 		state = r.state()
 	case Destroy:

@@ -127,6 +127,7 @@ const (
 	Permitted                    // Member may now do what its Permit says
 	Published                    // Feeds can be asked for
 	GroupCreated                 // Member made the group Word
+	Refreshed                    // to the members on a node: the room's State, and what they Missed
 )
 
 // Event is what a room tells its members.
@@ -141,6 +142,7 @@ type Event struct {
 	Other  string          // Kicked only: a user id
 	Word   string          // Said and Grouped only
 	Body   json.RawMessage // Said only: not looked at here
+	Missed []Event         // Refreshed only: what was said, in order
 }
 
 // Sink takes a room's events to the sessions at the addresses. It is called with the room locked and must not block.

@@ -7,6 +7,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -37,6 +38,9 @@ var (
 	errInRoom                = errors.New("in another room")
 	errUnknownOp             = errors.New("unknown eventOp")
 	errNotOffered            = errors.New("not offered")
+	errNotOwner              = errors.New("room of another node, or of another term")
+	errNodeBusy              = errors.New("too many requests of other nodes wait")
+	errClosing               = errors.New("node is closing")
 )
 
 var (
@@ -140,6 +144,38 @@ var outcomes = []struct {
 	{room.ErrCapacity, protocol.Invalid, "capacity is below the present number of members.", ""},
 	{room.ErrNoGroup, protocol.NoData, "No such group.", ""},
 	{room.ErrTooManyRooms, protocol.OverLimit, "Too many rooms.", "Wait until rooms have ended, or raise the license's maxRooms."},
+	{
+		ErrNoQuorum, protocol.ClusterError, "This server cannot reach the others.",
+		"Try again in a second; calls and rooms that exist go on.",
+	},
+	{
+		ErrStale, protocol.ClusterError, "This server was cut off from the others, and is catching up.",
+		"Try again in a second.",
+	},
+	{
+		engine.ErrNoNode, protocol.ClusterError, "The server that has the room is not reachable.",
+		"Try again in a second.",
+	},
+	{
+		engine.ErrLost, protocol.ClusterError, "The request was lost between two servers.",
+		"Try again; it may have been carried out.",
+	},
+	{
+		errNotOwner, protocol.ClusterError, "The room is moving to another server.",
+		"Try again in a second.",
+	},
+	{
+		errClosing, protocol.ClusterError, "The server that has the room is stopping.",
+		"Try again in a second.",
+	},
+	{
+		errNodeBusy, protocol.Timeout, "Too much waits for the server that has the room.",
+		"Try again in a moment.",
+	},
+	{
+		engine.ErrQueueFull, protocol.Timeout, "Too much waits for the server of this user or room.",
+		"Send it again in a moment.",
+	},
 	{room.ErrTooManyOwned, protocol.OverLimit, "You have created too many rooms.", "Wait until some have ended, or end them with destroyRoom."},
 	{protocol.ErrSyntax, protocol.BadRequest, "The message is not one JSON object.", ""},
 	{protocol.ErrDepth, protocol.BadRequest, "The message is nested deeper than 32 levels.", ""},

@@ -96,9 +96,15 @@ type Hub struct {
 	sources addressSessions
 	refused limit.GCRA // lines in the log about refused logins
 
-	ownership sync.Mutex // see createHere
+	ownership keyLocks // see createHere
 	owners    owners
 	beside    beside // requests of other nodes
+	retries   retries
+	nodes     nodes
+	unwatch   func() // no more states of nodes
+
+	ctx    context.Context // ends with the hub
+	cancel context.CancelFunc
 
 	limiters
 	budgets
@@ -156,7 +162,9 @@ func New(cfg Config) (*Hub, error) {
 	h.keys.Store(&keys{cfg.Licenses, cfg.ResumeKeys})
 	h.counters.init()
 	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
+	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.stop = cfg.Bus.Serve(fromBus{h})
+	h.unwatch = cfg.Directory.Watch(h.onNode)
 	if err := h.restore(); err != nil {
 		h.Close()
 		return nil, wrap("restore", err)
@@ -217,10 +225,13 @@ func (h *Hub) Close() {
 		return
 	}
 	close(h.quit)
+	h.cancel()
 	h.checks.Wait()
 	for _, s := range h.all() {
 		s.forget()
 	}
+	h.unwatch()
+	h.retries.close()
 	h.stop()
 	h.beside.wait()
 	h.rooms.Close()

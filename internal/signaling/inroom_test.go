@@ -121,7 +121,7 @@ func TestInRoomIsTrueBeforeTheJoinIsAnswered(t *testing.T) {
 		s, answered := h.session(secret.ID), false
 		s.op.Lock()
 		defer s.op.Unlock()
-		err = s.awaitState(func(room.Event) { // where joinRoom answers
+		_, err = s.awaitState(func(room.Event) { // where joinRoom answers
 			_, answered = h.InRoom(s.id)
 		}, func() error {
 			member := room.Member{ID: "kim", Address: s.address(), Epoch: s.location.Epoch}

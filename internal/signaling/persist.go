@@ -194,10 +194,13 @@ func (h *Hub) restoreSession(id string, rec sessionRecord) error {
 
 func (h *Hub) restoreRoom(snap room.Snapshot) error {
 	key := snap.State.Key
-	h.ownership.Lock()
-	defer h.ownership.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
+	unlock, err := h.ownership.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	owner, err := h.cfg.Directory.ClaimRoom(ctx, key.Tenant, key.Room, Owner{Node: h.cfg.Node})
 	if err != nil {
 		return err
@@ -220,7 +223,7 @@ func (h *Hub) restoreRoom(snap room.Snapshot) error {
 	back, _ := h.rooms.Snapshot(key)
 	for _, m := range back.State.Members {
 		if s := h.session(m.Address.Session); s != nil {
-			ro := h.enterRoster(&back.State)
+			ro := h.enterRoster(&back.State, h.own(key))
 			s.mu.Lock()
 			s.roster = ro
 			s.mu.Unlock()

@@ -329,13 +329,11 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 	if key, in := s.roomKey(); in {
 		ctx, cancel := r.ctx()
 		defer cancel()
-		err = s.awaitState(func(e room.Event) { take(roomState(e.State)) }, func() error {
-			seen := s.seen.Load()
-			if q.Seq != nil {
-				seen = uint64(*q.Seq)
-			}
-			return s.hub.do(ctx, key, room.Sync{User: s.user, Address: s.address(), Seen: seen})
-		})
+		seen := s.seen.Load()
+		if q.Seq != nil {
+			seen = uint64(*q.Seq)
+		}
+		err = s.sync(ctx, key, seen, func(e room.Event) { take(roomState(e.State)) })
 	}
 	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) { // in no room, or it ended meanwhile
 		take(nil)

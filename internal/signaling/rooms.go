@@ -94,7 +94,8 @@ func (r *request) roomRef(check func(*protocol.RoomRef) error) (string, error) {
 	return q.RoomID, check(&q)
 }
 
-// joinRoom answers from inside the room's lock (see awaitState): no event can reach the client before the answer.
+// joinRoom answers in the place of the room's first event (see awaitState): no event can reach the
+// client before the answer.
 func (r *request) joinRoom() error {
 	began := time.Now()
 	id, err := r.roomRef((*protocol.RoomRef).Require)
@@ -130,12 +131,14 @@ func (r *request) joinRoom() error {
 		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.location.Epoch,
 		Net: s.hub.network(r.c.source()), Identity: s.identity,
 	}
-	err = s.awaitState(func(e room.Event) {
+	join := room.Join{
+		Member: member,
+		Host:   s.grant.User != nil && s.grant.User.Host,
+		Listed: !admitted,
+	}
+	err = s.join(ctx, room.Key{Tenant: s.tenant, Room: id}, join, func(e room.Event) {
 		r.ok(roomState(e.State))
 		s.hub.counters.joins.Observe(time.Since(began).Seconds())
-	}, func() error {
-		join := room.Join{Member: member, Host: s.grant.User != nil && s.grant.User.Host, Listed: !admitted}
-		return s.hub.do(ctx, room.Key{Tenant: s.tenant, Room: id}, join)
 	})
 	if err == nil {
 		s.hub.joins.Add(s.key())

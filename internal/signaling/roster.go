@@ -19,6 +19,10 @@ type roster struct {
 	mu      sync.RWMutex
 	members []entry // sorted by user: most rooms have a few members, and a map costs more than they do
 
+	owner Owner       // Guarded by mu: the node that has the room.
+	copy  *room.State // Guarded by mu: see refresh.go; nil for a room of this node.
+	stale bool        // Guarded by mu: events of the room were lost.
+
 	local int // sessions of this node in the room; guarded by the hub's mu
 }
 
@@ -79,7 +83,7 @@ func (h *Hub) place(addr room.Address) place {
 
 // enterRoster counts a session in, and makes the roster if it is the first of this node. The members are those of state even where
 // there is a roster: the session it was for may be leaving, and what the room said since has not come here.
-func (h *Hub) enterRoster(state *room.State) *roster {
+func (h *Hub) enterRoster(state *room.State, owner Owner) *roster {
 	h.mu.Lock()
 	ro := h.rosters[state.Key]
 	if ro == nil {
@@ -88,15 +92,24 @@ func (h *Hub) enterRoster(state *room.State) *roster {
 	}
 	ro.local++
 	h.mu.Unlock()
+	members := h.entries(state)
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	ro.members = members
+	ro.owner = owner
+	if owner.Node != h.cfg.Node && !ro.stale {
+		ro.copy = state
+	}
+	return ro
+}
+
+func (h *Hub) entries(state *room.State) []entry {
 	members := make([]entry, len(state.Members))
 	for i, m := range state.Members {
 		members[i] = entry{m.ID, h.place(m.Address)}
 	}
 	slices.SortFunc(members, func(a, b entry) int { return strings.Compare(a.user, b.user) })
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	ro.members = members
-	return ro
+	return members
 }
 
 func (h *Hub) releaseRoster(ro *roster) {
@@ -127,39 +140,45 @@ func (h *Hub) Deliver(to []room.Address, e room.Event) {
 		away[a.Node] = append(away[a.Node], a.Session)
 	}
 	if len(here) > 0 {
-		h.deliver(here, e)
+		h.deliver(here, e, Owner{Node: h.cfg.Node})
 	}
-	for node, sessions := range away {
-		h.forward(node, sessions, e)
+	if away != nil {
+		h.forward(away, e)
 	}
 }
 
-// deliver updates the roster and tells the sessions. The room is locked.
-func (h *Hub) deliver(to []*session, e room.Event) {
+// deliver updates the roster and tells the sessions. The room is locked, or its events come one
+// after the other from its owner.
+func (h *Hub) deliver(to []*session, e room.Event, from Owner) {
 	switch e.Kind {
 	case room.Entered:
-		to[0].enteredRoom(e)
+		to[0].enteredRoom(e, from)
 		return
 	case room.Synced:
-		to[0].deliverState(e)
+		to[0].synced(e, from)
 		return
 	}
-	h.mu.RLock()
-	ro := h.rosters[e.Key]
-	h.mu.RUnlock()
+	h.updateRoster(h.rosterOf(e.Key), e)
+	if e.Kind == room.Removed {
+		to = slices.DeleteFunc(to, func(s *session) bool { return !s.leftRoom(e.Key) })
+	}
+	h.tell(to, e)
+}
+
+// updateRoster works on a nil roster.
+func (h *Hub) updateRoster(ro *roster, e room.Event) {
 	if ro != nil && e.Kind == room.Joined {
 		ro.set(e.Member.ID, h.place(e.Member.Address))
 	}
 	if ro != nil && e.Kind == room.Left {
 		ro.remove(e.Member.ID, e.Member.Address)
 	}
-	if e.Kind == room.Removed {
-		for _, s := range to {
-			s.leftRoom(e.Key)
-		}
-	}
+}
+
+// tell sends an event to the clients of sessions.
+func (h *Hub) tell(to []*session, e room.Event) {
 	p, ok := presence(e)
-	if !ok {
+	if !ok || len(to) == 0 {
 		return
 	}
 	body, err := protocol.Marshal(p)
@@ -186,9 +205,22 @@ func (h *Hub) deliver(to []*session, e room.Event) {
 	m.Release()
 }
 
+// synced answers who waits for the state: of a session that came back, or of one whose answer to
+// its join was lost.
+func (s *session) synced(e room.Event, from Owner) {
+	s.mu.Lock()
+	joins := s.roster == nil && s.onState != nil
+	s.mu.Unlock()
+	if joins {
+		s.enteredRoom(e, from)
+		return
+	}
+	s.deliverState(e)
+}
+
 // enteredRoom notes the room and answers the join.
-func (s *session) enteredRoom(e room.Event) {
-	ro := s.hub.enterRoster(e.State)
+func (s *session) enteredRoom(e room.Event, from Owner) {
+	ro := s.hub.enterRoster(e.State, from)
 	s.mu.Lock()
 	s.roster = ro
 	s.mu.Unlock()
@@ -196,18 +228,19 @@ func (s *session) enteredRoom(e room.Event) {
 	s.deliverState(e)
 }
 
-// leftRoom makes the session one without a room: the room has said so.
-func (s *session) leftRoom(key room.Key) {
+// leftRoom makes the session one without a room: the room has said so. It tells whether it was in.
+func (s *session) leftRoom(key room.Key) (was bool) {
 	s.mu.Lock()
 	ro := s.roster
 	if ro == nil || ro.key != key {
 		s.mu.Unlock()
-		return
+		return false
 	}
 	s.roster = nil
 	s.resetBatch()
 	s.mu.Unlock()
 	s.hub.releaseRoster(ro)
+	return true
 }
 
 func (s *session) deliverState(e room.Event) {

@@ -11,6 +11,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -29,9 +30,10 @@ type session struct {
 	grant    license.Grant
 
 	// op is held while the session enters, leaves or resumes: one such step at a time. Room locks and mu are taken inside.
-	op    sync.Mutex
-	ended bool         // guarded by op; set once
-	name  atomic.Value // string; changes with op held
+	op     sync.Mutex
+	ended  bool         // guarded by op; set once
+	unsure *room.Key    // guarded by op: a room that may have it as a member, see join
+	name   atomic.Value // string; changes with op held
 
 	// client changes with mu held, and is read without it to fence off connections that lost the session.
 	client      atomic.Pointer[client]
@@ -234,17 +236,18 @@ func (s *session) finish(code transport.StatusCode, reason string) {
 	defer s.remove(s.client.Load(), code, reason)
 	defer s.releaseUser()
 	defer s.drop()
-	err := s.leaveRoom()
-	if err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom) {
-		s.hub.log(s).Warn("room not left", "error", err)
-	}
+	s.leaveAtLast()
 }
 
 func (s *session) releaseUser() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := s.hub.cfg.Directory.ReleaseUser(ctx, s.tenant, s.user, s.location); err != nil {
+	d := s.hub.cfg.Directory
+	if err := d.ReleaseUser(ctx, s.tenant, s.user, s.location); err != nil {
 		s.hub.log(s).Warn("user id not released", "error", err)
+		s.hub.retry("release user "+s.id, func(ctx context.Context) error {
+			return d.ReleaseUser(ctx, s.tenant, s.user, s.location)
+		})
 	}
 }
 
@@ -292,21 +295,112 @@ func (s *session) leaveRoom() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := s.hub.do(ctx, key, room.Leave{User: s.user, Address: s.address()})
-	s.leftRoom(key)
+	if !unreachable(err) {
+		s.leftRoom(key)
+	}
 	return err
 }
 
-// awaitState runs do while fn is ready to take the event that do brings about; op is held.
-func (s *session) awaitState(fn func(room.Event), do func() error) error {
+// leaveAtLast is leaveRoom for a session that ends: if the room cannot be reached now it is told
+// later. op is held.
+func (s *session) leaveAtLast() {
+	err := s.leaveRoom()
+	if key, in := s.roomKey(); in && unreachable(err) {
+		s.leftRoom(key)
+		s.leaveLater(key)
+		return
+	}
+	if err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom) {
+		s.hub.log(s).Warn("room not left", "error", err)
+	}
+}
+
+// leaveLater takes the session out of a room that it is not in to its own knowledge.
+func (s *session) leaveLater(key room.Key) {
+	leave := room.Leave{User: s.user, Address: s.address()}
+	s.hub.retry("leave "+s.id+" "+key.Room, func(ctx context.Context) error {
+		err := s.hub.do(ctx, key, leave)
+		if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) {
+			return nil
+		}
+		return err
+	})
+}
+
+// awaitState runs do while fn is ready to take the event that do brings about, and tells whether
+// that arrived; op is held.
+func (s *session) awaitState(fn func(room.Event), do func() error) (arrived bool, err error) {
 	s.mu.Lock()
 	s.onState = fn
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		arrived = s.onState == nil
 		s.onState = nil
 	}()
-	return do()
+	return false, do()
+}
+
+// maxSyncs bounds how often a session asks for the state of its room when that does not arrive.
+const maxSyncs = 3
+
+// sync has the room send its state, which fn takes; op is held.
+func (s *session) sync(
+	ctx context.Context, key room.Key, seen uint64, fn func(room.Event),
+) error {
+	cmd := room.Sync{User: s.user, Address: s.address(), Seen: seen}
+	for range maxSyncs {
+		arrived, err := s.awaitState(fn, func() error { return s.hub.do(ctx, key, cmd) })
+		if err != nil || arrived {
+			return err
+		}
+	}
+	return engine.ErrLost
+}
+
+// join enters a room, whose state fn takes; op is held. If it remains unknown whether the room has
+// the session as a member, the session leaves it: at once, later, or before it joins again.
+func (s *session) join(
+	ctx context.Context, key room.Key, join room.Join, fn func(room.Event),
+) error {
+	if err := s.leaveUnsure(ctx); err != nil {
+		return err
+	}
+	do := func() error { return s.hub.do(ctx, key, join) }
+	arrived, err := s.awaitState(fn, do)
+	if errors.Is(err, engine.ErrLost) {
+		arrived, err = s.awaitState(fn, do)
+		if errors.Is(err, room.ErrAlreadyIn) {
+			err = nil // the first one was carried out
+		}
+	}
+	if err == nil && !arrived {
+		err = s.sync(ctx, key, 0, fn)
+	}
+	if unreachable(err) {
+		unsure := key
+		s.unsure = &unsure
+		s.hub.retry("leave "+s.id, func(ctx context.Context) error {
+			s.op.Lock()
+			defer s.op.Unlock()
+			return s.leaveUnsure(ctx)
+		})
+	}
+	return err
+}
+
+// leaveUnsure takes the session out of the room that may have it as a member; op is held.
+func (s *session) leaveUnsure(ctx context.Context) error {
+	if s.unsure == nil {
+		return nil
+	}
+	leave := room.Leave{User: s.user, Address: s.address()}
+	if err := s.hub.do(ctx, *s.unsure, leave); unreachable(err) {
+		return err
+	}
+	s.unsure = nil
+	return nil
 }
 
 func (s *session) iceServers(c *client) []protocol.ICEServer {

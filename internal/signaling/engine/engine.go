@@ -63,6 +63,18 @@ const (
 	Dead               // its lease has ended, or it left; the Directory refuses its claims
 )
 
+func (s NodeState) String() string {
+	switch s {
+	case Up:
+		return "up"
+	case Draining:
+		return "draining"
+	case Dead:
+		return "dead"
+	}
+	return "unknown"
+}
+
 // Node is a node as the Directory knows it.
 type Node struct {
 	Name string
