@@ -49,10 +49,9 @@ check: fmt vet lint race examples sdk-check fresh ## what a change must pass
 fmt: ## gofmt finds nothing to change
 	@out=$$(gofmt -l cmd internal web e2e examples); test -z "$$out" || { echo "not formatted: $$out"; exit 1; }
 
-vet: ## go vet, for macOS and Windows too: with the tests, everything must compile there
+vet: ## go vet; for macOS and Windows, that everything compiles there, with the tests
 	$(GO) vet ./...
-	GOOS=darwin $(GO) vet ./...
-	GOOS=windows $(GO) vet ./...
+	$(GO) run ./.ci/typecheck darwin windows
 
 # .errcheck has what may fail unnoticed: what is printed for people
 lint: ## staticcheck and errcheck
