@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -170,10 +171,7 @@ func (c Config) authorized(header string) bool {
 // belong to an attacker who points it here, so that pages of that name can read the response (DNS
 // rebinding).
 func ByAddress(host string) bool {
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	_, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	name := netaddr.Host(host)
+	_, err := netip.ParseAddr(name)
 	return err == nil || name == "localhost"
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/admin"
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
@@ -113,7 +114,7 @@ func allowLoopback(c *relay.Config) {
 	c.AllowPeers = append(
 		c.AllowPeers, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"),
 	)
-	if h, _, err := net.SplitHostPort(c.Listen); err == nil && isLoopback(h) &&
+	if h, _, err := net.SplitHostPort(c.Listen); err == nil && netaddr.IsLoopback(h) &&
 		len(c.Addresses) == 0 {
 		ip := netip.MustParseAddr(loopback)
 		c.Addresses = []relay.Address{{Public: ip, Private: ip}}

@@ -371,8 +371,3 @@ func literal(listen, host string) string {
 	}
 	return listen
 }
-
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || (err == nil && ip.IsLoopback())
-}

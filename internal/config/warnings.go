@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/certs"
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 )
 
 // expirySoon is how long before its expiry a certificate is worth a warning. Automatic renewal is
@@ -34,7 +35,7 @@ func (p *ServerPlan) Warnings() error {
 	all.add(worldReadable("--tls-key", c.TLSKey))
 	all.add(expiry(p.Cert), p.nameNotCovered())
 	host, _, _ := net.SplitHostPort(c.Listen)
-	if p.Cert == nil && !isLoopback(host) && len(p.Proxies) == 0 {
+	if p.Cert == nil && !netaddr.IsLoopback(host) && len(p.Proxies) == 0 {
 		all.add(blamef("--listen", "plain HTTP on an address that other machines can reach: "+
 			"browsers allow camera and microphone on HTTPS pages only. "+
 			"Set --tls-cert and --tls-key, or --trusted-proxy for a TLS proxy in front"))

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ieum-rtc/ieum/internal/certs"
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
@@ -54,10 +55,7 @@ func (l *Local) host(listen, reached string) string {
 	if l.PublicHost != "" {
 		return strings.Trim(l.PublicHost, "[]")
 	}
-	name := strings.Trim(reached, "[]")
-	if h, _, err := net.SplitHostPort(reached); err == nil {
-		name = h
-	}
+	name := netaddr.Host(reached)
 	bound, _, _ := net.SplitHostPort(listen)
 	ip, err := netip.ParseAddr(bound)
 	if err != nil || ip.IsUnspecified() || certs.Covers(l.Cert.Get(), name) {

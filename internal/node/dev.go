@@ -2,7 +2,6 @@ package node
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ieum-rtc/ieum/internal/admin"
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/transport/socketio"
@@ -31,10 +31,7 @@ func (n *Node) checkHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := r.URL.Path
 		signaling := p == "/signal" || strings.HasPrefix(p, socketio.Path)
-		host := r.Host
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
+		host := netaddr.Host(r.Host)
 		own := func(name string) bool { return strings.EqualFold(name, host) }
 		if (strings.HasPrefix(p, "/dev/") || loopback && signaling) &&
 			!admin.ByAddress(r.Host) && !slices.ContainsFunc(names, own) {

@@ -47,10 +47,9 @@ type limiter struct {
 }
 
 func (l *limiter) hash(s source) uint64 {
-	return maphash.Bytes(
-		l.seed,
-		binary.BigEndian.AppendUint32(append(make([]byte, 0, 20), s.ip[:]...), s.scope),
-	)
+	ip := s.addr.Addr().As16()
+	b := append(make([]byte, 0, 20), ip[:]...)
+	return maphash.Bytes(l.seed, binary.BigEndian.AppendUint32(b, s.scope))
 }
 
 // proof is the half of a source's hash that says nothing of its slot, and until when it counts, in

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/room"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
@@ -310,7 +311,7 @@ func (c *crowd) checkQuotas(h *Hub, want *quotas) {
 			c.oneMore(h, tenant, room.Create{Owner: user, MaxOwned: n + 1}, n, nil)
 		}
 		for _, home := range crowdHomes {
-			from := h.originOf(transport.Source(netip.MustParseAddr(home)))
+			from := h.originOf(netaddr.Source(netip.MustParseAddr(home)))
 			n := want.sources[userKey{tenant, from.Source}]
 			c.oneMore(h, tenant, room.Create{Source: from.Source, MaxFromSource: n}, n, room.ErrTooManyFromAddress)
 			c.oneMore(h, tenant, room.Create{Source: from.Source, MaxFromSource: n + 1}, n, nil)

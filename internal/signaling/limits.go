@@ -6,8 +6,8 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/limit"
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/room"
-	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // Limits bound what users may do, all but Rooms in a minute, which begins with the first that they do. The zero value of a number
@@ -159,7 +159,7 @@ func (r *request) lookup(id string) (*room.State, error) {
 }
 
 // source is whom limits by address count; invalid: none do.
-func (c *client) source() netip.Prefix { return transport.Source(c.conn.Peer().Addr.Addr()) }
+func (c *client) source() netip.Prefix { return netaddr.Source(c.conn.Peer().Addr.Addr()) }
 
 // rejections count what the limits have refused, by the names that docs/operating/secure.md lists.
 func (h *Hub) rejections() map[string]func() uint64 {

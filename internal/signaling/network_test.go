@@ -4,12 +4,12 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/ieum-rtc/ieum/internal/transport"
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 )
 
 func TestNetworksAreNamedWhereTheyAreKnown(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
-		name := func(a string) string { return w.nodes[0].hub.network(transport.Source(netip.MustParseAddr(a))) }
+		name := func(a string) string { return w.nodes[0].hub.network(netaddr.Source(netip.MustParseAddr(a))) }
 		for _, a := range []string{
 			"127.0.0.1", "::1", "192.168.1.10", "10.1.2.3", "172.16.0.1", "100.64.0.1", "169.254.1.1", "fd00::1", "fe80::1", "0.0.0.0",
 		} {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ieum-rtc/ieum/internal/limit"
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -62,7 +63,7 @@ func (h *Hub) originOf(source netip.Prefix) (o origin) {
 		return base64.RawURLEncoding.EncodeToString(mac(h.keys.Load().resume[0], "source "+p.String())[:9])
 	}
 	o.Source = name(source)
-	if site := transport.Site(source); site != source {
+	if site := netaddr.Site(source); site != source {
 		o.Site = name(site)
 	}
 	return o
@@ -98,7 +99,7 @@ func (t addressLimiter) exceeded(tenant string, source netip.Prefix) bool {
 	if !source.IsValid() {
 		return false
 	}
-	site := transport.Site(source)
+	site := netaddr.Site(source)
 	return t.sources.Exceeded(tenantPrefix{tenant, source}) || t.sites.Exceeded(tenantPrefix{tenant, site}) ||
 		t.allSources.Exceeded(source) || t.allSites.Exceeded(site)
 }
@@ -108,7 +109,7 @@ func (t addressLimiter) reached(tenant string, source netip.Prefix) bool {
 	if !source.IsValid() {
 		return false
 	}
-	site := transport.Site(source)
+	site := netaddr.Site(source)
 	return t.sources.Reached(tenantPrefix{tenant, source}) || t.sites.Reached(tenantPrefix{tenant, site}) ||
 		t.allSources.Reached(source) || t.allSites.Reached(site)
 }
@@ -117,7 +118,7 @@ func (t addressLimiter) add(tenant string, source netip.Prefix) {
 	if !source.IsValid() {
 		return
 	}
-	site := transport.Site(source)
+	site := netaddr.Site(source)
 	t.sources.Add(tenantPrefix{tenant, source})
 	t.sites.Add(tenantPrefix{tenant, site})
 	t.allSources.Add(source)

@@ -4,32 +4,9 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 )
-
-// Source is what limits per address count by: an IPv4 address, or the /64 of an IPv6 address, since
-// a host can use all addresses of its /64. It is invalid, and no limit applies, for loopback: a
-// proxy that was not configured as trusted may run there, with all clients behind it.
-func Source(a netip.Addr) netip.Prefix {
-	if a = a.Unmap().WithZone(""); a.IsLoopback() {
-		return netip.Prefix{}
-	}
-	bits := 64
-	if a.Is4() {
-		bits = 32
-	}
-	p, _ := a.Prefix(bits)
-	return p
-}
-
-// Site is the network in which one party may have many sources: the /48 of an IPv6 source, which is
-// what a site is assigned (RFC 6177). An IPv4 address is its own site.
-func Site(source netip.Prefix) netip.Prefix {
-	if source.Addr().Is4() {
-		return source
-	}
-	p, _ := source.Addr().Prefix(48)
-	return p
-}
 
 // clientAddr returns the address of the client that sent the request. X-Forwarded-For is read from
 // its end, where the nearest proxy wrote, up to the first address that is not a trusted proxy. What
@@ -37,7 +14,7 @@ func Site(source netip.Prefix) netip.Prefix {
 func clientAddr(r *http.Request, trusted []netip.Prefix) netip.AddrPort {
 	direct, _ := netip.ParseAddrPort(r.RemoteAddr)
 	direct = netip.AddrPortFrom(direct.Addr().Unmap(), direct.Port())
-	if len(trusted) == 0 || !within(direct.Addr(), trusted) {
+	if len(trusted) == 0 || !netaddr.Within(direct.Addr(), trusted) {
 		return direct
 	}
 	addr := direct
@@ -50,7 +27,7 @@ func clientAddr(r *http.Request, trusted []netip.Prefix) netip.AddrPort {
 				return addr
 			}
 			addr = netip.AddrPortFrom(hop, 0)
-			if !within(hop, trusted) {
+			if !netaddr.Within(hop, trusted) {
 				return addr
 			}
 		}
@@ -65,13 +42,4 @@ func parseHop(text string) (netip.Addr, error) {
 	}
 	a, err := netip.ParseAddr(strings.Trim(text, "[]"))
 	return a.Unmap().WithZone(""), err
-}
-
-func within(a netip.Addr, list []netip.Prefix) bool {
-	for _, p := range list {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 )
 
 // ConnLimiterConfig has the limits of a ConnLimiter. The zero value of a number means its default,
@@ -67,7 +69,7 @@ func (l *ConnLimiter) Acquire(addr netip.Addr, resumes bool) (status int, reserv
 	if l == nil {
 		return 0, false
 	}
-	source := Source(addr)
+	source := netaddr.Source(addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.maxConnections > 0 && l.open >= l.maxConnections {
@@ -97,7 +99,7 @@ func (l *ConnLimiter) tooManyUnregistered(source netip.Prefix, reserve bool) boo
 	if reserve {
 		most = most/8 + 1
 	}
-	return l.bySource[source] >= most || l.bySource[Site(source)] >= most*SourcesPerSite
+	return l.bySource[source] >= most || l.bySource[netaddr.Site(source)] >= most*SourcesPerSite
 }
 
 // addUnregistered adds n unregistered connections of a source; n may be negative. mu is held.
@@ -111,7 +113,7 @@ func (l *ConnLimiter) addUnregistered(source netip.Prefix, n int) {
 		return
 	}
 	add(source)
-	if site := Site(source); site != source {
+	if site := netaddr.Site(source); site != source {
 		add(site)
 	}
 }
@@ -123,7 +125,7 @@ func (l *ConnLimiter) MarkRegistered(addr netip.Addr) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.addUnregistered(Source(addr), -1)
+	l.addUnregistered(netaddr.Source(addr), -1)
 	l.onRegistered(addr.Unmap(), 1)
 }
 
@@ -138,7 +140,7 @@ func (l *ConnLimiter) Release(addr netip.Addr, registered bool) {
 	if registered {
 		l.onRegistered(addr.Unmap(), -1)
 	} else {
-		l.addUnregistered(Source(addr), -1)
+		l.addUnregistered(netaddr.Source(addr), -1)
 	}
 }
 

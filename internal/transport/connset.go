@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 )
 
 // SourcesPerSite is how many times the limit of one Source all sources of a Site may have together.
@@ -108,10 +110,10 @@ func (s *connSet) sourceOf(a net.Addr) netip.Prefix {
 		return netip.Prefix{}
 	}
 	addr := tcp.AddrPort().Addr().Unmap()
-	if within(addr.WithZone(""), s.limits.exempt) {
+	if netaddr.Within(addr.WithZone(""), s.limits.exempt) {
 		return netip.Prefix{}
 	}
-	return Source(addr)
+	return netaddr.Source(addr)
 }
 
 // remove removes an entry for good. It returns false when the entry has been evicted.
@@ -196,7 +198,7 @@ func (s *connSet) count() (active, idle int) {
 // makeRoom tells whether e may be added, and evicts another entry if that is needed.
 func (s *connSet) makeRoom(e *entry) bool {
 	if e.source.IsValid() {
-		perSource, site := s.limits.perSource, s.sites[Site(e.source)]
+		perSource, site := s.limits.perSource, s.sites[netaddr.Site(e.source)]
 		c := s.sources[e.source]
 		if c != nil && c.n >= perSource && !s.evictFromSite(site, e.source, e) {
 			return false
@@ -211,7 +213,7 @@ func (s *connSet) makeRoom(e *entry) bool {
 	}
 	siteSize := 0 // of the site of e
 	if e.source.IsValid() {
-		if site := s.sites[Site(e.source)]; site != nil {
+		if site := s.sites[netaddr.Site(e.source)]; site != nil {
 			siteSize = site.n
 		}
 	}
@@ -287,7 +289,7 @@ func (s *connSet) link(e *entry) {
 	if !e.source.IsValid() {
 		return
 	}
-	key := Site(e.source)
+	key := netaddr.Site(e.source)
 	site := s.sites[key]
 	if site == nil {
 		site = &siteConns{site: key}

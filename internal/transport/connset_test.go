@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 )
 
 // addressed is a connection of which only the address matters.
@@ -37,7 +39,7 @@ func (k *connSet) check(t *testing.T) {
 			if e.source.IsValid() {
 				n[e.source]++
 				idle[e.source] += state
-				sites[Site(e.source)]++
+				sites[netaddr.Site(e.source)]++
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/limit"
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 )
 
 // Clients can send the headers of a proxy, too. So the log is limited, but never for good: a proxy
@@ -66,10 +67,10 @@ func hasProxyHeader(h http.Header) bool {
 func (p *proxyWarner) check(remote string) {
 	at, err := netip.ParseAddrPort(remote)
 	addr := at.Addr().Unmap().WithZone("")
-	if err != nil || addr.IsLoopback() || within(addr, p.trusted) {
+	if err != nil || addr.IsLoopback() || netaddr.Within(addr, p.trusted) {
 		return
 	}
-	network := networkOf(addr)
+	network := netaddr.Network(addr)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if slices.Contains(p.warned, network) {
@@ -114,15 +115,4 @@ func (p *proxyWarner) takeBusiest() (busiest netip.Prefix) {
 	}
 	delete(p.requests, busiest)
 	return busiest
-}
-
-// networkOf is the network of an address as the log may hold it. Clients can send the headers, too,
-// and the address of a user is not logged.
-func networkOf(a netip.Addr) netip.Prefix {
-	bits := 48
-	if a.Is4() {
-		bits = 24
-	}
-	p, _ := a.Prefix(bits)
-	return p
 }

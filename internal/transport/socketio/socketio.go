@@ -19,14 +19,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -265,16 +263,7 @@ func ownOrigin(r *http.Request) string {
 
 // loopbackHost tells whether host, with or without a port, names this machine (W3C Secure Contexts,
 // section 3.1).
-func loopbackHost(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && addr.IsLoopback()
-}
+func loopbackHost(host string) bool { return netaddr.IsLoopback(netaddr.Host(host)) }
 
 // newID returns 120 random bits. The id of a session is a secret: it gives control of the session.
 func newID() string {
