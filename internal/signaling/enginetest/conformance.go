@@ -17,6 +17,18 @@ type Cluster struct {
 	Names       []string
 	Buses       []engine.Bus
 	Directories []engine.Directory
+
+	// What a test does to the nodes, by index. Nil: it cannot be done, and tests that need it are
+	// skipped.
+	Lose    func(from, to, frames int)    // loses the next frames
+	Cut     func(from, to int, cut bool)  // loses everything from one to the other
+	Restart func(t *testing.T, node int)  // ends a node as SIGKILL does, and starts it again
+	Kill    func(node int)                // ends a node as SIGKILL does
+	Isolate func(node int, isolated bool) // takes away a node's quorum
+	Settle  func(t *testing.T)            // waits until all nodes that serve reach each other
+
+	// Virtual: time is virtual, and figures can be checked.
+	Virtual bool
 }
 
 // Suite is how an engine is tested.

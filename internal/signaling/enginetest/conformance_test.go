@@ -17,7 +17,11 @@ func TestLocalIsADirectory(t *testing.T) {
 	s := Suite{Start: func(t *testing.T, _ int) *Cluster {
 		t.Helper()
 		l := engine.NewLocal("n0")
-		return &Cluster{[]string{"n0"}, []engine.Bus{l}, []engine.Directory{l}}
+		return &Cluster{
+			Names:       []string{"n0"},
+			Buses:       []engine.Bus{l},
+			Directories: []engine.Directory{l},
+		}
 	}}
 	s.TestDirectory(t, 1)
 }
@@ -31,12 +35,30 @@ func virtual(seed uint64, delay time.Duration) Suite {
 			if delay > 0 {
 				n.RandomDelay(delay)
 			}
-			c := &Cluster{}
+			c := &Cluster{Virtual: true}
 			for i := range nodes {
 				at := n.Join(fmt.Sprint("n", i))
 				c.Names = append(c.Names, at.name)
 				c.Buses = append(c.Buses, at)
 				c.Directories = append(c.Directories, at)
+			}
+			c.Lose = func(from, to, frames int) {
+				n.Lose(func(f Frame) bool {
+					lose := frames > 0 && f.From == c.Names[from] && f.To == c.Names[to]
+					if lose {
+						frames--
+					}
+					return lose
+				})
+			}
+			c.Cut = func(from, to int, cut bool) { n.Cut(c.Names[from], c.Names[to], cut) }
+			c.Kill = func(node int) { n.Kill(c.Names[node]); n.Bury(c.Names[node]) }
+			c.Isolate = func(node int, isolated bool) { n.Isolate(c.Names[node], isolated) }
+			c.Restart = func(t *testing.T, node int) {
+				t.Helper()
+				n.Kill(c.Names[node])
+				at := n.Join(c.Names[node])
+				c.Buses[node], c.Directories[node] = at, at
 			}
 			return c
 		},
@@ -44,6 +66,13 @@ func virtual(seed uint64, delay time.Duration) Suite {
 			t.Helper()
 			t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
 		},
+	}
+}
+
+func TestNetworkIsABus(t *testing.T) {
+	for seed := range uint64(5) {
+		virtual(seed, 0).TestBus(t)
+		virtual(seed, 5*time.Millisecond).TestBus(t)
 	}
 }
 

@@ -101,13 +101,9 @@ func (n *Network) Lost() int {
 	return n.lost
 }
 
-// Cut loses everything from one node to another until Heal; the other direction stays.
-func (n *Network) Cut(from, to string) { n.setCut(from, to, true) }
-
-// Heal ends Cut. The receiver learns of the loss.
-func (n *Network) Heal(from, to string) { n.setCut(from, to, false) }
-
-func (n *Network) setCut(from, to string, cut bool) {
+// Cut loses everything from one node to another; the other direction stays. When it is undone the
+// receiver learns of the loss.
+func (n *Network) Cut(from, to string, cut bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := n.link(from, to)
@@ -225,21 +221,17 @@ func (n *Network) wake(l *link) {
 // run delivers what is queued and ends.
 func (n *Network) run(l *link) {
 	for {
-		f, at, wait := n.take(l)
-		switch {
-		case f == nil:
+		f, at := n.take(l)
+		if f == nil {
 			return
-		case wait > 0:
-			time.Sleep(wait)
-			continue
 		}
 		n.deliver(at, l, f)
 	}
 }
 
-// take removes the next frame. Wait tells how long it is not due yet; nil: nothing can be
-// delivered, and whoever changes that calls wake.
-func (n *Network) take(l *link) (f *frame, at *Node, wait time.Duration) {
+// take removes the next frame. Nil: nothing can be delivered yet; a timer, or what changes that,
+// calls wake.
+func (n *Network) take(l *link) (f *frame, at *Node) {
 	n.mu.Lock()
 	spins := n.rng.IntN(30)
 	n.mu.Unlock()
@@ -254,28 +246,26 @@ func (n *Network) take(l *link) (f *frame, at *Node, wait time.Duration) {
 	}
 	if len(l.queue) == 0 || l.held {
 		l.running = false
-		return nil, nil, 0
+		return nil, nil
 	}
 	first := l.queue[0]
-	wait = time.Until(first.at)
-	switch {
-	case first.kind == gap && len(l.queue) > 1 && wait > 0:
+	wait := time.Until(first.at)
+	if first.kind == gap && len(l.queue) > 1 {
 		wait = 0 // what follows shows it
-	case first.kind == gap && (l.cut || wait > 0): // wait as long as nothing follows
+	}
+	if wait > 0 || (first.kind == gap && l.cut) {
 		l.running = false
-		if !l.cut {
+		if wait > 0 {
 			l.timer = time.AfterFunc(wait, func() {
 				n.mu.Lock()
 				defer n.mu.Unlock()
 				n.wake(l)
 			})
 		}
-		return nil, nil, 0
-	case wait > 0:
-		return &first, at, wait
+		return nil, nil
 	}
 	l.queue = l.queue[1:]
-	return &first, at, 0
+	return &first, at
 }
 
 func (n *Network) deliver(at *Node, l *link, f *frame) {
