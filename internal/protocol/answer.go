@@ -2,7 +2,8 @@ package protocol
 
 import "time"
 
-// Answer is the outcome of a request. Fields beyond code, message and hint depend on the operation: Body holds them.
+// Answer is the outcome of a request. Fields beyond code, message and hint depend on the operation:
+// Body holds them.
 type Answer struct {
 	Code    Code
 	Message string
@@ -40,7 +41,8 @@ type ICEAnswer struct {
 	ICEServers []ICEServer `json:"iceServers"`
 }
 
-// AppendAnswer appends the answer to a request as JSON. op and reqID are the request's own; reqID is raw JSON or nil.
+// AppendAnswer appends the answer to a request as JSON. op and reqID are the request's own; reqID
+// is raw JSON or nil.
 func AppendAnswer(dst []byte, op string, reqID []byte, a Answer) ([]byte, error) {
 	if a.Message == "" && a.Code == OK {
 		a.Message = "ok"

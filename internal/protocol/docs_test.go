@@ -12,16 +12,18 @@ import (
 
 const examples = "../../docs/protocol-examples.md"
 
-// The document shows every golden file, word for word and under its name, so that what a reader copies is what the tests read.
-// UPDATE_DOCS=1 writes it anew.
+// The document shows every golden file, word for word and under its name, so that what a reader
+// copies is what the tests read. UPDATE_DOCS=1 writes it anew.
 func TestDocumentShowsEveryGoldenFile(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(files) < 60 {
 		t.Fatalf("%d golden files, %v", len(files), err)
 	}
 	var want bytes.Buffer
-	want.WriteString("# Messages of the wire, one example each\n\nWhat they mean is in [protocol.md](protocol.md). " +
-		"Each is a file of `internal/protocol/testdata` and is read by the tests of the server and of the SDK.\n")
+	want.WriteString("# Messages of the wire, one example each\n\nWhat they mean is in " +
+		"[protocol.md](protocol.md). " +
+		"Each is a file of `internal/protocol/testdata` and is read by the tests of the server " +
+		"and of the SDK.\n")
 	part := ""
 	for _, f := range files {
 		name := strings.TrimSuffix(filepath.Base(f), ".json")
@@ -45,7 +47,8 @@ func TestDocumentShowsEveryGoldenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want.Bytes()) {
-		t.Error("docs/protocol-examples.md does not show the golden files as they are: UPDATE_DOCS=1 go test ./internal/protocol")
+		t.Error("docs/protocol-examples.md does not show the golden files as they are: " +
+			"UPDATE_DOCS=1 go test ./internal/protocol")
 	}
 }
 

@@ -11,8 +11,20 @@ import (
 func TestTextDoesNotGrowOnTheWire(t *testing.T) {
 	text := strings.Repeat("<&>\u2030é", 20)
 	quoted := `"` + text + `"`
-	m := Member{ID: text, UserID: text, Name: text, Device: text, Features: []Feature{Feature(text)}}
-	state := &RoomState{RoomID: text, Title: text, Host: &m, Members: Members{m}, Share: &Share{"screen", text}}
+	m := Member{
+		ID:       text,
+		UserID:   text,
+		Name:     text,
+		Device:   text,
+		Features: []Feature{Feature(text)},
+	}
+	state := &RoomState{
+		RoomID:  text,
+		Title:   text,
+		Host:    &m,
+		Members: Members{m},
+		Share:   &Share{"screen", text},
+	}
 	feeds := []Feed{{Member: m, User: text, Type: "cam"}}
 	encode := func(v any) []byte {
 		b, err := Marshal(v)
@@ -30,17 +42,18 @@ func TestTextDoesNotGrowOnTheWire(t *testing.T) {
 	}
 	join := encode(Join(text, 1, m))
 	for name, b := range map[string][]byte{
-		"register":     answer(Answer{Body: RegisterAnswer{UserID: text, Room: state}}),
-		"joinRoom":     answer(Answer{Body: state}),
-		"memberList":   answer(Answer{Body: MemberListAnswer{state.Members}}),
-		"createRoom":   answer(Answer{Body: CreateRoomAnswer{text}}),
-		"createGroup":  answer(Answer{Body: GroupAnswer{text}}),
-		"refusal":      answer(Answer{Code: Invalid, Message: text, Hint: text}),
-		"join":         join,
-		"leave":        encode(Left(text, 1, text)),
-		"roster":       AppendRoster(nil, text, 1, join),
-		"chat":         encode(Chat("chat", text, 1, text, json.RawMessage(quoted))),
-		"inform":       encode(Chat("inform", text, 1, text, json.RawMessage(`{`+quoted+`:[`+quoted+`]}`))),
+		"register":    answer(Answer{Body: RegisterAnswer{UserID: text, Room: state}}),
+		"joinRoom":    answer(Answer{Body: state}),
+		"memberList":  answer(Answer{Body: MemberListAnswer{state.Members}}),
+		"createRoom":  answer(Answer{Body: CreateRoomAnswer{text}}),
+		"createGroup": answer(Answer{Body: GroupAnswer{text}}),
+		"refusal":     answer(Answer{Code: Invalid, Message: text, Hint: text}),
+		"join":        join,
+		"leave":       encode(Left(text, 1, text)),
+		"roster":      AppendRoster(nil, text, 1, join),
+		"chat":        encode(Chat("chat", text, 1, text, json.RawMessage(quoted))),
+		"inform": encode(Chat("inform", text, 1, text,
+			json.RawMessage(`{`+quoted+`:[`+quoted+`]}`))),
 		"editUserInfo": encode(EditUserInfo(text, 1, m)),
 		"editRoomInfo": encode(EditRoomInfo(text, 1, text, text, 1, text)),
 		"publish":      encode(Published(text, 1, text, feeds)),

@@ -6,10 +6,11 @@ import (
 	"github.com/ieum-rtc/ieum/internal/protocol"
 )
 
-// A relayed message is scanned, not parsed: what one member says to another passes on as it came, with the sender and
-// without what is for the server alone.
+// A relayed message is scanned, not parsed: what one member says to another passes on as it came,
+// with the sender and without what is for the server alone.
 func ExampleEnvelope_AppendRelayed() {
-	msg := []byte(`{"eventOp":"candidate","reqId":"7","target":"lee","candidate":{"candidate":"…"},"gen":1}`)
+	msg := []byte(`{"eventOp":"candidate","reqId":"7","target":"lee",` +
+		`"candidate":{"candidate":"…"},"gen":1}`)
 	var e protocol.Envelope
 	if err := e.Scan(msg); err != nil {
 		fmt.Println(err)

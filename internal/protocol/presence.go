@@ -5,13 +5,14 @@ import (
 	"strconv"
 )
 
-// Presence is a push to members of a room. Which fields beyond the first six an event has depends on its type; see the
-// constructors.
+// Presence is a push to members of a room. Which fields beyond the first six an event has depends
+// on its type; see the constructors.
 type Presence struct {
 	EventOp string `json:"eventOp"` // always presence
 	Type    string `json:"type"`
 	RoomID  string `json:"roomId,omitempty"`
-	// Seq counts up by one in a room. Events that only some members get have none: they are outside that order.
+	// Seq counts up by one in a room. Events that only some members get have none: they are outside
+	// that order.
 	Seq    uint64 `json:"seq,omitempty"`
 	User   any    `json:"user,omitempty"` // a Member in join, a user id in all others
 	Sender string `json:"sender,omitempty"`
@@ -30,8 +31,8 @@ type Presence struct {
 	Host     string  `json:"host,omitempty"`
 }
 
-// Feed is a stream that its owner, whose fields it has too, sends to whoever asks for it with subscribe. User repeats the owner's
-// ID, since applications read either.
+// Feed is a stream that its owner, whose fields it has too, sends to whoever asks for it with
+// subscribe. User repeats the owner's ID, since applications read either.
 type Feed struct {
 	Member
 	User  string `json:"user"`
@@ -43,7 +44,14 @@ type Feed struct {
 
 // Event starts a presence event about a user; seq 0 for one outside the room's order.
 func Event(kind, roomID string, seq uint64, user string) Presence {
-	return Presence{EventOp: "presence", Type: kind, RoomID: roomID, Seq: seq, User: user, Sender: user}
+	return Presence{
+		EventOp: "presence",
+		Type:    kind,
+		RoomID:  roomID,
+		Seq:     seq,
+		User:    user,
+		Sender:  user,
+	}
 }
 
 // Join is the presence event of a member that came.
@@ -54,10 +62,12 @@ func Join(roomID string, seq uint64, m Member) Presence {
 }
 
 // Left is the presence event of a member that went.
-func Left(roomID string, seq uint64, user string) Presence { return Event("leave", roomID, seq, user) }
+func Left(roomID string, seq uint64, user string) Presence {
+	return Event("leave", roomID, seq, user)
+}
 
-// AppendRoster appends the event of several members that came and went. events are joins and leaves, encoded, in order and with commas
-// between; seq is that of the last.
+// AppendRoster appends the event of several members that came and went. events are joins and
+// leaves, encoded, in order and with commas between; seq is that of the last.
 func AppendRoster(dst []byte, roomID string, seq uint64, events []byte) []byte {
 	dst = append(dst, `{"eventOp":"presence","type":"roster","roomId":`...)
 	dst = AppendString(dst, roomID)
@@ -73,7 +83,8 @@ func HostChange(roomID string, seq uint64, user string) Presence {
 	return Event("hostChange", roomID, seq, user)
 }
 
-// Talking is the presence event of a member who begins or ends to talk, with either name that applications read.
+// Talking is the presence event of a member who begins or ends to talk, with either name that
+// applications read.
 func Talking(roomID string, seq uint64, user string, talking json.RawMessage) Presence {
 	p := Chat("talking", roomID, seq, user, talking)
 	p.Talking = talking
@@ -109,13 +120,16 @@ func Permitted(roomID string, seq uint64, m Member) Presence {
 }
 
 // EditRoomInfo is the presence event of a room that user changed.
-func EditRoomInfo(roomID string, seq uint64, user, title string, capacity int, host string) Presence {
+func EditRoomInfo(
+	roomID string, seq uint64, user, title string, capacity int, host string,
+) Presence {
 	p := Event("editRoomInfo", roomID, seq, user)
 	p.Title, p.Capacity, p.Host = &title, capacity, host
 	return p
 }
 
-// Published is the presence event of feeds that can be asked for; user is who announced them, or empty for a newcomer's list.
+// Published is the presence event of feeds that can be asked for; user is who announced them, or
+// empty for a newcomer's list.
 func Published(roomID string, seq uint64, user string, feeds []Feed) Presence {
 	p := Event("publish", roomID, seq, user)
 	if user == "" && len(feeds) > 0 {

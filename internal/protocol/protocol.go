@@ -1,18 +1,22 @@
-// Package protocol is the wire: the messages a client and the server exchange, their codes and how they are read and
-// written. It has no goroutine, socket or clock, and knows no session and no room.
+// Package protocol is the wire: the messages a client and the server exchange, their codes and how
+// they are read and written. It has no goroutine, socket or clock, and knows no session and no
+// room.
 //
-// A message is one JSON object. Scan looks at it first: it validates the whole text and finds the few top-level fields that
-// routing needs, without building anything. What is meant for another member (sdp, candidate, publish, unpublish) is never
-// parsed further: AppendRelayed copies it with the sender stamped in. Everything else is decoded into a typed request by
-// encoding/json.
+// A message is one JSON object. Scan looks at it first: it validates the whole text and finds the
+// few top-level fields that routing needs, without building anything. What is meant for another
+// member (sdp, candidate, publish, unpublish) is never parsed further: AppendRelayed copies it with
+// the sender stamped in. Everything else is decoded into a typed request by encoding/json.
 //
-// docs/protocol.md has the whole list; testdata has one example of each message, which the SDK's tests read too.
+// docs/protocol.md has the whole list; testdata has one example of each message, which the SDK's
+// tests read too.
 package protocol
 
-// MaxMessage is the largest message in bytes; a carrier refuses more before it gets here (WebSocket: close 1009).
+// MaxMessage is the largest message in bytes; a transport refuses more before it gets here
+// (WebSocket: close 1009).
 const MaxMessage = 64 << 10
 
-// Code is the outcome of a request as it stands on the wire: three digits in a string, since applications compare with '200'.
+// Code is the outcome of a request as it stands on the wire: three digits in a string, since
+// applications compare with '200'.
 type Code string
 
 // The codes a server answers with. docs/protocol.md lists their meaning.
@@ -40,12 +44,15 @@ const (
 	Timeout       Code = "504" // a message was not delivered: its target does not read, or is away
 )
 
-// Feature is something a client says it can do, announced at register and shown to the other members.
+// Feature is something a client says it can do, announced at register and shown to the other
+// members.
 type Feature string
 
-// Features of our SDK. A client that announces none speaks the original's protocol: one one-way connection per direction.
+// Features of our SDK. A client that announces none speaks the original's protocol: one one-way
+// connection per direction.
 const (
-	FeaturePair       Feature = "pair"       // one bidirectional connection per pair of users, fixed layout
+	// One bidirectional connection per pair of users, fixed layout.
+	FeaturePair       Feature = "pair"
 	FeaturePublish    Feature = "publish"    // says what it publishes
 	FeatureCandidates Feature = "candidates" // understands several candidates in one message
 	FeatureRoster     Feature = "roster"     // understands several joins and leaves in one message
@@ -113,8 +120,8 @@ type Permit struct {
 	Document   bool `json:"document"`
 }
 
-// Member is a user in a room as every client sees it. UserID repeats ID and Pulishing repeats Publishing, because
-// applications written for the original read either.
+// Member is a user in a room as every client sees it. UserID repeats ID and Pulishing repeats
+// Publishing, because applications written for the original read either.
 type Member struct {
 	ID         string    `json:"id"`
 	UserID     string    `json:"userId"`
@@ -127,20 +134,24 @@ type Member struct {
 	Pulishing  bool      `json:"pulishing"`
 	Permit     Permit    `json:"permit"`
 	Features   []Feature `json:"features,omitempty"`
-	// Net is the same for members whose public address is the same, and begins with 4 or 6; missing: the address is none of the internet's,
-	// or not known. Ours, and additive.
+	// Net is the same for members whose public address is the same, and begins with 4 or 6;
+	// missing: the address is none of the internet's, or not known. Ours, and additive.
 	Net string `json:"net,omitempty"`
-	// Identity is the same for two joins of a user id when the server has proof that it is the same party (the secret of the earlier
-	// session, or a user token), and another one otherwise. Ours, and additive.
+	// Identity is the same for two joins of a user id when the server has proof that it is the same
+	// party (the secret of the earlier session, or a user token), and another one otherwise. Ours,
+	// and additive.
 	Identity string `json:"identity,omitempty"`
-	// Since is the seq of the member's join: another one means that the user went and came again. Ours, and additive.
+	// Since is the seq of the member's join: another one means that the user went and came again.
+	// Ours, and additive.
 	Since uint64 `json:"since,omitempty"`
 }
 
-// Members is a JSON object from user id to Member, in order of joining (a Go map would be sorted by id).
+// Members is a JSON object from user id to Member, in order of joining (a Go map would be sorted by
+// id).
 type Members []Member
 
-// RoomState is what a member knows of its room: the answer to joinRoom, and what a resumed session gets to compare with.
+// RoomState is what a member knows of its room: the answer to joinRoom, and what a resumed session
+// gets to compare with.
 type RoomState struct {
 	RoomID        string  `json:"roomId"`
 	Title         string  `json:"title"`
@@ -153,7 +164,7 @@ type RoomState struct {
 	TalkingNoty   bool    `json:"talkingNoty"`
 	FileServerURL string  `json:"fileServerUrl"`
 	Share         *Share  `json:"share,omitempty"` // what somebody shows at the moment
-	Seq           uint64  `json:"seq"`             // number of the last presence event this state contains
+	Seq           uint64  `json:"seq"`             // of the last presence event in this state
 }
 
 // Share is what one member shows to all.

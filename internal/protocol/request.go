@@ -14,7 +14,8 @@ var (
 	errNotInt  = errors.New("not a whole number")
 )
 
-// FieldError says which parameter of a request is wrong, and with which code it is answered (Missing or Invalid).
+// FieldError says which parameter of a request is wrong, and with which code it is answered
+// (Missing or Invalid).
 type FieldError struct {
 	Code   Code
 	Field  string
@@ -36,11 +37,11 @@ type Register struct {
 	Device   string    `json:"device"`
 	Forced   Bool      `json:"forced"`
 	Resume   string    `json:"resume"`
-	Seq      *Int      `json:"seq"` // with Resume: of the last event of the room that the client knows of
+	Seq      *Int      `json:"seq"` // with Resume: last room event the client knows
 	Features []Feature `json:"features"`
 
-	// Attempts of one client instance are numbered in the order in which it makes them. A network may
-	// deliver an attempt that the client has given up after its successor.
+	// Attempts of one client instance are numbered in the order in which it makes them. A network
+	// may deliver an attempt that the client has given up after its successor.
 	Instance string `json:"instance"`
 	Attempt  Int    `json:"attempt"`
 }
@@ -100,15 +101,18 @@ func (r *Register) Validate() error {
 	all := 0
 	for _, f := range r.Features {
 		if len(f) == 0 || len(f) > maxFeature {
-			return invalid("features", fmt.Sprintf("has an entry that is empty or longer than %d bytes", maxFeature))
+			reason := fmt.Sprintf("has an entry that is empty or longer than %d bytes", maxFeature)
+			return invalid("features", reason)
 		}
-		if err := checkText("features", string(f)); err != nil { // control characters are six bytes each on the wire
+		// Control characters are six bytes each on the wire.
+		if err := checkText("features", string(f)); err != nil {
 			return err
 		}
 		all += len(f)
 	}
 	if all > maxAllFeatures {
-		return invalid("features", fmt.Sprintf("is longer than %d bytes altogether", maxAllFeatures))
+		reason := fmt.Sprintf("is longer than %d bytes altogether", maxAllFeatures)
+		return invalid("features", reason)
 	}
 	return nil
 }
@@ -126,7 +130,8 @@ func (r *CreateRoom) Validate() error {
 	return checkText("title", r.Title)
 }
 
-// Validate tells the first parameter that is wrong, as a *FieldError; an empty roomId is for the caller to judge.
+// Validate tells the first parameter that is wrong, as a *FieldError; an empty roomId is for the
+// caller to judge.
 func (r *RoomRef) Validate() error {
 	if r.RoomID == "" {
 		return nil
@@ -142,7 +147,8 @@ func (r *RoomRef) Require() error {
 	return r.Validate()
 }
 
-// Decode reads a scanned message into a typed request. A field of the wrong type is a *FieldError with code Invalid.
+// Decode reads a scanned message into a typed request. A field of the wrong type is a *FieldError
+// with code Invalid.
 func Decode(msg []byte, into any) error {
 	err := json.Unmarshal(msg, into)
 	var typ *json.UnmarshalTypeError
@@ -181,11 +187,14 @@ func checkText(field, s string) error {
 	return nil
 }
 
-// invisible tells whether r shows nothing, or only changes how others are shown: ids that differ in nothing else look the same.
-// Category Cf has the formatting characters; Unicode names those of other categories, such as the fillers of Hangul, by themselves.
-// The blank pattern of Braille is a symbol that looks like a space.
+// invisible tells whether r shows nothing, or only changes how others are shown: ids that differ in
+// nothing else look the same. Category Cf has the formatting characters; Unicode names those of
+// other categories, such as the fillers of Hangul, by themselves. The blank pattern of Braille is a
+// symbol that looks like a space.
 func invisible(r rune) bool {
-	return unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == '\u2800'
+	return r == '\u2800' || unicode.In(
+		r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector,
+	)
 }
 
 func hasControl(s string) bool {

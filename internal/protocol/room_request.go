@@ -32,7 +32,8 @@ type (
 		Capacity *Int    `json:"capacity"`
 		Host     string  `json:"host"`
 	}
-	// EditUser changes what a user says of itself; absent fields stay. Without Broadcast nobody is told; with Target only one is.
+	// EditUser changes what a user says of itself; absent fields stay. Without Broadcast nobody is
+	// told; with Target only one is.
 	EditUser struct {
 		Targeted
 		Name      *string `json:"name"`
@@ -87,7 +88,8 @@ func (t *Targeted) Require() error {
 
 // Validate tells the first parameter that is wrong, as a *FieldError.
 func (r *PermitRequest) Validate() error {
-	if r.Screen == nil && r.Chat == nil && r.Whiteboard == nil && r.Draw == nil && r.Document == nil {
+	if r.Screen == nil && r.Chat == nil && r.Whiteboard == nil && r.Draw == nil &&
+		r.Document == nil {
 		return missing("a permission (chat, draw, screen, whiteboard or document)")
 	}
 	return r.Require()

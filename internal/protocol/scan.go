@@ -23,8 +23,8 @@ const (
 
 type span struct{ start, end int32 }
 
-// Envelope is what routing needs of a message. The byte fields are parts of the scanned message and live as long as it does.
-// It is reused from message to message; about half a kilobyte.
+// Envelope is what routing needs of a message. The byte fields are parts of the scanned message and
+// live as long as it does. It is reused from message to message; about half a kilobyte.
 type Envelope struct {
 	Op     []byte // eventOp, unquoted
 	ReqID  []byte // raw JSON: a string or a number; nil when absent
@@ -41,9 +41,10 @@ type field struct {
 	value span
 }
 
-// Scan validates msg as one JSON object (RFC 8259, at most 32 deep) and fills e. A name that stands twice at the top level, or
-// is written with escapes, is refused: JavaScript takes the last of two, so either could smuggle in another sender than the
-// one that AppendRelayed stamps. It allocates only when eventOp, userId or target contain escapes.
+// Scan validates msg as one JSON object (RFC 8259, at most 32 deep) and fills e. A name that stands
+// twice at the top level, or is written with escapes, is refused: JavaScript takes the last of two,
+// so either could smuggle in another sender than the one that AppendRelayed stamps. It allocates
+// only when eventOp, userId or target contain escapes.
 func (e *Envelope) Scan(msg []byte) error {
 	e.Op, e.ReqID, e.UserID, e.Target, e.in, e.n = nil, nil, nil, nil, scanner{b: msg}, 0
 	s := &e.in
@@ -130,7 +131,8 @@ func (e *Envelope) note(name, value span) error {
 	return nil
 }
 
-// text is the content of a JSON string, or nil when v is another kind of value. An empty string is not nil.
+// text is the content of a JSON string, or nil when v is another kind of value. An empty string is
+// not nil.
 func text(v []byte) []byte {
 	if v[0] != '"' {
 		return nil
@@ -147,9 +149,10 @@ func text(v []byte) []byte {
 	return v[1 : len(v)-1]
 }
 
-// AppendRelayed appends the scanned message to dst as another member receives it: every field as it came, but userId replaced
-// by the sender, and without reqId, which belongs to the sender alone, and the fields of answers: what a member sends must not be
-// taken for the server's word. sender is a JSON string with its quotes.
+// AppendRelayed appends the scanned message to dst as another member receives it: every field as it
+// came, but userId replaced by the sender, and without reqId, which belongs to the sender alone,
+// and the fields of answers: what a member sends must not be taken for the server's word. sender is
+// a JSON string with its quotes.
 func (e *Envelope) AppendRelayed(dst, sender []byte) []byte {
 	dst = append(dst, `{"userId":`...)
 	dst = append(dst, sender...)
@@ -191,10 +194,12 @@ func (s *scanner) take(c byte) bool {
 	return false
 }
 
-// value reads one value; depth is what it would have if it were an object or an array. It does not call itself: its reader is the
-// goroutine of a connection, whose stack stays as large as it has once been.
+// value reads one value; depth is what it would have if it were an object or an array. It does not
+// call itself: its reader is the goroutine of a connection, whose stack stays as large as it has
+// once been.
 func (s *scanner) value(depth int) error {
-	var objects uint64 // one bit for each object or array that is open, the innermost lowest: 1 is an object
+	// One bit for each object or array that is open, the innermost lowest: 1 is an object.
+	var objects uint64
 	open := 0
 	for {
 		if s.i >= len(s.b) {
@@ -272,7 +277,8 @@ func (s *scanner) scalar(c byte) bool {
 	return s.number()
 }
 
-// str reads a string and tells whether it holds escapes. Bytes above 0x7F pass: carriers check UTF-8.
+// str reads a string and tells whether it holds escapes. Bytes above 0x7F pass: transports check
+// UTF-8.
 func (s *scanner) str() (escaped, ok bool) {
 	if !s.take('"') {
 		return false, false
@@ -319,8 +325,9 @@ func (s *scanner) str() (escaped, ok bool) {
 // lineEnd is the escapes `\r\n`, at the end of each line of a description.
 const lineEnd = '\\' | 'r'<<8 | '\\'<<16 | 'n'<<24
 
-// special marks, by its highest bit, the lowest byte of w that is a quote, a backslash or a control character; bits above the
-// lowest one mean nothing. Subtracting borrows from the next byte only where the byte itself is marked.
+// special marks, by its highest bit, the lowest byte of w that is a quote, a backslash or a control
+// character; bits above the lowest one mean nothing. Subtracting borrows from the next byte only
+// where the byte itself is marked.
 func special(w uint64) uint64 {
 	const each = 0x0101010101010101
 	quote, backslash := w^each*'"', w^each*'\\'

@@ -9,7 +9,10 @@ import (
 )
 
 func TestScanVerdicts(t *testing.T) {
-	deep := func(n int) string { return `{"a":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}` }
+	deep := func(n int) string {
+		return `{"a":` + strings.Repeat("[", n) + strings.Repeat("]",
+			n) + `}`
+	}
 	many := func(n int) string {
 		s := "{"
 		for i := range n {
@@ -21,9 +24,10 @@ func TestScanVerdicts(t *testing.T) {
 		msg  string
 		want error
 	}{
-		"empty object":                   {`{}`, nil},
-		"space everywhere":               {" { \"a\" :\t1 ,\r\n\"b\" : [ ] } ", nil},
-		"every kind of value":            {`{"a":1.5e-3,"b":"\u00e9\n","c":[true,false,null],"d":{"e":{}}}`, nil},
+		"empty object":     {`{}`, nil},
+		"space everywhere": {" { \"a\" :\t1 ,\r\n\"b\" : [ ] } ", nil},
+		"every kind of value": {`{"a":1.5e-3,"b":"\u00e9\n","c":[true,false,null],` +
+			`"d":{"e":{}}}`, nil},
 		"nothing":                        {``, ErrSyntax},
 		"not JSON":                       {`hello`, ErrSyntax},
 		"an array":                       {`[1]`, ErrSyntax},
@@ -56,15 +60,20 @@ func TestScanVerdicts(t *testing.T) {
 	}
 }
 
-// Strings are read eight bytes at a time: each byte must be judged alike wherever it stands, and whatever stands around it.
+// Strings are read eight bytes at a time: each byte must be judged alike wherever it stands, and
+// whatever stands around it.
 func TestBytesOfStringsAreJudgedAlikeEverywhere(t *testing.T) {
 	var e Envelope
 	for _, around := range []string{"x", "\u007f", "é", `\r\n`, `\"`, "!", "#", "[", "]"} {
 		for before := range 18 {
 			for c := range 256 {
-				for _, after := range []string{"", `n`, `u00e9`, `u00g9`, around + around + around} {
-					msg := `{"a":"` + strings.Repeat(around, before) + string([]byte{byte(c)}) + after + `"}`
-					if valid, err := json.Valid([]byte(msg)), e.Scan([]byte(msg)); valid != (err == nil) {
+				for _, after := range []string{
+					"", `n`, `u00e9`, `u00g9`, around + around + around,
+				} {
+					msg := `{"a":"` + strings.Repeat(around,
+						before) + string([]byte{byte(c)}) + after + `"}`
+					valid, err := json.Valid([]byte(msg)), e.Scan([]byte(msg))
+					if valid != (err == nil) {
 						t.Fatalf("Scan(%q) = %v, json.Valid says %v", msg, err, valid)
 					}
 				}
@@ -75,10 +84,12 @@ func TestBytesOfStringsAreJudgedAlikeEverywhere(t *testing.T) {
 
 func TestScanFindsWhatRoutingNeeds(t *testing.T) {
 	var e Envelope
-	if err := e.Scan([]byte(`{"x":{"userId":"inner"},"eventOp":"sdp","reqId":7,"userId":"","target":"\u0061\"b"}`)); err != nil {
+	if err := e.Scan([]byte(`{"x":{"userId":"inner"},"eventOp":"sdp","reqId":7,"userId":"",` +
+		`"target":"\u0061\"b"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if string(e.Op) != "sdp" || string(e.ReqID) != "7" || e.UserID == nil || len(e.UserID) != 0 || string(e.Target) != `a"b` {
+	if string(e.Op) != "sdp" || string(e.ReqID) != "7" || e.UserID == nil || len(e.UserID) != 0 ||
+		string(e.Target) != `a"b` {
 		t.Errorf("op %q reqId %q userId %q target %q", e.Op, e.ReqID, e.UserID, e.Target)
 	}
 	if err := e.Scan([]byte(`{"reqId":{"a":1},"target":5}`)); err != nil {
@@ -91,11 +102,14 @@ func TestScanFindsWhatRoutingNeeds(t *testing.T) {
 
 func TestRelayedMessageCarriesTheStampedSender(t *testing.T) {
 	for name, c := range map[string]struct{ in, want string }{
-		"userId replaced, reqId gone": {`{"eventOp":"sdp","reqId":"1","userId":"liar","sdp":{"sdp":"v=0\r\n"}}`, `{"userId":"me","eventOp":"sdp","sdp":{"sdp":"v=0\r\n"}}`},
-		"userId added":                {`{"eventOp":"sdp" , "x" : [1, 2] }`, `{"userId":"me","eventOp":"sdp","x":[1, 2]}`},
-		"no answer":                   {`{"eventOp":"sdp","code":"401","message":"x","hint":"y","codes":1}`, `{"userId":"me","eventOp":"sdp","codes":1}`},
-		"userId of another kind":      {`{"userId":{"a":1}}`, `{"userId":"me"}`},
-		"nothing else":                {`{}`, `{"userId":"me"}`},
+		"userId replaced, reqId gone": {`{"eventOp":"sdp","reqId":"1","userId":"liar",` +
+			`"sdp":{"sdp":"v=0\r\n"}}`, `{"userId":"me","eventOp":"sdp","sdp":{"sdp":"v=0\r\n"}}`},
+		"userId added": {`{"eventOp":"sdp" , "x" : [1, 2] }`,
+			`{"userId":"me","eventOp":"sdp","x":[1, 2]}`},
+		"no answer": {`{"eventOp":"sdp","code":"401","message":"x",` +
+			`"hint":"y","codes":1}`, `{"userId":"me","eventOp":"sdp","codes":1}`},
+		"userId of another kind": {`{"userId":{"a":1}}`, `{"userId":"me"}`},
+		"nothing else":           {`{}`, `{"userId":"me"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var e Envelope
@@ -126,7 +140,10 @@ func TestScanAndRelayDoNotAllocate(t *testing.T) {
 func sdpMessage() []byte {
 	b, _ := json.Marshal(map[string]any{
 		"eventOp": "sdp", "reqId": "12", "userId": "guest-2", "target": "kpoint123", "type": "cam",
-		"sdp": map[string]string{"type": "offer", "sdp": strings.Repeat("a=rtpmap:96 VP8/90000\r\n", 60)},
+		"sdp": map[string]string{
+			"type": "offer",
+			"sdp":  strings.Repeat("a=rtpmap:96 VP8/90000\r\n", 60),
+		},
 	})
 	return b
 }
@@ -145,13 +162,16 @@ func BenchmarkScanAndRelay(b *testing.B) {
 	}
 }
 
-// FuzzScan compares with encoding/json: the same verdict but for the stricter rules of our own, the same values, and a relayed
-// message that means the same but for its sender.
+// FuzzScan compares with encoding/json: the same verdict but for the stricter rules of our own, the
+// same values, and a relayed message that means the same but for its sender.
 func FuzzScan(f *testing.F) {
 	for _, s := range []string{
-		`{}`, `{"eventOp":"sdp","reqId":1,"userId":"a","target":"b","sdp":{"type":"offer","sdp":"v=0\r\n"}}`,
-		`{"userId":"a","userId":"b"}`, `{"user\u0049d":"a"}`, `[]`, `{"a":[[[[1e5,-0.1]]]]}`, `{"target":"\ud83d\ude00\ud800"}`, "{\"a\":\"\xff\"}",
-		`{"reqId":-0}`, `{"a":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`,
+		`{}`,
+		`{"eventOp":"sdp","reqId":1,"userId":"a","target":"b","sdp":{"type":"offer",` +
+			`"sdp":"v=0\r\n"}}`,
+		`{"userId":"a","userId":"b"}`, `{"user\u0049d":"a"}`, `[]`, `{"a":[[[[1e5,-0.1]]]]}`,
+		`{"target":"\ud83d\ude00\ud800"}`, "{\"a\":\"\xff\"}", `{"reqId":-0}`,
+		`{"a":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -172,7 +192,11 @@ func FuzzScan(f *testing.F) {
 		if err := json.Unmarshal(msg, &all); err != nil {
 			t.Fatal(err)
 		}
-		for name, got := range map[string][]byte{"eventOp": e.Op, "userId": e.UserID, "target": e.Target} {
+		for name, got := range map[string][]byte{
+			"eventOp": e.Op,
+			"userId":  e.UserID,
+			"target":  e.Target,
+		} {
 			var want *string
 			if raw, ok := all[name]; ok && raw[0] == '"' {
 				want = new(string)
@@ -183,8 +207,10 @@ func FuzzScan(f *testing.F) {
 			if (want == nil) != (got == nil) {
 				t.Fatalf("%s: got %q, want %v", name, got, want)
 			}
-			// encoding/json replaces bytes that are not UTF-8; carriers refuse them before they get here
-			if want != nil && *want != strings.ToValidUTF8(string(got), "\uFFFD") && bytes.Equal(got, bytes.ToValidUTF8(got, nil)) {
+			// encoding/json replaces bytes that are not UTF-8; transports refuse them before
+			// they get here
+			if want != nil && *want != strings.ToValidUTF8(string(got), "\uFFFD") &&
+				bytes.Equal(got, bytes.ToValidUTF8(got, nil)) {
 				t.Fatalf("%s: got %q, want %q", name, got, *want)
 			}
 		}

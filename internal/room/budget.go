@@ -6,12 +6,14 @@ import (
 	"time"
 )
 
-// maxState bounds what a room's state may take on the wire, roughly, in bytes: every member that comes, and every session that
-// resumes, is sent all of it, and with what else comes then it must fit into an outbox. It has place for the 1,000 members of
-// the largest room, if they are called as people are.
+// maxState bounds what a room's state may take on the wire, roughly, in bytes: every member that
+// comes, and every session that resumes, is sent all of it, and with what else comes then it must
+// fit into an outbox. It has place for the 1,000 members of the largest room, if they are called as
+// people are.
 const maxState = 640 << 10
 
-// size estimates what a member takes in the state. It stands there once, and once more with each feed.
+// size estimates what a member takes in the state. It stands there once, and once more with each
+// feed.
 func (m Member) size() int { return m.sizeOnce() * (1 + len(m.Feeds)) }
 
 // sizeOnce estimates what a member takes where it stands once, as in an announcement.
@@ -26,7 +28,9 @@ func (m Member) sizeOnce() int {
 
 // textSize is the length of s as a JSON string, or a little more.
 func textSize(s string) int {
-	return len(s) + strings.Count(s, `"`) + strings.Count(s, `\`) + 3*(strings.Count(s, "\u2028")+strings.Count(s, "\u2029"))
+	escaped := strings.Count(s, `"`) + strings.Count(s, `\`)
+	separators := strings.Count(s, "\u2028") + strings.Count(s, "\u2029")
+	return len(s) + escaped + 3*separators
 }
 
 func (r *room) size() int {
@@ -37,7 +41,8 @@ func (r *room) size() int {
 	return n
 }
 
-// replace changes a member, unless the room's state would be too large then. What becomes smaller always may.
+// replace changes a member, unless the room's state would be too large then. What becomes smaller
+// always may.
 func (r *room) replace(m *Member, by Member) error {
 	if was, is := m.size(), by.size(); is > was && r.size()+is-was > maxState {
 		return ErrStateTooLarge
@@ -46,8 +51,9 @@ func (r *room) replace(m *Member, by Member) error {
 	return nil
 }
 
-// What a room says to all its members costs all of them. Words up to a size pass freely, since their number is bounded by who says
-// them; of longer ones a room has so many bytes a second, and so many at once: less than an outbox is left for.
+// What a room says to all its members costs all of them. Words up to a size pass freely, since
+// their number is bounded by who says them; of longer ones a room has so many bytes a second, and
+// so many at once: less than an outbox is left for.
 const (
 	freeMessage    = 256
 	freeFeed       = 1 << 10   // an announcement carries its member: people are shorter
@@ -55,7 +61,8 @@ const (
 	broadcastBurst = 320 << 10
 )
 
-// allowBytes counts n bytes that somebody wants to say to all, unless they are no more than free; false: it is too much.
+// allowBytes counts n bytes that somebody wants to say to all, unless they are no more than free;
+// false: it is too much.
 func (r *room) allowBytes(n, free int) bool {
 	if n <= free {
 		return true
@@ -75,8 +82,8 @@ const (
 	maxBacklogBytes = 64 << 10
 )
 
-// appendBacklog keeps what was said. When it is too much, the oldest word of whoever has said the most is forgotten: nobody can make the
-// room forget what others said.
+// appendBacklog keeps what was said. When it is too much, the oldest word of whoever has said the
+// most is forgotten: nobody can make the room forget what others said.
 func (r *room) appendBacklog(e Event) {
 	r.backlog = append(r.backlog, e)
 	for {

@@ -23,7 +23,8 @@ func openDeaf(t *testing.T) fixture {
 	return f
 }
 
-// What a room's state may take is used up by large members, and nobody gets in who would make it larger still.
+// What a room's state may take is used up by large members, and nobody gets in who would make it
+// larger still.
 func TestTheStateIsBounded(t *testing.T) {
 	f := openDeaf(t)
 	defer f.reg.Close()
@@ -44,7 +45,8 @@ func TestTheStateIsBounded(t *testing.T) {
 	}
 	f.do(ErrFull, Join{Member: large(n)})
 	state := f.do(nil, Get{})
-	if b, _ := json.Marshal(state.Members); len(b) > 2*maxState { // in another spelling than on the wire
+	// In another spelling than on the wire.
+	if b, _ := json.Marshal(state.Members); len(b) > 2*maxState {
 		t.Errorf("the state has %d bytes", len(b))
 	}
 
@@ -53,7 +55,10 @@ func TestTheStateIsBounded(t *testing.T) {
 	f.do(nil, EditMember{By: by, Name: name(1)}) // what becomes smaller may
 	f.do(nil, EditMember{By: by, Name: name(256)})
 	feed := func(i int) PublishFeed {
-		return PublishFeed{By: Actor{fmt.Sprint(i), at(fmt.Sprint("s-", i))}, Feed: Feed{Type: "cam"}}
+		return PublishFeed{
+			By:   Actor{fmt.Sprint(i), at(fmt.Sprint("s-", i))},
+			Feed: Feed{Type: "cam"},
+		}
 	}
 	refused := false
 	for i := range 10 {
@@ -74,7 +79,9 @@ func TestTheLargestRoomFillsUp(t *testing.T) {
 	defer f.reg.Close()
 	for i := range 1000 {
 		m := member(fmt.Sprintf("U%012d", i))
-		m.Name, m.Device, m.Features = "홍길동 (서울)", "Chrome 140 on Windows", []string{"pair", "publish", "candidates", "roster", "warm", "standby"}
+		m.Name, m.Device, m.Features = "홍길동 (서울)", "Chrome 140 on Windows", []string{
+			"pair", "publish", "candidates", "roster", "warm", "standby",
+		}
 		f.do(nil, Join{Member: m})
 	}
 }
@@ -88,7 +95,11 @@ func TestLongWordsOfARoomAreBounded(t *testing.T) {
 		}
 		say := func(want error, user string, n int) {
 			t.Helper()
-			f.do(want, Broadcast{By: Actor{user, at("s-" + user)}, Type: "inform", Body: json.RawMessage(strconv.Quote(strings.Repeat("x", n-2)))})
+			f.do(want, Broadcast{
+				By:   Actor{user, at("s-" + user)},
+				Type: "inform",
+				Body: json.RawMessage(strconv.Quote(strings.Repeat("x", n-2))),
+			})
 		}
 		for i := range broadcastBurst / (64 << 10) {
 			say(nil, []string{"a", "b"}[i%2], 64<<10)
@@ -105,7 +116,8 @@ func TestLongWordsOfARoomAreBounded(t *testing.T) {
 	})
 }
 
-// An announcement carries its member: those of members who have much to say of themselves count as words do.
+// An announcement carries its member: those of members who have much to say of themselves count as
+// words do.
 func TestAnnouncementsOfLargeMembersAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := open(t, 4)
@@ -118,7 +130,10 @@ func TestAnnouncementsOfLargeMembersAreBounded(t *testing.T) {
 		refused := map[string]int{}
 		for i := range 1000 {
 			for _, id := range []string{"large", "small"} {
-				_, err := f.reg.Do(t.Context(), key, PublishFeed{By: Actor{id, at("s-" + id)}, Feed: Feed{Type: "cam", Epoch: i}})
+				_, err := f.reg.Do(t.Context(), key, PublishFeed{
+					By:   Actor{id, at("s-" + id)},
+					Feed: Feed{Type: "cam", Epoch: i},
+				})
 				if errors.Is(err, ErrBusy) {
 					refused[id]++
 				}
@@ -138,10 +153,15 @@ func TestAGroupIsToldToEachOnce(t *testing.T) {
 		f.do(nil, Join{Member: member(id)})
 	}
 	by := Actor{"a", at("s-a")}
-	f.do(ErrGroupTooLarge, AnnounceGroup{By: by, Group: "G1", List: slices.Repeat([]string{"b"}, 6)})
+	f.do(ErrGroupTooLarge, AnnounceGroup{
+		By:    by,
+		Group: "G1",
+		List:  slices.Repeat([]string{"b"}, 6),
+	})
 	f.rec.got = nil
 	f.do(nil, AnnounceGroup{By: by, Group: "G1", List: []string{"b", "b", "c", "a", "b"}})
-	if len(f.rec.got[at("s-b")]) != 1 || len(f.rec.got[at("s-c")]) != 1 || len(f.rec.got[at("s-a")]) != 0 {
+	if len(f.rec.got[at("s-b")]) != 1 || len(f.rec.got[at("s-c")]) != 1 ||
+		len(f.rec.got[at("s-a")]) != 0 {
 		t.Errorf("told %v", f.rec.got)
 	}
 }

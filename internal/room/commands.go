@@ -14,9 +14,11 @@ type Actor struct {
 }
 
 type (
-	// Destroy ends the room for everyone. For the host, and for who made the room while it is not in it.
+	// Destroy ends the room for everyone. For the host, and for who made the room while it is not
+	// in it.
 	Destroy struct{ By Actor }
-	// StartShare starts sharing, or says it again: to one member, or with Target empty to all others.
+	// StartShare starts sharing, or says it again: to one member, or with Target empty to all
+	// others.
 	StartShare struct {
 		By     Actor
 		Type   string
@@ -24,14 +26,16 @@ type (
 	}
 	// StopShare ends it. When the actor shares nothing, nobody is told.
 	StopShare struct{ By Actor }
-	// Edit changes the room. Host only. Nil and empty fields stay as they are; Host names the next host.
+	// Edit changes the room. Host only. Nil and empty fields stay as they are; Host names the next
+	// host.
 	Edit struct {
 		By       Actor
 		Title    *string
 		Capacity *int
 		Host     string
 	}
-	// EditMember changes what the actor says of itself. Quiet: nobody is told; Target: only this member is.
+	// EditMember changes what the actor says of itself. Quiet: nobody is told; Target: only this
+	// member is.
 	EditMember struct {
 		By           Actor
 		Name         *string
@@ -45,13 +49,14 @@ type (
 		Target                                   string
 		Screen, Chat, Whiteboard, Draw, Document *bool
 	}
-	// Kick asks a member to leave, puts it out after three seconds, and keeps it from joining again for ten minutes. Host only.
+	// Kick asks a member to leave, puts it out after three seconds, and keeps it from joining again
+	// for ten minutes. Host only.
 	Kick struct {
 		By     Actor
 		Target string
 	}
-	// Broadcast passes Body on to all other members, in the room's order. With a Target that is no member Do returns the State: the room
-	// has not told it.
+	// Broadcast passes Body on to all other members, in the room's order. With a Target that is no
+	// member Do returns the State: the room has not told it.
 	Broadcast struct {
 		By     Actor
 		Type   string // what it is: chat, inform, talking
@@ -63,18 +68,21 @@ type (
 		By   Actor
 		Feed Feed
 	}
-	// UnpublishFeed ends the announcement of a feed, and tells nobody: whoever receives it notices by other means.
+	// UnpublishFeed ends the announcement of a feed, and tells nobody: whoever receives it notices
+	// by other means.
 	UnpublishFeed struct {
 		By   Actor
 		Type string
 	}
-	// AnnounceGroup tells the members of a list that there is a group for them. The group is a room: it has been made with Create.
+	// AnnounceGroup tells the members of a list that there is a group for them. The group is a
+	// room: it has been made with Create.
 	AnnounceGroup struct {
 		By    Actor
 		Group string
 		List  []string
 	}
-	// EndGroup is for the group itself, and ends it as Destroy does: for who made it, its host, and the host of the room it was made in.
+	// EndGroup is for the group itself, and ends it as Destroy does: for who made it, its host, and
+	// the host of the room it was made in.
 	EndGroup struct{ By Actor }
 )
 
@@ -159,7 +167,7 @@ func (r *room) apply(cmd Command, sink Sink) error {
 	case UnpublishFeed:
 		m, err := r.actor(c.By)
 		if err == nil {
-			m.Feeds = slices.DeleteFunc(slices.Clone(m.Feeds), func(f Feed) bool { return f.Type == c.Type })
+			m.Feeds = m.feedsExcept(c.Type)
 		}
 		return err
 	case AnnounceGroup:
@@ -279,7 +287,8 @@ func (r *room) setPermit(c SetPermit, sink Sink) error {
 		to *bool
 		v  *bool
 	}{
-		{&m.Permit.Screen, c.Screen}, {&m.Permit.Chat, c.Chat}, {&m.Permit.Whiteboard, c.Whiteboard}, {&m.Permit.Draw, c.Draw},
+		{&m.Permit.Screen, c.Screen}, {&m.Permit.Chat, c.Chat},
+		{&m.Permit.Whiteboard, c.Whiteboard}, {&m.Permit.Draw, c.Draw},
 		{&m.Permit.Document, c.Document},
 	} {
 		if f.v != nil {
@@ -313,7 +322,8 @@ func (r *room) broadcast(c Broadcast, sink Sink) error {
 	return nil
 }
 
-// sendBacklog tells a member that came back what it has missed. Nobody is told what was said before he came.
+// sendBacklog tells a member that came back what it has missed. Nobody is told what was said before
+// he came.
 func (r *room) sendBacklog(m Member, seen uint64, sink Sink) {
 	for _, e := range r.backlog {
 		if e.Seq > max(seen, m.Since) && e.Member.ID != m.ID {
@@ -328,7 +338,7 @@ func (r *room) publishFeed(c PublishFeed, sink Sink) error {
 		return err
 	}
 	c.Feed.User = m.ID
-	feeds := slices.DeleteFunc(slices.Clone(m.Feeds), func(f Feed) bool { return f.Type == c.Feed.Type })
+	feeds := m.feedsExcept(c.Feed.Type)
 	if len(feeds) >= maxFeeds {
 		return ErrDenied
 	}
@@ -340,8 +350,17 @@ func (r *room) publishFeed(c PublishFeed, sink Sink) error {
 	if err := r.replace(m, next); err != nil {
 		return err
 	}
-	r.send(sink, r.others(m.ID), r.next(Event{Kind: Published, Member: *m, Feeds: []MemberFeed{{*m, c.Feed}}}))
+	r.send(sink, r.others(m.ID), r.next(Event{
+		Kind:   Published,
+		Member: *m,
+		Feeds:  []MemberFeed{{*m, c.Feed}},
+	}))
 	return nil
+}
+
+// feedsExcept copies the feeds of other types.
+func (m Member) feedsExcept(kind string) []Feed {
+	return slices.DeleteFunc(slices.Clone(m.Feeds), func(f Feed) bool { return f.Type == kind })
 }
 
 // destroy ends the room for whoever may.
@@ -385,7 +404,12 @@ func (r *room) kick(c Kick, g *Registry) error {
 		r.ban(m.ID)
 	}
 	r.startKickTimer(*m, g)
-	r.send(g.sink, []Address{m.Address}, Event{Kind: Kicked, Key: r.key, Member: *m, Other: c.By.User})
+	r.send(g.sink, []Address{m.Address}, Event{
+		Kind:   Kicked,
+		Key:    r.key,
+		Member: *m,
+		Other:  c.By.User,
+	})
 	return nil
 }
 
@@ -395,7 +419,8 @@ func (r *room) startKickTimer(m Member, g *Registry) {
 	}
 	if r.kickTimers[m.Address] == nil {
 		key := r.key
-		r.kickTimers[m.Address] = time.AfterFunc(kickGrace, func() { g.expel(key, m.ID, m.Address) })
+		expel := func() { g.expel(key, m.ID, m.Address) }
+		r.kickTimers[m.Address] = time.AfterFunc(kickGrace, expel)
 	}
 }
 

@@ -34,7 +34,8 @@ func consistent(t *testing.T, g *Registry, after string) {
 		}
 		for key, maker := range groups {
 			if r := g.rooms[key]; r == nil || r.parent != parent || r.maker != maker {
-				t.Fatalf("after %s: %v is counted as a group of %v, made by %s", after, key, parent, maker)
+				t.Fatalf("after %s: %v is counted as a group of %v, made by %s", after, key,
+					parent, maker)
 			}
 		}
 	}
@@ -72,7 +73,8 @@ func (c *crowd) do(key Key, cmd Command) {
 	consistent(c.T, c.reg, fmt.Sprintf("%T", cmd))
 }
 
-// step is one random command. Sessions that are replaced leave no word, as those of a server that has crashed.
+// step is one random command. Sessions that are replaced leave no word, as those of a server that
+// has crashed.
 func (c *crowd) step() {
 	key, user := c.room(), c.user()
 	by := c.actor(user)
@@ -80,7 +82,13 @@ func (c *crowd) step() {
 	case 16:
 		if key.Room[0] == 'K' {
 			group := Key{key.Tenant, c.pick("G1", "G2")}
-			c.do(group, Create{Capacity: 4, Owner: user, MaxRooms: 4, Parent: key.Room, Listed: []string{"a", "b"}})
+			c.do(group, Create{
+				Capacity: 4,
+				Owner:    user,
+				MaxRooms: 4,
+				Parent:   key.Room,
+				Listed:   []string{"a", "b"},
+			})
 		}
 	case 17:
 		c.do(key, EndGroup{By: by})
@@ -134,7 +142,8 @@ func (c *crowd) restart() {
 func TestCountsFollowTheRooms(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
-			c := &crowd{t, rand.New(rand.NewPCG(seed, 0)), NewRegistry(&recorder{}, Limits{}, Hooks{}), map[string]uint64{}}
+			c := &crowd{t, rand.New(rand.NewPCG(seed, 0)),
+				NewRegistry(&recorder{}, Limits{}, Hooks{}), map[string]uint64{}}
 			defer func() { c.reg.Close() }()
 			for range 300 {
 				c.step()
@@ -151,8 +160,11 @@ func TestCountsFollowTheRooms(t *testing.T) {
 			time.Sleep(25 * time.Hour)
 			synctest.Wait()
 			consistent(t, c.reg, "the end")
-			if n := len(c.reg.rooms) + len(c.reg.tenants) + len(c.reg.makers) + len(c.reg.sources) + len(c.reg.groups); n != 0 {
-				t.Errorf("seed %d: nobody is left, and the registry holds %v %v %v", seed, c.reg.rooms, c.reg.tenants, c.reg.makers)
+			n := len(c.reg.rooms) + len(c.reg.tenants) + len(c.reg.makers) +
+				len(c.reg.sources) + len(c.reg.groups)
+			if n != 0 {
+				t.Errorf("seed %d: nobody is left, and the registry holds %v %v %v", seed,
+					c.reg.rooms, c.reg.tenants, c.reg.makers)
 			}
 		})
 	}
@@ -166,7 +178,10 @@ func TestAHandedOnRoomCountsForItsMaker(t *testing.T) {
 	f.do(nil, Edit{By: Actor{"owner", at("s-owner")}, Host: "b"})
 	create := func(by, id string, want error) {
 		t.Helper()
-		if _, err := f.reg.Do(context.Background(), Key{"tenant", id}, Create{Owner: by, MaxOwned: 1}); err != want {
+		if _, err := f.reg.Do(context.Background(), Key{"tenant", id}, Create{
+			Owner:    by,
+			MaxOwned: 1,
+		}); err != want {
 			t.Errorf("%s by %s: %v, want %v", id, by, err, want)
 		}
 	}

@@ -11,7 +11,12 @@ import (
 type printer struct{}
 
 func (printer) Deliver(to []room.Address, e room.Event) {
-	names := map[room.Kind]string{room.Entered: "entered", room.Joined: "joined", room.Left: "left", room.HostChanged: "host is"}
+	names := map[room.Kind]string{
+		room.Entered:     "entered",
+		room.Joined:      "joined",
+		room.Left:        "left",
+		room.HostChanged: "host is",
+	}
 	for _, a := range to {
 		fmt.Printf("%s gets %d: %s %s\n", a.Session, e.Seq, names[e.Kind], e.Member.ID)
 	}

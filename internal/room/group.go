@@ -2,10 +2,12 @@ package room
 
 import "slices"
 
-// A group is a room that members of another one go to for a while: of the same kind, with limits and a host of its own. The room it
-// was made in stays while it has groups, since its members want to come back, unless it is destroyed.
+// A group is a room that members of another one go to for a while: of the same kind, with limits
+// and a host of its own. The room it was made in stays while it has groups, since its members want
+// to come back, unless it is destroyed.
 
-// Bounds of the groups that a room has at a time. A part is for the host alone, and no other member can use up what is left.
+// Bounds of the groups that a room has at a time. A part is for the host alone, and no other member
+// can use up what is left.
 const (
 	maxGroups       = 64
 	maxGuestGroups  = 32 // in all, for a member who is not host
@@ -22,7 +24,8 @@ func (g *Registry) checkGroupLimits(parent Key, by string, host bool) error {
 		}
 	}
 	switch {
-	case len(groups) >= maxGroups, !host && (len(groups) >= maxGuestGroups || own >= maxGroupsOfUser):
+	case len(groups) >= maxGroups,
+		!host && (len(groups) >= maxGuestGroups || own >= maxGroupsOfUser):
 		return ErrTooManyGroups
 	}
 	return nil
@@ -85,7 +88,8 @@ func (r *room) announceGroup(c AnnounceGroup, sink Sink) error {
 	return nil
 }
 
-// endGroup ends a group for those inside. parentHost: the actor is host of the room that it was made in.
+// endGroup ends a group for those inside. parentHost: the actor is host of the room that it was
+// made in.
 func (r *room) endGroup(c EndGroup, parentHost bool, sink Sink) error {
 	_, notHost := r.host(c.By)
 	switch {

@@ -16,7 +16,8 @@ func (r *room) refresh(c Refresh, sink Sink) {
 	for _, a := range c.Members {
 		if _, err := r.actor(a); err != nil {
 			gone := Member{ID: a.User, Address: a.Address}
-			sink.Deliver([]Address{a.Address}, Event{Kind: Removed, Key: r.key, Seq: r.seq, Member: gone})
+			e := Event{Kind: Removed, Key: r.key, Seq: r.seq, Member: gone}
+			sink.Deliver([]Address{a.Address}, e)
 		}
 	}
 	var to []Address

@@ -69,8 +69,14 @@ func NewRegistry(sink Sink, l Limits, h Hooks) *Registry {
 		h.Gone = func(Key) {}
 	}
 	return &Registry{
-		sink: sink, limits: l, hooks: h, rooms: map[Key]*room{}, tenants: count[string]{}, makers: count[maker]{},
-		sources: count[maker]{}, groups: map[Key]map[Key]string{},
+		sink:    sink,
+		limits:  l,
+		hooks:   h,
+		rooms:   map[Key]*room{},
+		tenants: count[string]{},
+		makers:  count[maker]{},
+		sources: count[maker]{},
+		groups:  map[Key]map[Key]string{},
 	}
 }
 
@@ -221,18 +227,30 @@ func (g *Registry) create(key Key, c Create) error {
 	if _, ok := g.rooms[key]; ok {
 		return ErrExists
 	}
-	if n := g.tenants[key.Tenant]; g.closed || n >= g.limits.Rooms || (c.MaxRooms > 0 && n >= c.MaxRooms) {
+	n := g.tenants[key.Tenant]
+	if g.closed || n >= g.limits.Rooms || (c.MaxRooms > 0 && n >= c.MaxRooms) {
 		return ErrTooManyRooms
 	}
 	now := time.Now()
 	r := &room{
-		key: key, created: now, began: now, maker: c.Owner, source: c.Source, site: c.Site, keep: c.Keep, group: c.Group, talking: c.Talking,
-		owner: c.Owner, title: c.Title, capacity: max(1, c.Capacity),
+		key:      key,
+		created:  now,
+		began:    now,
+		maker:    c.Owner,
+		source:   c.Source,
+		site:     c.Site,
+		keep:     c.Keep,
+		group:    c.Group,
+		talking:  c.Talking,
+		owner:    c.Owner,
+		title:    c.Title,
+		capacity: max(1, c.Capacity),
 	}
 	if c.MaxOwned > 0 && g.makers[r.makerKey()] >= c.MaxOwned {
 		return ErrTooManyOwned
 	}
-	if g.isFull(maker{key.Tenant, c.Source}, c.MaxFromSource) || g.isFull(maker{key.Tenant, c.Site}, c.MaxFromSite) {
+	if g.isFull(maker{key.Tenant, c.Source}, c.MaxFromSource) ||
+		g.isFull(maker{key.Tenant, c.Site}, c.MaxFromSite) {
 		return ErrTooManyFromAddress
 	}
 	if c.Parent != "" {
@@ -243,7 +261,8 @@ func (g *Registry) create(key Key, c Create) error {
 		g.attach(r)
 	}
 	if !c.restored {
-		delete(g.groups, key) // they belong to a room with the same id that a restart did not bring back
+		// They belong to a room with the same id that a restart did not bring back.
+		delete(g.groups, key)
 	}
 	g.rooms[key] = r
 	g.tenants.add(key.Tenant)
@@ -274,8 +293,9 @@ func (r *room) removeMember(i int, g *Registry) (ended bool) {
 	return len(r.members) == 0 && !r.keep
 }
 
-// end removes a room if it is still empty: somebody may have come in since. A room with groups stays until the last of them has
-// ended, unless it was destroyed. It tells whether the room has gone.
+// end removes a room if it is still empty: somebody may have come in since. A room with groups
+// stays until the last of them has ended, unless it was destroyed. It tells whether the room has
+// gone.
 func (g *Registry) end(r *room, destroyed bool) bool {
 	var gone []Key
 	g.mu.Lock()
@@ -322,7 +342,8 @@ func (r *room) isEndingWithGroups() bool {
 	return r.endsWithGroups
 }
 
-// startExpiry and stopReaper are called with r.mu held. A reaper that fires late finds members and leaves the room alone.
+// startExpiry and stopReaper are called with r.mu held. A reaper that fires late finds members and
+// leaves the room alone.
 func (r *room) startExpiry(g *Registry, after time.Duration) {
 	r.stopExpiry()
 	r.expiry = time.AfterFunc(after, func() { g.end(r, false) })

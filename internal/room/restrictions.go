@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Restriction is what a room remembers of a user whether or not it is a member: permissions that were taken, and until when it may not join.
-// It goes by the user's id, and is worth as much as ids are.
+// Restriction is what a room remembers of a user whether or not it is a member: permissions that
+// were taken, and until when it may not join. It goes by the user's id, and is worth as much as ids
+// are.
 type Restriction struct {
 	User        string
 	Permit      *Permit // nil: all is permitted
@@ -14,16 +15,19 @@ type Restriction struct {
 }
 
 const (
-	// banDuration is how long a user who was put out may not join again, counted from when it was asked to go.
+	// banDuration is how long a user who was put out may not join again, counted from when it was
+	// asked to go.
 	banDuration = 10 * time.Minute
-	// maxRestrictions bounds what hosts can have a room remember. Beyond it the oldest mark goes.
+	// maxRestrictions bounds what hosts can have a room remember. Beyond it the oldest is dropped.
 	maxRestrictions = 1024
 )
 
-// restriction is what the room remembers of a user; the zero Mark: nothing.
+// restriction is what the room remembers of a user; one without content if it remembers nothing.
 func (r *room) restriction(user string) Restriction {
-	if i := slices.IndexFunc(r.restrictions, func(m Restriction) bool { return m.User == user }); i >= 0 {
-		return r.restrictions[i]
+	for _, m := range r.restrictions {
+		if m.User == user {
+			return m
+		}
 	}
 	return Restriction{User: user}
 }
@@ -31,7 +35,9 @@ func (r *room) restriction(user string) Restriction {
 // setRestriction replaces what the room remembers of a user.
 func (r *room) setRestriction(m Restriction) {
 	now := time.Now()
-	r.restrictions = slices.DeleteFunc(r.restrictions, func(old Restriction) bool { return old.User == m.User || old.isExpired(now) })
+	r.restrictions = slices.DeleteFunc(r.restrictions, func(old Restriction) bool {
+		return old.User == m.User || old.isExpired(now)
+	})
 	if m.isExpired(now) {
 		return
 	}
@@ -54,7 +60,9 @@ func (r *room) permits(user string) Permit {
 	return AllPermitted
 }
 
-func (r *room) isBanned(user string) bool { return time.Now().Before(r.restriction(user).BannedUntil) }
+func (r *room) isBanned(user string) bool {
+	return time.Now().Before(r.restriction(user).BannedUntil)
+}
 
 // ban keeps a user from joining again for a while.
 func (r *room) ban(user string) {

@@ -13,8 +13,10 @@ func TestMarksAreBounded(t *testing.T) {
 		for i := range 2 * maxRestrictions {
 			r.ban(fmt.Sprint(i))
 		}
-		if len(r.restrictions) != maxRestrictions || r.isBanned("0") || !r.isBanned(fmt.Sprint(2*maxRestrictions-1)) {
-			t.Errorf("%d users are remembered, of them the first: %v", len(r.restrictions), r.isBanned("0"))
+		if len(r.restrictions) != maxRestrictions || r.isBanned("0") ||
+			!r.isBanned(fmt.Sprint(2*maxRestrictions-1)) {
+			t.Errorf("%d users are remembered, of them the first: %v", len(r.restrictions),
+				r.isBanned("0"))
 		}
 		r.rememberPermit(Member{ID: "a"}) // nothing is permitted
 		time.Sleep(banDuration)

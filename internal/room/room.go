@@ -1,8 +1,10 @@
-// Package room decides who is in a room: create, join, leave, host, capacity. It knows neither sessions nor messages nor nodes.
+// Package room decides who is in a room: create, join, leave, host, capacity. It knows neither
+// sessions nor messages nor nodes.
 //
-// A room is commanded by Registry.Do and speaks through a Sink. Both carry plain values, so that the members of a room, and
-// those who command it, can be on other nodes than the room itself. Events are delivered while the room is locked: all members
-// see one order, numbered by Seq. A Sink must therefore only enqueue.
+// A room is commanded by Registry.Do and speaks through a Sink. Both carry plain values, so that
+// the members of a room, and those who command it, can be on other nodes than the room itself.
+// Events are delivered while the room is locked: all members see one order, numbered by Seq. A Sink
+// must therefore only enqueue.
 package room
 
 import (
@@ -59,9 +61,11 @@ type Member struct {
 	Net string
 	// Identity tells whether two joins of a user are the same party. See signaling.
 	Identity string
-	// Since is the Seq of the event with which the member came. It tells one stay of a user from the next.
+	// Since is the Seq of the event with which the member came. It tells one stay of a user from
+	// the next.
 	Since uint64
-	// Epoch counts the user's sessions. A command of a session that has been superseded is refused or ignored.
+	// Epoch counts the user's sessions. A command of a session that has been superseded is refused
+	// or ignored.
 	Epoch uint64
 }
 
@@ -111,23 +115,26 @@ type Kind int
 
 // Kinds of events.
 const (
-	Entered      Kind = iota + 1 // to the one who joined: the room's State, before any later event
-	Joined                       // to the others: Member came
-	Left                         // to the others: Member went
-	HostChanged                  // to everyone: Member is host now
-	Synced                       // to the one who asked with Sync: the room's State, before any later event
-	Removed                      // to Member, who was put out of the room, and when the room is destroyed to every member
-	Destroyed                    // to everyone who was in: Member, of whom only the ID is known, has ended the room
-	ShareStarted                 // Member shows something: Share; to the others, or to one of them
-	ShareStopped                 // Member stopped
-	Broadcasted                  // Member said Body; Word tells what it is
-	Kicked                       // to Member: Other asks it to leave
-	Edited                       // Member changed title, capacity or host: State
-	MemberEdited                 // Member changed its name, camera or microphone
-	Permitted                    // Member may now do what its Permit says
-	Published                    // Feeds can be asked for
-	GroupCreated                 // Member made the group Word
-	Refreshed                    // to the members on a node: the room's State, and what they Missed
+	Entered     Kind = iota + 1 // to the one who joined: the room's State, before any later event
+	Joined                      // to the others: Member came
+	Left                        // to the others: Member went
+	HostChanged                 // to everyone: Member is host now
+	// To the one who asked with Sync: the room's State, before any later event.
+	Synced
+	// To Member, who was put out of the room, and when the room is destroyed to every member.
+	Removed
+	// To everyone who was in: Member, of whom only the ID is known, has ended the room.
+	Destroyed
+	ShareStarted // Member shows something: Share; to the others, or to one of them
+	ShareStopped // Member stopped
+	Broadcasted  // Member said Body; Word tells what it is
+	Kicked       // to Member: Other asks it to leave
+	Edited       // Member changed title, capacity or host: State
+	MemberEdited // Member changed its name, camera or microphone
+	Permitted    // Member may now do what its Permit says
+	Published    // Feeds can be asked for
+	GroupCreated // Member made the group Word
+	Refreshed    // to the members on a node: the room's State, and what they Missed
 )
 
 // Event is what a room tells its members.
@@ -145,7 +152,8 @@ type Event struct {
 	Missed []Event         // Refreshed only: what was said, in order
 }
 
-// Sink takes a room's events to the sessions at the addresses. It is called with the room locked and must not block.
+// Sink takes a room's events to the sessions at the addresses. It is called with the room locked
+// and must not block.
 type Sink interface {
 	Deliver(to []Address, e Event)
 }
@@ -154,7 +162,8 @@ type Sink interface {
 type Command interface{ command() }
 
 type (
-	// Create makes a room, with nobody in it. An empty room is removed after Limits.EmptyLife, or with Keep after Limits.KeptLife.
+	// Create makes a room, with nobody in it. An empty room is removed after Limits.EmptyLife, or
+	// with Keep after Limits.KeptLife.
 	Create struct {
 		Title    string
 		Capacity int // at least 1
@@ -165,20 +174,23 @@ type (
 		MaxRooms int  // refuse when the tenant has this many rooms; 0: only Limits.Rooms counts
 		MaxOwned int  // refuse when this many rooms were made by Owner; 0: there is no limit
 
-		// Source stands for the address that it is made from, Site for the network around that; empty: it counts for none. OfSource
-		// and OfSite: refuse when this many of the tenant's rooms were made from there; 0: there is no limit.
+		// Source stands for the address that it is made from, Site for the network around that;
+		// empty: it counts for none. OfSource and OfSite: refuse when this many of the tenant's
+		// rooms were made from there; 0: there is no limit.
 		Source, Site               string
 		MaxFromSource, MaxFromSite int
 
-		// Parent is the room of the tenant that this one is a group of; empty: it is none. ByHost: its host makes the group. Listed are
-		// the users it is for: others may enter too, but for those who may enter only where they are listed.
+		// Parent is the room of the tenant that this one is a group of; empty: it is none. ByHost:
+		// its host makes the group. Listed are the users it is for: others may enter too, but for
+		// those who may enter only where they are listed.
 		Parent string
 		ByHost bool
 		Listed []string
 
 		restored bool // it has been counted before
 	}
-	// Join puts Member into the room. The first member is host, until the one who made the room comes, or one with Host set.
+	// Join puts Member into the room. The first member is host, until the one who made the room
+	// comes, or one with Host set.
 	Join struct {
 		Member Member
 		Host   bool // becomes host on entering, whoever is; the last of several to come stays it
@@ -189,8 +201,9 @@ type (
 		User    string
 		Address Address
 	}
-	// Sync sends the room's state to a member whose session came back, if it is there with this session, and then what others
-	// said after Seen, which is the Seq of the last event that the member knows of.
+	// Sync sends the room's state to a member whose session came back, if it is there with this
+	// session, and then what others said after Seen, which is the Seq of the last event that the
+	// member knows of.
 	Sync struct {
 		User    string
 		Address Address
@@ -219,15 +232,18 @@ type room struct {
 	parent  Key      // the room that it is a group of; zero: it is none
 	listed  []string // the users that a group is for
 
-	mu             sync.Mutex // guards what follows; a Sink is called with it held
-	dead           bool       // removed from the registry: look it up again
-	owner          string     // becomes host on joining: the maker, until the host hands the room on
-	title          string
-	capacity       int
-	members        []Member
-	share          *Share
-	restrictions   []Restriction           // of users whom the host has restricted, the oldest first
-	endsWithGroups bool                    // ends with the last of its groups, unless somebody joins before
+	mu   sync.Mutex // guards what follows; a Sink is called with it held
+	dead bool       // removed from the registry: look it up again
+	// Becomes host on joining: the maker, until the host hands the room on.
+	owner    string
+	title    string
+	capacity int
+	members  []Member
+	share    *Share
+	// Of users whom the host has restricted, the oldest first.
+	restrictions []Restriction
+	// Ends with the last of its groups, unless somebody joins before.
+	endsWithGroups bool
 	backlog        []Event                 // the last ones that are no state, see remember
 	sentUntil      time.Duration           // see afford
 	kickTimers     map[Address]*time.Timer // members who were asked to go
@@ -253,8 +269,16 @@ func (r *room) index(user string) int {
 
 func (r *room) state() *State {
 	return &State{
-		Key: r.key, Owner: r.owner, Title: r.title, Capacity: r.capacity, CreatedAt: r.created, Group: r.group, Talking: r.talking,
-		Share: r.share, Members: slices.Clone(r.members), Seq: r.seq,
+		Key:       r.key,
+		Owner:     r.owner,
+		Title:     r.title,
+		Capacity:  r.capacity,
+		CreatedAt: r.created,
+		Group:     r.group,
+		Talking:   r.talking,
+		Share:     r.share,
+		Members:   slices.Clone(r.members),
+		Seq:       r.seq,
 	}
 }
 
@@ -302,7 +326,13 @@ func (r *room) join(c Join, sink Sink) error {
 	m.Permit, m.Since = r.permits(m.ID), r.seq+1
 	r.members = append(r.members, m)
 	e := r.next(Event{Kind: Joined, Member: m})
-	sink.Deliver([]Address{m.Address}, Event{Kind: Entered, Key: r.key, Seq: e.Seq, Member: m, State: r.state()})
+	sink.Deliver([]Address{m.Address}, Event{
+		Kind:   Entered,
+		Key:    r.key,
+		Seq:    e.Seq,
+		Member: m,
+		State:  r.state(),
+	})
 	r.send(sink, r.others(m.ID), e)
 	r.sendFeeds(m.ID, m.Address, sink)
 	if moved {
@@ -311,7 +341,8 @@ func (r *room) join(c Join, sink Sink) error {
 	return nil
 }
 
-// remove is called with r.mu held. What the member shared ends first; when the host goes the oldest member becomes host.
+// remove is called with r.mu held. What the member shared ends first; when the host goes the oldest
+// member becomes host.
 func (r *room) remove(i int, sink Sink) {
 	m := r.members[i]
 	r.stopShare(m, sink)
@@ -327,7 +358,8 @@ func (r *room) remove(i int, sink Sink) {
 	}
 }
 
-// hostChanged tells everyone, the new host too: the number it carries belongs to the one order of the room.
+// hostChanged tells everyone, the new host too: the number it carries belongs to the one order of
+// the room.
 func (r *room) hostChanged(m Member, sink Sink) {
 	r.send(sink, r.others(""), r.next(Event{Kind: HostChanged, Member: m}))
 }

@@ -40,8 +40,9 @@ func (r *recorder) told(session string) string {
 	s := ""
 	for _, e := range r.got[at(session)] {
 		s += fmt.Sprintf("%d:%s:%s ", e.Seq, [...]string{
-			"", "entered", "joined", "left", "host", "synced", "removed", "destroyed", "shared", "unshared", "said", "kicked", "edited",
-			"editedMember", "permitted", "published", "grouped",
+			"", "entered", "joined", "left", "host", "synced", "removed", "destroyed", "shared",
+			"unshared", "said", "kicked", "edited", "editedMember", "permitted", "published",
+			"grouped",
 		}[e.Kind], e.Member.ID)
 	}
 	return s
@@ -93,7 +94,8 @@ func TestEveryMemberSeesOneOrderAndNotItself(t *testing.T) {
 	f.told("s-b", "2:entered:b 3:joined:c ")
 	f.told("s-c", "3:entered:c 4:left:b ")
 	st := f.do(nil, Get{})
-	if st.Seq != 4 || len(st.Members) != 2 || st.Members[0].ID != "a" || !st.Members[0].Host || st.Members[1].Host {
+	if st.Seq != 4 || len(st.Members) != 2 || st.Members[0].ID != "a" || !st.Members[0].Host ||
+		st.Members[1].Host {
 		t.Errorf("state %+v", st)
 	}
 }
@@ -104,7 +106,8 @@ func TestEnteredHoldsTheRoomWithTheCallerInOrderOfJoining(t *testing.T) {
 	f.do(nil, Join{Member: member("z")})
 	f.do(nil, Join{Member: member("a")})
 	e := f.rec.got[at("s-a")][0]
-	if e.Kind != Entered || e.State.Seq != 2 || e.State.Members[0].ID != "z" || e.State.Members[1].ID != "a" {
+	if e.Kind != Entered || e.State.Seq != 2 || e.State.Members[0].ID != "z" ||
+		e.State.Members[1].ID != "a" {
 		t.Errorf("entered %+v", e)
 	}
 }
@@ -161,7 +164,9 @@ func TestATenantsOwnLimitOfRooms(t *testing.T) {
 	defer f.reg.Close()
 	create := func(tenant, id string, limit int, want error) {
 		t.Helper()
-		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{MaxRooms: limit}); !errors.Is(err, want) {
+		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{
+			MaxRooms: limit,
+		}); !errors.Is(err, want) {
 			t.Errorf("%s/%s with limit %d: got %v, want %v", tenant, id, limit, err, want)
 		}
 	}
@@ -181,7 +186,10 @@ func TestRoomsOfOneMaker(t *testing.T) {
 	f := open(t, 5)
 	create := func(f fixture, tenant, id, by string, want error) {
 		t.Helper()
-		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{Owner: by, MaxOwned: 1}); !errors.Is(err, want) {
+		if _, err := f.reg.Do(context.Background(), Key{tenant, id}, Create{
+			Owner:    by,
+			MaxOwned: 1,
+		}); !errors.Is(err, want) {
 			t.Errorf("%s/%s by %s: got %v, want %v", tenant, id, by, err, want)
 		}
 	}
@@ -219,7 +227,8 @@ func TestRefusals(t *testing.T) {
 	f.do(nil, Leave{"a", at("s-a")})
 	f.do(ErrNoRoom, Join{Member: member("a")}) // ended with its last member
 	for i := range 3 {
-		if _, err := f.reg.Do(context.Background(), Key{"tenant", fmt.Sprint(i)}, Create{}); err != nil {
+		key := Key{"tenant", fmt.Sprint(i)}
+		if _, err := f.reg.Do(context.Background(), key, Create{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -255,7 +264,11 @@ func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
 	f := open(t, 4)
 	defer f.reg.Close()
 	say := func(user, word, text string) {
-		f.do(nil, Broadcast{By: Actor{user, at("s-" + user)}, Type: word, Body: json.RawMessage(strconv.Quote(text))})
+		f.do(nil, Broadcast{
+			By:   Actor{user, at("s-" + user)},
+			Type: word,
+			Body: json.RawMessage(strconv.Quote(text)),
+		})
 	}
 	f.do(nil, Join{Member: member("a")})
 	say("a", "chat", "before b came")
@@ -267,7 +280,8 @@ func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
 	for _, seen := range []uint64{0, 5, 7} { // 0 claims not to know even what was said before
 		f.do(nil, Sync{User: "b", Address: at("s-b"), Seen: seen})
 	}
-	f.told("s-b", "3:entered:b 4:joined:c 5:said:a 7:said:c 7:synced:b 5:said:a 7:said:c 7:synced:b 7:said:c 7:synced:b ")
+	f.told("s-b", "3:entered:b 4:joined:c 5:said:a 7:said:c 7:synced:b 5:said:a 7:said:c "+
+		"7:synced:b 7:said:c 7:synced:b ")
 
 	remembered := func() int {
 		f.rec.mu.Lock()
@@ -289,7 +303,8 @@ func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
 	if got := remembered(); got != 2 {
 		t.Errorf("%d long messages are remembered, want 2", got)
 	}
-	say("a", "chat", strings.Repeat("x", maxBacklogBytes)) // too long by its quotes: it drives out all of a's and is not kept
+	// Too long by its quotes: it drives out all of a's and is not kept.
+	say("a", "chat", strings.Repeat("x", maxBacklogBytes))
 	if got := remembered(); got != 0 {
 		t.Errorf("%d messages are remembered, want none", got)
 	}
@@ -299,7 +314,8 @@ func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
 	f.rec.got = nil
 	f.rec.mu.Unlock()
 	f.do(nil, Sync{User: "b", Address: at("s-b"), Seen: 6})
-	if got := f.rec.told("s-b"); strings.Count(got, ":said:c") != 1 || strings.Count(got, ":said:d") != 1 {
+	if got := f.rec.told("s-b"); strings.Count(got, ":said:c") != 1 ||
+		strings.Count(got, ":said:d") != 1 {
 		t.Errorf("of what others said b is told %q", got)
 	}
 }
@@ -307,7 +323,9 @@ func TestSyncTellsWhatWasSaidMeanwhile(t *testing.T) {
 func TestEmptyRoomsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var gone []Key
-		reg := NewRegistry(&recorder{}, Limits{}, Hooks{Gone: func(k Key) { gone = append(gone, k) }})
+		reg := NewRegistry(&recorder{}, Limits{}, Hooks{
+			Gone: func(k Key) { gone = append(gone, k) },
+		})
 		defer reg.Close()
 		ctx := context.Background()
 		kept := Key{"tenant", "kept"}
@@ -339,7 +357,8 @@ func TestEmptyRoomsEnd(t *testing.T) {
 	})
 }
 
-// Many users come and go at once: nobody may be told of an order that another did not see, and the room must end empty.
+// Many users come and go at once: nobody may be told of an order that another did not see, and the
+// room must end empty.
 func TestConcurrentJoinAndLeaveKeepOneOrder(t *testing.T) {
 	rec := &recorder{}
 	reg := NewRegistry(rec, Limits{}, Hooks{})
@@ -352,7 +371,11 @@ func TestConcurrentJoinAndLeaveKeepOneOrder(t *testing.T) {
 	for u := range 8 {
 		wg.Go(func() {
 			for i := range 50 {
-				m := Member{ID: fmt.Sprint(u), Address: at(fmt.Sprintf("%d-%d", u, i)), Epoch: uint64(i)}
+				m := Member{
+					ID:      fmt.Sprint(u),
+					Address: at(fmt.Sprintf("%d-%d", u, i)),
+					Epoch:   uint64(i),
+				}
 				if _, err := reg.Do(ctx, key, Join{Member: m}); err != nil {
 					t.Error(err)
 				}

@@ -55,7 +55,10 @@ func TestARoomKeepsItsLifeOverARestart(t *testing.T) {
 		f.do(nil, Join{Member: member("a")})
 		f.do(nil, Leave{"a", at("s-a")})
 		left, _ := f.reg.Snapshot(key)
-		for s, life := range map[*Snapshot]time.Duration{&never: 10 * time.Minute, &left: 24 * time.Hour} {
+		for s, life := range map[*Snapshot]time.Duration{
+			&never: 10 * time.Minute,
+			&left:  24 * time.Hour,
+		} {
 			f := restored(t, *s)
 			time.Sleep(life - time.Second)
 			synctest.Wait()

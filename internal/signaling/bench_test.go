@@ -12,7 +12,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// benchConn is a connection that is always read. It counts what it gets, and keeps the code of the last answer.
+// benchConn is a connection that is always read. It counts what it gets, and keeps the code of the
+// last answer.
 type benchConn struct {
 	transport.Conn
 	got  int
@@ -45,7 +46,9 @@ type bench struct {
 // newBench puts users u0, u1 … into room R.
 func newBench(b *testing.B, users int) *bench {
 	b.Helper()
-	licenses, err := license.New(license.Config{Keys: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}})
+	licenses, err := license.New(license.Config{
+		Keys: [][]byte{[]byte("0123456789abcdef0123456789abcdef")},
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -61,7 +64,10 @@ func newBench(b *testing.B, users int) *bench {
 		b.Fatal(err)
 	}
 	local := engine.NewLocal("n0")
-	w := &bench{B: b, login: map[string]any{"eventOp": "register", "cpCode": "BENCH", "authKey": key}}
+	w := &bench{
+		B:     b,
+		login: map[string]any{"eventOp": "register", "cpCode": "BENCH", "authKey": key},
+	}
 	if w.hub, err = New(Config{
 		Node:       "n0",
 		Licenses:   licenses,
@@ -71,7 +77,13 @@ func newBench(b *testing.B, users int) *bench {
 		ResumeKeys: licenses.DeriveAll("resume secret", 32),
 		Rate:       1e9,
 		Burst:      1e9,
-		Limits:     Limits{Joins: -1, Candidates: -1, AddressSessions: -1, AddressRooms: -1, Takeovers: -1},
+		Limits: Limits{
+			Joins:           -1,
+			Candidates:      -1,
+			AddressSessions: -1,
+			AddressRooms:    -1,
+			Takeovers:       -1,
+		},
 	}); err != nil {
 		b.Fatal(err)
 	}
@@ -126,7 +138,8 @@ func (w *bench) received() (n int) {
 // BenchmarkRelayedMessage passes a candidate from one member to another.
 func BenchmarkRelayedMessage(b *testing.B) {
 	w := newBench(b, 8)
-	text := []byte(`{"eventOp":"candidate","target":"u1","candidate":{"candidate":"candidate:1 1 udp 1 10.0.0.1 9 typ host"},"type":"cam"}`)
+	text := []byte(`{"eventOp":"candidate","target":"u1",` +
+		`"candidate":{"candidate":"candidate:1 1 udp 1 10.0.0.1 9 typ host"},"type":"cam"}`)
 	before := w.conn[1].got
 	b.ReportAllocs()
 	n := 0
@@ -139,7 +152,8 @@ func BenchmarkRelayedMessage(b *testing.B) {
 	}
 }
 
-// BenchmarkRoomFanout sends a chat message to a room. One operation is one message to all its members.
+// BenchmarkRoomFanout sends a chat message to a room. One operation is one message to all its
+// members.
 func BenchmarkRoomFanout(b *testing.B) {
 	for _, members := range []int{2, 8, 50, 500} {
 		b.Run(fmt.Sprint("members=", members), func(b *testing.B) {
@@ -151,20 +165,23 @@ func BenchmarkRoomFanout(b *testing.B) {
 				w.client[0].Message(text, w.conn[0])
 				n++
 			}
-			if got := w.received() - before; got != n*members { // the others get the event, the sender an answer
+			// The others get the event, the sender an answer.
+			if got := w.received() - before; got != n*members {
 				b.Errorf("%d came of %d messages to %d members", got, n, members)
 			}
 		})
 	}
 }
 
-// BenchmarkJoinAndLeave has one more user enter a room and leave it again; the others are told of both.
+// BenchmarkJoinAndLeave has one more user enter a room and leave it again; the others are told of
+// both.
 func BenchmarkJoinAndLeave(b *testing.B) {
 	for _, members := range []int{1, 8, 50} {
 		b.Run(fmt.Sprint("members=", members), func(b *testing.B) {
 			w := newBench(b, members)
 			w.user("guest")
-			join, leave := []byte(`{"eventOp":"joinRoom","roomId":"R"}`), []byte(`{"eventOp":"leaveRoom"}`)
+			join, leave := []byte(`{"eventOp":"joinRoom","roomId":"R"}`),
+				[]byte(`{"eventOp":"leaveRoom"}`)
 			before, n := w.received(), 0
 			b.ReportAllocs()
 			for b.Loop() {

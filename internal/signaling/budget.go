@@ -7,9 +7,9 @@ import (
 	"github.com/ieum-rtc/ieum/internal/limit"
 )
 
-// What one user sends is stored and multiplied at other users' expense: in their outboxes, while they are away, in what
-// a room repeats for those who resume. So that no sender can use up what others need, each has budgets of its own, which
-// are smaller than the place they draw on:
+// What one user sends is stored and multiplied at other users' expense: in their outboxes, while
+// they are away, in what a room repeats for those who resume. So that no sender can use up what
+// others need, each has budgets of its own, which are smaller than the place they draw on:
 //
 //	flood    all its messages                     429
 //	excess   those that flood refuses             close 1008
@@ -17,16 +17,18 @@ import (
 //	toOne    what it sends to one other member    429
 //	toOther  the same outside a common room       429
 //
-// They follow from the rate and the burst of a session, so that an operator who raises those raises all. What is refused
-// is answered; the receiver's connection never pays for it: see transport.Conn.Offer.
+// They follow from the rate and the burst of a session, so that an operator who raises those raises
+// all. What is refused is answered; the receiver's connection never pays for it: see
+// transport.Conn.Offer.
 type budgets struct{ flood, excess, toRoom, toOne, toOther limit.Rate }
 
 func newBudgets(rate, burst float64) budgets {
 	return budgets{
-		flood:   limit.NewRate(rate, burst),
-		excess:  limit.NewRate(rate*4, burst*4),     // others may have made its client answer them
-		toRoom:  limit.NewRate(rate*2/3, burst/3),   // 20 a second, 100 at once
-		toOne:   limit.NewRate(rate/2, burst*2/5),   // 15 and 120: a call of clients that send each candidate by itself fits
+		flood:  limit.NewRate(rate, burst),
+		excess: limit.NewRate(rate*4, burst*4),   // others may have made its client answer them
+		toRoom: limit.NewRate(rate*2/3, burst/3), // 20 a second, 100 at once
+		// 15 and 120: a call of clients that send each candidate by itself fits.
+		toOne:   limit.NewRate(rate/2, burst*2/5),
 		toOther: limit.NewRate(rate/30, burst*2/75), // 1 and 8
 	}
 }
@@ -38,13 +40,14 @@ const (
 	candidateBytes = 1 << 10
 )
 
-// maxCandidates bounds one message with candidates. A host has a dozen or two, of 250 bytes each; our SDK sends 128 at most.
+// maxCandidates bounds one message with candidates. A host has a dozen or two, of 250 bytes each;
+// our SDK sends 128 at most.
 const maxCandidates = 32 << 10
 
 func units(count, bytes, each int) int64 { return int64(count + bytes/each) }
 
-// relayUnits is what a relayed message costs its receiver. A description makes it build a connection and answer, and a
-// publication may be answered too.
+// relayUnits is what a relayed message costs its receiver. A description makes it build a
+// connection and answer, and a publication may be answered too.
 func relayUnits(op []byte, bytes int) int64 {
 	switch string(op) {
 	case "sdp":
@@ -57,10 +60,23 @@ func relayUnits(op []byte, bytes int) int64 {
 	return units(1, bytes, tellBytes)
 }
 
-// roomCosts are the operations that others in the room are told of, with their units. A group waits for members who are away.
+// roomCosts are the operations that others in the room are told of, with their units. A group waits
+// for members who are away.
 var roomCosts = map[string]int{
-	"editRoomInfo": 1, "kickOut": 1, "permit": 1, "editUserInfo": 1, "changeName": 1, "chat": 1, "inform": 1, "talking": 1,
-	"screen": 1, "shareStop": 1, "publish": 3, "unpublish": 1, "createGroup": 4, "endGroup": 1,
+	"editRoomInfo": 1,
+	"kickOut":      1,
+	"permit":       1,
+	"editUserInfo": 1,
+	"changeName":   1,
+	"chat":         1,
+	"inform":       1,
+	"talking":      1,
+	"screen":       1,
+	"shareStop":    1,
+	"publish":      3,
+	"unpublish":    1,
+	"createGroup":  4,
+	"endGroup":     1,
 }
 
 // checkRoomBudget charges a request of which others are told.
@@ -77,9 +93,9 @@ func (r *request) checkRoomBudget() error {
 	return nil
 }
 
-// Members of a room of up to fullRoom have the whole budget for what they tell it. In a larger one they share that of so many, so
-// that all of them together fill no outbox. In one of more than sharedRoom each still has the part that it has there: enough to be
-// used.
+// Members of a room of up to fullRoom have the whole budget for what they tell it. In a larger one
+// they share that of so many, so that all of them together fill no outbox. In one of more than
+// sharedRoom each still has the part that it has there: enough to be used.
 const (
 	fullRoom   = 12
 	sharedRoom = 100
@@ -130,11 +146,12 @@ func (s *session) releaseOutgoing(now time.Duration) {
 	}
 }
 
-// maxContacts bounds the users whose budgets a session remembers. Beyond it the one who was sent the least is forgotten.
+// maxContacts bounds the users whose budgets a session remembers. Beyond it the one who was sent
+// the least is forgotten.
 const maxContacts = 64
 
-// contacts meters what a session sends to each other user, for whoever guards it. It holds those users alone to whom
-// something was sent lately: an entry that has refilled is as good as none.
+// contacts meters what a session sends to each other user, for whoever guards it. It holds those
+// users alone to whom something was sent lately: an entry that has refilled is as good as none.
 type contacts []contact
 
 type contact struct {
@@ -192,7 +209,8 @@ func (r *request) checkRelay() (to place, ro *roster, err error) {
 	if string(r.env.Op) == "candidate" {
 		err = r.checkCandidates(now)
 	}
-	if err == nil && !s.outgoingBudget().contacts.take(h.hash(r.env.Target), now, h.toOne, relayUnits(r.env.Op, len(r.msg))) {
+	n := relayUnits(r.env.Op, len(r.msg))
+	if err == nil && !s.outgoingBudget().contacts.take(h.hash(r.env.Target), now, h.toOne, n) {
 		h.counters.toOne.Add(1)
 		err = errUserBudget
 	}
@@ -213,15 +231,16 @@ func (r *request) checkCandidates(now time.Duration) error {
 		r.c.hub.counters.candidates.Add(1)
 		return errCandidatesTooLarge
 	}
-	if !r.s.outgoingBudget().candidates.Take(now, r.c.hub.cfg.Limits.Candidates, int(units(1, len(r.msg), candidateBytes))) {
+	limit, n := r.c.hub.cfg.Limits.Candidates, int(units(1, len(r.msg), candidateBytes))
+	if !r.s.outgoingBudget().candidates.Take(now, limit, n) {
 		r.c.hub.counters.candidates.Add(1)
 		return errTooManyCandidates
 	}
 	return nil
 }
 
-// checkDirect charges a message to any user of the license: in the room it is one member's to another, elsewhere a
-// stranger's, whether or not there is such a user.
+// checkDirect charges a message to any user of the license: in the room it is one member's to
+// another, elsewhere a stranger's, whether or not there is such a user.
 func (r *request) checkDirect(target string) (to place, ro *roster, err error) {
 	h, s := r.c.hub, r.s
 	id := []byte(target)

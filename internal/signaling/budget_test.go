@@ -22,35 +22,92 @@ type attack struct {
 	outside  bool  // by a user who is not in the room
 }
 
-// attacks are all there are, for an attacker who is host of the room R, with the members victim and honest.
+// attacks are all there are, for an attacker who is host of the room R, with the members victim and
+// honest.
 func attacks(text string) map[string]attack {
 	one := func(m msg) attack { return attack{messages: []msg{m}} }
 	short := text[:min(len(text), 200)]
 	all := map[string]attack{
-		"sdp":                 one(msg{"eventOp": "sdp", "target": "victim", "sdp": text, "type": "cam", "gen": 1}),
-		"candidate":           one(msg{"eventOp": "candidate", "target": "victim", "candidate": text[:min(len(text), 31<<10)]}),
-		"subscribe":           one(msg{"eventOp": "subscribe", "target": "victim", "type": "cam", "x": text}),
-		"publish to one":      one(msg{"eventOp": "publish", "target": "victim", "type": "cam", "epoch": 1, "x": text}),
-		"unpublish to one":    one(msg{"eventOp": "unpublish", "target": "victim", "type": "cam", "epoch": 1, "x": text}),
-		"chat to one":         one(msg{"eventOp": "chat", "target": "victim", "message": text}),
-		"inform to one":       one(msg{"eventOp": "inform", "target": "victim", "message": text}),
-		"chat":                one(msg{"eventOp": "chat", "roomId": "R", "message": text}),
-		"inform":              one(msg{"eventOp": "inform", "message": text}),
-		"talking":             one(msg{"eventOp": "talking", "message": text}),
-		"editUserInfo":        one(msg{"eventOp": "editUserInfo", "name": short}),
-		"editUserInfo to one": one(msg{"eventOp": "editUserInfo", "name": short, "target": "victim"}),
-		"changeName":          one(msg{"eventOp": "changeName", "name": short}),
-		"screen":              {messages: []msg{{"eventOp": "screen"}, {"eventOp": "shareStop"}}},
-		"screen to one":       {messages: []msg{{"eventOp": "screen", "target": "victim"}, {"eventOp": "shareStop"}}},
-		"publish":             {messages: []msg{{"eventOp": "publish", "type": "cam", "epoch": 1}, {"eventOp": "unpublish", "type": "cam"}}},
-		"permit":              one(msg{"eventOp": "permit", "target": "victim", "draw": false}),
-		"editRoomInfo":        one(msg{"eventOp": "editRoomInfo", "roomId": "R", "title": short}),
-		"kickOut":             one(msg{"eventOp": "kickOut", "target": "victim"}),
-		"createGroup":         one(msg{"eventOp": "createGroup", "list": []string{"victim", "honest"}}),
-		"endGroup":            {messages: []msg{{"eventOp": "createGroup", "list": []string{"victim"}}, {"eventOp": "endGroup", "groupId": "G"}}},
-		"joinRoom":            {messages: []msg{{"eventOp": "joinRoom", "roomId": "R"}, {"eventOp": "leaveRoom"}}, outside: true},
-		"chat from outside":   {messages: []msg{{"eventOp": "chat", "target": "victim", "message": text}}, outside: true},
-		"inform from outside": {messages: []msg{{"eventOp": "inform", "target": "victim", "message": text}}, outside: true},
+		"sdp": one(msg{
+			"eventOp": "sdp",
+			"target":  "victim",
+			"sdp":     text,
+			"type":    "cam",
+			"gen":     1,
+		}),
+		"candidate": one(msg{
+			"eventOp":   "candidate",
+			"target":    "victim",
+			"candidate": text[:min(len(text), 31<<10)],
+		}),
+		"subscribe": one(msg{
+			"eventOp": "subscribe",
+			"target":  "victim",
+			"type":    "cam",
+			"x":       text,
+		}),
+		"publish to one": one(msg{
+			"eventOp": "publish",
+			"target":  "victim",
+			"type":    "cam",
+			"epoch":   1,
+			"x":       text,
+		}),
+		"unpublish to one": one(msg{
+			"eventOp": "unpublish",
+			"target":  "victim",
+			"type":    "cam",
+			"epoch":   1,
+			"x":       text,
+		}),
+		"chat to one":   one(msg{"eventOp": "chat", "target": "victim", "message": text}),
+		"inform to one": one(msg{"eventOp": "inform", "target": "victim", "message": text}),
+		"chat":          one(msg{"eventOp": "chat", "roomId": "R", "message": text}),
+		"inform":        one(msg{"eventOp": "inform", "message": text}),
+		"talking":       one(msg{"eventOp": "talking", "message": text}),
+		"editUserInfo":  one(msg{"eventOp": "editUserInfo", "name": short}),
+		"editUserInfo to one": one(msg{
+			"eventOp": "editUserInfo",
+			"name":    short,
+			"target":  "victim",
+		}),
+		"changeName": one(msg{"eventOp": "changeName", "name": short}),
+		"screen":     {messages: []msg{{"eventOp": "screen"}, {"eventOp": "shareStop"}}},
+		"screen to one": {
+			messages: []msg{{"eventOp": "screen", "target": "victim"}, {"eventOp": "shareStop"}},
+		},
+		"publish": {
+			messages: []msg{{
+				"eventOp": "publish",
+				"type":    "cam",
+				"epoch":   1,
+			}, {"eventOp": "unpublish", "type": "cam"}},
+		},
+		"permit":       one(msg{"eventOp": "permit", "target": "victim", "draw": false}),
+		"editRoomInfo": one(msg{"eventOp": "editRoomInfo", "roomId": "R", "title": short}),
+		"kickOut":      one(msg{"eventOp": "kickOut", "target": "victim"}),
+		"createGroup": one(msg{
+			"eventOp": "createGroup",
+			"list":    []string{"victim", "honest"},
+		}),
+		"endGroup": {
+			messages: []msg{{
+				"eventOp": "createGroup",
+				"list":    []string{"victim"},
+			}, {"eventOp": "endGroup", "groupId": "G"}},
+		},
+		"joinRoom": {
+			messages: []msg{{"eventOp": "joinRoom", "roomId": "R"}, {"eventOp": "leaveRoom"}},
+			outside:  true,
+		},
+		"chat from outside": {
+			messages: []msg{{"eventOp": "chat", "target": "victim", "message": text}},
+			outside:  true,
+		},
+		"inform from outside": {
+			messages: []msg{{"eventOp": "inform", "target": "victim", "message": text}},
+			outside:  true,
+		},
 	}
 	for name, a := range all { // and each with what hurts nobody else, but costs the room
 		if !a.outside && len(text) < 1000 {
@@ -61,8 +118,12 @@ func attacks(text string) map[string]attack {
 	return all
 }
 
-// Operations of which nobody else is told, or that end a room for those in it, which who made it may.
-var alone = []string{"createRoom", "createVideoRoom", "destroyRoom", "iceServers", "keepAlive", "leaveRoom", "memberList", "register", "sdpRoom"}
+// Operations of which nobody else is told, or that end a room for those in it, which who made it
+// may.
+var alone = []string{
+	"createRoom", "createVideoRoom", "destroyRoom", "iceServers", "keepAlive", "leaveRoom",
+	"memberList", "register", "sdpRoom",
+}
 
 func TestEveryOperationIsAttackedOrTellsNobody(t *testing.T) {
 	attacked := map[string]bool{}
@@ -109,7 +170,12 @@ type scene struct {
 func newScene(w *world, how string, attackers int) *scene {
 	s := &scene{world: w, how: how, codes: map[string]string{}, read: func() {}}
 	host := w.user(0, "a0")
-	host.want("200", msg{"eventOp": "createVideoRoom", "roomId": "R", "capacity": 50, "talkingNoty": true})
+	host.want("200", msg{
+		"eventOp":     "createVideoRoom",
+		"roomId":      "R",
+		"capacity":    50,
+		"talkingNoty": true,
+	})
 	s.attackers = []*peer{host}
 	for i := range attackers - 1 {
 		s.attackers = append(s.attackers, w.user(0, fmt.Sprintf("a%d", i+1)))
@@ -121,7 +187,11 @@ func newScene(w *world, how string, attackers int) *scene {
 	switch how {
 	case "slow":
 		s.read = s.victim.stall()
-		s.honest.want("200", msg{"eventOp": "sdp", "target": "victim", "sdp": "the one that it reads"})
+		s.honest.want("200", msg{
+			"eventOp": "sdp",
+			"target":  "victim",
+			"sdp":     "the one that it reads",
+		})
 	case "away":
 		s.victim.lose()
 	}
@@ -131,8 +201,12 @@ func newScene(w *world, how string, attackers int) *scene {
 // speak sends what an honest member does. Each message has its name in it.
 func (s *scene) speak() {
 	for name, m := range map[string]msg{
-		"sdp":         {"eventOp": "sdp", "target": "victim", "sdp": "honest sdp"},
-		"candidate":   {"eventOp": "candidate", "target": "victim", "candidate": "honest candidate"},
+		"sdp": {"eventOp": "sdp", "target": "victim", "sdp": "honest sdp"},
+		"candidate": {
+			"eventOp":   "candidate",
+			"target":    "victim",
+			"candidate": "honest candidate",
+		},
 		"chat":        {"eventOp": "chat", "roomId": "R", "message": "honest chat"},
 		"chat to one": {"eventOp": "chat", "target": "victim", "message": "honest chat to one"},
 	} {
@@ -208,7 +282,8 @@ func TestOneSenderTakesNothingFromOthers(t *testing.T) {
 	}
 }
 
-// An attacker with all kinds of messages at once may leave no place, but closes nobody, and what is dropped is said.
+// An attacker with all kinds of messages at once may leave no place, but closes nobody, and what is
+// dropped is said.
 func TestOneSenderOfEverythingClosesNobody(t *testing.T) {
 	for _, how := range []string{"live", "slow", "away"} {
 		for size, of := range sizes {
@@ -241,7 +316,8 @@ func TestManySendersToOneCloseNobody(t *testing.T) {
 				s := newScene(w, how, 12)
 				var all []msg
 				for name, a := range attacks(of.text) {
-					if m := a.messages[0]; m.str("target") == "victim" && !strings.HasSuffix(name, "memberList") && roomCosts[m.str("eventOp")] == 0 {
+					if m := a.messages[0]; m.str("target") == "victim" &&
+						!strings.HasSuffix(name, "memberList") && roomCosts[m.str("eventOp")] == 0 {
 						all = append(all, m)
 					}
 				}
@@ -255,7 +331,8 @@ func TestManySendersToOneCloseNobody(t *testing.T) {
 	}
 }
 
-// All members of a room together may say at once what they may, and close nobody for it, whether or not they read.
+// All members of a room together may say at once what they may, and close nobody for it, whether or
+// not they read.
 func TestManySendersToTheirRoomCloseNobody(t *testing.T) {
 	var n thinned
 	for _, c := range []struct {
@@ -263,7 +340,8 @@ func TestManySendersToTheirRoomCloseNobody(t *testing.T) {
 		members int
 	}{{"live", 14}, {"slow", 14}, {"slow", 40}} {
 		for name, a := range attacks("short") {
-			if _, room := roomCosts[a.messages[0].str("eventOp")]; !room || a.outside || len(a.messages) > 1 || a.messages[0].str("target") != "" {
+			if _, room := roomCosts[a.messages[0].str("eventOp")]; !room || a.outside ||
+				len(a.messages) > 1 || a.messages[0].str("target") != "" {
 				continue
 			}
 			if n.skips(4) {
@@ -281,7 +359,8 @@ func TestManySendersToTheirRoomCloseNobody(t *testing.T) {
 	}
 }
 
-// A stranger may come as often as it likes under another id: what a member sends has its place all the same.
+// A stranger may come as often as it likes under another id: what a member sends has its place all
+// the same.
 func TestUsersOutsideWithoutEndTakeNothingFromMembers(t *testing.T) {
 	var n thinned
 	for _, how := range []string{"live", "slow", "away"} {
@@ -303,7 +382,8 @@ func TestUsersOutsideWithoutEndTakeNothingFromMembers(t *testing.T) {
 	}
 }
 
-// What waits for a user who is away, of those outside its room, has a place of its own, and each of them a part of it.
+// What waits for a user who is away, of those outside its room, has a place of its own, and each of
+// them a part of it.
 func TestWhatWaitsFromOutsideTheRoom(t *testing.T) {
 	for size, of := range map[string]struct {
 		text       string
@@ -328,13 +408,15 @@ func TestWhatWaitsFromOutsideTheRoom(t *testing.T) {
 				}
 			}
 			if got["one"] != of.each || got["one"]+got["two"]+got["three"] != of.both {
-				t.Errorf("%s: of the first %d, in all %v, want %d and %d", size, got["one"], got, of.each, of.both)
+				t.Errorf("%s: of the first %d, in all %v, want %d and %d", size, got["one"], got,
+					of.each, of.both)
 			}
 		})
 	}
 }
 
-// A client that answers each message it gets, as a browser answers offers, is not made to flood the server.
+// A client that answers each message it gets, as a browser answers offers, is not made to flood the
+// server.
 func TestAClientIsNotClosedForAnswering(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		s := newScene(w, "live", 12)
@@ -343,14 +425,20 @@ func TestAClientIsNotClosedForAnswering(t *testing.T) {
 		s.victim.answer = func(m msg) {
 			if op := m.str("eventOp"); m.str("code") == "" && (op == "sdp" || op == "publish") {
 				answers++
-				_ = s.victim.ws.WriteMessage(gws.OpcodeText, fmt.Appendf(nil, `{"eventOp":"sdp","target":%q,"sdp":"answer"}`, m.str("userId")))
+				_ = s.victim.ws.WriteMessage(gws.OpcodeText,
+					fmt.Appendf(nil, `{"eventOp":"sdp","target":%q,"sdp":"answer"}`,
+						m.str("userId")))
 			}
 		}
 		s.victim.mu.Unlock()
 		for range 30 { // seconds
 			for _, p := range s.attackers {
 				p.flood([]msg{
-					{"eventOp": "sdp", "target": "victim", "sdp": "offer"}, {"eventOp": "publish", "target": "victim", "type": "cam", "epoch": 1},
+					{
+						"eventOp": "sdp",
+						"target":  "victim",
+						"sdp":     "offer",
+					}, {"eventOp": "publish", "target": "victim", "type": "cam", "epoch": 1},
 				}, 28)
 			}
 			time.Sleep(time.Second)
@@ -420,7 +508,8 @@ func TestAnIdleSessionForgetsWhatItSent(t *testing.T) {
 	})
 }
 
-// A mesh of the default size whose clients send each candidate by itself, twice in a row, as after a resume.
+// A mesh of the default size whose clients send each candidate by itself, twice in a row, as after
+// a resume.
 func TestAMeshStaysWithinItsBudgets(t *testing.T) {
 	in(t, 1, func(_ *Config, p *license.Params) { p.MaxUser = 30 }, func(w *world) {
 		var all []*peer
@@ -436,9 +525,18 @@ func TestAMeshStaysWithinItsBudgets(t *testing.T) {
 						continue
 					}
 					p.want("200", msg{"eventOp": "sdp", "target": q.user, "sdp": description})
-					p.want("200", msg{"eventOp": "publish", "target": q.user, "type": "cam", "epoch": 1})
+					p.want("200", msg{
+						"eventOp": "publish",
+						"target":  q.user,
+						"type":    "cam",
+						"epoch":   1,
+					})
 					for range 20 {
-						p.want("200", msg{"eventOp": "candidate", "target": q.user, "candidate": strings.Repeat("c", 250)})
+						p.want("200", msg{
+							"eventOp":   "candidate",
+							"target":    q.user,
+							"candidate": strings.Repeat("c", 250),
+						})
 					}
 					time.Sleep(500 * time.Millisecond) // a session's own rate
 					q.take()
@@ -448,10 +546,12 @@ func TestAMeshStaysWithinItsBudgets(t *testing.T) {
 	})
 }
 
-// A room that large members have filled can be joined no more, and those who are in it can come back and ask for the list of members.
+// A room that large members have filled can be joined no more, and those who are in it can come
+// back and ask for the list of members.
 func TestAFullStateHarmsNobodyInTheRoom(t *testing.T) {
 	if underRace {
-		t.Skip("encodes hundreds of full states in one goroutine: make race runs it without the race detector")
+		t.Skip("encodes hundreds of full states in one goroutine: make race runs it without " +
+			"the race detector")
 	}
 	in(t, 1, func(_ *Config, p *license.Params) { p.MaxUser = 1100 }, func(w *world) {
 		hub := w.nodes[0].hub
@@ -466,7 +566,12 @@ func TestAFullStateHarmsNobodyInTheRoom(t *testing.T) {
 			c := hub.Accept(&sink{}).(*client)
 			conns = append(conns, c)
 			login, _ := protocol.Marshal(msg{
-				"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": fmt.Sprint(n, strings.Repeat("&", 124)), "name": text, "device": text,
+				"eventOp":  "register",
+				"cpCode":   w.cpCode,
+				"authKey":  w.authKey,
+				"userId":   fmt.Sprint(n, strings.Repeat("&", 124)),
+				"name":     text,
+				"device":   text,
 				"features": slices.Repeat([]string{`""""""""""""""""`}, 16),
 			})
 			c.Message(login, c.conn)
@@ -483,7 +588,8 @@ func TestAFullStateHarmsNobodyInTheRoom(t *testing.T) {
 		secret := victim.secret
 		victim.lose()
 		victim = w.connect(0)
-		if a := victim.register("victim", "resume", secret); a["resumed"] != true || a["room"] == nil {
+		if a := victim.register("victim", "resume", secret); a["resumed"] != true ||
+			a["room"] == nil {
 			t.Errorf("resumed %v", a["resumed"])
 		}
 		if c := victim.closeCode(); c != 0 {
@@ -513,7 +619,8 @@ func TestLargeAnswersCount(t *testing.T) {
 		time.Sleep(time.Minute)
 		for i := range 15 {
 			p := w.connect(0)
-			p.register(fmt.Sprint("m", i), "name", strings.Repeat("x", 256), "device", strings.Repeat("x", 256))
+			p.register(fmt.Sprint("m", i), "name", strings.Repeat("x", 256), "device",
+				strings.Repeat("x", 256))
 			p.want("200", msg{"eventOp": "joinRoom", "roomId": "R"})
 		}
 		kim.take()
@@ -539,7 +646,11 @@ func TestCandidatesCountByTheirBytes(t *testing.T) {
 		kim, lee := w.user(0, "kim"), w.user(0, "lee")
 		w.room("R", kim, lee)
 		candidates := func(n int) msg {
-			return msg{"eventOp": "candidate", "target": "lee", "candidates": strings.Repeat("x", n)}
+			return msg{
+				"eventOp":    "candidate",
+				"target":     "lee",
+				"candidates": strings.Repeat("x", n),
+			}
 		}
 		kim.want("445", candidates(maxCandidates))
 		lee.saw("")

@@ -12,17 +12,22 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// client is one connection: what is read from it is decided here. All fields but login belong to the connection's reader.
+// client is one connection: what is read from it is decided here. All fields but login belong to
+// the connection's reader.
 type client struct {
-	hub         *Hub
-	conn        transport.Conn
-	login       *time.Timer             // closes the connection unless register succeeds, which frees it
-	rateMeter   limit.GCRA              // of what comes before register; then the session's counts
-	session     atomic.Pointer[session] // set once, by register
-	hasMessage  bool                    // there was a message before this one
-	failedLogin bool                    // a register brought a license or user token that is not genuine
-	lastToken   *resumeToken            // the last genuine secret that a register brought, whether or not it was let in
-	unconfirmed bool                    // it opened its session with the request for the connection, and nothing has come since
+	hub  *Hub
+	conn transport.Conn
+	// Closes the connection unless register succeeds, which frees it.
+	login      *time.Timer
+	rateMeter  limit.GCRA              // of what comes before register; then the session's counts
+	session    atomic.Pointer[session] // set once, by register
+	hasMessage bool                    // there was a message before this one
+	// A register brought a license or user token that is not genuine.
+	failedLogin bool
+	// The last genuine secret that a register brought, whether or not it was let in.
+	lastToken *resumeToken
+	// It opened its session with the request for the connection, and nothing has come since.
+	unconfirmed bool
 }
 
 // request is one message on its way through a handler. It is pooled: nothing may keep it longer.
@@ -87,7 +92,8 @@ func (r *request) handle() {
 	}
 }
 
-// passes tells whether the message is for another member, and all that dispatch would ask is in order.
+// passes tells whether the message is for another member, and all that dispatch would ask is in
+// order.
 func (r *request) passes() bool {
 	if r.s == nil || r.env.Target == nil || r.s.client.Load() != r.c || !r.own() {
 		return false
@@ -137,11 +143,16 @@ func (r *request) dispatch() {
 	}
 }
 
-// handlers are the operations of a registered client. What passes has sent on to another member does not come here:
-// publish and unpublish are then for the room, the others lack their target.
+// handlers are the operations of a registered client. What passes has sent on to another member
+// does not come here: publish and unpublish are then for the room, the others lack their target.
 var handlers = map[string]func(*request) error{
-	"keepAlive":       (*request).keepAlive,
-	"iceServers":      func(r *request) error { r.ok(protocol.ICEAnswer{ICEServers: r.s.iceServers(r.c)}); return nil },
+	"keepAlive": (*request).keepAlive,
+	"iceServers": func(r *request) error {
+		r.ok(protocol.ICEAnswer{
+			ICEServers: r.s.iceServers(r.c),
+		})
+		return nil
+	},
 	"register":        func(*request) error { return errRegistered },
 	"sdpRoom":         func(*request) error { return errNotOffered },
 	"sdp":             func(*request) error { return errUntargeted },
@@ -179,9 +190,14 @@ func (r *request) keepAlive() error {
 func (r *request) fail(err error) {
 	a, known := outcome(err)
 	if !known {
-		r.c.hub.cfg.Log.Error("request failed", "node", r.c.hub.cfg.Node, "op", string(r.env.Op), "error", err)
+		r.logError("request failed", err)
 	}
 	r.answer(a)
+}
+
+func (r *request) logError(msg string, err error) {
+	cfg := &r.c.hub.cfg
+	cfg.Log.Error(msg, "node", cfg.Node, "op", string(r.env.Op), "error", err)
 }
 
 func (r *request) ok(body any) { r.answer(protocol.Answer{Code: protocol.OK, Body: body}) }
@@ -195,14 +211,15 @@ func (r *request) answer(a protocol.Answer) {
 	var err error
 	if m.B, err = protocol.AppendAnswer(m.B, string(r.env.Op), r.env.ReqID, a); err != nil {
 		m.Release()
-		r.c.hub.cfg.Log.Error("answer not encoded", "node", r.c.hub.cfg.Node, "op", string(r.env.Op), "error", err)
+		r.logError("answer not encoded", err)
 		return
 	}
 	r.charge(len(m.B))
 	if to, ok := r.reply.(interface {
 		Offer(*transport.Message, transport.Share) error
 	}); ok && r.overRate {
-		_ = to.Offer(m, pendingLimits[fromMember].share) // a client that floods, and does not read, is closed for the first
+		// A client that floods, and does not read, is closed for the first.
+		_ = to.Offer(m, pendingLimits[fromMember].share)
 		return
 	}
 	r.reply.Send(m)
@@ -228,8 +245,9 @@ func (c *client) Closed(e transport.End) {
 	}
 	defer c.hub.leave()
 	if e.Gone || c.unconfirmed || e.Panicked {
-		// A page that was closed, or has given up, while it waited for the connection: it never had the secret to come back with, and its
-		// next attempt wants the id. After a panic the session's state is unknown.
+		// A page that was closed, or has given up, while it waited for the connection: it never had
+		// the secret to come back with, and its next attempt wants the id. After a panic the
+		// session's state is unknown.
 		reason := "gone"
 		if e.Panicked {
 			reason = "panic"

@@ -17,12 +17,18 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// After each step of many random schedules every count is what there is, and at the end, with nobody there, zero.
+// After each step of many random schedules every count is what there is, and at the end, with
+// nobody there, zero.
 func TestCountsFollowWhatThereIs(t *testing.T) {
 	taken := map[string]int{}
 	for seed := range uint64(80) {
 		nodes := 1 + int(seed%2)
-		c := &crowd{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), taken: taken, backlog: transport.NewBacklog(1 << 30)}
+		c := &crowd{
+			seed:    seed,
+			rng:     rand.New(rand.NewPCG(seed, 1)),
+			taken:   taken,
+			backlog: transport.NewBacklog(1 << 30),
+		}
 		in(t, nodes, func(cfg *Config, p *license.Params) {
 			p.MaxUser, p.MaxRooms = 5, 6
 			cfg.Limits = Limits{Rooms: 3, AddressSessions: 3, AddressRooms: 3}
@@ -54,9 +60,8 @@ func TestCountsFollowWhatThereIs(t *testing.T) {
 		"crash", "resumed", "waiting", "close 4001", "close 4002", "close 4003", "close 1008",
 		"register 200", "register 401", "register 409", "register 410", "register 445",
 		"createRoom 200", "createRoom 445", "joinRoom 200", "leaveRoom 200", "destroyRoom 200",
-		"createGroup 200", "endGroup 200",
-		"kickOut 200", "permit 200", "editRoomInfo 200", "publish 200", "screen 200", "chat 200", "inform 200", "sdp 200",
-		"candidate 200",
+		"createGroup 200", "endGroup 200", "kickOut 200", "permit 200", "editRoomInfo 200",
+		"publish 200", "screen 200", "chat 200", "inform 200", "sdp 200", "candidate 200",
 	} {
 		if taken[must] == 0 {
 			t.Errorf("never came to %q among %v", must, taken)
@@ -80,14 +85,17 @@ func (c *crowd) empties() {
 	for _, n := range c.nodes {
 		h := n.hub
 		s, bytes := h.Stats(), c.backlog.Stats().Bytes
-		if s.Sessions+s.Rooms+s.Rosters+len(h.sources.sessions())+len(n.known.of)+n.limiter.Open() != 0 || bytes != 0 {
+		left := s.Sessions + s.Rooms + s.Rosters + len(h.sources.sessions()) + len(n.known.of) +
+			n.limiter.Open()
+		if left != 0 || bytes != 0 {
 			c.fail("nobody is there, and there are %d bytes, %+v", bytes, s)
 		}
 		if n := c.limited(h); n != 0 {
 			c.fail("a minute has passed, and %d keys are counted", n)
 		}
 	}
-	if n := len(c.local.users()) + len(c.local.seats()) + len(c.local.rooms()) + len(c.pages); n != 0 {
+	held := len(c.local.users()) + len(c.local.seats()) + len(c.local.rooms())
+	if held+len(c.pages) != 0 {
 		c.fail("nobody is there, and the directory has %+v", c.local)
 	}
 }
@@ -109,13 +117,15 @@ func (c *crowd) check() {
 	if got, want := c.backlog.Stats().Bytes, c.held(); got != want {
 		c.fail("%d bytes are counted, %d wait", got, want)
 	}
-	if k, ok := c.cfg.Keeper.(*memoryKeeper); ok && len(k.kept) != len(everyone)+len(c.local.rooms()) {
-		c.fail("%d records are kept of %d sessions and %d rooms", len(k.kept), len(everyone), len(c.local.rooms()))
+	if k, ok := c.cfg.Keeper.(*memoryKeeper); ok &&
+		len(k.kept) != len(everyone)+len(c.local.rooms()) {
+		c.fail("%d records are kept of %d sessions and %d rooms", len(k.kept), len(everyone),
+			len(c.local.rooms()))
 	}
 }
 
-// checkConnections: each registered page has a session, each session has a page or a timer, and the limiter knows who
-// is who.
+// checkConnections: each registered page has a session, each session has a page or a timer, and the
+// limiter knows who is who.
 func (c *crowd) checkConnections(node int, here []*session) {
 	c.Helper()
 	open, users, unregistered := 0, map[netip.Addr]int{}, map[netip.Addr]int{}
@@ -139,20 +149,24 @@ func (c *crowd) checkConnections(node int, here []*session) {
 		}
 		live, away := s.client.Load() != nil, s.disconnectTimer != nil
 		if live == away || s.ended || s.onState != nil || (live && len(s.pending) > 0) {
-			c.fail("session of %s: client %t, timer %t, ended %t, %d messages wait", s.user, live, away, s.ended, len(s.pending))
+			c.fail("session of %s: client %t, timer %t, ended %t, %d messages wait", s.user, live,
+				away, s.ended, len(s.pending))
 		}
 	}
 	n := c.nodes[node]
 	if !maps.Equal(connected, pages) {
-		c.fail("node %d: sessions with a connection %v, pages that have registered %v", node, connected, pages)
+		c.fail("node %d: sessions with a connection %v, pages that have registered %v", node,
+			connected, pages)
 	}
 	if got := n.limiter.Open(); got != open || !maps.Equal(n.known.of, users) {
-		c.fail("node %d: %d connections are counted, %d open; users %v, want %v", node, got, open, n.known.of, users)
+		c.fail("node %d: %d connections are counted, %d open; users %v, want %v", node, got, open,
+			n.known.of, users)
 	}
 	for _, home := range crowdHomes {
 		a := netip.MustParseAddr(home)
 		if got := countUnregistered(n.limiter, a); got != unregistered[a] {
-			c.fail("node %d: %d unregistered of %v are counted, want %d", node, got, a, unregistered[a])
+			c.fail("node %d: %d unregistered of %v are counted, want %d", node, got, a,
+				unregistered[a])
 		}
 	}
 }
@@ -236,7 +250,8 @@ func (c *crowd) checkSeats(everyone []*session) {
 		seats[s.tenant]++
 	}
 	if !maps.Equal(c.local.users(), users) || !maps.Equal(c.local.seats(), seats) {
-		c.fail("the directory has %v, %v; want %v, %v", c.local.users(), c.local.seats(), users, seats)
+		c.fail("the directory has %v, %v; want %v, %v", c.local.users(), c.local.seats(), users,
+			seats)
 	}
 }
 
@@ -247,8 +262,8 @@ type quotas struct {
 	makers, sources map[userKey]int
 }
 
-// checkRooms: the directory has the rooms that there are, whoever is in a room is a session that knows it, and each
-// room counts once.
+// checkRooms: the directory has the rooms that there are, whoever is in a room is a session that
+// knows it, and each room counts once.
 func (c *crowd) checkRooms(everyone []*session) {
 	c.Helper()
 	of := map[*Hub]*quotas{}
@@ -275,7 +290,8 @@ func (c *crowd) checkRooms(everyone []*session) {
 		for _, m := range snap.State.Members {
 			members++
 			if !slices.ContainsFunc(everyone, func(s *session) bool {
-				return s.address() == m.Address && s.user == m.ID && s.roster != nil && s.roster.key == key
+				return s.address() == m.Address && s.user == m.ID && s.roster != nil &&
+					s.roster.key == key
 			}) {
 				c.fail("%s is in %v, and has no session that is", m.ID, key)
 			}
@@ -297,8 +313,8 @@ func (c *crowd) checkRooms(everyone []*session) {
 	}
 }
 
-// checkQuotas finds out the counts by which rooms are refused: one more is refused where the limit is what there is,
-// and made where the limit is higher by one.
+// checkQuotas finds out the counts by which rooms are refused: one more is refused where the limit
+// is what there is, and made where the limit is higher by one.
 func (c *crowd) checkQuotas(h *Hub, want *quotas) {
 	c.Helper()
 	for _, tenant := range []string{c.cpCode, otherTenant} {
@@ -313,11 +329,17 @@ func (c *crowd) checkQuotas(h *Hub, want *quotas) {
 		for _, home := range crowdHomes {
 			from := h.originOf(netaddr.Source(netip.MustParseAddr(home)))
 			n := want.sources[userKey{tenant, from.Source}]
-			c.oneMore(h, tenant, room.Create{Source: from.Source, MaxFromSource: n}, n, room.ErrTooManyFromAddress)
+			c.oneMore(h, tenant, room.Create{
+				Source:        from.Source,
+				MaxFromSource: n,
+			}, n, room.ErrTooManyFromAddress)
 			c.oneMore(h, tenant, room.Create{Source: from.Source, MaxFromSource: n + 1}, n, nil)
 			if from.Site != "" {
 				n := want.sources[userKey{tenant, from.Site}]
-				c.oneMore(h, tenant, room.Create{Site: from.Site, MaxFromSite: n}, n, room.ErrTooManyFromAddress)
+				c.oneMore(h, tenant, room.Create{
+					Site:        from.Site,
+					MaxFromSite: n,
+				}, n, room.ErrTooManyFromAddress)
 				c.oneMore(h, tenant, room.Create{Site: from.Site, MaxFromSite: n + 1}, n, nil)
 			}
 		}
@@ -343,7 +365,8 @@ func (c *crowd) oneMore(h *Hub, tenant string, cmd room.Create, there int, want 
 	}
 }
 
-// held is how many bytes wait for sessions that are away; a message that waits for several counts once.
+// held is how many bytes wait for sessions that are away; a message that waits for several counts
+// once.
 func (c *crowd) held() int64 {
 	bytes := int64(0)
 	seen := map[*transport.Message]bool{}
@@ -365,7 +388,12 @@ func (c *crowd) limited(h *Hub) (keys int) {
 	c.Helper()
 	type window interface{ Len() int }
 	all := []window{h.joins, h.failedJoins, h.takeovers, h.lookedUp}
-	for _, l := range []addressLimiter{h.failedLogins, h.addressLookups, h.addressLogins, h.addressJoins} {
+	for _, l := range []addressLimiter{
+		h.failedLogins,
+		h.addressLookups,
+		h.addressLogins,
+		h.addressJoins,
+	} {
 		all = append(all, l.sources, l.sites, l.allSources, l.allSites)
 	}
 	for _, w := range all {

@@ -18,7 +18,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// crowd drives all nodes with random operations of a few users, whose connections break and whose ids are taken over.
+// crowd drives all nodes with random operations of a few users, whose connections break and whose
+// ids are taken over.
 type crowd struct {
 	*world
 	seed    uint64
@@ -58,11 +59,15 @@ func pick[T any](rng *rand.Rand, of []T) T { return of[rng.IntN(len(of))] }
 
 func (c *crowd) chance(percent int) bool { return c.rng.IntN(100) < percent }
 
-func (c *crowd) did(format string, a ...any) { c.trail = append(c.trail, fmt.Sprintf(format, a...)) }
+func (c *crowd) did(format string,
+	a ...any) {
+	c.trail = append(c.trail, fmt.Sprintf(format, a...))
+}
 
 func (c *crowd) fail(format string, a ...any) {
 	c.Helper()
-	c.Fatalf("seed %d, after %v: %s", c.seed, c.trail[max(0, len(c.trail)-12):], fmt.Sprintf(format, a...))
+	c.Fatalf("seed %d, after %v: %s", c.seed, c.trail[max(0, len(c.trail)-12):],
+		fmt.Sprintf(format, a...))
 }
 
 // step is a few operations at a time.
@@ -98,7 +103,11 @@ func (c *crowd) act() {
 
 func (c *crowd) open() *page {
 	node, addr := c.rng.IntN(len(c.nodes)), pick(c.rng, crowdHomes)
-	p := &page{peer: c.world.over(c.nodes[node].dialFrom(addr)), node: node, addr: netip.MustParseAddr(addr)}
+	p := &page{
+		peer: c.world.over(c.nodes[node].dialFrom(addr)),
+		node: node,
+		addr: netip.MustParseAddr(addr),
+	}
 	c.pages = append(c.pages, p)
 	c.did("%s opens", addr)
 	return p
@@ -119,7 +128,8 @@ func (c *crowd) post(n *testNode, secret string) {
 	n.post(c.T, "/leave", fmt.Sprintf(`{"resume":%q}`, secret))
 }
 
-// register is of a new user, of one that comes back, or of one that takes an id over; many are refused.
+// register is of a new user, of one that comes back, or of one that takes an id over; many are
+// refused.
 func (c *crowd) register() {
 	p := c.open()
 	user := pick(c.rng, crowdUsers)
@@ -216,7 +226,12 @@ func (c *crowd) outside() msg {
 		{"eventOp": "destroyRoom", "roomId": c.room()},
 		{"eventOp": "memberList", "roomId": c.room()},
 		{"eventOp": "chat", "target": pick(c.rng, crowdUsers), "message": c.text()},
-		{"eventOp": "register", "cpCode": c.cpCode, "authKey": c.authKey, "userId": pick(c.rng, crowdUsers)},
+		{
+			"eventOp": "register",
+			"cpCode":  c.cpCode,
+			"authKey": c.authKey,
+			"userId":  pick(c.rng, crowdUsers),
+		},
 		{"eventOp": "keepAlive"},
 	})
 }
@@ -264,8 +279,10 @@ func (c *crowd) crash() {
 	old := c.nodes[0]
 	c.restart(c.cfg)
 	synctest.Wait()
-	if got := old.limiter.Open(); got != 0 || len(old.known.of) != 0 || c.held() != c.backlog.Stats().Bytes {
-		c.fail("closed, and there are %d connections, users %v, bytes %+v", got, old.known.of, c.backlog.Stats())
+	if got := old.limiter.Open(); got != 0 || len(old.known.of) != 0 ||
+		c.held() != c.backlog.Stats().Bytes {
+		c.fail("closed, and there are %d connections, users %v, bytes %+v", got, old.known.of,
+			c.backlog.Stats())
 	}
 	c.taken["crash"]++
 	c.settle()
@@ -292,7 +309,8 @@ func (c *crowd) settle() {
 	c.fence()
 }
 
-// fence takes the locks of all that was read without them: whoever changes it next, a timer, takes one of them later.
+// fence takes the locks of all that was read without them: whoever changes it next, a timer, takes
+// one of them later.
 func (c *crowd) fence() {
 	c.local.View(func(*engine.Table) {})
 	var locks []sync.Locker

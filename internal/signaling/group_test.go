@@ -17,7 +17,11 @@ func (p *peer) leaves() *peer {
 
 func (p *peer) makesGroup(list ...string) string {
 	p.w.Helper()
-	return p.want("200", msg{"eventOp": "createGroup", "list": list, "title": "Team"}).str("groupId")
+	return p.want("200", msg{
+		"eventOp": "createGroup",
+		"list":    list,
+		"title":   "Team",
+	}).str("groupId")
 }
 
 // empty fails unless all has ended, once nobody has been there for as long as an empty room stays.
@@ -32,18 +36,24 @@ func (w *world) empty() {
 	}
 }
 
-// As the original's page for groups does it: leave the main room, join the group, and come back when the group has ended.
+// As the original's page for groups does it: leave the main room, join the group, and come back
+// when the group has ended.
 func TestAGroupIsARoomToGoToAndToComeBackFrom(t *testing.T) {
 	onOneAndTwoNodes(t, func(w *world, second int) {
 		host, lee, pak := w.user(0, "host"), w.user(second, "lee"), w.user(0, "pak")
-		main := host.want("200", msg{"eventOp": "createVideoRoom", "capacity": 5, "talkingNoty": true}).str("roomId")
+		main := host.want("200", msg{
+			"eventOp":     "createVideoRoom",
+			"capacity":    5,
+			"talkingNoty": true,
+		}).str("roomId")
 		for _, p := range []*peer{host, lee, pak} {
 			p.joins(main)
 		}
 		host.take()
 		lee.take()
 		id := lee.makesGroup("pak", "nobody", "lee")
-		if m := pak.only(); m.str("type") != "createGroup" || m.str("groupId") != id || m.str("user") != "lee" || m.str("roomId") != main {
+		if m := pak.only(); m.str("type") != "createGroup" || m.str("groupId") != id ||
+			m.str("user") != "lee" || m.str("roomId") != main {
 			w.Errorf("got %v", m)
 		}
 		host.saw("")
@@ -51,7 +61,8 @@ func TestAGroupIsARoomToGoToAndToComeBackFrom(t *testing.T) {
 		host.want("403", msg{"eventOp": "memberList", "roomId": id})
 		pak.leaves()
 		a := pak.want("200", msg{"eventOp": "joinRoom", "roomId": id})
-		if a["media"] != true || a["talkingNoty"] != true || a["title"] != "Team" || a["capacity"] != 5.0 {
+		if a["media"] != true || a["talkingNoty"] != true || a["title"] != "Team" ||
+			a["capacity"] != 5.0 {
 			w.Errorf("the group is not of the main room's kind: %v", a)
 		}
 		lee.leaves().joins(id)
@@ -70,7 +81,8 @@ func TestAGroupIsARoomToGoToAndToComeBackFrom(t *testing.T) {
 		}
 		lee.want("403", msg{"eventOp": "endGroup", "groupId": id})
 		lee.want("441", msg{"eventOp": "joinRoom", "roomId": id})
-		pak.want("441", msg{"eventOp": "joinRoom", "roomId": main}) // it has ended with its last group, since nobody was in it
+		// It has ended with its last group, since nobody was in it.
+		pak.want("441", msg{"eventOp": "joinRoom", "roomId": main})
 		for _, p := range []*peer{host, lee, pak} {
 			p.goAway(1000)
 		}
@@ -133,20 +145,21 @@ func TestWhoMayEndAGroup(t *testing.T) {
 }
 
 func TestGroupsCountAsRooms(t *testing.T) {
-	in(t, 1, func(c *Config, p *license.Params) { c.Limits.Rooms, p.MaxRooms = 3, 5 }, func(w *world) {
-		host, lee := w.user(0, "host"), w.user(0, "lee")
-		w.room("K1", host, lee)
-		host.makesGroup()
-		id := host.makesGroup()
-		w.says(host.want("445", msg{"eventOp": "createGroup"}), "too many rooms")
-		w.hits("rooms_per_user", 1)
-		lee.makesGroup()
-		lee.makesGroup()
-		w.says(lee.want("445", msg{"eventOp": "createGroup"}), "maxRooms")
-		host.want("200", msg{"eventOp": "endGroup", "groupId": id})
-		lee.makesGroup()
-		w.user(0, "out").want("410", msg{"eventOp": "createGroup"})
-	})
+	in(t, 1, func(c *Config, p *license.Params) { c.Limits.Rooms, p.MaxRooms = 3, 5 },
+		func(w *world) {
+			host, lee := w.user(0, "host"), w.user(0, "lee")
+			w.room("K1", host, lee)
+			host.makesGroup()
+			id := host.makesGroup()
+			w.says(host.want("445", msg{"eventOp": "createGroup"}), "too many rooms")
+			w.hits("rooms_per_user", 1)
+			lee.makesGroup()
+			lee.makesGroup()
+			w.says(lee.want("445", msg{"eventOp": "createGroup"}), "maxRooms")
+			host.want("200", msg{"eventOp": "endGroup", "groupId": id})
+			lee.makesGroup()
+			w.user(0, "out").want("410", msg{"eventOp": "createGroup"})
+		})
 }
 
 func TestNobodyUsesUpTheGroupsOfOthers(t *testing.T) {
@@ -180,7 +193,10 @@ func TestAUserTokenForRoomsAndGroups(t *testing.T) {
 		w.room("K1", host, kim, lee)
 		id, own := host.makesGroup("kim"), lee.makesGroup()
 		for _, room := range []string{id, "nothing"} {
-			w.says(lee.leaves().want("413", msg{"eventOp": "joinRoom", "roomId": room}), "does not grant access")
+			w.says(lee.leaves().want("413", msg{
+				"eventOp": "joinRoom",
+				"roomId":  room,
+			}), "does not grant access")
 			lee.joins("K1")
 		}
 		kim.leaves().joins(id)
@@ -207,7 +223,8 @@ func TestGroupsOutlastARestart(t *testing.T) {
 			lee2.want("413", msg{"eventOp": "endGroup", "groupId": id})
 			back.want("200", msg{"eventOp": "endGroup", "groupId": id})
 			lee2.take()
-			lee2.want("441", msg{"eventOp": "joinRoom", "roomId": "K1"}) // it has ended with its last group
+			// It has ended with its last group.
+			lee2.want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
 			back.goAway(1000)
 			lee2.goAway(1000)
 			w.empty()

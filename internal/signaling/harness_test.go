@@ -32,8 +32,9 @@ const maxUnregistered = 50
 // underRace is true with the race detector.
 var underRace bool
 
-// thinned is for tests of many cases, each of which is a world of its own. With the race detector a world takes ten times
-// as long, so that of each few cases one is left. make race runs all of them without it.
+// thinned is for tests of many cases, each of which is a world of its own. With the race detector a
+// world takes ten times as long, so that of each few cases one is left. make race runs all of them
+// without it.
 type thinned int
 
 func (n *thinned) skips(of int) bool {
@@ -43,7 +44,8 @@ func (n *thinned) skips(of int) bool {
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is one or more nodes in virtual time. Clients reach them through real WebSockets over net.Pipe.
+// world is one or more nodes in virtual time. Clients reach them through real WebSockets over
+// net.Pipe.
 type world struct {
 	*testing.T
 	local    directory
@@ -164,7 +166,9 @@ func in(t *testing.T, n int, change func(*Config, *license.Params), f func(w *wo
 			log:    &logBuffer{},
 		}
 		var err error
-		w.verifier, err = license.New(license.Config{Keys: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}})
+		w.verifier, err = license.New(license.Config{
+			Keys: [][]byte{[]byte("0123456789abcdef0123456789abcdef")},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +179,9 @@ func in(t *testing.T, n int, change func(*Config, *license.Params), f func(w *wo
 		cfg := Config{
 			Licenses: w.verifier, ICE: fixedICE{},
 			ResumeKeys: w.verifier.DeriveAll("resume secret", 32),
-			Log:        slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
+			Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{
+				Level: slog.LevelInfo,
+			})),
 		}
 		if change != nil {
 			change(&cfg, &params)
@@ -210,9 +216,20 @@ func (w *world) start(cfg Config) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	n := &testNode{hub: hub, pipes: &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}, done: make(chan struct{})}
-	n.limiter = transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: maxUnregistered, OnRegistered: n.known.add})
-	n.ws = transport.NewWebSocket(transport.Config{Log: cfg.Log, Limiter: n.limiter, Backlog: cfg.Backlog}, hub.Accept)
+	n := &testNode{
+		hub:   hub,
+		pipes: &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})},
+		done:  make(chan struct{}),
+	}
+	n.limiter = transport.NewConnLimiter(transport.ConnLimiterConfig{
+		Unregistered: maxUnregistered,
+		OnRegistered: n.known.add,
+	})
+	n.ws = transport.NewWebSocket(transport.Config{
+		Log:     cfg.Log,
+		Limiter: n.limiter,
+		Backlog: cfg.Backlog,
+	}, hub.Accept)
 	mux := http.NewServeMux()
 	mux.Handle("GET /signal", n.ws)
 	mux.HandleFunc("POST /leave", hub.ServeLeave)
@@ -242,7 +259,11 @@ type fixedICE struct{}
 func (fixedICE) ICEServers(host, _, session string, relay bool) []protocol.ICEServer {
 	s := []protocol.ICEServer{{URLs: []string{"stun:" + host}}}
 	if relay {
-		s = append(s, protocol.ICEServer{URLs: []string{"turn:" + host}, Username: session, Credential: "x"})
+		s = append(s, protocol.ICEServer{
+			URLs:       []string{"turn:" + host},
+			Username:   session,
+			Credential: "x",
+		})
 	}
 	return s
 }
@@ -268,7 +289,12 @@ func (l *pipeListener) Close() error {
 	return nil
 }
 
-func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7102} }
+func (l *pipeListener) Addr() net.Addr {
+	return &net.TCPAddr{
+		IP:   net.IPv4(127, 0, 0, 1),
+		Port: 7102,
+	}
+}
 
 // dial opens a plain connection to the node, from nowhere.
 func (n *testNode) dial() net.Conn {
@@ -280,7 +306,8 @@ func (n *testNode) dial() net.Conn {
 // dialFrom is dial from an address.
 func (n *testNode) dialFrom(addr string) net.Conn {
 	ours, theirs := net.Pipe()
-	n.pipes.conns <- addressed{theirs, net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 50000))}
+	n.pipes.conns <- addressed{theirs,
+		net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 50000))}
 	return ours
 }
 
@@ -291,7 +318,8 @@ type addressed struct {
 
 func (a addressed) RemoteAddr() net.Addr { return a.remote }
 
-// peer is a test client. What it gets is kept; expect methods wait, in virtual time, until everything has settled.
+// peer is a test client. What it gets is kept; expect methods wait, in virtual time, until
+// everything has settled.
 type peer struct {
 	w       *world
 	ws      *gws.Conn
@@ -370,7 +398,10 @@ func (w *world) over(nc net.Conn, headers ...string) *peer {
 	for i := 0; i < len(headers); i += 2 {
 		h.Set(headers[i], headers[i+1])
 	}
-	ws, res, err := gws.NewClientFromConn(p, &gws.ClientOption{Addr: "ws://ieum.test/signal", RequestHeader: h}, p.nc)
+	ws, res, err := gws.NewClientFromConn(p, &gws.ClientOption{
+		Addr:          "ws://ieum.test/signal",
+		RequestHeader: h,
+	}, p.nc)
 	if err != nil {
 		w.Fatalf("connect: %v %v", err, res)
 	}
@@ -426,7 +457,8 @@ func (p *peer) take() []msg {
 	return got
 }
 
-// told takes what came and writes it short: presence as type:user, relayed messages as op from user.
+// told takes what came and writes it short: presence as type:user, relayed messages as op from
+// user.
 func (p *peer) told() string {
 	s := ""
 	for _, m := range p.take() {
@@ -471,7 +503,12 @@ func (p *peer) closeCode() transport.StatusCode {
 // register registers and remembers id and secret.
 func (p *peer) register(user string, extra ...any) msg {
 	p.w.Helper()
-	m := msg{"eventOp": "register", "cpCode": p.w.cpCode, "authKey": p.w.authKey, "features": []string{"pair", "publish"}}
+	m := msg{
+		"eventOp":  "register",
+		"cpCode":   p.w.cpCode,
+		"authKey":  p.w.authKey,
+		"features": []string{"pair", "publish"},
+	}
 	if user != "" {
 		m["userId"] = user
 	}

@@ -16,7 +16,12 @@ import (
 func (w *world) tenant(cpCode string, maxUser int) string {
 	w.Helper()
 	key, err := w.verifier.Issue(license.Params{
-		Name: cpCode, CpCode: cpCode, CompanyCode: "T", MaxUser: maxUser, Start: time.Now().Add(-time.Hour), End: time.Now().Add(time.Hour),
+		Name:        cpCode,
+		CpCode:      cpCode,
+		CompanyCode: "T",
+		MaxUser:     maxUser,
+		Start:       time.Now().Add(-time.Hour),
+		End:         time.Now().Add(time.Hour),
 	})
 	if err != nil {
 		w.Fatal(err)
@@ -24,7 +29,8 @@ func (w *world) tenant(cpCode string, maxUser int) string {
 	return key
 }
 
-// Whatever a user of one tenant sends to a user of another is answered as if there were no such user, and does not arrive.
+// Whatever a user of one tenant sends to a user of another is answered as if there were no such
+// user, and does not arrive.
 func TestUsersOfAnotherTenantDoNotExist(t *testing.T) {
 	onOneAndTwoNodes(t, func(w *world, second int) {
 		kim, lee := w.user(0, "kim"), w.user(second, "lee")
@@ -33,10 +39,13 @@ func TestUsersOfAnotherTenantDoNotExist(t *testing.T) {
 		pak.register("pak", "cpCode", "OTHER", "authKey", w.tenant("OTHER", 9))
 		w.room("K1", pak) // a room of the same name, and not the same
 		for _, m := range []msg{
-			{"eventOp": "sdp", "sdp": msg{"type": "offer", "sdp": "x"}}, {"eventOp": "candidate", "candidate": "x"},
-			{"eventOp": "publish", "type": "cam", "epoch": 1}, {"eventOp": "unpublish", "type": "cam", "epoch": 1},
-			{"eventOp": "subscribe", "type": "cam"}, {"eventOp": "chat", "message": "x"}, {"eventOp": "inform", "message": "x"},
-			{"eventOp": "kickOut"}, {"eventOp": "permit", "chat": "false"}, {"eventOp": "editUserInfo", "name": "x"},
+			{"eventOp": "sdp", "sdp": msg{"type": "offer", "sdp": "x"}},
+			{"eventOp": "candidate", "candidate": "x"},
+			{"eventOp": "publish", "type": "cam", "epoch": 1},
+			{"eventOp": "unpublish", "type": "cam", "epoch": 1},
+			{"eventOp": "subscribe", "type": "cam"}, {"eventOp": "chat", "message": "x"},
+			{"eventOp": "inform", "message": "x"}, {"eventOp": "kickOut"},
+			{"eventOp": "permit", "chat": "false"}, {"eventOp": "editUserInfo", "name": "x"},
 		} {
 			answer := func(target string) msg {
 				q := maps.Clone(m)
@@ -46,10 +55,13 @@ func TestUsersOfAnotherTenantDoNotExist(t *testing.T) {
 				return a
 			}
 			there, nowhere := answer("lee"), answer("nobody")
-			if there == nil || there.str("code") != nowhere.str("code") || there.str("message") != nowhere.str("message") || there.str("hint") != nowhere.str("hint") {
+			if there == nil || there.str("code") != nowhere.str("code") ||
+				there.str("message") != nowhere.str("message") ||
+				there.str("hint") != nowhere.str("hint") {
 				w.Errorf("%v: answers tell users apart: %v, %v", m["eventOp"], there, nowhere)
 			}
-			if op := m.str("eventOp"); (op == "sdp" || op == "candidate") && there.str("code") != "403" {
+			if op := m.str("eventOp"); (op == "sdp" || op == "candidate") &&
+				there.str("code") != "403" {
 				w.Errorf("%s is answered %v, want 403", op, there)
 			}
 		}
@@ -79,8 +91,10 @@ func TestALateMessageOfALostSessionIsDropped(t *testing.T) {
 		relayed := w.nodes[0].hub.Stats().Relayed
 		reply := &noReply{t: w.T}
 		for _, text := range []string{
-			`{"eventOp":"sdp","target":"lee","sdp":"late","reqId":"1"}`, `{"eventOp":"candidate","target":"lee","candidate":"late"}`,
-			`{"eventOp":"chat","roomId":"K1","message":"late"}`, `{"eventOp":"leaveRoom","roomId":"K1"}`, `{"eventOp":"shareStop"}`,
+			`{"eventOp":"sdp","target":"lee","sdp":"late","reqId":"1"}`,
+			`{"eventOp":"candidate","target":"lee","candidate":"late"}`,
+			`{"eventOp":"chat","roomId":"K1","message":"late"}`,
+			`{"eventOp":"leaveRoom","roomId":"K1"}`, `{"eventOp":"shareStop"}`,
 		} {
 			old.Message([]byte(text), reply)
 		}
@@ -102,7 +116,8 @@ func (r *noReply) Send(m *transport.Message) bool {
 	return true
 }
 
-// Seats are counted for all servers together, also those of users who wait for their connection, and nobody has to make room.
+// Seats are counted for all servers together, also those of users who wait for their connection,
+// and nobody has to make room.
 func TestSeatsAreCountedOverAllNodes(t *testing.T) {
 	in(t, 3, func(_ *Config, p *license.Params) { p.MaxUser = 4 }, func(w *world) {
 		var in []*peer
@@ -112,7 +127,11 @@ func TestSeatsAreCountedOverAllNodes(t *testing.T) {
 		full := func() {
 			w.Helper()
 			for node := range 3 {
-				w.says(w.connect(node).want("445", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey}), "full")
+				w.says(w.connect(node).want("445", msg{
+					"eventOp": "register",
+					"cpCode":  w.cpCode,
+					"authKey": w.authKey,
+				}), "full")
 			}
 		}
 		full()
@@ -128,31 +147,40 @@ func TestSeatsAreCountedOverAllNodes(t *testing.T) {
 	})
 }
 
-// Origins are compared as a whole. Everybody else stays, and the page is told why before it is closed.
+// Origins are compared as a whole. Everybody else stays, and the page is told why before it is
+// closed.
 func TestOriginsAreComparedExactly(t *testing.T) {
 	const origin = "https://app.example:8443"
-	in(t, 1, func(_ *Config, p *license.Params) { p.Origins = []string{origin, "https://other.example"} }, func(w *world) {
-		good := w.connect(0, "Origin", origin)
-		good.register("kim")
-		for _, o := range []string{
-			"http://app.example:8443", "https://app.example", "https://app.example:443", "https://app.example:84430", "https://app.example:844",
-			"https://app.example.evil.test:8443", "https://evil-app.example:8443", "https://sub.app.example:8443", "https://APP.example:8443",
-			"https://app.example.:8443", "https://app-example:8443", "https://other.example:8443",
-		} {
-			p := w.connect(0, "Origin", o)
-			a := p.want("413", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey})
-			w.says(a, "origin")
-			if c := p.closeCode(); c != transport.StatusPolicyViolation {
-				w.Errorf("%s: closed with %d, want %d", o, c, transport.StatusPolicyViolation)
+	in(t, 1,
+		func(_ *Config,
+			p *license.Params) {
+			p.Origins = []string{origin, "https://other.example"}
+		}, func(w *world) {
+			good := w.connect(0, "Origin", origin)
+			good.register("kim")
+			for _, o := range []string{
+				"http://app.example:8443", "https://app.example", "https://app.example:443",
+				"https://app.example:84430", "https://app.example:844",
+				"https://app.example.evil.test:8443", "https://evil-app.example:8443",
+				"https://sub.app.example:8443", "https://APP.example:8443",
+				"https://app.example.:8443",
+				"https://app-example:8443", "https://other.example:8443",
+			} {
+				p := w.connect(0, "Origin", o)
+				a := p.want("413",
+					msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey})
+				w.says(a, "origin")
+				if c := p.closeCode(); c != transport.StatusPolicyViolation {
+					w.Errorf("%s: closed with %d, want %d", o, c, transport.StatusPolicyViolation)
+				}
 			}
-		}
-		w.connect(0, "Origin", "https://other.example").register("lee")
-		w.connect(0).register("app") // no browser, no origin
-		good.want("200", msg{"eventOp": "keepAlive"})
-		if n := w.nodes[0].hub.Stats().Refused["origin"]; n != 12 {
-			w.Errorf("%d counted, want 12", n)
-		}
-	})
+			w.connect(0, "Origin", "https://other.example").register("lee")
+			w.connect(0).register("app") // no browser, no origin
+			good.want("200", msg{"eventOp": "keepAlive"})
+			if n := w.nodes[0].hub.Stats().Refused["origin"]; n != 12 {
+				w.Errorf("%d counted, want 12", n)
+			}
+		})
 }
 
 // Frames that keep a WebSocket alive are no login.
@@ -199,7 +227,9 @@ func TestMadeRoomIDsAreRandom(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim := w.user(0, "kim")
 		for _, op := range []string{"createRoom", "createVideoRoom"} {
-			if id := kim.want("200", msg{"eventOp": op}).str("roomId"); len(id) != 13 || strings.Trim(id[1:], signs) != "" {
+			if id := kim.want("200", msg{
+				"eventOp": op,
+			}).str("roomId"); len(id) != 13 || strings.Trim(id[1:], signs) != "" {
 				w.Errorf("%s made %q", op, id)
 			}
 		}

@@ -1,10 +1,11 @@
-// Package signaling holds sessions: it registers users, commands rooms, tells members what happens and passes descriptions and
-// candidates from one member to another.
+// Package signaling holds sessions: it registers users, commands rooms, tells members what happens
+// and passes descriptions and candidates from one member to another.
 //
-// A connection (client) becomes a session by register. A session outlives its connection for the resume window: it is live,
-// away or ended. Rooms decide who is in; their events come back through Deliver, are translated into messages here and nowhere
-// else, and keep a roster for each room, so that a message to another member needs no room. Which node holds a user or a room
-// is asked of the Directory; other nodes are reached over the Bus; a single server has both in memory (Local).
+// A connection (client) becomes a session by register. A session outlives its connection for the
+// resume window: it is live, away or ended. Rooms decide who is in; their events come back through
+// Deliver, are translated into messages here and nowhere else, and keep a roster for each room, so
+// that a message to another member needs no room. Which node holds a user or a room is asked of the
+// Directory; other nodes are reached over the Bus; a single server has both in memory (Local).
 package signaling
 
 import (
@@ -42,9 +43,10 @@ type Config struct {
 	Rate         float64       // messages a second a session may send on average, default 30
 	Burst        float64       // and at once, default 300
 	Limits       Limits
-	Backlog      *transport.Backlog // that of the connections; nil: nothing bounds what waits in all
-	Rooms        room.Limits
-	Log          *slog.Logger
+	// That of the connections; nil: nothing bounds what waits in all.
+	Backlog *transport.Backlog
+	Rooms   room.Limits
+	Log     *slog.Logger
 }
 
 // Validate reports all configuration errors together.
@@ -125,8 +127,9 @@ type keys struct {
 	resume   [][]byte
 }
 
-// Renew replaces Config.Licenses and Config.ResumeKeys. Sessions go on with what their license granted when they registered; their resume
-// secrets are good as long as the key that signed them is among the new ones.
+// Renew replaces Config.Licenses and Config.ResumeKeys. Sessions go on with what their license
+// granted when they registered; their resume secrets are good as long as the key that signed them
+// is among the new ones.
 func (h *Hub) Renew(licenses *license.Verifier, resumeKeys [][]byte) {
 	h.keys.Store(&keys{licenses, resumeKeys})
 }
@@ -155,8 +158,14 @@ func New(cfg Config) (*Hub, error) {
 	}
 	cfg.defaults()
 	h := &Hub{
-		cfg: cfg, sessions: map[string]*session{}, rosters: map[room.Key]*roster{}, quit: make(chan struct{}),
-		limiters: newLimiters(cfg.Limits), budgets: newBudgets(cfg.Rate, cfg.Burst), began: time.Now(), seed: maphash.MakeSeed(),
+		cfg:      cfg,
+		sessions: map[string]*session{},
+		rosters:  map[room.Key]*roster{},
+		quit:     make(chan struct{}),
+		limiters: newLimiters(cfg.Limits),
+		budgets:  newBudgets(cfg.Rate, cfg.Burst),
+		began:    time.Now(),
+		seed:     maphash.MakeSeed(),
 	}
 	h.sources.limit = cfg.Limits.AddressSessions
 	h.keys.Store(&keys{cfg.Licenses, cfg.ResumeKeys})
@@ -189,19 +198,26 @@ func (h *Hub) Stats() Stats {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return Stats{
-		Sessions: len(h.sessions), Rooms: rooms, Rosters: len(h.rosters),
-		Relayed: h.counters.relayed.Load(), Spoofed: h.counters.spoofed.Load(), Flooded: h.counters.flooded.Load(),
-		Overflowed: h.counters.overflowed.Load(), Resumed: h.counters.resumed.Load(),
-		Handled: h.counters.handled(), Refused: h.counters.logins(),
+		Sessions:   len(h.sessions),
+		Rooms:      rooms,
+		Rosters:    len(h.rosters),
+		Relayed:    h.counters.relayed.Load(),
+		Spoofed:    h.counters.spoofed.Load(),
+		Flooded:    h.counters.flooded.Load(),
+		Overflowed: h.counters.overflowed.Load(),
+		Resumed:    h.counters.resumed.Load(),
+		Handled:    h.counters.handled(),
+		Refused:    h.counters.logins(),
 	}
 }
 
 // Membership is where a session is: which user of which license, in which room.
 type Membership struct{ Tenant, User, Room string }
 
-// InRoom tells where a session of this node is; ok is false when there is no such session, when it is in no room, and from the moment
-// its license ends or is revoked. A session that waits for its lost connection is still where it was. It takes two locks for a moment each, neither
-// of which is held while anything waits.
+// InRoom tells where a session of this node is; ok is false when there is no such session, when it
+// is in no room, and from the moment its license ends or is revoked. A session that waits for its
+// lost connection is still where it was. It takes two locks for a moment each, neither of which is
+// held while anything waits.
 func (h *Hub) InRoom(session string) (m Membership, ok bool) {
 	s := h.session(session)
 	if s == nil {
@@ -214,8 +230,8 @@ func (h *Hub) InRoom(session string) (m Membership, ok bool) {
 	return Membership{Tenant: s.tenant, User: s.user, Room: key.Room}, true
 }
 
-// Close forgets all sessions without telling anyone: their clients are told by the connections' own end, and come back.
-// Connections must have been closed before.
+// Close forgets all sessions without telling anyone: their clients are told by the connections' own
+// end, and come back. Connections must have been closed before.
 func (h *Hub) Close() {
 	h.life.Lock()
 	closed := h.closing
@@ -254,8 +270,8 @@ func (h *Hub) endWithLicenses() {
 	}
 }
 
-// EndWithLicenses ends the sessions whose license has ended or is revoked. It is for whoever has revoked one; the hub itself looks
-// every half minute.
+// EndWithLicenses ends the sessions whose license has ended or is revoked. It is for whoever has
+// revoked one; the hub itself looks every half minute.
 func (h *Hub) EndWithLicenses() {
 	now := time.Now()
 	for _, s := range h.all() {
@@ -309,8 +325,8 @@ func (h *Hub) session(id string) *session {
 	return h.sessions[id]
 }
 
-// ServeLeave answers POST /leave, the last word of a page that goes away: its session ends at once. It always answers 204:
-// nobody reads the answer, and a stranger learns nothing from it.
+// ServeLeave answers POST /leave, the last word of a page that goes away: its session ends at once.
+// It always answers 204: nobody reads the answer, and a stranger learns nothing from it.
 func (h *Hub) ServeLeave(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	var body protocol.Leave

@@ -27,8 +27,9 @@ func (c *slowConn) Send(m *transport.Message) bool {
 	return true
 }
 
-// Locks are taken from outside in: registry, room, the hub's maps. Whoever counts must not hold the maps while it waits for the
-// registry, since the registry may wait for a room, and a room for the maps.
+// Locks are taken from outside in: registry, room, the hub's maps. Whoever counts must not hold the
+// maps while it waits for the registry, since the registry may wait for a room, and a room for the
+// maps.
 func TestCountingHoldsNoLockThatARoomNeeds(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		hub := w.nodes[0].hub
@@ -36,14 +37,20 @@ func TestCountingHoldsNoLockThatARoomNeeds(t *testing.T) {
 		w.room("K1", kim)
 		lee := &slowConn{}
 		c := hub.Accept(lee)
-		login, _ := json.Marshal(msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "lee"})
+		login, _ := json.Marshal(msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"userId":  "lee",
+		})
 		c.Message(login, lee)
 		c.Message([]byte(`{"eventOp":"joinRoom","roomId":"K1"}`), lee)
 		lee.held, lee.free = make(chan struct{}), make(chan struct{})
 		_ = kim.ws.WriteMessage(1, []byte(`{"eventOp":"inform","message":1}`))
 		<-lee.held // the room is locked
 		done := make(chan struct{})
-		go func() { hub.rooms.Close(); done <- struct{}{} }() // holds the registry, waits for the room
+		// Holds the registry, waits for the room.
+		go func() { hub.rooms.Close(); done <- struct{}{} }()
 		runOthers()
 		go func() { hub.Stats(); done <- struct{}{} }() // waits for the registry
 		runOthers()
@@ -59,7 +66,8 @@ func TestCountingHoldsNoLockThatARoomNeeds(t *testing.T) {
 	})
 }
 
-// runOthers lets other goroutines run until they wait for locks, which synctest does not count as waiting.
+// runOthers lets other goroutines run until they wait for locks, which synctest does not count as
+// waiting.
 func runOthers() {
 	for range 1000 {
 		runtime.Gosched()

@@ -5,8 +5,9 @@ import (
 	"encoding/base64"
 )
 
-// identity tells members whether two joins of a user id are the same party, see protocol.Member. It is the same for all sessions
-// that a user token opens, and for a session opened with the secret of an earlier one. To others it says no more than that.
+// identity tells members whether two joins of a user id are the same party, see protocol.Member. It
+// is the same for all sessions that a user token opens, and for a session opened with the secret of
+// an earlier one. To others it says no more than that.
 func (h *Hub) identity(s *session, shown *resumeToken) string {
 	switch {
 	case s.grant.User != nil:

@@ -52,14 +52,17 @@ func TestIdentityIsTheSameWhereThereIsProof(t *testing.T) {
 			return p
 		}, true},
 		"a page without the secret": {ended, func(w *world, first *peer) *peer {
-			w.connect(0).want("410", w.login(w.authKey, "userId", "kim", "resume", first.secret)) // another connection showed it
+			// Another connection showed it.
+			w.connect(0).want("410", w.login(w.authKey, "userId", "kim", "resume", first.secret))
 			return w.user(0, "kim")
 		}, false},
 		"a page with a secret that is broken": {ended, func(w *world, first *peer) *peer {
 			p := w.connect(0)
 			signature := strings.LastIndexByte(first.secret, '.') + 1
-			flipped := string(first.secret[signature] ^ 1) // another character of base64url's alphabet, or none of it
-			p.register("kim", "forced", true, "resume", first.secret[:signature]+flipped+first.secret[signature+1:])
+			// Another character of base64url's alphabet, or none of it.
+			flipped := string(first.secret[signature] ^ 1)
+			p.register("kim", "forced", true, "resume",
+				first.secret[:signature]+flipped+first.secret[signature+1:])
 			return p
 		}, false},
 		"a page with another user's secret": {ended, func(w *world, _ *peer) *peer {
@@ -84,7 +87,8 @@ func TestIdentityIsTheSameWhereThereIsProof(t *testing.T) {
 				}
 				c.again(w, kim).joins("K1")
 				if after := host.identityOf("kim"); (after == before) != c.same {
-					w.Errorf("the identity was %s and is %s, want the same: %v", before, after, c.same)
+					w.Errorf("the identity was %s and is %s, want the same: %v", before, after,
+						c.same)
 				}
 			})
 		})
@@ -125,7 +129,8 @@ func TestIdentityIsShownWhereverAMemberIs(t *testing.T) {
 			return s
 		}
 		want := kim.identityOf("host")
-		members, chief := of(map[string]any(a), "members", "host", "identity"), of(map[string]any(a), "host", "identity")
+		members, chief := of(map[string]any(a), "members", "host", "identity"),
+			of(map[string]any(a), "host", "identity")
 		if members != want || chief != want {
 			w.Errorf("in the answer to joinRoom %q and %q, want %q", members, chief, want)
 		}
@@ -165,7 +170,8 @@ func TestTheSecretOfAnyIDCanBeShown(t *testing.T) {
 			id := "a" + strings.Repeat(sign, 126/len(sign)) + "a"
 			p := w.user(0, id)
 			p.lose()
-			if a := w.connect(0).want("200", w.login(w.authKey, "userId", id, "resume", p.secret)); a["resumed"] != true {
+			a := w.connect(0).want("200", w.login(w.authKey, "userId", id, "resume", p.secret))
+			if a["resumed"] != true {
 				w.Errorf("%.3s…: %v", id, a)
 			}
 		}

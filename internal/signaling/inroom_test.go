@@ -88,14 +88,15 @@ func TestInRoomEndsWithTheRoomAndWithTheTakeover(t *testing.T) {
 
 // The session itself ends within half a minute; what it may relay ends at once.
 func TestInRoomEndsWithTheLicense(t *testing.T) {
-	in(t, 1, func(_ *Config, p *license.Params) { p.End = time.Now().Add(90 * time.Second) }, func(w *world) {
-		kim := w.user(0, "kim")
-		w.room("K1", kim)
-		time.Sleep(89 * time.Second)
-		w.isIn(0, kim, "K1")
-		time.Sleep(time.Second)
-		w.isNowhere(0, kim)
-	})
+	in(t, 1, func(_ *Config, p *license.Params) { p.End = time.Now().Add(90 * time.Second) },
+		func(w *world) {
+			kim := w.user(0, "kim")
+			w.room("K1", kim)
+			time.Sleep(89 * time.Second)
+			w.isIn(0, kim, "K1")
+			time.Sleep(time.Second)
+			w.isNowhere(0, kim)
+		})
 }
 
 func TestInRoomOutlastsARestart(t *testing.T) {
@@ -125,7 +126,10 @@ func TestInRoomIsTrueBeforeTheJoinIsAnswered(t *testing.T) {
 			_, answered = h.InRoom(s.id)
 		}, func() error {
 			member := room.Member{ID: "kim", Address: s.address(), Epoch: s.location.Epoch}
-			return h.do(t.Context(), room.Key{Tenant: w.cpCode, Room: "K1"}, room.Join{Member: member})
+			return h.do(t.Context(), room.Key{
+				Tenant: w.cpCode,
+				Room:   "K1",
+			}, room.Join{Member: member})
 		})
 		if err != nil || !answered {
 			w.Errorf("in the room when it is answered: %v, %v", answered, err)

@@ -10,28 +10,33 @@ import (
 	"github.com/ieum-rtc/ieum/internal/room"
 )
 
-// Limits bound what users may do, all but Rooms in a minute, which begins with the first that they do. The zero value of a number
-// means its default, a negative one no limit.
+// Limits bound what users may do, all but Rooms in a minute, which begins with the first that they
+// do. The zero value of a number means its default, a negative one no limit.
 type Limits struct {
-	// FailedLogins are registers from one address (see transport.Source) whose license or user token
-	// is not genuine, default 10 in a minute. Then others like them get 429. A genuine license is let
-	// in, except on a connection that has failed before.
+	// FailedLogins are registers from one address (see transport.Source) whose license or user
+	// token is not genuine, default 10 in a minute. Then others like them get 429. A genuine
+	// license is let in, except on a connection that has failed before.
 	FailedLogins int
-	// Joins are those of one user that succeed, default 20: each of them is told to everybody in the room.
+	// Joins are those of one user that succeed, default 20: each of them is told to everybody in
+	// the room.
 	Joins int
-	// FailedJoins are those of one user that do not, default 20, and rooms that it names in vain in other operations. Then it can name
-	// no room that it is not in. FailedJoinsOfAddress, default 200, are different rooms that users of one address named and that there are none of.
+	// FailedJoins are those of one user that do not, default 20, and rooms that it names in vain in
+	// other operations. Then it can name no room that it is not in. FailedJoinsOfAddress, default
+	// 200, are different rooms that users of one address named and that there are none of.
 	FailedJoins, FailedJoinsOfAddress int
 	// Candidates are messages with candidates of one session, default 1000.
 	Candidates int
-	// Rooms are those at a time that one user made, default 100. A person is in one; what nobody enters stays ten minutes, so whoever is
-	// over it makes more than one every six seconds. Tenants whose backend makes the rooms of everybody need more.
+	// Rooms are those at a time that one user made, default 100. A person is in one; what nobody
+	// enters stays ten minutes, so whoever is over it makes more than one every six seconds.
+	// Tenants whose backend makes the rooms of everybody need more.
 	Rooms int
-	// AddressSessions and AddressRooms are those at a time of one address, of users whose license admits without a user token, default
-	// 200 each. They may choose any number of user ids, so that limits by user do not bound them. In a minute addressTurnover times as many
-	// sessions may be opened, and rooms joined: others are told of each, and each has budgets of its own.
+	// AddressSessions and AddressRooms are those at a time of one address, of users whose license
+	// admits without a user token, default 200 each. They may choose any number of user ids, so
+	// that limits by user do not bound them. In a minute addressTurnover times as many sessions may
+	// be opened, and rooms joined: others are told of each, and each has budgets of its own.
 	AddressSessions, AddressRooms int
-	// Takeovers are those of one user id without its session's own secret, default 3: two pages could throw each other out for ever.
+	// Takeovers are those of one user id without its session's own secret, default 3: two pages
+	// could throw each other out for ever.
 	Takeovers int
 }
 
@@ -61,11 +66,12 @@ func (l *Limits) defaults() {
 
 // limiters count for one node what the limits bound.
 type limiters struct {
-	failedLogins                addressLimiter
-	joins, failedJoins          *limit.FixedWindow[userKey]
-	addressLookups              addressLimiter
-	lookedUp                    *limit.FixedWindow[lookupKey] // that addressLookups has counted
-	addressLogins, addressJoins addressLimiter                // of sessions that count for an address
+	failedLogins       addressLimiter
+	joins, failedJoins *limit.FixedWindow[userKey]
+	addressLookups     addressLimiter
+	lookedUp           *limit.FixedWindow[lookupKey] // that addressLookups has counted
+	// Of sessions that count for an address.
+	addressLogins, addressJoins addressLimiter
 	takeovers                   *limit.FixedWindow[userKey]
 }
 
@@ -88,14 +94,16 @@ func newLimiters(l Limits) limiters {
 	}
 }
 
-// isGuess tells whether a login was refused for a key or token that is none. A genuine one that has ended, that admits another user
-// or another origin guesses nothing, and an office whose tokens ran out together must not be kept from coming with new ones.
+// isGuess tells whether a login was refused for a key or token that is none. A genuine one that has
+// ended, that admits another user or another origin guesses nothing, and an office whose tokens ran
+// out together must not be kept from coming with new ones.
 func isGuess(err error) bool {
 	return errors.Is(err, license.ErrRefused) || errors.Is(err, license.ErrSwapped)
 }
 
-// checkLookupLimit tells whether the user may name a room that it is not in: whether there is one is what guessers want to know. Whoever made
-// the room, or has a user token that lists it, guesses nothing.
+// checkLookupLimit tells whether the user may name a room that it is not in: whether there is one
+// is what guessers want to know. Whoever made the room, or has a user token that lists it, guesses
+// nothing.
 func (r *request) checkLookupLimit(id string) error {
 	h, key, source := r.c.hub, r.s.key(), r.c.source()
 	if r.s.lists(id) {
@@ -127,18 +135,22 @@ func (r *request) owns(id string) bool {
 	return err == nil && state.Owner == r.s.user
 }
 
-// recordFailedLookup counts a room that was named in vain, and hands on why. For the address only guesses count: others there may find a room full.
-// Nor does one name count twice: a class that asks for its room before there is one guesses nothing.
+// recordFailedLookup counts a room that was named in vain, and hands on why. For the address only
+// guesses count: others there may find a room full. Nor does one name count twice: a class that
+// asks for its room before there is one guesses nothing.
 func (r *request) recordFailedLookup(id string, err error) error {
 	if r.s.lists(id) {
 		return err
 	}
 	h := r.c.hub
 	none := errors.Is(err, room.ErrNoRoom)
-	if none || errors.Is(err, room.ErrFull) || errors.Is(err, room.ErrBanned) || errors.Is(err, errTokenRoom) {
+	if none || errors.Is(err, room.ErrFull) || errors.Is(err, room.ErrBanned) ||
+		errors.Is(err, errTokenRoom) {
 		h.failedJoins.Add(r.s.key())
 	}
-	if source := r.c.source(); none && source.IsValid() && h.lookedUp.Take(lookupKey{tenantPrefix{r.s.tenant, source}, id}) {
+	source := r.c.source()
+	key := lookupKey{tenantPrefix{r.s.tenant, source}, id}
+	if none && source.IsValid() && h.lookedUp.Take(key) {
 		h.addressLookups.add(r.s.tenant, source)
 	}
 	return err

@@ -20,7 +20,11 @@ func (w *world) hits(limit string, want uint64) {
 // guesses registers with the world's license but for its last signs.
 func (p *peer) guesses(want string) {
 	p.w.Helper()
-	p.want(want, msg{"eventOp": "register", "cpCode": p.w.cpCode, "authKey": p.w.authKey[:len(p.w.authKey)-4] + "AAAA"})
+	p.want(want, msg{
+		"eventOp": "register",
+		"cpCode":  p.w.cpCode,
+		"authKey": p.w.authKey[:len(p.w.authKey)-4] + "AAAA",
+	})
 }
 
 func TestFailedLoginsOfAnAddressAreLimited(t *testing.T) {
@@ -91,11 +95,13 @@ func TestFailedLoginsCountByPrefixAndNotOnLoopback(t *testing.T) {
 func TestWhatIsGenuineIsNoGuess(t *testing.T) {
 	in(t, 1, requireToken, func(w *world) {
 		p := w.from("192.0.2.1")
-		old := w.token("kim", func(u *license.UserParams) { u.Expires = time.Now().Add(time.Second) })
+		old := w.token("kim",
+			func(u *license.UserParams) { u.Expires = time.Now().Add(time.Second) })
 		time.Sleep(2 * time.Second)
 		for range 11 {
 			p.want("401", w.login(old))
-			p.want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey}) // the license alone admits nobody
+			// The license alone admits nobody.
+			p.want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey})
 			p.want("413", w.login(w.token("kim", nil), "userId", "lee"))
 			p.want("421", msg{"eventOp": "register", "cpCode": w.cpCode})
 		}
@@ -168,8 +174,12 @@ func TestJoinsOfAUserAreLimited(t *testing.T) {
 			kim.want("200", msg{"eventOp": "leaveRoom"})
 		}
 		lee.take()
-		w.says(kim.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"}), "too often", "Wait a minute")
-		kim.want("429", msg{"eventOp": "joinRoom", "roomId": "K2"}) // whether or not there is such a room
+		w.says(kim.want("429", msg{
+			"eventOp": "joinRoom",
+			"roomId":  "K1",
+		}), "too often", "Wait a minute")
+		// Whether or not there is such a room.
+		kim.want("429", msg{"eventOp": "joinRoom", "roomId": "K2"})
 		kim.goAway(1000)
 		kim = w.user(0, "kim") // another session is no way round it
 		kim.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"})
@@ -200,7 +210,10 @@ func TestRoomsNamedInVainAreLimited(t *testing.T) {
 			kim.want("441", msg{"eventOp": "joinRoom", "roomId": "none"})
 		}
 		for _, id := range []string{"K1", "none"} { // one answer for both
-			w.says(kim.want("429", msg{"eventOp": "joinRoom", "roomId": id}), "failed room lookups", "Wait a minute")
+			w.says(kim.want("429", msg{
+				"eventOp": "joinRoom",
+				"roomId":  id,
+			}), "failed room lookups", "Wait a minute")
 			kim.want("429", msg{"eventOp": "memberList", "roomId": id})
 			kim.want("429", msg{"eventOp": "leaveRoom", "roomId": id})
 			kim.want("429", msg{"eventOp": "destroyRoom", "roomId": id})
@@ -261,7 +274,10 @@ func TestFailedJoinsOfAnAddressAreLimited(t *testing.T) {
 
 // A class asks for its room before the teacher has made it.
 func TestAClassThatWaitsForItsRoomLocksNobodyOut(t *testing.T) {
-	limits := func(c *Config, _ *license.Params) { c.Limits.FailedJoins, c.Limits.FailedJoinsOfAddress = 3, 2 }
+	limits := func(c *Config, _ *license.Params) {
+		c.Limits.FailedJoins,
+			c.Limits.FailedJoinsOfAddress = 3, 2
+	}
 	in(t, 1, limits, func(w *world) {
 		var class []*peer
 		for range 30 {
@@ -277,14 +293,16 @@ func TestAClassThatWaitsForItsRoomLocksNobodyOut(t *testing.T) {
 
 		guesser := w.from("192.0.2.1")
 		guesser.register("guesser")
-		guesser.want("441", msg{"eventOp": "joinRoom", "roomId": "K2"}) // the second name of the address
+		// The second name of the address.
+		guesser.want("441", msg{"eventOp": "joinRoom", "roomId": "K2"})
 		guesser.want("429", msg{"eventOp": "joinRoom", "roomId": "K3"})
 		w.hits("failed_joins_per_address", 1)
 
 		teacher := w.from("192.0.2.1")
 		teacher.register("teacher")
 		teacher.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
-		teacher.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"}) // of one's own room one knows
+		// Of one's own room one knows.
+		teacher.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		teacher.want("200", msg{"eventOp": "leaveRoom"})
 		teacher.want("429", msg{"eventOp": "joinRoom", "roomId": "K1"}) // which has ended
 		teacher.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
@@ -292,7 +310,8 @@ func TestAClassThatWaitsForItsRoomLocksNobodyOut(t *testing.T) {
 		w.hits("failed_joins_per_address", 2)
 
 		listed := w.from("192.0.2.1")
-		listed.want("200", w.login(w.token("pupil", func(u *license.UserParams) { u.Rooms = []string{"K1"} })))
+		listed.want("200",
+			w.login(w.token("pupil", func(u *license.UserParams) { u.Rooms = []string{"K1"} })))
 		for range 5 { // a token that lists the room is no guess, however often it is shown
 			listed.want("441", msg{"eventOp": "memberList", "roomId": "K1"})
 		}
@@ -342,7 +361,8 @@ func TestCandidatesOfASessionAreLimited(t *testing.T) {
 			w.Errorf("%d came, want 1000", n)
 		}
 		w.says(kim.want("429", candidate), "too many candidates")
-		kim.raw(`{"eventOp":"candidate","target":"lee","candidate":"x"}`) // answered on failure, though nobody asked
+		// answered on failure, though nobody asked
+		kim.raw(`{"eventOp":"candidate","target":"lee","candidate":"x"}`)
 		if got := kim.told(); got != "answer:candidate:429 " {
 			w.Errorf("kim saw %q", got)
 		}
@@ -376,7 +396,10 @@ func TestRoomsOfAUserAreLimited(t *testing.T) {
 		}
 		kim.want("443", msg{"eventOp": "createRoom", "roomId": "K2"})
 		kim.want("200", msg{"eventOp": "createVideoRoom"})
-		w.says(kim.want("445", msg{"eventOp": "createRoom", "roomId": "K4"}), "created too many rooms", "destroyRoom")
+		w.says(kim.want("445", msg{
+			"eventOp": "createRoom",
+			"roomId":  "K4",
+		}), "created too many rooms", "destroyRoom")
 		kim.want("443", msg{"eventOp": "createRoom", "roomId": "K2"})
 		w.hits("rooms_per_user", 1)
 		w.user(0, "lee").want("200", msg{"eventOp": "createRoom", "roomId": "K4"})

@@ -12,7 +12,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/protocol"
 )
 
-// metrics are counted where every message passes: each has a place of its own, found without allocating, whatever a client sends.
+// metrics are counted where every message passes: each has a place of its own, found without
+// allocating, whatever a client sends.
 type metrics struct {
 	relayed, spoofed, flooded atomic.Uint64
 	resumed, overflowed, late atomic.Uint64
@@ -28,9 +29,11 @@ type metrics struct {
 }
 
 var codeNames = []protocol.Code{
-	protocol.OK, protocol.BadRequest, protocol.Unauthorized, protocol.NoData, protocol.UnknownOp, protocol.NotOffered, protocol.InUse,
-	protocol.NotRegistered, protocol.NoPermission, protocol.Missing, protocol.Invalid, protocol.TooMany, protocol.Sharing, protocol.NoRoom,
-	protocol.AlreadyIn, protocol.RoomExists, protocol.RoomFull, protocol.OverLimit, protocol.Internal, protocol.Timeout,
+	protocol.OK, protocol.BadRequest, protocol.Unauthorized, protocol.NoData, protocol.UnknownOp,
+	protocol.NotOffered, protocol.InUse, protocol.NotRegistered, protocol.NoPermission,
+	protocol.Missing, protocol.Invalid, protocol.TooMany, protocol.Sharing, protocol.NoRoom,
+	protocol.AlreadyIn, protocol.RoomExists, protocol.RoomFull, protocol.OverLimit,
+	protocol.Internal, protocol.Timeout,
 }
 
 // what has no place of its own counts here
@@ -106,7 +109,9 @@ func (f *metrics) answer(op []byte, code protocol.Code) {
 
 // login counts a register that was refused.
 func (f *metrics) login(err error) {
-	i := slices.IndexFunc(loginReasons, func(r loginReason) bool { return r.err == nil || errors.Is(err, r.err) })
+	i := slices.IndexFunc(loginReasons, func(r loginReason) bool {
+		return r.err == nil || errors.Is(err, r.err)
+	})
 	f.refused[i].Add(1)
 }
 

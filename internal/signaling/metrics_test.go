@@ -32,7 +32,12 @@ func TestMetricsOfRequests(t *testing.T) {
 		kim.want("403", msg{"eventOp": "sdp", "target": "nobody"})
 		bad := w.connect(0)
 		bad.want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": "none"})
-		bad.want("409", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "kim"})
+		bad.want("409", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"userId":  "kim",
+		})
 		bad.want("421", msg{"eventOp": "register"})
 		bad.want("401", msg{"eventOp": "chat"})
 		for _, c := range []struct {
@@ -56,11 +61,13 @@ func TestMetricsOfRequests(t *testing.T) {
 			}
 		}
 		s := hub.Stats()
-		if s.Refused["license"]+s.Refused["swapped"] != 1 || s.Refused["in_use"] != 1 || s.Refused[other] != 1 {
+		if s.Refused["license"]+s.Refused["swapped"] != 1 || s.Refused["in_use"] != 1 ||
+			s.Refused[other] != 1 {
 			t.Errorf("refused %v", s.Refused)
 		}
 		// no time passes but what is slept
-		compare(t, hub.counters.joins, "ieum_signaling_join_duration_seconds", joinTimes(0, 2, 2, 2, 2))
+		compare(t, hub.counters.joins, "ieum_signaling_join_duration_seconds",
+			joinTimes(0, 2, 2, 2, 2))
 	})
 }
 
@@ -98,7 +105,12 @@ func TestJoinsByTime(t *testing.T) {
 // sink is a connection that takes everything.
 type sink struct{ sent int }
 
-func (s *sink) Send(m *transport.Message) bool                      { s.sent++; m.Release(); return true }
+func (s *sink) Send(
+	m *transport.Message) bool {
+	s.sent++
+	m.Release()
+	return true
+}
 func (s *sink) Offer(m *transport.Message, _ transport.Share) error { s.Send(m); return nil }
 func (s *sink) Close(transport.StatusCode, string)                  {}
 func (s *sink) Peer() transport.Peer                                { return transport.Peer{} }
@@ -118,13 +130,16 @@ func TestPassingAMessageOnAllocatesNothing(t *testing.T) {
 				s.client.Store(c)
 			}
 		}
-		text := []byte(`{"eventOp":"candidate","userId":"kim","target":"lee","candidate":{"candidate":"candidate:1 1 udp 1 10.0.0.1 9 typ host"},"type":"cam"}`)
+		text := []byte(`{"eventOp":"candidate","userId":"kim","target":"lee",` +
+			`"candidate":{"candidate":"candidate:1 1 udp 1 10.0.0.1 9 typ host"},"type":"cam"}`)
 		before := hub.count("candidate", string(protocol.OK))
 		const runs = 200
-		if got := testing.AllocsPerRun(runs, func() { from.Message(text, nil) }); got >= 1 { // a pool may be emptied once
+		// A pool may be emptied once.
+		if got := testing.AllocsPerRun(runs, func() { from.Message(text, nil) }); got >= 1 {
 			t.Errorf("%v allocations a message", got)
 		}
-		if n := hub.count("candidate", string(protocol.OK)) - before; to.sent != runs+1 || n != runs+1 {
+		if n := hub.count("candidate", string(protocol.OK)) - before; to.sent != runs+1 ||
+			n != runs+1 {
 			t.Errorf("%d passed on, %d counted", to.sent, n)
 		}
 	})

@@ -69,7 +69,8 @@ func testRecords(t *testing.T, file, maker, banned string) {
 		check := func() {
 			w.Helper()
 			snap, ok := w.nodes[0].hub.rooms.Snapshot(room.Key{Tenant: w.cpCode, Room: "K1"})
-			if !ok || snap.State.Owner != "lee" || snap.Maker != maker || len(snap.State.Members) < 3 {
+			if !ok || snap.State.Owner != "lee" || snap.Maker != maker ||
+				len(snap.State.Members) < 3 {
 				w.Errorf("restored: %v, owner %q, maker %q, %d members",
 					ok, snap.State.Owner, snap.Maker, len(snap.State.Members))
 			}

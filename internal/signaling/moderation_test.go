@@ -52,7 +52,12 @@ func TestWhatTheHostDecidedStays(t *testing.T) {
 			withKeeper(t, func(w *world, cfg Config) {
 				host, lee, keeps := w.user(0, "host"), w.user(0, "lee"), w.user(0, "keeps")
 				w.room("K1", host, lee, keeps)
-				host.want("200", msg{"eventOp": "permit", "target": "lee", "chat": false, "screen": false})
+				host.want("200", msg{
+					"eventOp": "permit",
+					"target":  "lee",
+					"chat":    false,
+					"screen":  false,
+				})
 				lee.want("413", msg{"eventOp": "chat", "roomId": "K1", "message": "x"})
 				lee = shed(w, cfg, lee).joins("K1")
 				lee.want("413", msg{"eventOp": "chat", "roomId": "K1", "message": "x"})
@@ -65,7 +70,10 @@ func TestWhatTheHostDecidedStays(t *testing.T) {
 				host.want("200", msg{"eventOp": "kickOut", "target": "lee"})
 				lee = shed(w, cfg, lee)
 				for range 3 {
-					w.says(lee.want("413", msg{"eventOp": "joinRoom", "roomId": "K1"}), "put you out")
+					w.says(lee.want("413", msg{
+						"eventOp": "joinRoom",
+						"roomId":  "K1",
+					}), "put you out")
 					time.Sleep(5 * time.Second)
 				}
 			})
@@ -164,7 +172,12 @@ func TestAChatThatIsRefusedIsNotSaid(t *testing.T) {
 		host.take()
 		said, refused := 0, 0
 		for range 20 {
-			switch a := lee.ask(msg{"eventOp": "chat", "roomId": "K1", "target": "out", "message": "x"}); a["code"] {
+			switch a := lee.ask(msg{
+				"eventOp": "chat",
+				"roomId":  "K1",
+				"target":  "out",
+				"message": "x",
+			}); a["code"] {
 			case "200":
 				said++
 			case "429":
@@ -174,7 +187,8 @@ func TestAChatThatIsRefusedIsNotSaid(t *testing.T) {
 			}
 		}
 		if got := strings.Count(host.told(), "chat:lee"); got != said || refused == 0 {
-			w.Errorf("%d were answered 200, %d were refused, and the room was told %d", said, refused, got)
+			w.Errorf("%d were answered 200, %d were refused, and the room was told %d", said,
+				refused, got)
 		}
 	})
 }
@@ -190,12 +204,14 @@ func TestTalkingHasBothNames(t *testing.T) {
 			said msg
 			want bool
 		}{
-			{msg{"talking": true}, true}, {msg{"message": true}, true}, {msg{"talking": "false"}, false}, {msg{"message": false}, false},
+			{msg{"talking": true}, true}, {msg{"message": true}, true},
+			{msg{"talking": "false"}, false}, {msg{"message": false}, false},
 			{msg{"talking": true, "message": false}, true},
 		} {
 			c.said["eventOp"] = "talking"
 			lee.want("200", c.said)
-			if m := host.only(); m["talking"] != c.want || m["message"] != c.want || m.str("user") != "lee" || m.str("roomId") != id {
+			if m := host.only(); m["talking"] != c.want || m["message"] != c.want ||
+				m.str("user") != "lee" || m.str("roomId") != id {
 				w.Errorf("%v came as %v", c.said, m)
 			}
 		}
@@ -215,16 +231,31 @@ func TestAFeedHasItsOwnersFields(t *testing.T) {
 		lee.joins(id)
 		host.take()
 		lee.want("200", msg{"eventOp": "editUserInfo", "video": false, "broadcast": false})
-		lee.want("200", msg{"eventOp": "publish", "type": "cam", "epoch": 3, "audio": false, "video": true})
+		lee.want("200", msg{
+			"eventOp": "publish",
+			"type":    "cam",
+			"epoch":   3,
+			"audio":   false,
+			"video":   true,
+		})
 		late := w.user(0, "late").joins(id)
-		member := host.want("200", msg{"eventOp": "memberList"})["members"].(map[string]any)["lee"].(map[string]any)
+		member := host.want("200", msg{
+			"eventOp": "memberList",
+		})["members"].(map[string]any)["lee"].(map[string]any)
 		for _, p := range []*peer{host, late} {
 			for _, m := range p.take() {
 				if m.str("type") != "publish" {
 					continue
 				}
 				feed := m["feeds"].([]any)[0].(map[string]any)
-				want := map[string]any{"user": "lee", "type": "cam", "epoch": 3.0, "audio": false, "video": true} // its own
+				// Its own.
+				want := map[string]any{
+					"user":  "lee",
+					"type":  "cam",
+					"epoch": 3.0,
+					"audio": false,
+					"video": true,
+				}
 				for k, v := range member {
 					if _, own := want[k]; !own {
 						want[k] = v

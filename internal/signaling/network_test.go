@@ -9,9 +9,12 @@ import (
 
 func TestNetworksAreNamedWhereTheyAreKnown(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
-		name := func(a string) string { return w.nodes[0].hub.network(netaddr.Source(netip.MustParseAddr(a))) }
+		name := func(a string) string {
+			return w.nodes[0].hub.network(netaddr.Source(netip.MustParseAddr(a)))
+		}
 		for _, a := range []string{
-			"127.0.0.1", "::1", "192.168.1.10", "10.1.2.3", "172.16.0.1", "100.64.0.1", "169.254.1.1", "fd00::1", "fe80::1", "0.0.0.0",
+			"127.0.0.1", "::1", "192.168.1.10", "10.1.2.3", "172.16.0.1", "100.64.0.1",
+			"169.254.1.1", "fd00::1", "fe80::1", "0.0.0.0",
 		} {
 			if got := name(a); got != "" {
 				w.Errorf("%s: %q, want none", a, got)
@@ -42,9 +45,13 @@ func TestMembersKnowWhoIsInTheirNetwork(t *testing.T) {
 			if i < 3 {
 				continue
 			}
-			members := p.want("200", msg{"eventOp": "memberList", "roomId": "R"})["members"].(map[string]any)
+			members := p.want("200", msg{
+				"eventOp": "memberList",
+				"roomId":  "R",
+			})["members"].(map[string]any)
 			net := func(id string) any { return members[id].(map[string]any)["net"] }
-			if net("a") == nil || net("a") != net("b") || net("c") == nil || net("c") == net("a") || net("d") != nil {
+			if net("a") == nil || net("a") != net("b") || net("c") == nil ||
+				net("c") == net("a") || net("d") != nil {
 				w.Errorf("%v, %v, %v, %v", net("a"), net("b"), net("c"), net("d"))
 			}
 		}

@@ -13,8 +13,8 @@ import (
 
 func (s *session) actor() room.Actor { return room.Actor{User: s.user, Address: s.address()} }
 
-// inRoom is the key of the room the session is in. With id given it must be that one: 441 when there is none, 410 when the
-// session is not in it.
+// inRoom is the key of the room the session is in. With id given it must be that one: 441 when
+// there is none, 410 when the session is not in it.
 func (r *request) inRoom(id string) (room.Key, error) {
 	key, in := r.s.roomKey()
 	if id != "" && (!in || key.Room != id) {
@@ -98,8 +98,13 @@ func (r *request) permit() error {
 		return err
 	}
 	return r.command("", room.SetPermit{
-		By: r.s.actor(), Target: q.Target, Screen: (*bool)(q.Screen), Chat: (*bool)(q.Chat), Whiteboard: (*bool)(q.Whiteboard),
-		Draw: (*bool)(q.Draw), Document: (*bool)(q.Document),
+		By:         r.s.actor(),
+		Target:     q.Target,
+		Screen:     (*bool)(q.Screen),
+		Chat:       (*bool)(q.Chat),
+		Whiteboard: (*bool)(q.Whiteboard),
+		Draw:       (*bool)(q.Draw),
+		Document:   (*bool)(q.Document),
 	}, nil)
 }
 
@@ -116,8 +121,12 @@ func (r *request) editUserInfo() error {
 		ctx, cancel := r.ctx()
 		defer cancel()
 		err := r.c.hub.do(ctx, key, room.EditMember{
-			By: s.actor(), Name: q.Name, Video: (*bool)(q.Video), Audio: (*bool)(q.Audio), Target: q.Target,
-			Quiet: q.Broadcast != nil && !bool(*q.Broadcast) && q.Target == "",
+			By:     s.actor(),
+			Name:   q.Name,
+			Video:  (*bool)(q.Video),
+			Audio:  (*bool)(q.Audio),
+			Target: q.Target,
+			Quiet:  q.Broadcast != nil && !bool(*q.Broadcast) && q.Target == "",
 		})
 		if err != nil {
 			return err
@@ -141,7 +150,11 @@ func (r *request) chat() error {
 		return err
 	}
 	if q.RoomID == "" && q.Target == "" {
-		return &protocol.FieldError{Code: protocol.Missing, Field: "roomId or target", Reason: "is missing"}
+		return &protocol.FieldError{
+			Code:   protocol.Missing,
+			Field:  "roomId or target",
+			Reason: "is missing",
+		}
 	}
 	if q.RoomID != "" {
 		return r.chatToRoom(q)
@@ -158,7 +171,8 @@ func (r *request) chatToRoom(q protocol.SayRequest) error {
 	if err != nil {
 		return err
 	}
-	// Whether the target may be reached is asked first: what the room was told cannot be refused any more.
+	// Whether the target may be reached is asked first: what the room was told cannot be refused
+	// any more.
 	direct, err := r.outsideTarget(q.Target)
 	if err != nil {
 		return err
@@ -180,7 +194,8 @@ func (r *request) chatToRoom(q protocol.SayRequest) error {
 	return r.sendToUser("chat", q) // the target has just left
 }
 
-// outsideTarget tells whether the target of what is said to the room is another user, who is not in it, and then charges the message.
+// outsideTarget tells whether the target of what is said to the room is another user, who is not in
+// it, and then charges the message.
 func (r *request) outsideTarget(target string) (bool, error) {
 	r.s.mu.Lock()
 	ro := r.s.roster
@@ -192,7 +207,8 @@ func (r *request) outsideTarget(target string) (bool, error) {
 	return true, err
 }
 
-// checkChatPermit refuses a member whose host took the permission away; who is in no room has none to lose.
+// checkChatPermit refuses a member whose host took the permission away; who is in no room has none
+// to lose.
 func (r *request) checkChatPermit() error {
 	key, in := r.s.roomKey()
 	if !in {
@@ -204,8 +220,10 @@ func (r *request) checkChatPermit() error {
 	if err != nil {
 		return err
 	}
-	if i := slices.IndexFunc(state.Members, func(m room.Member) bool { return m.ID == r.s.user }); i >= 0 && !state.Members[i].Permit.Chat {
-		return room.ErrDenied
+	for _, m := range state.Members {
+		if m.ID == r.s.user && !m.Permit.Chat {
+			return room.ErrDenied
+		}
 	}
 	return nil
 }
@@ -218,7 +236,11 @@ func (r *request) inform() error {
 	if q.Target != "" {
 		return r.sendToUser("inform", q)
 	}
-	return r.command(q.RoomID, room.Broadcast{By: r.s.actor(), Type: "inform", Body: q.Message}, nil)
+	return r.command(q.RoomID, room.Broadcast{
+		By:   r.s.actor(),
+		Type: "inform",
+		Body: q.Message,
+	}, nil)
 }
 
 func (r *request) talking() error {
@@ -230,8 +252,8 @@ func (r *request) talking() error {
 	return r.command("", room.Broadcast{By: r.s.actor(), Type: "talking", Body: body}, nil)
 }
 
-// sendToUser reaches any user of the same license. Outside a common room the answer is 200 whether or not there is one: it must not tell
-// who is online.
+// sendToUser reaches any user of the same license. Outside a common room the answer is 200 whether
+// or not there is one: it must not tell who is online.
 func (r *request) sendToUser(word string, q protocol.SayRequest) error {
 	to, ro, err := r.checkReach(q.Target)
 	if err != nil {
@@ -249,7 +271,8 @@ func (r *request) checkReach(target string) (to place, ro *roster, err error) {
 	return to, ro, err
 }
 
-// deliver sends a message to a member of the roster, or with none to whoever of the license is the target.
+// deliver sends a message to a member of the roster, or with none to whoever of the license is the
+// target.
 func (r *request) deliver(word string, q protocol.SayRequest, to place, ro *roster) error {
 	h := r.c.hub
 	key, _ := r.s.roomKey()
@@ -281,7 +304,8 @@ func (r *request) sendOutside(target string, m *transport.Message) error {
 		return err
 	}
 	if err := h.sendDirect(r.s.tenant, seat, r.s.user, m); err != nil {
-		h.cfg.Log.Warn("message not delivered", "node", h.cfg.Node, "op", string(r.env.Op), "error", err)
+		h.cfg.Log.Warn("message not delivered",
+			"node", h.cfg.Node, "op", string(r.env.Op), "error", err)
 	}
 	return nil
 }
@@ -292,7 +316,11 @@ func (r *request) screen() error {
 		return err
 	}
 	if q.Target == r.s.user { // nobody would know why they cannot share
-		return &protocol.FieldError{Code: protocol.Invalid, Field: "target", Reason: "must be another member"}
+		return &protocol.FieldError{
+			Code:   protocol.Invalid,
+			Field:  "target",
+			Reason: "must be another member",
+		}
 	}
 	return r.command("", room.StartShare{By: r.s.actor(), Type: "screen", Target: q.Target}, nil)
 }
@@ -323,7 +351,8 @@ func (r *request) unpublish() error {
 	return r.command("", room.UnpublishFeed{By: r.s.actor(), Type: q.Type}, nil)
 }
 
-// createGroup makes a room of the same kind as the one the sender is in, and tells those who are listed.
+// createGroup makes a room of the same kind as the one the sender is in, and tells those who are
+// listed.
 func (r *request) createGroup() error {
 	var q protocol.GroupRequest
 	if err := r.read(&q); err != nil {
@@ -344,25 +373,38 @@ func (r *request) createGroup() error {
 		return room.ErrGroupTooLarge
 	}
 	cmd := room.Create{
-		Title: q.Title, Capacity: parent.Capacity, Owner: s.user, Group: parent.Group, Talking: parent.Talking,
-		MaxRooms: s.grant.MaxRooms, MaxOwned: max(0, h.cfg.Limits.Rooms), Listed: append(q.List, s.user),
+		Title:    q.Title,
+		Capacity: parent.Capacity,
+		Owner:    s.user,
+		Group:    parent.Group,
+		Talking:  parent.Talking,
+		MaxRooms: s.grant.MaxRooms,
+		MaxOwned: max(0, h.cfg.Limits.Rooms),
+		Listed:   append(q.List, s.user),
 	}
 	r.from(&cmd)
 	id, err := h.makeGroup(ctx, parent, cmd)
 	if err != nil {
 		return r.countRooms(err)
 	}
-	if err := h.do(ctx, key, room.AnnounceGroup{By: s.actor(), Group: id, List: q.List}); err != nil {
-		_ = h.do(ctx, room.Key{Tenant: s.tenant, Room: id}, room.Destroy{By: s.actor()}) // nobody knows of it
+	if err := h.do(ctx, key, room.AnnounceGroup{
+		By:    s.actor(),
+		Group: id,
+		List:  q.List,
+	}); err != nil {
+		// Nobody knows of it.
+		_ = h.do(ctx, room.Key{Tenant: s.tenant, Room: id}, room.Destroy{By: s.actor()})
 		return err
 	}
 	r.ok(protocol.GroupAnswer{GroupID: id})
 	return nil
 }
 
-// makeGroup makes the room of a group, on the node of the room it is made in: that one knows its groups. Listed are those of the list
-// who are members of it.
-func (h *Hub) makeGroup(ctx context.Context, parent *room.State, cmd room.Create) (id string, err error) {
+// makeGroup makes the room of a group, on the node of the room it is made in: that one knows its
+// groups. Listed are those of the list who are members of it.
+func (h *Hub) makeGroup(
+	ctx context.Context, parent *room.State, cmd room.Create,
+) (id string, err error) {
 	owner, err := h.ownerOf(ctx, parent.Key)
 	if err != nil {
 		return "", err
@@ -388,7 +430,8 @@ func (h *Hub) makeGroup(ctx context.Context, parent *room.State, cmd room.Create
 	return id, err
 }
 
-// endGroup is for the group itself, and the sender need not be in it. What is no group is answered alike, a room or not.
+// endGroup is for the group itself, and the sender need not be in it. What is no group is answered
+// alike, a room or not.
 func (r *request) endGroup() error {
 	var q protocol.GroupRequest
 	if err := r.read(&q); err != nil {

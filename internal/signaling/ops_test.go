@@ -66,7 +66,8 @@ func TestChatAndInform(t *testing.T) {
 		host, lee, pak := w.trio(second)
 		out := w.user(second, "out")
 		lee.want("200", msg{"eventOp": "chat", "roomId": "K1", "message": "안녕"})
-		if m := host.only(); m.str("type") != "chat" || m.str("user") != "lee" || m.str("message") != "안녕" || m["seq"] != 4.0 {
+		if m := host.only(); m.str("type") != "chat" || m.str("user") != "lee" ||
+			m.str("message") != "안녕" || m["seq"] != 4.0 {
 			w.Errorf("got %v", m)
 		}
 		pak.saw("chat:lee:4 ")
@@ -109,7 +110,8 @@ func TestKickOut(t *testing.T) {
 		host.want("410", msg{"eventOp": "kickOut", "target": "nobody"})
 		host.want("421", msg{"eventOp": "kickOut"})
 		host.want("200", msg{"eventOp": "kickOut", "target": "lee"})
-		if m := lee.only(); m.str("type") != "kickOut" || m.str("user") != "lee" || m.str("sender") != "host" || m.str("roomId") != "K1" {
+		if m := lee.only(); m.str("type") != "kickOut" || m.str("user") != "lee" ||
+			m.str("sender") != "host" || m.str("roomId") != "K1" {
 			w.Errorf("got %v", m)
 		}
 		pak.saw("")
@@ -120,7 +122,10 @@ func TestKickOut(t *testing.T) {
 		host.saw("leave:lee:4 ")
 		lee.saw("leave:lee:4 ") // so that its page knows
 		lee.want("403", msg{"eventOp": "sdp", "target": "pak"})
-		w.says(lee.want("413", msg{"eventOp": "joinRoom", "roomId": "K1"}), "put you out", "ten minutes")
+		w.says(lee.want("413", msg{
+			"eventOp": "joinRoom",
+			"roomId":  "K1",
+		}), "put you out", "ten minutes")
 		time.Sleep(10*time.Minute - 3200*time.Millisecond)
 		lee.want("413", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		time.Sleep(100 * time.Millisecond)
@@ -161,7 +166,8 @@ func TestDestroyRoom(t *testing.T) {
 			p.want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		}
 		out.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
-		out.want("200", msg{"eventOp": "destroyRoom", "roomId": "K1"}) // who made it may, from outside
+		// Who made it may, from outside.
+		out.want("200", msg{"eventOp": "destroyRoom", "roomId": "K1"})
 		out.want("441", msg{"eventOp": "joinRoom", "roomId": "K1"})
 	})
 }
@@ -172,9 +178,17 @@ func TestEditRoomAndUser(t *testing.T) {
 		lee.want("413", msg{"eventOp": "editRoomInfo", "roomId": "K1", "title": "Mine"})
 		host.want("422", msg{"eventOp": "editRoomInfo", "roomId": "K1", "capacity": 2})
 		host.want("410", msg{"eventOp": "editRoomInfo", "roomId": "K1", "host": "nobody"})
-		host.want("200", msg{"eventOp": "editRoomInfo", "roomId": "K1", "title": "New", "capacity": 3, "host": "lee"})
+		host.want("200", msg{
+			"eventOp":  "editRoomInfo",
+			"roomId":   "K1",
+			"title":    "New",
+			"capacity": 3,
+			"host":     "lee",
+		})
 		m := pak.take()
-		if len(m) != 2 || m[0].str("type") != "editRoomInfo" || m[0].str("title") != "New" || m[0]["capacity"] != 3.0 || m[0].str("host") != "lee" || m[1].str("type") != "hostChange" {
+		if len(m) != 2 || m[0].str("type") != "editRoomInfo" || m[0].str("title") != "New" ||
+			m[0]["capacity"] != 3.0 || m[0].str("host") != "lee" ||
+			m[1].str("type") != "hostChange" {
 			w.Errorf("got %v", m)
 		}
 		host.want("413", msg{"eventOp": "editRoomInfo", "roomId": "K1", "title": "Mine"})
@@ -183,7 +197,8 @@ func TestEditRoomAndUser(t *testing.T) {
 		lee.take()
 
 		pak.want("200", msg{"eventOp": "editUserInfo", "name": "Park", "video": "false"})
-		if m := lee.only(); m.str("type") != "editUserInfo" || m.str("name") != "Park" || m["video"] != false || m["audio"] != true {
+		if m := lee.only(); m.str("type") != "editUserInfo" || m.str("name") != "Park" ||
+			m["video"] != false || m["audio"] != true {
 			w.Errorf("got %v", m)
 		}
 		pak.want("200", msg{"eventOp": "editUserInfo", "audio": false, "broadcast": false})
@@ -193,7 +208,8 @@ func TestEditRoomAndUser(t *testing.T) {
 		pak.want("200", msg{"eventOp": "changeName", "name": "P"})
 		lee.saw("editUserInfo:pak:7 ")
 		members := lee.want("200", msg{"eventOp": "memberList"})["members"].(map[string]any)
-		if p := members["pak"].(map[string]any); p["name"] != "P" || p["video"] != false || p["audio"] != true {
+		if p := members["pak"].(map[string]any); p["name"] != "P" || p["video"] != false ||
+			p["audio"] != true {
 			w.Errorf("member %v", p)
 		}
 		out.want("200", msg{"eventOp": "changeName", "name": "Outsider"})
@@ -215,7 +231,8 @@ func TestPermit(t *testing.T) {
 		host.want("200", msg{"eventOp": "permit", "target": "pak", "draw": false, "screen": "true"})
 		for _, p := range []*peer{host, lee, pak} {
 			m := p.only()
-			if permit, _ := m["permit"].(map[string]any); m.str("user") != "pak" || permit["draw"] != false || permit["screen"] != true {
+			if permit, _ := m["permit"].(map[string]any); m.str("user") != "pak" ||
+				permit["draw"] != false || permit["screen"] != true {
 				w.Errorf("got %v", m)
 			}
 		}
@@ -235,8 +252,10 @@ func TestWhoComesBackIsToldOfTheFeeds(t *testing.T) {
 		back.register("lee", "resume", lee.secret)
 		m := back.only()
 		feeds, _ := m["feeds"].([]any)
-		if m.str("type") != "publish" || m["seq"] != nil || len(feeds) != 1 || feeds[0].(map[string]any)["user"] != "host" {
-			w.Errorf("got %v, want one publish without seq, after the answer, with the feed of the other", m)
+		if m.str("type") != "publish" || m["seq"] != nil || len(feeds) != 1 ||
+			feeds[0].(map[string]any)["user"] != "host" {
+			w.Errorf("got %v, want one publish without seq, after the answer, with the feed of "+
+				"the other", m)
 		}
 	})
 }
@@ -252,21 +271,33 @@ func TestFeedsOfAGroupRoom(t *testing.T) {
 		lee.want("200", msg{"eventOp": "joinRoom", "roomId": id})
 		lee.saw("") // no feeds yet
 		host.take()
-		host.want("200", msg{"eventOp": "publish", "type": "cam", "epoch": 1, "audio": true, "video": true})
+		host.want("200", msg{
+			"eventOp": "publish",
+			"type":    "cam",
+			"epoch":   1,
+			"audio":   true,
+			"video":   true,
+		})
 		host.saw("")
 		m := lee.only()
 		feeds, _ := m["feeds"].([]any)
-		if m.str("type") != "publish" || len(feeds) != 1 || feeds[0].(map[string]any)["user"] != "host" || feeds[0].(map[string]any)["type"] != "cam" {
+		if m.str("type") != "publish" || len(feeds) != 1 ||
+			feeds[0].(map[string]any)["user"] != "host" ||
+			feeds[0].(map[string]any)["type"] != "cam" {
 			w.Errorf("got %v", m)
 		}
 		lee.want("200", msg{"eventOp": "publish", "type": "screen", "epoch": 1, "video": true})
 		host.take()
 		late := w.user(second, "late")
-		members := late.want("200", msg{"eventOp": "joinRoom", "roomId": id})["members"].(map[string]any)
+		members := late.want("200", msg{
+			"eventOp": "joinRoom",
+			"roomId":  id,
+		})["members"].(map[string]any)
 		if members["host"].(map[string]any)["publishing"] != true {
 			w.Errorf("members %v", members)
 		}
-		if feeds, _ := late.only()["feeds"].([]any); len(feeds) != 2 { // after the answer, and never one's own
+		// After the answer, and never one's own.
+		if feeds, _ := late.only()["feeds"].([]any); len(feeds) != 2 {
 			w.Errorf("feeds %v", feeds)
 		}
 		host.want("200", msg{"eventOp": "unpublish", "type": "cam"})
@@ -275,12 +306,19 @@ func TestFeedsOfAGroupRoom(t *testing.T) {
 		host.want("200", msg{"eventOp": "talking", "message": true})
 		host.take()
 		late.saw("talking:host:6 ")
-		host.want("200", msg{"eventOp": "subscribe", "target": "lee", "type": "screen", "video": true, "audio": true})
+		host.want("200", msg{
+			"eventOp": "subscribe",
+			"target":  "lee",
+			"type":    "screen",
+			"video":   true,
+			"audio":   true,
+		})
 		lee.take()
 		for i := range 5 {
 			w.user(0, fmt.Sprint("m", i)).want("200", msg{"eventOp": "joinRoom", "roomId": id})
 		}
-		w.user(0, "ninth").want("444", msg{"eventOp": "joinRoom", "roomId": id}) // a mesh of eight by default
+		// A mesh of eight by default.
+		w.user(0, "ninth").want("444", msg{"eventOp": "joinRoom", "roomId": id})
 	})
 }
 
@@ -292,8 +330,15 @@ func TestARefusedNameIsNotTakenToTheNextRoom(t *testing.T) {
 		request msg
 		prepare func(w *world)
 	}{
-		"no such member": {"410", msg{"eventOp": "editUserInfo", "name": "Other", "target": "nobody"}, func(*world) {}},
-		"no room for it": {"445", msg{"eventOp": "editUserInfo", "name": long}, func(w *world) { w.fill("K1") }},
+		"no such member": {"410", msg{
+			"eventOp": "editUserInfo",
+			"name":    "Other",
+			"target":  "nobody",
+		}, func(*world) {}},
+		"no room for it": {"445", msg{
+			"eventOp": "editUserInfo",
+			"name":    long,
+		}, func(w *world) { w.fill("K1") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in(t, 1, nil, func(w *world) {
@@ -306,7 +351,8 @@ func TestARefusedNameIsNotTakenToTheNextRoom(t *testing.T) {
 				kim.leaves()
 				w.room("K2", lee)
 				kim.joins("K2")
-				if m := lee.only(); m.str("type") != "join" || m["user"].(map[string]any)["name"] != "Kim" {
+				if m := lee.only(); m.str("type") != "join" ||
+					m["user"].(map[string]any)["name"] != "Kim" {
 					w.Errorf("lee is told %v", m)
 				}
 			})
@@ -319,8 +365,15 @@ func (w *world) fill(id string) {
 	n := 0
 	for _, size := range []int{100_000, 10_000, 1000, 0} {
 		for err := error(nil); err == nil; n++ {
-			m := room.Member{ID: fmt.Sprint(n), Name: strings.Repeat("x", size), Address: room.Address{Node: "n0", Session: fmt.Sprint(n)}}
-			err = w.nodes[0].hub.do(w.Context(), room.Key{Tenant: w.cpCode, Room: id}, room.Join{Member: m})
+			m := room.Member{
+				ID:      fmt.Sprint(n),
+				Name:    strings.Repeat("x", size),
+				Address: room.Address{Node: "n0", Session: fmt.Sprint(n)},
+			}
+			err = w.nodes[0].hub.do(w.Context(), room.Key{
+				Tenant: w.cpCode,
+				Room:   id,
+			}, room.Join{Member: m})
 		}
 	}
 }

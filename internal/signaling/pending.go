@@ -6,8 +6,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// pendingQueue is what waits for a session that is away. All of it goes into the outbox at once, behind the answer to the resume and
-// before what the room repeats: together they fit.
+// pendingQueue is what waits for a session that is away. All of it goes into the outbox at once,
+// behind the answer to the resume and before what the room repeats: together they fit.
 type pendingQueue []pendingMessage
 
 type pendingMessage struct {
@@ -16,7 +16,14 @@ type pendingMessage struct {
 	sender senderKind
 }
 
-// senderKind is how a message came to wait. Each has a place of its own: nobody outside a room can fill that of its members.
+func (w pendingMessage) sameKind(o pendingMessage) bool { return o.sender == w.sender }
+
+func (w pendingMessage) sameUser(o pendingMessage) bool {
+	return w.sameKind(o) && o.from == w.from
+}
+
+// senderKind is how a message came to wait. Each has a place of its own: nobody outside a room can
+// fill that of its members.
 type senderKind uint8
 
 const (
@@ -25,8 +32,9 @@ const (
 	fromRoom                      // an event for this member alone
 )
 
-// pendingLimits is how much may wait of a kind, and how much of one sender; and while the client is connected, the share of its outbox. A
-// stranger may come again as another one, without end, so that all of them together leave most of it to members.
+// pendingLimits is how much may wait of a kind, and how much of one sender; and while the client is
+// connected, the share of its outbox. A stranger may come again as another one, without end, so
+// that all of them together leave most of it to members.
 var pendingLimits = [...]struct {
 	count, bytes, each, eachBytes int
 	share                         transport.Share
@@ -39,8 +47,8 @@ var pendingLimits = [...]struct {
 // add takes over one reference to m, unless it is refused.
 func (h *pendingQueue) add(w pendingMessage) error {
 	p := pendingLimits[w.sender]
-	count, bytes := h.size(func(o pendingMessage) bool { return o.sender == w.sender })
-	own, ownBytes := h.size(func(o pendingMessage) bool { return o.sender == w.sender && o.from == w.from })
+	count, bytes := h.size(w.sameKind)
+	own, ownBytes := h.size(w.sameUser)
 	size := len(w.m.B)
 	switch {
 	case own >= p.each || ownBytes+size > p.eachBytes:
@@ -73,7 +81,7 @@ func (h *pendingQueue) addEvicting(w pendingMessage) {
 		return i >= 0
 	}
 	for h.add(w) != nil {
-		if !drop(func(o pendingMessage) bool { return o.sender == w.sender && o.from == w.from }) && !drop(func(o pendingMessage) bool { return o.sender == w.sender }) {
+		if !drop(w.sameUser) && !drop(w.sameKind) {
 			w.m.Release()
 			return
 		}

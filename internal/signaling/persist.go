@@ -16,8 +16,9 @@ import (
 	"github.com/ieum-rtc/ieum/internal/room"
 )
 
-// What is kept: one record for each session and each room. After a restart every session is away, its resume window counted
-// from the start, and every room is as it was; who does not come back in time leaves, as after any lost connection.
+// What is kept: one record for each session and each room. After a restart every session is away,
+// its resume window counted from the start, and every room is as it was; who does not come back in
+// time leaves, as after any lost connection.
 
 const (
 	sessionPrefix = "session/"
@@ -108,8 +109,8 @@ func encode(v any) []byte {
 	return b
 }
 
-// restore brings back what was kept. A record that cannot be used is forgotten, with a word in the log: one bad record must not
-// keep a server from starting.
+// restore brings back what was kept. A record that cannot be used is forgotten, with a word in the
+// log: one bad record must not keep a server from starting.
 func (h *Hub) restore() error {
 	if h.cfg.Keeper == nil {
 		return nil
@@ -120,7 +121,8 @@ func (h *Hub) restore() error {
 	}
 	sessions, rooms := 0, 0
 	forget := func(key string, err error) {
-		h.cfg.Log.Warn("record not restored", "node", h.cfg.Node, "kind", strings.SplitN(key, "/", 2)[0], "error", err)
+		kind, _, _ := strings.Cut(key, "/")
+		h.cfg.Log.Warn("record not restored", "node", h.cfg.Node, "kind", kind, "error", err)
 		h.cfg.Keeper.Keep(key, func() []byte { return nil })
 	}
 	kept := map[string]sessionRecord{}
@@ -137,7 +139,9 @@ func (h *Hub) restore() error {
 		kept[id] = rec
 	}
 	// Of two sessions of a user, which a crash may leave behind, the newer one has the id.
-	newest := func(a, b string) int { return cmp.Compare(kept[b].Location.Epoch, kept[a].Location.Epoch) }
+	newest := func(a, b string) int {
+		return cmp.Compare(kept[b].Location.Epoch, kept[a].Location.Epoch)
+	}
 	for _, id := range slices.SortedFunc(maps.Keys(kept), newest) {
 		if err := h.restoreSession(id, kept[id]); err != nil {
 			forget(sessionPrefix+id, err)
@@ -173,12 +177,24 @@ func (h *Hub) restoreSession(id string, rec sessionRecord) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if _, err := h.cfg.Directory.ClaimUser(ctx, rec.Tenant, rec.User, rec.Location, rec.Grant.MaxUser); err != nil {
+	_, err := h.cfg.Directory.ClaimUser(
+		ctx, rec.Tenant, rec.User, rec.Location, rec.Grant.MaxUser,
+	)
+	if err != nil {
 		return err
 	}
 	s := &session{
-		hub: h, id: id, location: rec.Location, tenant: rec.Tenant, user: rec.User, sender: protocol.AppendString(nil, rec.User),
-		device: rec.Device, features: rec.Features, identity: rec.Identity, origin: rec.Origin, grant: rec.Grant,
+		hub:      h,
+		id:       id,
+		location: rec.Location,
+		tenant:   rec.Tenant,
+		user:     rec.User,
+		sender:   protocol.AppendString(nil, rec.User),
+		device:   rec.Device,
+		features: rec.Features,
+		identity: rec.Identity,
+		origin:   rec.Origin,
+		grant:    rec.Grant,
 	}
 	if s.identity == "" { // kept by a server that knew of none
 		s.identity = newIdentity()
@@ -214,7 +230,8 @@ func (h *Hub) restoreRoom(snap room.Snapshot) error {
 		if s == nil || s.address() != m.Address {
 			return false
 		}
-		_, elsewhere := s.roomKey() // in both as kept, when the crash came as it went from one to the other
+		// In both as kept, when the crash came as it went from one to the other.
+		_, elsewhere := s.roomKey()
 		return !elsewhere
 	}
 	if err := h.rooms.Restore(snap, here); err != nil {

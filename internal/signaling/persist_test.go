@@ -80,7 +80,9 @@ func TestSessionsAndRoomsOutlastARestart(t *testing.T) {
 		kim2, lee2 := w.connect(0), w.connect(0)
 		a := kim2.register("kim", "resume", kim.secret)
 		state, _ := a["room"].(map[string]any)
-		if a["resumed"] != true || state["seq"] != 5.0 || len(state["members"].(map[string]any)) != 3 || state["share"].(map[string]any)["user"] != "lee" {
+		if a["resumed"] != true || state["seq"] != 5.0 ||
+			len(state["members"].(map[string]any)) != 3 ||
+			state["share"].(map[string]any)["user"] != "lee" {
 			w.Fatalf("answer %v", a)
 		}
 		if m := state["members"].(map[string]any)["lee"].(map[string]any); m["name"] != "Lee" {
@@ -92,7 +94,12 @@ func TestSessionsAndRoomsOutlastARestart(t *testing.T) {
 		kim2.saw("") // nobody left, nobody came
 		lee2.want("200", msg{"eventOp": "sdp", "target": "kim"})
 		kim2.saw("sdp<lee ")
-		w.connect(0).want("409", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "gone"})
+		w.connect(0).want("409", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"userId":  "gone",
+		})
 		time.Sleep(6 * time.Second) // the window counts from the start
 		kim2.saw("leave:gone:6 ")
 		lee2.want("200", msg{"eventOp": "shareStop"})
@@ -108,7 +115,8 @@ func TestWhatCannotBeUsedIsForgotten(t *testing.T) {
 		for _, key := range []string{"session/broken", "room/broken", "session/other"} {
 			k.kept[key] = []byte("{")
 		}
-		k.kept["session/other"] = []byte(`{"Seat":{"Node":"n9","Session":"other","Epoch":1},"User":"x"}`)
+		k.kept["session/other"] = []byte(`{"Seat":{"Node":"n9","Session":"other","Epoch":1},` +
+			`"User":"x"}`)
 		w.restart(cfg)
 		synctest.Wait()
 		all, _ := k.Load()

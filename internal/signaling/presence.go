@@ -10,14 +10,16 @@ import (
 )
 
 const (
-	// batchInterval is how often a client that understands lists of joins and leaves is told of them. The first is told at once.
+	// batchInterval is how often a client that understands lists of joins and leaves is told of
+	// them. The first is told at once.
 	batchInterval = 50 * time.Millisecond
 	// maxBatchBytes bounds a list in bytes: beyond it goes early.
 	maxBatchBytes = 32 << 10
 )
 
-// presenceBatch holds back joins and leaves, so that members who come and go cost the others a bounded number of messages. Whatever else is for
-// the client lets them go first: it sees one order. The session's mu guards it.
+// presenceBatch holds back joins and leaves, so that members who come and go cost the others a
+// bounded number of messages. Whatever else is for the client lets them go first: it sees one
+// order. The session's mu guards it.
 type presenceBatch struct {
 	lastSent time.Time // when the client was last told
 	timer    *time.Timer
@@ -30,7 +32,8 @@ func (s *session) acceptsBatches() bool {
 	return slices.Contains(s.features, string(protocol.FeatureRoster))
 }
 
-// enqueuePresence is send for a join or leave, at the client's pace. What a client that is away misses stands in the state that it gets.
+// enqueuePresence is send for a join or leave, at the client's pace. What a client that is away
+// misses stands in the state that it gets.
 func (s *session) enqueuePresence(m *transport.Message, e room.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +89,8 @@ func (s *session) flushPresenceLocked() {
 	}
 }
 
-// sendBatch sends what waits: one event as it is, several as a list with the number of the last. mu is held.
+// sendBatch sends what waits: one event as it is, several as a list with the number of the last. mu
+// is held.
 func (s *session) sendBatch(id string) {
 	p := s.batch
 	m := transport.NewMessage()

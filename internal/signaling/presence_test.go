@@ -84,7 +84,10 @@ func TestJoinsAndLeavesInABusyRoomComeAsLists(t *testing.T) {
 
 // Members who come and go cost each of the others 20 messages a second, however many they are.
 func TestComingAndGoingCostsABoundedNumberOfMessages(t *testing.T) {
-	many := func(c *Config, p *license.Params) { c.Limits.Joins, c.Burst, p.MaxUser = -1, 5000, 200 }
+	many := func(c *Config, p *license.Params) {
+		c.Limits.Joins, c.Burst, p.MaxUser = -1, 5000,
+			200
+	}
 	in(t, 1, many, func(w *world) {
 		host := lists(w, "host")
 		host.want("200", msg{"eventOp": "createRoom", "roomId": "R", "capacity": 120})

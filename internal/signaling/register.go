@@ -32,7 +32,7 @@ func (r *request) register() error {
 	if err != nil {
 		return err
 	}
-	if o := r.c.conn.Peer().Origin; grant.Origins != nil && o != "" && !slices.Contains(grant.Origins, o) && !slices.Contains(grant.Origins, "*") {
+	if !isAllowedOrigin(grant.Origins, r.c.conn.Peer().Origin) {
 		return errOrigin
 	}
 	if u := grant.User; u != nil {
@@ -86,10 +86,18 @@ func (r *request) authenticate(q protocol.Register, p *resumeToken) (license.Gra
 	return grant, err
 }
 
-// loginLog bounds the lines about refused logins, whoever is refused: one a second, 60 at once. The metric counts them all.
+// isAllowedOrigin tells whether a license admits pages of an origin; nil allowed: all of them.
+func isAllowedOrigin(allowed []string, origin string) bool {
+	return allowed == nil || origin == "" || slices.Contains(allowed, origin) ||
+		slices.Contains(allowed, "*")
+}
+
+// loginLog bounds the lines about refused logins, whoever is refused: one a second, 60 at once. The
+// metric counts them all.
 var loginLog = limit.NewRate(1, 60)
 
-// isLive tells whether the secret is that of a session that has not ended: whoever shows it is no stranger.
+// isLive tells whether the secret is that of a session that has not ended: whoever shows it is no
+// stranger.
 func (h *Hub) isLive(p *resumeToken) bool {
 	if p == nil {
 		return false
@@ -98,7 +106,8 @@ func (h *Hub) isLive(p *resumeToken) bool {
 	return s != nil && s.location == p.location
 }
 
-// resumeTokenOf reads the resume secret; nil when there is none, or none that is good for this tenant and user.
+// resumeTokenOf reads the resume secret; nil when there is none, or none that is good for this
+// tenant and user.
 func (h *Hub) resumeTokenOf(q protocol.Register) *resumeToken {
 	if q.Resume == "" {
 		return nil
@@ -110,8 +119,9 @@ func (h *Hub) resumeTokenOf(q protocol.Register) *resumeToken {
 	return &p
 }
 
-// admit tells what the license or user token grants. A session outlasts its user token: the token lets a user in, and the page
-// that comes back with the session's own secret is in already. Its grant, and the end of its license, are those it had.
+// admit tells what the license or user token grants. A session outlasts its user token: the token
+// lets a user in, and the page that comes back with the session's own secret is in already. Its
+// grant, and the end of its license, are those it had.
 func (h *Hub) admit(q protocol.Register, p *resumeToken) (license.Grant, error) {
 	grant, err := h.licenses().Check(q.CpCode, q.AuthKey)
 	if p == nil || bool(q.Forced) || !errors.Is(err, license.ErrTokenExpired) {
@@ -178,8 +188,9 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *resumeToken)
 	return nil
 }
 
-// begin makes a session that has its seat known to others and gives it its client. Who wants to end it meanwhile waits: else it
-// would end without a client, and the client would be given a dead session and never be told.
+// begin makes a session that has its seat known to others and gives it its client. Who wants to end
+// it meanwhile waits: else it would end without a client, and the client would be given a dead
+// session and never be told.
 func (r *request) begin(s *session) error {
 	h := r.c.hub
 	s.op.Lock()
@@ -187,7 +198,8 @@ func (r *request) begin(s *session) error {
 	h.mu.Lock()
 	h.sessions[s.id] = s
 	h.mu.Unlock()
-	// Who revokes a license ends the sessions that are known by then. This one has become known after its license was found good.
+	// Who revokes a license ends the sessions that are known by then. This one has become known
+	// after its license was found good.
 	if h.licenses().Revoked(s.grant) {
 		return license.ErrRevoked
 	}
@@ -212,17 +224,22 @@ func (r *request) begin(s *session) error {
 	return nil
 }
 
-// maxClaims bounds how often one register tries to get a user id: each further attempt means that another one has succeeded.
+// maxClaims bounds how often one register tries to get a user id: each further attempt means that
+// another one has succeeded.
 const maxClaims = 16
 
-// claimUser claims the session's user id, or makes one. A newcomer may take the id over from its holder with the holder's own secret,
-// with a user token, or where the license takes the word for it. Only the secret is good for one time; two pages with the other
-// proofs could throw each other out for ever, so those are limited.
+// claimUser claims the session's user id, or makes one. A newcomer may take the id over from its
+// holder with the holder's own secret, with a user token, or where the license takes the word for
+// it. Only the secret is good for one time; two pages with the other proofs could throw each other
+// out for ever, so those are limited.
 //
 // A session beyond the limit of its address (not within) may still take the place of another.
 //
-// The id passes on in one step, and only then its former holder has to go: of any number of pages one holds the id at the end.
-func (h *Hub) claimUser(ctx context.Context, s *session, forced bool, p *resumeToken, within bool) error {
+// The id passes on in one step, and only then its former holder has to go: of any number of pages
+// one holds the id at the end.
+func (h *Hub) claimUser(
+	ctx context.Context, s *session, forced bool, p *resumeToken, within bool,
+) error {
 	d := h.cfg.Directory
 	generated := s.user == ""
 	limit := min(s.grant.MaxUser, math.MaxInt32)
@@ -285,8 +302,9 @@ func (h *Hub) claimUser(ctx context.Context, s *session, forced bool, p *resumeT
 	return ErrTaken
 }
 
-// resume gives a session that is waiting, or whose old connection has not noticed its death yet, a new connection. q.Seq is the
-// last event of the room that the client knows of; a client that does not say is taken to know what it was sent.
+// resume gives a session that is waiting, or whose old connection has not noticed its death yet, a
+// new connection. q.Seq is the last event of the room that the client knows of; a client that does
+// not say is taken to know what it was sent.
 func (r *request) resume(p *resumeToken, q protocol.Register) error {
 	s := r.c.hub.session(p.ID)
 	if s == nil || s.location != p.location {
@@ -335,7 +353,8 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 		}
 		err = s.sync(ctx, key, seen, func(e room.Event) { take(roomState(e.State)) })
 	}
-	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) { // in no room, or it ended meanwhile
+	// In no room, or it ended meanwhile.
+	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) {
 		take(nil)
 		err = nil
 	}
@@ -351,13 +370,18 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 }
 
 // registered encodes the answer to register.
-func (r *request) registered(s *session, resumed bool, state *protocol.RoomState) (*transport.Message, error) {
+func (r *request) registered(
+	s *session, resumed bool, state *protocol.RoomState,
+) (*transport.Message, error) {
 	m := transport.NewMessage()
 	var err error
-	m.B, err = protocol.AppendAnswer(m.B, "register", r.env.ReqID, protocol.Answer{Code: protocol.OK, Body: protocol.RegisterAnswer{
-		UserID: s.user, ICEServers: s.iceServers(r.c), Resume: s.hub.newResumeToken(s),
-		ResumeWindow: int(s.hub.cfg.ResumeWindow.Seconds()), Resumed: resumed, Room: state,
-	}})
+	m.B, err = protocol.AppendAnswer(m.B, "register", r.env.ReqID, protocol.Answer{
+		Code: protocol.OK,
+		Body: protocol.RegisterAnswer{
+			UserID: s.user, ICEServers: s.iceServers(r.c), Resume: s.hub.newResumeToken(s),
+			ResumeWindow: int(s.hub.cfg.ResumeWindow.Seconds()), Resumed: resumed, Room: state,
+		},
+	})
 	if err != nil {
 		m.Release()
 		return nil, err

@@ -23,14 +23,20 @@ func TestKeysRotateUnderSessions(t *testing.T) {
 			h.Renew(v, v.DeriveAll("resume secret", 32))
 			return v
 		}
-		const oldKey, newKey = "0123456789abcdef0123456789abcdef", "another key, of thirty-two bytes."
+		const oldKey, newKey = "0123456789abcdef0123456789abcdef",
+			"another key, of thirty-two bytes."
 		oldLicense := w.authKey
 		kim, lee, pak := w.user(0, "kim"), w.user(0, "lee"), w.user(0, "pak")
 		w.room("K1", kim, lee, pak)
 
 		v := rotate(newKey, oldKey)
 		newLicense, err := v.Issue(license.Params{
-			Name: "New", CpCode: w.cpCode, CompanyCode: "T", MaxUser: 100, Start: time.Now().Add(-time.Hour), End: time.Now().Add(time.Hour),
+			Name:        "New",
+			CpCode:      w.cpCode,
+			CompanyCode: "T",
+			MaxUser:     100,
+			Start:       time.Now().Add(-time.Hour),
+			End:         time.Now().Add(time.Hour),
 		})
 		if err != nil {
 			w.Fatal(err)
@@ -38,7 +44,8 @@ func TestKeysRotateUnderSessions(t *testing.T) {
 		kim.want("200", msg{"eventOp": "chat", "roomId": "K1", "message": "still here"})
 		lee.lose()
 		back := w.connect(0)
-		if a := back.register("lee", "resume", lee.secret); a["resumed"] != true || back.secret == lee.secret {
+		if a := back.register("lee", "resume", lee.secret); a["resumed"] != true ||
+			back.secret == lee.secret {
 			w.Errorf("with a secret of the old key: %v", a)
 		}
 		w.user(0, "old")
@@ -47,12 +54,22 @@ func TestKeysRotateUnderSessions(t *testing.T) {
 
 		rotate(newKey)
 		kim.want("200", msg{"eventOp": "chat", "roomId": "K1", "message": "still here"})
-		w.connect(0).want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": oldLicense})
+		w.connect(0).want("401", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": oldLicense,
+		})
 		pak.lose()
-		w.connect(0).want("410", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": newLicense, "resume": pak.secret})
+		w.connect(0).want("410", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": newLicense,
+			"resume":  pak.secret,
+		})
 		back.lose() // its secret was renewed when it came back
 		again := w.connect(0)
-		if a := again.register("lee", "authKey", newLicense, "resume", back.secret); a["resumed"] != true {
+		a := again.register("lee", "authKey", newLicense, "resume", back.secret)
+		if a["resumed"] != true {
 			w.Errorf("with a secret of the new key: %v", a)
 		}
 		kim.take()

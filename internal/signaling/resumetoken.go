@@ -13,8 +13,8 @@ import (
 
 var errBadResumeToken = errors.New("resume secret not valid")
 
-// resumeToken is what a resume secret says: who was where. It is signed, so that a server without memory of the session can still
-// tell that it gave the secret out.
+// resumeToken is what a resume secret says: who was where. It is signed, so that a server without
+// memory of the session can still tell that it gave the secret out.
 type resumeToken struct {
 	Tenant   string `json:"t"`
 	User     string `json:"u"`
@@ -31,7 +31,12 @@ const resumeTokenVersion = "r1"
 // newResumeToken makes the session's secret: version, content and HMAC-SHA256, separated by points.
 func (h *Hub) newResumeToken(s *session) string {
 	body, err := protocol.Marshal(resumeToken{
-		Tenant: s.tenant, User: s.user, Node: s.location.Node, ID: s.id, Epoch: s.location.Epoch, Identity: s.identity,
+		Tenant:   s.tenant,
+		User:     s.user,
+		Node:     s.location.Node,
+		ID:       s.id,
+		Epoch:    s.location.Epoch,
+		Identity: s.identity,
 	})
 	if err != nil {
 		return "" // cannot happen: strings and a number

@@ -12,11 +12,15 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// revocable gives the nodes a list of revoked licenses. What it returns puts tokens on it, as who has read the operator's file does.
+// revocable gives the nodes a list of revoked licenses. What it returns puts tokens on it, as who
+// has read the operator's file does.
 func revocable(w **world) (change func(*Config, *license.Params), revoke func(tokens ...string)) {
 	list := new(license.Revoked)
 	change = func(c *Config, _ *license.Params) {
-		v, err := license.New(license.Config{Keys: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}, Revoked: list})
+		v, err := license.New(license.Config{
+			Keys:    [][]byte{[]byte("0123456789abcdef0123456789abcdef")},
+			Revoked: list,
+		})
 		if err != nil {
 			panic(err)
 		}
@@ -38,7 +42,12 @@ func revocable(w **world) (change func(*Config, *license.Params), revoke func(to
 func (w *world) otherLicense() string {
 	w.Helper()
 	key, err := w.verifier.Issue(license.Params{
-		Name: "Other", CpCode: w.cpCode, CompanyCode: "T", MaxUser: 100, Start: time.Now().Add(-time.Hour), End: time.Now().Add(time.Hour),
+		Name:        "Other",
+		CpCode:      w.cpCode,
+		CompanyCode: "T",
+		MaxUser:     100,
+		Start:       time.Now().Add(-time.Hour),
+		End:         time.Now().Add(time.Hour),
 	})
 	if err != nil {
 		w.Fatal(err)
@@ -66,9 +75,12 @@ func TestSessionsEndWithARevokedLicense(t *testing.T) {
 		other.saw("leave:kim:4 leave:away:5 ")
 		other.want("200", msg{"eventOp": "chat", "roomId": "K1", "message": "still here"})
 
-		// no way back: not with the secret, not anew, and no word that says more than a bad key gets
+		// no way back: not with the secret, not anew, and no word that says more than a bad key
+		// gets
 		bad := w.authKey[:len(w.authKey)-4] + "AAAA"
-		for _, more := range []msg{{}, {"resume": kim.secret}, {"userId": "kim", "forced": true, "resume": kim.secret}} {
+		for _, more := range []msg{{}, {
+			"resume": kim.secret,
+		}, {"userId": "kim", "forced": true, "resume": kim.secret}} {
 			answer := func(key string) msg {
 				q := msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": key}
 				maps.Copy(q, more)
@@ -84,7 +96,8 @@ func TestSessionsEndWithARevokedLicense(t *testing.T) {
 		if stats.Refused["revoked"] != 3 || stats.Refused["license"] != 3 {
 			w.Errorf("counted %v", stats.Refused)
 		}
-		if strings.Contains(w.log.String(), w.authKey) || !strings.Contains(w.log.String(), "revoked") {
+		if strings.Contains(w.log.String(), w.authKey) ||
+			!strings.Contains(w.log.String(), "revoked") {
 			w.Errorf("the log is to say revoked, and no key:\n%s", w.log)
 		}
 
@@ -99,7 +112,12 @@ func TestARevokedUserTokenEndsItsSessionAlone(t *testing.T) {
 	in(t, 1, change, func(world *world) {
 		w = world
 		mint := func(user string) string {
-			token, err := w.verifier.IssueUser(license.UserParams{CpCode: w.cpCode, ID: user, License: w.authKey, Expires: time.Now().Add(time.Minute)})
+			token, err := w.verifier.IssueUser(license.UserParams{
+				CpCode:  w.cpCode,
+				ID:      user,
+				License: w.authKey,
+				Expires: time.Now().Add(time.Minute),
+			})
 			if err != nil {
 				w.Fatal(err)
 			}
@@ -113,8 +131,14 @@ func TestARevokedUserTokenEndsItsSessionAlone(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		revoke(token)
 		lee.want("200", msg{"eventOp": "keepAlive"})
-		time.Sleep(2 * time.Minute) // past the tokens' end, which a page that comes back need not mind
-		w.connect(0).want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": token, "resume": kim.secret})
+		// Past the tokens' end, which a page that comes back need not mind.
+		time.Sleep(2 * time.Minute)
+		w.connect(0).want("401", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": token,
+			"resume":  kim.secret,
+		})
 		lee.lose()
 		w.connect(0).register("lee", "authKey", mint("lee"), "resume", lee.secret)
 		if s := w.nodes[0].hub.Stats(); s.Sessions != 1 {
@@ -123,7 +147,8 @@ func TestARevokedUserTokenEndsItsSessionAlone(t *testing.T) {
 	})
 }
 
-// lateDirectory lets something happen between the look at a license and the session that comes of it.
+// lateDirectory lets something happen between the look at a license and the session that comes of
+// it.
 type lateDirectory struct {
 	Directory
 	claimed func()
@@ -134,14 +159,16 @@ func (d *lateDirectory) over(of Directory) Directory {
 	return d
 }
 
-func (d *lateDirectory) ClaimUser(ctx context.Context, tenant, user string, s Location, limit int) (Location, error) {
+func (d *lateDirectory) ClaimUser(ctx context.Context, tenant, user string, s Location,
+	limit int) (Location, error) {
 	if d.claimed != nil {
 		d.claimed()
 	}
 	return d.Directory.ClaimUser(ctx, tenant, user, s, limit)
 }
 
-// The license was good when it was looked at, and is revoked before the session is there to be ended.
+// The license was good when it was looked at, and is revoked before the session is there to be
+// ended.
 func TestALoginThatIsOvertakenByTheRevocation(t *testing.T) {
 	var w *world
 	change, revoke := revocable(&w)
@@ -152,7 +179,12 @@ func TestALoginThatIsOvertakenByTheRevocation(t *testing.T) {
 	}, func(world *world) {
 		w = world
 		late.claimed = func() { revoke(w.authKey) }
-		w.connect(0).want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "kim"})
+		w.connect(0).want("401", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"userId":  "kim",
+		})
 		late.claimed = nil
 		if s := w.nodes[0].hub.Stats(); s.Sessions != 0 {
 			w.Errorf("%d sessions", s.Sessions)
@@ -179,7 +211,8 @@ func TestSessionsOfARevokedLicenseDoNotOutlastARestart(t *testing.T) {
 		revoke(w.authKey)
 		w.nodes = nodes
 		w.restart(cfg)
-		if s := w.nodes[0].hub.Stats(); s.Sessions+s.Rosters != 0 { // the room waits a while for somebody to come
+		// The room waits a while for somebody to come.
+		if s := w.nodes[0].hub.Stats(); s.Sessions+s.Rosters != 0 {
 			w.Errorf("came back: %+v", s)
 		}
 	})

@@ -31,17 +31,23 @@ func onOneAndTwoNodes(t *testing.T, f func(w *world, second int)) {
 func TestJoinAndLeave(t *testing.T) {
 	onOneAndTwoNodes(t, func(w *world, second int) {
 		kim, lee := w.user(0, "kim"), w.user(second, "lee")
-		id := kim.want("200", msg{"eventOp": "createRoom", "title": "Weekly", "capacity": "2"}).str("roomId")
+		id := kim.want("200", msg{
+			"eventOp":  "createRoom",
+			"title":    "Weekly",
+			"capacity": "2",
+		}).str("roomId")
 		if len(id) != 13 || id[0] != 'K' {
 			w.Errorf("room id %q", id)
 		}
 		a := kim.want("200", msg{"eventOp": "joinRoom", "roomId": id})
-		if a.str("title") != "Weekly" || a["seq"] != 1.0 || a["isRecording"] != false || len(a.str("createdAt")) != 19 {
+		if a.str("title") != "Weekly" || a["seq"] != 1.0 || a["isRecording"] != false ||
+			len(a.str("createdAt")) != 19 {
 			w.Errorf("answer %v", a)
 		}
 		a = lee.want("200", msg{"eventOp": "joinRoom", "roomId": id})
 		host, members := a["host"].(map[string]any), a["members"].(map[string]any)
-		if host["userId"] != "kim" || host["userType"] != "host" || len(members) != 2 || members["lee"].(map[string]any)["userType"] != "guest" {
+		if host["userId"] != "kim" || host["userType"] != "host" || len(members) != 2 ||
+			members["lee"].(map[string]any)["userType"] != "guest" {
 			w.Errorf("answer %v", a)
 		}
 		kim.saw("join:lee:2 ")
@@ -80,7 +86,14 @@ func TestRoomsOfTenantsAreApart(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim := w.user(0, "kim")
 		w.room("K1", kim)
-		other, err := w.verifier.Issue(license.Params{Name: "O", CpCode: "OTHER", CompanyCode: "O", MaxUser: 9, Start: time.Now(), End: time.Now().Add(time.Hour)})
+		other, err := w.verifier.Issue(license.Params{
+			Name:        "O",
+			CpCode:      "OTHER",
+			CompanyCode: "O",
+			MaxUser:     9,
+			Start:       time.Now(),
+			End:         time.Now().Add(time.Hour),
+		})
 		if err != nil {
 			w.Fatal(err)
 		}
@@ -98,8 +111,10 @@ func TestRelayReachesTheTargetWithTheSenderStamped(t *testing.T) {
 		kim, lee, out := w.user(0, "kim"), w.user(second, "lee"), w.user(0, "out")
 		w.room("K1", kim, lee)
 		for i, m := range []string{
-			`{"eventOp":"sdp","target":"lee","sdp":{"type":"offer","sdp":"v=0\r\n"},"type":"cam","gen":1,"own":[1,{"x":"é"}]}`,
-			`{"eventOp":"candidate","userId":"kim","target":"lee","candidates":[{"candidate":"c"}]}`,
+			`{"eventOp":"sdp","target":"lee","sdp":{"type":"offer","sdp":"v=0\r\n"},` +
+				`"type":"cam","gen":1,"own":[1,{"x":"é"}]}`,
+			`{"eventOp":"candidate","userId":"kim","target":"lee",` +
+				`"candidates":[{"candidate":"c"}]}`,
 			`{"eventOp":"publish","target":"lee","type":"cam","epoch":1,"audio":true,"video":true}`,
 			`{"eventOp":"unpublish","target":"lee","type":"cam","epoch":1}`,
 		} {
@@ -113,8 +128,12 @@ func TestRelayReachesTheTargetWithTheSenderStamped(t *testing.T) {
 		if got := lee.take(); len(got) != 1 || got[0]["reqId"] != nil {
 			w.Errorf("the sender's reqId reached the target: %v", got)
 		}
-		// the same refusal for a user that exists elsewhere, one that does not exist, and oneself in no room
-		x, y := kim.want("403", msg{"eventOp": "sdp", "target": "out"}), kim.want("403", msg{"eventOp": "sdp", "target": "nobody"})
+		// the same refusal for a user that exists elsewhere, one that does not exist, and oneself
+		// in no room
+		x, y := kim.want("403", msg{
+			"eventOp": "sdp",
+			"target":  "out",
+		}), kim.want("403", msg{"eventOp": "sdp", "target": "nobody"})
 		if x.str("message") != y.str("message") || x.str("hint") != y.str("hint") {
 			w.Errorf("answers tell users apart: %v %v", x, y)
 		}

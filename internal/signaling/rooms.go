@@ -27,7 +27,11 @@ func (r *request) createVideoRoom() error {
 	if err := r.read(&q); err != nil {
 		return err
 	}
-	return r.create(q.CreateRoom, room.Create{Capacity: defaultVideoCapacity, Group: true, Talking: bool(q.TalkingNoty)})
+	return r.create(q.CreateRoom, room.Create{
+		Capacity: defaultVideoCapacity,
+		Group:    true,
+		Talking:  bool(q.TalkingNoty),
+	})
 }
 
 // read decodes and checks the request.
@@ -43,7 +47,9 @@ func (r *request) create(q protocol.CreateRoom, cmd room.Create) error {
 	if !r.s.grant.User.Admits(q.RoomID) {
 		return errTokenRoom
 	}
-	cmd.Title, cmd.Owner, cmd.Keep, cmd.MaxRooms = q.Title, r.s.user, q.Destroy != nil && !bool(*q.Destroy), r.s.grant.MaxRooms
+	cmd.Title, cmd.Owner = q.Title, r.s.user
+	cmd.Keep = q.Destroy != nil && !bool(*q.Destroy)
+	cmd.MaxRooms = r.s.grant.MaxRooms
 	cmd.MaxOwned = max(0, r.c.hub.cfg.Limits.Rooms)
 	r.from(&cmd)
 	if q.Capacity != nil {
@@ -128,8 +134,16 @@ func (r *request) joinRoom() error {
 	defer cancel()
 	name, _ := s.name.Load().(string)
 	member := room.Member{
-		ID: s.user, Name: name, Device: s.device, Features: s.features, Video: true, Audio: true, Address: s.address(), Epoch: s.location.Epoch,
-		Net: s.hub.network(r.c.source()), Identity: s.identity,
+		ID:       s.user,
+		Name:     name,
+		Device:   s.device,
+		Features: s.features,
+		Video:    true,
+		Audio:    true,
+		Address:  s.address(),
+		Epoch:    s.location.Epoch,
+		Net:      s.hub.network(r.c.source()),
+		Identity: s.identity,
 	}
 	join := room.Join{
 		Member: member,

@@ -11,13 +11,15 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// roster is what this node knows of a room that one of its sessions is in: who the members are and where. The room's events
-// keep it up to date, so that passing a message on asks no room and no directory.
+// roster is what this node knows of a room that one of its sessions is in: who the members are and
+// where. The room's events keep it up to date, so that passing a message on asks no room and no
+// directory.
 type roster struct {
 	key room.Key
 
-	mu      sync.RWMutex
-	members []entry // sorted by user: most rooms have a few members, and a map costs more than they do
+	mu sync.RWMutex
+	// Sorted by user: most rooms have a few members, and a map costs more than they do.
+	members []entry
 
 	owner Owner       // Guarded by mu: the node that has the room.
 	copy  *room.State // Guarded by mu: see refresh.go; nil for a room of this node.
@@ -52,7 +54,9 @@ func (ro *roster) find(user []byte) (place, bool) {
 
 // search is called with mu held.
 func (ro *roster) search(user []byte) (at int, found bool) {
-	return slices.BinarySearchFunc(ro.members, user, func(e entry, user []byte) int { return bytes.Compare([]byte(e.user), user) })
+	return slices.BinarySearchFunc(ro.members, user, func(e entry, user []byte) int {
+		return bytes.Compare([]byte(e.user), user)
+	})
 }
 
 func (ro *roster) set(user string, p place) {
@@ -81,8 +85,9 @@ func (h *Hub) place(addr room.Address) place {
 	return p
 }
 
-// enterRoster counts a session in, and makes the roster if it is the first of this node. The members are those of state even where
-// there is a roster: the session it was for may be leaving, and what the room said since has not come here.
+// enterRoster counts a session in, and makes the roster if it is the first of this node. The
+// members are those of state even where there is a roster: the session it was for may be leaving,
+// and what the room said since has not come here.
 func (h *Hub) enterRoster(state *room.State, owner Owner) *roster {
 	h.mu.Lock()
 	ro := h.rosters[state.Key]
@@ -123,7 +128,8 @@ func (h *Hub) releaseRoster(ro *roster) {
 	}
 }
 
-// Deliver implements room.Sink: an event goes to the sessions of this node directly and to each other node once.
+// Deliver implements room.Sink: an event goes to the sessions of this node directly and to each
+// other node once.
 func (h *Hub) Deliver(to []room.Address, e room.Event) {
 	var here []*session
 	var away map[string][]string
@@ -195,8 +201,8 @@ func (h *Hub) tell(to []*session, e room.Event) {
 		case moves && s.acceptsBatches():
 			s.enqueuePresence(m, e)
 		case e.Kind == room.GroupCreated || e.Kind == room.Kicked:
-			// To one member alone: that is in no state. What a room says to all need not wait, since it sends a resumed session its
-			// state, and what is no state again.
+			// To one member alone: that is in no state. What a room says to all need not wait,
+			// since it sends a resumed session its state, and what is no state again.
 			s.sendOrQueue(m, e.Member.ID)
 		case s.send(m) && e.Seq > 0:
 			s.seen.Store(e.Seq)
@@ -253,7 +259,8 @@ func (s *session) deliverState(e room.Event) {
 	}
 }
 
-// presence translates a room event into the message that members see; ok is false for events that say nothing.
+// presence translates a room event into the message that members see; ok is false for events that
+// say nothing.
 func presence(e room.Event) (p protocol.Presence, ok bool) {
 	id, user := e.Key.Room, e.Member.ID
 	switch e.Kind {
@@ -312,7 +319,12 @@ func wireFeeds(feeds []room.MemberFeed) []protocol.Feed {
 	for i, mf := range feeds {
 		f := mf.Feed
 		w[i] = protocol.Feed{
-			Member: wireMember(mf.Member), User: f.User, Type: f.Type, Epoch: f.Epoch, Audio: f.Audio, Video: f.Video,
+			Member: wireMember(mf.Member),
+			User:   f.User,
+			Type:   f.Type,
+			Epoch:  f.Epoch,
+			Audio:  f.Audio,
+			Video:  f.Video,
 		}
 	}
 	return w
@@ -320,9 +332,19 @@ func wireFeeds(feeds []room.MemberFeed) []protocol.Feed {
 
 func wireMember(m room.Member) protocol.Member {
 	w := protocol.Member{
-		ID: m.ID, UserID: m.ID, Name: m.Name, UserType: "guest", Device: m.Device, Video: m.Video, Audio: m.Audio,
-		Publishing: len(m.Feeds) > 0, Pulishing: len(m.Feeds) > 0, Permit: protocol.Permit(m.Permit), Since: m.Since,
-		Net: m.Net, Identity: m.Identity,
+		ID:         m.ID,
+		UserID:     m.ID,
+		Name:       m.Name,
+		UserType:   "guest",
+		Device:     m.Device,
+		Video:      m.Video,
+		Audio:      m.Audio,
+		Publishing: len(m.Feeds) > 0,
+		Pulishing:  len(m.Feeds) > 0,
+		Permit:     protocol.Permit(m.Permit),
+		Since:      m.Since,
+		Net:        m.Net,
+		Identity:   m.Identity,
 	}
 	if m.Host {
 		w.UserType = "host"
@@ -335,8 +357,14 @@ func wireMember(m room.Member) protocol.Member {
 
 func roomState(st *room.State) *protocol.RoomState {
 	w := &protocol.RoomState{
-		RoomID: st.Key.Room, Title: st.Title, Capacity: st.Capacity, CreatedAt: protocol.FormatTime(st.CreatedAt),
-		Members: make(protocol.Members, len(st.Members)), Media: st.Group, TalkingNoty: st.Talking, Seq: st.Seq,
+		RoomID:      st.Key.Room,
+		Title:       st.Title,
+		Capacity:    st.Capacity,
+		CreatedAt:   protocol.FormatTime(st.CreatedAt),
+		Members:     make(protocol.Members, len(st.Members)),
+		Media:       st.Group,
+		TalkingNoty: st.Talking,
+		Seq:         st.Seq,
 	}
 	if st.Share != nil {
 		w.Share = &protocol.Share{Type: st.Share.Type, User: st.Share.User}

@@ -16,7 +16,10 @@ func TestWhoEntersAsTheLastOneLeavesDoesNotMeetIt(t *testing.T) {
 		key := room.Key{Tenant: w.cpCode, Room: "K1"}
 		seat, _ := w.local.Holder(t.Context(), w.cpCode, "kim")
 		s := hub.session(seat.Session)
-		if err := hub.do(t.Context(), key, room.Leave{User: "kim", Address: s.address()}); err != nil {
+		if err := hub.do(t.Context(), key, room.Leave{
+			User:    "kim",
+			Address: s.address(),
+		}); err != nil {
 			w.Fatal(err)
 		}
 		lee.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})

@@ -15,7 +15,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// session is a registered user: live (it has a client), away (its connection was lost, a timer runs) or ended.
+// session is a registered user: live (it has a client), away (its connection was lost, a timer
+// runs) or ended.
 type session struct {
 	hub      *Hub
 	id       string
@@ -29,18 +30,21 @@ type session struct {
 	identity string // shown to other members, see Hub.identity
 	grant    license.Grant
 
-	// op is held while the session enters, leaves or resumes: one such step at a time. Room locks and mu are taken inside.
+	// op is held while the session enters, leaves or resumes: one such step at a time. Room locks
+	// and mu are taken inside.
 	op     sync.Mutex
 	ended  bool         // guarded by op; set once
 	unsure *room.Key    // guarded by op: a room that may have it as a member, see join
 	name   atomic.Value // string; changes with op held
 
-	// client changes with mu held, and is read without it to fence off connections that lost the session.
-	client      atomic.Pointer[client]
-	seen        atomic.Uint64 // Seq of the room's last event that the client was sent
-	rateMeter   limit.GCRA    // of its messages, whichever connection brings them: coming back does not begin anew
-	excessMeter limit.GCRA    // of those that rate refuses
-	roomMeter   limit.GCRA    // of what others in its room are told
+	// client changes with mu held, and is read without it to fence off connections that lost the
+	// session.
+	client atomic.Pointer[client]
+	seen   atomic.Uint64 // Seq of the room's last event that the client was sent
+	// Of its messages, whichever connection brings them: coming back does not begin anew.
+	rateMeter   limit.GCRA
+	excessMeter limit.GCRA // of those that rate refuses
+	roomMeter   limit.GCRA // of what others in its room are told
 
 	mu              sync.Mutex // guards what follows; only an outbox's lock is taken inside
 	disconnectTimer *time.Timer
@@ -73,7 +77,12 @@ func (a attempt) isStale(b attempt) bool {
 	return a.instance != "" && a.instance == b.instance && a.n < b.n
 }
 
-func (s *session) address() room.Address { return room.Address{Node: s.location.Node, Session: s.id} }
+func (s *session) address() room.Address {
+	return room.Address{
+		Node:    s.location.Node,
+		Session: s.id,
+	}
+}
 
 // userKey is an id of a tenant: of a user, an address or a site.
 type userKey struct{ tenant, id string }
@@ -91,8 +100,8 @@ func (s *session) roomKey() (room.Key, bool) {
 	return s.roster.key, true
 }
 
-// send passes a message on to the client, and tells whether it has it. It takes over one reference. A connection that takes no more is
-// closing, and its client is as good as away.
+// send passes a message on to the client, and tells whether it has it. It takes over one reference.
+// A connection that takes no more is closing, and its client is as good as away.
 func (s *session) send(m *transport.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,8 +132,8 @@ func (s *session) sendOrQueue(m *transport.Message, from string) {
 	s.pending.addEvicting(pendingMessage{m, from, fromRoom})
 }
 
-// offer passes on a message of another user, or tells why it is not delivered. While the client is away it waits. It takes over one
-// reference.
+// offer passes on a message of another user, or tells why it is not delivered. While the client is
+// away it waits. It takes over one reference.
 func (s *session) offer(m *transport.Message, from string, k senderKind) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +164,8 @@ func (s *session) offer(m *transport.Message, from string, k senderKind) error {
 // isUnreachable tells whether nobody will come for what is kept. mu is held.
 func (s *session) isUnreachable() bool { return s.client.Load() == nil && s.disconnectTimer == nil }
 
-// detach makes the session away when its present connection c was lost; nil after a restart, when it has none yet.
+// detach makes the session away when its present connection c was lost; nil after a restart, when
+// it has none yet.
 func (s *session) detach(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,8 +192,9 @@ func (s *session) lastAttempt() attempt {
 	return s.attempt
 }
 
-// attach makes c the session's connection and sends first, then what waited. The former connection, if any, is returned.
-// It is called while the room is locked, or while the session is in none, so that no event comes between.
+// attach makes c the session's connection and sends first, then what waited. The former connection,
+// if any, is returned. It is called while the room is locked, or while the session is in none, so
+// that no event comes between.
 func (s *session) attach(c *client, first *transport.Message, reply transport.Reply) (old *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,15 +222,16 @@ func (s *session) expire(seq int) {
 	s.op.Lock()
 	defer s.op.Unlock()
 	s.mu.Lock()
-	over := s.disconnectTimer != nil && s.disconnectSeq == seq // stays so: only a resume changes it, and that needs op
+	// Stays so: only a resume changes it, and that needs op.
+	over := s.disconnectTimer != nil && s.disconnectSeq == seq
 	s.mu.Unlock()
 	if over {
 		s.finish(0, "resume window over")
 	}
 }
 
-// end ends the session at once. With code 0 it only does so if from is its present connection. The connection, if there is one, is
-// closed with code.
+// end ends the session at once. With code 0 it only does so if from is its present connection. The
+// connection, if there is one, is closed with code.
 func (s *session) end(from *client, code transport.StatusCode, reason string) {
 	s.op.Lock()
 	defer s.op.Unlock()

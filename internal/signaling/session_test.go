@@ -27,12 +27,17 @@ func TestRegister(t *testing.T) {
 		p.want("200", msg{"eventOp": "keepAlive"})
 		p.want("421", msg{"eventOp": "register", "authKey": w.authKey})
 		p.want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey + "x"})
-		swapped := p.want("401", msg{"eventOp": "register", "cpCode": w.authKey, "authKey": w.cpCode})
+		swapped := p.want("401", msg{
+			"eventOp": "register",
+			"cpCode":  w.authKey,
+			"authKey": w.cpCode,
+		})
 		if !strings.Contains(swapped.str("hint"), "swapped") {
 			w.Errorf("no hint that the two are swapped: %v", swapped)
 		}
 		a := p.register("")
-		if len(p.user) != 13 || p.user[0] != 'U' || p.secret == "" || a["resumeWindow"] != 20.0 || a["resumed"] != false {
+		if len(p.user) != 13 || p.user[0] != 'U' || p.secret == "" || a["resumeWindow"] != 20.0 ||
+			a["resumed"] != false {
 			w.Errorf("answer %v", a)
 		}
 		ice := a["iceServers"].([]any)
@@ -92,14 +97,23 @@ func TestAUserIDBelongsToOneSession(t *testing.T) {
 		first := w.user(0, "kim")
 		w.room("K1", first)
 		login := func(p *peer, extra ...any) msg {
-			m := msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "kim"}
+			m := msg{
+				"eventOp": "register",
+				"cpCode":  w.cpCode,
+				"authKey": w.authKey,
+				"userId":  "kim",
+			}
 			for i := 0; i < len(extra); i += 2 {
 				m[extra[i].(string)] = extra[i+1]
 			}
 			return p.ask(m)
 		}
 		p := w.connect(second)
-		for _, a := range []msg{login(p), login(p, "forced", true), login(p, "forced", "true", "resume", "r1.AAAA.BBBB")} {
+		for _, a := range []msg{
+			login(p),
+			login(p, "forced", true),
+			login(p, "forced", "true", "resume", "r1.AAAA.BBBB"),
+		} {
 			if a.str("code") != "409" || a.str("hint") == "" {
 				w.Errorf("answer %v, want 409 with a hint", a)
 			}
@@ -112,7 +126,8 @@ func TestAUserIDBelongsToOneSession(t *testing.T) {
 		lee.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		first.take()
 		// the session's own secret does: the old page leaves, then the new one is there, fresh
-		if a := login(p, "forced", true, "resume", first.secret); a.str("code") != "200" || a["resumed"] != false {
+		if a := login(p, "forced", true, "resume", first.secret); a.str("code") != "200" ||
+			a["resumed"] != false {
 			w.Fatalf("answer %v", a)
 		}
 		if c := first.closeCode(); c != 4002 {
@@ -146,7 +161,8 @@ func TestAPageThatGoesLeavesAtOnce(t *testing.T) {
 		"close 1000": func(_ *world, p *peer) { p.goAway(1000) },
 		"close 1001": func(_ *world, p *peer) { p.goAway(1001) },
 		"POST /leave": func(w *world, p *peer) {
-			if c := w.nodes[0].post(w.T, "/leave", fmt.Sprintf(`{"resume":%q}`, p.secret)); c != 204 {
+			c := w.nodes[0].post(w.T, "/leave", fmt.Sprintf(`{"resume":%q}`, p.secret))
+			if c != 204 {
 				w.Errorf("status %d", c)
 			}
 		},
@@ -172,7 +188,10 @@ func TestAPageThatGoesLeavesAtOnce(t *testing.T) {
 func TestLeaveNeedsTheSecret(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim := w.user(0, "kim")
-		for _, body := range []string{``, `{}`, `{"resume":5}`, `{"resume":"r1.AAAA.AAAA"}`, fmt.Sprintf(`{"resume":"%sx"}`, kim.secret), strings.Repeat("x", 9000)} {
+		for _, body := range []string{
+			``, `{}`, `{"resume":5}`, `{"resume":"r1.AAAA.AAAA"}`,
+			fmt.Sprintf(`{"resume":"%sx"}`, kim.secret), strings.Repeat("x", 9000),
+		} {
 			if c := w.nodes[0].post(w.T, "/leave", body); c != 204 {
 				w.Errorf("%.40q: status %d", body, c)
 			}
@@ -235,9 +254,15 @@ func TestALostConnectionIsResumed(t *testing.T) {
 		third.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		kim.take()
 		back := w.connect(second)
-		a := back.want("200", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": lee.secret})
+		a := back.want("200", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"resume":  lee.secret,
+		})
 		room, _ := a["room"].(map[string]any)
-		if a.str("userId") != "lee" || a["resumed"] != true || room["seq"] != 3.0 || len(room["members"].(map[string]any)) != 3 {
+		if a.str("userId") != "lee" || a["resumed"] != true || room["seq"] != 3.0 ||
+			len(room["members"].(map[string]any)) != 3 {
 			w.Fatalf("answer %v", a)
 		}
 		back.user = "lee again"
@@ -268,7 +293,8 @@ func TestAResumedClientCanTellOneStayFromTheNext(t *testing.T) {
 		again.register("kim")
 		again.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		third := w.connect(second)
-		if after := since(third.register("lee", "resume", lee.secret)); before != 1.0 || after == before {
+		if after := since(third.register("lee", "resume", lee.secret)); before != 1.0 ||
+			after == before {
 			w.Errorf("kim is there since %v, and after coming again since %v", before, after)
 		}
 	})
@@ -292,7 +318,11 @@ func TestWhatWasSaidWhileAwayComesAfterTheResume(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in(t, n, nil, func(w *world) {
 				kim, lee := w.user(0, "kim"), w.user(n-1, "lee")
-				kim.want("200", msg{"eventOp": "createVideoRoom", "roomId": "K1", "talkingNoty": true})
+				kim.want("200", msg{
+					"eventOp":     "createVideoRoom",
+					"roomId":      "K1",
+					"talkingNoty": true,
+				})
 				kim.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
 				lee.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
 				kim.want("200", msg{"eventOp": "chat", "roomId": "K1", "message": "here"})
@@ -312,7 +342,8 @@ func TestWhatWasSaidWhileAwayComesAfterTheResume(t *testing.T) {
 				if r, _ := a["room"].(map[string]any); r["seq"] != 6.0 {
 					w.Errorf("the state is %v", r["seq"])
 				}
-				if got := back.said(); got != "chat <nil>:to you createGroup kickOut chat 4:one inform 6:two " {
+				if got := back.said(); got != "chat <nil>:to you createGroup kickOut chat "+
+					"4:one inform 6:two " {
 					w.Errorf("lee saw %q", got)
 				}
 				again := w.connect(n - 1) // it knows all of it by now
@@ -325,7 +356,8 @@ func TestWhatWasSaidWhileAwayComesAfterTheResume(t *testing.T) {
 	}
 }
 
-// A connection that is dead and has not been noticed yet takes messages with it. Only the client knows which.
+// A connection that is dead and has not been noticed yet takes messages with it. Only the client
+// knows which.
 func TestWhatADeadConnectionTookIsSaidAgain(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim, lee := w.user(0, "kim"), w.user(0, "lee")
@@ -344,7 +376,13 @@ func TestWhatADeadConnectionTookIsSaidAgain(t *testing.T) {
 		if got := outsider.said(); got != "chat 3:came chat 4:lost chat 5:lost too " {
 			w.Errorf("lee saw %q", got)
 		}
-		w.connect(0).want("422", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": outsider.secret, "seq": -1})
+		w.connect(0).want("422", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"resume":  outsider.secret,
+			"seq":     -1,
+		})
 	})
 }
 
@@ -376,8 +414,20 @@ func TestLeaveComesWhenTheResumeWindowIsOver(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 		kim.saw("leave:lee:3 ")
 		p := w.connect(0)
-		p.want("410", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": lee.secret})
-		p.want("200", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "lee", "resume": lee.secret, "forced": true})
+		p.want("410", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"resume":  lee.secret,
+		})
+		p.want("200", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"userId":  "lee",
+			"resume":  lee.secret,
+			"forced":  true,
+		})
 	})
 }
 
@@ -418,15 +468,36 @@ func TestStoppingTellsClientsToComeBack(t *testing.T) {
 func TestSecretsAreBoundToTenantUserAndKey(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim := w.user(0, "kim")
-		other, err := w.verifier.Issue(license.Params{Name: "O", CpCode: "OTHER", CompanyCode: "O", MaxUser: 9, Start: time.Now(), End: time.Now().Add(time.Hour)})
+		other, err := w.verifier.Issue(license.Params{
+			Name:        "O",
+			CpCode:      "OTHER",
+			CompanyCode: "O",
+			MaxUser:     9,
+			Start:       time.Now(),
+			End:         time.Now().Add(time.Hour),
+		})
 		if err != nil {
 			w.Fatal(err)
 		}
 		p := w.connect(0)
-		p.want("410", msg{"eventOp": "register", "cpCode": "OTHER", "authKey": other, "resume": kim.secret})
-		p.want("410", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "lee", "resume": kim.secret})
+		p.want("410", msg{
+			"eventOp": "register",
+			"cpCode":  "OTHER",
+			"authKey": other,
+			"resume":  kim.secret,
+		})
+		p.want("410", msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"userId":  "lee",
+			"resume":  kim.secret,
+		})
 		head, tail, _ := strings.Cut(kim.secret[3:], ".")
-		for _, s := range []string{"", "x", "r1", "r1." + head, "r1." + head + ".", "r2." + head + "." + tail, "r1." + head + "." + tail + "A", "r1." + strings.ToLower(head) + "." + tail} {
+		for _, s := range []string{
+			"", "x", "r1", "r1." + head, "r1." + head + ".", "r2." + head + "." + tail,
+			"r1." + head + "." + tail + "A", "r1." + strings.ToLower(head) + "." + tail,
+		} {
 			if _, err := w.nodes[0].hub.parseResumeToken(s); err == nil {
 				w.Errorf("%q is taken for genuine", s)
 			}
@@ -441,7 +512,11 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim, lee := w.user(0, "kim"), w.user(0, "lee")
 		w.room("K1", kim, lee)
-		kim.want("200", msg{"eventOp": "sdp", "target": "lee", "sdp": msg{"sdp": "SECRET-SDP 192.0.2.77"}})
+		kim.want("200", msg{
+			"eventOp": "sdp",
+			"target":  "lee",
+			"sdp":     msg{"sdp": "SECRET-SDP 192.0.2.77"},
+		})
 		p := w.connect(0)
 		p.want("401", msg{"eventOp": "register", "cpCode": w.authKey, "authKey": "SECRET-KEY"})
 		p.want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey + "x"})
@@ -450,10 +525,13 @@ func TestNothingSecretIsLogged(t *testing.T) {
 		back.register("lee", "resume", lee.secret)
 		kim.goAway(1000)
 		log := w.log.String()
-		if !strings.Contains(log, "session opened") || !strings.Contains(log, "session ended") || !strings.Contains(log, "login refused") {
+		if !strings.Contains(log, "session opened") || !strings.Contains(log, "session ended") ||
+			!strings.Contains(log, "login refused") {
 			w.Errorf("the log does not tell a life:\n%s", log)
 		}
-		for _, s := range []string{"SECRET", "192.0.2.77", w.authKey, kim.secret, lee.secret, "127.0.0.1"} {
+		for _, s := range []string{
+			"SECRET", "192.0.2.77", w.authKey, kim.secret, lee.secret, "127.0.0.1",
+		} {
 			if strings.Contains(log, s) {
 				w.Errorf("the log contains %.20q", s)
 			}
@@ -542,42 +620,50 @@ func (p *peer) sdps() (numbers []int) {
 }
 
 func TestAllThatMayWaitIsDeliveredAfterTheResume(t *testing.T) {
-	for name, large := range map[string]int{"many": 0, "large": 6} { // how many of them are large, before the small ones
+	// How many of them are large, before the small ones.
+	for name, large := range map[string]int{"many": 0, "large": 6} {
 		t.Run(name, func(t *testing.T) {
-			in(t, 1, func(c *Config, _ *license.Params) { c.Rate, c.Burst = 1e6, 1e6 }, func(w *world) {
-				kim, pak, lee := w.user(0, "kim"), w.user(0, "pak"), w.user(0, "lee")
-				w.room("K1", kim, pak, lee)
-				lee.lose()
-				var taken []int
-				codes := map[string]int{}
-				for i := range 300 {
-					m := sdp(i)
-					if i < large {
-						m["more"] = strings.Repeat("x", 60<<10)
+			in(t, 1, func(c *Config, _ *license.Params) { c.Rate, c.Burst = 1e6, 1e6 },
+				func(w *world) {
+					kim, pak, lee := w.user(0, "kim"), w.user(0, "pak"), w.user(0, "lee")
+					w.room("K1", kim, pak, lee)
+					lee.lose()
+					var taken []int
+					codes := map[string]int{}
+					for i := range 300 {
+						m := sdp(i)
+						if i < large {
+							m["more"] = strings.Repeat("x", 60<<10)
+						}
+						from := kim
+						if i%2 == 1 {
+							from = pak
+						}
+						code := from.ask(m).str("code")
+						if codes[code]++; code == "200" {
+							taken = append(taken, i)
+						}
 					}
-					from := kim
-					if i%2 == 1 {
-						from = pak
+					// each sender has a share, and all together have the place
+					if codes["429"] == 0 && codes["504"] == 0 ||
+						codes["200"]+codes["429"]+codes["504"] != 300 {
+						w.Errorf("answered %v", codes)
 					}
-					code := from.ask(m).str("code")
-					if codes[code]++; code == "200" {
-						taken = append(taken, i)
+					lee2 := w.connect(0)
+					open := lee2.stall() // nothing is written before all is in the outbox
+					_ = lee2.ws.WriteMessage(1,
+						fmt.Appendf(nil, `{"eventOp":"register","cpCode":%q,"authKey":%q,`+
+							`"resume":%q}`, w.cpCode, w.authKey, lee.secret))
+					synctest.Wait()
+					open()
+					got := lee2.sdps()
+					if c := lee2.closeCode(); c != 0 || len(taken) < 2 ||
+						!slices.Equal(got, taken) {
+						w.Fatalf("closed with %d; what came:\n%v\nwhat was answered 200:\n%v", c,
+							got,
+							taken)
 					}
-				}
-				// each sender has a share, and all together have the place
-				if codes["429"] == 0 && codes["504"] == 0 || codes["200"]+codes["429"]+codes["504"] != 300 {
-					w.Errorf("answered %v", codes)
-				}
-				lee2 := w.connect(0)
-				open := lee2.stall() // nothing is written before all is in the outbox
-				_ = lee2.ws.WriteMessage(1, fmt.Appendf(nil, `{"eventOp":"register","cpCode":%q,"authKey":%q,"resume":%q}`, w.cpCode, w.authKey, lee.secret))
-				synctest.Wait()
-				open()
-				got := lee2.sdps()
-				if c := lee2.closeCode(); c != 0 || len(taken) < 2 || !slices.Equal(got, taken) {
-					w.Fatalf("closed with %d; what came:\n%v\nwhat was answered 200:\n%v", c, got, taken)
-				}
-			})
+				})
 		})
 	}
 }
@@ -604,7 +690,8 @@ func TestWhatIsSentToAConnectionThatIsClosingWaits(t *testing.T) {
 	})
 }
 
-// The timer of an absence that is over may fire as the client comes back, and get its turn when the client is lost again.
+// The timer of an absence that is over may fire as the client comes back, and get its turn when the
+// client is lost again.
 func TestATimerOfAnEarlierDisconnectEndsNothing(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim := w.user(0, "kim")
@@ -628,40 +715,59 @@ func TestATimerOfAnEarlierDisconnectEndsNothing(t *testing.T) {
 }
 
 func TestSessionsEndWithTheirLicense(t *testing.T) {
-	in(t, 1, func(_ *Config, p *license.Params) { p.End = time.Now().Add(30*time.Minute + time.Second) }, func(w *world) {
-		kim, lost := w.user(0, "kim"), w.user(0, "lost")
-		w.room("K1", kim, lost)
-		time.Sleep(30*time.Minute - 5*time.Second)
-		lost.lose()
-		kim.want("200", msg{"eventOp": "keepAlive"})
-		time.Sleep(34 * time.Second) // sessions were looked through as the license had a second left, and are again in a second
-		if c := kim.closeCode(); c != 0 {
-			w.Fatalf("closed with %d before sessions were looked through", c)
-		}
-		time.Sleep(2 * time.Second)
-		if c := kim.closeCode(); c != transport.StatusLicenseEnded {
-			w.Errorf("closed with %d, want %d", c, transport.StatusLicenseEnded)
-		}
-		if s := w.nodes[0].hub.Stats(); s.Sessions+s.Rooms+s.Rosters != 0 {
-			w.Errorf("left over: %+v", s)
-		}
-		w.connect(0).want("401", msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "resume": kim.secret})
-	})
+	in(t, 1,
+		func(_ *Config,
+			p *license.Params) {
+			p.End = time.Now().Add(30*time.Minute + time.Second)
+		}, func(w *world) {
+			kim, lost := w.user(0, "kim"), w.user(0, "lost")
+			w.room("K1", kim, lost)
+			time.Sleep(30*time.Minute - 5*time.Second)
+			lost.lose()
+			kim.want("200", msg{"eventOp": "keepAlive"})
+			// The check ran when the license had a second left, and will be in a second.
+			time.Sleep(34 * time.Second)
+			if c := kim.closeCode(); c != 0 {
+				w.Fatalf("closed with %d before sessions were looked through", c)
+			}
+			time.Sleep(2 * time.Second)
+			if c := kim.closeCode(); c != transport.StatusLicenseEnded {
+				w.Errorf("closed with %d, want %d", c, transport.StatusLicenseEnded)
+			}
+			if s := w.nodes[0].hub.Stats(); s.Sessions+s.Rooms+s.Rosters != 0 {
+				w.Errorf("left over: %+v", s)
+			}
+			w.connect(0).want("401", msg{
+				"eventOp": "register",
+				"cpCode":  w.cpCode,
+				"authKey": w.authKey,
+				"resume":  kim.secret,
+			})
+		})
 }
 
-// A registration may come with the request for its connection. Whoever gives that connection up before it has opened has no secret to come
-// back with, and wants the id at once; whoever has said another word since comes back as everybody.
+// A registration may come with the request for its connection. Whoever gives that connection up
+// before it has opened has no secret to come back with, and wants the id at once; whoever has said
+// another word since comes back as everybody.
 func TestARegistrationThatCameWithTheRequest(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		early := func(fields msg) *peer {
 			b, _ := json.Marshal(fields)
-			p := w.connect(0, "Sec-WebSocket-Protocol", "ieum, ieum.hello."+base64.RawURLEncoding.EncodeToString(b))
+			p := w.connect(0, "Sec-WebSocket-Protocol",
+				"ieum, ieum.hello."+base64.RawURLEncoding.EncodeToString(b))
 			synctest.Wait()
 			return p
 		}
-		register := msg{"eventOp": "register", "reqId": "1", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "alice"}
+		register := msg{
+			"eventOp": "register",
+			"reqId":   "1",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"userId":  "alice",
+		}
 		first := early(register)
-		if got := first.take(); len(got) != 1 || got[0].str("code") != "200" || got[0].str("userId") != "alice" {
+		if got := first.take(); len(got) != 1 || got[0].str("code") != "200" ||
+			got[0].str("userId") != "alice" {
 			t.Fatalf("answered %v", got)
 		}
 		_ = first.nc.Close()
@@ -689,17 +795,29 @@ func TestARegistrationThatCameWithTheRequest(t *testing.T) {
 	})
 }
 
-// What came with the request was refused, and the registration came over the connection: whoever sent it has the connection, and comes
-// back as everybody.
+// What came with the request was refused, and the registration came over the connection: whoever
+// sent it has the connection, and comes back as everybody.
 func TestARegistrationBehindTheOneThatCameWithTheRequest(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
-		refused, _ := json.Marshal(msg{"eventOp": "register", "reqId": "0", "cpCode": w.cpCode, "authKey": "no such", "userId": "alice"})
-		p := w.connect(0, "Sec-WebSocket-Protocol", "ieum, ieum.hello."+base64.RawURLEncoding.EncodeToString(refused))
+		refused, _ := json.Marshal(msg{
+			"eventOp": "register",
+			"reqId":   "0",
+			"cpCode":  w.cpCode,
+			"authKey": "no such",
+			"userId":  "alice",
+		})
+		p := w.connect(0, "Sec-WebSocket-Protocol",
+			"ieum, ieum.hello."+base64.RawURLEncoding.EncodeToString(refused))
 		synctest.Wait()
 		if got := p.take(); len(got) != 1 || got[0].str("code") == "200" {
 			t.Fatalf("answered %v", got)
 		}
-		register := msg{"eventOp": "register", "cpCode": w.cpCode, "authKey": w.authKey, "userId": "alice"}
+		register := msg{
+			"eventOp": "register",
+			"cpCode":  w.cpCode,
+			"authKey": w.authKey,
+			"userId":  "alice",
+		}
 		register["resume"] = p.want("200", register).str("resume")
 		_ = p.nc.Close()
 		synctest.Wait()

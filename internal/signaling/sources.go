@@ -11,14 +11,17 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// origin is what stands for the address that a session registered from, and for the network around it, where that is kept: nobody
-// learns an address from it. Empty: limits by address do not count the session. The site of an IPv4 address is empty.
+// origin is what stands for the address that a session registered from, and for the network around
+// it, where that is kept: nobody learns an address from it. Empty: limits by address do not count
+// the session. The site of an IPv4 address is empty.
 type origin struct{ Source, Site string }
 
-// addressSessions counts the sessions of each address, of those whose license admits without a user token: a visitor with a license out of a
-// page could else take all places that it has. A session counts for where it registered until it ends, wherever it resumes.
+// addressSessions counts the sessions of each address, of those whose license admits without a user
+// token: a visitor with a license out of a page could else take all places that it has. A session
+// counts for where it registered until it ends, wherever it resumes.
 type addressSessions struct {
-	limit    int           // of a source, negative: none; a site has transport.SourcesPerSite times as much
+	// Of a source, negative: none; a site has transport.SourcesPerSite times as much.
+	limit    int
 	rejected atomic.Uint64 // refusals
 
 	mu     sync.Mutex
@@ -60,7 +63,8 @@ func (h *Hub) originOf(source netip.Prefix) (o origin) {
 		return o
 	}
 	name := func(p netip.Prefix) string {
-		return base64.RawURLEncoding.EncodeToString(mac(h.keys.Load().resume[0], "source "+p.String())[:9])
+		sum := mac(h.keys.Load().resume[0], "source "+p.String())
+		return base64.RawURLEncoding.EncodeToString(sum[:9])
 	}
 	o.Source = name(source)
 	if site := netaddr.Site(source); site != source {
@@ -69,12 +73,14 @@ func (h *Hub) originOf(source netip.Prefix) (o origin) {
 	return o
 }
 
-// tenantsPerSource is how many times a tenant's limit all tenants together have at one address: a page of one tenant cannot lock out
-// the users of another behind the same NAT, and an address still costs no more than a few tenants may.
+// tenantsPerSource is how many times a tenant's limit all tenants together have at one address: a
+// page of one tenant cannot lock out the users of another behind the same NAT, and an address still
+// costs no more than a few tenants may.
 const tenantsPerSource = 4
 
-// addressLimiter is a tally by tenant and address, and by tenant and the network around the address, which may have
-// transport.SourcesPerSite times as much; and by both for all tenants together.
+// addressLimiter is a tally by tenant and address, and by tenant and the network around the
+// address, which may have transport.SourcesPerSite times as much; and by both for all tenants
+// together.
 type addressLimiter struct {
 	sources, sites       *limit.FixedWindow[tenantPrefix]
 	allSources, allSites *limit.FixedWindow[netip.Prefix]
@@ -86,21 +92,24 @@ type tenantPrefix struct {
 }
 
 func newAddressLimiter(perMinute int) addressLimiter {
+	all := perMinute * tenantsPerSource
 	return addressLimiter{
 		sources:    limit.NewFixedWindow[tenantPrefix](perMinute),
 		sites:      limit.NewFixedWindow[tenantPrefix](perMinute * transport.SourcesPerSite),
-		allSources: limit.NewFixedWindow[netip.Prefix](perMinute * tenantsPerSource),
-		allSites:   limit.NewFixedWindow[netip.Prefix](perMinute * tenantsPerSource * transport.SourcesPerSite),
+		allSources: limit.NewFixedWindow[netip.Prefix](all),
+		allSites:   limit.NewFixedWindow[netip.Prefix](all * transport.SourcesPerSite),
 	}
 }
 
-// exceeded tells whether a source or its site has reached a limit, and counts a refusal if so. What is not valid has none.
+// exceeded tells whether a source or its site has reached a limit, and counts a refusal if so. What
+// is not valid has none.
 func (t addressLimiter) exceeded(tenant string, source netip.Prefix) bool {
 	if !source.IsValid() {
 		return false
 	}
 	site := netaddr.Site(source)
-	return t.sources.Exceeded(tenantPrefix{tenant, source}) || t.sites.Exceeded(tenantPrefix{tenant, site}) ||
+	return t.sources.Exceeded(tenantPrefix{tenant, source}) ||
+		t.sites.Exceeded(tenantPrefix{tenant, site}) ||
 		t.allSources.Exceeded(source) || t.allSites.Exceeded(site)
 }
 
@@ -110,7 +119,8 @@ func (t addressLimiter) reached(tenant string, source netip.Prefix) bool {
 		return false
 	}
 	site := netaddr.Site(source)
-	return t.sources.Reached(tenantPrefix{tenant, source}) || t.sites.Reached(tenantPrefix{tenant, site}) ||
+	return t.sources.Reached(tenantPrefix{tenant, source}) ||
+		t.sites.Reached(tenantPrefix{tenant, site}) ||
 		t.allSources.Reached(source) || t.allSites.Reached(site)
 }
 
@@ -127,5 +137,6 @@ func (t addressLimiter) add(tenant string, source netip.Prefix) {
 
 // rejected counts refusals.
 func (t addressLimiter) rejected() uint64 {
-	return t.sources.Rejected() + t.sites.Rejected() + t.allSources.Rejected() + t.allSites.Rejected()
+	return t.sources.Rejected() + t.sites.Rejected() +
+		t.allSources.Rejected() + t.allSites.Rejected()
 }

@@ -83,7 +83,9 @@ func TestRoomsOfAnAddressAreLimited(t *testing.T) {
 		}
 		make("200", "192.0.2.1", "K1")
 		p := make("200", "192.0.2.1", "K2") // another id is no way round it
-		w.says(make("445", "192.0.2.1", "K3").want("445", msg{"eventOp": "createVideoRoom"}), "your address", "--max-rooms-per-address")
+		w.says(make("445", "192.0.2.1", "K3").want("445", msg{
+			"eventOp": "createVideoRoom",
+		}), "your address", "--max-rooms-per-address")
 		p.joins("K1").want("445", msg{"eventOp": "createGroup"})
 		w.hits("rooms_per_address", 3)
 		make("200", "192.0.2.2", "K3")
@@ -114,7 +116,8 @@ func TestASiteCountsAsAFewAddresses(t *testing.T) {
 		}, "445"},
 		"failed logins": {Limits{FailedLogins: 1}, func(w *world, from string) string {
 			p := w.from(from)
-			if code := p.ask(w.login(w.authKey[:len(w.authKey)-4] + "AAAA")).str("code"); code != "401" {
+			forged := w.authKey[:len(w.authKey)-4] + "AAAA"
+			if code := p.ask(w.login(forged)).str("code"); code != "401" {
 				return code
 			}
 			return "200"
@@ -122,7 +125,10 @@ func TestASiteCountsAsAFewAddresses(t *testing.T) {
 		"failed joins": {Limits{FailedJoinsOfAddress: 1}, func(w *world, from string) string {
 			p := w.from(from)
 			p.register("")
-			if code := p.ask(msg{"eventOp": "joinRoom", "roomId": "none"}).str("code"); code != "441" {
+			if code := p.ask(msg{
+				"eventOp": "joinRoom",
+				"roomId":  "none",
+			}).str("code"); code != "441" {
 				return code
 			}
 			return "200"
@@ -144,7 +150,8 @@ func TestASiteCountsAsAFewAddresses(t *testing.T) {
 	}
 }
 
-// Pages of one tenant do not lock out the users of another behind the same address, and all tenants together have a limit too.
+// Pages of one tenant do not lock out the users of another behind the same address, and all tenants
+// together have a limit too.
 func TestTenantsHaveTheirPartOfAnAddress(t *testing.T) {
 	for name, c := range map[string]struct {
 		limits Limits
@@ -158,57 +165,76 @@ func TestTenantsHaveTheirPartOfAnAddress(t *testing.T) {
 			}
 			return "200"
 		}},
-		"logins": {Limits{AddressSessions: 1}, addressTurnover, func(p *peer, tenant, key string) string {
+		"logins": {Limits{
+			AddressSessions: 1,
+		}, addressTurnover, func(p *peer, tenant, key string) string {
 			code := p.ask(msg{"eventOp": "register", "cpCode": tenant, "authKey": key}).str("code")
 			p.goAway(1000)
 			return code
 		}},
-		"joins": {Limits{AddressSessions: 1}, addressTurnover, func(p *peer, tenant, _ string) string {
+		"joins": {Limits{
+			AddressSessions: 1,
+		}, addressTurnover, func(p *peer, tenant, _ string) string {
 			code := p.w.resident(tenant).ask(msg{"eventOp": "joinRoom", "roomId": "K1"}).str("code")
 			p.w.resident(tenant).ask(msg{"eventOp": "leaveRoom"})
 			return code
 		}},
-		"failed joins": {Limits{FailedJoinsOfAddress: 2}, 2, func(p *peer, tenant, _ string) string {
+		"failed joins": {Limits{
+			FailedJoinsOfAddress: 2,
+		}, 2, func(p *peer, tenant, _ string) string {
 			room := fmt.Sprint("none", p.w.count())
-			if code := p.w.resident(tenant).ask(msg{"eventOp": "joinRoom", "roomId": room}).str("code"); code != "441" {
+			if code := p.w.resident(tenant).ask(msg{
+				"eventOp": "joinRoom",
+				"roomId":  room,
+			}).str("code"); code != "441" {
 				return code
 			}
 			return "200"
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			in(t, 1, func(cfg *Config, _ *license.Params) { cfg.Limits = c.limits }, func(w *world) {
-				keys := map[string]string{}
-				w.residents = map[string]*peer{}
-				for i := range tenantsPerSource + 2 {
-					tenant := fmt.Sprint("T", i)
-					keys[tenant] = w.issue(tenant)
-					owner, p := w.connect(0), w.from("192.0.2.1")
-					owner.want("200", msg{"eventOp": "register", "cpCode": tenant, "authKey": keys[tenant]})
-					owner.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
-					owner.joins("K1")
-					if strings.Contains(name, "joins") {
-						p.want("200", msg{"eventOp": "register", "cpCode": tenant, "authKey": keys[tenant]})
-						w.residents[tenant] = p
+			in(t, 1, func(cfg *Config, _ *license.Params) { cfg.Limits = c.limits },
+				func(w *world) {
+					keys := map[string]string{}
+					w.residents = map[string]*peer{}
+					for i := range tenantsPerSource + 2 {
+						tenant := fmt.Sprint("T", i)
+						keys[tenant] = w.issue(tenant)
+						owner, p := w.connect(0), w.from("192.0.2.1")
+						owner.want("200", msg{
+							"eventOp": "register",
+							"cpCode":  tenant,
+							"authKey": keys[tenant],
+						})
+						owner.want("200", msg{"eventOp": "createRoom", "roomId": "K1"})
+						owner.joins("K1")
+						if strings.Contains(name, "joins") {
+							p.want("200", msg{
+								"eventOp": "register",
+								"cpCode":  tenant,
+								"authKey": keys[tenant],
+							})
+							w.residents[tenant] = p
+						}
 					}
-				}
-				time.Sleep(time.Minute)
-				want := func(code, from, tenant string) {
-					w.Helper()
-					if got := c.again(w.from(from), tenant, keys[tenant]); got != code {
-						w.Errorf("%s from %s: %s, want %s", tenant, from, got, code)
+					time.Sleep(time.Minute)
+					want := func(code, from, tenant string) {
+						w.Helper()
+						if got := c.again(w.from(from), tenant, keys[tenant]); got != code {
+							w.Errorf("%s from %s: %s, want %s", tenant, from, got, code)
+						}
 					}
-				}
-				for i := range tenantsPerSource {
-					for range c.most {
-						want("200", "192.0.2.1", fmt.Sprint("T", i))
+					for i := range tenantsPerSource {
+						for range c.most {
+							want("200", "192.0.2.1", fmt.Sprint("T", i))
+						}
+						want("429", "192.0.2.1", fmt.Sprint("T", i))
 					}
-					want("429", "192.0.2.1", fmt.Sprint("T", i))
-				}
-				want("429", "192.0.2.1", fmt.Sprint("T", tenantsPerSource)) // the address has had what all tenants may
-				time.Sleep(time.Minute)
-				want("200", "192.0.2.1", fmt.Sprint("T", tenantsPerSource))
-			})
+					// The address has had what all tenants may.
+					want("429", "192.0.2.1", fmt.Sprint("T", tenantsPerSource))
+					time.Sleep(time.Minute)
+					want("200", "192.0.2.1", fmt.Sprint("T", tenantsPerSource))
+				})
 		})
 	}
 }
@@ -276,7 +302,8 @@ func TestSessionsAndRoomsOfAnAddressOutlastARestart(t *testing.T) {
 	})
 }
 
-// A secret of one's own lifts the limit on failed logins only while its session lives, and fills no log.
+// A secret of one's own lifts the limit on failed logins only while its session lives, and fills no
+// log.
 func TestAnEndedSessionsSecretIsNoWayRoundFailedLogins(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		kim := w.from("192.0.2.1")
@@ -307,7 +334,8 @@ func TestATokenForRoomsReachesNobodyElse(t *testing.T) {
 	onOneAndTwoNodes(t, func(w *world, second int) {
 		pak, out := w.user(0, "pak"), w.user(second, "out")
 		w.room("K2", out)
-		kim := w.tokenUser(second, w.token("kim", func(p *license.UserParams) { p.Rooms = []string{"K1"} }))
+		kim := w.tokenUser(second,
+			w.token("kim", func(p *license.UserParams) { p.Rooms = []string{"K1"} }))
 		w.room("K1", pak)
 		kim.joins("K1")
 		for _, op := range []string{"chat", "inform"} {
@@ -335,7 +363,11 @@ func TestATokenForRoomsReachesNobodyElse(t *testing.T) {
 func TestIDsThatLookLikeOthersAreRefused(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
 		p := w.connect(0)
-		for _, id := range []string{"alice\u200b", "\u202ealice", "al\u00adice", "alice ", " alice", "alice\u3000", "\ufeffalice", "alice\u3164", "al\u115fice", "al\u034fice", "alice\u2800", "alice\ufe0f"} {
+		for _, id := range []string{
+			"alice\u200b", "\u202ealice", "al\u00adice", "alice ", " alice", "alice\u3000",
+			"\ufeffalice", "alice\u3164", "al\u115fice", "al\u034fice", "alice\u2800",
+			"alice\ufe0f",
+		} {
 			p.want("422", w.login(w.authKey, "userId", id))
 		}
 		p.register("김 철수") // a space within

@@ -18,9 +18,9 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// slowDirectory takes a random time before and after each step: with every seed another schedule of those who ask at the same time.
-// Steps that are asked for with a session locked only let others go first, since virtual time stands still while somebody waits for
-// a lock.
+// slowDirectory takes a random time before and after each step: with every seed another schedule of
+// those who ask at the same time. Steps that are asked for with a session locked only let others go
+// first, since virtual time stands still while somebody waits for a lock.
 type slowDirectory struct {
 	Directory
 	*slowness
@@ -53,13 +53,15 @@ func (d *slowness) yield() {
 	}
 }
 
-func (d *slowDirectory) ClaimUser(ctx context.Context, tenant, user string, s Location, limit int) (Location, error) {
+func (d *slowDirectory) ClaimUser(ctx context.Context, tenant, user string, s Location,
+	limit int) (Location, error) {
 	d.slowness.pause()
 	defer d.slowness.pause()
 	return d.Directory.ClaimUser(ctx, tenant, user, s, limit)
 }
 
-func (d *slowDirectory) TakeUser(ctx context.Context, tenant, user string, from, s Location) (Location, error) {
+func (d *slowDirectory) TakeUser(ctx context.Context, tenant, user string, from,
+	s Location) (Location, error) {
 	d.slowness.pause()
 	defer d.slowness.pause()
 	return d.Directory.TakeUser(ctx, tenant, user, from, s)
@@ -77,7 +79,8 @@ func (d *slowDirectory) ReleaseUser(ctx context.Context, tenant, user string, s 
 	return d.Directory.ReleaseUser(ctx, tenant, user, s)
 }
 
-// schedules runs f under many seeds, with n nodes, a directory that is slow at random from slow on, and no limit of takeovers.
+// schedules runs f under many seeds, with n nodes, a directory that is slow at random from slow on,
+// and no limit of takeovers.
 func schedules(t *testing.T, nodes, seeds int, f func(w *world, rng *rand.Rand, slow func())) {
 	for seed := range uint64(seeds) {
 		d := &slowDirectory{slowness: &slowness{rng: rand.New(rand.NewPCG(seed, 1))}}
@@ -102,7 +105,8 @@ func (p *peer) send(m msg) {
 	_ = p.ws.WriteMessage(gws.OpcodeText, b)
 }
 
-// end is what a page knows at last of its attempt to have the id: in, refused (with a sentence), put out (with a close code).
+// end is what a page knows at last of its attempt to have the id: in, refused (with a sentence),
+// put out (with a close code).
 func (p *peer) end() string {
 	code := p.closeCode()
 	p.mu.Lock()
@@ -150,7 +154,8 @@ func (w *world) oneHolds(user string, pages []*peer) {
 				sessions++
 			}
 		}
-		if s := n.hub.session(seat.Session); s != nil && s.location == seat && s.client.Load() == nil {
+		if s := n.hub.session(seat.Session); s != nil && s.location == seat &&
+			s.client.Load() == nil {
 			w.Error("the holder has no connection")
 		}
 	}
@@ -176,8 +181,8 @@ func TestOfPagesThatTakeAnIDOverAtOnceOneHoldsIt(t *testing.T) {
 	}
 }
 
-// A session that is live, was lost or is about to expire, its own page that comes back, the same page reloaded, and others that take
-// the id over: all at about the same time.
+// A session that is live, was lost or is about to expire, its own page that comes back, the same
+// page reloaded, and others that take the id over: all at about the same time.
 func TestTakeoversThatCrossResumesAndTheEndOfTheWindow(t *testing.T) {
 	for _, nodes := range []int{1, 2} {
 		schedules(t, nodes, 200, func(w *world, rng *rand.Rand, slow func()) {
@@ -197,7 +202,8 @@ func TestTakeoversThatCrossResumesAndTheEndOfTheWindow(t *testing.T) {
 			for i := range pages {
 				p := w.connect(rng.IntN(nodes))
 				pages[i] = p
-				m := w.login(token, "forced", true) // at least one of them may have it whatever happens
+				// At least one of them may have it whatever happens.
+				m := w.login(token, "forced", true)
 				switch what := rng.IntN(4); {
 				case i == 0:
 				case what == 0:
@@ -244,17 +250,30 @@ func TestALateAttemptTakesNothingFromItsSuccessor(t *testing.T) {
 		"resume": {before: true, code: "409", late: func(w *world, before *peer) msg {
 			return w.login(w.authKey, "userId", "kim", "resume", before.secret)
 		}},
-		"resume, then a new session": {before: true, code: "410", late: func(w *world, before *peer) msg {
-			return w.login(w.authKey, "userId", "kim", "resume", before.secret)
-		}, next: func(w *world, before *peer) msg {
-			return w.login(w.authKey, "userId", "kim", "resume", before.secret, "forced", true)
-		}},
-		"takeover with a resume token": {before: true, code: "409", late: func(w *world, before *peer) msg {
-			return w.login(w.authKey, "userId", "kim", "resume", before.secret, "forced", true)
-		}},
-		"takeover with a user token": {before: true, code: "409", late: func(w *world, _ *peer) msg {
-			return w.login(w.token("kim", nil), "forced", true)
-		}},
+		"resume, then a new session": {
+			before: true,
+			code:   "410",
+			late: func(w *world, before *peer) msg {
+				return w.login(w.authKey, "userId", "kim", "resume", before.secret)
+			},
+			next: func(w *world, before *peer) msg {
+				return w.login(w.authKey, "userId", "kim", "resume", before.secret, "forced", true)
+			},
+		},
+		"takeover with a resume token": {
+			before: true,
+			code:   "409",
+			late: func(w *world, before *peer) msg {
+				return w.login(w.authKey, "userId", "kim", "resume", before.secret, "forced", true)
+			},
+		},
+		"takeover with a user token": {
+			before: true,
+			code:   "409",
+			late: func(w *world, _ *peer) msg {
+				return w.login(w.token("kim", nil), "forced", true)
+			},
+		},
 		"first session": {code: "409", late: plain},
 	}
 	for name, tt := range tests {
@@ -296,7 +315,8 @@ func TestAnAttemptSucceedsTheOneThatItsClientGaveUp(t *testing.T) {
 		}
 		again := w.connect(0)
 		again.register("kim", "resume", page.secret, "instance", "page", "attempt", 4)
-		w.connect(0).want("409", w.login(w.authKey, "resume", page.secret, "instance", "page", "attempt", 3))
+		w.connect(0).want("409",
+			w.login(w.authKey, "resume", page.secret, "instance", "page", "attempt", 3))
 		again.want("200", msg{"eventOp": "keepAlive"})
 	})
 }
@@ -316,14 +336,16 @@ func TestAnotherPageTakesOverWhateverItsNumber(t *testing.T) {
 			t.Errorf("closed with %d, want %d", c, transport.StatusSessionResumed)
 		}
 		third := w.connect(0)
-		third.register("kim", "resume", other.secret, "forced", true, "instance", "third", "attempt", 1)
+		third.register("kim", "resume", other.secret, "forced", true, "instance", "third",
+			"attempt", 1)
 		if c := other.closeCode(); c != transport.StatusTakenOver {
 			t.Errorf("closed with %d, want %d", c, transport.StatusTakenOver)
 		}
 	})
 }
 
-// A crash may keep the record of a session that was taken over, beside that of the one which took over.
+// A crash may keep the record of a session that was taken over, beside that of the one which took
+// over.
 func TestAfterACrashTheNewerSessionHasTheID(t *testing.T) {
 	for range 10 { // records come in any order
 		withKeeper(t, func(w *world, cfg Config) {
@@ -354,7 +376,8 @@ func (deafBus) Request(context.Context, string, []byte) ([]byte, error) {
 	return nil, errors.New("no answer")
 }
 
-// Where a session's node does not answer the id goes on all the same, and its room knows the newer session.
+// Where a session's node does not answer the id goes on all the same, and its room knows the newer
+// session.
 func TestAnIDIsTakenOverFromANodeThatDoesNotAnswer(t *testing.T) {
 	in(t, 2, nil, func(w *world) {
 		lee := w.user(1, "lee")

@@ -12,7 +12,12 @@ import (
 // token mints a user token as the tenant's backend would; change may be nil.
 func (w *world) token(user string, change func(*license.UserParams)) string {
 	w.Helper()
-	p := license.UserParams{CpCode: w.cpCode, ID: user, Expires: time.Now().Add(5 * time.Minute), License: w.authKey}
+	p := license.UserParams{
+		CpCode:  w.cpCode,
+		ID:      user,
+		Expires: time.Now().Add(5 * time.Minute),
+		License: w.authKey,
+	}
 	if change != nil {
 		change(&p)
 	}
@@ -57,11 +62,20 @@ func TestAUserTokenSaysWhoTheUserIs(t *testing.T) {
 	in(t, 1, requireToken, func(w *world) {
 		token := w.token("kim", func(p *license.UserParams) { p.Name = "Kim" })
 		p := w.connect(0)
-		w.says(p.want("401", w.login(w.authKey, "userId", "kim")), "requires a user token", "Sign a user token on your backend with userTokenKey")
+		w.says(p.want("401", w.login(w.authKey, "userId", "kim")), "requires a user token",
+			"Sign a user token on your backend with userTokenKey")
 		w.says(p.want("413", w.login(token, "userId", "lee")), "another user id")
 		w.says(p.want("401", w.login(token[:len(token)-3])), "not signed", "docs/protocol.md")
-		w.says(p.want("401", msg{"eventOp": "register", "cpCode": "KP-2", "authKey": token}), "not signed")
-		w.says(p.want("401", msg{"eventOp": "register", "cpCode": token, "authKey": w.cpCode}), "swapped")
+		w.says(p.want("401", msg{
+			"eventOp": "register",
+			"cpCode":  "KP-2",
+			"authKey": token,
+		}), "not signed")
+		w.says(p.want("401", msg{
+			"eventOp": "register",
+			"cpCode":  token,
+			"authKey": w.cpCode,
+		}), "swapped")
 		if n := w.nodes[0].hub.Stats().Sessions; n != 0 {
 			w.Fatalf("%d sessions, though nobody got in", n)
 		}
@@ -70,11 +84,18 @@ func TestAUserTokenSaysWhoTheUserIs(t *testing.T) {
 			w.Fatalf("answer %v", a)
 		}
 		p.want("413", msg{"eventOp": "createRoom", "userId": "lee"})
-		other := w.tokenUser(0, w.token("lee", func(p *license.UserParams) { p.Name = "Lee" }), "userId", "lee", "name", "Somebody")
+		other := w.tokenUser(0, w.token("lee", func(p *license.UserParams) { p.Name = "Lee" }),
+			"userId", "lee", "name", "Somebody")
 		w.room("K1", p)
-		members := other.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})["members"].(map[string]any)
-		if a, b := msg(members["kim"].(map[string]any)).str("name"), msg(members["lee"].(map[string]any)).str("name"); a != "Kim" || b != "Somebody" {
-			w.Errorf("names %q and %q: the token's, unless the client gives another", a, b)
+		members := other.want("200", msg{
+			"eventOp": "joinRoom",
+			"roomId":  "K1",
+		})["members"].(map[string]any)
+		kimName := msg(members["kim"].(map[string]any)).str("name")
+		leeName := msg(members["lee"].(map[string]any)).str("name")
+		if kimName != "Kim" || leeName != "Somebody" {
+			w.Errorf("names %q and %q: the token's, unless the client gives another",
+				kimName, leeName)
 		}
 	})
 }
@@ -101,7 +122,8 @@ func TestAUserTokenExpiresForWhoWantsInNotForWhoIsIn(t *testing.T) {
 			"another's secret":        w.login(token, "userId", "kim", "resume", lee.secret),
 			"a secret that is broken": w.login(token, "resume", secret+"x"),
 		} {
-			if a := fresh.ask(m); a.str("code") != "401" || !strings.Contains(a.str("message"), "expired") {
+			if a := fresh.ask(m); a.str("code") != "401" ||
+				!strings.Contains(a.str("message"), "expired") {
 				w.Errorf("%s: %v", name, a)
 			}
 		}
@@ -114,7 +136,8 @@ func TestAUserTokenExpiresForWhoWantsInNotForWhoIsIn(t *testing.T) {
 
 func TestAResumedSessionKeepsItsGrant(t *testing.T) {
 	in(t, 1, nil, func(w *world) {
-		kim := w.tokenUser(0, w.token("kim", func(p *license.UserParams) { p.Rooms = []string{"K1"} }))
+		kim := w.tokenUser(0,
+			w.token("kim", func(p *license.UserParams) { p.Rooms = []string{"K1"} }))
 		kim.lose()
 		for _, key := range []string{w.authKey, w.token("kim", nil)} {
 			back := w.connect(0)
@@ -137,19 +160,26 @@ func TestTheEndOfTheLicenseCountsForWhoComesBack(t *testing.T) {
 		time.Sleep(6*time.Minute + 9*time.Second)
 		kim.lose()
 		time.Sleep(2 * time.Second)
-		w.says(w.connect(0).want("401", w.login(token, "resume", kim.secret)), "license has expired")
+		w.says(w.connect(0).want("401", w.login(token, "resume", kim.secret)),
+			"license has expired")
 	})
 }
 
 func TestAUserTokenOutlastsARestart(t *testing.T) {
 	withKeeper(t, func(w *world, cfg Config) {
-		token := w.token("kim", func(p *license.UserParams) { p.Rooms = []string{"K1"}; p.Expires = time.Now().Add(time.Second) })
+		token := w.token("kim",
+			func(
+				p *license.UserParams) {
+				p.Rooms = []string{"K1"}
+				p.Expires = time.Now().Add(time.Second)
+			})
 		kim := w.tokenUser(0, token)
 		w.room("K1", kim)
 		w.restart(cfg)
 		time.Sleep(2 * time.Second)
 		back := w.connect(0)
-		if a := back.want("200", w.login(token, "resume", kim.secret)); a["resumed"] != true || a["room"] == nil {
+		if a := back.want("200", w.login(token, "resume", kim.secret)); a["resumed"] != true ||
+			a["room"] == nil {
 			w.Fatalf("answer %v", a)
 		}
 		back.want("200", msg{"eventOp": "leaveRoom"})
@@ -219,10 +249,13 @@ func TestAUserTokenMayNameTheRooms(t *testing.T) {
 	in(t, 1, requireToken, func(w *world) {
 		teacher := w.tokenUser(0, w.token("teacher", nil))
 		w.room("K3", teacher)
-		kim := w.tokenUser(0, w.token("kim", func(p *license.UserParams) { p.Rooms = []string{"K1", "K2"} }))
+		kim := w.tokenUser(0,
+			w.token("kim", func(p *license.UserParams) { p.Rooms = []string{"K1", "K2"} }))
 		for _, m := range []msg{
-			{"eventOp": "createRoom", "roomId": "K4"}, {"eventOp": "createRoom"}, {"eventOp": "createVideoRoom", "roomId": "K4"},
-			{"eventOp": "createRoom", "roomId": "K3"}, {"eventOp": "joinRoom", "roomId": "K3"}, {"eventOp": "joinRoom", "roomId": "K4"},
+			{"eventOp": "createRoom", "roomId": "K4"}, {"eventOp": "createRoom"},
+			{"eventOp": "createVideoRoom", "roomId": "K4"},
+			{"eventOp": "createRoom", "roomId": "K3"}, {"eventOp": "joinRoom", "roomId": "K3"},
+			{"eventOp": "joinRoom", "roomId": "K4"},
 		} {
 			w.says(kim.want("413", m), "does not grant access", "rooms")
 		}
@@ -234,7 +267,8 @@ func TestAUserTokenMayNameTheRooms(t *testing.T) {
 		kim.want("200", msg{"eventOp": "joinRoom", "roomId": "K2"})
 		teacher.saw("")
 		teacher.want("200", msg{"eventOp": "leaveRoom"})
-		teacher.want("200", msg{"eventOp": "joinRoom", "roomId": "K2"}) // a token without rooms admits to all
+		// A token without rooms admits to all.
+		teacher.want("200", msg{"eventOp": "joinRoom", "roomId": "K2"})
 		kim.saw("join:teacher:2 ")
 	})
 }
@@ -243,7 +277,8 @@ func TestAUserTokenMayMakeItsUserHost(t *testing.T) {
 	onOneAndTwoNodes(t, func(w *world, second int) {
 		kim, lee := w.user(0, "kim"), w.user(0, "lee")
 		w.room("K1", kim, lee)
-		teacher := w.tokenUser(second, w.token("teacher", func(p *license.UserParams) { p.Host = true }))
+		teacher := w.tokenUser(second,
+			w.token("teacher", func(p *license.UserParams) { p.Host = true }))
 		teacher.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
 		lee.saw("join:teacher:3 hostChange:teacher:4 ")
 		kim.want("413", msg{"eventOp": "kickOut", "target": "lee"})
@@ -269,11 +304,20 @@ func TestALicenseMayLimitTheRooms(t *testing.T) {
 func TestPinnedLicense(t *testing.T) {
 	// signed with a key that this server does not have; the days of synctest begin in 2000
 	const foreign = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9." +
-		"eyJuYW1lIjoiTW92ZWQiLCJtYXhVc2VyIjoiMyIsInN0YXJ0RGF0ZSI6IjIwMDAtMDEtMDEiLCJlbmREYXRlIjoiMjAwMC0xMi0zMSIsImF1dGhDb2RlIjoiTU9WRUQtMDEifQ." +
+		"eyJuYW1lIjoiTW92ZWQiLCJtYXhVc2VyIjoiMyIsInN0YXJ0RGF0ZSI6IjIwMDAtMDEtMDEiLCJlbmRE" +
+		"YXRlIjoiMjAwMC0xMi0zMSIsImF1dGhDb2RlIjoiTU9WRUQtMDEifQ." +
 		"c2lnbmF0dXJlIG9mIHNvbWVib2R5IGVsc2Uh"
 	in(t, 1, func(c *Config, _ *license.Params) {
-		list := []license.Pinned{{CpCode: "MOVED-01", AuthKey: foreign, Origins: []string{"https://app.example"}, Relay: "none"}}
-		v, err := license.New(license.Config{Keys: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}, Pinned: list})
+		list := []license.Pinned{{
+			CpCode:  "MOVED-01",
+			AuthKey: foreign,
+			Origins: []string{"https://app.example"},
+			Relay:   "none",
+		}}
+		v, err := license.New(license.Config{
+			Keys:   [][]byte{[]byte("0123456789abcdef0123456789abcdef")},
+			Pinned: list,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,9 +344,14 @@ func TestPinnedLicense(t *testing.T) {
 			}
 			first = second
 		}
-		at("https://app.example").want("429", login("userId", "kim", "forced", "true")) // but not without end
+		// but not without end
+		at("https://app.example").want("429", login("userId", "kim", "forced", "true"))
 		// a user token need not name the license, since it is listed
-		token, err := w.verifier.IssueUser(license.UserParams{CpCode: "MOVED-01", ID: "lee", Expires: time.Now().Add(time.Minute)})
+		token, err := w.verifier.IssueUser(license.UserParams{
+			CpCode:  "MOVED-01",
+			ID:      "lee",
+			Expires: time.Now().Add(time.Minute),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -323,7 +372,8 @@ func TestNoTokenIsLogged(t *testing.T) {
 		p.want("401", w.login(token[:len(token)-3]))
 		p.want("401", w.login(w.authKey))
 		p.want("200", w.login(token))
-		for _, secret := range append(strings.Split(token, "."), strings.Split(w.authKey, ".")[1:]...) {
+		secrets := append(strings.Split(token, "."), strings.Split(w.authKey, ".")[1:]...)
+		for _, secret := range secrets {
 			if strings.Contains(w.log.String(), secret[:len(secret)-3]) {
 				w.Errorf("the log has a part of a token:\n%s", w.log)
 			}
