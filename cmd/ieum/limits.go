@@ -1,22 +1,29 @@
 package main
 
-import "github.com/ieum-rtc/ieum/internal/config"
+import (
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/ieum-rtc/ieum/internal/config"
+)
 
 // limitFlags bound what clients may cost. They are pointers, since 0 would admit nobody and is an
 // error.
 type limitFlags struct {
-	MaxConnections            *int     `help:"Signaling connections; resuming sessions may use an eighth more (default 50000; -1 unlimited)." placeholder:"N"`
-	MaxUnregisteredPerAddress *int     `help:"Unregistered connections per client address (default 50; -1 unlimited)." placeholder:"N"`
-	MaxFailedLogins           *int     `help:"Failed logins per minute and client address before further ones are rejected (default 10; -1 unlimited)." placeholder:"N"`
-	MaxJoins                  *int     `help:"Joins per minute and user (default 20; -1 unlimited)." placeholder:"N"`
-	MaxFailedJoins            *int     `help:"Failed joins per minute and user: nonexistent, full or forbidden rooms (default 20; -1 unlimited)." placeholder:"N"`
-	MaxFailedJoinsPerAddress  *int     `help:"Lookups of nonexistent rooms per minute and client address (default 200; -1 unlimited)." placeholder:"N"`
-	MaxCandidates             *int     `help:"Messages with ICE candidates, per minute and session (default 1000; -1 unlimited)." placeholder:"N"`
-	MaxRoomsPerUser           *int     `help:"Open rooms created by one user (default 100; -1 unlimited)." placeholder:"N"`
+	MaxConnections            *int     `help:"Signaling connections; resuming sessions may use an eighth more (default ${max_connections}; -1 unlimited)." placeholder:"N"`
+	MaxUnregisteredPerAddress *int     `help:"Unregistered connections per client address (default ${max_unregistered_per_address}; -1 unlimited)." placeholder:"N"`
+	MaxFailedLogins           *int     `help:"Failed logins per minute and client address before further ones are rejected (default ${max_failed_logins}; -1 unlimited)." placeholder:"N"`
+	MaxJoins                  *int     `help:"Joins per minute and user (default ${max_joins}; -1 unlimited)." placeholder:"N"`
+	MaxFailedJoins            *int     `help:"Failed joins per minute and user: nonexistent, full or forbidden rooms (default ${max_failed_joins}; -1 unlimited)." placeholder:"N"`
+	MaxFailedJoinsPerAddress  *int     `help:"Lookups of nonexistent rooms per minute and client address (default ${max_failed_joins_per_address}; -1 unlimited)." placeholder:"N"`
+	MaxCandidates             *int     `help:"Messages with ICE candidates, per minute and session (default ${max_candidates}; -1 unlimited)." placeholder:"N"`
+	MaxRoomsPerUser           *int     `help:"Open rooms created by one user (default ${max_rooms_per_user}; -1 unlimited)." placeholder:"N"`
 	MaxQueuedBytes            *int     `help:"Bytes queued for all clients together; beyond it the slowest consumers are disconnected (default: a quarter of GOMEMLIMIT, 268435456 at most; -1 unlimited)." placeholder:"BYTES"`
-	MaxSessionsPerAddress     *int     `help:"Sessions per client address, for licenses that require no user token (default 200; -1 unlimited)." placeholder:"N"`
-	MaxRoomsPerAddress        *int     `help:"Open rooms created from one client address, for licenses that require no user token (default 200; -1 unlimited)." placeholder:"N"`
-	MaxTakeovers              *int     `help:"Takeovers of a user id without its resume token, per minute (default 3; -1 unlimited)." placeholder:"N"`
+	MaxSessionsPerAddress     *int     `help:"Sessions per client address, for licenses that require no user token (default ${max_sessions_per_address}; -1 unlimited)." placeholder:"N"`
+	MaxRoomsPerAddress        *int     `help:"Open rooms created from one client address, for licenses that require no user token (default ${max_rooms_per_address}; -1 unlimited)." placeholder:"N"`
+	MaxTakeovers              *int     `help:"Takeovers of a user id without its resume token, per minute (default ${max_takeovers}; -1 unlimited)." placeholder:"N"`
 	TrustedProxy              []string `help:"Address or network of a reverse proxy whose X-Forwarded-For is trusted; repeatable (default: none)." placeholder:"CIDR" group:"network"`
 }
 
@@ -35,4 +42,13 @@ func (f limitFlags) settings() config.LimitSettings {
 		Candidates:            f.MaxCandidates,
 		Takeovers:             f.MaxTakeovers,
 	}
+}
+
+// limitDefaults are the defaults that the help of limitFlags names.
+func limitDefaults() kong.Vars {
+	vars := kong.Vars{}
+	for flag, n := range config.LimitDefaults() {
+		vars[strings.ReplaceAll(flag, "-", "_")] = strconv.Itoa(n)
+	}
+	return vars
 }

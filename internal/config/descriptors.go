@@ -1,5 +1,7 @@
 package config
 
+import "github.com/ieum-rtc/ieum/internal/transport"
+
 // Descriptors shares out the file descriptors of this process, so that no use exhausts those of
 // another. 0 is the default of a use.
 type Descriptors struct {
@@ -34,7 +36,7 @@ func shareDescriptors(limit int, signaling bool) Descriptors {
 
 // Defaults that a share may be below.
 const (
-	defaultConnections = 50_000
+	defaultConnections = transport.DefaultConnections
 	defaultAllocations = 10_000
 )
 

@@ -10,10 +10,16 @@ import (
 	"github.com/ieum-rtc/ieum/internal/netaddr"
 )
 
+// Defaults of ConnLimiterConfig.
+const (
+	DefaultUnregistered = 50
+	DefaultConnections  = 50_000
+)
+
 // ConnLimiterConfig has the limits of a ConnLimiter. The zero value of a number means its default,
 // a negative one no limit.
 type ConnLimiterConfig struct {
-	// Unregistered limits the unregistered connections of one Source, default 50. A Site may have
+	// Unregistered limits the unregistered connections of one Source, 50 by default. A Site may have
 	// SourcesPerSite times as many.
 	Unregistered int
 	// Connections limits all of them, default 50,000. Clients that announce a resume may have an
@@ -52,8 +58,8 @@ func NewConnLimiter(c ConnLimiterConfig) *ConnLimiter {
 		c.OnRegistered = func(netip.Addr, int) {}
 	}
 	return &ConnLimiter{
-		maxUnregistered: cmp.Or(c.Unregistered, 50),
-		maxConnections:  cmp.Or(c.Connections, 50_000),
+		maxUnregistered: cmp.Or(c.Unregistered, DefaultUnregistered),
+		maxConnections:  cmp.Or(c.Connections, DefaultConnections),
 		onRegistered:    c.OnRegistered,
 		bySource:        map[netip.Prefix]int{},
 	}
