@@ -1,7 +1,9 @@
 // Measures our signaling server, over both of its transports, and three npm servers with the same
-// load. The servers alternate. Prints medians and ratios as Markdown, and progress to standard error.
+// load. The servers alternate. Prints medians and ratios as Markdown, and progress to standard
+// error.
 //
-//   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000] [--latency-rate 1000] [--only ieum,ieum-socketio,peerjs,socketio,ws]
+//   node signal.mjs [--rounds 3] [--conns 1000,10000] [--messages 100000] [--latency-rate 1000]
+//     [--only ieum,ieum-socketio,peerjs,socketio,ws]
 
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -27,27 +29,73 @@ const { values: flags } = parseArgs({
 });
 const rounds = Number(flags.rounds);
 const sizes = flags.conns.split(",").map(Number);
-if (!(rounds >= 1 && rounds <= 100) || !sizes.every((n) => Number.isInteger(n))) throw new Error("--rounds and --conns take numbers");
+if (!(rounds >= 1 && rounds <= 100) || !sizes.every((n) => Number.isInteger(n)))
+  throw new Error("--rounds and --conns take numbers");
 
 // the key is for this run alone: the server and the load generator find it in the environment
-const env = { ...process.env, NODE_ENV: "production", IEUM_LICENSE_SIGNING_KEY: randomBytes(32).toString("hex") };
+const env = {
+  ...process.env,
+  NODE_ENV: "production",
+  IEUM_LICENSE_SIGNING_KEY: randomBytes(32).toString("hex"),
+};
 delete env.NODE_OPTIONS;
-const version = (name) => JSON.parse(readFileSync(join(here, "node_modules", name, "package.json"), "utf8")).version;
+const version = (name) =>
+  JSON.parse(readFileSync(join(here, "node_modules", name, "package.json"), "utf8")).version;
 
 // session limits of a million, so that no session is closed for sending too much
-const own = [ieum, "serve", "--listen", "127.0.0.1:0", "--stun-listen", "off", "--admin-listen", "off", "--relay-ip", "127.0.0.1",
-  "--session-rate", "1000000", "--session-burst", "1000000"];
-const at = (path) => (line) => /http:\/\/([\d.:]+)\//.exec(line)?.[1].replace(/^/, "ws://").concat(path);
+const own = [
+  ieum,
+  "serve",
+  "--listen",
+  "127.0.0.1:0",
+  "--stun-listen",
+  "off",
+  "--admin-listen",
+  "off",
+  "--relay-ip",
+  "127.0.0.1",
+  "--session-rate",
+  "1000000",
+  "--session-burst",
+  "1000000",
+];
+const at = (path) => (line) =>
+  /http:\/\/([\d.:]+)\//.exec(line)?.[1].replace(/^/, "ws://").concat(path);
 const only = flags.only.split(",");
 
 const servers = [
   { name: "Ieum", key: "ieum", protocol: "ieum", command: own, url: at("/signal") },
-  { name: "Ieum over Socket.IO", key: "ieum-socketio", protocol: "ieum-socketio", command: own, url: at("/socket.io/") },
-  { name: `peer ${version("peer")} (PeerJS)`, key: "peerjs", protocol: "peerjs", command: ["node", join(here, "peerjs.mjs")], url: address },
-  { name: `socket.io ${version("socket.io")}`, key: "socketio", protocol: "socketio", command: ["node", join(here, "socketio.mjs")], url: address },
-  { name: `bare ws ${version("ws")}`, key: "ws", protocol: "peerjs", command: ["node", join(here, "ws.mjs")], url: address },
+  {
+    name: "Ieum over Socket.IO",
+    key: "ieum-socketio",
+    protocol: "ieum-socketio",
+    command: own,
+    url: at("/socket.io/"),
+  },
+  {
+    name: `peer ${version("peer")} (PeerJS)`,
+    key: "peerjs",
+    protocol: "peerjs",
+    command: ["node", join(here, "peerjs.mjs")],
+    url: address,
+  },
+  {
+    name: `socket.io ${version("socket.io")}`,
+    key: "socketio",
+    protocol: "socketio",
+    command: ["node", join(here, "socketio.mjs")],
+    url: address,
+  },
+  {
+    name: `bare ws ${version("ws")}`,
+    key: "ws",
+    protocol: "peerjs",
+    command: ["node", join(here, "ws.mjs")],
+    url: address,
+  },
 ].filter((s) => only.includes(s.key));
-if (servers.length !== only.length) throw new Error("--only takes ieum, ieum-socketio, peerjs, socketio and ws");
+if (servers.length !== only.length)
+  throw new Error("--only takes ieum, ieum-socketio, peerjs, socketio and ws");
 
 function address(line) {
   return /^ws:\/\/\S+$/.exec(line)?.[0];
@@ -55,7 +103,10 @@ function address(line) {
 
 /** Starts a server, runs f with its process and address, and stops it. */
 async function withServer(server, f) {
-  const child = spawn(server.command[0], server.command.slice(1), { env, stdio: ["ignore", "pipe", "ignore"] });
+  const child = spawn(server.command[0], server.command.slice(1), {
+    env,
+    stdio: ["ignore", "pipe", "ignore"],
+  });
   const ended = once(child, "exit");
   try {
     return await f(child.pid, await firstAddress(server, child, ended));
@@ -81,12 +132,27 @@ async function firstAddress(server, child, ended) {
 
 /** Runs the load generator and returns its report. */
 async function load(server, conns, pid, url) {
-  const args = ["pair", "--protocol", server.protocol, "--url", url, "--pid", pid, "--conns", conns, "--messages", flags.messages, "--latency-rate", flags["latency-rate"]];
+  const args = [
+    "pair",
+    "--protocol",
+    server.protocol,
+    "--url",
+    url,
+    "--pid",
+    pid,
+    "--conns",
+    conns,
+    "--messages",
+    flags.messages,
+    "--latency-rate",
+    flags["latency-rate"],
+  ];
   const child = spawn(ieumBench, args.map(String), { env, stdio: ["ignore", "pipe", "inherit"] });
   let out = "";
   child.stdout.on("data", (chunk) => (out += chunk));
   const [code] = await once(child, "close");
-  if (code !== 0) throw new Error(`${server.name} with ${conns} connections: the load failed (${code}) ${out}`);
+  if (code !== 0)
+    throw new Error(`${server.name} with ${conns} connections: the load failed (${code}) ${out}`);
   return JSON.parse(out);
 }
 
@@ -99,7 +165,9 @@ for (let round = 0; round < rounds; round++) {
       const report = await withServer(server, (pid, url) => load(server, conns, pid, url));
       const key = `${server.key} ${conns}`;
       results.set(key, [...(results.get(key) ?? []), report]);
-      console.error(`round ${round + 1}, ${server.name}, ${conns} connections: ${JSON.stringify(report)}`);
+      console.error(
+        `round ${round + 1}, ${server.name}, ${conns} connections: ${JSON.stringify(report)}`,
+      );
     }
   }
 }
@@ -122,8 +190,14 @@ const columns = [
   [`p99 ms at ${flags["latency-rate"]}/s`, (r) => r.fixedRateP99us / 1000, 1],
 ];
 
-console.log(`${cpus().length} × ${cpus()[0].model}, Node ${process.version}; medians of ${rounds} alternating rounds (lowest to highest),`);
-console.log(`${Number(flags.messages).toLocaleString("en")} messages of 1,500 bytes each time. ×: relative to ours.\n`);
+console.log(
+  `${cpus().length} × ${cpus()[0].model}, Node ${process.version}; medians of ${rounds} ` +
+    "alternating rounds (lowest to highest),",
+);
+console.log(
+  `${Number(flags.messages).toLocaleString("en")} messages of 1,500 bytes each time. ` +
+    "×: relative to ours.\n",
+);
 // the Socket.IO transport is compared only with the server of that protocol
 table(servers.filter((s) => s.key !== "ieum-socketio"));
 table(servers.filter((s) => s.key.endsWith("socketio")));
@@ -133,18 +207,25 @@ function table(rows) {
   if (rows.length === 0) return;
   console.log(`| server | ${columns.map(([name]) => name).join(" | ")} |`);
   console.log(`|---|${columns.map(() => "---|").join("")}`);
-  for (const conns of sizes) for (const server of rows) console.log(`| ${server.name} | ${cells(server, rows[0], conns).join(" | ")} |`);
+  for (const conns of sizes)
+    for (const server of rows)
+      console.log(`| ${server.name} | ${cells(server, rows[0], conns).join(" | ")} |`);
   console.log();
 }
 
 function cells(server, first, conns) {
   return columns.map(([, get, digits, compared], i) => {
     const values = reports(server, conns).map(get);
-    const show = (n) => n.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    const show = (n) =>
+      n.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
     const m = median(values);
     if (i === 0) return show(m);
-    const spread = compared && rounds > 1 ? ` (${show(Math.min(...values))}–${show(Math.max(...values))})` : "";
-    const ratio = compared && server !== first ? `, ${(m / median(reports(first, conns).map(get))).toFixed(2)}×` : "";
+    const spread =
+      compared && rounds > 1 ? ` (${show(Math.min(...values))}–${show(Math.max(...values))})` : "";
+    const ratio =
+      compared && server !== first
+        ? `, ${(m / median(reports(first, conns).map(get))).toFixed(2)}×`
+        : "";
     return `${show(m)}${spread}${ratio}`;
   });
 }

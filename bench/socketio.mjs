@@ -1,5 +1,6 @@
-// A npm Socket.IO server as one writes it for two users in a room: the event join enters a room, the event knowledgetalk goes on to
-// the rest of it. On a free loopback port, which it prints; everything else is Socket.IO's default.
+// A npm Socket.IO server as one writes it for two users in a room: the event join enters a room,
+// the event knowledgetalk goes on to the rest of it. On a free loopback port, which it prints;
+// everything else is Socket.IO's default.
 import { createServer } from "node:http";
 import { Server } from "socket.io";
 
@@ -10,6 +11,8 @@ new Server(http).on("connection", (socket) => {
     socket.join(room);
     done();
   });
-  socket.on("knowledgetalk", (message) => socket.to(socket.data.room).emit("knowledgetalk", message));
+  socket.on("knowledgetalk", (message) =>
+    socket.to(socket.data.room).emit("knowledgetalk", message),
+  );
 });
 http.listen(0, "127.0.0.1", () => console.log(`ws://127.0.0.1:${http.address().port}/socket.io/`));

@@ -1,5 +1,6 @@
-// What the contestants' pages need on the internet: a web server on port 80 that serves the pages and the libraries and, for simple-peer,
-// hands the messages of two sockets to each other; and PeerJS's own server. Arguments: address to listen on, PeerJS's port, Ieum's origin.
+// What the contestants' pages need on the internet: a web server on port 80 that serves the pages
+// and the libraries and, for simple-peer, hands the messages of two sockets to each other; and
+// PeerJS's own server. Arguments: address to listen on, PeerJS's port, Ieum's origin.
 
 import { readFile, readFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -24,8 +25,12 @@ const types = { ".html": "text/html; charset=utf-8", ".js": "text/javascript; ch
 const web = createServer((req, res) => {
   const name = basename(new URL(req.url, "http://x").pathname);
   // Nothing is kept, so that every page load is a first one.
-  const headers = { "content-type": types[extname(name)] ?? "text/plain", "cache-control": "no-store" };
-  if (libraries[name]) return res.writeHead(200, { ...headers, "content-encoding": "gzip" }).end(libraries[name]);
+  const headers = {
+    "content-type": types[extname(name)] ?? "text/plain",
+    "cache-control": "no-store",
+  };
+  if (libraries[name])
+    return res.writeHead(200, { ...headers, "content-encoding": "gzip" }).end(libraries[name]);
   readFile(join(here, "pages", name), (error, body) => {
     res.writeHead(error ? 404 : 200, headers);
     res.end(error ? "" : name.endsWith(".html") ? String(body).replaceAll("{{IEUM}}", ieum) : body);

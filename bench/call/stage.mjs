@@ -1,5 +1,6 @@
-// Where calls are measured: a laboratory with a browser in each of two homes, and on its internet our server, the web pages of all
-// contestants, what these need there, and our relay once more, for those that have none.
+// Where calls are measured: a laboratory with a browser in each of two homes, and on its internet
+// our server, the web pages of all contestants, what these need there, and our relay once more, for
+// those that have none.
 
 import { createHmac, randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
@@ -21,7 +22,10 @@ export class Stage {
   #ends = [];
   #pairs = 0;
 
-  /** @param {{rtt: number, nat: string}} scene round trip in ms between any two of the three; what both homes are behind */
+  /**
+   * @param {{rtt: number, nat: string}} scene round trip in ms between any two of the three; what
+   * both homes are behind
+   */
   static async up(scene) {
     const { rtt, nat } = scene;
     const s = new Stage();
@@ -65,12 +69,24 @@ export class Stage {
   async #startServer() {
     const { ns, v4 } = this.lab.server;
     const args = ["--relay-ip", v4, ...ALLOW, "--relay-ports", "50000-59999"];
-    this.server = await Server.start({ dir: this.dir, ns, listen: `${v4}:${PORT.ieum}`, data: join(this.dir, "data"), args });
+    this.server = await Server.start({
+      dir: this.dir,
+      ns,
+      listen: `${v4}:${PORT.ieum}`,
+      data: join(this.dir, "data"),
+      args,
+    });
   }
 
   async #startInternet() {
     const { ns, v4 } = this.lab.server;
-    const argv = [process.execPath, join(here, "internet.mjs"), v4, String(PORT.peerjs), `http://${v4}:${PORT.ieum}`];
+    const argv = [
+      process.execPath,
+      join(here, "internet.mjs"),
+      v4,
+      String(PORT.peerjs),
+      `http://${v4}:${PORT.ieum}`,
+    ];
     this.internet = new Process(argv, { dir: this.dir, name: "internet", ns });
     await this.internet.said(/listening/);
   }
@@ -80,8 +96,23 @@ export class Stage {
     this.secret = randomBytes(16).toString("hex"); // for this run alone
     const file = join(this.dir, "secret");
     writeFileSync(file, this.secret, { mode: 0o600 });
-    const argv = [IEUM, "relay", "--listen", `${v4}:${PORT.relay}`, "--stun-listen", "off", "--admin-listen", "off", "--relay-ip", v4,
-      "--relay-ports", "40000-49999", "--relay-secret-file", file, ...ALLOW];
+    const argv = [
+      IEUM,
+      "relay",
+      "--listen",
+      `${v4}:${PORT.relay}`,
+      "--stun-listen",
+      "off",
+      "--admin-listen",
+      "off",
+      "--relay-ip",
+      v4,
+      "--relay-ports",
+      "40000-49999",
+      "--relay-secret-file",
+      file,
+      ...ALLOW,
+    ];
     this.relay = new Process(argv, { dir: this.dir, name: "relay", ns });
   }
 
@@ -95,9 +126,11 @@ export class Stage {
   }
 
   /**
-   * Opens a contestant's page in both homes, for a call of the first to the second; resolves with the two pages, loaded and idle.
+   * Opens a contestant's page in both homes, for a call of the first to the second; resolves with
+   * the two pages, loaded and idle.
    * @param {{page: string, options?: object}} contestant
-   * @param {{auto?: boolean, turn?: boolean, relayed?: boolean}} o auto: the call begins by itself as soon as it can; turn: the relay may
+   * @param {{auto?: boolean, turn?: boolean, relayed?: boolean}} o auto: the call begins by itself
+   *   as soon as it can; turn: the relay may
    *   be used (ours always may); relayed: it has to be
    */
   async pair({ page, options = {} }, { auto = false, turn = false, relayed = false } = {}) {
@@ -107,7 +140,12 @@ export class Stage {
     const common = { room, auto, relayed, options, port: PORT.peerjs, ...this.license };
     const blank = (i) => this.browsers[i].open("about:blank", { name: ids[i] });
     const load = (p, i, more) => {
-      const own = { caller: i === 0, me: ids[i], other: ids[1 - i], iceServers: this.#iceServers(turn, ids[i]) };
+      const own = {
+        caller: i === 0,
+        me: ids[i],
+        other: ids[1 - i],
+        iceServers: this.#iceServers(turn, ids[i]),
+      };
       const config = JSON.stringify({ ...common, ...own, ...more });
       return p.goto(`http://${this.lab.server.v4}/${page}.html?${new URLSearchParams({ config })}`);
     };
@@ -131,8 +169,15 @@ export class Stage {
 
   /** Ends everything, also when something of it cannot be ended. */
   async down() {
-    const faults = [];
-    for (const end of this.#ends.reverse()) await Promise.resolve().then(end).catch((e) => faults.push(e));
-    if (faults.length) throw new AggregateError(faults, `while ending: ${faults.map((e) => e.message).join("; ")} (see ${this.dir})`);
+    const errors = [];
+    for (const end of this.#ends.reverse())
+      await Promise.resolve()
+        .then(end)
+        .catch((e) => errors.push(e));
+    if (errors.length)
+      throw new AggregateError(
+        errors,
+        `while ending: ${errors.map((e) => e.message).join("; ")} (see ${this.dir})`,
+      );
   }
 }

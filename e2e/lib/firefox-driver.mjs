@@ -1,5 +1,5 @@
-// The process beside Firefox, see firefox.mjs: one JSON command a line on standard input, one JSON answer a line on standard output.
-// Firefox ends when standard input does.
+// The process beside Firefox, see firefox.mjs: one JSON command a line on standard input, one JSON
+// answer a line on standard output. Firefox ends when standard input does.
 
 import readline from 'node:readline';
 import puppeteer from 'puppeteer-core';

@@ -1,5 +1,6 @@
-// Firefox ESR, Debian's own, through WebDriver BiDi. BiDi is a WebSocket on the loopback of the namespace that Firefox runs in, so its
-// driver (firefox-driver.mjs) is a process inside the namespace too, spoken to over its standard input and output.
+// Firefox ESR, Debian's own, through WebDriver BiDi. BiDi is a WebSocket on the loopback of the
+// namespace that Firefox runs in, so its driver (firefox-driver.mjs) is a process inside the
+// namespace too, spoken to over its standard input and output.
 
 import fs from 'node:fs';
 import path from 'node:path';
@@ -15,9 +16,10 @@ export class Firefox {
   #asked = new Map();
 
   /**
-   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string]}} o secure: host names where the
-   *   camera is allowed over plain http; ca: the one authority whose certificates are taken, else all are; names: a host name and its
-   *   address, which in Firefox all names then have
+   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string]}} o
+   * secure: host names where the camera is allowed over plain HTTP
+   * ca: the only authority whose certificates are accepted; without it, all are
+   * names: a host name and its address, which in Firefox all names then have
    */
   static async start({ dir, ns, secure = [], ca, names }) {
     const f = new Firefox();
@@ -28,8 +30,13 @@ export class Firefox {
     const argv = ns ? ['ip', 'netns', 'exec', ns, ...driver] : driver;
     f.child = spawn(argv[0], argv.slice(1), {
       stdio: ['pipe', 'pipe', 'pipe'],
-      env: { ...process.env, PATH, FIREFOX_SECURE: secure.join(','), FIREFOX_PROFILE: ca ? firefoxProfile(dir, ca) : '',
-        FIREFOX_RESOLVE: names?.[1] ?? '' },
+      env: {
+        ...process.env,
+        PATH,
+        FIREFOX_SECURE: secure.join(','),
+        FIREFOX_PROFILE: ca ? firefoxProfile(dir, ca) : '',
+        FIREFOX_RESOLVE: names?.[1] ?? '',
+      },
     });
     f.child.stderr.pipe(f.log, { end: false });
     f.gone = new Promise((resolve) => f.child.on('close', resolve));
@@ -38,7 +45,9 @@ export class Firefox {
       f.#asked.get(m.id)?.(m);
       f.#asked.delete(m.id);
     });
-    f.gone.then(() => f.#asked.forEach((answer) => answer({ error: 'the Firefox driver has ended' })));
+    f.gone.then(() =>
+      f.#asked.forEach((answer) => answer({ error: 'the Firefox driver has ended' })),
+    );
     f.version = await f.ask({ do: 'start' }, 60_000);
     return f;
   }
@@ -62,7 +71,11 @@ export class Firefox {
 
   async keep() {
     for (const p of this.pages) {
-      await this.ask({ do: 'screenshot', page: p.tab, path: path.join(this.dir, `${p.name}.png`) }).catch(() => {});
+      await this.ask({
+        do: 'screenshot',
+        page: p.tab,
+        path: path.join(this.dir, `${p.name}.png`),
+      }).catch(() => {});
     }
   }
 
@@ -85,7 +98,10 @@ export class FirefoxPage {
   }
 
   evaluate(f, arg) {
-    return this.browser.ask({ do: 'evaluate', page: this.tab, f: String(f), arg: arg ?? null }, 60_000);
+    return this.browser.ask(
+      { do: 'evaluate', page: this.tab, f: String(f), arg: arg ?? null },
+      60_000,
+    );
   }
 
   until(what, f, arg, limit = LIMIT) {

@@ -27,7 +27,10 @@ export class Process {
     this.#text = '';
     const log = fs.createWriteStream(this.logFile, { flags: 'a' });
     // `ip netns exec` becomes the program itself, so that the handle is the program's.
-    this.child = spawn(all[0], all.slice(1), { stdio: [stdin, 'pipe', 'pipe'], env: { ...process.env, PATH, ...env } });
+    this.child = spawn(all[0], all.slice(1), {
+      stdio: [stdin, 'pipe', 'pipe'],
+      env: { ...process.env, PATH, ...env },
+    });
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream.setEncoding('utf8');
       stream.on('data', (chunk) => {
@@ -36,7 +39,9 @@ export class Process {
         for (const look of this.#waiting) look();
       });
     }
-    /** Resolves with {code, signal} when the process is gone and everything it said has been read. */
+    /**
+     * Resolves with {code, signal} when the process is gone and everything it said has been read.
+     */
     this.gone = new Promise((resolve) => {
       this.child.on('error', (error) => resolve({ error }));
       this.child.on('close', (code, signal) => resolve({ code, signal }));
@@ -60,20 +65,31 @@ export class Process {
         const m = pattern.exec(this.#text);
         if (m) resolve(m);
         else if (this.ended) {
-          reject(new Error(`${this.name} ended with ${JSON.stringify(this.ended)} without saying ${pattern}:\n${this.#text.slice(-2000)}`));
+          reject(
+            new Error(
+              `${this.name} ended with ${JSON.stringify(this.ended)} without saying ${pattern}:\n` +
+                this.#text.slice(-2000),
+            ),
+          );
         }
       };
       this.#waiting.add(look);
       look();
     });
-    return within(`${this.name} saying ${pattern} (log: ${this.logFile})`, answer, limit).finally(() => this.#waiting.delete(look));
+    return within(`${this.name} saying ${pattern} (log: ${this.logFile})`, answer, limit).finally(
+      () => this.#waiting.delete(look),
+    );
   }
 
   /** CPU-seconds it has used so far; undefined where there is no /proc. */
   get cpu() {
     if (!fs.existsSync(`/proc/${this.child.pid}/stat`)) return undefined;
-    // After the name in parentheses; fields 14 and 15 of proc(5), in hundredths of a second on every Linux that browsers run on.
-    const fields = fs.readFileSync(`/proc/${this.child.pid}/stat`, 'utf8').replace(/^.*\) /, '').split(' ');
+    // After the name in parentheses; fields 14 and 15 of proc(5), in hundredths of a second on
+    // every Linux that browsers run on.
+    const fields = fs
+      .readFileSync(`/proc/${this.child.pid}/stat`, 'utf8')
+      .replace(/^.*\) /, '')
+      .split(' ');
     return (Number(fields[11]) + Number(fields[12])) / 100;
   }
 

@@ -1,14 +1,18 @@
-// What stands in front of the server: a TCP proxy, a network that can be cut while both ends live on; and an HTTP
-// proxy, that of a site that has the server under a path, or of a company that lets no WebSocket through.
+// What stands in front of the server: a TCP proxy, a network that can be cut while both ends live
+// on; and an HTTP proxy, that of a site that has the server under a path, or of a company that lets
+// no WebSocket through.
 
 import http from 'node:http';
 import net from 'node:net';
 
-/** Ends a socket with a reset, so that the other end sees a broken connection and not a closed one. */
+/**
+ * Ends a socket with a reset, so that the other end sees a broken connection and not a closed one.
+ */
 function reset(socket) {
   if (socket.destroyed) return;
-  // Before it is connected there is nobody to tell; and one that is closing in good order cannot be reset any more (Node 20 would never
-  // let go of it). A Unix socket knows no reset; it has no remote address.
+  // Before it is connected there is nobody to tell; and one that is closing in good order cannot be
+  // reset any more (Node 20 would never let go of it). A Unix socket knows no reset; it has no
+  // remote address.
   if (socket.connecting || socket.writableEnded || !socket.remoteAddress) socket.destroy();
   else socket.resetAndDestroy();
 }
@@ -18,7 +22,8 @@ export class Proxy {
   #mode = 'pass';
 
   /**
-   * @param {string} target host:port, or the path of a Unix socket; changeable later (a restarted server has
+   * @param {string} target host:port, or the path of a Unix socket; changeable later (a restarted
+   *   server has
    * another port)
    */
   static async listen(target) {
@@ -39,7 +44,11 @@ export class Proxy {
     }
     const i = this.target.lastIndexOf(':');
     const unix = this.target.startsWith('/');
-    const far = net.connect(unix ? { path: this.target } : { host: this.target.slice(0, i), port: Number(this.target.slice(i + 1)) });
+    const far = net.connect(
+      unix
+        ? { path: this.target }
+        : { host: this.target.slice(0, i), port: Number(this.target.slice(i + 1)) },
+    );
     const pair = [near, far];
     this.#pairs.add(pair);
     for (const [from, to] of [[near, far], [far, near]]) {
@@ -61,7 +70,10 @@ export class Proxy {
     for (const pair of this.#pairs) pair.forEach(reset);
   }
 
-  /** Nothing passes any more on the connections there are, but they stand: a network that vanished, seen from both sides. New ones work. */
+  /**
+   * Nothing passes any more on the connections there are, but they stand: a network that vanished,
+   * seen from both sides. New ones work.
+   */
   hold() {
     for (const pair of this.#pairs) pair.forEach((s) => s.pause());
   }
@@ -90,7 +102,8 @@ export class HttpProxy {
   #carried = new Set();
 
   /**
-   * @param {string} target host:port. @param {string} [path] where the server is on this site, without a slash at
+   * @param {string} target host:port. @param {string} [path] where the server is on this site,
+   *   without a slash at
    * its end
    */
   static async listen(target, path = '') {
@@ -114,7 +127,14 @@ export class HttpProxy {
     this.seen.push(`${req.method} ${req.url}`);
     if (!req.url.startsWith(`${this.path}/`)) return null;
     const [host, port] = this.target.split(':');
-    return http.request({ host, port, method: req.method, path: req.url.slice(this.path.length), headers: req.headers, agent: false });
+    return http.request({
+      host,
+      port,
+      method: req.method,
+      path: req.url.slice(this.path.length),
+      headers: req.headers,
+      agent: false,
+    });
   }
 
   #request(req, res) {
@@ -134,19 +154,25 @@ export class HttpProxy {
     if (this.upgrades !== 'pass') this.seen.push(`${req.method} ${req.url}`);
     if (this.upgrades === 'hang') return;
     const far = this.upgrades === 'pass' && this.#forward(req);
-    const no = (status) => near.end(`HTTP/1.1 ${status} no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
+    const no = (status) =>
+      near.end(`HTTP/1.1 ${status} no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
     if (!far) return no(this.upgrades === 'pass' ? 404 : this.upgrades);
     const refuse = () => no(502);
-    far.on('error', refuse).on('response', refuse).on('upgrade', (answer, socket, first) => {
-      const headers = Object.entries(answer.headers).map(([name, value]) => `${name}: ${value}\r\n`).join('');
-      near.write(`HTTP/1.1 101 Switching Protocols\r\n${headers}\r\n`);
-      near.write(first);
-      socket.write(head);
-      this.#carried.add(near);
-      near.on('close', () => (this.#carried.delete(near), socket.destroy()));
-      socket.on('error', () => near.destroy()).on('close', () => near.destroy());
-      near.pipe(socket).pipe(near);
-    });
+    far
+      .on('error', refuse)
+      .on('response', refuse)
+      .on('upgrade', (answer, socket, first) => {
+        const headers = Object.entries(answer.headers)
+          .map(([name, value]) => `${name}: ${value}\r\n`)
+          .join('');
+        near.write(`HTTP/1.1 101 Switching Protocols\r\n${headers}\r\n`);
+        near.write(first);
+        socket.write(head);
+        this.#carried.add(near);
+        near.on('close', () => (this.#carried.delete(near), socket.destroy()));
+        socket.on('error', () => near.destroy()).on('close', () => near.destroy());
+        near.pipe(socket).pipe(near);
+      });
     far.end();
   }
 

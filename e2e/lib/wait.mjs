@@ -1,11 +1,15 @@
 // Every wait in these tests is for a condition and has a limit; nothing sleeps for a guessed time.
 
-/** The usual limit of a wait, in milliseconds: far beyond what anything takes, so that only a fault reaches it. */
+/**
+ * The usual limit of a wait, in milliseconds: far beyond what anything takes, so that only a fault
+ * reaches it.
+ */
 export const LIMIT = 30_000;
 
 /**
  * Waits until condition() is true (or resolves to something true) and resolves with its value.
- * @param {string | (() => any)} what what did not happen in time; a function is asked when it comes to that
+ * @param {string | (() => any)} what what did not happen in time; a function is asked when it comes
+ *   to that
  * @param {() => any} condition
  */
 export async function until(what, condition, limit = LIMIT, pause = 25) {
@@ -13,7 +17,8 @@ export async function until(what, condition, limit = LIMIT, pause = 25) {
   for (;;) {
     const value = await condition();
     if (value) return value;
-    if (Date.now() > end) throw new Error(`not in ${limit} ms: ${typeof what === 'function' ? await what() : what}`);
+    if (Date.now() > end)
+      throw new Error(`not in ${limit} ms: ${typeof what === 'function' ? await what() : what}`);
     await new Promise((next) => setTimeout(next, pause));
   }
 }

@@ -1,4 +1,5 @@
-// Where a test run keeps its files. What a test leaves here is looked at when it has failed; git ignores it.
+// Where a test run keeps its files. What a test leaves here is looked at when it has failed; git
+// ignores it.
 
 import fs from 'node:fs';
 import path from 'node:path';

@@ -1,5 +1,5 @@
-// A WebSocket client (RFC 6455) for tests that must be able to break the rules. Node 20 has no stable one, and a good one would not
-// send what is wanted here.
+// A WebSocket client (RFC 6455) for tests that must be able to break the rules. Node 20 has no
+// stable one, and a good one would not send what is wanted here.
 
 import net from 'node:net';
 import crypto from 'node:crypto';
@@ -15,13 +15,18 @@ export class RawSocket {
   #in = Buffer.alloc(0);
   #parts = [];
 
-  /** @param {string} url ws://host:port/path @param {object} headers added to the request or, when null, taken from it */
+  /**
+   * @param {string} url ws://host:port/path @param {object} headers added to the request or, when
+   * null, taken from it
+   */
   static async open(url, headers = {}) {
     const { hostname, port, host, pathname } = new URL(url);
     const s = new RawSocket();
     s.messages = [];
     s.pongs = 0;
-    /** {code, reason} of the server's close frame; code 1006 when the connection ended without one. */
+    /**
+     * {code, reason} of the server's close frame; code 1006 when the connection ended without one.
+     */
     s.closed = null;
     s.socket = net.connect({ host: hostname.replace(/^\[|\]$/g, ''), port });
     s.socket.on('error', () => {});
@@ -50,7 +55,8 @@ export class RawSocket {
       if (this.#in.length < 2) return;
       let size = this.#in[1] & 127, at = 2;
       if (size === 126) [size, at] = [this.#in.length < 4 ? Infinity : this.#in.readUInt16BE(2), 4];
-      else if (size === 127) [size, at] = [this.#in.length < 10 ? Infinity : Number(this.#in.readBigUInt64BE(2)), 10];
+      else if (size === 127)
+        [size, at] = [this.#in.length < 10 ? Infinity : Number(this.#in.readBigUInt64BE(2)), 10];
       if (this.#in.length < at + size) return;
       this.#frame(this.#in[0] & 15, Boolean(this.#in[0] & 128), this.#in.subarray(at, at + size));
       this.#in = this.#in.subarray(at + size);
@@ -59,7 +65,10 @@ export class RawSocket {
 
   #frame(op, fin, data) {
     if (op === CLOSE) {
-      this.closed ??= { code: data.length >= 2 ? data.readUInt16BE(0) : 1005, reason: data.toString('utf8', 2) };
+      this.closed ??= {
+        code: data.length >= 2 ? data.readUInt16BE(0) : 1005,
+        reason: data.toString('utf8', 2),
+      };
     } else if (op === PING) this.frame(PONG, data);
     else if (op === PONG) this.pongs++;
     else {
@@ -70,10 +79,14 @@ export class RawSocket {
     }
   }
 
-  /** One frame, as it should be: fin false for a part of a message, mask false only to break the rule. */
+  /**
+   * One frame, as it should be: fin false for a part of a message, mask false only to break the
+   * rule.
+   */
   frame(op, payload = '', { fin = true, mask = true } = {}) {
     const data = Buffer.from(payload);
-    const size = data.length < 126 ? Buffer.from([data.length]) : Buffer.alloc(data.length < 65536 ? 3 : 9);
+    const size =
+      data.length < 126 ? Buffer.from([data.length]) : Buffer.alloc(data.length < 65536 ? 3 : 9);
     if (data.length >= 65536) {
       size[0] = 127;
       size.writeBigUInt64BE(BigInt(data.length), 1);
@@ -84,7 +97,9 @@ export class RawSocket {
     if (mask) size[0] |= 128;
     const key = crypto.randomBytes(4);
     const body = mask ? Buffer.from(data.map((b, i) => b ^ key[i & 3])) : data;
-    return this.bytes(Buffer.concat([Buffer.from([(fin ? 128 : 0) | op]), size, ...(mask ? [key] : []), body]));
+    return this.bytes(
+      Buffer.concat([Buffer.from([(fin ? 128 : 0) | op]), size, ...(mask ? [key] : []), body]),
+    );
   }
 
   /** Bytes as they are. */
@@ -116,7 +131,8 @@ export class RawSocket {
 
   /** Ends without a word, as a dead network does (the peer sees a reset). */
   destroy() {
-    // A socket that is closing in good order cannot be reset any more: Node 20 would never let go of it.
+    // A socket that is closing in good order cannot be reset any more: Node 20 would never let go
+    // of it.
     if (this.socket.connecting || this.socket.writableEnded) this.socket.destroy();
     else this.socket.resetAndDestroy();
   }

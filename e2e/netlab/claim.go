@@ -17,8 +17,9 @@ import (
 	"github.com/ieum-rtc/ieum/e2e/netlab/netns"
 )
 
-// Each laboratory has a lock file here, named by its prefix. The lock is held by netlab and its guard; when it is free although the file
-// is there, both are dead and the namespaces are left over.
+// Each laboratory has a lock file here, named by its prefix. The lock is held by netlab and its
+// guard; when it is free although the file is there, both are dead and the namespaces are left
+// over.
 const runDir = "/run/ieum-netlab"
 
 const guardCommand = "guard"
@@ -45,7 +46,8 @@ func claimPrefix() (string, *os.File, error) {
 			return "", nil, err
 		}
 		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-			// Between create and lock a sweep may have taken the file for a left-over one and removed it.
+			// Between create and lock a sweep may have taken the file for a left-over one and
+			// removed it.
 			if _, err := os.Stat(claimPath(prefix)); err == nil {
 				return prefix, f, nil
 			}
@@ -57,8 +59,9 @@ func claimPrefix() (string, *os.File, error) {
 	return "", nil, errors.New("no prefix could be claimed")
 }
 
-// newClaim takes a fresh prefix and starts the guard, a process of its own that waits for this one to let go and then removes everything
-// of the prefix. So the way of a crash is the way of every end.
+// newClaim takes a fresh prefix and starts the guard, a process of its own that waits for this one
+// to let go and then removes everything of the prefix. So the way of a crash is the way of every
+// end.
 func newClaim() (*claim, error) {
 	prefix, lock, err := claimPrefix()
 	if err != nil {
@@ -88,7 +91,8 @@ func (c *claim) release() error {
 	return errors.Join(c.alive.Close(), c.guard.Wait())
 }
 
-// guard is the process that cleans up. Its standard input is netlab's pipe, its first extra file the lock.
+// guard is the process that cleans up. Its standard input is netlab's pipe, its first extra file
+// the lock.
 func guard(args []string) error {
 	if len(args) != 1 {
 		return errors.New("guard is netlab's own")

@@ -111,7 +111,8 @@ func (c *control) do(r request) reply {
 	default:
 		return reply{Error: fmt.Sprintf("no direction %q: want up, down or none", r.Dir)}
 	}
-	// All or nothing: every new state is made before the first one is set. One lock, so that two clients' changes do not undo each other.
+	// All or nothing: every new state is made before the first one is set. One lock, so that two
+	// clients' changes do not undo each other.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var next []link.Params

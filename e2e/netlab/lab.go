@@ -28,7 +28,12 @@ func build(spec topo.Spec) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{plan: plan, links: map[string]*link.Link{}, failed: make(chan error, 1), quit: make(chan struct{})}
+	l := &lab{
+		plan:   plan,
+		links:  map[string]*link.Link{},
+		failed: make(chan error, 1),
+		quit:   make(chan struct{}),
+	}
 	if err := l.carryOut(); err != nil {
 		return nil, errors.Join(err, l.close())
 	}
@@ -44,7 +49,8 @@ func (l *lab) carryOut() error {
 	ends := make([][2]*os.File, 0, len(l.plan.Cables))
 	defer func() {
 		for _, e := range ends {
-			_ = errors.Join(e[0].Close(), e[1].Close()) // those not plugged in, on the way out of a failure
+			// Those not plugged in, on the way out of a failure.
+			_ = errors.Join(e[0].Close(), e[1].Close())
 		}
 	}()
 	for _, c := range l.plan.Cables {

@@ -1,12 +1,14 @@
 //go:build linux
 
-// Netlab builds a small internet out of network namespaces on this machine: two homes behind NATs of a chosen kind, a server, and
-// cables with delay, jitter, loss and an off switch between them. Real browsers are then started inside the homes. It needs root.
+// Netlab builds a small internet out of network namespaces on this machine: two homes behind NATs
+// of a chosen kind, a server, and cables with delay, jitter, loss and an off switch between them.
+// Real browsers are then started inside the homes. It needs root.
 //
 //	netlab up --a cone --b sym --rtt 20ms
 //
-// builds it, prints one line of JSON that says what is where, and stays. The laboratory is taken down when its standard input closes
-// or on SIGTERM, SIGINT or SIGHUP, with every process inside; also when netlab itself is killed. Any number can stand side by side.
+// builds it, prints one line of JSON that says what is where, and stays. The laboratory is taken
+// down when its standard input closes or on SIGTERM, SIGINT or SIGHUP, with every process inside;
+// also when netlab itself is killed. Any number can stand side by side.
 //
 //	netlab sweep
 //
@@ -16,7 +18,7 @@
 //
 //	{"link":"a"}                                             how it behaves, what it has counted
 //	{"link":"a","set":{"delay":"50ms","loss":"0.02"}}        both directions
-//	{"link":"a","dir":"up","set":{"down":"true"}}            up: towards the internet; down: from it
+//	{"link":"a","dir":"up","set":{"down":"true"}}        up: to the internet; down: from it
 package main
 
 import (
@@ -71,7 +73,11 @@ func parse(args []string) (topo.Spec, error) {
 	fs := flag.NewFlagSet("netlab up", flag.ContinueOnError)
 	a := fs.String("a", "cone", "NAT of client a: none, cone, full, sym, udpblock, only443, v6")
 	b := fs.String("b", "cone", "NAT of client b: as a, or same (a's own)")
-	rtt := fs.Duration("rtt", 20*time.Millisecond, "round trip between any two of a, b and the server")
+	rtt := fs.Duration(
+		"rtt",
+		20*time.Millisecond,
+		"round trip between any two of a, b and the server",
+	)
 	ports := fs.String("tcp-ports", "80,443,3478", "TCP ports open to a client behind udpblock")
 	if err := fs.Parse(args); err != nil {
 		return topo.Spec{}, err
@@ -143,8 +149,8 @@ func up(spec topo.Spec) (err error) {
 	if err := json.NewEncoder(os.Stdout).Encode(a); err != nil {
 		return err
 	}
-	// Reading standard input cannot be interrupted; this one goroutine ends with the process, which is about to end when it is no longer
-	// waited for.
+	// Reading standard input cannot be interrupted; this one goroutine ends with the process, which
+	// is about to end when it is no longer waited for.
 	closed := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)

@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// limit is how long anything here may take before it counts as broken; nothing is measured against it.
+// limit is how long anything here may take before it counts as broken; nothing is measured against
+// it.
 const limit = 30 * time.Second
 
 type running struct {
@@ -148,10 +149,10 @@ func receive(t *testing.T, c *net.UDPConn) (text, from string) {
 
 func TestNATs(t *testing.T) {
 	for _, c := range []struct {
-		nat            string
-		oneMapping     bool // the same public port towards two servers
-		strangersEnter bool
-		public         string
+		nat               string
+		oneMapping        bool // the same public port towards two servers
+		unknownPeersEnter bool
+		public            string
 	}{
 		{"none", true, true, "198.51.100.1"},
 		{"full", true, true, "198.51.100.1"},
@@ -161,37 +162,46 @@ func TestNATs(t *testing.T) {
 		t.Run(c.nat, func(t *testing.T) {
 			l := start(t, "--a", c.nat, "--rtt", "2ms")
 			client := udp(t, l.A.NS, ":40000")
-			one, two, stranger := udp(t, l.Server.NS, ":5001"), udp(t, l.Server.NS, ":5002"), udp(t, l.Server.NS, ":5003")
+			one, two := udp(t, l.Server.NS, ":5001"), udp(t, l.Server.NS, ":5002")
+			unknown := udp(t, l.Server.NS, ":5003")
 			send(t, client, "to one", l.Server.V4+":5001")
 			send(t, client, "to two", l.Server.V4+":5002")
 			_, seenByOne := receive(t, one)
 			_, seenByTwo := receive(t, two)
 			if got := seenByOne == seenByTwo; got != c.oneMapping {
-				t.Errorf("seen as %s and %s: one mapping %v, want %v", seenByOne, seenByTwo, got, c.oneMapping)
+				t.Errorf(
+					"seen as %s and %s: one mapping %v, want %v",
+					seenByOne,
+					seenByTwo,
+					got,
+					c.oneMapping,
+				)
 			}
-			if a := netip.MustParseAddrPort(seenByOne).Addr().String(); a != c.public || a != l.A.Public {
+			if a := netip.MustParseAddrPort(seenByOne).Addr().String(); a != c.public ||
+				a != l.A.Public {
 				t.Errorf("seen as %s, announced as %s, want %s", a, l.A.Public, c.public)
 			}
 			// The cable keeps the order: what has not come before the answer was dropped.
-			send(t, stranger, "stranger", seenByOne)
+			send(t, unknown, "unknown", seenByOne)
 			send(t, one, "answer", seenByOne)
 			first, _ := receive(t, client)
-			if got := first == "stranger"; got != c.strangersEnter {
+			if got := first == "unknown"; got != c.unknownPeersEnter {
 				t.Errorf("first to enter was %q", first)
 			}
 		})
 	}
 }
 
-func TestNATKeepsItsMappingAfterAStranger(t *testing.T) {
+func TestNATKeepsItsMappingAfterAnUnknownPeer(t *testing.T) {
 	l := start(t, "--a", "cone", "--rtt", "2ms")
-	one, stranger := udp(t, l.Server.NS, ":5001"), udp(t, l.Server.NS, ":5003")
-	// A stranger knocks at the very port that the client is about to use towards it, as ICE does from the other side.
-	send(t, stranger, "knock", l.A.Public+":40000")
+	one, unknown := udp(t, l.Server.NS, ":5001"), udp(t, l.Server.NS, ":5003")
+	// An unknown peer sends to the very port that the client is about to use towards it, as ICE
+	// does from the other side.
+	send(t, unknown, "knock", l.A.Public+":40000")
 	client := udp(t, l.A.NS, ":40000")
-	send(t, client, "to stranger", l.Server.V4+":5003")
+	send(t, client, "to unknown", l.Server.V4+":5003")
 	send(t, client, "to one", l.Server.V4+":5001")
-	_, a := receive(t, stranger)
+	_, a := receive(t, unknown)
 	_, b := receive(t, one)
 	if a != b || a != l.A.Public+":40000" {
 		t.Errorf("seen as %s and %s, want %s:40000", a, b, l.A.Public)
@@ -209,10 +219,13 @@ func TestSecondClientOfOneHome(t *testing.T) {
 
 func TestPrivateAddressesDoNotCrossTheInternet(t *testing.T) {
 	l := start(t, "--a", "none", "--b", "none", "--rtt", "2ms")
-	if err := netns.Run("", "ip", "-n", l.B.NS, "addr", "add", "192.168.7.7/32", "dev", "lo"); err != nil {
+	err := netns.Run("", "ip", "-n", l.B.NS, "addr", "add", "192.168.7.7/32", "dev", "lo")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := netns.Run("", "ip", "-n", l.Prefix+"core", "route", "add", "192.168.7.7/32", "dev", "to-b"); err != nil {
+	core := l.Prefix + "core"
+	err = netns.Run("", "ip", "-n", core, "route", "add", "192.168.7.7/32", "dev", "to-b")
+	if err != nil {
 		t.Fatal(err)
 	}
 	a, b := udp(t, l.A.NS, ":40000"), udp(t, l.B.NS, ":40000")
@@ -226,7 +239,11 @@ func TestPrivateAddressesDoNotCrossTheInternet(t *testing.T) {
 func TestUDPBlocked(t *testing.T) {
 	l := start(t, "--a", "udpblock", "--tcp-ports", "80,3478", "--rtt", "2ms")
 	tcp := func(port string) *net.TCPListener {
-		ln := in(t, l.Server.NS, func() (net.Listener, error) { return net.Listen("tcp", ":"+port) })
+		ln := in(
+			t,
+			l.Server.NS,
+			func() (net.Listener, error) { return net.Listen("tcp", ":"+port) },
+		)
 		t.Cleanup(func() { _ = ln.Close() })
 		return ln.(*net.TCPListener)
 	}
@@ -239,7 +256,10 @@ func TestUDPBlocked(t *testing.T) {
 		if err != nil {
 			return 0, err
 		}
-		err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: 5000, Addr: netip.MustParseAddr(l.Server.V4).As4()})
+		err = syscall.Connect(
+			fd,
+			&syscall.SockaddrInet4{Port: 5000, Addr: netip.MustParseAddr(l.Server.V4).As4()},
+		)
 		if errors.Is(err, syscall.EINPROGRESS) {
 			err = nil
 		}
@@ -247,7 +267,11 @@ func TestUDPBlocked(t *testing.T) {
 	})
 	defer syscall.Close(knock)
 	// Both were sent before this connection, whose packets come after them.
-	conn := in(t, l.A.NS, func() (net.Conn, error) { return net.DialTimeout("tcp", l.Server.V4+":3478", limit) })
+	conn := in(
+		t,
+		l.A.NS,
+		func() (net.Conn, error) { return net.DialTimeout("tcp", l.Server.V4+":3478", limit) },
+	)
 	defer conn.Close()
 	accepted, err := open.Accept()
 	if err != nil {
@@ -299,7 +323,8 @@ func TestIPv6Only(t *testing.T) {
 	}
 	addrs := in(t, l.A.NS, net.InterfaceAddrs)
 	for _, x := range addrs {
-		if p := netip.MustParsePrefix(x.String()); !p.Addr().IsLoopback() && p.Addr().String() != l.A.Public {
+		if p := netip.MustParsePrefix(x.String()); !p.Addr().IsLoopback() &&
+			p.Addr().String() != l.A.Public {
 			t.Errorf("a has the address %s too", x)
 		}
 	}
@@ -309,7 +334,10 @@ func TestRoundTripIsAtLeastAsAsked(t *testing.T) {
 	const rtt = 60 * time.Millisecond
 	l := start(t, "--a", "cone", "--b", "none", "--rtt", rtt.String())
 	a := udp(t, l.A.NS, ":40000")
-	for _, far := range []struct{ ns, addr string }{{l.Server.NS, l.Server.V4}, {l.B.NS, l.B.Public}} {
+	for _, far := range []struct{ ns, addr string }{
+		{l.Server.NS, l.Server.V4},
+		{l.B.NS, l.B.Public},
+	} {
 		c := udp(t, far.ns, ":5001")
 		begin := time.Now()
 		send(t, a, "ping", far.addr+":5001")
@@ -344,7 +372,9 @@ func TestControl(t *testing.T) {
 		}
 		return r
 	}
-	if r := ask(`{"link":"a","dir":"up","set":{"down":"true"}}`); r.Error != "" || !r.Up.Params.Down || r.Down != nil {
+	if r := ask(`{"link":"a","dir":"up","set":{"down":"true"}}`); r.Error != "" ||
+		!r.Up.Params.Down ||
+		r.Down != nil {
 		t.Fatalf("answer %+v", r)
 	}
 	a, server := udp(t, l.A.NS, ":40000"), udp(t, l.Server.NS, ":5001")
@@ -354,14 +384,21 @@ func TestControl(t *testing.T) {
 		t.Errorf("got %q", text)
 	}
 	until(t, "counted as lost", func() bool { return ask(`{"link":"a"}`).Up.Lost == 1 })
-	if r := ask(`{"link":"a","set":{"down":"false","delay":"1ms"}}`); r.Error != "" || r.Up.Params.Down || r.Down.Delay != time.Millisecond {
+	if r := ask(`{"link":"a","set":{"down":"false","delay":"1ms"}}`); r.Error != "" ||
+		r.Up.Params.Down ||
+		r.Down.Delay != time.Millisecond {
 		t.Fatalf("answer %+v", r)
 	}
 	send(t, a, "back", l.Server.V4+":5001")
 	if text, _ := receive(t, server); text != "back" {
 		t.Errorf("got %q", text)
 	}
-	for _, bad := range []string{`{"link":"x"}`, `no`, `{"link":"a","dir":"left"}`, `{"link":"a","set":{"delay":"9ms","loss":"7"}}`} {
+	for _, bad := range []string{
+		`{"link":"x"}`,
+		`no`,
+		`{"link":"a","dir":"left"}`,
+		`{"link":"a","set":{"delay":"9ms","loss":"7"}}`,
+	} {
 		if r := ask(bad); r.Error == "" {
 			t.Errorf("%s was accepted", bad)
 		}
@@ -372,10 +409,13 @@ func TestControl(t *testing.T) {
 }
 
 func TestTakenDown(t *testing.T) {
+	signal := func(s os.Signal) func(*running) error {
+		return func(r *running) error { return r.cmd.Process.Signal(s) }
+	}
 	for name, end := range map[string]func(*running) error{
 		"when standard input closes": func(r *running) error { return r.stdin.Close() },
-		"on SIGTERM":                 func(r *running) error { return r.cmd.Process.Signal(syscall.SIGTERM) },
-		"on SIGINT":                  func(r *running) error { return r.cmd.Process.Signal(syscall.SIGINT) },
+		"on SIGTERM":                 signal(syscall.SIGTERM),
+		"on SIGINT":                  signal(syscall.SIGINT),
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := start(t, "--a", "cone", "--b", "sym")
@@ -441,7 +481,8 @@ func TestSweepTakesDownWhatACrashLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = l.cmd.Wait()
-	// The guard's parent is gone too, so that nobody here can wait for it; its lock is free when it is.
+	// The guard's parent is gone too, so that nobody here can wait for it; its lock is free when it
+	// is.
 	until(t, "swept", func() bool {
 		if out, err := command("sweep").Output(); err != nil {
 			t.Fatalf("sweep: %v, %s", err, out)
@@ -474,7 +515,13 @@ func tenant(t *testing.T, ns string) *exec.Cmd {
 
 func TestRefusedArguments(t *testing.T) {
 	for _, args := range [][]string{
-		nil, {"down"}, {"guard"}, {"up", "--a", "wide"}, {"up", "--b", "sym", "--a", "same"}, {"up", "--rtt", "-1s"}, {"up", "--tcp-ports", "x"},
+		nil,
+		{"down"},
+		{"guard"},
+		{"up", "--a", "wide"},
+		{"up", "--b", "sym", "--a", "same"},
+		{"up", "--rtt", "-1s"},
+		{"up", "--tcp-ports", "x"},
 		{"up", "extra"},
 	} {
 		if err := run(args); err == nil {

@@ -1,10 +1,16 @@
-// One end of a call of a foreign stack, in a process of its own. It is told what to do in lines of JSON, and answers likewise:
+// One end of a call of a foreign stack, in a process of its own. It is told what to do in lines of
+// JSON, and answers likewise:
 //
 //   node stack.mjs node-datachannel|werift
-//   {do: 'offer', servers} → {sdp} · {do: 'answer', servers, sdp} → {sdp} · {do: 'accept', sdp} · {do: 'pair'} → {local, remote} · {do: 'close'}
+//   {do: 'offer', servers} → {sdp}
+//   {do: 'answer', servers, sdp} → {sdp}
+//   {do: 'accept', sdp}
+//   {do: 'pair'} → {local, remote}
+//   {do: 'close'}
 //
-// Who offers sends messages over a data channel once it is open and says {echoed} when each has come back; who answers sends everything
-// back. Descriptions contain all candidates. A pair is the types of the two candidates in use.
+// Who offers sends messages over a data channel once it is open and says {echoed} when each has
+// come back; who answers sends everything back. Descriptions contain all candidates. A pair is the
+// types of the two candidates in use.
 
 import { createInterface } from 'node:readline';
 
@@ -29,11 +35,19 @@ const stacks = {
     const pc = new rtc.PeerConnection('end', {
       iceServers: servers.map(({ urls, username, credential }) => {
         const [, hostname, port] = /^turn:([\d.]+):(\d+)/.exec(urls);
-        return { hostname, port: Number(port), username, password: credential, relayType: 'TurnUdp' };
+        return {
+          hostname,
+          port: Number(port),
+          username,
+          password: credential,
+          relayType: 'TurnUdp',
+        };
       }),
       iceTransportPolicy: 'relay',
     });
-    const gathered = new Promise((resolve) => pc.onGatheringStateChange((state) => state === 'complete' && resolve()));
+    const gathered = new Promise((resolve) =>
+      pc.onGatheringStateChange((state) => state === 'complete' && resolve()),
+    );
     const described = async () => {
       await gathered;
       return pc.localDescription().sdp;
@@ -84,7 +98,9 @@ const stacks = {
         return describe(await pc.createOffer());
       },
       async answer(sdp) {
-        pc.onDataChannel.subscribe((channel) => channel.onMessage.subscribe((data) => channel.send(text(data))));
+        pc.onDataChannel.subscribe((channel) =>
+          channel.onMessage.subscribe((data) => channel.send(text(data))),
+        );
         await pc.setRemoteDescription({ type: 'offer', sdp });
         return describe(await pc.createAnswer());
       },

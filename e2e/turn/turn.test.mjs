@@ -1,5 +1,6 @@
-// Foreign WebRTC stacks through `ieum relay`: libdatachannel (npm node-datachannel), werift and aiortc, among themselves and with each
-// other. Only relayed candidates are exchanged, so all that the ends say to each other passes the relay.
+// Foreign WebRTC stacks through `ieum relay`: libdatachannel (npm node-datachannel), werift and
+// aiortc, among themselves and with each other. Only relayed candidates are exchanged, so all that
+// the ends say to each other passes the relay.
 //
 // node-datachannel is built with libjuice, which knows TURN over UDP alone.
 
@@ -32,23 +33,52 @@ before(() => {
   certificates = authority(dir, ['127.0.0.1']);
 });
 
-/** A relay of the test's own: what it has relayed it says of all allocations when it ends, since not every stack ends its own. */
+/**
+ * A relay of the test's own: what it has relayed it says of all allocations when it ends, since not
+ * every stack ends its own.
+ */
 async function startRelay(name) {
-  const relay = new Process([
-    IEUM, 'relay', '--listen', '127.0.0.1:0', '--stun-listen', 'off', '--admin-listen', 'off', '--relay-ip', '127.0.0.1',
-    '--relay-allow-peer', '127.0.0.0/8', '--relay-secret-file', secretFile, '--tls-cert', certificates.cert, '--tls-key', certificates.key,
-  ], { dir, name });
+  const relay = new Process(
+    [
+      IEUM,
+      'relay',
+      '--listen',
+      '127.0.0.1:0',
+      '--stun-listen',
+      'off',
+      '--admin-listen',
+      'off',
+      '--relay-ip',
+      '127.0.0.1',
+      '--relay-allow-peer',
+      '127.0.0.0/8',
+      '--relay-secret-file',
+      secretFile,
+      '--tls-cert',
+      certificates.cert,
+      '--tls-key',
+      certificates.key,
+    ],
+    { dir, name },
+  );
   [, relay.port] = await relay.said(/port (\d+), relayed addresses/);
   return relay;
 }
 
 let sessions = 0;
 
-/** ICE servers for a session of its own, whose credentials are made as a TURN REST service makes them. */
+/**
+ * ICE servers for a session of its own, whose credentials are made as a TURN REST service makes
+ * them.
+ */
 function servers(port, transport) {
   const username = `${Math.floor(Date.now() / 1000) + 600}:tenant.s${++sessions}`;
   const credential = createHmac('sha1', secret).update(username).digest('base64');
-  const urls = { udp: `turn:127.0.0.1:${port}?transport=udp`, tcp: `turn:127.0.0.1:${port}?transport=tcp`, tls: `turns:127.0.0.1:${port}?transport=tcp` };
+  const urls = {
+    udp: `turn:127.0.0.1:${port}?transport=udp`,
+    tcp: `turn:127.0.0.1:${port}?transport=tcp`,
+    tls: `turns:127.0.0.1:${port}?transport=tcp`,
+  };
   return [{ urls: urls[transport], username, credential }];
 }
 
@@ -59,7 +89,10 @@ class End {
   constructor(stack, name) {
     this.name = name;
     this.process = new Process(STACKS[stack], {
-      dir, name, stdin: 'pipe', env: { NODE_EXTRA_CA_CERTS: certificates.ca, SSL_CERT_FILE: certificates.ca },
+      dir,
+      name,
+      stdin: 'pipe',
+      env: { NODE_EXTRA_CA_CERTS: certificates.ca, SSL_CERT_FILE: certificates.ca },
     });
   }
 
@@ -69,7 +102,9 @@ class End {
 
   /** The next line that it says. */
   async says() {
-    const [, line] = await this.process.said(new RegExp(`^(?:\\{.*\\}\\r?\\n){${this.#said}}(\\{.*\\})\\r?\\n`));
+    const [, line] = await this.process.said(
+      new RegExp(`^(?:\\{.*\\}\\r?\\n){${this.#said}}(\\{.*\\})\\r?\\n`),
+    );
     this.#said++;
     return JSON.parse(line);
   }
@@ -77,14 +112,22 @@ class End {
   async close() {
     this.tell({ do: 'close' });
     this.process.child.stdin.end();
-    assert.deepEqual(await this.process.gone, { code: 0, signal: null }, `${this.name}: ${this.process.output.slice(-2000)}`);
+    assert.deepEqual(
+      await this.process.gone,
+      { code: 0, signal: null },
+      `${this.name}: ${this.process.output.slice(-2000)}`,
+    );
   }
 }
 
 const candidates = (sdp) => sdp.match(/a=candidate:.*/g) ?? [];
 /** Allocations that have ended, as the relay's log tells them. */
-const ended = (relay) => [...relay.output.matchAll(/relay allocation ended.*transport=(\w+).*upBytes=(\d+) downBytes=(\d+)/g)]
-  .map(([, transport, up, down]) => ({ transport, up: Number(up), down: Number(down) }));
+const ended = (relay) =>
+  [
+    ...relay.output.matchAll(
+      /relay allocation ended.*transport=(\w+).*upBytes=(\d+) downBytes=(\d+)/g,
+    ),
+  ].map(([, transport, up, down]) => ({ transport, up: Number(up), down: Number(down) }));
 
 for (const [one, other, transports] of [
   ['node-datachannel', 'node-datachannel', ['udp']],
@@ -122,7 +165,11 @@ for (const [one, other, transports] of [
       const mine = ended(relay);
       assert.deepEqual(mine.map((m) => m.transport), [transport, transport]);
       // Each message goes there and back, through both allocations.
-      for (const { up, down } of mine) assert.ok(up >= BYTES && down >= BYTES, `an allocation has passed ${up} bytes up and ${down} down`);
+      for (const { up, down } of mine)
+        assert.ok(
+          up >= BYTES && down >= BYTES,
+          `an allocation has passed ${up} bytes up and ${down} down`,
+        );
     });
   }
 }

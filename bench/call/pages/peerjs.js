@@ -1,6 +1,13 @@
-// PeerJS: both have ids that they chose, which saves asking the server for one; the callee answers with its own camera.
+// PeerJS: both have ids that they chose, which saves asking the server for one; the callee answers
+// with its own camera.
 let stream, open;
-const peer = new Peer(config.me, { host: location.hostname, port: config.port, path: "/", secure: false, config: { iceServers: config.iceServers } });
+const peer = new Peer(config.me, {
+  host: location.hostname,
+  port: config.port,
+  path: "/",
+  secure: false,
+  config: { iceServers: config.iceServers },
+});
 
 function talk(connection) {
   connection.on("stream", bench.show);
@@ -23,7 +30,8 @@ bench.call = () => {
   talk(peer.call(config.other, stream));
 };
 bench.ready = () => Boolean(stream && open);
-bench.settled = () => bench.direct(e2e.made.at(-1)); // the first may be one that was made to see what the browser can do
+// The first one may be PeerJS's probe of what the browser can do.
+bench.settled = () => bench.direct(e2e.made.at(-1));
 
 /** Its server keeps a call for a callee that is still loading. */
 const start = () => config.auto && config.caller && stream && open && bench.call();

@@ -1,10 +1,15 @@
-// simple-peer: it has no server of its own; a socket hands every message to the other one in the room.
+// simple-peer: it has no server of its own; a socket hands every message to the other one in the
+// room.
 let stream, met, peer;
 const early = []; // what the other has sent before the camera was there
 const socket = new WebSocket(`ws://${location.host}/room?${config.room}`);
 
 function make() {
-  peer = new SimplePeer({ initiator: config.caller, stream, config: { iceServers: config.iceServers } });
+  peer = new SimplePeer({
+    initiator: config.caller,
+    stream,
+    config: { iceServers: config.iceServers },
+  });
   peer.on("signal", (signal) => socket.send(JSON.stringify({ signal })));
   peer.on("stream", bench.show);
   peer.on("close", () => bench.mark("ended"));

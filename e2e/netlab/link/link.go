@@ -49,9 +49,14 @@ type packet struct {
 // Packets held on their way in one direction: 4096 full ones are 6 MB, half a second of 100 Mbit/s.
 const held = 4096
 
-// Start joins left and right, both with the same p, and owns the two files from now on. Each read of a file must yield one packet.
+// Start joins left and right, both with the same p, and owns the two files from now on. Each read
+// of a file must yield one packet.
 func Start(left, right *os.File, p Params) *Link {
-	l := &Link{files: [2]*os.File{left, right}, done: make(chan struct{}), fail: make(chan error, 4)}
+	l := &Link{
+		files: [2]*os.File{left, right},
+		done:  make(chan struct{}),
+		fail:  make(chan error, 4),
+	}
 	for i := range l.dirs {
 		l.dirs[i] = &direction{}
 		l.dirs[i].params.Store(&p)
@@ -70,7 +75,8 @@ func (l *Link) Get(d Direction) (Params, Counters) {
 	return *dir.params.Load(), Counters{Passed: dir.passed.Load(), Lost: dir.lost.Load()}
 }
 
-// Set makes a direction behave as p for packets that come from now on; Down stops those on their way too.
+// Set makes a direction behave as p for packets that come from now on; Down stops those on their
+// way too.
 func (l *Link) Set(d Direction, p Params) { l.dirs[d].params.Store(&p) }
 
 // Close takes the cable away, closes both devices and returns when nothing runs any more.
@@ -138,8 +144,9 @@ func (l *Link) deliver(d *direction, to *os.File, queue <-chan packet) {
 	}
 }
 
-// wait returns at due, false when the link closes before. The runtime's timers wake up to 1 ms late, which on a link of a few
-// milliseconds would be a different network, so the end of each wait is left to the kernel.
+// wait returns at due, false when the link closes before. The runtime's timers wake up to 1 ms
+// late, which on a link of a few milliseconds would be a different network, so the end of each wait
+// is left to the kernel.
 func (l *Link) wait(due time.Time) bool {
 	const exact = 2 * time.Millisecond
 	if d := time.Until(due) - exact; d > 0 {
@@ -172,7 +179,8 @@ func (l *Link) report(err error) {
 	if errors.Is(err, os.ErrClosed) {
 		return
 	}
-	// Two directions with two goroutines report at most once each; further write errors add nothing.
+	// Two directions with two goroutines report at most once each; further write errors add
+	// nothing.
 	select {
 	case l.fail <- err:
 	default:

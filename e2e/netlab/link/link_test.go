@@ -18,11 +18,16 @@ func cable(t *testing.T, p Params) (left, right *os.File, l *Link) {
 	t.Helper()
 	var outer, inner [2]*os.File
 	for i := range outer {
-		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+		fds, err := syscall.Socketpair(
+			syscall.AF_UNIX,
+			syscall.SOCK_SEQPACKET|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC,
+			0,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
-		outer[i], inner[i] = os.NewFile(uintptr(fds[0]), "outer"), os.NewFile(uintptr(fds[1]), "inner")
+		outer[i] = os.NewFile(uintptr(fds[0]), "outer")
+		inner[i] = os.NewFile(uintptr(fds[1]), "inner")
 		t.Cleanup(func() { _ = outer[i].Close() })
 	}
 	return outer[0], outer[1], Start(inner[0], inner[1], p)

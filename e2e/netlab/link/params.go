@@ -1,6 +1,7 @@
-// Package link is a cable in user space: it joins two TUN devices, usually in different network namespaces, and adds delay, jitter,
-// loss, a rate limit and an off switch, each direction for itself and changeable at run time. It stands in for tc-netem, which needs
-// a kernel module that many machines lack.
+// Package link is a cable in user space: it joins two TUN devices, usually in different network
+// namespaces, and adds delay, jitter, loss, a rate limit and an off switch, each direction for
+// itself and changeable at run time. It stands in for tc-netem, which needs a kernel module that
+// many machines lack.
 package link
 
 import (
@@ -11,12 +12,14 @@ import (
 
 // Params is how one direction of a link behaves. The zero value passes everything at once.
 type Params struct {
-	Delay  time.Duration `json:"delay"`  // one way, nanoseconds in JSON
-	Jitter time.Duration `json:"jitter"` // uniform 0..Jitter on top of Delay; the order of packets is kept
-	Loss   float64       `json:"loss"`   // share of packets dropped at random, 0..1
-	Rate   float64       `json:"rate"`   // bit/s; 0: no limit
-	Queue  time.Duration `json:"queue"`  // longest wait behind the rate limit, then the tail is dropped; 0: DefaultQueue
-	Down   bool          `json:"down"`   // everything is dropped, packets on their way too
+	Delay time.Duration `json:"delay"` // one way, nanoseconds in JSON
+	// Uniform 0..Jitter on top of Delay; the order of packets is kept.
+	Jitter time.Duration `json:"jitter"`
+	Loss   float64       `json:"loss"` // share of packets dropped at random, 0..1
+	Rate   float64       `json:"rate"` // bit/s; 0: no limit
+	// Longest wait behind the rate limit, then the tail is dropped; 0: DefaultQueue.
+	Queue time.Duration `json:"queue"`
+	Down  bool          `json:"down"` // everything is dropped, packets on their way too
 }
 
 // DefaultQueue is the wait behind a rate limit that a home router of the usual kind allows.
@@ -25,8 +28,8 @@ const DefaultQueue = 200 * time.Millisecond
 // The longest delay is bounded because packets on their way are held in memory.
 const maxDelay = 10 * time.Second
 
-// Set changes one field by its name: delay, jitter and queue as Go durations ("25ms"), loss as a share ("0.02"), rate in bit/s, down as
-// true or false. On error nothing has changed.
+// Set changes one field by its name: delay, jitter and queue as Go durations ("25ms"), loss as a
+// share ("0.02"), rate in bit/s, down as true or false. On error nothing has changed.
 func (p *Params) Set(key, value string) error {
 	switch key {
 	case "delay":
@@ -55,7 +58,10 @@ func (p *Params) Set(key, value string) error {
 		}
 		p.Down = b
 	default:
-		return fmt.Errorf("no link parameter %q: want delay, jitter, queue, loss, rate or down", key)
+		return fmt.Errorf(
+			"no link parameter %q: want delay, jitter, queue, loss, rate or down",
+			key,
+		)
 	}
 	return nil
 }

@@ -13,8 +13,14 @@ func TestSet(t *testing.T) {
 		bad              bool
 	}{
 		{name: "delay", key: "delay", value: "25ms", want: Params{Delay: 25 * time.Millisecond}},
-		{name: "jitter", key: "jitter", value: "1ms", want: Params{Delay: time.Second, Jitter: time.Millisecond}},
-		{name: "queue", key: "queue", value: "50ms", want: Params{Delay: time.Second, Queue: 50 * time.Millisecond}},
+		{
+			name: "jitter", key: "jitter", value: "1ms",
+			want: Params{Delay: time.Second, Jitter: time.Millisecond},
+		},
+		{
+			name: "queue", key: "queue", value: "50ms",
+			want: Params{Delay: time.Second, Queue: 50 * time.Millisecond},
+		},
 		{name: "loss", key: "loss", value: "0.5", want: Params{Delay: time.Second, Loss: 0.5}},
 		{name: "rate", key: "rate", value: "2e6", want: Params{Delay: time.Second, Rate: 2e6}},
 		{name: "down", key: "down", value: "true", want: Params{Delay: time.Second, Down: true}},

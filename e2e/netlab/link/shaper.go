@@ -2,15 +2,21 @@ package link
 
 import "time"
 
-// shaper decides when a packet leaves the far end of one direction. It has no clock and no randomness of its own.
+// shaper decides when a packet leaves the far end of one direction. It has no clock and no
+// randomness of its own.
 type shaper struct {
 	free time.Time // when the wire has sent everything accepted so far
 	last time.Time // when the latest accepted packet leaves; later packets never overtake it
 }
 
-// schedule returns when a packet of size bytes, arriving at now, is due at the far end; false when it is lost. random returns values
-// in [0,1).
-func (s *shaper) schedule(p Params, now time.Time, size int, random func() float64) (time.Time, bool) {
+// schedule returns when a packet of size bytes, arriving at now, is due at the far end; false when
+// it is lost. random returns values in [0,1).
+func (s *shaper) schedule(
+	p Params,
+	now time.Time,
+	size int,
+	random func() float64,
+) (time.Time, bool) {
 	if p.Down || p.Loss > 0 && random() < p.Loss {
 		return time.Time{}, false
 	}

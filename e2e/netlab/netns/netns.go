@@ -1,6 +1,7 @@
 //go:build linux
 
-// Package netns makes, enters and removes network namespaces, all of one run by their common prefix.
+// Package netns makes, enters and removes network namespaces, all of one run by their common
+// prefix.
 package netns
 
 import (
@@ -18,7 +19,8 @@ import (
 // Dir is where iproute2 keeps named namespaces.
 const Dir = "/run/netns"
 
-// Do runs f on a thread that is inside the namespace. What f opens (sockets, TUN devices, files under /proc/sys/net) belongs to it.
+// Do runs f on a thread that is inside the namespace. What f opens (sockets, TUN devices, files
+// under /proc/sys/net) belongs to it.
 func Do(name string, f func() error) error {
 	errs := make(chan error, 1)
 	go func() {
@@ -68,11 +70,16 @@ func setns(f *os.File) error {
 	return nil
 }
 
-// OpenTUN makes the TUN device dev inside the namespace; the file reads and writes one IP packet a call.
+// OpenTUN makes the TUN device dev inside the namespace; the file reads and writes one IP packet a
+// call.
 func OpenTUN(name, dev string) (*os.File, error) {
 	var file *os.File
 	err := Do(name, func() error {
-		fd, err := syscall.Open("/dev/net/tun", syscall.O_RDWR|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+		fd, err := syscall.Open(
+			"/dev/net/tun",
+			syscall.O_RDWR|syscall.O_CLOEXEC|syscall.O_NONBLOCK,
+			0,
+		)
 		if err != nil {
 			return fmt.Errorf("/dev/net/tun: %w", err)
 		}
@@ -83,7 +90,9 @@ func OpenTUN(name, dev string) (*os.File, error) {
 			_     [22]byte
 		}{flags: syscall.IFF_TUN | syscall.IFF_NO_PI}
 		copy(req.name[:syscall.IFNAMSIZ-1], dev)
-		if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.TUNSETIFF, uintptr(unsafe.Pointer(&req))); e != 0 {
+		if _, _, e := syscall.Syscall(
+			syscall.SYS_IOCTL, uintptr(fd), syscall.TUNSETIFF, uintptr(unsafe.Pointer(&req)),
+		); e != 0 {
 			_ = syscall.Close(fd)
 			return fmt.Errorf("make TUN device %s in %s: %w", dev, name, e)
 		}
@@ -94,17 +103,27 @@ func OpenTUN(name, dev string) (*os.File, error) {
 	return file, err
 }
 
-// Sysctl writes a value under /proc/sys inside the namespace; key with slashes, such as net/ipv4/ip_forward.
+// Sysctl writes a value under /proc/sys inside the namespace; key with slashes, such as
+// net/ipv4/ip_forward.
 func Sysctl(name, key, value string) error {
-	return Do(name, func() error { return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0o644) })
+	return Do(
+		name,
+		func() error { return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0o644) },
+	)
 }
 
-// Run runs a program (not inside a namespace) with the text as its input; the error holds what it complained about.
+// Run runs a program (not inside a namespace) with the text as its input; the error holds what it
+// complained about.
 func Run(input string, argv ...string) error {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin = strings.NewReader(input)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(string(out)))
+		return fmt.Errorf(
+			"%s: %w: %s",
+			strings.Join(argv, " "),
+			err,
+			strings.TrimSpace(string(out)),
+		)
 	}
 	return nil
 }

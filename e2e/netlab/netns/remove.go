@@ -19,8 +19,9 @@ const (
 	endPause = 5 * time.Millisecond
 )
 
-// Remove ends every process inside the namespaces whose names begin with prefix and removes the namespaces. Nothing else can be in
-// them but what was started there. It may be called again after a failure.
+// Remove ends every process inside the namespaces whose names begin with prefix and removes the
+// namespaces. Nothing else can be in them but what was started there. It may be called again after
+// a failure.
 func Remove(prefix string) error {
 	if len(prefix) < 4 {
 		return fmt.Errorf("prefix %q is too short to be one run's", prefix)
@@ -43,7 +44,8 @@ func Remove(prefix string) error {
 	return errors.Join(errs...)
 }
 
-// end kills the processes of these namespaces until none is left: a browser may be starting a helper just now.
+// end kills the processes of these namespaces until none is left: a browser may be starting a
+// helper just now.
 func end(inodes map[uint64]bool) error {
 	deadline := time.Now().Add(endLimit)
 	for {
@@ -68,8 +70,8 @@ func killAll(inodes map[uint64]bool) (found int, err error) {
 		if err != nil || pid == os.Getpid() || !inside(pid, inodes) {
 			continue
 		}
-		// The handle is a pidfd. Its namespace is read again after it was opened, so that a number given to another process in between
-		// is not mistaken.
+		// The handle is a pidfd. Its namespace is read again after it was opened, so that a number
+		// given to another process in between is not mistaken.
 		p, err := os.FindProcess(pid)
 		if err != nil {
 			continue
@@ -89,6 +91,10 @@ func inside(pid int, inodes map[uint64]bool) bool {
 	if err != nil {
 		return false
 	}
-	ino, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(target, "net:["), "]"), 10, 64)
+	ino, err := strconv.ParseUint(
+		strings.TrimSuffix(strings.TrimPrefix(target, "net:["), "]"),
+		10,
+		64,
+	)
 	return err == nil && inodes[ino]
 }

@@ -22,27 +22,41 @@ func (b *builder) namespace(name string) string {
 }
 
 func (b *builder) ip(ns, line string) {
-	b.plan.Steps = append(b.plan.Steps, Step{Argv: append([]string{"ip", "-n", ns}, strings.Fields(line)...)})
+	b.plan.Steps = append(
+		b.plan.Steps,
+		Step{Argv: append([]string{"ip", "-n", ns}, strings.Fields(line)...)},
+	)
 }
 
 func (b *builder) nft(ns, rules string) {
-	b.plan.Steps = append(b.plan.Steps, Step{Argv: []string{"ip", "netns", "exec", ns, "nft", "-f", "-"}, Input: rules})
+	b.plan.Steps = append(
+		b.plan.Steps,
+		Step{Argv: []string{"ip", "netns", "exec", ns, "nft", "-f", "-"}, Input: rules},
+	)
 }
 
 func (b *builder) sysctl(ns, key, value string) {
 	b.plan.Steps = append(b.plan.Steps, Step{SysctlNS: ns, SysctlKey: key, SysctlValue: value})
 }
 
-// up sets a device up without a link-local IPv6 address: a client has exactly the addresses it is meant to have.
+// up sets a device up without a link-local IPv6 address: a client has exactly the addresses it is
+// meant to have.
 func (b *builder) up(ns, dev string) {
 	b.ip(ns, "link set "+dev+" addrgenmode none")
 	b.ip(ns, "link set "+dev+" up")
 }
 
-// cable joins a namespace's device wan to the core. Half of the way between two ends is one cable, and each is passed twice in a round
-// trip.
+// cable joins a namespace's device wan to the core. Half of the way between two ends is one cable,
+// and each is passed twice in a round trip.
 func (b *builder) cable(name, ns string) {
-	c := Cable{Name: name, NS: ns, Dev: "wan", CoreNS: b.core, CoreDev: "to-" + name, Delay: b.spec.RTT / 4}
+	c := Cable{
+		Name:    name,
+		NS:      ns,
+		Dev:     "wan",
+		CoreNS:  b.core,
+		CoreDev: "to-" + name,
+		Delay:   b.spec.RTT / 4,
+	}
 	b.plan.Cables = append(b.plan.Cables, c)
 	b.up(ns, c.Dev)
 	b.up(b.core, c.CoreDev)
@@ -76,7 +90,8 @@ func (b *builder) home(h home) Client {
 		b.cable(h.name, nat)
 		b.public(nat, h.name, h.public)
 		b.sysctl(nat, "net/ipv4/ip_forward", "1")
-		// The LAN is a bridge. Its own traffic must not meet the forward chain, or two clients of one home would not reach each other.
+		// The LAN is a bridge. Its own traffic must not meet the forward chain, or two clients of
+		// one home would not reach each other.
 		b.sysctl(nat, "net/bridge/bridge-nf-call-iptables", "0")
 		b.ip(nat, "link add lan0 type bridge")
 		b.ip(nat, "addr add "+h.lan+".1/24 dev lan0")
@@ -98,7 +113,9 @@ func (b *builder) second(first Client) Client {
 func (b *builder) plug(nat, ns, lan, addr string) {
 	port := "p" + addr[strings.LastIndexByte(addr, '.')+1:]
 	b.plan.Steps = append(b.plan.Steps, Step{Argv: []string{
-		"ip", "link", "add", port, "netns", nat, "type", "veth", "peer", "name", "eth0", "netns", ns}})
+		"ip", "link", "add", port, "netns", nat,
+		"type", "veth", "peer", "name", "eth0", "netns", ns,
+	}})
 	b.ip(nat, "link set "+port+" master lan0")
 	b.up(nat, port)
 	b.ip(ns, "addr add "+addr+"/24 dev eth0")

@@ -17,8 +17,9 @@ const coreRules = `table ip core {
 
 // natRules makes a home router of the given kind for the network lan; client is its first host.
 //
-// Linux's masquerade keeps the source port and lets only those answer who were asked: a port-restricted cone. With fully-random each
-// connection gets a port of its own: symmetric. A port forward of everything to the one client makes it a full cone.
+// Linux's masquerade keeps the source port and lets only those answer who were asked: a
+// port-restricted cone. With fully-random each connection gets a port of its own: symmetric. A port
+// forward of everything to the one client makes it a full cone.
 func natRules(kind NAT, lan, client string, tcpPorts []int) string {
 	masquerade, before, blocked := "masquerade", "", ""
 	switch kind {
@@ -34,7 +35,10 @@ func natRules(kind NAT, lan, client string, tcpPorts []int) string {
 		for i, p := range tcpPorts {
 			ports[i] = strconv.Itoa(p)
 		}
-		blocked = "meta l4proto udp drop\n\t\ttcp dport != { " + strings.Join(ports, ", ") + " } ct state new drop"
+		blocked = "meta l4proto udp drop\n\t\ttcp dport != { " + strings.Join(
+			ports,
+			", ",
+		) + " } ct state new drop"
 	}
 	return `table ip nat0 {
 	chain before {
@@ -52,8 +56,8 @@ func natRules(kind NAT, lan, client string, tcpPorts []int) string {
 		oifname "wan" accept
 		ct status dnat accept
 	}
-	# An unsolicited packet must die here, unconfirmed. Accepted, it would leave a conntrack entry that pushes the client's later flow
-	# to another port, and the cone would no longer be one.
+	# An unsolicited packet must die here, unconfirmed. Accepted, it would leave a conntrack entry
+	# that pushes the client's later flow to another port: no cone NAT any more.
 	chain arriving {
 		type filter hook input priority 0; policy drop;
 		ct state established,related accept

@@ -1,11 +1,13 @@
-// Package topo describes the laboratory's network as data: which namespaces, cables, addresses, routes and packet filters stand for
-// two homes behind their NATs and a server on the internet between them. It touches nothing; the caller carries the plan out.
+// Package topo describes the laboratory's network as data: which namespaces, cables, addresses,
+// routes and packet filters stand for two homes behind their NATs and a server on the internet
+// between them. It touches nothing; the caller carries the plan out.
 //
 //	a ── lan ── nata ── cable ──┐
 //	                            ├── core ── cable ── srv
 //	b ── lan ── natb ── cable ──┘
 //
-// core is "the internet": it forwards and drops private addresses. A client without NAT (none, v6) has the cable itself.
+// core is "the internet": it forwards and drops private addresses. A client without NAT (none, v6)
+// has the cable itself.
 package topo
 
 import (
@@ -20,8 +22,9 @@ import (
 type NAT string
 
 const (
-	None     NAT = "none"     // a public IPv4 address, no filter
-	Cone     NAT = "cone"     // port-restricted cone: one mapping for all peers, answers only from where was sent to
+	None NAT = "none" // a public IPv4 address, no filter
+	// Port-restricted cone: one mapping for all peers, answers only from where was sent to.
+	Cone     NAT = "cone"
 	Full     NAT = "full"     // full cone: one mapping, anybody may answer
 	Sym      NAT = "sym"      // symmetric: another random port for each peer
 	UDPBlock NAT = "udpblock" // no UDP at all, TCP only to Spec.TCPPorts
@@ -51,7 +54,8 @@ type Spec struct {
 	TCPPorts []int         // open to a client behind UDPBlock
 }
 
-// Cable joins a device in a namespace to one in the core. Names of namespaces are complete, with the prefix.
+// Cable joins a device in a namespace to one in the core. Names of namespaces are complete, with
+// the prefix.
 type Cable struct {
 	Name            string // srv, a, b: as the control socket calls it
 	NS, Dev         string
@@ -59,7 +63,8 @@ type Cable struct {
 	Delay           time.Duration // one way
 }
 
-// Step is one thing to do, in order: a program with its input, or a kernel setting inside a namespace.
+// Step is one thing to do, in order: a program with its input, or a kernel setting inside a
+// namespace.
 type Step struct {
 	Argv  []string
 	Input string
@@ -75,7 +80,8 @@ type Client struct {
 	Public  string `json:"public"`  // as the internet sees it
 }
 
-// Plan is a laboratory, ready to be built: first the namespaces, then the cables' devices, then the steps.
+// Plan is a laboratory, ready to be built: first the namespaces, then the cables' devices, then the
+// steps.
 type Plan struct {
 	Namespaces []string
 	Cables     []Cable
@@ -92,10 +98,19 @@ func (s Spec) Validate() error {
 	}
 	natted := []NAT{Cone, Full, Sym, UDPBlock, Only443}
 	if !slices.Contains(append(natted, None, V6), s.A) {
-		errs = append(errs, fmt.Errorf("a: no NAT %q: want none, cone, full, sym, udpblock, only443 or v6", s.A))
+		errs = append(
+			errs,
+			fmt.Errorf("a: no NAT %q: want none, cone, full, sym, udpblock, only443 or v6", s.A),
+		)
 	}
 	if !slices.Contains(append(natted, None, V6, Same), s.B) {
-		errs = append(errs, fmt.Errorf("b: no NAT %q: want none, cone, full, sym, udpblock, only443, same or v6", s.B))
+		errs = append(
+			errs,
+			fmt.Errorf(
+				"b: no NAT %q: want none, cone, full, sym, udpblock, only443, same or v6",
+				s.B,
+			),
+		)
 	}
 	if s.B == Same && !slices.Contains(natted, s.A) {
 		errs = append(errs, fmt.Errorf("b cannot share a's NAT: %q is none", s.A))

@@ -36,7 +36,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func TestAllFaultsAreReportedTogether(t *testing.T) {
+func TestAllErrorsAreReportedTogether(t *testing.T) {
 	err := Spec{Prefix: "p", A: "x", B: "y", RTT: -1}.Validate()
 	for _, want := range []string{"a: no NAT", "b: no NAT", "rtt"} {
 		if !strings.Contains(err.Error(), want) {
@@ -47,7 +47,8 @@ func TestAllFaultsAreReportedTogether(t *testing.T) {
 
 var kinds = []NAT{None, Cone, Full, Sym, UDPBlock, Only443, V6}
 
-// Two laboratories on one machine must not fight: whatever a step touches lies inside a namespace of the prefix.
+// Two laboratories on one machine must not fight: whatever a step touches lies inside a namespace
+// of the prefix.
 func TestEveryStepStaysInsideItsPrefix(t *testing.T) {
 	for _, a := range kinds {
 		for _, b := range append(slices.Clone(kinds), Same) {
@@ -58,7 +59,9 @@ func TestEveryStepStaysInsideItsPrefix(t *testing.T) {
 				}
 				t.Fatalf("%s, %s: %v", a, b, err)
 			}
-			own := func(ns string) bool { return slices.Contains(p.Namespaces, ns) && strings.HasPrefix(ns, "lab7-") }
+			own := func(ns string) bool {
+				return slices.Contains(p.Namespaces, ns) && strings.HasPrefix(ns, "lab7-")
+			}
 			for _, s := range p.Steps {
 				switch {
 				case s.SysctlKey != "":
@@ -74,7 +77,8 @@ func TestEveryStepStaysInsideItsPrefix(t *testing.T) {
 						t.Errorf("%s, %s: %v", a, b, s.Argv)
 					}
 				case slices.Equal(s.Argv[:3], []string{"ip", "link", "add"}):
-					if s.Argv[4] != "netns" || !own(s.Argv[5]) || s.Argv[11] != "netns" || !own(s.Argv[12]) {
+					if s.Argv[4] != "netns" || !own(s.Argv[5]) || s.Argv[11] != "netns" ||
+						!own(s.Argv[12]) {
 						t.Errorf("%s, %s: %v", a, b, s.Argv)
 					}
 				default:
@@ -86,7 +90,13 @@ func TestEveryStepStaysInsideItsPrefix(t *testing.T) {
 					t.Errorf("%s, %s: cable %+v", a, b, c)
 				}
 				if c.Delay != 10*time.Millisecond {
-					t.Errorf("%s, %s: cable %s delays %v; two cables, twice, are to make 40ms", a, b, c.Name, c.Delay)
+					t.Errorf(
+						"%s, %s: cable %s delays %v; two cables, twice, are to make 40ms",
+						a,
+						b,
+						c.Name,
+						c.Delay,
+					)
 				}
 			}
 			if !own(p.Server) || !own(p.A.NS) || !own(p.B.NS) {
@@ -101,11 +111,31 @@ func TestRulesOfEachNAT(t *testing.T) {
 		kind          NAT
 		with, without []string
 	}{
-		{kind: Cone, with: []string{" masquerade\n"}, without: []string{"fully-random", "dnat to", "udp drop"}},
-		{kind: Full, with: []string{" masquerade\n", "udp dport 1024-65535 dnat to 192.168.1.10"}, without: []string{"fully-random", "udp drop"}},
-		{kind: Sym, with: []string{"masquerade fully-random"}, without: []string{"dnat to", "udp drop"}},
-		{kind: Only443, with: []string{"meta l4proto udp drop", "tcp dport != { 443 }"}, without: []string{"fully-random", "dnat to"}},
-		{kind: UDPBlock, with: []string{"meta l4proto udp drop", "tcp dport != { 80, 3478 }"}, without: []string{"fully-random", "dnat to"}},
+		{
+			kind:    Cone,
+			with:    []string{" masquerade\n"},
+			without: []string{"fully-random", "dnat to", "udp drop"},
+		},
+		{
+			kind:    Full,
+			with:    []string{" masquerade\n", "udp dport 1024-65535 dnat to 192.168.1.10"},
+			without: []string{"fully-random", "udp drop"},
+		},
+		{
+			kind:    Sym,
+			with:    []string{"masquerade fully-random"},
+			without: []string{"dnat to", "udp drop"},
+		},
+		{
+			kind:    Only443,
+			with:    []string{"meta l4proto udp drop", "tcp dport != { 443 }"},
+			without: []string{"fully-random", "dnat to"},
+		},
+		{
+			kind:    UDPBlock,
+			with:    []string{"meta l4proto udp drop", "tcp dport != { 80, 3478 }"},
+			without: []string{"fully-random", "dnat to"},
+		},
 	} {
 		t.Run(string(c.kind), func(t *testing.T) {
 			p, err := New(spec(c.kind, Same))
