@@ -1,4 +1,5 @@
-// npm's clients in Chromium, on a page of another origin than the server: there CORS decides, which Node does not know.
+// npm's clients in Chromium, on a page of another origin than the server: there CORS decides, which
+// Node does not know.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -6,15 +7,25 @@ import fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Stage } from '../lib/stage.mjs';
 
-const CLIENTS = { 'client 2': 'socket.io-client-2/dist/socket.io.js', 'client 4': 'socket.io-client/dist/socket.io.js' };
+const CLIENTS = {
+  'client 2': 'socket.io-client-2/dist/socket.io.js',
+  'client 4': 'socket.io-client/dist/socket.io.js',
+};
 const OPTIONS = {
   'as it comes': {},
   'polling alone': { transports: ['polling'] },
   'websocket alone': { transports: ['websocket'] },
   'with credentials': { withCredentials: true },
   'with credentials, polling alone': { withCredentials: true, transports: ['polling'] },
-  'with credentials and a header': { withCredentials: true, transports: ['polling'], extraHeaders: { 'x-app': '1' } },
-  'client 2, with a header': { transports: ['polling'], transportOptions: { polling: { extraHeaders: { 'x-app': '1' } } } },
+  'with credentials and a header': {
+    withCredentials: true,
+    transports: ['polling'],
+    extraHeaders: { 'x-app': '1' },
+  },
+  'client 2, with a header': {
+    transports: ['polling'],
+    transportOptions: { polling: { extraHeaders: { 'x-app': '1' } } },
+  },
   'without credentials': { withCredentials: false, transports: ['polling'] },
 };
 
@@ -22,9 +33,15 @@ let stage;
 before(async () => {
   stage = await Stage.up('socketio-browser');
   for (const [name, path] of Object.entries(CLIENTS)) {
-    const script = fs.readFileSync(fileURLToPath(new URL(`node_modules/${path}`, import.meta.url)), 'utf8');
+    const script = fs.readFileSync(
+      fileURLToPath(new URL(`node_modules/${path}`, import.meta.url)),
+      'utf8',
+    );
     stage.pages.write(`${name.replace(' ', '-')}.js`, script);
-    stage.pages.write(`${name.replace(' ', '-')}.html`, `<!doctype html><title>${name}</title><script src="${name.replace(' ', '-')}.js"></script>`);
+    stage.pages.write(
+      `${name.replace(' ', '-')}.html`,
+      `<!doctype html><title>${name}</title><script src="${name.replace(' ', '-')}.js"></script>`,
+    );
   }
 });
 after(() => stage?.down());
@@ -38,7 +55,8 @@ for (const client of Object.keys(CLIENTS)) {
         ({ origin, o, license }) =>
           new Promise((resolve) => {
             const socket = io(origin, { ...o, forceNew: true, reconnection: false });
-            for (const fault of ['connect_error', 'error']) socket.on(fault, (e) => resolve(`${fault}: ${e?.message ?? e}`));
+            for (const event of ['connect_error', 'error'])
+              socket.on(event, (e) => resolve(`${event}: ${e?.message ?? e}`));
             socket.on('connect', () => {
               socket.emit('knowledgetalk', { eventOp: 'register', reqId: 'r', ...license }, (a) => {
                 socket.disconnect();

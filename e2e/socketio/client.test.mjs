@@ -1,4 +1,5 @@
-// The client that this server serves, as pages get it: against this server, and against the npm server.
+// The client that this server serves, as pages get it: against this server, and against the npm
+// server.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -36,7 +37,16 @@ function page(origin) {
   }
   const location = { href: 'https://page.example/' };
   const document = { currentScript: new HTMLScript() };
-  const window = vm.createContext({ location, document, URL, URLSearchParams, WebSocket, setTimeout, clearTimeout, console });
+  const window = vm.createContext({
+    location,
+    document,
+    URL,
+    URLSearchParams,
+    WebSocket,
+    setTimeout,
+    clearTimeout,
+    console,
+  });
   window.window = window; // a page's global object
   vm.runInContext(script, window);
   return (...args) => {
@@ -51,8 +61,10 @@ function page(origin) {
 }
 
 const up = (s) => until('connected', () => s.connected);
-const ask = (s, message) => within(`answered: ${message.eventOp}`, new Promise((resolve) => s.emit(EVENT, message, resolve)));
-const plain = (value) => JSON.parse(JSON.stringify(value)); // objects of another realm are not deeply equal
+const ask = (s, message) =>
+  within(`answered: ${message.eventOp}`, new Promise((resolve) => s.emit(EVENT, message, resolve)));
+// Objects of another realm are not deeply equal.
+const plain = (value) => JSON.parse(JSON.stringify(value));
 
 const quick = { reconnectionDelay: 50, reconnectionDelayMax: 200 };
 
@@ -71,7 +83,10 @@ test('two pages meet, talk, and one leaves', async () => {
   const roomId = 'talk';
   assert.equal((await ask(a, { eventOp: 'createRoom', roomId })).code, '200');
   assert.equal((await ask(a, { eventOp: 'joinRoom', roomId })).code, '200');
-  assert.deepEqual(Object.keys((await ask(b, { eventOp: 'joinRoom', roomId })).members), ['a', 'b']);
+  assert.deepEqual(Object.keys((await ask(b, { eventOp: 'joinRoom', roomId })).members), [
+    'a',
+    'b',
+  ]);
   const sdp = { type: 'offer', sdp: 'v=0\r\ns=안녕 😀\r\n' };
   assert.equal((await ask(a, { eventOp: 'sdp', target: 'b', sdp, type: 'cam' })).code, '200');
   await until('sdp came', () => b.messages.find((m) => m.eventOp === 'sdp'));
@@ -136,7 +151,9 @@ test('the npm server understands it as well', async () => {
       const io = page(`http://127.0.0.1:${http.address().port}`);
       const s = io(namespace, { ...quick, auth: { token: '토큰' } });
       await up(s);
-      const echoed = new Promise((resolve) => s.emit('echo', { text: '한글 😀' }, (...answer) => resolve(answer)));
+      const echoed = new Promise((resolve) =>
+        s.emit('echo', { text: '한글 😀' }, (...answer) => resolve(answer)),
+      );
       const [value, auth] = await within('echoed', echoed);
       assert.deepEqual(plain([value, auth]), [{ text: '한글 😀' }, { token: '토큰' }]);
       s.on('question', (n, ack) => ack(n + 1));

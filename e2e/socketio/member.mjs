@@ -1,4 +1,5 @@
-// A user on a Socket.IO client, whichever version, and one on the WebSocket carrier, with the same few methods.
+// A user on a Socket.IO client of either version, and one on the WebSocket transport, with the same
+// few methods.
 
 import { createRequire } from 'node:module';
 import { io as io4 } from 'socket.io-client';
@@ -8,7 +9,11 @@ import { RawSocket } from '../lib/ws.mjs';
 const io2 = createRequire(import.meta.url)('socket.io-client-2');
 
 export const CLIENTS = { 'client 4': io4, 'client 2': io2 };
-export const TRANSPORTS = { polling: ['polling'], websocket: ['websocket'], 'polling and upgrade': ['polling', 'websocket'] };
+export const TRANSPORTS = {
+  polling: ['polling'],
+  websocket: ['websocket'],
+  'polling and upgrade': ['polling', 'websocket'],
+};
 
 const EVENT = 'knowledgetalk';
 
@@ -20,7 +25,13 @@ export class SocketMember {
   static async open(io, origin, transports, path = '') {
     const m = new SocketMember();
     m.upgrades = transports.length > 1;
-    m.socket = io(origin + path, { transports, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, autoConnect: false });
+    m.socket = io(origin + path, {
+      transports,
+      forceNew: true,
+      reconnectionDelay: 50,
+      reconnectionDelayMax: 200,
+      autoConnect: false,
+    });
     m.socket.on(EVENT, (...args) => m.messages.push(...args));
     m.socket.on('disconnect', (reason) => m.ends.push(reason));
     m.socket.open();
@@ -76,6 +87,7 @@ export class WebSocketMember {
 
 /** Resolves with the first message, from the one after `from` on, that has these fields. */
 export function got(member, fields, from = 0) {
-  const found = () => member.messages.slice(from).find((m) => Object.entries(fields).every(([k, v]) => m[k] === v));
+  const found = () =>
+    member.messages.slice(from).find((m) => Object.entries(fields).every(([k, v]) => m[k] === v));
   return until(() => `${JSON.stringify(fields)} among ${JSON.stringify(member.messages)}`, found);
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests of the Socket.IO carrier against the server that make has built. Needs Node with npm, no browser.
+# Runs the tests of the Socket.IO transport against the server that make has built. Needs Node with npm, no browser.
 set -eu
 cd "$(dirname "$0")"
 if ! command -v npm >/dev/null; then

@@ -1,6 +1,7 @@
-// The whole wire protocol, an operation at a time, by users on each carrier: what everybody sends and gets is the golden file of the
-// operation, transcripts/*.json, whichever client and transport it is. IEUM_RECORD=1 writes the files anew, from the WebSocket carrier;
-// then read each against docs/protocol.md.
+// The whole wire protocol, an operation at a time, by users on each transport: what everybody sends
+// and gets is the golden file of the operation, transcripts/*.json, whichever client and transport
+// it is. IEUM_RECORD=1 writes the files anew, from the WebSocket transport; then read each against
+// docs/protocol.md.
 
 import fs from 'node:fs';
 import { after, before, test } from 'node:test';
@@ -15,21 +16,24 @@ const RECORD = Boolean(process.env.IEUM_RECORD);
 const FOLDER = new URL('transcripts/', import.meta.url);
 const golden = (name) => new URL(`${name.replaceAll(' ', '-')}.json`, FOLDER);
 
-const CARRIERS = { WebSocket: {} };
+const ALL = { WebSocket: {} };
 for (const [version, io] of Object.entries(CLIENTS)) {
-  for (const [name, transports] of Object.entries(TRANSPORTS)) CARRIERS[`${version}, ${name}`] = { io, transports };
+  for (const [name, transports] of Object.entries(TRANSPORTS))
+    ALL[`${version}, ${name}`] = { io, transports };
 }
 
 let server;
 const stages = {};
 
 before(async () => {
-  // The window is so long that a lost session never leaves within a test. A stage marks what it has seen with messages to users in no
-  // common room, of which the server takes a thirtieth of the rate of all.
+  // The window is so long that a lost session never leaves within a test. A stage marks what it has
+  // seen with messages to users in no common room, of which the server takes a thirtieth of the
+  // rate of all.
   const args = ['--resume-window', '10m', '--session-rate', '3000', '--session-burst', '30000'];
   server = await Server.start({ dir: folder('transcripts'), args });
   const license = await server.license();
-  for (const [name, carrier] of Object.entries(CARRIERS)) stages[name] = new Stage(server, license, carrier);
+  for (const [name, transport] of Object.entries(ALL))
+    stages[name] = new Stage(server, license, transport);
 });
 
 after(async () => {
@@ -41,10 +45,10 @@ after(async () => {
 
 for (const [name, scene] of Object.entries(SCENES)) {
   test(name, { concurrency: true }, async (t) => {
-    const [first, ...others] = Object.keys(CARRIERS);
-    const on = (carrier) => t.test(carrier, async () => {
-      const transcript = await stages[carrier].play(scene);
-      if (RECORD && carrier === first) fs.writeFileSync(golden(name), transcript);
+    const [first, ...others] = Object.keys(ALL);
+    const on = (transport) => t.test(transport, async () => {
+      const transcript = await stages[transport].play(scene);
+      if (RECORD && transport === first) fs.writeFileSync(golden(name), transcript);
       assert.equal(transcript, fs.readFileSync(golden(name), 'utf8'));
     });
     if (RECORD) await on(first);
@@ -54,5 +58,10 @@ for (const [name, scene] of Object.entries(SCENES)) {
 
 test('there is no golden file without a scene', () => {
   const files = fs.readdirSync(FOLDER).filter((f) => f.endsWith('.json'));
-  assert.deepEqual(files.sort(), Object.keys(SCENES).map((name) => golden(name).pathname.split('/').pop()).sort());
+  assert.deepEqual(
+    files.sort(),
+    Object.keys(SCENES)
+      .map((name) => golden(name).pathname.split('/').pop())
+      .sort(),
+  );
 });

@@ -1,8 +1,14 @@
-// One scene for each operation of docs/protocol.md. `s.ask(who, op, fields)` sends with a reqId and waits for the answer, `s.tell` sends
-// without one; both then wait until whatever it causes has come to everybody. What stands in `s.before` is not written down.
+// One scene for each operation of docs/protocol.md. `s.ask(who, op, fields)` sends with a reqId and
+// waits for the answer, `s.tell` sends without one; both then wait until whatever it causes has
+// come to everybody. What stands in `s.before` is not written down.
 
 const OFFER = { type: 'offer', sdp: 'v=0\r\ns=안녕하세요 😀 \u2028 "quoted" \\ back\r\n' };
-const ICE = { candidate: 'candidate:1 1 udp 2113937151 192.0.2.7 54321 typ host', sdpMid: '0', sdpMLineIndex: 0, usernameFragment: 'abcd' };
+const ICE = {
+  candidate: 'candidate:1 1 udp 2113937151 192.0.2.7 54321 typ host',
+  sdpMid: '0',
+  sdpMLineIndex: 0,
+  usernameFragment: 'abcd',
+};
 
 /** The members of the room, the host first; the rest of the users is in none. */
 const inRoom = (...members) => (s) => s.before(async () => {
@@ -24,7 +30,12 @@ export const SCENES = {
   register: {
     users: [],
     async play(s) {
-      const a = { userId: s.id('a'), name: 'Kim', device: 'pc', features: ['pair', 'publish', 'candidates'] };
+      const a = {
+        userId: s.id('a'),
+        name: 'Kim',
+        device: 'pc',
+        features: ['pair', 'publish', 'candidates'],
+      };
       await s.open('a');
       await s.ask('a', 'createRoom', {});
       await s.ask('a', 'register', { cpCode: s.license.cpCode });
@@ -63,7 +74,13 @@ export const SCENES = {
     users: ['a', 'b'],
     async play(s) {
       const roomId = s.room('room');
-      await s.ask('a', 'createVideoRoom', { roomId, title: 'Weekly', capacity: 1, destroy: true, talkingNoty: true });
+      await s.ask('a', 'createVideoRoom', {
+        roomId,
+        title: 'Weekly',
+        capacity: 1,
+        destroy: true,
+        talkingNoty: true,
+      });
       await s.ask('a', 'createVideoRoom', { roomId });
       await s.ask('a', 'createVideoRoom', { roomId: s.room('other'), capacity: 1001 });
       await s.ask('a', 'joinRoom', { roomId });
@@ -151,7 +168,8 @@ export const SCENES = {
       await s.ask('a', 'kickOut', { target: s.id('c') });
       await s.ask('c', 'leaveRoom');
       await s.ask('a', 'kickOut', { target: s.id('b') });
-      // It stays, and is put out. The time of c, who was asked before, is over by then: nobody sees c leave twice.
+      // It stays, and is put out. The time of c, who was asked before, is over by then: nobody sees
+      // c leave twice.
       await s.comes('b', { eventOp: 'presence', type: 'leave', user: s.id('b') });
       await s.ask('a', 'memberList');
       await s.ask('b', 'memberList', { roomId: s.room('room') });
@@ -332,7 +350,12 @@ export const SCENES = {
     async play(s) {
       await inRoom('a', 'b')(s);
       const ours = { type: 'cam', gen: 1, n: 1, link: 'main' };
-      await s.ask('a', 'sdp', { target: s.id('b'), sdp: OFFER, ...ours, unknown: { to: ['the', 'server'] } });
+      await s.ask('a', 'sdp', {
+        target: s.id('b'),
+        sdp: OFFER,
+        ...ours,
+        unknown: { to: ['the', 'server'] },
+      });
       await s.tell('b', 'sdp', { target: s.id('a'), sdp: { ...OFFER, type: 'answer' }, ...ours });
       await unreachable(s, 'sdp', { sdp: OFFER, type: 'cam' });
     },
@@ -341,9 +364,28 @@ export const SCENES = {
     users: ['a', 'b', 'c'],
     async play(s) {
       await inRoom('a', 'b')(s);
-      await s.ask('a', 'candidate', { target: s.id('b'), candidate: ICE, type: 'cam', cam: true, gen: 1, link: 'main' });
-      await s.tell('b', 'candidate', { target: s.id('a'), candidates: [ICE, ICE], type: 'cam', gen: 1, link: 'main' });
-      await s.tell('b', 'candidate', { target: s.id('a'), candidates: [], type: 'cam', gen: 1, link: 'main' });
+      await s.ask('a', 'candidate', {
+        target: s.id('b'),
+        candidate: ICE,
+        type: 'cam',
+        cam: true,
+        gen: 1,
+        link: 'main',
+      });
+      await s.tell('b', 'candidate', {
+        target: s.id('a'),
+        candidates: [ICE, ICE],
+        type: 'cam',
+        gen: 1,
+        link: 'main',
+      });
+      await s.tell('b', 'candidate', {
+        target: s.id('a'),
+        candidates: [],
+        type: 'cam',
+        gen: 1,
+        link: 'main',
+      });
       await unreachable(s, 'candidate', { candidate: ICE, type: 'cam', cam: true });
     },
   },
@@ -352,7 +394,12 @@ export const SCENES = {
     async play(s) {
       await inRoom('a', 'b')(s);
       await s.ask('a', 'subscribe', { target: s.id('b'), type: 'cam', audio: true, video: true });
-      await s.tell('b', 'subscribe', { target: s.id('a'), type: 'screen', audio: false, video: true });
+      await s.tell('b', 'subscribe', {
+        target: s.id('a'),
+        type: 'screen',
+        audio: false,
+        video: true,
+      });
       await unreachable(s, 'subscribe', { type: 'cam', audio: true, video: true });
     },
   },
@@ -360,8 +407,22 @@ export const SCENES = {
     users: ['a', 'b', 'c'],
     async play(s) {
       await inRoom('a', 'b')(s);
-      await s.ask('a', 'publish', { target: s.id('b'), type: 'cam', epoch: 1, audio: true, video: true, rev: 1, gen: 0 });
-      await s.tell('b', 'publish', { target: s.id('a'), type: 'screen', epoch: 1, audio: false, video: true });
+      await s.ask('a', 'publish', {
+        target: s.id('b'),
+        type: 'cam',
+        epoch: 1,
+        audio: true,
+        video: true,
+        rev: 1,
+        gen: 0,
+      });
+      await s.tell('b', 'publish', {
+        target: s.id('a'),
+        type: 'screen',
+        epoch: 1,
+        audio: false,
+        video: true,
+      });
       await unreachable(s, 'publish', { type: 'cam', epoch: 1, audio: true, video: true });
     },
   },
@@ -370,7 +431,12 @@ export const SCENES = {
     async play(s) {
       await inRoom('a', 'b')(s);
       await s.ask('a', 'unpublish', { target: s.id('b'), type: 'cam', epoch: 1 });
-      await s.tell('b', 'unpublish', { target: s.id('a'), type: 'cam', epoch: 1, owner: s.id('a') });
+      await s.tell('b', 'unpublish', {
+        target: s.id('a'),
+        type: 'cam',
+        epoch: 1,
+        owner: s.id('a'),
+      });
       await unreachable(s, 'unpublish', { type: 'cam', epoch: 1 });
     },
   },

@@ -1,4 +1,4 @@
-// Users on one carrier who play scenes, and the transcript of what each of them sends and gets.
+// Users on one transport who play scenes, and the transcript of what each of them sends and gets.
 
 import crypto from 'node:crypto';
 import { LIMIT, until } from '../../lib/wait.mjs';
@@ -29,31 +29,40 @@ class User {
   /** Writes down what has come. */
   drain() {
     const { messages } = this.member;
-    for (; this.at < messages.length; this.at++) if (!isMark(messages[this.at])) this.log.push({ gets: messages[this.at] });
+    for (; this.at < messages.length; this.at++)
+      if (!isMark(messages[this.at])) this.log.push({ gets: messages[this.at] });
   }
 
-  /** On Socket.IO with an acknowledgement, which joins what has come where it came: that is its place in the order. */
+  /**
+   * On Socket.IO with an acknowledgement, which joins what has come where it came: that is its
+   * place in the order.
+   */
   send(message, acknowledged) {
     this.sent++;
     const { member } = this;
-    if (acknowledged && member.socket) member.socket.emit(EVENT, message, (answer) => member.messages.push(answer));
+    if (acknowledged && member.socket)
+      member.socket.emit(EVENT, message, (answer) => member.messages.push(answer));
     else member.send(message);
   }
 
   answer(reqId, from) {
-    const found = () => this.member.messages.slice(from).find((m) => m.reqId === reqId && m.code !== undefined);
-    return wait(() => `answer to ${reqId} among ${JSON.stringify(this.member.messages.slice(from))}`, found);
+    const found = () =>
+      this.member.messages.slice(from).find((m) => m.reqId === reqId && m.code !== undefined);
+    return wait(
+      () => `answer to ${reqId} among ${JSON.stringify(this.member.messages.slice(from))}`,
+      found,
+    );
   }
 }
 
 export class Stage {
   #marks = 0;
 
-  /** @param {{io?: Function, transports?: string[]}} carrier none: the WebSocket carrier */
-  constructor(server, license, carrier) {
+  /** @param {{io?: Function, transports?: string[]}} transport none: the WebSocket transport */
+  constructor(server, license, transport) {
     this.server = server;
     this.license = license;
-    this.carrier = carrier;
+    this.transport = transport;
     this.kept = {};
   }
 
@@ -67,14 +76,17 @@ export class Stage {
         if (scene.fresh || !(kept[name]?.sent < MANY)) {
           if (!scene.fresh && kept[name]) this.#end(kept[name]);
           const u = await this.open(name);
-          await this.before(() => this.ask(name, 'register', { ...this.license, userId: u.id, name }));
+          await this.before(() =>
+            this.ask(name, 'register', { ...this.license, userId: u.id, name }),
+          );
           if (!scene.fresh) kept[name] = u;
         } else this.users[name] = kept[name];
         Object.assign(this.users[name], { log: [], reqs: 0 });
       }
       await scene.play(this);
       const transcript = this.#transcript();
-      for (const u of Object.values(this.users)) if (u.registered) await this.#answered(u, { eventOp: 'leaveRoom' });
+      for (const u of Object.values(this.users))
+        if (u.registered) await this.#answered(u, { eventOp: 'leaveRoom' });
       return transcript;
     } catch (e) {
       // Nobody knows what they are in the middle of; the next scene has others.
@@ -87,9 +99,11 @@ export class Stage {
 
   /** A connection for that user, not registered yet; `as`: with the user id of another one. */
   async open(name, as = name) {
-    const { io, transports } = this.carrier;
-    const member = io ? await SocketMember.open(io, this.server.origin, transports) : await WebSocketMember.open(this.server.host);
-    return this.users[name] = new User(this.id(as), member);
+    const { io, transports } = this.transport;
+    const member = io
+      ? await SocketMember.open(io, this.server.origin, transports)
+      : await WebSocketMember.open(this.server.host);
+    return (this.users[name] = new User(this.id(as), member));
   }
 
   /** The user's id, which nobody has on another stage. */
@@ -119,7 +133,12 @@ export class Stage {
   /** Sends with a reqId and resolves with the answer, when everything it causes has come. */
   async ask(name, eventOp, fields = {}) {
     const u = this.users[name];
-    const message = { eventOp, reqId: `${++u.reqs}`, ...(eventOp === 'register' ? {} : { userId: u.id }), ...fields };
+    const message = {
+      eventOp,
+      reqId: `${++u.reqs}`,
+      ...(eventOp === 'register' ? {} : { userId: u.id }),
+      ...fields,
+    };
     u.drain();
     u.log.push({ sends: message });
     const from = u.at;
@@ -146,17 +165,34 @@ export class Stage {
   /** Resolves when that has come. */
   async comes(name, fields) {
     const u = this.users[name];
-    const found = () => u.member.messages.slice(u.at).some((m) => Object.entries(fields).every(([k, v]) => m[k] === v));
-    await wait(() => `${JSON.stringify(fields)} among ${JSON.stringify(u.member.messages.slice(u.at))}`, found);
+    const found = () =>
+      u.member.messages
+        .slice(u.at)
+        .some((m) => Object.entries(fields).every(([k, v]) => m[k] === v));
+    await wait(
+      () => `${JSON.stringify(fields)} among ${JSON.stringify(u.member.messages.slice(u.at))}`,
+      found,
+    );
     await this.#settle(u);
   }
 
-  /** Nothing of what u has sent is still under way: u's later messages have come, to u and to all others. */
+  /**
+   * Nothing of what u has sent is still under way: u's later messages have come, to u and to all
+   * others.
+   */
   async #settle(u) {
     const reqId = `mark${++this.#marks}`;
-    const others = u.registered ? Object.values(this.users).filter((o) => o !== u && o.registered) : [];
+    const others = u.registered
+      ? Object.values(this.users).filter((o) => o !== u && o.registered)
+      : [];
     const from = others.map((o) => o.member.messages.length);
-    for (const o of others) u.send({ eventOp: 'inform', reqId: `${reqId}-${o.id}`, target: o.id, message: { mark: reqId } });
+    for (const o of others)
+      u.send({
+        eventOp: 'inform',
+        reqId: `${reqId}-${o.id}`,
+        target: o.id,
+        message: { mark: reqId },
+      });
     await this.#answered(u, { eventOp: 'keepAlive', reqId });
     const came = (o, i) => o.member.messages.slice(from[i]).some((m) => m.message?.mark === reqId);
     await wait(() => `${reqId} came to ${others.map((o) => o.id)}`, () => others.every(came));
@@ -174,14 +210,21 @@ export class Stage {
   #transcript() {
     const names = new Map();
     const named = (kind) => (value) => {
-      if (!names.has(value)) names.set(value, `<${kind} ${[...names.values()].filter((n) => n.startsWith(`<${kind} `)).length + 1}>`);
+      if (!names.has(value))
+        names.set(
+          value,
+          `<${kind} ${[...names.values()].filter((n) => n.startsWith(`<${kind} `)).length + 1}>`,
+        );
       return names.get(value);
     };
     const { cpCode, authKey } = this.license;
-    const given = Object.entries(this.users).filter(([name, u]) => u.id.endsWith(`.${this.suffix}`) || this.kept[name] === u);
+    const given = Object.entries(this.users).filter(
+      ([name, u]) => u.id.endsWith(`.${this.suffix}`) || this.kept[name] === u,
+    );
     const line = (entry) => {
       let text = JSON.stringify(entry)
-        .replaceAll(JSON.stringify(cpCode), '"<cpCode>"').replaceAll(JSON.stringify(authKey), '"<authKey>"')
+        .replaceAll(JSON.stringify(cpCode), '"<cpCode>"')
+        .replaceAll(JSON.stringify(authKey), '"<authKey>"')
         .replace(/(?<="resume":")r1\.[\w-]+\.[\w-]+(?=")/g, named('resume'))
         .replace(/(?<="identity":")[\w-]{11}(?=")/g, named('identity'))
         .replace(/(?<="username":")\d{10}:[0-9a-f]{16}\.[0-9A-Z]+(?=")/g, '<username>')
@@ -193,17 +236,21 @@ export class Stage {
         .replace(new RegExp(`(?<=")G${ID}(?=")`, 'g'), named('group'));
       for (const [name, u] of given) text = text.replaceAll(u.id, name);
       // JSON may have it bare, but many an editor takes it for a new line.
-      return text.replaceAll(`.${this.suffix}`, '').replaceAll(`:${this.suffix}`, '').replaceAll('\u2028', '\\u2028');
+      return text
+        .replaceAll(`.${this.suffix}`, '')
+        .replaceAll(`:${this.suffix}`, '')
+        .replaceAll('\u2028', '\\u2028');
     };
     const parts = Object.entries(this.users).map(([name, u]) => {
       u.drain();
-      return `  ${JSON.stringify(name)}: [${u.log.map((entry) => `\n    ${line(entry)}`).join(',')}\n  ]`.replace('[\n  ]', '[]');
+      const lines = u.log.map((entry) => `\n    ${line(entry)}`).join(',');
+      return `  ${JSON.stringify(name)}: [${lines}\n  ]`.replace('[\n  ]', '[]');
     });
     return `{\n${parts.join(',\n')}\n}\n`;
   }
 
   #end(u) {
-    // In good order on either carrier: such a session leaves at once and counts no more.
+    // In good order on either transport: such a session leaves at once and counts no more.
     if (u.member.raw) u.member.raw.frame(CLOSE, Buffer.from([3, 232]));
     u.member.close();
   }

@@ -1,4 +1,5 @@
-// The wire protocol over Socket.IO, with the npm clients of both protocol versions and each of their transports.
+// The wire protocol over Socket.IO, with the npm clients of both protocol versions and each of
+// their transports.
 
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -32,14 +33,22 @@ let count = 0;
 const unique = (name) => `${name}-${++count}`;
 
 async function member(io, transports, origin = server.origin) {
-  const m = io ? await SocketMember.open(io, origin, transports) : await WebSocketMember.open(server.host);
+  const m = io
+    ? await SocketMember.open(io, origin, transports)
+    : await WebSocketMember.open(server.host);
   open.add(m);
   return m;
 }
 
 async function register(m, name, extra = {}) {
   m.userId = unique(name);
-  const answer = await m.ask({ eventOp: 'register', reqId: 'r', ...license, userId: m.userId, ...extra });
+  const answer = await m.ask({
+    eventOp: 'register',
+    reqId: 'r',
+    ...license,
+    userId: m.userId,
+    ...extra,
+  });
   assert.equal(answer.code, '200', JSON.stringify(answer));
   assert.equal(answer.reqId, 'r');
   assert.equal(answer.userId, m.userId);
@@ -49,10 +58,16 @@ async function register(m, name, extra = {}) {
 
 async function room(host, guest) {
   const roomId = unique('room');
-  assert.equal((await host.ask({ eventOp: 'createRoom', reqId: 'c', userId: host.userId, roomId })).code, '200');
+  assert.equal(
+    (await host.ask({ eventOp: 'createRoom', reqId: 'c', userId: host.userId, roomId })).code,
+    '200',
+  );
   assert.equal((await host.ask({ eventOp: 'joinRoom', reqId: 'j', roomId })).code, '200');
   const joined = await guest.ask({ eventOp: 'joinRoom', reqId: 'j', roomId });
-  assert.deepEqual([joined.code, Object.keys(joined.members)], ['200', [host.userId, guest.userId]]);
+  assert.deepEqual(
+    [joined.code, Object.keys(joined.members)],
+    ['200', [host.userId, guest.userId]],
+  );
   await got(host, { eventOp: 'presence', type: 'join' });
   return roomId;
 }
@@ -73,21 +88,41 @@ for (const [version, io] of Object.entries(CLIENTS)) {
       return { a, b, roomId: await room(a, b) };
     };
 
-    each('a call is negotiated with a user on the WebSocket carrier, both ways', async () => {
+    each('a call is negotiated with a user on the WebSocket transport, both ways', async () => {
       const { a, b } = await two();
       const sdp = { type: 'offer', sdp: 'v=0\r\ns=안녕하세요 😀 é \u2028 "quoted" \\ back\r\n' };
-      const acknowledged = await a.ask({ eventOp: 'sdp', userId: a.userId, target: b.userId, sdp, type: 'cam' });
+      const acknowledged = await a.ask({
+        eventOp: 'sdp',
+        userId: a.userId,
+        target: b.userId,
+        sdp,
+        type: 'cam',
+      });
       assert.equal(acknowledged.code, '200', 'without a reqId');
       assert.deepEqual((await got(b, { eventOp: 'sdp' })).sdp, sdp);
       b.send({ eventOp: 'sdp', target: a.userId, sdp: { ...sdp, type: 'answer' }, type: 'cam' });
       const answer = await got(a, { eventOp: 'sdp' });
       assert.deepEqual([answer.sdp, answer.userId], [{ ...sdp, type: 'answer' }, b.userId]);
       for (let i = 0; i < 50; i++) {
-        a.send({ eventOp: 'candidate', target: b.userId, candidate: { candidate: `${i}` }, type: 'cam' });
-        b.send({ eventOp: 'candidate', target: a.userId, candidate: { candidate: `${i}` }, type: 'cam' });
+        a.send({
+          eventOp: 'candidate',
+          target: b.userId,
+          candidate: { candidate: `${i}` },
+          type: 'cam',
+        });
+        b.send({
+          eventOp: 'candidate',
+          target: a.userId,
+          candidate: { candidate: `${i}` },
+          type: 'cam',
+        });
       }
-      const candidates = (m) => m.messages.filter((x) => x.eventOp === 'candidate').map((x) => x.candidate.candidate);
-      await until('all candidates came', () => candidates(a).length === 50 && candidates(b).length === 50);
+      const candidates = (m) =>
+        m.messages.filter((x) => x.eventOp === 'candidate').map((x) => x.candidate.candidate);
+      await until(
+        'all candidates came',
+        () => candidates(a).length === 50 && candidates(b).length === 50,
+      );
       const inOrder = Array.from({ length: 50 }, (_, i) => `${i}`);
       assert.deepEqual([candidates(a), candidates(b)], [inOrder, inOrder]);
     });
@@ -104,7 +139,8 @@ for (const [version, io] of Object.entries(CLIENTS)) {
 
     each('what is no object is answered with 400', async () => {
       const { a } = await two();
-      for (const wrong of ['{"eventOp":"keepAlive"}', 7, null, [{ eventOp: 'keepAlive' }]]) assert.equal((await a.ask(wrong)).code, '400');
+      for (const wrong of ['{"eventOp":"keepAlive"}', 7, null, [{ eventOp: 'keepAlive' }]])
+        assert.equal((await a.ask(wrong)).code, '400');
       a.socket.emit('something else', { eventOp: 'leaveRoom' });
       assert.equal((await a.ask({ eventOp: 'memberList', reqId: '1' })).code, '200');
     });
@@ -115,7 +151,13 @@ for (const [version, io] of Object.entries(CLIENTS)) {
       a.send(sized(LIMIT + 1));
       await until('disconnected', () => a.ends.length === 1);
       await a.ready();
-      const back = await a.ask({ eventOp: 'register', reqId: 'r', ...license, userId: a.userId, resume: a.resume });
+      const back = await a.ask({
+        eventOp: 'register',
+        reqId: 'r',
+        ...license,
+        userId: a.userId,
+        resume: a.resume,
+      });
       assert.deepEqual([back.code, back.resumed], ['200', true]);
       assert.equal(b.messages.find((m) => m.type === 'leave'), undefined);
     });
@@ -126,10 +168,21 @@ for (const [version, io] of Object.entries(CLIENTS)) {
       const roomId = await room(a, b);
       proxy.cut();
       await until('disconnected', () => a.ends.length === 1);
-      b.send({ eventOp: 'sdp', target: a.userId, sdp: { type: 'offer', sdp: 'waited' }, type: 'cam' });
+      b.send({
+        eventOp: 'sdp',
+        target: a.userId,
+        sdp: { type: 'offer', sdp: 'waited' },
+        type: 'cam',
+      });
       proxy.pass();
       await a.ready();
-      const back = await a.ask({ eventOp: 'register', reqId: 'r', ...license, userId: a.userId, resume: a.resume });
+      const back = await a.ask({
+        eventOp: 'register',
+        reqId: 'r',
+        ...license,
+        userId: a.userId,
+        resume: a.resume,
+      });
       assert.deepEqual([back.code, back.resumed, back.room.roomId], ['200', true, roomId]);
       await got(a, { eventOp: 'sdp' });
       assert.deepEqual(b.messages.filter((m) => m.eventOp === 'presence'), []);
@@ -144,7 +197,14 @@ for (const [version, io] of Object.entries(CLIENTS)) {
     each('a client whose user id was taken over does not come back', async () => {
       const { a } = await two();
       const next = await member(io, transports);
-      const answer = await next.ask({ eventOp: 'register', reqId: 'r', ...license, userId: a.userId, resume: a.resume, forced: true });
+      const answer = await next.ask({
+        eventOp: 'register',
+        reqId: 'r',
+        ...license,
+        userId: a.userId,
+        resume: a.resume,
+        forced: true,
+      });
       assert.equal(answer.code, '200', JSON.stringify(answer));
       await until('disconnected', () => a.ends.length === 1);
       assert.deepEqual(a.ends, ['io server disconnect']);
@@ -154,7 +214,9 @@ for (const [version, io] of Object.entries(CLIENTS)) {
     each('there is no other namespace', async () => {
       const m = await SocketMember.open(io, server.origin, transports, '/other');
       open.add(m);
-      const error = await new Promise((resolve) => m.socket.on(version === 'client 2' ? 'error' : 'connect_error', resolve));
+      const error = await new Promise((resolve) =>
+        m.socket.on(version === 'client 2' ? 'error' : 'connect_error', resolve),
+      );
       assert.equal(error.message ?? error, 'Invalid namespace');
       m.close();
     });
