@@ -97,15 +97,23 @@ fresh: ## the committed web/dist must equal a fresh build
 	@rm -rf bin/dist && GO=$(GO) sh sdk/build.sh bin/dist && diff -r bin/dist web/dist && echo "web/dist is fresh"
 
 e2e: build ## whole-system tests in real browsers, and with npm's Socket.IO clients
-	sh e2e/run.sh
+	$(MAKE) -j 2 --output-sync=line e2e-busy e2e-waiting
+
+.PHONY: e2e-busy e2e-waiting
+e2e-busy:
+	sh e2e/run.sh busy
+
+# what needs little of the processor
+e2e-waiting:
 	sh e2e/socketio/run.sh
 	sh e2e/turn/run.sh
+	sh e2e/run.sh waiting
 
 soak: ## long runs: an hour of fuzzing, ten minutes of 10,000 users and of the relay's clients, the long browser tests
 	$(MAKE) churn CHURN=5m
 	$(MAKE) load LOAD="--conns 10000 --rate 2000 --joins 100 --duration 10m --sources 1000"
 	$(MAKE) fuzz FUZZTIME=1000000x
-	IEUM_SOAK=1 sh e2e/run.sh
+	IEUM_SOAK=1 CHROMIUM=/usr/bin/chromium sh e2e/run.sh
 
 bench: bench-signal bench-relay bench-call ## all benchmarks
 

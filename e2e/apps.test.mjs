@@ -1,5 +1,6 @@
-// Ten pages, written in the styles that real apps use, on another origin than the server: they load the SDK as a customer does and run
-// unmodified. The tests press their buttons and look at what their users see; what a page throws or writes to the console fails it.
+// Ten pages, written in the styles that real apps use, on another origin than the server: they load
+// the SDK as a customer does and run unmodified. The tests press their buttons and look at what
+// their users see; what a page throws or writes to the console fails it.
 
 import { after, afterEach, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -21,7 +22,13 @@ before(async () => {
   for (const name of fs.readdirSync(APPS).filter((f) => /\.(html|js)$/.test(f))) {
     const text = fs.readFileSync(path.join(APPS, name), 'utf8');
     const { cpCode, authKey } = stage.license;
-    stage.pages.write(name, text.replaceAll('{{HOST}}', stage.origin).replaceAll('{{CPCODE}}', cpCode).replaceAll('{{AUTHKEY}}', authKey));
+    stage.pages.write(
+      name,
+      text
+        .replaceAll('{{HOST}}', stage.origin)
+        .replaceAll('{{CPCODE}}', cpCode)
+        .replaceAll('{{AUTHKEY}}', authKey),
+    );
   }
 });
 afterEach((t) => stage.after(t));
@@ -32,11 +39,14 @@ const open = (url, name = url.replace(/\W+/g, '-')) => stage.open(url, { name })
 const click = (p, selector) => p.page.click(selector);
 const fill = (p, selector, text) => p.page.fill(selector, text);
 const count = (p, selector) => p.evaluate((s) => document.querySelectorAll(s).length, selector);
-const texts = (p, selector) => p.evaluate((s) => [...document.querySelectorAll(s)].map((e) => e.textContent), selector);
+const texts = (p, selector) =>
+  p.evaluate((s) => [...document.querySelectorAll(s)].map((e) => e.textContent), selector);
 /** An id as the pages put it behind a prefix. */
 const at = (prefix, id) => `#${prefix}${id}`;
 
-/** Resolves with an element's text, or an input's value, as soon as it says anything (that matches). */
+/**
+ * Resolves with an element's text, or an input's value, as soon as it says anything (that matches).
+ */
 const says = (p, selector, pattern = '.') =>
   p.until(`${selector} saying ${pattern}`, (x) => {
     const element = document.querySelector(x.selector);
@@ -46,28 +56,46 @@ const says = (p, selector, pattern = '.') =>
 
 /** Resolves when so many elements match. */
 const has = (p, selector, n) =>
-  p.until(`${n} of ${selector}`, (x) => document.querySelectorAll(x.selector).length === x.n, { selector, n });
+  p.until(`${n} of ${selector}`, (x) => document.querySelectorAll(x.selector).length === x.n, {
+    selector,
+    n,
+  });
 
 /** Resolves when a video element has decoded and shown `more` frames from now on. */
 async function shows(p, selector, more = 10) {
   const frames = (s) => e2e.frames(document.querySelector(s));
   await p.until(`${selector} on the page`, (s) => document.querySelector(s), selector);
   const now = await p.evaluate(frames, selector);
-  await p.until(`${selector} playing`, (x) => e2e.frames(document.querySelector(x.selector)) >= x.enough, { selector, enough: now + more });
+  await p.until(
+    `${selector} playing`,
+    (x) => e2e.frames(document.querySelector(x.selector)) >= x.enough,
+    { selector, enough: now + more },
+  );
 }
 
-/** One connection to each of so many others carries pictures, and each decodes. Connections that are only kept ready carry none. */
+/**
+ * One connection to each of so many others carries pictures, and each decodes. Connections that are
+ * only kept ready carry none.
+ */
 async function connected(p, others) {
   const all = await p.evaluate(() => Promise.all(e2e.open().map(e2e.report)));
   const reports = all.filter((r) => r.video.decoded > 0 || r.video.encoded > 0);
-  assert.deepEqual(reports.map((r) => [r.state, r.video.decoded > 0]), Array(others).fill(['connected', true]), p.name);
+  assert.deepEqual(
+    reports.map((r) => [r.state, r.video.decoded > 0]),
+    Array(others).fill(['connected', true]),
+    p.name,
+  );
 }
 
 /** What a developer would see in the console: nothing. */
 function quiet(...pages) {
   for (const p of pages) {
     assert.deepEqual(p.errors, [], `${p.name} threw`);
-    assert.deepEqual(p.console.filter((line) => /^(error|warning|assert):/.test(line)), [], `${p.name}'s console`);
+    assert.deepEqual(
+      p.console.filter((line) => /^(error|warning|assert):/.test(line)),
+      [],
+      `${p.name}'s console`,
+    );
   }
 }
 
@@ -103,12 +131,19 @@ test('p2p: the page of the guide, one button a step, with msg.user.userId', asyn
 test('members: boxes from for … in members and msg.user.id', async () => {
   const mina = await open('members.html?name=Mina', 'Mina');
   const room = await says(mina, '#roomName');
-  const pages = [mina, ...(await all(['Jun', 'Sora'], (name) => open(`members.html?name=${name}&room=${room}`, name)))];
+  const pages = [
+    mina,
+    ...(await all(['Jun', 'Sora'], (name) => open(`members.html?name=${name}&room=${room}`, name))),
+  ];
   await all(pages, async (p) => {
     await says(p, '#count', '^3$');
     assert.equal(await says(p, '#hostName'), 'Mina');
     await all(pages, (q) => shows(p, at('video_', q.name)));
-    assert.deepEqual((await texts(p, '.box p')).sort(), ['Jun (guest)', 'Mina (host)', 'Sora (guest)']);
+    assert.deepEqual((await texts(p, '.box p')).sort(), [
+      'Jun (guest)',
+      'Mina (host)',
+      'Sora (guest)',
+    ]);
     await connected(p, 2);
   });
   await pages[1].close();
@@ -131,7 +166,8 @@ test('strict: a second join or leave of the same user would throw', async () => 
   };
   await together();
 
-  // The guest goes and comes, the host does, the guest reloads, closes the tab and comes in another.
+  // The guest goes and comes, the host does, the guest reloads, closes the tab and comes in
+  // another.
   await click(b, '#exit');
   await says(b, '#state', 'ready');
   await has(a, 'li', 0);
@@ -173,7 +209,8 @@ test('screen: shareStop before any share, and screenStart once per peer', async 
   await shows(b, '#screen');
   await shows(c, '#screen');
   await click(a, '#stop');
-  for (const p of [b, c]) await p.until('without a screen', () => !document.querySelector('#screen').srcObject);
+  for (const p of [b, c])
+    await p.until('without a screen', () => !document.querySelector('#screen').srcObject);
 
   await click(b, '#share');
   await says(b, '#notice', '^공유 중$');
@@ -218,13 +255,26 @@ test('chat: res.code, and JSON.stringify(e.detail) of every event', async () => 
   await fill(b, '#whisper', '');
   await click(b, '#send');
   await says(b, '#error', 'not sent: 421');
-  assert.deepEqual(await texts(a, '#chat p'), ['me: 안녕 <b>&amp;', 'me: How are you?', 'cb: only you']);
-  assert.deepEqual(await texts(b, '#chat p'), ['ca: 안녕 <b>&amp;', 'ca: How are you?', 'me: only you', 'ca: waves 3 times']);
+  assert.deepEqual(await texts(a, '#chat p'), [
+    'me: 안녕 <b>&amp;',
+    'me: How are you?',
+    'cb: only you',
+  ]);
+  assert.deepEqual(await texts(b, '#chat p'), [
+    'ca: 안녕 <b>&amp;',
+    'ca: How are you?',
+    'me: only you',
+    'ca: waves 3 times',
+  ]);
 
   quiet(c);
   await c.close();
   await says(a, '#log', '"type":"leave"');
-  const log = async (p) => (await says(p, '#log')).trim().split('\n').map((line) => JSON.parse(line));
+  const log = async (p) =>
+    (await says(p, '#log'))
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
   const seen = (await log(a)).filter((e) => e.type !== 'peerState');
   assert.deepEqual(seen.map((e) => [e.type, e.user?.id ?? e.user]), [
     ['join', 'cb'], ['join', caller], ['subscribed', caller], ['chat', 'cb'], ['leave', caller],
@@ -237,10 +287,13 @@ test('chat: res.code, and JSON.stringify(e.detail) of every event', async () => 
   await end(a, b);
 });
 
-test('group: createVideoRoom, publishVideo, publish feeds and subscribeVideo, with three users', async () => {
+test('group: createVideoRoom, publishVideo and subscribeVideo, with three users', async () => {
   const a = await open('group.html?id=ga', 'ga');
   const room = await says(a, '#roomId');
-  const pages = [a, ...(await all(['gb', 'gc'], (id) => open(`group.html?id=${id}&room=${room}`, id)))];
+  const pages = [
+    a,
+    ...(await all(['gb', 'gc'], (id) => open(`group.html?id=${id}&room=${room}`, id))),
+  ];
   await all(pages, async (p) => {
     await all(pages.filter((q) => q !== p), (q) => shows(p, `${at('user-', q.name)} video`));
     assert.equal(await count(p, '#remotes > div'), 2);
@@ -256,11 +309,13 @@ test('group: createVideoRoom, publishVideo, publish feeds and subscribeVideo, wi
   await end(...pages);
 });
 
-test('tab: users who never disconnect close the tab, go elsewhere and reload', async () => {
+test('tab: users close the tab, navigate away and reload, without disconnect', async () => {
   const a = await open('tab.html', 'stays');
   await says(a, '#info', '^(?!connecting)');
   const hash = new URL(a.page.url()).hash;
-  const guests = await all(['closes', 'leaves', 'reloads'], (name) => open(`tab.html${hash}`, name));
+  const guests = await all(['closes', 'leaves', 'reloads'], (name) =>
+    open(`tab.html${hash}`, name),
+  );
   const ids = await all(guests, (p) => says(p, '#info', '^(?!connecting)'));
   const [closes, leaves, reloads] = guests;
   for (const id of ids) await shows(a, at('tile-', id));
@@ -283,12 +338,17 @@ test('tab: users who never disconnect close the tab, go elsewhere and reload', a
   await end(a, leaves, reloads);
 });
 
-test('vue: an app built by Vite, with the SDK in its data and by script tag', async () => {
+test('vue: an app built by Vite, with the SDK by script tag and in its data', async () => {
   const cwd = path.join(APPS, 'vue');
   const outDir = path.join(stage.dir, 'vue');
   await install(cwd);
   const { cpCode, authKey } = stage.license;
-  const env = { ...process.env, VITE_KNOWLEDGETALK: stage.origin, VITE_CPCODE: cpCode, VITE_AUTHKEY: authKey };
+  const env = {
+    ...process.env,
+    VITE_KNOWLEDGETALK: stage.origin,
+    VITE_CPCODE: cpCode,
+    VITE_AUTHKEY: authKey,
+  };
   await run('npm', ['run', 'build', '--', '--outDir', outDir, '--emptyOutDir'], { cwd, env });
   stage.pages.write('vue.html', fs.readFileSync(path.join(outDir, 'index.html'), 'utf8'));
   for (const name of fs.readdirSync(path.join(outDir, 'assets'))) {
@@ -344,7 +404,7 @@ test("module: an app of modules, with the server's own /knowledgetalk.mjs", asyn
   await end(a, c);
 });
 
-test('host: a host kicks a guest, who cleans up and leaves, and takes the chat from him', async () => {
+test('host: a host kicks guests, and takes away their permission to chat', async () => {
   const host = await open('host.html?id=teacher', 'teacher');
   const room = await says(host, '#room');
   const guest = await open(`host.html?id=pupil&room=${room}`, 'pupil');
@@ -376,13 +436,18 @@ test('host: a host kicks a guest, who cleans up and leaves, and takes the chat f
   await says(guest, '#notice', 'asked to leave');
   await has(host, '#row-pupil', 0);
   assert.equal(await guest.evaluate(() => e2e.open().length), 0);
-  // He may not come again for ten minutes, though he went by himself; and who does not go is put out.
+  // He may not come again for ten minutes, though he went by himself; and who does not go is put
+  // out.
   await click(guest, '#back');
   await says(guest, '#notice', '^joinRoom 413$');
   await click(host, '#kick-stubborn');
   await has(host, '#row-stubborn', 0);
   await says(stubborn, '#log', '"type":"kickOut"');
-  await says(stubborn, '#log', '"type":"leave".*"user":"stubborn"|"user":"stubborn".*"type":"leave"');
+  await says(
+    stubborn,
+    '#log',
+    '"type":"leave".*"user":"stubborn"|"user":"stubborn".*"type":"leave"',
+  );
   await fill(stubborn, '#text', 'I am still here');
   await click(stubborn, '#send');
   await says(stubborn, '#error', '^not sent: 410$');
@@ -391,7 +456,8 @@ test('host: a host kicks a guest, who cleans up and leaves, and takes the chat f
 
 /** Installs an app's packages as its lock file says, unless they are there. */
 async function install(cwd) {
-  const stamp = (name) => (fs.existsSync(path.join(cwd, name)) ? fs.statSync(path.join(cwd, name)).mtimeMs : 0);
+  const stamp = (name) =>
+    fs.existsSync(path.join(cwd, name)) ? fs.statSync(path.join(cwd, name)).mtimeMs : 0;
   if (stamp('node_modules/.package-lock.json') > stamp('package-lock.json')) return;
   await run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--silent'], { cwd });
 }

@@ -17,17 +17,26 @@ after(() => stage?.down());
 /** Puts the page under another name, in a room of its own. */
 function page(name) {
   const text = fs.readFileSync(path.join(ROOT, 'examples/browser/call.html'), 'utf8');
-  const filled = text.replace('http://127.0.0.1:7102\'', `${stage.origin}'`).replace(`'lobby'`, `'${name}'`)
-    .replace('CP-CODE', stage.license.cpCode).replace('AUTH-KEY', stage.license.authKey);
-  assert.equal([stage.origin, name, stage.license.cpCode, stage.license.authKey].filter((x) => filled.includes(x)).length, 4);
+  const filled = text
+    .replace("http://127.0.0.1:7102'", `${stage.origin}'`)
+    .replace(`'lobby'`, `'${name}'`)
+    .replace('CP-CODE', stage.license.cpCode)
+    .replace('AUTH-KEY', stage.license.authKey);
+  assert.equal(
+    [stage.origin, name, stage.license.cpCode, stage.license.authKey].filter((x) =>
+      filled.includes(x),
+    ).length,
+    4,
+  );
   const file = `example-${name}.html`;
   stage.pages.write(file, filled.replace('<title>', '<link rel="icon" href="data:,"><title>'));
   return file;
 }
 
-const shows = (p) => p.until('showing the other one', () => theirs.getVideoPlaybackQuality().totalVideoFrames >= 10);
+const shows = (p) =>
+  p.until('showing the other one', () => theirs.getVideoPlaybackQuality().totalVideoFrames >= 10);
 
-test('two pages call each other', async () => {
+test('two pages of examples/browser call each other', async () => {
   const file = page('pages');
   const one = await stage.open(file);
   await one.until('having its camera', () => mine.srcObject);
@@ -37,8 +46,14 @@ test('two pages call each other', async () => {
 
 test('the echo bot answers a page', async () => {
   const bin = path.join(stage.dir, 'echo');
-  execFileSync(process.env.GO ?? 'go', ['build', '-o', bin, './echo'], { cwd: path.join(ROOT, 'examples'), stdio: 'inherit' });
-  const bot = new Process([bin, '-server', stage.origin, '-room', 'bot'], { dir: stage.dir, name: 'echo' });
+  execFileSync(process.env.GO ?? 'go', ['build', '-o', bin, './echo'], {
+    cwd: path.join(ROOT, 'examples'),
+    stdio: 'inherit',
+  });
+  const bot = new Process([bin, '-server', stage.origin, '-room', 'bot'], {
+    dir: stage.dir,
+    name: 'echo',
+  });
   stage.onEnd(() => bot.kill('SIGKILL'));
   await bot.said(/^(waiting) in bot$/m);
   await shows(await stage.open(page('bot')));

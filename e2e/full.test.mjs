@@ -1,4 +1,5 @@
-// A server that has all the connections it may have: who is new is told to come again, who was there comes back.
+// A server that has all the connections it may have: who is new is told to come again, who was
+// there comes back.
 
 import { afterEach, beforeEach, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -10,21 +11,25 @@ import { RawSocket } from './lib/ws.mjs';
 const PLACES = 8; // and two more for those that resume
 
 let stage;
-beforeEach(async () => (stage = await Stage.up('full', { proxy: true, args: ['--max-connections', `${PLACES}`] })));
+beforeEach(
+  async () =>
+    (stage = await Stage.up('full', { proxy: true, args: ['--max-connections', `${PLACES}`] })),
+);
 afterEach(async (t) => {
   await stage?.after(t);
   await stage?.down();
   stage = null;
 });
 
-test('a call whose places others have taken goes on, and comes back to a full server', async () => {
+test('a call continues, and its sessions resume, on a server that is full meanwhile', async () => {
   const { a, b } = await meet(stage);
   await call(a, b);
   const before = { a: await seen(a, b), b: await seen(b, a) };
   stage.proxy.cut();
   const { cpCode, authKey } = await stage.server.license();
   const knock = () => RawSocket.open(`ws://${stage.server.host}/signal`);
-  // They register, and so would keep their places for ever. The first may find those of the call not free yet.
+  // They register, and so would keep their places for ever. The first may find those of the call
+  // not free yet.
   const others = [];
   await until(`${PLACES} others are in`, async () => {
     const one = await knock();
@@ -34,7 +39,8 @@ test('a call whose places others have taken goes on, and comes back to a full se
   });
   assert.equal((await knock()).status, 503);
   stage.proxy.pass();
-  for (const p of [a, b]) await p.until('answered by the server', async () => (await k.memberList()).code === '200');
+  for (const p of [a, b])
+    await p.until('answered by the server', async () => (await k.memberList()).code === '200');
   assert.deepEqual({ a: await seen(a, b), b: await seen(b, a) }, before);
   for (const [p, q] of [[a, b], [b, a]]) await flowing(p, q);
   assert.equal((await knock()).status, 503);

@@ -1,5 +1,5 @@
-// A proxy that lets no WebSocket through: the SDK polls, and goes back to a WebSocket when it can; sessions and
-// calls go on over the change.
+// A proxy that lets no WebSocket through: the SDK polls, and goes back to a WebSocket when it can;
+// sessions and calls go on over the change.
 
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -15,12 +15,19 @@ after(() => stage?.down());
 
 /** A chat from one to the other arrives once. */
 async function talk(from, to, text) {
-  assert.equal(await from.evaluate((x) => k.chat(x, k.getRoomId()).then((r) => r.code), text), '200');
-  await to.until(`hearing ${text}`, (x) => app.events.some((e) => e.type === 'chat' && e.message === x), text);
+  assert.equal(
+    await from.evaluate((x) => k.chat(x, k.getRoomId()).then((r) => r.code), text),
+    '200',
+  );
+  await to.until(
+    `hearing ${text}`,
+    (x) => app.events.some((e) => e.type === 'chat' && e.message === x),
+    text,
+  );
   assert.equal(await to.evaluate((x) => app.events.filter((e) => e.message === x).length, text), 1);
 }
 
-test('no WebSocket from the start (404): a call comes about, and a page that goes is gone', async () => {
+test('no WebSocket from the start (404): a call works, and a closed page leaves', async () => {
   stage.proxy.block(404);
   const { a, b } = await meet(stage);
   await call(a, b);
@@ -34,27 +41,41 @@ test('no WebSocket from the start (404): a call comes about, and a page that goe
 });
 
 for (const how of [403, 'hang']) {
-  test(`upgrades that get ${how}: the module is in within the time of init, under a strict policy of the page`, async () => {
+  test(`upgrades get ${how}: init falls back to polling in time, under a strict CSP`, async () => {
     stage.proxy.block(how);
     const { cpCode, authKey } = stage.license;
-    const policy = `default-src 'none'; script-src 'nonce-n' ${stage.origin}; connect-src ${stage.origin} ${stage.origin.replace('http', 'ws')}`;
-    stage.pages.write('strict-module.html', `<!DOCTYPE html><meta http-equiv="Content-Security-Policy" content="${policy}">
+    const { origin } = stage;
+    const policy = `default-src 'none'; script-src 'nonce-n' ${origin}; ` +
+      `connect-src ${origin} ${origin.replace('http', 'ws')}`;
+    stage.pages.write(
+      'strict-module.html',
+      `<!DOCTYPE html><meta http-equiv="Content-Security-Policy" content="${policy}">
       <script type="module" nonce="n">
         import Knowledgetalk from '${stage.origin}/knowledgetalk.mjs';
         window.result = new Knowledgetalk().init('${cpCode}', '${authKey}');
       </script>
       <script src="${stage.origin}/knowledgetalk.min.js"></script>
-      <script nonce="n">window.other = new Knowledgetalk().init('${cpCode}', '${authKey}');</script>`);
+      <script nonce="n">
+        window.other = new Knowledgetalk().init('${cpCode}', '${authKey}');
+      </script>`,
+    );
     const page = await stage.open('strict-module.html');
     for (const name of ['result', 'other']) {
-      assert.equal(await page.until(`${name} is there`, async (x) => window[x] && (await window[x]).code, name), '200');
+      assert.equal(
+        await page.until(
+          `${name} is there`,
+          async (x) => window[x] && (await window[x]).code,
+          name,
+        ),
+        '200',
+      );
     }
     assert.equal(stage.proxy.carried, 0);
     await page.close();
   });
 }
 
-test('WebSockets blocked in the middle of a call, and let through again: the same session, and pictures all the time', async () => {
+test('WebSocket blocked and unblocked during a call: the session and video continue', async () => {
   const { a, b } = await meet(stage, ['carol', 'dave']);
   await call(a, b);
   await until('both by WebSocket', () => stage.proxy.carried === 2);
@@ -62,7 +83,10 @@ test('WebSockets blocked in the middle of a call, and let through again: the sam
 
   const from = stage.proxy.seen.length;
   stage.proxy.block(404);
-  const polls = () => stage.proxy.seen.slice(from).filter((request) => /^GET .*transport=polling.*sid=/.test(request));
+  const polls = () =>
+    stage.proxy.seen
+      .slice(from)
+      .filter((request) => /^GET .*transport=polling.*sid=/.test(request));
   await until('both poll', () => new Set(polls()).size === 2);
   await talk(a, b, 'over polls');
   await talk(b, a, 'and back');

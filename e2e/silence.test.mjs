@@ -1,4 +1,5 @@
-// Who has said that the microphone or the camera is off is not heard or seen, whichever way a stream takes: by the sound and the light that arrive.
+// Who has said that the microphone or the camera is off is not heard or seen, whichever way a
+// stream takes: by the sound and the light that arrive.
 
 import { after, afterEach, before, test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -11,14 +12,23 @@ before(async () => (stage = await Stage.up('silence')));
 afterEach((t) => stage.after(t));
 after(() => stage?.down());
 
-const said = (p, video, audio) => p.evaluate((x) => k.editUserInfo(undefined, x.video, x.audio).then((r) => r.code), { video, audio });
+const said = (p, video, audio) =>
+  p.evaluate((x) => k.editUserInfo(undefined, x.video, x.audio).then((r) => r.code), {
+    video,
+    audio,
+  });
 
 /** Whether q hears and sees p. */
-const arrives = async (q, p) => ({ audio: await listens(q, p.id), video: !(await darkness(q, p.id)) });
+const arrives = async (q, p) => ({
+  audio: await listens(q, p.id),
+  video: !(await darkness(q, p.id)),
+});
 const ON = { audio: true, video: true };
 const OFF = { audio: false, video: false };
 
-/** Each gives what p sends to q another way; in the page, with a stream that the page has just made. */
+/**
+ * Each gives what p sends to q another way; in the page, with a stream that the page has just made.
+ */
 const ways = {
   'publishes another stream': (x) => fresh().then((s) => k.publishP2P(x.id, 'cam', s)),
   'changes the stream for all': () => fresh().then((s) => k.changeLocalStream(s)),
@@ -33,19 +43,28 @@ const ways = {
     k.getPeer(x.id).close();
     return k.publishP2P(x.id, 'cam', await fresh());
   },
-  'leaves off and begins again': async (x) => (await k.removeLocalPeer(x.id, 'cam')) && k.publishP2P(x.id, 'cam', await fresh()),
+  'leaves off and begins again': async (x) =>
+    (await k.removeLocalPeer(x.id, 'cam')) && k.publishP2P(x.id, 'cam', await fresh()),
 };
 
-const page = (p) => p.evaluate(() => {
-  window.fresh = () => navigator.mediaDevices.getUserMedia({ video: { width: 320, height: 240, frameRate: 15 }, audio: true });
-});
+const page = (p) =>
+  p.evaluate(() => {
+    window.fresh = () =>
+      navigator.mediaDevices.getUserMedia({
+        video: { width: 320, height: 240, frameRate: 15 },
+        audio: true,
+      });
+  });
 
-test('off stays off for every way in which the stream changes, and on is on again', async () => {
+test('muted stays muted however the stream changes, until it is unmuted', async () => {
   const { pages: [a, b] } = await gather(stage, ['a-mute', 'b-mute']);
   await page(a);
   // Said before anything was sent.
   assert.equal(await said(a, false, false), '200');
-  assert.equal(await a.evaluate((id) => fresh().then((s) => k.publishP2P(id, 'cam', s)), b.id), true);
+  assert.equal(
+    await a.evaluate((id) => fresh().then((s) => k.publishP2P(id, 'cam', s)), b.id),
+    true,
+  );
   assert.deepEqual(await arrives(b, a), OFF);
   for (const [name, way] of Object.entries(ways)) {
     assert.equal(await a.evaluate(way, { id: b.id }), true, name);
@@ -65,11 +84,15 @@ test('off stays off for every way in which the stream changes, and on is on agai
   await Promise.all([a.close(), b.close()]);
 });
 
-test('a group room: off for who subscribes later, for another feed, and a screen beside it goes on', async () => {
-  const { pages: [a, b], roomId } = await gather(stage, ['a-group', 'b-group'], () => k.createVideoRoom());
+test('a group room: muted for late subscribers and other feeds, but not a screen', async () => {
+  const {
+    pages: [a, b],
+    roomId,
+  } = await gather(stage, ['a-group', 'b-group'], () => k.createVideoRoom());
   await page(a);
   assert.equal(await a.evaluate(() => fresh().then((s) => k.publishVideo('cam', s))), true);
-  const subscribe = (p, type) => p.evaluate((x) => k.subscribeVideo(x.id, x.type).then(Boolean), { id: a.id, type });
+  const subscribe = (p, type) =>
+    p.evaluate((x) => k.subscribeVideo(x.id, x.type).then(Boolean), { id: a.id, type });
   assert.equal(await subscribe(b, 'cam'), true);
   assert.equal(await darkness(b, a.id), false);
   assert.equal(await said(a, false, false), '200');
@@ -80,7 +103,14 @@ test('a group room: off for who subscribes later, for another feed, and a screen
   assert.deepEqual(await arrives(c, a), OFF);
   assert.equal(await a.evaluate(() => fresh().then((s) => k.changeLocalStream(s))), true);
   assert.deepEqual(await arrives(b, a), OFF);
-  assert.equal(await a.evaluate(() => fresh().then((s) => k.screenStart(s)).then((r) => r.code)), '200');
+  assert.equal(
+    await a.evaluate(() =>
+      fresh()
+        .then((s) => k.screenStart(s))
+        .then((r) => r.code),
+    ),
+    '200',
+  );
   assert.equal(await subscribe(c, 'screen'), true);
   assert.equal(await darkness(c, a.id, 'screen'), false);
   assert.equal(await darkness(c, a.id), true);

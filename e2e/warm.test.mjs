@@ -11,7 +11,11 @@ afterEach((t) => stage.after(t));
 after(() => stage?.down());
 
 const standing = (p, connections = 1) =>
-  p.until('having its connections ready', (n) => e2e.open().filter((pc) => pc.connectionState === 'connected').length === n, connections);
+  p.until(
+    'having its connections ready',
+    (n) => e2e.open().filter((pc) => pc.connectionState === 'connected').length === n,
+    connections,
+  );
 const close = (...pages) => Promise.all(pages.map((p) => p.close()));
 
 /** Everything about a page's calls that its app can see. */
@@ -25,7 +29,7 @@ const media = (p) => p.evaluate(async () => {
   return [video.sent, audio.sent, video.received, audio.received];
 });
 
-test('a pair in a small room is connected before anybody publishes; nothing is sent or shown until then, and never a second connection', async () => {
+test('members of a small room are connected before they publish, unseen by the app', async () => {
   const { a, b } = await meet(stage);
   await Promise.all([standing(a), standing(b)]);
   for (const p of [a, b]) {
@@ -36,16 +40,28 @@ test('a pair in a small room is connected before anybody publishes; nothing is s
 
   await send(a, b);
   assert.deepEqual(await visible(a), { events: ['peerState'], peers: ['bob'], streams: [] });
-  assert.deepEqual(await visible(b), { events: ['peerState', 'subscribed'], peers: ['alice'], streams: ['alice'] });
+  assert.deepEqual(await visible(b), {
+    events: ['peerState', 'subscribed'],
+    peers: ['alice'],
+    streams: ['alice'],
+  });
   assert.equal((await media(b))[0], 0, 'one who does not publish sends nothing');
   await send(b, a);
-  for (const p of [a, b]) assert.equal(await p.evaluate(() => app.stream.getVideoTracks()[0].contentHint), 'motion');
+  for (const p of [a, b])
+    assert.equal(await p.evaluate(() => app.stream.getVideoTracks()[0].contentHint), 'motion');
 
   // The recipe of the original: all is taken back, and published again.
-  for (const [p, q] of [[a, b], [b, a]]) {
-    await p.evaluate(async (id) => (await k.removeLocalPeer(id, 'cam'), await k.removePeer(id, 'cam')), q.id);
+  for (const [p, q] of [
+    [a, b],
+    [b, a],
+  ]) {
+    await p.evaluate(
+      async (id) => (await k.removeLocalPeer(id, 'cam'), await k.removePeer(id, 'cam')),
+      q.id,
+    );
   }
-  for (const p of [a, b]) await p.until('without streams', () => Object.keys(k.getAllStreams()).length === 0);
+  for (const p of [a, b])
+    await p.until('without streams', () => Object.keys(k.getAllStreams()).length === 0);
   await Promise.all([standing(a), standing(b)]);
   await Promise.all([send(a, b), send(b, a)]);
   for (const p of [a, b]) {
@@ -55,18 +71,28 @@ test('a pair in a small room is connected before anybody publishes; nothing is s
   await close(a, b);
 });
 
-test('the offer that makes it ready is the only one: publishing is not a matter of descriptions', async () => {
+test('publishing on a prewarmed connection needs no further offer', async () => {
   const { a, b } = await meet(stage, ['carol', 'dave']);
   await Promise.all([standing(a), standing(b)]);
-  const sessions = (p) => p.evaluate(() => e2e.open().map((pc) => [pc.localDescription.sdp.split('\n')[1], pc.remoteDescription.sdp.split('\n')[1]]));
+  const sessions = (p) =>
+    p.evaluate(() =>
+      e2e
+        .open()
+        .map((pc) => [
+          pc.localDescription.sdp.split('\n')[1],
+          pc.remoteDescription.sdp.split('\n')[1],
+        ]),
+    );
   const before = [await sessions(a), await sessions(b)];
   await Promise.all([send(a, b), send(b, a)]);
   assert.deepEqual([await sessions(a), await sessions(b)], before);
   await close(a, b);
 });
 
-test('is turned off by one side alone', async () => {
-  const pages = await Promise.all(['erin', 'frank'].map((name) => stage.open('app.html', { name })));
+test('one side alone can turn prewarming off', async () => {
+  const pages = await Promise.all(
+    ['erin', 'frank'].map((name) => stage.open('app.html', { name })),
+  );
   const [a, b] = pages;
   a.id = await a.evaluate(() => app.init('erin'));
   b.id = await b.evaluate(() => app.init('frank', { warmPeers: 0 }));
@@ -80,7 +106,7 @@ test('is turned off by one side alone', async () => {
   await close(...pages);
 });
 
-test('in a room that has grown, who comes is connected with when somebody publishes', async () => {
+test('in a room that has grown, new members are connected when somebody publishes', async () => {
   const ids = ['u1', 'u2', 'u3', 'u4', 'u5'];
   const pages = await Promise.all(ids.map((name) => stage.open('app.html', { name })));
   for (const [i, p] of pages.entries()) p.id = await p.evaluate((id) => app.init(id), ids[i]);
@@ -91,6 +117,9 @@ test('in a room that has grown, who comes is connected with when somebody publis
   await pages[0].until('seeing the fifth', () => app.count('join', 'u5') === 1);
   await send(pages[4], pages[0]);
   await flowing(pages[0], pages[4]);
-  assert.deepEqual(await Promise.all(pages.map((p) => p.evaluate(() => e2e.open().length))), [4, 3, 3, 3, 1]);
+  assert.deepEqual(
+    await Promise.all(pages.map((p) => p.evaluate(() => e2e.open().length))),
+    [4, 3, 3, 3, 1],
+  );
   await close(...pages);
 });

@@ -1,8 +1,8 @@
-// What is measured of a call, one run at a time. Every run opens pages of its own; results are in milliseconds, Infinity for what has not
-// come within the limit.
+// What is measured of a call, one run at a time. Every run opens pages of its own; results are in
+// milliseconds, Infinity for what has not come within the limit.
 
 import { setTimeout as pause } from "node:timers/promises";
-import { cut as part, mend, readdress } from "../../e2e/lib/lab.mjs";
+import { cut as part, readdress, restore } from "../../e2e/lib/lab.mjs";
 import { until } from "../../e2e/lib/wait.mjs";
 
 /** Pages are left alone for so long before a call, and calls before something happens to them. */
@@ -26,7 +26,10 @@ export async function start(stage, contestant) {
   return { first: (await marked(q, "frame", 15_000)) - (await at(p, "call")) };
 }
 
-/** Both pages begin to load at once: from the earlier one's beginning until the callee shows a picture. */
+/**
+ * Both pages begin to load at once: from the earlier one's beginning until the callee shows a
+ * picture.
+ */
 export async function load(stage, contestant) {
   const [p, q] = await stage.pair(contestant, { auto: true });
   const frame = await marked(q, "frame", 15_000);
@@ -35,21 +38,27 @@ export async function load(stage, contestant) {
 }
 
 /** What a page has taken down, for those who look for where the time goes. */
-const steps = async (p, from) => Object.fromEntries(Object.entries(await p.evaluate(() => bench.at)).map(([what, t]) => [what, t - from]));
+const steps = async (p, from) =>
+  Object.fromEntries(
+    Object.entries(await p.evaluate(() => bench.at)).map(([what, t]) => [what, t - from]),
+  );
 
 /** A call both ways, settled. */
 async function calling(stage, contestant, o) {
   const pages = await stage.pair(contestant, { turn: true, ...o });
   await pause(IDLE);
   await pages[0].evaluate(() => bench.call());
-  for (const p of pages) await p.until("showing the other", () => bench.pictures > 30);
+  for (const p of pages) await p.until("showing the other", () => bench.frames > 30);
   for (const p of pages) await p.until("settled", () => bench.settled());
   await pause(SETTLED);
   return pages;
 }
 
-/** The longest time without a picture at either side, from the event until both have been smooth again for a while. */
-async function standstill(pages, event, limit) {
+/**
+ * The longest time without a picture at either side, from the event until both have been smooth
+ * again for a while.
+ */
+async function freeze(pages, event, limit) {
   for (const p of pages) await p.evaluate(() => void bench.watch());
   const began = now();
   await event();
@@ -67,23 +76,27 @@ export async function cut(stage, contestant) {
   const { a, b } = stage.lab;
   const pages = await calling(stage, contestant);
   try {
-    return await standstill(pages, () => part(a, b), 20_000);
+    return await freeze(pages, () => part(a, b), 20_000);
   } finally {
-    mend(a, b);
+    restore(a, b);
   }
 }
 
-/** A client gets another address of its network, as a new lease would give it: each time the other one of two. */
+/**
+ * A client gets another address of its network, as a new lease would give it: each time the other
+ * one of two.
+ */
 export async function address(stage, contestant) {
   const pages = await calling(stage, contestant);
-  return standstill(pages, () => readdress(stage.lab.a.ns), 20_000);
+  return freeze(pages, () => readdress(stage.lab.a.ns), 20_000);
 }
 
 const OUTAGE = 20_000;
 
 /**
- * The server is killed and starts again after a while. Of a direct call: the longest time without a picture meanwhile, and how long after
- * the server the session is back at both. Of a relayed one: how long after the server both show pictures again.
+ * The server is killed and starts again after a while. Of a direct call: the longest time without a
+ * picture meanwhile, and how long after the server the session is back at both. Of a relayed one:
+ * how long after the server both show pictures again.
  */
 export async function away(stage, contestant) {
   const relayed = stage.scene.nat === "sym";
@@ -98,9 +111,14 @@ export async function away(stage, contestant) {
     await stage.restart(contestant); // those who come after need it, whatever happened here
   }
   const again = now();
-  const after = async (what) => Math.max(0, ...(await Promise.all(pages.map((p) => marked(p, what, 15_000)))).map((t) => t - again));
+  const after = async (what) =>
+    Math.max(
+      0,
+      ...(await Promise.all(pages.map((p) => marked(p, what, 15_000)))).map((t) => t - again),
+    );
   if (!relayed) return { freeze: Math.max(...seen.map((s) => s.gap)), back: await after("back") };
-  if (seen.some((s) => s.smooth)) throw new Error("a call that is said to be relayed goes on without the relay");
+  if (seen.some((s) => s.smooth))
+    throw new Error("a call that is said to be relayed goes on without the relay");
   for (const p of pages) await p.evaluate((t) => bench.expect("picture", t), again);
   return { back: await after("picture") };
 }

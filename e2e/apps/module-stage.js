@@ -2,7 +2,10 @@ let asked;
 
 /** The camera, asked for once. */
 export function camera() {
-  asked ??= navigator.mediaDevices.getUserMedia({ video: { width: 320, height: 240 }, audio: false });
+  asked ??= navigator.mediaDevices.getUserMedia({
+    video: { width: 320, height: 240 },
+    audio: false,
+  });
   return asked;
 }
 
@@ -14,7 +17,12 @@ export class Stage {
   }
 
   add(user) {
-    const video = Object.assign(document.createElement('video'), { autoplay: true, muted: true, playsInline: true, width: 160 });
+    const video = Object.assign(document.createElement('video'), {
+      autoplay: true,
+      muted: true,
+      playsInline: true,
+      width: 160,
+    });
     video.id = `video-${user}`;
     this.#videos.set(user, video);
     this.root.append(video);

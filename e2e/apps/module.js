@@ -21,7 +21,8 @@ kt.addEventListener('presence', ({ detail }) => handlers[detail.type]?.(detail))
 
 async function greet(user) {
   stage.add(user);
-  if (!(await kt.publishP2P(user, 'cam', await camera()))) throw new Error(`no connection with ${user}`);
+  if (!(await kt.publishP2P(user, 'cam', await camera())))
+    throw new Error(`no connection with ${user}`);
 }
 
 await camera();

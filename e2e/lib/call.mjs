@@ -2,7 +2,10 @@
 
 import assert from 'node:assert/strict';
 
-/** Opens two pages that know each other by chosen ids and sit in one room; resolves with {a, b, roomId}, pages with an id each. */
+/**
+ * Opens two pages that know each other by chosen ids and sit in one room; resolves with {a, b,
+ * roomId}, pages with an id each.
+ */
 export async function meet(stage, ids = ['alice', 'bob']) {
   const [a, b] = await Promise.all(ids.map((name) => stage.open('app.html', { name })));
   for (const [p, id] of [[a, ids[0]], [b, ids[1]]]) {
@@ -19,14 +22,25 @@ export async function together(a, b, roomId) {
   const before = await a.evaluate((id) => app.count('join', id), b.id);
   await a.evaluate((r) => app.join(r), roomId);
   assert.deepEqual(await b.evaluate((r) => app.join(r), roomId), [a.id, b.id]);
-  await a.until(`seeing ${b.id} join`, (x) => app.count('join', x.id) > x.before, { id: b.id, before });
+  await a.until(`seeing ${b.id} join`, (x) => app.count('join', x.id) > x.before, {
+    id: b.id,
+    before,
+  });
 }
 
 /** One publishes to the other; resolves when the other has seen so and decodes. */
 export async function send(from, to, type = 'cam') {
   const before = await to.evaluate((id) => app.count('subscribed', id), from.id);
-  assert.equal(await from.evaluate((x) => app.publish(x.to, x.type), { to: to.id, type }), true, `${from.id} publishes to ${to.id}`);
-  await to.until(`seeing subscribed from ${from.id}`, (x) => app.count('subscribed', x.id) > x.before, { id: from.id, before });
+  assert.equal(
+    await from.evaluate((x) => app.publish(x.to, x.type), { to: to.id, type }),
+    true,
+    `${from.id} publishes to ${to.id}`,
+  );
+  await to.until(
+    `seeing subscribed from ${from.id}`,
+    (x) => app.count('subscribed', x.id) > x.before,
+    { id: from.id, before },
+  );
   await flowing(to, from);
 }
 
@@ -47,8 +61,11 @@ export async function flowing(p, q, more = 10) {
 export function seen(p, q) {
   return p.evaluate(
     (id) => ({
-      join: app.count('join', id), leave: app.count('leave', id), subscribed: app.count('subscribed', id),
-      made: e2e.made.length, open: e2e.open().length,
+      join: app.count('join', id),
+      leave: app.count('leave', id),
+      subscribed: app.count('subscribed', id),
+      made: e2e.made.length,
+      open: e2e.open().length,
     }),
     q.id,
   );

@@ -1,4 +1,7 @@
 // Chromium, Debian's own, headless with a fake camera; in a network namespace when asked.
+//
+// Most tests drive Debian's headless shell: Chromium's engine without its windows, for half the
+// CPU. The whole browser runs in the network lab, and everywhere with CHROMIUM=/usr/bin/chromium.
 
 import fs from 'node:fs';
 import path from 'node:path';
@@ -9,25 +12,44 @@ import { LIMIT, until } from './wait.mjs';
 import { ROOT } from './work.mjs';
 
 const INJECT = path.join(ROOT, 'e2e', 'lib', 'rtc.inject.js');
-const BINARY = process.env.CHROMIUM ?? '/usr/bin/chromium';
+const WHOLE = '/usr/bin/chromium';
+const SHELL = '/usr/bin/chromium-headless-shell';
 
 export class Chromium {
   /**
-   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string], ask?: boolean, fps?: number, loopback?: boolean}} o
-   *   secure: plain http origins where the camera is allowed all the same; ca: the one authority whose certificates are taken, else all
-   *   are; names: a host name and its address; ask: the camera is not allowed before ChromiumPage.allow(), and until then the browser
-   *   hides its addresses; fps: pictures a second of the camera; loopback: calls may go over it, as those of one machine must
+   * @param {{dir: string, ns?: string, secure?: string[], ca?: string, names?: [string, string],
+   *   ask?: boolean, fps?: number, loopback?: boolean}} o
+   * secure: plain HTTP origins where the camera is allowed all the same
+   * ca: the only authority whose certificates are accepted; without it, all are
+   * names: a host name and its address
+   * ask: the camera is not allowed before ChromiumPage.allow(); until then addresses are hidden
+   * fps: frames per second of the camera
+   * loopback: calls may use the loopback interface, as calls within one machine must
    */
   static async start({ dir, ns, secure = [], ca, names, ask, fps = 15, loopback = true }) {
-    let executablePath = BINARY;
+    // The shell knows neither certificates of the user nor origins that are treated as secure.
+    const binary = process.env.CHROMIUM ?? (ca || secure.length > 0 ? WHOLE : SHELL);
+    let executablePath = binary;
     if (ns) {
-      // Playwright talks through a pipe on descriptors 3 and 4, which `ip netns exec` hands on: no debugging port, no control network.
+      // Playwright talks through a pipe on descriptors 3 and 4, which `ip netns exec` hands on: no
+      // debugging port, no control network.
       executablePath = path.join(dir, `chromium-${ns}`);
-      fs.writeFileSync(executablePath, `#!/bin/sh\nPATH="${PATH}"\nexec ip netns exec ${ns} ${BINARY} "$@"\n`, { mode: 0o755 });
+      fs.writeFileSync(
+        executablePath,
+        `#!/bin/sh\nPATH="${PATH}"\nexec ip netns exec ${ns} ${binary} "$@"\n`,
+        { mode: 0o755 },
+      );
     }
     const flags = [
-      '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
-      '--disable-quic', `--use-fake-device-for-media-stream=fps=${fps}`, ...(ask ? [] : ['--use-fake-ui-for-media-stream']),
+      '--no-sandbox',
+      '--disable-gpu',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+      '--disable-quic',
+      `--use-fake-device-for-media-stream=fps=${fps}`,
+      ...(ask ? [] : ['--use-fake-ui-for-media-stream']),
       '--autoplay-policy=no-user-gesture-required',
       // The calls of one machine must not depend on its having a network.
       ...(loopback ? ['--allow-loopback-in-peer-connection'] : []),
@@ -41,13 +63,22 @@ export class Chromium {
     b.pages = [];
     b.strict = Boolean(ca);
     const home = ca ? { HOME: chromiumHome(dir, ns, ca) } : {};
-    b.browser = await chromium.launch({ executablePath, headless: true, args: flags, env: { ...process.env, PATH, ...home } });
+    b.browser = await chromium.launch({
+      executablePath,
+      headless: true,
+      args: flags,
+      env: { ...process.env, PATH, ...home },
+    });
     return b;
   }
 
-  /** A page in a profile of its own (another user), or beside `sibling` (the same user's next tab). */
+  /**
+   * A page in a profile of its own (another user), or beside `sibling` (the same user's next tab).
+   */
   async open(url, { sibling, name = `page${this.pages.length}` } = {}) {
-    const context = sibling?.page.context() ?? (await this.browser.newContext({ ignoreHTTPSErrors: !this.strict }));
+    const context =
+      sibling?.page.context() ??
+      (await this.browser.newContext({ ignoreHTTPSErrors: !this.strict }));
     if (!sibling) await context.addInitScript({ path: INJECT });
     const p = new ChromiumPage(this, await context.newPage(), name);
     await p.goto(url);
@@ -57,7 +88,9 @@ export class Chromium {
   /** Pictures of what was open, for a test that failed. */
   async keep() {
     for (const p of this.pages) {
-      await p.page.screenshot({ path: path.join(this.dir, `${p.name}.png`), timeout: 5000 }).catch(() => {});
+      await p.page
+        .screenshot({ path: path.join(this.dir, `${p.name}.png`), timeout: 5000 })
+        .catch(() => {});
       fs.writeFileSync(path.join(this.dir, `${p.name}.console.txt`), p.console.join('\n'));
     }
   }
@@ -72,7 +105,10 @@ export class Chromium {
   }
 }
 
-/** One tab. Firefox's driver has the same methods, so that tests need not know which browser they drive. */
+/**
+ * One tab. Firefox's driver has the same methods, so that tests need not know which browser they
+ * drive.
+ */
 export class ChromiumPage {
   constructor(browser, page, name) {
     this.page = page;
@@ -102,14 +138,18 @@ export class ChromiumPage {
     return this.page.evaluate(f, arg);
   }
 
-  /** Resolves with f(arg)'s value in the page (awaited, if it is a promise) as soon as that is something true. */
+  /**
+   * Resolves with f(arg)'s value in the page (awaited, if it is a promise) as soon as that is
+   * something true.
+   */
   async until(what, f, arg, limit = LIMIT) {
     // Not waitForFunction: it takes the promise of an async function for its answer.
     const tried = async () => {
       try {
         return await this.page.evaluate(f, arg);
       } catch (e) {
-        if (/context was destroyed|navigat/i.test(String(e))) return false; // asked in the middle of a reload
+        // Asked in the middle of a reload.
+        if (/context was destroyed|navigat/i.test(String(e))) return false;
         throw e;
       }
     };

@@ -1,4 +1,5 @@
-// A page for tests that drive the SDK themselves: what they need to see is kept, nothing is done by itself.
+// A page for tests that drive the SDK themselves: what they need to see is kept, nothing is done by
+// itself.
 const CPCODE = '{{CPCODE}}';
 const AUTHKEY = '{{AUTHKEY}}';
 
@@ -14,7 +15,10 @@ const app = {
     return result.userId;
   },
 
-  /** A camera of its own: small, so that many calls fit into one machine. The same object until it is made anew. */
+  /**
+   * A camera of its own: small, so that many calls fit into one machine. The same object until it
+   * is made anew.
+   */
   async camera(constraints = { video: { width: 320, height: 240, frameRate: 15 }, audio: true }) {
     app.stream ??= await navigator.mediaDevices.getUserMedia(constraints);
     return app.stream;
@@ -30,7 +34,13 @@ const app = {
     return k.publishP2P(target, type, await app.camera());
   },
 
-  count: (type, user) => app.events.filter((e) => e.type === type && (e.user === user || e.user?.userId === user)).length,
+  count: (type, user) =>
+    app.events.filter((e) => e.type === type && (e.user === user || e.user?.userId === user))
+      .length,
+
+  /** What the app was told of the connection to that user, in order. */
+  peerStates: (user) =>
+    app.events.filter((e) => e.type === 'peerState' && e.user === user).map((e) => e.state),
 
   /** The one connection to that user, reported. */
   async report(user) {

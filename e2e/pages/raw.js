@@ -1,4 +1,5 @@
-// A client that knows nothing of our SDK: a WebSocket, and one one-way RTCPeerConnection for each direction, type and user.
+// A client that knows nothing of our SDK: a WebSocket, and one one-way RTCPeerConnection for each
+// direction, type and user.
 const raw = {
   messages: [],
   out: {}, // connections that send, by type and user
@@ -10,7 +11,12 @@ const raw = {
     raw.socket = new WebSocket('{{HOST}}'.replace(/^http/, 'ws') + '/signal');
     raw.socket.onmessage = (e) => raw.hear(JSON.parse(e.data));
     await new Promise((open) => (raw.socket.onopen = open));
-    const answer = await raw.ask({ eventOp: 'register', cpCode: '{{CPCODE}}', authKey: '{{AUTHKEY}}', userId });
+    const answer = await raw.ask({
+      eventOp: 'register',
+      cpCode: '{{CPCODE}}',
+      authKey: '{{AUTHKEY}}',
+      userId,
+    });
     raw.servers = answer.iceServers;
     return answer.code;
   },
@@ -29,7 +35,8 @@ const raw = {
   connection(target, type) {
     const pc = new RTCPeerConnection({ iceServers: raw.servers });
     pc.onicecandidate = ({ candidate }) => {
-      if (candidate) raw.say({ eventOp: 'candidate', target, candidate, type, cam: type === 'cam' });
+      if (candidate)
+        raw.say({ eventOp: 'candidate', target, candidate, type, cam: type === 'cam' });
     };
     pc.waiting = [];
     return pc;
@@ -38,7 +45,8 @@ const raw = {
   /** Sends a stream. */
   async call(target, type, stream) {
     const pc = (raw.out[`${type} ${target}`] = raw.connection(target, type));
-    for (const track of stream.getTracks()) pc.addTransceiver(track, { direction: 'sendonly', streams: [stream] });
+    for (const track of stream.getTracks())
+      pc.addTransceiver(track, { direction: 'sendonly', streams: [stream] });
     await pc.setLocalDescription(await pc.createOffer());
     return raw.ask({ eventOp: 'sdp', target, type, sdp: pc.localDescription.toJSON() });
   },
@@ -57,10 +65,16 @@ const raw = {
       pc.ontrack = ({ streams }) => (raw.remote = { ...raw.remote, [key]: streams[0] });
       await pc.setRemoteDescription(m.sdp);
       await pc.setLocalDescription(await pc.createAnswer());
-      await raw.ask({ eventOp: 'sdp', target: m.userId, type: m.type, sdp: pc.localDescription.toJSON() });
+      await raw.ask({
+        eventOp: 'sdp',
+        target: m.userId,
+        type: m.type,
+        sdp: pc.localDescription.toJSON(),
+      });
     } else if (m.eventOp === 'sdp') {
       await raw.out[key].setRemoteDescription(m.sdp);
-      for (const candidate of raw.out[key].waiting) await raw.out[key].addIceCandidate(candidate).catch(() => {});
+      for (const candidate of raw.out[key].waiting)
+        await raw.out[key].addIceCandidate(candidate).catch(() => {});
     } else if (m.eventOp === 'candidate') {
       // It may belong to either direction: the user fragment tells the browser.
       for (const pc of [raw.out[key], raw.in[key]]) {

@@ -1,4 +1,5 @@
-// Ieum: both are in one room. The caller publishes; who is published to answers with its own camera.
+// Ieum: both are in one room. The caller publishes; who is published to answers with its own
+// camera.
 const k = new Knowledgetalk(config.options);
 let other, stream, inRoom;
 
@@ -20,14 +21,19 @@ bench.call = () => {
 };
 
 /** Warm: the connection of the two stands. Cold: nothing is built before the call. */
-bench.ready = () => Boolean(stream && other && inRoom) && (config.options.warmPeers === 0 || e2e.open()[0]?.connectionState === "connected");
+bench.ready = () =>
+  Boolean(stream && other && inRoom) &&
+  (config.options.warmPeers === 0 || e2e.open()[0]?.connectionState === "connected");
 
 /** Direct, with the second connection ready where there is one. */
 bench.settled = async () => {
   if (config.relayed) return true;
-  // The first connection stops gathering when it stands, which may be before the relay has answered.
+  // The first connection stops gathering when it stands, which may be before the relay has
+  // answered.
   const { local } = await e2e.report(k.getPeer(other));
-  return local && local.type !== "relay" && e2e.spare.some((pc) => pc.connectionState === "connected");
+  return (
+    local && local.type !== "relay" && e2e.backup.some((pc) => pc.connectionState === "connected")
+  );
 };
 bench.answered = async () => (await k.memberList()).code === "200";
 
