@@ -360,6 +360,11 @@ async function state(user) {
       frames: e2e.frames(shown),
       shownFrames,
     },
+    used: window.used && {
+      context: used.meter.context.state,
+      loudest: used.loudest,
+      recorded: [used.before, used.copy.bytes],
+    },
   };
 }
 
