@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { flowing } from './lib/call.mjs';
 import { LANES, direct, inCall, session, settled } from './lib/homes.mjs';
 import { labMissing } from './lib/lab.mjs';
-import { until } from './lib/wait.mjs';
+import { LIMIT, until } from './lib/wait.mjs';
 
 const missing = labMissing();
 if (missing) console.log(`SKIPPED: the network matrix, ${missing}`);
@@ -107,19 +107,22 @@ async function reported({ lab, p, q }) {
  * The relay counts what the browsers send through it, and ICE's checks, which they do not count.
  */
 async function littleElseIsRelayed(call) {
-  await until('an interval in which no connection was replaced', async () => {
+  let gone;
+  const what = () => `an interval in which no candidate pair was removed: ${gone}`;
+  await until(what, async () => {
     // The relay's interval lies within that of the browsers.
     const sent = [await reported(call)];
     const counted = [await relayed(call)];
     await both(call.p, call.q, 40);
     counted.push(await relayed(call));
     sent.push(await reported(call));
-    if (!Object.keys(sent[0].pairs).every((id) => id in sent[1].pairs)) return false;
+    gone = Object.keys(sent[0].pairs).filter((id) => !(id in sent[1].pairs));
+    if (gone.length > 0) return false;
     const grown = ([before, after]) => after.up + after.down - before.up - before.down;
     const text = JSON.stringify({ sent, counted });
     assert.ok(grown(counted) < 1.15 * grown(sent), text);
     return true;
-  });
+  }, 3 * LIMIT);
 }
 
 /** Every byte that the browsers sent through the relay since the call began was relayed. */

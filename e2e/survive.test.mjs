@@ -490,7 +490,8 @@ function rebind(ns) {
     `table ip ports { chain after {
       type nat hook postrouting priority srcnat - 1;
       oifname "wan" meta l4proto { tcp, udp } masquerade to :20000-29999;
-    } }`,
+    }
+    }`,
   );
   run(['ip', 'netns', 'exec', ns, 'conntrack', '-F'], { stdio: 'ignore' });
 }

@@ -39,7 +39,8 @@ export function cut(a, b, oneWay = false) {
       x.ns,
       `table ip cut { chain arriving {
         type filter hook input priority 0; ip saddr ${y.public} drop;
-      } }`,
+      }
+      }`,
     );
   }
 }
