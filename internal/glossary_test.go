@@ -18,8 +18,7 @@ import (
 
 // notYetClean are the folders whose names still hold words that the glossary bans. The list only
 // shrinks.
-var notYetClean = []string{
-}
+var notYetClean = []string{}
 
 // foreign are banned words in names that others have given: an API, the wire of the contract.
 var foreign = map[string]bool{}
