@@ -19,7 +19,7 @@ const (
 // ConnLimiterConfig has the limits of a ConnLimiter. The zero value of a number means its default,
 // a negative one no limit.
 type ConnLimiterConfig struct {
-	// Unregistered limits the unregistered connections of one Source, 50 by default. A Site may have
+	// Unregistered limits the unregistered connections of one Source. A Site may have
 	// SourcesPerSite times as many.
 	Unregistered int
 	// Connections limits all of them, default 50,000. Clients that announce a resume may have an
