@@ -132,7 +132,7 @@ export interface PageEvents {
   network(): void;
 }
 
-/** Listens to the life of the page. Returns the way out. */
+/** Watches page lifecycle and network. Returns the function that stops it. */
 export function watchPage(events: PageEvents): () => void {
   const target = page();
   if (!target) return () => undefined;

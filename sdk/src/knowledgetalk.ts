@@ -191,7 +191,7 @@ export class Knowledgetalk extends EventTarget {
     );
   }
 
-  // What canvas is for comes with drawing on the shared picture.
+  // The canvas is for drawing on a shared screen, which is not supported.
   screenStart(
     stream: MediaStream,
     target?: string,

@@ -1,5 +1,5 @@
 /**
- * Entry of socket.io.min.js: `io()` for pages that speak the raw protocol. A small Socket.IO client
+ * Entry of socket.io.min.js: `io()` for pages with their own protocol. A small Socket.IO client
  * (protocol 5 over Engine.IO 4), by WebSocket alone, without binary data. It works with other
  * Socket.IO servers of version 3 and later too.
  */
@@ -318,7 +318,7 @@ export class Socket extends Emitter {
   private again(): void {
     const { reconnection = true, reconnectionAttempts = Infinity } = this.options;
     const { reconnectionDelay, reconnectionDelayMax, randomizationFactor } = this.options;
-    // A listener may have disconnected, or connected anew.
+    // A listener may have disconnected, or connected again.
     if (!this.wanted || this.socket) return;
     if (!reconnection || this.attempts >= reconnectionAttempts) {
       this.wanted = false;

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { PeerSession, type PeerSessionHooks } from '../src/negotiation/session';
-import { Budget, Demands, Pacer } from '../src/negotiation/budget';
+import { Budget, PeerLimits, Pacer } from '../src/negotiation/budget';
 import { FakeStream, settled, track } from './browser';
 import { FakeConnection } from './connections';
 
@@ -72,7 +72,7 @@ it('a storm over the data channel makes few publications', async () => {
   const none = new Proxy(hooks, {
     get: (target, name) => (target as never)[name] ?? (() => undefined),
   }) as unknown as PeerSessionHooks;
-  const session = new PeerSession('b', 'a', none, new Demands());
+  const session = new PeerSession('b', 'a', none, new PeerLimits());
   session.signal({ eventOp: 'sdp', gen: 5, n: 1, sdp: { type: 'offer', sdp: 'x' } } as never);
   await settled();
   FakeConnection.last.become('connected');
@@ -108,7 +108,7 @@ it('a closed connection has no listeners left', async () => {
     .mockImplementation((_, __, options) => {
       signals.push((options as AddEventListenerOptions).signal!);
     });
-  const session = new PeerSession('b', 'a', none, new Demands());
+  const session = new PeerSession('b', 'a', none, new PeerLimits());
   session.signal({ eventOp: 'sdp', gen: 5, n: 1, sdp: { type: 'offer', sdp: 'x' } } as never);
   await settled();
   expect(signals.length).toBeGreaterThan(1);
@@ -204,7 +204,7 @@ async function storm(
   const none = new Proxy(hooks, {
     get: (target, name) => (target as never)[name] ?? (() => undefined),
   }) as unknown as PeerSessionHooks;
-  const session = new PeerSession(me, other, none, new Demands());
+  const session = new PeerSession(me, other, none, new PeerLimits());
   if (calls) void session.publish('cam', new FakeStream([track('video')]) as never);
   await settled();
   for (let i = 0; i < 300; i++) {
@@ -240,7 +240,7 @@ it('at most 128 candidates of a description are used', async () => {
     [129, 128],
     [5_000, 128],
   ].entries()) {
-    const session = new PeerSession('b', 'a', none, new Demands());
+    const session = new PeerSession('b', 'a', none, new PeerLimits());
     session.signal({
       eventOp: 'sdp',
       gen: 1 + i,

@@ -34,8 +34,8 @@ function converged(simulation: SessionSimulation): void {
     }
     if (!wanted) continue;
     expect(side.session).toMatchObject({ onBackup: false, primaryPaused: false });
-    for (const way of ['primary', 'backup'] as const) {
-      expect(side.session[way], way).toMatchObject({
+    for (const role of ['primary', 'backup'] as const) {
+      expect(side.session[role], role).toMatchObject({
         open: true,
         signaling: 'stable',
         link: 'connected',

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { MediaType } from '../types/knowledgetalk';
-import { LegacyPair } from '../src/negotiation/legacy';
+import { LegacyPeer } from '../src/negotiation/legacy';
 import { changes } from '../src/negotiation/report';
 import { Negotiation } from '../src/negotiation/transport';
 import { encodeSignal, readSignal, type Signal } from '../src/signaling/messages';
@@ -11,7 +11,7 @@ let sent: Signal[];
 let code: string;
 let log: string[];
 let shown: Map<MediaType, string>;
-let peer: LegacyPair;
+let peer: LegacyPeer;
 
 const stream = (...kinds: ('audio' | 'video')[]) =>
   new FakeStream(
@@ -60,7 +60,7 @@ beforeEach(() => {
   code = '200';
   log = [];
   shown = new Map();
-  peer = new LegacyPair({
+  peer = new LegacyPeer({
     sendSignal: async (signal) => {
       sent.push(signal);
       return code;

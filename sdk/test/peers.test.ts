@@ -674,7 +674,7 @@ describe('load caused by one user', () => {
       members.delete(`u${i}`);
       peers.handleLeave(`u${i}`);
     }
-    expect((peers as unknown as { demands: Map<string, unknown> }).demands.size).toBe(64);
+    expect((peers as unknown as { peerLimits: Map<string, unknown> }).peerLimits.size).toBe(64);
   });
 });
 

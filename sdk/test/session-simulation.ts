@@ -10,12 +10,12 @@ import {
   isHeard,
   isReady,
   stepSession,
-  WAYS,
+  ROLES,
   type Session,
   type SessionEffect,
   type SessionEvent,
   type Wait,
-  type Way,
+  type Role,
 } from '../src/negotiation/failover';
 import { TYPES } from '../src/negotiation/layout';
 import type { Event, TimerName } from '../src/negotiation/machine';
@@ -46,14 +46,14 @@ class Transport {
   readonly timers = new Set<TimerName>();
   tracks: Record<MediaType, Kinds> = { cam: null, screen: null };
 
-  constructor(readonly side: Side, readonly way: Way) {}
+  constructor(readonly side: Side, readonly role: Role) {}
 
   get other(): Transport | undefined {
-    return this.side.other.transports[this.way];
+    return this.side.other.transports[this.role];
   }
 
   feed(event: Event): void {
-    this.side.feed({ kind: 'transport', way: this.way, event });
+    this.side.feed({ kind: 'transport', role: this.role, event });
   }
 
   run(): void {
@@ -63,8 +63,8 @@ class Transport {
   /** The epoch that is sent of a type on this connection; 0 for none. */
   private sent(type: MediaType): number {
     const { session } = this.side;
-    const local = session[this.way]!.local[type];
-    return local.on && !(this.way === 'primary' && session.primaryPaused) ? local.epoch : 0;
+    const local = session[this.role]!.local[type];
+    return local.on && !(this.role === 'primary' && session.primaryPaused) ? local.epoch : 0;
   }
 
   private attachAll(c: Connection): void {
@@ -176,7 +176,7 @@ class Transport {
 
 export class Side {
   session: Session;
-  transports: Partial<Record<Way, Transport>> = {};
+  transports: Partial<Record<Role, Transport>> = {};
   readonly waits = new Map<Wait, number>();
   readonly probes: Extract<SessionEffect, { do: 'probe' }>[] = [];
   online = true;
@@ -206,9 +206,9 @@ export class Side {
     // What failed, or the receiver refused, is no longer wanted: the app was told.
     for (const type of TYPES) if (!session.primary.local[type].on) this.want[type] = null;
     for (const effect of effects) {
-      if (effect.do === 'report' && !effect.way) this.reported = effect.state;
-      if (effect.way) {
-        const transport = (this.transports[effect.way] ??= new Transport(this, effect.way));
+      if (effect.do === 'report' && !effect.role) this.reported = effect.state;
+      if (effect.role) {
+        const transport = (this.transports[effect.role] ??= new Transport(this, effect.role));
         if (effect.do === 'open') {
           transport.queue = transport.queue.filter((earlier) => !('gen' in earlier));
         }
@@ -220,7 +220,7 @@ export class Side {
         this.waits.set(effect.name, this.simulation.clock + effect.ms!);
       }
     }
-    for (const way of WAYS) this.transports[way]?.run();
+    for (const role of ROLES) this.transports[role]?.run();
   }
 
   publish(type: MediaType, kinds: NonNullable<Kinds>): void {
@@ -233,25 +233,25 @@ export class Side {
    * Like PeerSession: over the data channel of this connection where allowed, else the server, else
    * any usable data channel.
    */
-  send({ way }: Transport, signal: Signal, byChannel: boolean): void {
-    const channel = (w: Way) => this.transports[w]?.connection?.channel && !this.session[w]!.dead;
+  send({ role }: Transport, signal: Signal, byChannel: boolean): void {
+    const channel = (w: Role) => this.transports[w]?.connection?.channel && !this.session[w]!.dead;
     // On a dead path the data channel delivers late: the message goes over the server as well.
-    if (byChannel && this.transports[way]?.connection?.channel) {
-      this.simulation.put(this, way, signal);
+    if (byChannel && this.transports[role]?.connection?.channel) {
+      this.simulation.put(this, role, signal);
     }
-    if (byChannel && channel(way)) return;
-    const addressed = way === 'backup' ? ofBackup(signal) : signal;
+    if (byChannel && channel(role)) return;
+    const addressed = role === 'backup' ? ofBackup(signal) : signal;
     if (!addressed) return;
     const channelOf =
       negotiates(addressed) && (this.session.peerOffline || !this.online)
-        ? WAYS.find(channel)
+        ? ROLES.find(channel)
         : undefined;
     this.simulation.put(this, channelOf ?? null, addressed);
   }
 
   /** Epoch of what is sent of a type on a connection; 0 for nothing. */
-  attached(way: Way, type: MediaType): number {
-    return this.transports[way]?.connection?.attached[type] ?? 0;
+  attached(role: Role, type: MediaType): number {
+    return this.transports[role]?.connection?.attached[type] ?? 0;
   }
 }
 
@@ -260,11 +260,11 @@ export class SessionSimulation extends Simulation {
   readonly standby: boolean = true;
   readonly sides: [Side, Side];
   /** Connections on which no packet passes. */
-  readonly cut: Record<Way, boolean> = { primary: false, backup: false };
+  readonly cut: Record<Role, boolean> = { primary: false, backup: false };
   private counter = 0;
   private readonly sent: [
-    { by: Way | null; gen: number; signal: Signal }[],
-    { by: Way | null; gen: number; signal: Signal }[],
+    { by: Role | null; gen: number; signal: Signal }[],
+    { by: Role | null; gen: number; signal: Signal }[],
   ] = [[], []];
 
   constructor(next: () => number) {
@@ -276,7 +276,7 @@ export class SessionSimulation extends Simulation {
     return ++this.counter;
   }
 
-  put(from: Side, by: Way | null, signal: Signal): void {
+  put(from: Side, by: Role | null, signal: Signal): void {
     const gen = by ? from.transports[by]!.connection!.gen : 0;
     this.sent[this.sides.indexOf(from) as 0 | 1].push({
       by,
@@ -286,10 +286,10 @@ export class SessionSimulation extends Simulation {
   }
 
   /** Both ends have the same pair of ICE sessions, and one has a candidate of the other. */
-  isReachable(way: Way): boolean {
-    const [a, b] = this.sides.map((side) => side.transports[way]?.connection);
+  isReachable(role: Role): boolean {
+    const [a, b] = this.sides.map((side) => side.transports[role]?.connection);
     return Boolean(
-      !this.cut[way]
+      !this.cut[role]
       && a
       && b
       && a.gen === b.gen
@@ -305,14 +305,14 @@ export class SessionSimulation extends Simulation {
   moves(): (() => void)[] {
     return this.sides.flatMap((side, i) => [
       ...this.deliveries(side, this.sent[i]!),
-      ...WAYS.flatMap((way) => this.happenings(side, way)),
+      ...ROLES.flatMap((role) => this.happenings(side, role)),
       ...this.answers(side),
     ]);
   }
 
   /** Messages keep their order on each transport, and none between transports. */
   private deliveries(from: Side, list: (typeof this.sent)[0]): (() => void)[] {
-    return [null, ...WAYS].flatMap((by) => {
+    return [null, ...ROLES].flatMap((by) => {
       const i = list.findIndex((packet) => packet.by === by);
       if (i < 0 || (by ? this.cut[by] : !from.online || !from.other.online)) return [];
       return [
@@ -326,8 +326,8 @@ export class SessionSimulation extends Simulation {
     });
   }
 
-  private happenings(side: Side, way: Way): (() => void)[] {
-    const transport = side.transports[way];
+  private happenings(side: Side, role: Role): (() => void)[] {
+    const transport = side.transports[role];
     const c = transport?.connection;
     const moves: (() => void)[] = [];
     if (transport?.busy) {
@@ -339,9 +339,9 @@ export class SessionSimulation extends Simulation {
       });
     }
     if (!transport || !c) return moves;
-    const isReachable = this.isReachable(way);
-    const { dead } = side.session[way]!;
-    if (isReachable && c.link !== 'connected') moves.push(() => this.link(side, way, 'connected'));
+    const isReachable = this.isReachable(role);
+    const { dead } = side.session[role]!;
+    if (isReachable && c.link !== 'connected') moves.push(() => this.link(side, role, 'connected'));
     if (
       isReachable
       && c.link === 'connected'
@@ -355,12 +355,12 @@ export class SessionSimulation extends Simulation {
       });
     }
     if (!c.channel) return moves;
-    if (this.cut[way] && !dead) {
+    if (this.cut[role] && !dead) {
       moves.push(() => transport.feed({ kind: 'heartbeat', answered: false }));
     }
     if (isReachable && dead && transport.other?.connection?.channel) {
       moves.push(() => transport.feed({ kind: 'heartbeat', answered: true }));
-      if (way === 'primary' && !side.session.responding) {
+      if (role === 'primary' && !side.session.responding) {
         moves.push(() => side.feed({ kind: 'firstResponse' }));
       }
     }
@@ -381,19 +381,19 @@ export class SessionSimulation extends Simulation {
     ];
   }
 
-  link(side: Side, way: Way, state: RTCPeerConnectionState): void {
-    const c = side.transports[way]?.connection;
+  link(side: Side, role: Role, state: RTCPeerConnectionState): void {
+    const c = side.transports[role]?.connection;
     if (!c || c.link === state) return;
     c.link = state;
-    side.transports[way]!.feed({ kind: 'link', gen: c.gen, state });
+    side.transports[role]!.feed({ kind: 'link', gen: c.gen, state });
   }
 
   /** One of the timers fires. False: none is set. */
   tick(): boolean {
     const timers = this.sides.flatMap((side) => [
-      ...WAYS.flatMap((way) => [...side.transports[way]?.timers ?? []].map((name) => () => {
-        side.transports[way]!.timers.delete(name);
-        side.transports[way]!.feed({ kind: 'timer', name });
+      ...ROLES.flatMap((role) => [...side.transports[role]?.timers ?? []].map((name) => () => {
+        side.transports[role]!.timers.delete(name);
+        side.transports[role]!.feed({ kind: 'timer', name });
       })),
       ...[...side.waits].map(([name, due]) => () => {
         this.clock = Math.max(this.clock, due);
@@ -408,15 +408,15 @@ export class SessionSimulation extends Simulation {
   disrupt(): void {
     const side = this.pick(this.sides);
     const type = this.pick(TYPES);
-    const way = this.pick(['primary', 'primary', 'backup'] as const);
+    const role = this.pick(['primary', 'primary', 'backup'] as const);
     const dice = this.next();
     if (dice < 0.2) side.publish(type, { audio: this.chance(0.5), video: true });
     else if (dice < 0.26) side.feed({ kind: 'unpublish', type });
     else if (dice < 0.3) side.feed({ kind: 'refuse', type });
-    else if (dice < 0.55) this.cut[way] = !this.cut[way];
+    else if (dice < 0.55) this.cut[role] = !this.cut[role];
     else if (dice < 0.65) this.socket(side);
-    else if (dice < 0.72) this.link(side, way, 'disconnected');
-    else if (dice < 0.76) this.link(side, way, 'failed');
+    else if (dice < 0.72) this.link(side, role, 'disconnected');
+    else if (dice < 0.76) this.link(side, role, 'failed');
     else if (dice < 0.8) side.feed({ kind: 'network' });
     else if (dice < 0.82) side.feed({ kind: 'room' });
     else this.tick();
@@ -455,13 +455,13 @@ export class SessionSimulation extends Simulation {
 
   /** Ends all disruptions. */
   settle(): void {
-    for (const way of WAYS) this.cut[way] = false;
+    for (const role of ROLES) this.cut[role] = false;
     for (const side of this.sides) if (!side.online) this.socket(side);
     for (let round = 0; round < 400; round++) {
       this.drain();
       // A broken link that was not noticed is noticed now.
       for (const side of this.sides) {
-        for (const way of WAYS) if (!this.isReachable(way)) this.link(side, way, 'failed');
+        for (const role of ROLES) if (!this.isReachable(role)) this.link(side, role, 'failed');
       }
       if (!this.moves().length && !this.tick()) return;
     }
@@ -469,8 +469,9 @@ export class SessionSimulation extends Simulation {
 
   /** What is published is sent on a connection that works. */
   arrives(from: Side, type: MediaType): boolean {
-    return WAYS.some(
-      (way) => from.attached(way, type) > 0 && this.isReachable(way) && isReady(from.session[way]),
+    return ROLES.some(
+      (role) =>
+        from.attached(role, type) > 0 && this.isReachable(role) && isReady(from.session[role]),
     );
   }
 }

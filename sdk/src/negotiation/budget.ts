@@ -1,4 +1,4 @@
-/** So many at once, and another one every `every` milliseconds. */
+/** A burst, then one every `every` milliseconds. */
 export class Budget {
   private left: number;
   private at = performance.now();
@@ -18,29 +18,31 @@ export class Budget {
 }
 
 /**
- * What another user may cause here by his messages alone: connections and descriptions, which cost the browser much, and repetitions of
- * what was said. What is refused is repeated by who means it, within seconds.
+ * Limits of what another user may cause by messages alone: connections and descriptions, which are
+ * expensive in a browser, and repetitions. A refused signal is repeated by its sender within
+ * seconds.
  */
-export class Demands {
+export class PeerLimits {
   readonly builds = new Budget(12, 2_000);
   readonly repeats = new Budget(2, 1_000);
-  /** What comes over the data channel. */
-  readonly words = new Budget(200, 50);
+  /** Messages over the data channel. */
+  readonly channelMessages = new Budget(200, 50);
 }
 
-/** Messages to one user that wait. */
+/** Messages to one user that may wait. */
 const WAITING = 256;
 
 /**
- * Sends in order for each user, so fast that the server does not take it for a flood: it closes sessions that say more than 30 a second
- * after 300. The users take turns: what one of them causes does not hold up what is for another.
+ * Sends in order for each user, below the rate limit of the server: it closes sessions that send
+ * more than 30 messages a second after a burst of 300. Round robin over the users, so that one does
+ * not delay messages to others.
  */
 export class Pacer {
   private readonly budget = new Budget(150, 50);
   private readonly waiting = new Map<string, (() => void)[]>();
   private timer: ReturnType<typeof setInterval> | undefined;
 
-  /** False: too much waits for this user already. */
+  /** False: the queue of this user is full. */
   pass(to: string, send: () => void): boolean {
     if (!this.waiting.size && this.budget.take()) {
       send();
@@ -62,12 +64,12 @@ export class Pacer {
     return true;
   }
 
-  /** Who has left is told nothing more, nor who comes with the same id. */
+  /** A user who left gets no more messages, nor does a later user with the same id. */
   forget(user: string): void {
     this.waiting.delete(user);
   }
 
-  /** What waits is not sent any more. */
+  /** Drops all waiting messages. */
   stop(): void {
     clearInterval(this.timer);
     this.timer = undefined;

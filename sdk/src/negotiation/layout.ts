@@ -1,8 +1,9 @@
 import type { MediaType } from '../../types/knowledgetalk';
 
 /**
- * The fixed m-lines of a pair's connection, in this order, on every generation: the smaller user id creates them, the other adopts them
- * by their order. A publication fills its two, so that publishing never renegotiates.
+ * The fixed m-lines of a connection, in this order, in every generation: the smaller user id
+ * creates them, the other adopts them by their order. A publication uses its two, so that
+ * publishing never renegotiates.
  */
 export const LAYOUT: readonly { type: MediaType; kind: 'audio' | 'video' }[] = [
   { type: 'cam', kind: 'audio' },
@@ -13,10 +14,10 @@ export const LAYOUT: readonly { type: MediaType; kind: 'audio' | 'video' }[] = [
 
 export const TYPES: readonly MediaType[] = ['cam', 'screen'];
 
-/** The data channel both sides make without negotiation. */
+/** The data channel, negotiated: both sides create it. */
 export const CHANNEL = { label: 'ieum', id: 0 };
 /** Unordered and unreliable (maxRetransmits 0), for heartbeats. */
 export const HEARTBEATS = { label: 'beats', id: 1 };
 
-/** Whether this side creates the connection: exactly one of the two does. Ids are compared by code units. */
+/** Whether this side creates the connection: exactly one does. Ids are compared by code units. */
 export const creates = (me: string, peer: string): boolean => me < peer;

@@ -1,33 +1,37 @@
 /**
- * The other user's client speaks the raw protocol: one connection for each direction and type, each with a plain offer by who sends. It
- * announces nothing: the tracks of its offer are the publication, and closing the connection ends it.
+ * A legacy peer, without the feature `pair`: one connection per direction and type, each with a
+ * plain offer by its sender. The tracks of an offer are the publication, and closing the connection
+ * ends it.
  */
 import type { MediaType } from '../../types/knowledgetalk';
 import { deferred, type Deferred } from '../deferred';
 import type { Reason } from '../errors';
 import type { Signal } from '../signaling/messages';
 import { kindsOf } from '../media/streams';
-import { Demands } from './budget';
+import { PeerLimits } from './budget';
 import type { SessionEvent } from './failover';
 import { TYPES } from './layout';
-import { OneWay } from './peer';
+import { LegConnection } from './peer';
 import type { UserHooks } from './session';
 import { Negotiation } from './transport';
 import { Trickle } from './trickle';
 
-/** Candidates kept for a description that has not come, and taken for one that has. */
+/** Candidates kept for a description that has not come, and used for one that has. */
 const CANDIDATES = 128;
-/** New connections in place of one that broke. */
+/** New connections in place of a broken one. */
 const TRIES = 3;
 
-/** A connection of one type in one direction, and its successors: one operation at a time, none after close(). */
+/**
+ * A unidirectional connection of one type, and its successors: one operation at a time, none after
+ * close().
+ */
 abstract class Leg {
-  protected link: OneWay | null = null;
+  protected link: LegConnection | null = null;
   private trickle: Trickle | null = null;
   private early: RTCIceCandidateInit[] = [];
   private described = false;
   private taken = 0;
-  /** Counts connections: what belongs to an earlier one is void. */
+  /** Counts connections: events of an earlier one are void. */
   protected life = 0;
   private chain: Promise<void> = Promise.resolve();
 
@@ -41,7 +45,10 @@ abstract class Leg {
     return this.link?.pc.connectionState === 'connected';
   }
 
-  /** The descriptions do not say which way a candidate goes: both ways get it, and the browser knows by its user fragment. */
+  /**
+   * Signals do not say which direction a candidate is for: both get it, and the browser knows by
+   * its ufrag.
+   */
   candidates(list: RTCIceCandidateInit[]): void {
     if (this.link && this.described) this.add(list);
     else this.early = [...this.early, ...list.slice(-CANDIDATES)].slice(-CANDIDATES);
@@ -53,7 +60,7 @@ abstract class Leg {
     if (some.length) this.run((link) => link.add(some));
   }
 
-  /** What was sent last may have been lost with the socket. */
+  /** The last messages may have been lost with the socket. */
   resumed(): void {
     if (!this.connected) this.trickle?.again();
   }
@@ -76,16 +83,21 @@ abstract class Leg {
     this.then(async () => {
       const servers = await this.hooks.iceServers();
       if (life !== this.life) return;
-      const trickle = new Trickle((candidates) => void this.hooks.sendSignal({ eventOp: 'candidate', gen: 0, type: this.type, candidates }));
+      const trickle = new Trickle(
+        (candidates) =>
+          void this.hooks.sendSignal({ eventOp: 'candidate', gen: 0, type: this.type, candidates }),
+      );
       this.trickle = trickle;
-      this.link = new OneWay(servers, {
-        link: (state) => this.changed(state), candidate: (candidate) => trickle.add(candidate), pass: (track) => this.hooks.pass(track),
+      this.link = new LegConnection(servers, {
+        link: (state) => this.changed(state),
+        candidate: (candidate) => trickle.add(candidate),
+        pass: (track) => this.hooks.pass(track),
       });
     });
   }
 
-  /** Does something with the present connection, after all before it. */
-  protected run(work: (link: OneWay) => Promise<unknown>): void {
+  /** Works with the present connection, after all earlier work. */
+  protected run(work: (link: LegConnection) => Promise<unknown>): void {
     const life = this.life;
     this.then(async () => {
       if (life !== this.life || !this.link) return;
@@ -101,20 +113,23 @@ abstract class Leg {
 
   protected describe(type: 'offer' | 'answer', sdp: string): void {
     const life = this.life;
-    void this.hooks.sendSignal({ eventOp: 'sdp', gen: 0, n: 0, type: this.type, sdp: { type, sdp } }).then((code) => {
-      if (code === '403' && life === this.life) this.fail('not-in-room');
-    });
+    void this.hooks
+      .sendSignal({ eventOp: 'sdp', gen: 0, n: 0, type: this.type, sdp: { type, sdp } })
+      .then((code) => {
+        if (code === '403' && life === this.life) this.fail('not-in-room');
+      });
     this.trickle?.release();
   }
 
-  /** The remote description is set: candidates can go in. */
+  /** The remote description is set: candidates can be added. */
   protected flush(): void {
     this.described = true;
     this.taken = 0;
     const { early } = this;
     this.early = [];
     this.add(early);
-    this.taken = 0; // those may be of a description before
+    // Early candidates may belong to an earlier description.
+    this.taken = 0;
   }
 
   protected fail(reason: Reason): void {
@@ -194,17 +209,19 @@ class Outgoing extends Leg {
     this.settle(true);
   }
 
-  /** Who does not want to receive any more is not rung again. */
+  /** A peer that refuses the media is not called again. */
   protected hungUp(): void {
     this.unpublish();
   }
 
   protected override fail(reason: Reason): void {
     super.fail(reason);
-    // A first attempt that fails is the app's to repeat. What stood once comes back when the network does, but a raw client may as well
-    // have hung up in a way that its browser did not tell, or be gone: it is not rung for ever.
+    // The app repeats a failed first attempt. A connection that was up is retried a limited number
+    // of times: a legacy peer may have hung up unnoticed, or be gone.
     if (this.waiter || this.failures >= TRIES || reason === 'not-in-room') return this.unpublish();
-    if (this.stream) this.again = setTimeout(() => this.offer(), Negotiation.again * 2 ** this.failures++);
+    if (this.stream) {
+      this.again = setTimeout(() => this.offer(), Negotiation.again * 2 ** this.failures++);
+    }
   }
 
   private offer(): void {
@@ -231,11 +248,18 @@ class Incoming extends Leg {
   private fingerprint = '';
   private told = false;
 
-  constructor(type: MediaType, hooks: UserHooks, private readonly show: (tracks: MediaStreamTrack[] | null, first: boolean) => void) {
+  constructor(
+    type: MediaType,
+    hooks: UserHooks,
+    private readonly show: (tracks: MediaStreamTrack[] | null, first: boolean) => void,
+  ) {
     super(type, hooks);
   }
 
-  /** A second offer of the same connection renegotiates it; one of another connection is another publication. */
+  /**
+   * A second offer of the same connection renegotiates; one of another connection is a new
+   * publication.
+   */
   offered(sdp: string): void {
     const fingerprint = /^a=fingerprint:.*$/m.exec(sdp)?.[0] ?? '';
     if (this.life === 0 || !fingerprint || fingerprint !== this.fingerprint) {
@@ -256,7 +280,7 @@ class Incoming extends Leg {
     this.show(null, false);
   }
 
-  /** By closing its connection a raw client ends a publication: nothing has failed. */
+  /** A legacy peer ends a publication by closing its connection: nothing has failed. */
   protected override ended(): void {
     if (this.told) this.close();
     else super.ended();
@@ -274,12 +298,12 @@ class Incoming extends Leg {
   }
 }
 
-/** One user with a raw client. The same surface as PeerSession. */
-export class LegacyPair {
+/** A legacy peer. The same surface as PeerSession. */
+export class LegacyPeer {
   private readonly out: Record<MediaType, Outgoing>;
   private readonly in: Record<MediaType, Incoming>;
 
-  constructor(hooks: UserHooks, private readonly demands = new Demands()) {
+  constructor(hooks: UserHooks, private readonly peerLimits = new PeerLimits()) {
     const incoming = (type: MediaType) => new Incoming(type, hooks, (tracks, first) => {
       hooks.stream(type, tracks);
       if (tracks && first) hooks.subscribed(type);
@@ -288,7 +312,7 @@ export class LegacyPair {
     this.in = { cam: incoming('cam'), screen: incoming('screen') };
   }
 
-  /** Those that carry most come first. */
+  /** Sending legs come first. */
   private get legs(): Leg[] {
     return TYPES.flatMap((type) => [this.out[type], this.in[type]]);
   }
@@ -309,7 +333,7 @@ export class LegacyPair {
     return this.out[type].publish(stream);
   }
 
-  /** Raw clients are not told of kinds: another offer would be another publication to them. */
+  /** A legacy peer is not told: another offer would be a new publication. */
   ended(): void {}
 
   senders(): RTCRtpSender[] {
@@ -322,7 +346,7 @@ export class LegacyPair {
       for (const leg of [this.out[type], this.in[type]]) leg.candidates(signal.candidates);
     } else if (signal.eventOp === 'sdp') {
       if (signal.sdp.type === 'answer') this.out[type].answered(signal.sdp.sdp);
-      else if (this.demands.builds.take()) this.in[type].offered(signal.sdp.sdp);
+      else if (this.peerLimits.builds.take()) this.in[type].offered(signal.sdp.sdp);
     }
   }
 

@@ -1,17 +1,23 @@
 /** Milliseconds. An enum, so that the build puts the numbers where they are used. */
 export enum Heartbeat {
   every = 100,
-  /** A path without an answer for so long, or for three round trips, is dead; a hidden page's timers are throttled, so that it gets more. */
+  /**
+   * A path without an answer for this long, or three round trips, is dead. Hidden pages have
+   * throttled timers and get more.
+   */
   limit = 500,
   hidden = 3_000,
-  /** One on which media arrives gets more: a page that is busy answers late, and sends its pictures all the same. */
+  /**
+   * A path on which media arrives gets more: a busy page answers late, and sends its video all the
+   * same.
+   */
   busyLimit = 2_000,
 }
-/** Heartbeats whose answers are still waited for. */
+/** Heartbeats that wait for an answer. */
 const KEPT = 64;
-/** Answers in a row after which a dead path lives again. */
+/** Answers in a row after which a dead path is alive. */
 const SURE = 5;
-/** How many times slower a path is watched that carries nothing. */
+/** Factor by which an idle path is watched less often. */
 const SLOWER = 10;
 
 export interface LivenessHooks {
@@ -24,12 +30,15 @@ export interface LivenessHooks {
   /** What ICE itself knows; null: there is no connection. */
   checks(): Promise<Checks | null>;
   dead(): void;
-  /** A check of ICE was answered on a dead path, which heartbeats will prove alive later; called again for later answers. */
+  /**
+   * An ICE check was answered on a dead path; heartbeats follow later. Called again for later
+   * answers.
+   */
   firstResponse(): void;
   alive(): void;
 }
 
-/** Answers that ICE has had to its checks, by pair of candidates, the pair in use, and the bytes that have arrived on that. */
+/** Responses to ICE checks by candidate pair, the selected pair, and the bytes received on it. */
 export interface Checks {
   selected: string;
   answers: Map<string, number>;
@@ -37,9 +46,10 @@ export interface Checks {
 }
 
 /**
- * Whether packets pass both ways, known long before the browser says so: heartbeats on an unreliable channel, answered as they arrive. Nothing
- * is concluded before the other side has answered once. SCTP, which carries them, waits up to 3 s after a path that lost everything has
- * come back (its retransmission timer backs off): the answers to the checks of ICE come first.
+ * Whether packets pass both ways, known long before the browser reports it: heartbeats on an
+ * unreliable channel, answered as they arrive. Nothing is concluded before the first answer. They
+ * use SCTP, whose retransmission timer may back off up to 3 s after a loss: responses to ICE checks
+ * come first.
  */
 export class Liveness {
   private timer: ReturnType<typeof setInterval> | undefined;
@@ -52,7 +62,7 @@ export class Liveness {
   private isDead = false;
   private answers = 0;
   private otherHidden = false;
-  /** As last seen since the last answer. */
+  /** The last statistics since the last answer. */
   private seen: Checks | null = null;
   private arrivedAt = -Infinity;
   private complainedAt = 0;
@@ -67,12 +77,14 @@ export class Liveness {
     return this.isDead;
   }
 
-  /** Nothing has been heard for half of the time after which it is dead. */
+  /** Silent for half of the limit. */
   get doubtful(): boolean {
-    return this.timer !== undefined && this.known && this.hooks.now() - this.heardAt > this.limit() / 2;
+    return (
+      this.timer !== undefined && this.known && this.hooks.now() - this.heardAt > this.limit() / 2
+    );
   }
 
-  /** The channel is open: of the first connection, or of one in place of another. */
+  /** The channel is open: the first one, or one of a new connection. */
   start(): void {
     this.stop();
     this.known = false;
@@ -118,11 +130,11 @@ export class Liveness {
 
   private tick(): void {
     const now = this.hooks.now();
-    // A page that stood still, or whose timers are throttled, has had no chance to hear.
+    // A page that was suspended, or whose timers are throttled, could not receive.
     const late = now - this.tickedAt - Heartbeat.every;
     this.tickedAt = now;
     if (late > Heartbeat.limit / 2) this.heardAt = now;
-    // From slow to fast: the last answer may be older than it may be from now on.
+    // From idle to active: the last answer may be older than the new limit.
     if (this.idle && !this.hooks.idle()) this.heardAt = now;
     this.idle = this.hooks.idle();
     if (this.idle && ++this.ticks % SLOWER) return;
@@ -135,7 +147,12 @@ export class Liveness {
   }
 
   private limit(): number {
-    return Math.max(this.hooks.hidden() || this.otherHidden ? Heartbeat.hidden : Heartbeat.limit * (this.idle ? SLOWER : 1), 3 * this.rtt);
+    return Math.max(
+      this.hooks.hidden() || this.otherHidden
+        ? Heartbeat.hidden
+        : Heartbeat.limit * (this.idle ? SLOWER : 1),
+      3 * this.rtt,
+    );
   }
 
   private die(): void {
@@ -146,14 +163,18 @@ export class Liveness {
     this.hooks.dead();
   }
 
-  /** The other side hears nothing: what arrives here says nothing about that direction. */
+  /** The other side receives nothing: what arrives here says nothing about that direction. */
   complained(): void {
     this.complainedAt = this.hooks.now();
   }
 
-  /** Heartbeats are not answered, but the other side's media arrives, and it has not complained. */
+  /** Heartbeats are not answered, but media arrives, and the other side has not complained. */
   private busy(now: number): boolean {
-    return this.complainedAt <= this.heardAt && now - this.heardAt <= Heartbeat.busyLimit && (this.looking || now - this.arrivedAt <= 3 * Heartbeat.every);
+    return (
+      this.complainedAt <= this.heardAt
+      && now - this.heardAt <= Heartbeat.busyLimit
+      && (this.looking || now - this.arrivedAt <= 3 * Heartbeat.every)
+    );
   }
 
   private async look(): Promise<void> {
@@ -167,7 +188,9 @@ export class Liveness {
     if (!seen) return;
     const { selected, answers, received } = checks;
     if (seen.selected === selected && received > seen.received) this.arrivedAt = this.hooks.now();
-    if (this.isDead && (answers.get(selected) ?? 0) > (seen.answers.get(selected) ?? 0)) this.hooks.firstResponse();
+    if (this.isDead && (answers.get(selected) ?? 0) > (seen.answers.get(selected) ?? 0)) {
+      this.hooks.firstResponse();
+    }
   }
 
   private heartbeat(): void {

@@ -1,14 +1,17 @@
 /**
- * The negotiation of one pair of users as a pure function: step(state, event) → [state, effects]. No clock, no browser, no randomness.
+ * The negotiation of one connection as a pure function: step(state, event) → [state, effects].
+ * No clock, no browser, no randomness.
  *
- * - The side with the smaller id ("creator") alone makes connections, numbers their generations (`gen`) and offers; the other one answers,
- *   and asks the creator for an ICE restart (a candidate message without candidates: those there are do not work). So offers never cross.
- *   They must not: Chromium shows no more pictures of a stream after an offer of an ICE restart was rolled back, and Firefox, after
- *   crossed restarts, now and then goes on without any pair of candidates, and without saying so.
- * - The state runs ahead of the browser: effects are performed one at a time in order, so `signaling` tells what the connection will be when all
- *   effects given out so far are done.
- * - Anything may be lost with a dying socket, and is sent again then; so everything may come twice. Offers are numbered (`n`), answers
- *   name the offer they answer, publications have an `epoch` (and a `rev` within it).
+ * - Only the side with the smaller id ("creator") makes connections, numbers their generations
+ *   (`gen`) and offers. The other side answers, and requests an ICE restart by a candidate message
+ *   without candidates. So offers never cross, and must not: Chromium shows no more video of a
+ *   stream after the rollback of an ICE restart, and Firefox may be left without a selected pair,
+ *   unreported, after crossed restarts.
+ * - The state runs ahead of the browser: effects are performed in order, one at a time, so
+ *   `signaling` is the state of the connection once all effects so far are done.
+ * - A dying socket may lose anything, which is sent again then, so everything may arrive twice.
+ *   Offers are numbered (`n`), answers name their offer, publications have an `epoch` (and a `rev`
+ *   within it).
  */
 import type { MediaType, PeerStateEvent } from '../../types/knowledgetalk';
 import type { Reason } from '../errors';
@@ -24,20 +27,20 @@ export interface Local {
   video: boolean;
   /** A publishP2P waits for the outcome. */
   awaited: boolean;
-  /** The other side has been told, or will be by a reliable way. */
+  /** The other side was told, or will be over a reliable transport. */
   delivered: boolean;
 }
 
-/** What the other side says it sends. */
+/** What the other side publishes. */
 export interface Remote {
   on: boolean;
   epoch: number;
   rev: number;
   audio: boolean;
   video: boolean;
-  /** Generation for which it was said last. Only what was said for the present one counts: the rest may be of an earlier life. */
+  /** Generation of its last announcement. Only those of the present generation count. */
   announcedGen: number;
-  /** What the stream holds now: gen, epoch and rev; '' for no stream. */
+  /** What the stream shows now: gen, epoch and rev; empty without a stream. */
   shown: string;
   /** Epoch of the last `subscribed`. */
   notifiedEpoch: number;
@@ -46,13 +49,13 @@ export interface Remote {
 export interface State {
   readonly me: string;
   readonly peer: string;
-  /** This side makes the connections of the pair. */
+  /** This side creates the connections. */
   readonly creator: boolean;
   /** Generation of the connection, or of the last one. */
   readonly gen: number;
   readonly open: boolean;
   readonly signaling: 'new' | 'offering' | 'stable';
-  /** The other side's description is (or will be) set: candidates can go in. */
+  /** The remote description is (or will be) set: candidates can be added. */
   readonly described: boolean;
   /** Number of our last offer, and of the last offer we answered. */
   readonly lastOffer: number;
@@ -64,23 +67,32 @@ export interface State {
   readonly dead: boolean;
   /** This generation was connected once. */
   readonly everConnected: boolean;
-  /** Second attempts (a restart, or a new generation in place of one that never stood) since the connection was last up or given up. */
+  /**
+   * Second attempts (a restart, or a new generation in place of one that never connected) since the
+   * connection was up or given up.
+   */
   readonly restarts: number;
   /** The creator has been asked for a restart. */
   readonly asking: boolean;
   readonly repeats: number;
-  /** Connections that failed since the last one that stood. */
+  /** Connections that failed since the last connected one. */
   readonly failures: number;
-  /** The connection is made and kept without anybody publishing. */
+  /** The connection is prewarmed. */
   readonly warm: boolean;
-  /** Nothing passes here, and media goes over another connection: what is published counts as if this one were connected. */
+  /**
+   * This path is dead and media uses the other connection: publications count as if this one were
+   * connected.
+   */
   readonly routedElsewhere: boolean;
-  /** Somebody has published here: from then on the app hears how the connection does. */
+  /** Something was published here: from then on the app gets reports. */
   readonly used: boolean;
-  /** What the app would have heard last. */
-  readonly pendingReport: { readonly state: PeerStateEvent['state']; readonly reason: Reason | '' } | null;
+  /** The last report that was withheld from the app. */
+  readonly pendingReport: {
+    readonly state: PeerStateEvent['state'];
+    readonly reason: Reason | '';
+  } | null;
   readonly early: readonly { gen: number; candidate: RTCIceCandidateInit }[];
-  /** Candidates of the other side since its last description. */
+  /** Remote candidates since the last description. */
   readonly taken: number;
   readonly local: Readonly<Record<MediaType, Readonly<Local>>>;
   readonly remote: Readonly<Record<MediaType, Readonly<Remote>>>;
@@ -91,7 +103,9 @@ const TIMERS: readonly TimerName[] = ['repeat', 'restart', 'connect', 'again'];
 
 export type Event =
   | { kind: 'publish'; type: MediaType; audio: boolean; video: boolean }
-  /** What is published holds these kinds from now on: a device has gone. Nobody waits for an outcome. */
+  /**
+   * A device has gone: the publication has these kinds from now on. Nobody waits for an outcome.
+   */
   | { kind: 'kinds'; type: MediaType; audio: boolean; video: boolean }
   | { kind: 'unpublish'; type: MediaType }
   /** The time limit of publishP2P. */
@@ -101,24 +115,24 @@ export type Event =
   | { kind: 'signal'; signal: Signal; byChannel: boolean }
   /** connectionState of a generation. */
   | { kind: 'link'; gen: number; state: RTCPeerConnectionState }
-  /** DTLS of a generation has ended, or an app has closed the connection: no restart of ICE brings it back. */
+  /** DTLS has failed, or an app has closed the connection: an ICE restart does not help. */
   | { kind: 'lost'; gen: number }
   | { kind: 'channel'; gen: number; open: boolean }
   /** The remote tracks of a generation exist. */
   | { kind: 'tracks'; gen: number }
   /** An effect failed. */
   | { kind: 'broken'; gen: number }
-  /** The server took a publication for the other side, or refused because there is no such user in the room. */
+  /** The server accepted a publication, or refused it: there is no such user in the room. */
   | { kind: 'delivered'; type: MediaType; epoch: number; rev: number }
   | { kind: 'unreachable' }
   | { kind: 'timer'; name: TimerName }
   /** Heartbeats are not answered any more, or are again. */
   | { kind: 'heartbeat'; answered: boolean }
-  /** Have a connection ready. */
+  /** Prewarm a connection. */
   | { kind: 'warm' }
   /** Media goes over another connection, or over this one again. */
   | { kind: 'route'; elsewhere: boolean }
-  /** The candidates of this side are worth gathering anew: go on as things are until better ones are found. */
+  /** Gather again: the present pair stays in use until a better one is found. */
   | { kind: 'regather' }
   /** The signaling session goes on after an interruption. */
   | { kind: 'resumed' };
@@ -154,23 +168,67 @@ export type Effect =
   | { do: 'settle'; type: MediaType; ok: boolean; reason: Reason | '' }
   | { do: 'report'; state: PeerStateEvent['state']; reason: Reason | '' };
 
-/** Candidates taken for one description of the other side, and kept for one that has not come. Browsers stand still over thousands. */
+/**
+ * Most candidates used for one remote description, or kept for one that has not come. Thousands
+ * freeze a browser.
+ */
 const CANDIDATES = 128;
 /** Unanswered repetitions (timer 'repeat') before the other side counts as silent. */
 const REPEATS = 6;
 
 /**
- * @param seed where generations, offers and epochs count on from: a number greater than any used before with this user, so that late
- * messages of an earlier session are told apart (milliseconds since 1970 do).
+ * @param seed first number of generations, offers and epochs: greater than any used before with
+ * this user, so that late messages of an earlier session are recognised. Milliseconds since 1970
+ * are.
  */
 export function initial(me: string, peer: string, seed: number): State {
   const creator = creates(me, peer);
-  const local = { on: false, epoch: seed, rev: 0, audio: false, video: false, awaited: false, delivered: false };
-  const remote = { on: false, epoch: 0, rev: 0, audio: false, video: false, announcedGen: 0, shown: '', notifiedEpoch: 0 };
+  const local = {
+    on: false,
+    epoch: seed,
+    rev: 0,
+    audio: false,
+    video: false,
+    awaited: false,
+    delivered: false,
+  };
+  const remote = {
+    on: false,
+    epoch: 0,
+    rev: 0,
+    audio: false,
+    video: false,
+    announcedGen: 0,
+    shown: '',
+    notifiedEpoch: 0,
+  };
   return {
-    me, peer, creator, gen: creator ? seed : 0, open: false, signaling: 'new', described: false, lastOffer: seed, lastAnswered: 0, link: 'new', hasTracks: false,
-    channelOpen: false, dead: false, everConnected: false, restarts: 0, asking: false, repeats: 0, failures: 0, warm: false, routedElsewhere: false,
-    used: false, pendingReport: null, early: [], taken: 0, local: { cam: local, screen: local }, remote: { cam: remote, screen: remote },
+    me,
+    peer,
+    creator,
+    gen: creator ? seed : 0,
+    open: false,
+    signaling: 'new',
+    described: false,
+    lastOffer: seed,
+    lastAnswered: 0,
+    link: 'new',
+    hasTracks: false,
+    channelOpen: false,
+    dead: false,
+    everConnected: false,
+    restarts: 0,
+    asking: false,
+    repeats: 0,
+    failures: 0,
+    warm: false,
+    routedElsewhere: false,
+    used: false,
+    pendingReport: null,
+    early: [],
+    taken: 0,
+    local: { cam: local, screen: local },
+    remote: { cam: remote, screen: remote },
   };
 }
 
@@ -251,7 +309,7 @@ function finish(d: Draft): void {
 function publish(d: Draft, type: MediaType, audio: boolean, video: boolean): void {
   const l = d.local[type];
   const same = l.on && l.audio === audio && l.video === video;
-  // Said although nothing has changed: the app there may have stopped the tracks that it was handed.
+  // Announced without a change: the app there may have stopped its tracks.
   const more = l.on ? { rev: l.rev + 1 } : { on: true, epoch: l.epoch + 1, rev: 0 };
   setLocal(d, type, { ...more, audio, video, awaited: true, delivered: same && l.delivered });
   if (d.open) {
@@ -275,7 +333,7 @@ function warm(d: Draft): void {
   if (!d.open && d.creator) connect(d);
 }
 
-/** Both sides gather anew in an ICE restart. The pair of candidates in use carries on until another one is there. */
+/** Both sides gather in an ICE restart. The selected pair stays until another is found. */
 function regather(d: Draft): void {
   const { open, link, signaling, everConnected, repeats } = d;
   if (!open || link !== 'connected') return;
@@ -283,7 +341,10 @@ function regather(d: Draft): void {
   else restart(d);
 }
 
-/** Whether this side sees to it that a connection stands: for what it publishes, or may. The other side waits for the creator to warm one. */
+/**
+ * Whether this side maintains a connection: for its publications, or prewarmed. Only the creator
+ * prewarms.
+ */
 function kept(d: Draft): boolean {
   return sending(d) || (d.warm && d.creator);
 }
@@ -299,7 +360,9 @@ function report(d: Draft, state: PeerStateEvent['state'], reason: Reason | ''): 
   else set(d, { pendingReport: state === 'failed' ? null : { state, reason } });
 }
 
-/** Gets a connection going where there is none: the creator offers, the other side asks for the offer by saying what it publishes. */
+/**
+ * Starts a connection: the creator offers; the other side asks for the offer by its announcement.
+ */
 function connect(d: Draft): void {
   timerOff(d, 'again');
   if (d.creator) return generation(d, 0);
@@ -329,7 +392,18 @@ function generation(d: Draft, restarts: number): void {
 
 function reset(d: Draft, gen: number, more: Partial<State>): void {
   set(d, {
-    gen, open: true, signaling: 'new', described: false, lastAnswered: 0, link: 'new', hasTracks: false, channelOpen: false, everConnected: false, asking: false, repeats: 0, ...more,
+    gen,
+    open: true,
+    signaling: 'new',
+    described: false,
+    lastAnswered: 0,
+    link: 'new',
+    hasTracks: false,
+    channelOpen: false,
+    everConnected: false,
+    asking: false,
+    repeats: 0,
+    ...more,
   });
   timerOff(d, 'restart');
 }
@@ -341,12 +415,16 @@ function announce(d: Draft, type: MediaType): void {
   const byChannel = d.channelOpen;
   if (byChannel) setLocal(d, type, { delivered: true });
   const gen = d.open ? d.gen : 0;
-  d.out.push({ do: 'send', byChannel, signal: { eventOp: 'publish', type, epoch, rev, audio, video, gen } });
+  d.out.push({
+    do: 'send',
+    byChannel,
+    signal: { eventOp: 'publish', type, epoch, rev, audio, video, gen },
+  });
 }
 
 /**
- * Says how it stands with a type, also that there is nothing: one who left and came back may have taken a publication in that was
- * meant for the time before.
+ * Announces a type, also when nothing is published: a peer that rejoined may have taken in a
+ * publication of before.
  */
 function sync(d: Draft, type: MediaType): void {
   if (d.local[type].on) announce(d, type);
@@ -354,7 +432,11 @@ function sync(d: Draft, type: MediaType): void {
 }
 
 function unannounce(d: Draft, type: MediaType, byChannel = d.channelOpen): void {
-  d.out.push({ do: 'send', byChannel, signal: { eventOp: 'unpublish', type, epoch: d.local[type].epoch } });
+  d.out.push({
+    do: 'send',
+    byChannel,
+    signal: { eventOp: 'unpublish', type, epoch: d.local[type].epoch },
+  });
 }
 
 /** Stops publishing. */
@@ -365,7 +447,7 @@ function withdraw(d: Draft, type: MediaType, reason: Reason, tell = true): void 
   d.out.push({ do: 'attach', type });
   if (tell) unannounce(d, type);
   if (awaited) d.out.push({ do: 'settle', type, ok: false, reason });
-  // Nothing is under way for anybody: a half-made connection need not be kept.
+  // Nobody waits: a connection that is not up yet is not kept.
   if (!wanted(d) && !d.warm && d.link !== 'connected') close(d);
 }
 
@@ -384,7 +466,11 @@ function refuse(d: Draft, type: MediaType): void {
 }
 
 function sendRefusal(d: Draft, type: MediaType, epoch: number, byChannel: boolean): void {
-  d.out.push({ do: 'send', byChannel, signal: { eventOp: 'unpublish', type, epoch, owner: d.peer } });
+  d.out.push({
+    do: 'send',
+    byChannel,
+    signal: { eventOp: 'unpublish', type, epoch, owner: d.peer },
+  });
 }
 
 function signal(d: Draft, m: Signal, byChannel: boolean): void {
@@ -401,13 +487,13 @@ function published(d: Draft, m: Extract<Signal, { eventOp: 'publish' }>, byChann
   if (epoch > r.epoch || (epoch === r.epoch && r.on && rev > r.rev)) {
     setRemote(d, type, { on: true, epoch, rev, audio, video });
   } else if (epoch === r.epoch && !r.on) {
-    // Refused, and the refusal was lost; or withdrawn, then it changes nothing.
+    // Refused, and the refusal was lost; or unpublished, then it changes nothing.
     sendRefusal(d, type, epoch, byChannel);
   }
   if (epoch >= r.epoch) setRemote(d, type, { announcedGen: Math.max(m.gen, r.announcedGen) });
   if (!d.creator || byChannel) return;
-  // The other side waits for an offer: there is no connection here, or none of our generation there. While the first offer of a
-  // generation is unanswered, it may simply not have seen it yet.
+  // The other side waits for an offer: there is no connection here, or not of our generation there.
+  // While the first offer of a generation is unanswered, it may not have seen it yet.
   const { open, described, gen } = d;
   if (open ? described && m.gen !== gen && wanted(d) : d.remote[type].on) generation(d, 0);
 }
@@ -417,9 +503,12 @@ export function wanted(d: State): boolean {
   return TYPES.some((type) => d.local[type].on || d.remote[type].on);
 }
 
-function unpublished(d: Draft, { type, epoch, owner }: Extract<Signal, { eventOp: 'unpublish' }>): void {
+function unpublished(
+  d: Draft,
+  { type, epoch, owner }: Extract<Signal, { eventOp: 'unpublish' }>,
+): void {
   if (owner === d.me) {
-    // The receiver wants no more of it.
+    // The receiver refuses it.
     if (epoch === d.local[type].epoch) withdraw(d, type, 'removed', false);
     return;
   }
@@ -439,18 +528,28 @@ function offer(d: Draft, gen: number, n: number, sdp: string): void {
     timerOn(d, 'connect');
     report(d, 'connecting', '');
   } else if (n <= d.lastAnswered) {
-    if (n === d.lastAnswered && d.signaling === 'stable') d.out.push({ do: 'resend', gen, what: 'answer', n });
+    if (n === d.lastAnswered && d.signaling === 'stable') {
+      d.out.push({ do: 'resend', gen, what: 'answer', n });
+    }
     return;
   }
-  // A later offer is an ICE restart. Where the connection is down here too it is this side's as well.
+  // A later offer is an ICE restart. If the connection is down here too, it counts for this side as
+  // well.
   const again = !fresh && d.link !== 'connected';
   if (again) d.restarts = Math.max(1, d.restarts);
-  set(d, { signaling: 'stable', lastAnswered: n, described: true, asking: false, repeats: 0, taken: 0 });
+  set(d, {
+    signaling: 'stable',
+    lastAnswered: n,
+    described: true,
+    asking: false,
+    repeats: 0,
+    taken: 0,
+  });
   timerOff(d, 'repeat');
   d.out.push({ do: 'accept', gen, n, sdp });
   if (again) timerOn(d, 'connect');
   releaseEarly(d);
-  // In a new generation everybody says again what is published.
+  // In a new generation both sides announce again.
   if (fresh) for (const type of TYPES) announce(d, type);
 }
 
@@ -471,7 +570,12 @@ function candidates(d: Draft, gen: number, list: RTCIceCandidateInit[]): void {
   } else if (d.open && gen === d.gen && d.described) {
     addCandidates(d, list);
   } else if (gen > d.gen || (gen === d.gen && d.open)) {
-    set(d, { early: [...d.early, ...list.slice(-CANDIDATES).map((candidate) => ({ gen, candidate }))].slice(-CANDIDATES) });
+    set(d, {
+      early: [
+        ...d.early,
+        ...list.slice(-CANDIDATES).map((candidate) => ({ gen, candidate })),
+      ].slice(-CANDIDATES),
+    });
   }
 }
 
@@ -505,7 +609,7 @@ function link(d: Draft, state: RTCPeerConnectionState): void {
   } else if (state === 'failed') {
     if (link === 'connected') report(d, 'interrupted', 'interrupted');
     if (link !== 'new') d.link = 'disconnected';
-    // What was tried has not even been answered: the timer 'repeat' decides.
+    // Not even answered: the timer `repeat` decides.
     if (d.asking) return;
     if (d.signaling === 'offering') return d.repeats >= REPEATS ? again(d) : undefined;
     if (restarts > 0) fail(d, 'ice-failed');
@@ -513,7 +617,7 @@ function link(d: Draft, state: RTCPeerConnectionState): void {
   }
 }
 
-/** Another connection in place of one that stood. */
+/** Replaces a connection that was up. */
 function lost(d: Draft): void {
   if (!d.everConnected) return link(d, 'failed');
   if (d.link === 'connected') report(d, 'interrupted', 'interrupted');
@@ -523,13 +627,13 @@ function lost(d: Draft): void {
 }
 
 /**
- * The second attempt. For a connection that never stood it is a new one: Firefox may send nothing after an ICE restart before the first
- * connection.
+ * The second attempt. A connection that was never up is replaced: Firefox may send nothing after an
+ * ICE restart before the first connection.
  */
 function restart(d: Draft): void {
   const { creator, link, signaling, restarts, everConnected } = d;
   if (signaling !== 'stable' || d.asking) return; // One is under way.
-  // Where the connection is up, only the other side has lost it: that says nothing about the next time here.
+  // If it is up here, only the other side has lost it: this does not count as an attempt.
   const count = link === 'connected' ? 0 : restarts + 1;
   if (!creator) {
     set(d, { restarts: count, asking: true });
@@ -544,7 +648,10 @@ function restart(d: Draft): void {
   timerOn(d, 'connect');
 }
 
-/** An offer that is still unanswered may know of a network, or a relay, that is gone: it is replaced, which needs no rollback. */
+/**
+ * An unanswered offer may contain a network or relay that is gone: it is replaced, without a
+ * rollback.
+ */
 function offerRestart(d: Draft, restarts: number): void {
   const n = d.lastOffer + 1;
   set(d, { signaling: 'offering', lastOffer: n, restarts });
@@ -552,20 +659,24 @@ function offerRestart(d: Draft, restarts: number): void {
   again(d);
 }
 
-/** Repeating begins anew. */
+/** Repeats start again. */
 function again(d: Draft): void {
   d.repeats = 0;
   timerOn(d, 'repeat');
 }
 
 function ask(d: Draft): void {
-  d.out.push({ do: 'send', byChannel: false, signal: { eventOp: 'candidate', gen: d.gen, candidates: [] } });
+  d.out.push({
+    do: 'send',
+    byChannel: false,
+    signal: { eventOp: 'candidate', gen: d.gen, candidates: [] },
+  });
 }
 
 function channel(d: Draft, open: boolean): void {
   d.channelOpen = open;
   if (!open) return;
-  // Whatever was lost on the way here is said again, on a way that loses nothing.
+  // What was lost on the way is sent again over a reliable transport.
   for (const type of TYPES) sync(d, type);
 }
 
@@ -574,7 +685,7 @@ function delivered(d: Draft, type: MediaType, epoch: number, rev: number): void 
   if (l.on && l.epoch === epoch && l.rev === rev) setLocal(d, type, { delivered: true });
 }
 
-/** The server knows no such user in the room: its `leave` is on the way, if it has not come. */
+/** There is no such user in the room: `leave` has come or will come. */
 function unreachable(d: Draft): void {
   if (d.link === 'connected') return;
   fail(d, 'not-in-room');
@@ -593,7 +704,7 @@ function timer(d: Draft, name: TimerName): void {
     if (!waiting) return;
     if (repeats >= REPEATS) {
       if (d.link !== 'connected') return fail(d, 'no-answer');
-      // What stands goes on as it is. An offer cannot be taken back: it is sent again when there is a reason.
+      // The connection stays up. An offer cannot be withdrawn: it is sent again for a reason.
       d.asking = false;
       return;
     }
@@ -607,7 +718,7 @@ function timer(d: Draft, name: TimerName): void {
 
 function resumed(d: Draft): void {
   const { open, signaling, link, gen, lastOffer, channelOpen, asking, everConnected } = d;
-  // What was said last may have been lost with the socket.
+  // The last messages may have been lost with the socket.
   if (!channelOpen) for (const type of TYPES) sync(d, type);
   if (!open) {
     if (wanted(d) || kept(d)) connect(d);
@@ -626,18 +737,28 @@ function fail(d: Draft, reason: Reason): void {
   d.out.push({ do: 'gone', reason });
   for (const type of TYPES) if (d.local[type].awaited) withdraw(d, type, reason);
   close(d);
-  // What stood once comes back by itself when the network does.
+  // A connection that was up is restored when the network is.
   if (kept(d)) timerOn(d, 'again');
 }
 
 function close(d: Draft): void {
-  // What the channel has not brought over is lost with it. What is still published is said again in the next generation.
+  // Undelivered messages are lost with the channel. Publications are announced again in the next
+  // generation.
   for (const type of d.channelOpen ? TYPES : []) {
     const { on, delivered } = d.local[type];
     if (!on && delivered) unannounce(d, type, false);
   }
   if (d.open) d.out.push({ do: 'close' });
-  set(d, { open: false, signaling: 'new', described: false, hasTracks: false, channelOpen: false, everConnected: false, asking: false, restarts: 0 });
+  set(d, {
+    open: false,
+    signaling: 'new',
+    described: false,
+    hasTracks: false,
+    channelOpen: false,
+    everConnected: false,
+    asking: false,
+    restarts: 0,
+  });
   if (d.link !== 'failed') d.link = 'new';
   for (const name of TIMERS) timerOff(d, name);
 }

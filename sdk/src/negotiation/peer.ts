@@ -4,56 +4,76 @@ import { liveTracks } from '../media/streams';
 import { HEARTBEATS, CHANNEL, LAYOUT } from './layout';
 import type { Checks } from './liveness';
 
-export interface LinkHooks {
-  /** 'closed' as well when the app has ended what it was handed. */
+export interface ConnectionHooks {
+  /** `closed` also when the app has closed the connection. */
   link(state: RTCPeerConnectionState): void;
   candidate(candidate: RTCIceCandidateInit): void;
-  /** A track of the camera is about to be sent, or has just been put in place of another by the app. */
+  /** A track of the camera is about to be sent, or was put on a sender by the app. */
   pass(track: MediaStreamTrack): void;
 }
 
-/** Candidates taken from a description, as from messages: see the machine. */
+/** Most candidates used of a description: see machine.ts. */
 const CANDIDATES = 128;
 
-/** Has a method of an object that apps are handed do more. */
-function wrap<T extends object, K extends keyof T>(object: T, name: K, by: (native: T[K]) => T[K]): void {
+/** Wraps a method of an object that apps have. */
+function wrap<T extends object, K extends keyof T>(
+  object: T,
+  name: K,
+  by: (native: T[K]) => T[K],
+): void {
   object[name] = by((object[name] as (...args: never[]) => unknown).bind(object) as T[K]);
 }
 
 /** What a connection reports. */
-export interface PeerHooks extends LinkHooks {
+export interface PeerHooks extends ConnectionHooks {
   channel(open: boolean): void;
   message(text: string): void;
   heartbeatOpen(open: boolean): void;
   heartbeat(text: string): void;
 }
 
-/** What getStats() tells, by id. */
+/** The entries of getStats(), by id. */
 type Stats = Map<string, Record<string, unknown>>;
 
-/** Its id; empty where the browser names none. */
+/** Id of the selected candidate pair; empty where the browser has none. */
 function selectedPair(stats: Stats): string {
   const all = [...stats];
-  const named = all.find(([, { type, selectedCandidatePairId }]) => type === 'transport' && selectedCandidatePairId)?.[1].selectedCandidatePairId;
-  // Firefox has no statistics of transports: there the pair says so itself.
-  return (named as string | undefined) ?? all.find(([, { type, selected }]) => type === 'candidate-pair' && selected)?.[0] ?? '';
+  const named = all.find(
+    ([, { type, selectedCandidatePairId }]) => type === 'transport' && selectedCandidatePairId,
+  )?.[1].selectedCandidatePairId;
+  // Firefox has no transport statistics: the selected pair is marked instead.
+  return (
+    (named as string | undefined)
+    ?? all.find(([, { type, selected }]) => type === 'candidate-pair' && selected)?.[0]
+    ?? ''
+  );
 }
 
-/** Node and workers have none, and a user may have it blocked. */
+/** Missing in Node and workers, or blocked by the user. */
 export const hasWebRTC = (): boolean => typeof RTCPeerConnection !== 'undefined';
 
-/** A connection as both kinds of clients have it. This file is the only place that names RTCPeerConnection. */
-class Link {
+/** What connections to all peers share. This is the only file that names RTCPeerConnection. */
+class BrowserConnection {
   readonly pc: RTCPeerConnection;
-  /** Ends whatever listens: what is closed may live for a while, and is not to be heard. */
+  /** Removes all listeners on close: a closed connection may live for a while. */
   private readonly life = new AbortController();
-  /** Received tracks: what the app is handed, and a copy in reserve for the time when it has stopped that. */
-  private readonly received = new Map<MediaStreamTrack, { handed: MediaStreamTrack; reserve: MediaStreamTrack }>();
+  /** Received tracks: the copy that the app has, and a reserve for when the app stops it. */
+  private readonly received = new Map<
+    MediaStreamTrack,
+    { handed: MediaStreamTrack; reserve: MediaStreamTrack }
+  >();
 
-  /** Apps are handed the connection: their handlers, and whatever they call, must do no harm here. */
-  constructor(iceServers: RTCIceServer[], protected readonly hooks: LinkHooks, relayOnly = false) {
+  /** Apps have the connection: their handlers and calls must do no harm. */
+  constructor(
+    iceServers: RTCIceServer[],
+    protected readonly hooks: ConnectionHooks,
+    relayOnly = false,
+  ) {
     this.pc = new RTCPeerConnection({
-      iceServers, bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require', ...(relayOnly ? { iceTransportPolicy: 'relay' } : {}),
+      iceServers,
+      bundlePolicy: 'max-bundle',
+      rtcpMuxPolicy: 'require',
+      ...(relayOnly ? { iceTransportPolicy: 'relay' } : {}),
     });
     this.listen(this.pc, 'connectionstatechange', () => hooks.link(this.pc.connectionState));
     this.listen(this.pc, 'icecandidate', ({ candidate }: RTCPeerConnectionIceEvent) => {
@@ -72,15 +92,21 @@ class Link {
     return this.describe('answer', sdp);
   }
 
-  /** Candidates of an offer that was ignored, or of a description that was replaced, are refused by the browser: nothing is lost. */
+  /**
+   * The browser refuses candidates of an ignored offer or a replaced description: nothing is lost.
+   */
   async add(list: RTCIceCandidateInit[]): Promise<void> {
-    await Promise.all(list.map((candidate) => this.pc.addIceCandidate(candidate).catch(() => undefined)));
+    await Promise.all(
+      list.map((candidate) => this.pc.addIceCandidate(candidate).catch(() => undefined)),
+    );
   }
 
   close(): void {
     this.life.abort();
     this.pc.close();
-    for (const tracks of this.received.values()) for (const track of Object.values(tracks)) track.stop();
+    for (const tracks of this.received.values()) {
+      for (const track of Object.values(tracks)) track.stop();
+    }
   }
 
   /** No event follows a call of these. */
@@ -91,7 +117,7 @@ class Link {
     });
   }
 
-  /** A sender of the camera. Once more afterwards: the user may have been muted while the track was on its way. */
+  /** A sender of the camera. Checked again afterwards: the user may have muted meanwhile. */
   protected guard(sender: RTCRtpSender): void {
     wrap(sender, 'replaceTrack', (native) => async (track) => {
       if (track) this.hooks.pass(track);
@@ -110,7 +136,10 @@ class Link {
 
   protected describe(type: 'offer' | 'answer', sdp: string): Promise<void> {
     let left = CANDIDATES;
-    return this.pc.setRemoteDescription({ type, sdp: sdp.replace(/^a=candidate:.*\r?\n/gm, (line) => (left-- > 0 ? line : '')) });
+    return this.pc.setRemoteDescription({
+      type,
+      sdp: sdp.replace(/^a=candidate:.*\r?\n/gm, (line) => (left-- > 0 ? line : '')),
+    });
   }
 
   protected sdp(): string {
@@ -118,11 +147,11 @@ class Link {
   }
 }
 
-/** One way of one type to or from a raw client. */
-export class OneWay extends Link {
+/** A unidirectional connection of one type, to or from a legacy peer. */
+export class LegConnection extends BrowserConnection {
   private dtls: RTCDtlsTransport | null = null;
 
-  /** Once connected: tells when the other side closes its connection. The connection itself takes 15 s to say so, and calls it lost before. */
+  /** Once connected: reports that the other side closed. connectionState takes 15 s for that. */
   watch(closed: () => void): void {
     const dtls = this.pc.getSenders()[0]?.transport ?? null;
     if (dtls === this.dtls) return;
@@ -134,7 +163,10 @@ export class OneWay extends Link {
   async offer(stream: MediaStream, camera: boolean): Promise<string> {
     for (const track of liveTracks(stream)) {
       if (camera) this.hooks.pass(track);
-      const { sender } = this.pc.addTransceiver(track, { direction: 'sendonly', streams: [stream] });
+      const { sender } = this.pc.addTransceiver(track, {
+        direction: 'sendonly',
+        streams: [stream],
+      });
       if (camera) this.guard(sender);
     }
     await this.pc.setLocalDescription();
@@ -152,17 +184,25 @@ export class OneWay extends Link {
   async replace(stream: MediaStream): Promise<void> {
     const senders = this.pc.getSenders();
     const kinds = this.pc.getTransceivers().map((line) => line.receiver.track.kind);
-    await Promise.all(senders.map((sender, i) => sender.replaceTrack(liveTracks(stream).find(({ kind }) => kind === kinds[i]) ?? null)));
+    await Promise.all(
+      senders.map((sender, i) =>
+        sender.replaceTrack(liveTracks(stream).find(({ kind }) => kind === kinds[i]) ?? null),
+      ),
+    );
   }
 
   /** The tracks that the other side sends. */
   tracks(): MediaStreamTrack[] {
-    return this.pc.getTransceivers().flatMap((line) => (line.currentDirection === 'recvonly' ? [this.take(line.receiver.track)] : []));
+    return this.pc
+      .getTransceivers()
+      .flatMap((line) =>
+        line.currentDirection === 'recvonly' ? [this.take(line.receiver.track)] : [],
+      );
   }
 }
 
-/** One generation of a pair's connection. */
-export class Peer extends Link {
+/** One generation of a connection of a peer session. */
+export class Peer extends BrowserConnection {
   private readonly channel: RTCDataChannel;
   private readonly heartbeats: RTCDataChannel;
   private adopted = false;
@@ -173,7 +213,12 @@ export class Peer extends Link {
     this.channel.onopen = () => hooks.channel(true);
     this.channel.onclose = () => hooks.channel(false);
     this.channel.onmessage = ({ data }) => typeof data === 'string' && hooks.message(data);
-    this.heartbeats = this.pc.createDataChannel(HEARTBEATS.label, { negotiated: true, id: HEARTBEATS.id, ordered: false, maxRetransmits: 0 });
+    this.heartbeats = this.pc.createDataChannel(HEARTBEATS.label, {
+      negotiated: true,
+      id: HEARTBEATS.id,
+      ordered: false,
+      maxRetransmits: 0,
+    });
     this.heartbeats.onopen = () => hooks.heartbeatOpen(true);
     this.heartbeats.onclose = () => hooks.heartbeatOpen(false);
     this.heartbeats.onmessage = ({ data }) => typeof data === 'string' && hooks.heartbeat(data);
@@ -183,7 +228,9 @@ export class Peer extends Link {
     }
   }
 
-  /** The lines are there. What comes over them is kept from the start: an app may stop every track of a connection at once. */
+  /**
+   * The m-lines exist. Their tracks are kept from the start: an app may stop every track at once.
+   */
   private adopt(): void {
     this.adopted = true;
     this.lines.forEach((line, i) => {
@@ -198,12 +245,12 @@ export class Peer extends Link {
     return this.pc.getTransceivers().slice(0, LAYOUT.length);
   }
 
-  /** Transceivers made by a remote offer are recvonly until told otherwise, and apps may change them. */
+  /** Transceivers of a remote offer are recvonly by default, and apps may change them. */
   private aim(): void {
     for (const line of this.lines) if (line.direction !== 'stopped') line.direction = 'sendrecv';
   }
 
-  /** Makes and sets an offer; `servers` given: an ICE restart with these. Resolves with the SDP to send. */
+  /** Makes and sets an offer; with `servers` an ICE restart. Resolves with the SDP to send. */
   async offer(servers?: RTCIceServer[]): Promise<string> {
     if (servers) {
       this.pc.setConfiguration({ ...this.pc.getConfiguration(), iceServers: servers });
@@ -220,15 +267,19 @@ export class Peer extends Link {
     if (this.adopted) {
       this.aim();
     } else {
-      if (LAYOUT.some(({ kind }, i) => this.lines[i]?.receiver.track.kind !== kind)) throw new Error('the offer has another layout');
+      if (LAYOUT.some(({ kind }, i) => this.lines[i]?.receiver.track.kind !== kind)) {
+        throw new Error('the offer has another layout');
+      }
       this.adopt();
       await attach();
     }
     const { sdp: answer = '' } = await this.pc.createAnswer();
-    // The side that offers is to begin with DTLS: it knows one round trip earlier that a pair of candidates works, and there is no API for
-    // it. Firefox takes no answer but its own; where another browser does the same, its own must do.
+    // The offerer should start DTLS: it knows one round trip earlier that a pair works, and there
+    // is no API for it. Firefox accepts only its own answer, and so may other browsers.
     const passive = isFirefox() ? answer : answer.replace(/a=setup:active/g, 'a=setup:passive');
-    await this.pc.setLocalDescription({ type: 'answer', sdp: passive }).catch(() => this.pc.setLocalDescription({ type: 'answer', sdp: answer }));
+    await this.pc
+      .setLocalDescription({ type: 'answer', sdp: passive })
+      .catch(() => this.pc.setLocalDescription({ type: 'answer', sdp: answer }));
     return this.sdp();
   }
 
@@ -237,33 +288,45 @@ export class Peer extends Link {
     if (!this.adopted) return;
     const { lines } = this;
     this.aim();
-    await Promise.all(LAYOUT.map(async (line, i) => {
-      if (line.type !== type) return;
-      const track = (stream && liveTracks(stream).find(({ kind }) => kind === line.kind)) ?? null;
-      const sender = lines[i]?.sender;
-      if (!sender || sender.track === track) return track && type === 'cam' ? this.hooks.pass(track) : undefined;
-      // Where there is too little room a face may lose sharpness, and a screen pictures. An app that knows better has said so.
-      if (track?.kind === 'video' && track.contentHint === '') track.contentHint = type === 'screen' ? 'detail' : 'motion';
-      await sender.replaceTrack(track);
-    }));
+    await Promise.all(
+      LAYOUT.map(async (line, i) => {
+        if (line.type !== type) return;
+        const track = (stream && liveTracks(stream).find(({ kind }) => kind === line.kind)) ?? null;
+        const sender = lines[i]?.sender;
+        if (!sender || sender.track === track) {
+          return track && type === 'cam' ? this.hooks.pass(track) : undefined;
+        }
+        // With little bandwidth a camera loses sharpness and a screen loses frames, unless the app
+        // has set contentHint.
+        if (track?.kind === 'video' && track.contentHint === '') {
+          track.contentHint = type === 'screen' ? 'detail' : 'motion';
+        }
+        await sender.replaceTrack(track);
+      }),
+    );
   }
 
   /** The remote tracks of the given kinds. */
   tracks(type: MediaType, kinds: { audio: boolean; video: boolean }): MediaStreamTrack[] {
-    return this.lines.flatMap(({ receiver }, i) => (LAYOUT[i]!.type === type && kinds[LAYOUT[i]!.kind] ? [this.take(receiver.track)] : []));
+    return this.lines.flatMap(({ receiver }, i) =>
+      LAYOUT[i]!.type === type && kinds[LAYOUT[i]!.kind] ? [this.take(receiver.track)] : [],
+    );
   }
 
-  /** The local description with the candidates found so far; null when its kind is another by now. */
+  /** The local description with the candidates so far; null when its type has changed. */
   description(type: 'offer' | 'answer'): string | null {
     return this.pc.localDescription?.type === type ? this.sdp() : null;
   }
 
-  /** DTLS has ended, as Firefox's does when a second restart of ICE follows one that has found nothing. It does not begin again. */
+  /**
+   * DTLS has failed, as in Firefox after a second ICE restart when the first found nothing. It does
+   * not restart.
+   */
   get over(): boolean {
     return ['failed', 'closed'].includes(this.pc.sctp?.transport.state ?? '');
   }
 
-  /** Types of the two candidates in use. Null: none are, or the browser does not say. */
+  /** Candidate types of the selected pair. Null: none, or unknown. */
   async path(): Promise<{ local: string; remote: string } | null> {
     const stats = await this.stats();
     const pair = stats.get(selectedPair(stats));
@@ -276,19 +339,23 @@ export class Peer extends Link {
   async checks(): Promise<Checks> {
     const stats = await this.stats();
     const answers = new Map<string, number>();
-    // Firefox counts none.
-    for (const [id, { responsesReceived }] of stats) if (typeof responsesReceived === 'number') answers.set(id, responsesReceived);
+    // Firefox has no responsesReceived.
+    for (const [id, { responsesReceived }] of stats) {
+      if (typeof responsesReceived === 'number') answers.set(id, responsesReceived);
+    }
     const selected = selectedPair(stats);
     return { selected, answers, received: Number(stats.get(selected)?.bytesReceived ?? 0) };
   }
 
   private async stats(): Promise<Stats> {
     const stats: Stats = new Map();
-    (await this.pc.getStats().catch(() => new Map())).forEach((entry: Record<string, unknown>, id: string) => stats.set(id, entry));
+    (await this.pc.getStats().catch(() => new Map())).forEach(
+      (entry: Record<string, unknown>, id: string) => stats.set(id, entry),
+    );
     return stats;
   }
 
-  /** What the camera's senders send. */
+  /** The senders of the camera. */
   senders(): RTCRtpSender[] {
     return this.lines.flatMap(({ sender }, i) => (LAYOUT[i]!.type === 'cam' ? [sender] : []));
   }
@@ -300,28 +367,34 @@ export class Peer extends Link {
     return true;
   }
 
-  /** Lost when it cannot go out at once. */
+  /** Dropped when it cannot be sent at once. */
   heartbeat(text: string): void {
-    if (this.heartbeats.readyState === 'open' && this.heartbeats.bufferedAmount === 0) this.heartbeats.send(text);
+    if (this.heartbeats.readyState === 'open' && this.heartbeats.bufferedAmount === 0) {
+      this.heartbeats.send(text);
+    }
   }
 
-  /** Makes every picture being sent start anew with a key frame: the other side's request for one may have been lost with the path. */
+  /** Sends key frames: a request for one may have been lost with the path. */
   async refresh(): Promise<void> {
     const senders = this.pc.getSenders().filter(({ track }) => track?.kind === 'video');
-    await Promise.all(senders.map(async (sender) => {
-      const parameters = sender.getParameters();
-      if (!parameters.encodings?.length) return;
-      if (!isFirefox()) {
-        const options = { encodingOptions: parameters.encodings.map(() => ({ keyFrame: true })) };
-        return (sender.setParameters as (p: RTCRtpSendParameters, o: object) => Promise<void>).call(sender, parameters, options);
-      }
-      // Firefox knows no such option, and begins with a key frame after a pause.
-      for (const active of [false, true]) {
-        const now = sender.getParameters();
-        for (const encoding of now.encodings) encoding.active = active;
-        await sender.setParameters(now);
-      }
-    }));
+    await Promise.all(
+      senders.map(async (sender) => {
+        const parameters = sender.getParameters();
+        if (!parameters.encodings?.length) return;
+        if (!isFirefox()) {
+          const options = { encodingOptions: parameters.encodings.map(() => ({ keyFrame: true })) };
+          return (
+            sender.setParameters as (p: RTCRtpSendParameters, o: object) => Promise<void>
+          ).call(sender, parameters, options);
+        }
+        // Firefox lacks this option, and sends a key frame after a pause.
+        for (const active of [false, true]) {
+          const now = sender.getParameters();
+          for (const encoding of now.encodings) encoding.active = active;
+          await sender.setParameters(now);
+        }
+      }),
+    );
   }
 
   override close(): void {

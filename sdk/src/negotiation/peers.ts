@@ -3,15 +3,15 @@ import { explain, type Reason } from '../errors';
 import { Camera } from '../media/camera';
 import { isLive, type Streams } from '../media/streams';
 import { encodeSignal, STANDBY, WARM, type Request, type Signal } from '../signaling/messages';
-import { Demands, Pacer } from './budget';
+import { PeerLimits, Pacer } from './budget';
 import type { SessionEvent } from './failover';
 import { TYPES } from './layout';
-import { LegacyPair } from './legacy';
+import { LegacyPeer } from './legacy';
 import { hasWebRTC } from './peer';
 import { changes } from './report';
 import { PeerSession } from './session';
 
-/** What the pairs need to know and to reach, as facts and ways. */
+/** What Peers needs of the signaling session. */
 export interface PeersHooks {
   me(): string;
   roomId(): string;
@@ -21,48 +21,60 @@ export interface PeersHooks {
   /** To one user, over the server. Resolves with the server's code. */
   relay(message: Request): Promise<string>;
   iceServers(): Promise<RTCIceServer[]>;
-  /** The user has said that the camera's sound or picture is off. */
+  /** The user has muted this kind of the camera. */
   muted(kind: string): boolean;
   /** A track of the camera that is or was sent has ended. */
   ended(): void;
   /** The server can be reached. */
   online(): boolean;
-  /** Nothing passes to some user any more: is the server still there? */
+  /** A path is dead: does the server still answer? */
   probeServer(): Promise<boolean>;
   presence(event: Presence): void;
 }
 
-/** Signals of users whose `join` has not come yet: so many users, so many signals each. */
+/** Limits of signals kept for users whose `join` has not come. */
 const EARLY = { users: 64, signals: 64 };
-/** Milliseconds in which those who were lost are expected back, to be sent again what they were sent. */
+/** Milliseconds in which lost users may come back and are sent the same again. */
 const RETURN = 60_000;
-/** Users that something is kept of, at most. */
+/** Most users with kept state. */
 const KEPT = 64;
 /** Default of the option. */
 export const WARM_PEERS = 4;
 
-/** All pairs of this user, and who is sent what. */
+/** All peer sessions of this user, and what is sent to whom. */
 export class Peers {
-  private readonly pairs = new Map<string, PeerSession | LegacyPair>();
+  private readonly peerSessions = new Map<string, PeerSession | LegacyPeer>();
   private readonly early = new Map<string, Signal[]>();
-  /** What was being sent when this session, or the other user's, was lost: until it is sent again or the time for it is over. */
-  private pendingRepublish = new Map<string, { identity: string; sent: Map<MediaType, MediaStream> }>();
-  /** Of those there are pairs with: when somebody has left, nothing else tells it any more. */
+  /**
+   * Publications of a lost session of this or the other user, until they are sent again or the time
+   * is over.
+   */
+  private pendingRepublish = new Map<
+    string,
+    { identity: string; sent: Map<MediaType, MediaStream> }
+  >();
+  /** Identities of the peers: after a `leave` nothing else tells. */
   private readonly identities = new Map<string, string | undefined>();
-  /** The last state of each connection that the app heard of. */
+  /** The last reported state of each connection. */
   private readonly reported = new Map<string, PeerStateEvent['state']>();
-  /** By user, while this one is in the room: leaving and joining again must not renew them. */
-  private readonly demands = new Map<string, Demands>();
+  /**
+   * By user, as long as this user is in the room: leaving and joining again must not reset them.
+   */
+  private readonly peerLimits = new Map<string, PeerLimits>();
   private readonly pacer = new Pacer();
   private readonly camera: Camera;
   private republishTimer: ReturnType<typeof setTimeout> | undefined;
 
-  /** @param warmPeers members of a room, at most, in which connections are made before anybody publishes */
-  constructor(private readonly hooks: PeersHooks, private readonly streams: Streams, private readonly warmPeers = WARM_PEERS) {
+  /** @param warmPeers largest room in which connections are prewarmed */
+  constructor(
+    private readonly hooks: PeersHooks,
+    private readonly streams: Streams,
+    private readonly warmPeers = WARM_PEERS,
+  ) {
     this.camera = new Camera({
       muted: (kind) => hooks.muted(kind),
       ended: () => {
-        for (const pair of this.pairs.values()) pair.ended('cam');
+        for (const session of this.peerSessions.values()) session.ended('cam');
         hooks.ended();
       },
     });
@@ -75,74 +87,104 @@ export class Peers {
       return false;
     }
     this.pendingRepublish.get(target as string)?.sent.delete(type as MediaType);
-    return this.pair(target as string).publish(type as MediaType, stream as MediaStream);
+    return this.sessionOf(target as string).publish(type as MediaType, stream as MediaStream);
   }
 
   unpublish(target: unknown, type: unknown): boolean {
     this.pendingRepublish.get(target as string)?.sent.delete(type as MediaType);
     if (!this.known(target, type)) return false;
-    this.pairs.get(target)?.feed({ kind: 'unpublish', type: type as MediaType });
+    this.peerSessions.get(target)?.feed({ kind: 'unpublish', type: type as MediaType });
     return true;
   }
 
   refuse(target: unknown, type: unknown): boolean {
     if (!this.known(target, type)) return false;
-    this.pairs.get(target)?.feed({ kind: 'refuse', type: type as MediaType });
+    this.peerSessions.get(target)?.feed({ kind: 'refuse', type: type as MediaType });
     return true;
   }
 
-  /** Another camera stream for one user, or for everyone who is sent one. `nobody` is the outcome where there is none. */
+  /**
+   * Replaces the camera stream for one user, or for all receivers. `nobody` is the result without
+   * any.
+   */
   async change(stream: unknown, target: unknown, nobody = false): Promise<boolean> {
     const meant = (id: string) => target === undefined || target === null || target === id;
-    for (const [id, { sent }] of this.pendingRepublish) if (meant(id) && sent.has('cam') && isLive(stream)) sent.set('cam', stream);
+    for (const [id, { sent }] of this.pendingRepublish) {
+      if (meant(id) && sent.has('cam') && isLive(stream)) sent.set('cam', stream);
+    }
     const targets = this.sent('cam').filter(([id]) => meant(id));
     if (targets.length === 0) return nobody;
-    return (await Promise.all(targets.map(([id]) => this.publish(id, 'cam', stream)))).every(Boolean);
+    return (await Promise.all(targets.map(([id]) => this.publish(id, 'cam', stream)))).every(
+      Boolean,
+    );
   }
 
-  /** Switches a kind of the camera on or off, wherever it is sent, an app's own tracks as well. `more`: sent to nobody at present. */
+  /**
+   * Mutes or unmutes a kind of the camera everywhere, own tracks of the app included. `more`: a
+   * stream not sent at present.
+   */
   enable(kind: string, on: boolean, more: MediaStream | undefined): void {
     for (const track of this.outgoing(more)) if (track.kind === kind) this.camera.enable(track, on);
   }
 
-  /** The camera's tracks: those that were published, and those that senders have. */
+  /** The tracks of the camera: those published, and those of the senders. */
   outgoing(more?: MediaStream): MediaStreamTrack[] {
-    const published = [more, ...this.sent('cam').map(([, stream]) => stream)].flatMap((stream) => stream?.getTracks() ?? []);
-    return [...published, ...[...this.pairs.values()].flatMap((pair) => pair.senders()).flatMap(({ track }) => track ?? [])];
+    const published = [more, ...this.sent('cam').map(([, stream]) => stream)].flatMap(
+      (stream) => stream?.getTracks() ?? [],
+    );
+    return [
+      ...published,
+      ...[...this.peerSessions.values()]
+        .flatMap((session) => session.senders())
+        .flatMap(({ track }) => track ?? []),
+    ];
   }
 
-  /** Who is sent what of a type. */
+  /** The receivers of a type, and their streams. */
   sent(type: MediaType): [user: string, stream: MediaStream][] {
-    return [...this.pairs].flatMap(([id, pair]) => {
-      const stream = pair.sending(type);
+    return [...this.peerSessions].flatMap(([id, session]) => {
+      const stream = session.sending(type);
       return stream ? [[id, stream] as [string, MediaStream]] : [];
     });
   }
 
   connection(id: string): RTCPeerConnection | undefined {
-    return this.pairs.get(id)?.connection;
+    return this.peerSessions.get(id)?.connection;
   }
 
   connections(): { [id: string]: RTCPeerConnection } {
-    return Object.fromEntries([...this.pairs].flatMap(([id, { connection }]) => (connection ? [[id, connection]] : [])));
+    return Object.fromEntries(
+      [...this.peerSessions].flatMap(([id, { connection }]) =>
+        connection ? [[id, connection]] : [],
+      ),
+    );
   }
 
-  /** Nothing comes through to somebody in a call. */
+  /** Whether media to a peer has stopped. */
   get silent(): boolean {
-    return [...this.pairs.keys()].some((id) => this.isSilent(id));
+    return [...this.peerSessions.keys()].some((id) => this.isSilent(id));
   }
 
   private isSilent(id: string): boolean {
-    return this.pairs.get(id) instanceof PeerSession && ['interrupted', 'recovering', 'failed'].includes(this.reported.get(id) ?? '');
+    return (
+      this.peerSessions.get(id) instanceof PeerSession
+      && ['interrupted', 'recovering', 'failed'].includes(this.reported.get(id) ?? '')
+    );
   }
 
   handleSignal(from: string, signal: Signal): void {
     if (from === this.hooks.me()) return;
     const member = this.hooks.member(from);
-    if (member) return this.pair(from).signal(signal);
-    // On the wire a signal may overtake the `join` of its sender: it waits, so that nobody is subscribed before being a member.
+    if (member) return this.sessionOf(from).signal(signal);
+    // A signal may overtake the `join` of its sender: it waits, since `subscribed` is for members
+    // only.
     const waiting = this.early.get(from) ?? [];
-    if (waiting.length >= EARLY.signals || (waiting.length === 0 && this.early.size >= EARLY.users)) return;
+    if (
+      waiting.length >= EARLY.signals
+      || (waiting.length === 0 && this.early.size >= EARLY.users)
+    ) {
+      return;
+    }
     this.early.set(from, [...waiting, signal]);
   }
 
@@ -155,46 +197,52 @@ export class Peers {
       for (const signal of signals) this.handleSignal(id, signal);
       const pendingRepublish = this.pendingRepublish.get(id);
       this.pendingRepublish.delete(id);
-      // Whoever holds the id now need not be who held it before.
+      // The id may belong to another user now.
       if (pendingRepublish?.identity !== this.hooks.member(id)?.identity) continue;
-      for (const [type, stream] of pendingRepublish?.sent ?? []) void this.publish(id, type, stream);
+      for (const [type, stream] of pendingRepublish?.sent ?? []) {
+        void this.publish(id, type, stream);
+      }
     }
   }
 
   handleLeave(id: string): void {
-    const pair = this.pairs.get(id);
-    if (pair?.waiting) this.report(id, 'failed', 'left');
-    // Nobody who leaves falls silent before: this one was given up, and may be back when its network is.
-    if (pair && this.isSilent(id)) {
-      this.keepForRepublish(id, pair);
+    const session = this.peerSessions.get(id);
+    if (session?.waiting) this.report(id, 'failed', 'left');
+    // A user who leaves does not fall silent first: this one was lost, and may come back with its
+    // network.
+    if (session && this.isSilent(id)) {
+      this.keepForRepublish(id, session);
       this.awaitReturn();
     }
     this.close(id);
     this.resize();
   }
 
-  /** What happens to all sessions at once: the server is gone or back, the network is another one, the room has other members. */
+  /** An event of all sessions: the server, the network, or the members of the room. */
   feed(event: SessionEvent): void {
-    for (const pair of this.pairs.values()) pair.feed(event);
+    for (const session of this.peerSessions.values()) session.feed(event);
   }
 
-  /** The session is gone: to the others we left. Remembers what was sent to whom. */
+  /** The session is gone: others see a leave. Remembers what was sent to whom. */
   handleLost(): void {
-    for (const [id, pair] of this.pairs) this.keepForRepublish(id, pair);
-    // Nobody has left that the app knows of: those who are still there afterwards are seen in the same streams.
+    for (const [id, session] of this.peerSessions) this.keepForRepublish(id, session);
+    // The app saw nobody leave: those still present afterwards keep their stream objects.
     this.closeAll(false);
   }
 
-  /** A new session is in the room: those who are here are sent everything again, the others when they come back soon. */
+  /**
+   * A new session is in the room: present members are sent everything again, others when they come
+   * back soon.
+   */
   handleRestored(): void {
     this.handleMembers([...this.pendingRepublish.keys()].filter((id) => this.hooks.member(id)));
     this.awaitReturn();
   }
 
-  private keepForRepublish(id: string, pair: PeerSession | LegacyPair): void {
+  private keepForRepublish(id: string, session: PeerSession | LegacyPeer): void {
     const sent = new Map<MediaType, MediaStream>();
     for (const type of TYPES) {
-      const stream = pair.sending(type);
+      const stream = session.sending(type);
       if (stream) sent.set(type, stream);
     }
     const identity = this.identities.get(id);
@@ -203,34 +251,39 @@ export class Peers {
 
   private awaitReturn(): void {
     clearTimeout(this.republishTimer);
-    if (this.pendingRepublish.size) this.republishTimer = setTimeout(() => this.pendingRepublish.clear(), RETURN);
+    if (this.pendingRepublish.size) {
+      this.republishTimer = setTimeout(() => this.pendingRepublish.clear(), RETURN);
+    }
   }
 
   /** The room is left for good. */
   handleLeft(reason: Reason): void {
     clearTimeout(this.republishTimer);
     this.pendingRepublish.clear();
-    if (reason !== 'left') for (const id of this.pairs.keys()) this.report(id, 'failed', reason);
+    if (reason !== 'left') {
+      for (const id of this.peerSessions.keys()) this.report(id, 'failed', reason);
+    }
     this.closeAll();
   }
 
   /**
-   * Who has other software, or does not want it, is not warmed; what is warm stays so when the room grows, second connections do not.
+   * A client without the feature is not prewarmed. In a growing room prewarmed connections stay,
+   * backups do not.
    */
   private resize(): void {
     this.feed({ kind: 'room' });
     const members = this.hooks.members();
     if (members.length > this.warmPeers) return;
     for (const id of members) {
-      if (id !== this.hooks.me() && this.has(id, WARM)) this.pair(id).feed({ kind: 'warm' });
+      if (id !== this.hooks.me() && this.has(id, WARM)) this.sessionOf(id).feed({ kind: 'warm' });
     }
   }
 
   private close(id: string, forGood = true): void {
     this.pacer.forget(id);
     this.early.delete(id);
-    this.pairs.get(id)?.dispose();
-    this.pairs.delete(id);
+    this.peerSessions.get(id)?.dispose();
+    this.peerSessions.delete(id);
     this.identities.delete(id);
     this.reported.delete(id);
     if (forGood) this.streams.forget(id);
@@ -238,14 +291,14 @@ export class Peers {
   }
 
   private closeAll(forGood = true): void {
-    for (const id of [...this.pairs.keys()]) this.close(id, forGood);
+    for (const id of [...this.peerSessions.keys()]) this.close(id, forGood);
     this.early.clear();
-    this.demands.clear();
+    this.peerLimits.clear();
     this.pacer.stop();
   }
 
-  private pair(id: string): PeerSession | LegacyPair {
-    const known = this.pairs.get(id);
+  private sessionOf(id: string): PeerSession | LegacyPeer {
+    const known = this.peerSessions.get(id);
     if (known) return known;
     const hooks = {
       ...this.hooks,
@@ -255,9 +308,15 @@ export class Peers {
         if (tracks) this.streams.set(id, type, tracks);
         else this.streams.drop(id, type);
       },
-      subscribed: (type: MediaType) => this.hooks.presence({
-        eventOp: 'presence', type: 'subscribed', roomId: this.hooks.roomId(), user: id, sender: id, cam: type === 'cam',
-      }),
+      subscribed: (type: MediaType) =>
+        this.hooks.presence({
+          eventOp: 'presence',
+          type: 'subscribed',
+          roomId: this.hooks.roomId(),
+          user: id,
+          sender: id,
+          cam: type === 'cam',
+        }),
       report: changes((state, reason) => {
         this.reported.set(id, state);
         this.report(id, state, reason);
@@ -265,12 +324,14 @@ export class Peers {
       apart: () => apart(this.hooks.member(this.hooks.me()), this.hooks.member(id)),
       standby: () => this.hooks.members().length <= this.warmPeers && this.has(id, STANDBY),
     };
-    const demands = this.demands.get(id) ?? new Demands();
-    putLast(this.demands, id, demands);
-    const pair = this.has(id, 'pair') ? new PeerSession(this.hooks.me(), id, hooks, demands) : new LegacyPair(hooks, demands);
-    this.pairs.set(id, pair);
+    const peerLimits = this.peerLimits.get(id) ?? new PeerLimits();
+    putLast(this.peerLimits, id, peerLimits);
+    const session = this.has(id, 'pair')
+      ? new PeerSession(this.hooks.me(), id, hooks, peerLimits)
+      : new LegacyPeer(hooks, peerLimits);
+    this.peerSessions.set(id, session);
     this.identities.set(id, this.hooks.member(id)?.identity);
-    return pair;
+    return session;
   }
 
   private async sendSignal(target: string, signal: Signal): Promise<string> {
@@ -281,13 +342,17 @@ export class Peers {
     return codes[0] ?? '200';
   }
 
-  /** Whether a user's software announces this. */
+  /** Whether the client of a user has this feature. */
   private has(id: string, feature: string): boolean {
     return this.hooks.member(id)?.features?.includes(feature) ?? false;
   }
 
   private known(target: unknown, type: unknown): target is string {
-    return typeof target === 'string' && TYPES.includes(type as MediaType) && this.hooks.member(target) !== undefined;
+    return (
+      typeof target === 'string'
+      && TYPES.includes(type as MediaType)
+      && this.hooks.member(target) !== undefined
+    );
   }
 
   private wrongPublish(target: unknown, type: unknown, stream: unknown): Reason | undefined {
@@ -304,19 +369,27 @@ export class Peers {
     const { message, hint } = explain(reason);
     if (state === 'failed') console.warn(`Ieum: ${user}: ${message} ${hint}`);
     this.hooks.presence({
-      eventOp: 'presence', type: 'peerState', roomId: this.hooks.roomId(), user, sender: this.hooks.me(), state, reason, message, hint,
+      eventOp: 'presence',
+      type: 'peerState',
+      roomId: this.hooks.roomId(),
+      user,
+      sender: this.hooks.me(),
+      state,
+      reason,
+      message,
+      hint,
     });
   }
 }
 
-/** Where there are too many, the first is let go. */
+/** Drops the oldest entry when there are too many. */
 function putLast<T>(map: Map<string, T>, id: string, value: T): void {
   map.delete(id);
   map.set(id, value);
   if (map.size > KEPT) map.delete([...map.keys()][0]!);
 }
 
-/** Whatever an app has given for a user. */
+/** Text of any value given for a user. */
 function textOf(x: unknown): string {
   try {
     return String(x);
@@ -325,5 +398,9 @@ function textOf(x: unknown): string {
   }
 }
 
-/** Both are on the internet, by the same kind of address, and not by the same one. Where anything of that is not known, they may be together. */
-const apart = (a?: Member, b?: Member): boolean => Boolean(a?.net && b?.net && a.net[0] === b.net[0] && a.net !== b.net);
+/**
+ * Both have public addresses of the same family, and different ones. Unknown counts as the same
+ * network.
+ */
+const apart = (a?: Member, b?: Member): boolean =>
+  Boolean(a?.net && b?.net && a.net[0] === b.net[0] && a.net !== b.net);

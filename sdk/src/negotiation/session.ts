@@ -2,21 +2,32 @@ import type { MediaType } from '../../types/knowledgetalk';
 import { deferred, type Deferred } from '../deferred';
 import { negotiates, NONE, type Signal } from '../signaling/messages';
 import { kindsOf } from '../media/streams';
-import { Demands } from './budget';
+import { PeerLimits } from './budget';
 import {
-  initialSession, isHeard, isVisible, showsBackup, stepSession, wayOf, WAYS, type Session, type SessionEffect, type SessionEvent, type Wait, type Way,
+  initialSession,
+  isHeard,
+  isVisible,
+  showsBackup,
+  stepSession,
+  roleOf,
+  ROLES,
+  type Session,
+  type SessionEffect,
+  type SessionEvent,
+  type Wait,
+  type Role,
 } from './failover';
 import { TYPES } from './layout';
 import type { State } from './machine';
 import type { Report } from './report';
 import { Negotiation, PeerTransport, type TransportHooks, type TransportOwner } from './transport';
 
-/** What a session with one other user needs to know and to reach, whichever software that user has. */
+/** What a session with one other user needs, whatever client that is. */
 export interface UserHooks {
   /** To the other user over the server. Resolves with the server's code. */
   sendSignal(signal: Signal): Promise<string>;
   iceServers(): Promise<RTCIceServer[]>;
-  /** See LinkHooks. */
+  /** See ConnectionHooks. */
   pass(track: MediaStreamTrack): void;
   /** Null: nothing is published. */
   stream(type: MediaType, tracks: MediaStreamTrack[] | null): void;
@@ -29,29 +40,41 @@ export interface PeerSessionHooks extends UserHooks, TransportHooks {
   online(): boolean;
   /** A backup may be kept with this user. */
   standby(): boolean;
-  /** Asks the server for a sign of life. */
+  /** Asks the server whether it answers. */
   probeServer(): Promise<boolean>;
 }
 
-const hasRelay = (servers: RTCIceServer[]) => servers.some(({ urls }) => [urls].flat().some((url) => /^turns?:/.test(url)));
+const hasRelay = (servers: RTCIceServer[]) =>
+  servers.some(({ urls }) => [urls].flat().some((url) => /^turns?:/.test(url)));
 
-/** One other user: keeps the state of the session, and performs its effects. Nothing of it runs after dispose(). */
+/**
+ * One other user: keeps the state of the session and performs its effects. Nothing runs after
+ * dispose().
+ */
 export class PeerSession implements TransportOwner {
   private session: Session;
-  private readonly byWay: Partial<Record<Way, PeerTransport>> = {};
+  private readonly byRole: Partial<Record<Role, PeerTransport>> = {};
   private readonly streams: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
-  private readonly tracksByWay: Record<Way, Partial<Record<MediaType, MediaStreamTrack[] | null>>> = { primary: {}, backup: {} };
+  private readonly tracksByRole: Record<
+    Role,
+    Partial<Record<MediaType, MediaStreamTrack[] | null>>
+  > = { primary: {}, backup: {} };
   private readonly waiters = new Map<MediaType, Deferred<boolean>>();
   private readonly timers = new Map<Wait, ReturnType<typeof setTimeout>>();
   private disposed = false;
 
-  constructor(me: string, other: string, readonly hooks: PeerSessionHooks, private readonly demands = new Demands()) {
+  constructor(
+    me: string,
+    other: string,
+    readonly hooks: PeerSessionHooks,
+    private readonly peerLimits = new PeerLimits(),
+  ) {
     this.session = initialSession(me, other, Date.now());
   }
 
-  /** The one that carries what we send. None while it is only kept ready. */
+  /** The connection that we send on. None while it is only prewarmed. */
   get connection(): RTCPeerConnection | undefined {
-    const pc = (way: Way) => (isVisible(this.session[way]) ? this.byWay[way]?.pc : undefined);
+    const pc = (role: Role) => (isVisible(this.session[role]) ? this.byRole[role]?.pc : undefined);
     return (this.session.onBackup ? pc('backup') : undefined) ?? pc('primary');
   }
 
@@ -65,12 +88,15 @@ export class PeerSession implements TransportOwner {
     return this.session.primary.local[type].on ? this.streams[type] : null;
   }
 
-  /** What carries the camera. */
+  /** The senders of the camera. */
   senders(): RTCRtpSender[] {
     return this.open.flatMap((transport) => transport.senders());
   }
 
-  /** True once media is connected, false on failure or after 30 s. Calls that overlap share their outcome. */
+  /**
+   * True once media is connected; false on failure or after 30 s. Overlapping calls share their
+   * outcome.
+   */
   publish(type: MediaType, stream: MediaStream): Promise<boolean> {
     this.streams[type] = stream;
     let waiter = this.waiters.get(type);
@@ -106,110 +132,145 @@ export class PeerSession implements TransportOwner {
     if (this.disposed) return;
     const facts = { now: performance.now(), seed: Date.now(), standby: this.hooks.standby() };
     const [session, effects] = stepSession(this.session, event, facts);
-    if (event.kind === 'received' && !this.affordable(effects, wayOf(event.signal, event.by))) return;
+    if (event.kind === 'received' && !this.affordable(effects, roleOf(event.signal, event.by))) {
+      return;
+    }
     this.session = session;
     for (const effect of effects) {
-      if (!effect.way) continue;
-      // Not in turn: whoever publishes again before the queue has come to this waits for another outcome.
+      if (!effect.role) continue;
+      // Not queued: a later publish must wait for an outcome of its own.
       if (effect.do === 'settle' && !effect.ok) this.settle(effect.type, false);
-      else (this.byWay[effect.way] ??= new PeerTransport(this, effect.way, this.demands.words)).push(effect);
+      else {
+        (this.byRole[effect.role] ??= new PeerTransport(
+          this,
+          effect.role,
+          this.peerLimits.channelMessages,
+        )).push(effect);
+      }
     }
-    for (const effect of effects) if (!effect.way) this.perform(effect);
+    for (const effect of effects) if (!effect.role) this.perform(effect);
     for (const transport of this.open) void transport.run();
   }
 
-  state(way: Way): State {
-    return this.session[way]!;
+  state(role: Role): State {
+    return this.session[role]!;
   }
 
-  received(signal: Signal, by: Way | null): void {
-    // A restart that is asked for, or offered, while nothing is answered here.
-    if (negotiates(signal)) this.byWay[wayOf(signal, by)]?.complained();
+  received(signal: Signal, by: Role | null): void {
+    // A restart is requested or offered while nothing is answered here.
+    if (negotiates(signal)) this.byRole[roleOf(signal, by)]?.complained();
     this.feed({ kind: 'received', signal, by });
   }
 
-  attachable(way: Way, type: MediaType): MediaStream | null {
+  attachable(role: Role, type: MediaType): MediaStream | null {
     const { primaryPaused } = this.session;
-    return this.state(way).local[type].on && !(primaryPaused && way === 'primary') ? this.streams[type] : null;
+    return this.state(role).local[type].on && !(primaryPaused && role === 'primary')
+      ? this.streams[type]
+      : null;
   }
 
-  needed(way: Way): boolean {
-    return way === 'backup' && (this.byWay.primary?.doubtful ?? false);
+  needed(role: Role): boolean {
+    return role === 'backup' && (this.byRole.primary?.doubtful ?? false);
   }
 
-  tracks(way: Way, type: MediaType, tracks: MediaStreamTrack[] | null): void {
-    this.tracksByWay[way][type] = tracks;
-    this.show(type, way === 'primary');
+  tracks(role: Role, type: MediaType, tracks: MediaStreamTrack[] | null): void {
+    this.tracksByRole[role][type] = tracks;
+    this.show(type, role === 'primary');
   }
 
   /**
-   * Over the server, as long as it is there: what it takes arrives, if in no haste. Without it descriptions and candidates go over a data
-   * channel on which something gets through. They may overtake others then; the machine tells them apart by their numbers, and repeats.
+   * Over the server while it is reachable. Without it, negotiation goes over any working data
+   * channel and may overtake other messages; the machine orders them by number, and repeats.
    */
-  async sendSignal(way: Way, signal: Signal, byChannel = false): Promise<void> {
-    // On a dead path it waits for the path: it is said over the server as well, which may be away.
-    const transport = this.byWay[way];
-    if (byChannel && transport?.overChannel(signal) && !this.state(way).dead) return;
-    const code = await this.send(way === 'backup' ? ofBackup(signal) : signal);
-    if (transport !== this.byWay[way]) return;
-    if (code === '403') this.feed({ kind: 'transport', way, event: { kind: 'unreachable' } });
+  async sendSignal(role: Role, signal: Signal, byChannel = false): Promise<void> {
+    // On a dead path the data channel delivers late: the message goes over the server too, which
+    // may be away.
+    const transport = this.byRole[role];
+    if (byChannel && transport?.overChannel(signal) && !this.state(role).dead) return;
+    const code = await this.send(role === 'backup' ? ofBackup(signal) : signal);
+    if (transport !== this.byRole[role]) return;
+    if (code === '403') this.feed({ kind: 'transport', role, event: { kind: 'unreachable' } });
     if (code !== '200' || signal.eventOp !== 'publish') return;
     const { type, epoch, rev } = signal;
-    this.feed({ kind: 'transport', way, event: { kind: 'delivered', type, epoch, rev } });
+    this.feed({ kind: 'transport', role, event: { kind: 'delivered', type, epoch, rev } });
   }
 
   private async send(signal: Signal | null): Promise<string> {
     if (!signal) return '200';
-    const carried = () => negotiates(signal) && !this.disposed && WAYS.some((way) => {
-      const state = this.session[way];
-      return state?.link === 'connected' && !state.dead && this.byWay[way]?.overChannel(signal);
+    const sentOverChannel = () => negotiates(signal) && !this.disposed && ROLES.some((role) => {
+      const state = this.session[role];
+      return state?.link === 'connected' && !state.dead && this.byRole[role]?.overChannel(signal);
     });
     const { hooks } = this;
-    if ((this.session.peerOffline || !hooks.online()) && carried()) return '200';
+    if ((this.session.peerOffline || !hooks.online()) && sentOverChannel()) return '200';
     const code = await hooks.sendSignal(signal);
-    return code === '504' && !hooks.online() && carried() ? '200' : code;
+    return code === '504' && !hooks.online() && sentOverChannel() ? '200' : code;
   }
 
   private get open(): PeerTransport[] {
-    return WAYS.flatMap((way) => this.byWay[way] ?? []);
+    return ROLES.flatMap((role) => this.byRole[role] ?? []);
   }
 
-  /** Whether the other side may cause this now. Otherwise its message has not come: what is meant is repeated. */
-  private affordable(effects: SessionEffect[], of: Way): boolean {
-    const does = (...kinds: SessionEffect['do'][]) => effects.some((effect) => effect.way === of && kinds.includes(effect.do));
-    if (does('open', 'offer', 'accept')) return this.demands.builds.take();
-    return !does('resend', 'send') || this.demands.repeats.take();
+  /**
+   * Whether the limits of the other user allow this. Otherwise the message is ignored; its sender
+   * repeats it.
+   */
+  private affordable(effects: SessionEffect[], of: Role): boolean {
+    const does = (...kinds: SessionEffect['do'][]) =>
+      effects.some((effect) => effect.role === of && kinds.includes(effect.do));
+    if (does('open', 'offer', 'accept')) return this.peerLimits.builds.take();
+    return !does('resend', 'send') || this.peerLimits.repeats.take();
   }
 
   perform(effect: SessionEffect): void {
-    const { hooks, byWay } = this;
+    const { hooks, byRole } = this;
     switch (effect.do) {
-      case 'subscribed': return hooks.subscribed(effect.type);
-      case 'settle': return this.settle(effect.type, effect.ok);
-      case 'report': return isHeard(this.session, effect) ? hooks.report(effect.state, effect.reason) : undefined;
+      case 'subscribed':
+        return hooks.subscribed(effect.type);
+      case 'settle':
+        return this.settle(effect.type, effect.ok);
+      case 'report':
+        return isHeard(this.session, effect)
+          ? hooks.report(effect.state, effect.reason)
+          : undefined;
       case 'show':
         for (const type of TYPES) this.show(type);
         return;
       case 'drop':
-        byWay.backup?.dispose();
-        delete byWay.backup;
-        this.tracksByWay.backup = {};
+        byRole.backup?.dispose();
+        delete byRole.backup;
+        this.tracksByRole.backup = {};
         return;
       case 'probe': {
         const { what } = effect;
-        const answer = what === 'relay' ? hooks.iceServers().then(hasRelay) : what === 'server' ? hooks.probeServer() : byWay.primary?.relayed();
+        const answer =
+          what === 'relay'
+            ? hooks.iceServers().then(hasRelay)
+            : what === 'server'
+              ? hooks.probeServer()
+              : byRole.primary?.relayed();
         return void answer?.then((yes) => this.feed({ kind: 'probed', what, yes }));
       }
       case 'wait':
         clearTimeout(this.timers.get(effect.name));
-        if (effect.ms !== null) this.timers.set(effect.name, setTimeout(() => this.feed({ kind: 'wait', name: effect.name }), effect.ms));
+        if (effect.ms !== null) {
+          this.timers.set(
+            effect.name,
+            setTimeout(() => this.feed({ kind: 'wait', name: effect.name }), effect.ms),
+          );
+        }
     }
   }
 
-  /** Nothing is shown that is not published on the primary connection. */
+  /** Only media published on the primary connection is shown. */
   private show(type: MediaType, always = false): void {
-    const { primary, backup } = this.tracksByWay;
-    if (always || primary[type]) this.hooks.stream(type, (primary[type] && showsBackup(this.session) && backup[type]) || primary[type] || null);
+    const { primary, backup } = this.tracksByRole;
+    if (always || primary[type]) {
+      this.hooks.stream(
+        type,
+        (primary[type] && showsBackup(this.session) && backup[type]) || primary[type] || null,
+      );
+    }
   }
 
   private settle(type: MediaType, ok: boolean): void {
@@ -219,8 +280,8 @@ export class PeerSession implements TransportOwner {
 }
 
 /**
- * Publications of a backup go over its own data channel alone: over the server they would be taken for those of the primary connection. One
- * that is to say that there is no connection says so itself.
+ * Publications on a backup use its own data channel alone: over the server they would count for the
+ * primary connection. A publication of generation 0 asks for a connection.
  */
 export function ofBackup(signal: Signal): Signal | null {
   if (negotiates(signal)) return { ...signal, link: 'standby' };

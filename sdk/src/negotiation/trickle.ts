@@ -1,15 +1,21 @@
-/** Milliseconds in which candidates are gathered into one message: a host finds most of its own at once. */
+/**
+ * Candidates within this many milliseconds go into one message: most host candidates come at once.
+ */
 const BATCH = 5;
-/** Candidates remembered for sending again. More than a host with many interfaces has. */
+/** Candidates kept for sending again. More than a host with many interfaces has. */
 const KEPT = 128;
 
-/** An own address of the other side that nobody outside its network can reach. */
+/** A host candidate that is unreachable from other networks. */
 export function isPrivate({ candidate = '' }: RTCIceCandidateInit): boolean {
   const [, address = ''] = /^candidate:\S+ \d+ \S+ \d+ (\S+) \d+ typ host/i.exec(candidate) ?? [];
-  return /\.local$|^(10|127|192\.168|169\.254|172\.(1[6-9]|2\d|3[01])|100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7]))\.|^(f[cd]|fe[89ab])[0-9a-f]*:/i.test(address);
+  // RFC 1918, 3927 and 6598, mDNS names, and unique or link-local IPv6.
+  return (
+    /^(10|127|192\.168|169\.254|172\.(1[6-9]|2\d|3[01])|100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7]))\./
+      .test(address) || /\.local$|^(f[cd]|fe[89ab])[0-9a-f]*:/i.test(address)
+  );
 }
 
-/** Local candidates on their way out: after the description they belong to, several in a message. */
+/** Sends local candidates after their description, several in a message. */
 export class Trickle {
   private waiting: RTCIceCandidateInit[] = [];
   private all: RTCIceCandidateInit[] = [];
@@ -25,7 +31,7 @@ export class Trickle {
     this.arm();
   }
 
-  /** A description is being made: earlier candidates are void, new ones wait until it is sent. */
+  /** A description is being made: earlier candidates are void, new ones wait for it. */
   hold(): void {
     this.stop();
     this.waiting = [];

@@ -177,7 +177,7 @@ export const negotiates = (
 ): signal is Extract<Signal, { eventOp: 'sdp' | 'candidate' }> =>
   signal.eventOp === 'sdp' || signal.eventOp === 'candidate';
 
-/** Reads a message of a peer, whichever way it came. Undefined when it is not understood. */
+/** Reads a message of a peer, over any transport. Undefined for an unknown message. */
 export function readSignal(m: Json): Signal | undefined {
   const gen = isCount(m.gen) ? m.gen : 0;
   const link = m.link === 'standby' ? { link: m.link } as const : {};
