@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -348,6 +349,10 @@ var outcomes = []struct {
 	{
 		engine.ErrLost, protocol.ClusterError, "The request was lost between two servers.",
 		"Try again; it may have been carried out.",
+	},
+	{
+		context.DeadlineExceeded, protocol.ClusterError, "Another server did not answer in time.",
+		"Try again in a second.",
 	},
 	{
 		errNotOwner, protocol.ClusterError, "The room is moving to another server.",

@@ -87,6 +87,25 @@ func (ro *roster) admit(from Owner, e room.Event) (v verdict, changed bool) {
 	return admitted, changed
 }
 
+// begin makes the copy of a room that a session of this node has entered. Where another session
+// here is to be told, with Joined, it is the state as it was before.
+func (ro *roster) begin(e room.Event, alone bool) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	if ro.stale || (ro.copy != nil && e.Kind != room.Entered) {
+		return
+	}
+	st := *e.State
+	st.Members = slices.Clone(st.Members)
+	if !alone && e.Kind == room.Entered {
+		st.Seq--
+		st.Members = slices.DeleteFunc(st.Members, func(m room.Member) bool {
+			return m.ID == e.Member.ID
+		})
+	}
+	ro.copy = &st
+}
+
 // update applies an event to the copy of a room's state.
 func update(st *room.State, e room.Event) {
 	if e.Seq > 0 {
@@ -123,8 +142,7 @@ func update(st *room.State, e room.Event) {
 	case room.Edited:
 		members := st.Members
 		*st = *e.State
-		st.Members, st.Seq = members, e.Seq
-		setHost(st, hostOf(e.State))
+		st.Members, st.Seq = members, e.Seq // a new host is told of by the next event
 	}
 }
 

@@ -102,9 +102,6 @@ func (h *Hub) enterRoster(state *room.State, owner Owner) *roster {
 	defer ro.mu.Unlock()
 	ro.members = members
 	ro.owner = owner
-	if owner.Node != h.cfg.Node && !ro.stale {
-		ro.copy = state
-	}
 	return ro
 }
 
@@ -227,6 +224,12 @@ func (s *session) synced(e room.Event, from Owner) {
 // enteredRoom notes the room and answers the join.
 func (s *session) enteredRoom(e room.Event, from Owner) {
 	ro := s.hub.enterRoster(e.State, from)
+	if from.Node != s.hub.cfg.Node {
+		s.hub.mu.RLock()
+		alone := ro.local == 1
+		s.hub.mu.RUnlock()
+		ro.begin(e, alone)
+	}
 	s.mu.Lock()
 	s.roster = ro
 	s.mu.Unlock()

@@ -32,7 +32,7 @@ type session struct {
 
 	// op is held while the session enters, leaves or resumes: one such step at a time. Room locks
 	// and mu are taken inside.
-	op     sync.Mutex
+	op     stepLock
 	ended  bool         // guarded by op; set once
 	unsure *room.Key    // guarded by op: a room that may have it as a member, see join
 	name   atomic.Value // string; changes with op held
@@ -381,13 +381,16 @@ func (s *session) join(
 	}
 	do := func() error { return s.hub.do(ctx, key, join) }
 	arrived, err := s.awaitState(fn, do)
-	if errors.Is(err, engine.ErrLost) {
+	if errors.Is(err, engine.ErrLost) && !arrived {
 		arrived, err = s.awaitState(fn, do)
 		if errors.Is(err, room.ErrAlreadyIn) {
 			err = nil // the first one was carried out
 		}
 	}
-	if err == nil && !arrived {
+	if arrived {
+		return nil // whatever became of the response
+	}
+	if err == nil {
 		err = s.sync(ctx, key, 0, fn)
 	}
 	if unreachable(err) {
