@@ -20,8 +20,8 @@ const credentialLife = 10 * time.Minute
 // maxURLs bounds the URLs of external relays.
 const maxURLs = 32
 
-// External implements signaling.ICEIssuer for relays elsewhere that share a TURN REST secret with this
-// server: `ieum relay`, or a coturn with use-auth-secret.
+// External implements signaling.ICEIssuer for relays elsewhere that share a TURN REST secret with
+// this server: `ieum relay`, or a coturn with use-auth-secret.
 type External struct {
 	secret            atomic.Pointer[[]byte]
 	stun, udp, stream []string // Static after ParseExternal.
@@ -31,9 +31,9 @@ type External struct {
 // SetSecret sets the TURN REST secret of credentials issued from now on.
 func (e *External) SetSecret(secret []byte) { e.secret.Store(&secret) }
 
-// ICEServers implements signaling.ICEIssuer. A session gets one URL for UDP and one for a stream, since a
-// browser allocates for each. If there are several relays the two differ, so that a relay that is down never
-// takes the only path.
+// ICEServers implements signaling.ICEIssuer. A session gets one URL for UDP and one for a stream,
+// since a browser allocates for each. If there are several relays the two differ, so that a relay
+// that is down never takes the only path.
 func (e *External) ICEServers(_, tenant, session string, allowed bool) []protocol.ICEServer {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(session))
@@ -44,7 +44,8 @@ func (e *External) ICEServers(_, tenant, session string, allowed bool) []protoco
 	}
 	turn := append(pick(e.udp, at, 1), pick(e.stream, at+1, 1)...)
 	if allowed && len(turn) > 0 {
-		user := fmt.Sprintf("%d:%s.%s", e.now().Add(credentialLife).Unix(), TenantHash(tenant), session)
+		expiry := e.now().Add(credentialLife).Unix()
+		user := fmt.Sprintf("%d:%s.%s", expiry, TenantHash(tenant), session)
 		servers = append(servers, protocol.ICEServer{
 			URLs:       turn,
 			Username:   user,
@@ -62,8 +63,8 @@ func pick(list []string, at, n int) (some []string) {
 	return some
 }
 
-// ParseExternal reads STUN and TURN URLs (RFC 7064, RFC 7065); without any it returns nil. The errors of all
-// URLs are joined.
+// ParseExternal reads STUN and TURN URLs (RFC 7064, RFC 7065); without any it returns nil. The
+// errors of all URLs are joined.
 func ParseExternal(urls []string) (*External, error) {
 	if len(urls) == 0 {
 		return nil, nil
@@ -82,7 +83,8 @@ func ParseExternal(urls []string) (*External, error) {
 	return e, errors.Join(errs...)
 }
 
-var errURL = errors.New("want stun:host, turn:host?transport=udp, turn:host?transport=tcp or turns:host?transport=tcp")
+var errURL = errors.New("want stun:host, turn:host?transport=udp, " +
+	"turn:host?transport=tcp or turns:host?transport=tcp")
 
 func (e *External) add(url string) error {
 	scheme, rest, _ := strings.Cut(url, ":")
@@ -119,7 +121,8 @@ func checkHostPort(at string) error {
 			return fmt.Errorf("%q is not a port", port)
 		}
 	}
-	if a, err := netip.ParseAddr(strings.Trim(host, "[]")); host == "" || (err == nil && a.Is6() && host[0] != '[') {
+	a, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if host == "" || (err == nil && a.Is6() && host[0] != '[') {
 		return errors.New("host is missing (an IPv6 address needs brackets)")
 	}
 	return CheckHost(host)
@@ -131,7 +134,8 @@ func CheckHost(host string) error {
 		return nil
 	}
 	invalid := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') &&
+			r != '-' && r != '.'
 	}
 	if strings.ContainsFunc(host, invalid) || len(host) > 253 || strings.Trim(host, ".-") != host {
 		return fmt.Errorf("%q is neither a host name nor an IP address", host)

@@ -10,7 +10,14 @@ import (
 )
 
 func TestExternalRelaysAreSpread(t *testing.T) {
-	urls := []string{"stun:a.example", "turn:a.example:3478", "turns:a.example:443?transport=tcp", "turn:b.example?transport=udp", "turns:b.example", "turn:b.example?transport=tcp"}
+	urls := []string{
+		"stun:a.example",
+		"turn:a.example:3478",
+		"turns:a.example:443?transport=tcp",
+		"turn:b.example?transport=udp",
+		"turns:b.example",
+		"turn:b.example?transport=tcp",
+	}
 	e, err := ParseExternal(urls)
 	if err != nil {
 		t.Fatal(err)
@@ -25,7 +32,9 @@ func TestExternalRelaysAreSpread(t *testing.T) {
 			t.Fatalf("%+v", servers)
 		}
 		turn := servers[1]
-		if !strings.HasPrefix(turn.Username, fmt.Sprintf("1600:%s.S%d", TenantHash("tenant"), i)) || turn.Credential != relay.RESTPassword(shared, turn.Username) {
+		user := fmt.Sprintf("1600:%s.S%d", TenantHash("tenant"), i)
+		if !strings.HasPrefix(turn.Username, user) ||
+			turn.Credential != relay.RESTPassword(shared, turn.Username) {
 			t.Errorf("%+v", turn)
 		}
 		for _, u := range turn.URLs {

@@ -1,5 +1,6 @@
-// Package ice issues the ICE servers of a session: STUN and TURN URLs (RFC 7064, RFC 7065) with credentials
-// that expire. Local sends clients to the relay of this process, External to relays elsewhere.
+// Package ice issues the ICE servers of a session: STUN and TURN URLs (RFC 7064, RFC 7065) with
+// credentials that expire. Local sends clients to the relay of this process, External to relays
+// elsewhere.
 package ice
 
 import (

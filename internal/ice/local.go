@@ -12,8 +12,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
-// Local implements signaling.ICEIssuer for the relay of this process: STUN on both of its ports, TURN over
-// UDP and over one kind of stream. A browser allocates for each URL, so more would be waste.
+// Local implements signaling.ICEIssuer for the relay of this process: STUN on both of its ports,
+// TURN over UDP and over one kind of stream. A browser allocates for each URL: more would be waste.
 //
 // All fields are static.
 type Local struct {
@@ -30,7 +30,8 @@ func (l *Local) ICEServers(reached, tenant, session string, allowed bool) []prot
 	at := net.JoinHostPort(host, strconv.Itoa(l.Relay.Port()))
 	stun := []string{"stun:" + at}
 	if port := l.Relay.STUNPort(); port != 0 {
-		stun = append(stun, "stun:"+net.JoinHostPort(l.host(l.STUNListen, reached), strconv.Itoa(port)))
+		second := net.JoinHostPort(l.host(l.STUNListen, reached), strconv.Itoa(port))
+		stun = append(stun, "stun:"+second)
 	}
 	servers := []protocol.ICEServer{{URLs: stun}}
 	if allowed {
@@ -48,9 +49,10 @@ func (l *Local) ICEServers(reached, tenant, session string, allowed bool) []prot
 	return servers
 }
 
-// host is how a client reaches a listen address. If it is unspecified, or the certificate covers the name by
-// which the client reached this server, it is that name. Otherwise it is the bound address, or its public
-// address behind 1:1 NAT: pages may come from elsewhere, a proxy for example.
+// host is how a client reaches a listen address. If it is unspecified, or the certificate covers
+// the name by which the client reached this server, it is that name. Otherwise it is the bound
+// address, or its public address behind 1:1 NAT: pages may come from elsewhere, a proxy for
+// example.
 func (l *Local) host(listen, reached string) string {
 	if l.PublicHost != "" {
 		return strings.Trim(l.PublicHost, "[]")
