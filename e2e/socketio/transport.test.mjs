@@ -29,6 +29,8 @@ after(async () => {
   assert.doesNotMatch(server.log, /eyJ[\w-]{10,}|panic|level=ERROR/);
 });
 
+const connections = async () => JSON.parse(await server.get('/dev/stats')).connections;
+
 let count = 0;
 const unique = (name) => `${name}-${++count}`;
 
@@ -166,8 +168,11 @@ for (const [version, io] of Object.entries(CLIENTS)) {
       const a = await register(await member(io, transports, proxy.origin), 'a');
       const b = await register(await member(null), 'b');
       const roomId = await room(a, b);
+      const before = await connections();
       proxy.cut();
       await until('disconnected', () => a.ends.length === 1);
+      // What is written to a connection that has just broken is lost, as with any TCP connection.
+      await until('lost at the server too', async () => (await connections()) < before);
       b.send({
         eventOp: 'sdp',
         target: a.userId,
