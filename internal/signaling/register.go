@@ -259,11 +259,15 @@ func (h *Hub) claimUser(
 		case seat.Session != "":
 			err = ErrTaken
 		default:
+			s.location = wish // until the outcome is known; open releases it
 			seat, err = d.ClaimUser(ctx, s.tenant, s.user, wish, limit)
 		}
 		if err == nil {
 			s.location = seat
 			return nil
+		}
+		if isRefusal(err) {
+			s.location = Location{}
 		}
 		if !errors.Is(err, ErrTaken) {
 			return err
@@ -289,17 +293,46 @@ func (h *Hub) claimUser(
 			return errTooManyTakeovers
 		}
 		counted = counted || !mine
+		s.location = wish
 		taken, err := d.TakeUser(ctx, s.tenant, s.user, seat, wish)
 		if err == nil {
 			s.location = taken
 			h.evict(ctx, seat, "taken over")
 			return nil
 		}
+		if !isRefusal(err) {
+			h.undoTake(s.tenant, s.user, seat, wish)
+			return err
+		}
+		s.location = Location{}
 		if !errors.Is(err, ErrTaken) { // that one: the holder is another by now, or nobody
 			return err
 		}
 	}
 	return ErrTaken
+}
+
+// isRefusal tells whether the directory has refused a claim. After other errors it is unknown
+// whether the claim was granted.
+func isRefusal(err error) bool {
+	return errors.Is(err, ErrTaken) || errors.Is(err, ErrLicenseFull) ||
+		errors.Is(err, ErrStale) || errors.Is(err, ErrNoQuorum)
+}
+
+// undoTake frees a user id that may have passed from one location to another. If it has, the
+// session that held it must end.
+func (h *Hub) undoTake(tenant, user string, from, to Location) {
+	d := h.cfg.Directory
+	h.retryNow("undo takeover by "+to.Session, func(ctx context.Context) error {
+		if err := d.ReleaseUser(ctx, tenant, user, to); err != nil {
+			return err
+		}
+		holder, err := d.Holder(ctx, tenant, user)
+		if err == nil && holder != from {
+			h.evict(ctx, from, "taken over")
+		}
+		return err
+	})
 }
 
 // resume gives a session that is waiting, or whose old connection has not noticed its death yet, a
