@@ -7,9 +7,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -205,6 +207,70 @@ func testPanicInRegister(t *testing.T, arm func(*buggy), over bool) {
 				sessions, seats, users, addresses, records)
 		}
 		w.from("192.0.2.1").register("kim")
+	})
+}
+
+// panickingSink panics at the next event of a kind, as a hub with a bug.
+type panickingSink struct {
+	room.Sink
+	kind room.Kind
+}
+
+func (s *panickingSink) Deliver(to []room.Address, e room.Event) {
+	if e.Kind == s.kind {
+		s.kind = 0
+		panic("bug in the hub")
+	}
+	s.Sink.Deliver(to, e)
+}
+
+// A member whose join panics, before its session knows of the room, is no member afterwards.
+func TestPanicInAJoinLeavesNoMember(t *testing.T) {
+	in(t, 1, nil, func(w *world) {
+		h := w.nodes[0].hub
+		sink := &panickingSink{Sink: h}
+		h.rooms = room.NewRegistry(sink, room.Limits{}, room.Hooks{Gone: h.roomGone})
+		lee := w.user(0, "lee")
+		w.room("K1", lee)
+		sink.kind = room.Entered
+		kim := w.user(0, "kim")
+		kim.raw(`{"eventOp":"joinRoom","roomId":"K1","reqId":"j"}`)
+		if c := kim.closeCode(); c != transport.StatusInternalError {
+			t.Errorf("closed with %d, want %d", c, transport.StatusInternalError)
+		}
+		synctest.Wait()
+		members := lee.want("200", msg{"eventOp": "memberList"})["members"].(map[string]any)
+		if len(members) != 1 {
+			t.Errorf("members are %v, want lee alone", members)
+		}
+		again := w.user(0, "kim")
+		again.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+	})
+}
+
+// A session that is taken over ends, also when the keeper panics. The record that it leaves
+// behind does not outlast the resume window after a restart.
+func TestPanicWhileASessionEnds(t *testing.T) {
+	keeper := panickingKeeper{memoryKeeper: memoryKeeper{kept: map[string][]byte{}}}
+	var cfg Config
+	in(t, 1, func(c *Config, _ *license.Params) {
+		c.Keeper = &keeper
+		cfg = *c
+	}, func(w *world) {
+		kim := w.user(0, "kim")
+		keeper.armed.Store(true)
+		w.connect(0).crashes("kim", "forced", true, "resume", kim.secret)
+		if c := kim.closeCode(); c != transport.StatusTakenOver {
+			t.Errorf("the former session was closed with %d, want %d", c, transport.StatusTakenOver)
+		}
+		cfg.Node, cfg.Keeper = "n0", &keeper.memoryKeeper
+		w.restart(cfg)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if records, _ := keeper.Load(); len(records) != 0 {
+			t.Errorf("%d records are left", len(records))
+		}
+		w.user(0, "kim")
 	})
 }
 

@@ -89,6 +89,7 @@ func (h *Hub) place(addr room.Address) place {
 // members are those of state even where there is a roster: the session it was for may be leaving,
 // and what the room said since has not come here.
 func (h *Hub) enterRoster(state *room.State, owner Owner) *roster {
+	members := h.entries(state)
 	h.mu.Lock()
 	ro := h.rosters[state.Key]
 	if ro == nil {
@@ -97,7 +98,6 @@ func (h *Hub) enterRoster(state *room.State, owner Owner) *roster {
 	}
 	ro.local++
 	h.mu.Unlock()
-	members := h.entries(state)
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
 	ro.members = members

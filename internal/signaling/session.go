@@ -270,11 +270,11 @@ func (s *session) remove(last *client, code transport.StatusCode, reason string)
 	h.mu.Lock()
 	delete(h.sessions, s.id)
 	h.mu.Unlock()
-	h.keepSession(s)
 	if last != nil && code != 0 {
 		last.conn.Close(code, reason)
 	}
 	h.log(s).Info("session ended", "reason", reason)
+	h.keepSession(s)
 }
 
 // drop releases what the session holds: connection, timer, waiting messages.
@@ -304,34 +304,47 @@ func (s *session) leaveRoom() error {
 	if !in {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
-	err := s.hub.do(ctx, key, room.Leave{User: s.user, Address: s.address()})
+	err := s.leave(ctx, key)
 	if !unreachable(err) {
 		s.leftRoom(key)
 	}
 	return err
 }
 
-// leaveAtLast is leaveRoom for a session that ends: if the room cannot be reached now it is told
-// later. op is held.
+// leaveAtLast takes a session that ends out of its room, or out of a room that may have it as a
+// member. If the room cannot be reached, it is told later. op is held.
 func (s *session) leaveAtLast() {
-	err := s.leaveRoom()
-	if key, in := s.roomKey(); in && unreachable(err) {
-		s.leftRoom(key)
-		s.leaveLater(key)
+	key, in := s.roomKey()
+	switch {
+	case in:
+		defer s.leftRoom(key)
+	case s.unsure != nil:
+		key = *s.unsure
+	default:
 		return
 	}
-	if err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom) {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	err := s.leave(ctx, key)
+	switch {
+	case unreachable(err):
+		s.leaveLater(key)
+	case err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom):
 		s.hub.log(s).Warn("room not left", "error", err)
 	}
 }
 
-// leaveLater takes the session out of a room that it is not in to its own knowledge.
+// leave tells a room that the session has left.
+func (s *session) leave(ctx context.Context, key room.Key) error {
+	return s.hub.do(ctx, key, room.Leave{User: s.user, Address: s.address()})
+}
+
+// leaveLater is leave for a room that cannot be reached now. The session no longer counts as in it.
 func (s *session) leaveLater(key room.Key) {
-	leave := room.Leave{User: s.user, Address: s.address()}
 	s.hub.retry("leave "+s.id+" "+key.Room, func(ctx context.Context) error {
-		err := s.hub.do(ctx, key, leave)
+		err := s.leave(ctx, key)
 		if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) {
 			return nil
 		}
@@ -372,13 +385,32 @@ func (s *session) sync(
 }
 
 // join enters a room, whose state fn takes; op is held. If it remains unknown whether the room has
-// the session as a member, the session leaves it: at once, later, or before it joins again.
+// the session as a member, the session leaves it: at once, later, or before it joins again. After a
+// panic it leaves as it ends.
 func (s *session) join(
 	ctx context.Context, key room.Key, join room.Join, fn func(room.Event),
 ) error {
 	if err := s.leaveUnsure(ctx); err != nil {
 		return err
 	}
+	s.unsure = &key
+	err := s.enter(ctx, key, join, fn)
+	if unreachable(err) {
+		s.hub.retry("leave "+s.id, func(ctx context.Context) error {
+			s.op.Lock()
+			defer s.op.Unlock()
+			return s.leaveUnsure(ctx)
+		})
+		return err
+	}
+	s.unsure = nil
+	return err
+}
+
+// enter has the room take the session in, and waits for its state; op is held.
+func (s *session) enter(
+	ctx context.Context, key room.Key, join room.Join, fn func(room.Event),
+) error {
 	do := func() error { return s.hub.do(ctx, key, join) }
 	arrived, err := s.awaitState(fn, do)
 	if errors.Is(err, engine.ErrLost) && !arrived {
@@ -393,15 +425,6 @@ func (s *session) join(
 	if err == nil {
 		err = s.sync(ctx, key, 0, fn)
 	}
-	if unreachable(err) {
-		unsure := key
-		s.unsure = &unsure
-		s.hub.retry("leave "+s.id, func(ctx context.Context) error {
-			s.op.Lock()
-			defer s.op.Unlock()
-			return s.leaveUnsure(ctx)
-		})
-	}
 	return err
 }
 
@@ -410,8 +433,7 @@ func (s *session) leaveUnsure(ctx context.Context) error {
 	if s.unsure == nil {
 		return nil
 	}
-	leave := room.Leave{User: s.user, Address: s.address()}
-	if err := s.hub.do(ctx, *s.unsure, leave); unreachable(err) {
+	if err := s.leave(ctx, *s.unsure); unreachable(err) {
 		return err
 	}
 	s.unsure = nil
