@@ -131,7 +131,6 @@ describe('golden messages', () => {
     expect(first).toMatchObject({
       userId: 'kpoint123',
       resumed: false,
-      resumeWindow: 20,
       iceServers: [{}, { username: expect.stringMatching(/^\d+:/) }],
     });
     expect(first?.room).toBeUndefined();

@@ -42,7 +42,6 @@ export interface RegisterAnswer {
   userId: string;
   iceServers: RTCIceServer[];
   resume: string;
-  resumeWindow: number;
   resumed: boolean;
   room?: RoomInfo;
 }
@@ -177,7 +176,7 @@ export const negotiates = (
 ): signal is Extract<Signal, { eventOp: 'sdp' | 'candidate' }> =>
   signal.eventOp === 'sdp' || signal.eventOp === 'candidate';
 
-/** Reads a message of a peer, over any transport. Undefined for an unknown message. */
+/** Reads a message of a peer, whichever way it came. Undefined when it is not understood. */
 export function readSignal(m: Json): Signal | undefined {
   const gen = isCount(m.gen) ? m.gen : 0;
   const link = m.link === 'standby' ? { link: m.link } as const : {};
@@ -281,7 +280,6 @@ export function readRegister(a: Answer): RegisterAnswer | null {
       ? (a.iceServers.filter(isObject) as unknown as RTCIceServer[])
       : [],
     resume: a.resume,
-    resumeWindow: isCount(a.resumeWindow) ? a.resumeWindow : 20,
     resumed: a.resumed === true,
     ...(isRoom(a.room) ? { room: a.room } : {}),
   };
