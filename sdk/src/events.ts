@@ -48,12 +48,14 @@ export function call(listener: Listener, args: unknown[]): void {
 export class Emitter {
   private readonly listeners = new Map<string, { listener: Listener; once: boolean }[]>();
 
-  on(event: string, listener: Listener): this {
-    return this.add(event, listener, false);
+  on(event: string, listener: Listener, once = false): this {
+    if (typeof listener !== 'function') return this;
+    this.listeners.set(event, [...(this.listeners.get(event) ?? []), { listener, once }]);
+    return this;
   }
 
   once(event: string, listener: Listener): this {
-    return this.add(event, listener, true);
+    return this.on(event, listener, true);
   }
 
   /** Removes one listener, all of an event, or all. */
@@ -68,12 +70,6 @@ export class Emitter {
       if (entry.once) this.keep(event, (each) => each !== entry);
       call(entry.listener, args);
     }
-  }
-
-  private add(event: string, listener: Listener, once: boolean): this {
-    if (typeof listener !== 'function') return this;
-    this.listeners.set(event, [...(this.listeners.get(event) ?? []), { listener, once }]);
-    return this;
   }
 
   /** Another list: the one that is being gone through stays. */

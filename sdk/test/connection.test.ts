@@ -212,6 +212,14 @@ describe('the early message', () => {
 });
 
 describe('a lost socket', () => {
+  it('whose end makes the app end the session is followed by none', async () => {
+    connection = make({ down: () => connection.stop() });
+    connection.start();
+    (await shake()).die();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([FakeSocket.made.length, vi.getTimerCount()]).toEqual([1, 0]);
+  });
+
   it.each([
     ['', false, [0, 250, 500, 1_000, ...Array(30).fill(2_000), 10_000, 10_000]],
     [

@@ -138,6 +138,23 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
+describe('an app that leaves when it hears of something', () => {
+  it.each(['connected', 'recovering path-dead'])('hears no more after %s', async (state) => {
+    const told: string[] = [];
+    const tell = (what: string) => {
+      told.push(what);
+      if (what === state) session.dispose();
+    };
+    hooks.report = changes((now, reason) => tell(`${now}${reason && ` ${reason}`}`));
+    hooks.stream = (type) => told.push(`stream ${type}`);
+    hooks.probeServer = async () => (told.push('probe'), true);
+    const { cut } = await call().catch(() => ({ cut: () => undefined }));
+    cut();
+    await vi.advanceTimersByTimeAsync(1_500);
+    expect([told.at(-1), FakeConnection.open, vi.getTimerCount()]).toEqual([state, 0, 0]);
+  });
+});
+
 describe('a backup connection', () => {
   it('is made over the relay only once media flows, and sends nothing', async () => {
     const { primary, backup } = await call();

@@ -12,6 +12,8 @@ let code: string;
 let log: string[];
 let shown: Map<MediaType, string>;
 let peer: LegacyPeer;
+/** What the app does when it hears of a publication. */
+let seen: () => void;
 
 const stream = (...kinds: ('audio' | 'video')[]) =>
   new FakeStream(
@@ -59,6 +61,7 @@ beforeEach(() => {
   sent = [];
   code = '200';
   log = [];
+  seen = () => undefined;
   shown = new Map();
   peer = new LegacyPeer({
     sendSignal: async (signal) => {
@@ -69,7 +72,10 @@ beforeEach(() => {
     pass: () => undefined,
     stream: (type, tracks) =>
       tracks ? shown.set(type, tracks.map((t) => t.kind).join()) : shown.delete(type),
-    subscribed: (type) => log.push(`subscribed ${type} ${shown.get(type)}`),
+    subscribed: (type) => {
+      log.push(`subscribed ${type} ${shown.get(type)}`);
+      seen();
+    },
     report: changes((state, reason) => log.push(`${state}${reason && ` ${reason}`}`)),
   });
 });
@@ -201,6 +207,14 @@ describe('what they send', () => {
     last().become('disconnected');
     last().become('connected');
     expect(log.filter((x) => x.startsWith('subscribed'))).toHaveLength(1);
+  });
+
+  it('is all that an app hears of that leaves when it sees it', async () => {
+    offer('audio,video', 'one');
+    await settled();
+    seen = () => peer.dispose();
+    last().become('connected');
+    expect([log, FakeConnection.open]).toEqual([['connecting', 'subscribed cam audio,video'], 0]);
   });
 
   it('is one publication for each connection', async () => {

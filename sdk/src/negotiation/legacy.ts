@@ -148,7 +148,8 @@ abstract class Leg {
     if (state === 'connected') {
       this.link?.watch(() => this.hungUp());
       this.ready();
-      this.hooks.report('connected', '');
+      // The app may have left when it saw the stream.
+      if (this.link) this.hooks.report('connected', '');
     } else if (state === 'disconnected') this.hooks.report('interrupted', 'interrupted');
     else if (state === 'closed') this.hungUp();
     else if (state === 'failed') this.ended();

@@ -148,7 +148,8 @@ export class PeerSession implements TransportOwner {
         )).push(effect);
       }
     }
-    for (const effect of effects) if (!effect.role) this.perform(effect);
+    // The app may end the session when it hears of one of them.
+    for (const effect of effects) if (!effect.role && !this.disposed) this.perform(effect);
     for (const transport of this.open) void transport.run();
   }
 

@@ -498,6 +498,8 @@ export class Connection {
     }
     this.queue = [...again, ...this.queue];
     if (wasUp) this.hooks.down();
+    // The app may have ended the session when it heard of it.
+    if (this.state !== 'waiting') return;
     if (FINAL.includes(code)) {
       this.stop();
       return this.hooks.ended(code);
