@@ -454,6 +454,22 @@ func TestPermissionsAreBounded(t *testing.T) {
 	}
 }
 
+// A request that names more peers than can be permitted is refused before the rest is looked at.
+func TestPeersOfARequestAreBounded(t *testing.T) {
+	s := start(t, nil)
+	c := dial(t, s, "tcp", "t", "s")
+	c.allocate()
+	all := manyPeers(maxPermissions + 1)
+	denied := netip.MustParseAddr("10.9.8.7")
+	if got := c.permit(append(all, denied)...); got != 508 ||
+		refusedBy(s, reasonTooManyPermissions) != 1 || refusedBy(s, reasonDeniedPeer) != 0 {
+		t.Errorf("one too many, and one that is denied: %d", got)
+	}
+	if got := c.permit(all[:maxPermissions]...); got != 0 {
+		t.Errorf("as many as there may be: %d", got)
+	}
+}
+
 // What strangers and users do leaves no address in the log above debug, and few lines.
 func TestLogHoldsNoAddresses(t *testing.T) {
 	var text lockedText

@@ -282,6 +282,11 @@ func (w *worker) createPermission(p *path, a *allocation, m *stun.Message, c *cr
 		if reason, code = w.checkPeer(a, peer, f, ok); code != 0 {
 			break
 		}
+		// No more are looked at than can be permitted: a message has room for thousands.
+		if len(ips) == maxPermissions {
+			reason, code = reasonTooManyPermissions, stun.CodeInsufficientCapacity
+			break
+		}
 		ips = append(ips, peer.ip)
 	}
 	if code == 0 && !a.permit(w.now, ips...) {

@@ -2,6 +2,9 @@ package relay
 
 import (
 	"bytes"
+	"io"
+	"math"
+	"strings"
 	"testing"
 
 	"github.com/pion/stun/v4"
@@ -82,5 +85,36 @@ func TestLargePackets(t *testing.T) {
 				t.Errorf("%s, %d back: %d", network, size, len(got))
 			}
 		}
+	}
+}
+
+// A payload that fills a ChannelData message does not fit into a Data indication. It is lost: with
+// a length of 16 bits its end would be read as messages of their own.
+func TestPayloadTooLargeForADataIndicationIsLost(t *testing.T) {
+	s := start(t, nil)
+	from, to := dial(t, s, "tcp", "t", "a"), dial(t, s, "tcp", "t", "b")
+	fromAt, toAt := from.allocate(), to.allocate()
+	if got := to.permit(fromAt.Addr()); got != 0 {
+		t.Fatalf("permission: %d", got)
+	}
+	if got := from.bind(minChannel, toAt); got != 0 {
+		t.Fatalf("channel: %d", got)
+	}
+	// XOR-PEER-ADDRESS has 12 bytes, the header of DATA 4.
+	const most = math.MaxUint16&^3 - 12 - 4
+	for _, size := range []int{most + 1, math.MaxUint16} {
+		from.channelData(minChannel, strings.Repeat("x", size))
+		from.channelData(minChannel, "end")
+		if data, _ := to.receive(); data != "end" {
+			t.Errorf("after %d bytes the client got %d", size, len(data))
+		}
+	}
+	from.channelData(minChannel, strings.Repeat("x", most))
+	if _, err := io.ReadFull(to.conn, make([]byte, stunHeader+12+4+most)); err != nil {
+		t.Error(err)
+	}
+	to.ask(stun.MethodBinding)
+	if got := refusedBy(s, reasonUnsent); got != 2 || len(to.data) != 0 {
+		t.Errorf("%d lost, %d messages left", got, len(to.data))
 	}
 }

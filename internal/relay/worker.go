@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"log/slog"
+	"math"
 	"math/bits"
 	"runtime/debug"
 	"time"
@@ -312,6 +313,12 @@ func (w *worker) toClient(s *relaySocket, from endpoint, pkt packet, up *allocat
 	}
 	_, _ = rand.Read(w.tid[:]) // never fails
 	w.scratch = appendData(w.scratch[:0], from, pkt.payload, &w.tid)
+	// A longer message would have another length in its header, and a stream would be cut
+	// elsewhere: at messages that the peer has written.
+	if len(w.scratch)-stunHeader > math.MaxUint16 {
+		a.drop(reasonUnsent)
+		return
+	}
 	count(a, up, 1, len(pkt.payload))
 	if !w.deliver(&a.client, w.scratch) {
 		countLost(a, up, len(pkt.payload))
