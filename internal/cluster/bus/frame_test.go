@@ -1,0 +1,94 @@
+package bus
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func sample() frame {
+	return frame{
+		kind:        kindRequest,
+		incarnation: 3,
+		seq:         9,
+		id:          77,
+		from:        "node-1.example",
+		payload:     []byte(`{"do":1}`),
+	}
+}
+
+func TestAFrameSurvivesItsEncoding(t *testing.T) {
+	f := sample()
+	b := f.append(nil)
+	if got, err := parseFrame(b); err != nil || !reflect.DeepEqual(got, f) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for n := range headerSize + len(f.from) {
+		if _, err := parseFrame(b[:n]); !errors.Is(err, errFrame) {
+			t.Errorf("%d bytes are a frame: %v", n, err)
+		}
+	}
+}
+
+// A frame of the next version is counted as what is missing: sender and number stay readable.
+func TestAFrameOfAnotherVersionHasSenderAndNumber(t *testing.T) {
+	f := sample()
+	b := f.append(nil)
+	b[0]++
+	got, err := parseFrame(b)
+	if !errors.Is(err, errVersion) || got.from != f.from || got.seq != f.seq ||
+		got.incarnation != f.incarnation {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	b[0]--
+	b[1] = byte(kindAck) + 1
+	if _, err := parseFrame(b); !errors.Is(err, errVersion) {
+		t.Errorf("an unknown kind: %v", err)
+	}
+}
+
+// A name is part of a subject, where some characters have a meaning.
+func TestNamesDoNotReachIntoOtherSubjects(t *testing.T) {
+	seen := map[string]string{}
+	for _, name := range []string{
+		"a", "A", "a.b", "a_b", "a_2eb", "*", ">", "a b", "a\nb", "노드", "a-b", "_", "__", "",
+	} {
+		s := Subject(name)
+		if strings.ContainsAny(s, ".*> \r\n\t") || strings.ContainsFunc(s, func(r rune) bool {
+			return r > 126 || r < 33
+		}) {
+			t.Errorf("%q becomes %q", name, s)
+		}
+		if other, twice := seen[s]; twice {
+			t.Errorf("%q and %q both become %q", name, other, s)
+		}
+		seen[s] = name
+	}
+}
+
+func FuzzParseFrame(f *testing.F) {
+	s := sample()
+	f.Add(s.append(nil))
+	nack := frame{kind: kindNack, seq: 1, from: "n", payload: appendSpan(nil, 3, 5)}
+	f.Add(nack.append(nil))
+	lost := frame{kind: kindLost, seq: 1, from: "n", payload: appendIDs(nil, []uint64{1, 2})}
+	f.Add(lost.append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := parseFrame(b)
+		first, last, ok := parseSpan(got.payload)
+		if ok && (first > last || last > maxSeq) {
+			t.Fatalf("span from %d to %d", first, last)
+		}
+		if ids, ok := parseIDs(got.payload); ok && len(ids)*8 != len(got.payload) {
+			t.Fatalf("%d ids in %d bytes", len(ids), len(got.payload))
+		}
+		if err != nil {
+			return
+		}
+		if again := got.append(nil); !bytes.Equal(again, b) {
+			t.Fatalf("%x became %x", b, again)
+		}
+	})
+}
