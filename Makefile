@@ -23,7 +23,7 @@ run: build ## build and start a server for trying; ARGS="--listen :7102 --tls-se
 
 # without C the program needs no library of the system, whose pages would be 1.6 MB of its memory
 build: ## bin/ieum; the built SDK is committed, so Go is enough
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.buildVersion=$(VERSION)' -o bin/ieum ./cmd/ieum
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.buildVersion=$(VERSION)' -o bin/ieum ./cmd/ieum
 
 build-bench: build ## bin/ieum-bench, the load generators, beside bin/ieum
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ieum-bench ./cmd/ieum-bench

@@ -29,6 +29,7 @@ var groups = []kong.Group{
 	{Key: "licenses", Title: "Licenses:"},
 	{Key: "sessions", Title: "Sessions:"},
 	{Key: "limits", Title: "Limits:"},
+	{Key: "cluster", Title: "Several nodes:"},
 	{Key: "admin", Title: "Metrics and health:"}, {Key: "logging", Title: "Logging:"},
 }
 

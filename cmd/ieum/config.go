@@ -149,6 +149,11 @@ var examples = map[string]string{
 	"relay-ip":                 "[203.0.113.7/10.0.0.7]",
 	"relay-workers":            "2",
 	"max-queued-bytes":         "268435456",
+	"node":                     "node-1",
+	"cluster-listen":           "10.0.0.1:7104",
+	"cluster-peer":             "['nodes.example:7104']",
+	"cluster-expect":           "3",
+	"cluster-nats":             "['nats://user:password@nats.example:4222']",
 }
 
 // flagGroup is a heading with its flags.

@@ -55,7 +55,7 @@ func (f *relayCmd) Run(c *console) error {
 	warnPrivate(cfg.Log, n)
 	_ = untilEnd(c.ctx, nil, hangup, n.Reload) // without a channel of failures it returns nil
 	cfg.Log.Info("stopping", "cause", context.Cause(c.ctx))
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), config.DefaultDrainTimeout)
 	defer cancel()
 	err = n.Close(ctx)
 	cfg.Log.Info("stopped")

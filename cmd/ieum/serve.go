@@ -37,6 +37,7 @@ type serverFlags struct {
 	SessionRate           float64       `help:"Sustained message rate per session, in messages per second (default 30)." placeholder:"N" group:"sessions"`
 	SessionBurst          float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N" group:"sessions"`
 	limitFlags            `group:"limits"`
+	clusterFlags          `group:"cluster"`
 	adminFlags            `group:"admin"`
 	LogLevel              string `help:"Minimum severity to log: debug, info, warn or error." default:"info" enum:"debug,info,warn,error" group:"logging"`
 	Dev                   bool   `help:"Development mode: binds to loopback by default and serves a development license (default off)." group:"network"`
@@ -121,6 +122,7 @@ func (f serverFlags) config(log io.Writer) config.Server {
 		TLSKey:                f.TLSKey,
 		TLSSelfSigned:         f.TLSSelfSigned,
 		Admin:                 f.adminFlags.settings(),
+		Cluster:               f.clusterFlags.settings(),
 		Data:                  f.Data,
 		Dev:                   f.Dev,
 		DevDir:                devDir(),
@@ -149,10 +151,6 @@ func logTo(w io.Writer, name string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
-// shutdownTimeout bounds the close of client connections. The documented five seconds cover the
-// rest.
-const shutdownTimeout = 3 * time.Second
-
 // Run serves until the context is done.
 func (f *serveCmd) Run(c *console) error {
 	cfg := f.config(c.err)
@@ -171,7 +169,7 @@ func (f *serveCmd) Run(c *console) error {
 	debug.FreeOSMemory() // of the start; without load the next collection is two minutes away
 	failed := untilEnd(c.ctx, n.Failed(), hangup, n.Reload)
 	cfg.Log.Info("stopping", "cause", context.Cause(c.ctx))
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), cfg.Cluster.Drain())
 	defer cancel()
 	err = errors.Join(failed, n.Close(ctx))
 	cfg.Log.Info("stopped")
@@ -195,6 +193,9 @@ func (f *serveCmd) greet(w io.Writer, n *node.Node) {
 		fmt.Fprintf(w, "Relay: external (%s)\n", strings.Join(f.RelayExternal, ", "))
 	} else {
 		greetRelay(w, n)
+	}
+	if a := n.ClusterAddr(); a != "" {
+		fmt.Fprintf(w, "Other nodes: --cluster-peer %s\n", a)
 	}
 	if a := n.AdminAddr(); a != nil {
 		fmt.Fprintf(w, "Metrics and health: http://%s/metrics, /healthz, /readyz\n", a)

@@ -34,6 +34,7 @@ type settings struct {
 // machine can see.
 var secretVariables = []string{
 	"IEUM_LICENSE_SIGNING_KEY", "IEUM_ADMIN_TOKEN", "IEUM_RELAY_SECRET", "IEUM_RELAY_PASSWORD",
+	"IEUM_CLUSTER_SECRET",
 }
 
 func (s *settings) addError(where, format string, args ...any) {

@@ -56,6 +56,8 @@ type Server struct {
 
 	Admin AdminSettings
 
+	Cluster ClusterSettings
+
 	Data string // directory for persistent state; empty: none
 	Dev  bool   // development mode: loopback, and a development license that pages may fetch
 	// DevDir holds the license of Dev if there is no Data, so that open pages survive a restart. If
@@ -94,6 +96,7 @@ type ServerPlan struct {
 	External    *ice.External // nil: the relay of this process
 	Cert        *tls.Certificate
 	Admin       *admin.Config // nil: no admin listener
+	Cluster     *ClusterPlan  // nil: this node stands alone
 	ConnLimits  transport.ConnLimiterConfig
 	Limits      signaling.Limits
 	Proxies     []netip.Prefix
@@ -126,6 +129,8 @@ func (c Server) Plan(running *ServerPlan, write bool) (*ServerPlan, error) {
 	errs.add(p.planRelay())
 	var err error
 	p.Admin, err = c.Admin.plan(c.Log)
+	errs.add(err)
+	p.Cluster, err = p.Config.Cluster.plan()
 	errs.add(err)
 	p.ConnLimits, p.Limits, err = c.Limits.plan()
 	errs.add(err)

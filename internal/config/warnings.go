@@ -33,6 +33,9 @@ func (p *ServerPlan) Warnings() error {
 	all.add(worldReadable("--relay-secret-file", c.Relay.SecretFile))
 	all.add(worldReadable("--admin-token-file", c.Admin.TokenFile))
 	all.add(worldReadable("--tls-key", c.TLSKey))
+	all.add(worldReadable("--cluster-secret-file", c.Cluster.SecretFile))
+	all.add(worldReadable("--cluster-key", c.Cluster.Key))
+	all.add(p.Cluster.fewNodes(), p.Cluster.expiry())
 	all.add(expiry(p.Cert), p.nameNotCovered())
 	host, _, _ := net.SplitHostPort(c.Listen)
 	if p.Cert == nil && !netaddr.IsLoopback(host) && len(p.Proxies) == 0 {

@@ -20,12 +20,12 @@ import (
 	"github.com/ieum-rtc/ieum/internal/admin"
 	"github.com/ieum-rtc/ieum/internal/allocationlog"
 	"github.com/ieum-rtc/ieum/internal/certs"
+	"github.com/ieum-rtc/ieum/internal/cluster"
 	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/ice"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/revocation"
 	"github.com/ieum-rtc/ieum/internal/signaling"
-	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 	"github.com/ieum-rtc/ieum/internal/store"
 	"github.com/ieum-rtc/ieum/internal/transport"
 	"github.com/ieum-rtc/ieum/internal/transport/socketio"
@@ -45,13 +45,16 @@ type Node struct {
 	turn   *turnPort      // nil without --relay-listen
 	store  *store.Store   // nil without --data
 	hub    *signaling.Hub
-	conns  *transport.ConnLimiter
-	queued *transport.Backlog
-	panics *transport.Panics
-	ws     *transport.WebSocket
-	sio    *socketio.Server
-	http   *http.Server
-	admin  *admin.Server // nil: no admin listener
+	others *cluster.Cluster // nil: this node stands alone
+	// fingerprints of the license signing keys, for other nodes
+	fingerprints atomic.Pointer[[]string]
+	conns        *transport.ConnLimiter
+	queued       *transport.Backlog
+	panics       *transport.Panics
+	ws           *transport.WebSocket
+	sio          *socketio.Server
+	http         *http.Server
+	admin        *admin.Server // nil: no admin listener
 
 	allocs  *allocationlog.Log
 	revoked *revocation.Watcher
@@ -132,8 +135,9 @@ func (n *Node) openHub() (err error) {
 		cfg.Node = n.store.NodeID()
 		cfg.Keeper = n.store
 	}
-	local := engine.NewLocal(cfg.Node)
-	cfg.Directory, cfg.Bus = local, local
+	if err = n.openCluster(&cfg); err != nil {
+		return err
+	}
 	if n.hub, err = signaling.New(cfg); err != nil {
 		return err
 	}
@@ -239,6 +243,9 @@ func (n *Node) openAdmin() error {
 	if n.store != nil {
 		all = append(all, n.store.Collector())
 	}
+	if n.others != nil {
+		all = append(all, n.others)
+	}
 	r, err := newRegistry(n.plan.Config.Version, all...)
 	if err != nil {
 		return err
@@ -249,6 +256,11 @@ func (n *Node) openAdmin() error {
 
 // ready returns why calls cannot be served well; nil: they can.
 func (n *Node) ready(ctx context.Context) error {
+	if n.others != nil {
+		if err := n.others.Ready(); err != nil {
+			return err
+		}
+	}
 	if n.relay == nil { // external relays report for themselves
 		return nil
 	}
@@ -331,6 +343,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.hub != nil {
 		n.hub.Close()
+	}
+	if n.others != nil {
+		errs = append(errs, wrap("leave the cluster", n.closeCluster()))
 	}
 	n.allocs.Close()
 	if n.admin != nil { // last, so that the shutdown can be monitored

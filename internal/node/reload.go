@@ -72,6 +72,9 @@ func (n *Node) Reload() error {
 		if err := n.setRelaySecret(p.Relay.Secret); err != nil {
 			return nil, err
 		}
+		if err := n.reloadCluster(p); err != nil {
+			return nil, err
+		}
 		n.cert.Set(p.Cert)
 		n.dev.Store(p.Dev)
 		n.hub.Renew(p.Licenses, p.ResumeKeys())
