@@ -37,7 +37,7 @@ func (s *session) acceptsBatches() bool {
 func (s *session) enqueuePresence(m *transport.Message, e room.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.client.Load() == nil {
+	if s.client.Load() == nil || s.roster == nil || s.roster.key != e.Key {
 		m.Release()
 		return
 	}

@@ -221,8 +221,15 @@ func (s *session) synced(e room.Event, from Owner) {
 	s.deliverState(e)
 }
 
-// enteredRoom notes the room and answers the join.
+// enteredRoom notes the room and answers the join. The state of a join that was given up is ignored:
+// join leaves that room.
 func (s *session) enteredRoom(e room.Event, from Owner) {
+	s.mu.Lock()
+	expected := s.onState != nil
+	s.mu.Unlock()
+	if !expected {
+		return
+	}
 	ro := s.hub.enterRoster(e.State, from)
 	if from.Node != s.hub.cfg.Node {
 		s.hub.mu.RLock()
