@@ -1,8 +1,12 @@
 package signaling
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/ieum-rtc/ieum/internal/license"
 )
 
 func TestComingBackDoesNotRefillTheRate(t *testing.T) {
@@ -47,4 +51,49 @@ func TestComingBackDoesNotRefillTheRate(t *testing.T) {
 			t.Errorf("closed with %d, want 1008", c)
 		}
 	})
+}
+
+// Each resume locks the room while its state is encoded, so a session that does nothing but resume
+// would keep the others of a large room waiting.
+func TestResumesAreLimitedByTheStateTheyCost(t *testing.T) {
+	for name, c := range map[string]struct {
+		members, most int
+	}{
+		"alone":  {0, 6},
+		"a room": {30, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, 1, func(c *Config, _ *license.Params) { c.Rate, c.Burst = 1, 6 }, func(w *world) {
+				kim := w.user(0, "kim")
+				kim.want("200", msg{"eventOp": "createRoom", "roomId": "K1", "capacity": 100})
+				kim.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+				for i := range c.members {
+					p := w.connect(0)
+					p.register(fmt.Sprint("u", i), "name", strings.Repeat("n", 250))
+					p.want("200", msg{"eventOp": "joinRoom", "roomId": "K1"})
+				}
+				resume := func() string {
+					again := w.connect(0)
+					return again.ask(msg{
+						"eventOp": "register",
+						"cpCode":  w.cpCode,
+						"authKey": w.authKey,
+						"resume":  kim.secret,
+					}).str("code")
+				}
+				n := 0
+				for n <= c.most && resume() == "200" {
+					n++
+				}
+				if n != c.most {
+					t.Errorf("%d resumes at once, want %d", n, c.most)
+				}
+				w.hits("message_rate", 1)
+				time.Sleep(5 * time.Second)
+				if code := resume(); code != "200" {
+					t.Errorf("five seconds later a resume is answered %s", code)
+				}
+			})
+		})
+	}
 }

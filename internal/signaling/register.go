@@ -363,6 +363,11 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 	if attemptOf(q).isStale(s.lastAttempt()) {
 		return errStaleAttempt
 	}
+	h := r.c.hub
+	if !s.resumeMeter.Take(h.now(), h.flood, 1) {
+		h.counters.refusedFlood.Add(1)
+		return errMessageRate
+	}
 	var old *client
 	var failed error
 	take := func(state *protocol.RoomState) {
@@ -371,6 +376,7 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 			failed = err
 			return
 		}
+		s.resumeMeter.Add(h.now(), h.flood, units(0, len(m.B), floodBytes))
 		old = s.attach(r.c, m, r.reply)
 		s.mu.Lock()
 		s.attempt = attemptOf(q)

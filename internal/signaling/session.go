@@ -44,6 +44,7 @@ type session struct {
 	// Of its messages, whichever connection brings them: coming back does not begin anew.
 	rateMeter   limit.GCRA
 	excessMeter limit.GCRA // of those that rate refuses
+	resumeMeter limit.GCRA // of resumes: the room is locked while its state is encoded
 	roomMeter   limit.GCRA // of what others in its room are told
 
 	mu              sync.Mutex // guards what follows; only an outbox's lock is taken inside
