@@ -200,31 +200,6 @@ func (c *contacts) release(now time.Duration) {
 	*c = nil
 }
 
-// checkRelay charges a message to another member, and finds the target.
-func (r *request) checkRelay() (to place, ro *roster, err error) {
-	h, s := r.c.hub, r.s
-	now := h.now()
-	s.mu.Lock()
-	ro = s.roster
-	if string(r.env.Op) == "candidate" {
-		err = r.checkCandidates(now)
-	}
-	n := relayUnits(r.env.Op, len(r.msg))
-	if err == nil && !s.outgoingBudget().contacts.take(h.hash(r.env.Target), now, h.toOne, n) {
-		h.counters.toOne.Add(1)
-		err = errUserBudget
-	}
-	s.mu.Unlock()
-	if err != nil {
-		return to, ro, err
-	}
-	to, ok := ro.find(r.env.Target)
-	if !ok {
-		return to, ro, errNoTarget
-	}
-	return to, ro, nil
-}
-
 // checkCandidates charges a message with candidates. The session's mu is held.
 func (r *request) checkCandidates(now time.Duration) error {
 	if len(r.msg) > maxCandidates {

@@ -92,19 +92,6 @@ func (r *request) handle() {
 	}
 }
 
-// passes tells whether the message is for another member, and all that dispatch would ask is in
-// order.
-func (r *request) passes() bool {
-	if r.s == nil || r.env.Target == nil || r.s.client.Load() != r.c || !r.own() {
-		return false
-	}
-	switch string(r.env.Op) {
-	case "sdp", "candidate", "subscribe", "publish", "unpublish":
-		return true
-	}
-	return false
-}
-
 // own tells whether the message names no other sender than this connection's user.
 func (r *request) own() bool { return r.env.UserID == nil || string(r.env.UserID) == r.s.user }
 

@@ -93,19 +93,6 @@ func (h *Hub) endSession(l Location, code transport.StatusCode, reason string) {
 // payloads are those of messages from client to client, which the bus does not keep.
 var payloads = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
-// relayTo hands a member's message to the target, which must still be in the room, or tells why it
-// is not delivered. Another node does not tell. It takes over the reference.
-func (h *Hub) relayTo(key room.Key, to place, from string, m *transport.Message) error {
-	if to.session != nil {
-		return h.delivered(to.session.offer(m, from, fromMember))
-	}
-	defer m.Release()
-	b := payloads.Get().(*[]byte)
-	defer payloads.Put(b)
-	*b = relayMessage{key, to.addr.Session, from, m.B}.appendBus((*b)[:0])
-	return wrap("bus", h.cfg.Bus.Send(to.addr.Node, *b))
-}
-
 // sendDirect hands a message to the session at a location, whose user the sender has no room in
 // common with. Whether it is delivered is nothing that the sender may learn. It takes over the
 // reference.

@@ -215,24 +215,3 @@ func (r *request) memberList() error {
 	r.ok(protocol.MemberListAnswer{Members: roomState(state).Members})
 	return nil
 }
-
-// relay passes the message on to its target without parsing it.
-func (r *request) relay() {
-	h := r.c.hub
-	to, ro, err := r.checkRelay()
-	if err == nil {
-		m := transport.NewMessage()
-		m.B = r.env.AppendRelayed(m.B, r.s.sender)
-		err = h.relayTo(ro.key, to, r.s.user, m)
-	}
-	if err != nil {
-		r.fail(err)
-		return
-	}
-	h.counters.relayed.Add(1)
-	if r.env.ReqID != nil || transport.AckRequested(r.reply) {
-		r.ok(nil)
-		return
-	}
-	h.counters.answer(r.env.Op, protocol.OK)
-}
