@@ -5,7 +5,9 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"path"
@@ -25,19 +27,39 @@ type resource struct {
 type body struct {
 	plain content
 	// Compressed on first use and kept: compressing all would dominate the server's start.
-	packed              content
+	packed              func() ([]byte, error)
 	plainTag, packedTag string
 }
 
-// content is a source of bytes. Embedded files are read each time, so memory does not hold them
-// twice.
-type content func() ([]byte, error)
+// content opens a source of bytes, which needs no closing. A response reads it in pieces: copies of
+// large files, for many clients that do not read them, would fill the memory.
+type content func() (io.ReadSeeker, error)
 
-func held(b []byte) content { return func() ([]byte, error) { return b, nil } }
+func held(b []byte) content {
+	return func() (io.ReadSeeker, error) { return bytes.NewReader(b), nil }
+}
 
-// in is a file.
+// in is an embedded file.
 func in(files fs.FS, name string) content {
-	return func() ([]byte, error) { return fs.ReadFile(files, name) }
+	return func() (io.ReadSeeker, error) {
+		f, err := files.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		s, ok := f.(io.ReadSeeker)
+		if !ok {
+			return nil, fmt.Errorf("%s: %w", name, errors.ErrUnsupported)
+		}
+		return s, nil
+	}
+}
+
+func (c content) readAll() ([]byte, error) {
+	r, err := c()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
 }
 
 var contentTypes = map[string]string{
@@ -68,7 +90,7 @@ func newResource(
 	r.header.Set("Cache-Control", "no-cache")
 	r.header.Add("Vary", "Accept-Encoding")
 	for lang, plain := range bodies {
-		text, err := plain()
+		text, err := plain.readAll()
 		if err != nil {
 			return nil, fmt.Errorf("web: read %s: %w", name, err)
 		}
@@ -88,7 +110,7 @@ func newResource(
 }
 
 func compress(plain content) ([]byte, error) {
-	text, err := plain()
+	text, err := plain.readAll()
 	if err != nil {
 		return nil, err
 	}
@@ -116,13 +138,13 @@ func (r *resource) serve(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	w.Header().Set("ETag", tag)
-	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(text))
+	http.ServeContent(w, req, "", time.Time{}, text)
 }
 
 // refuse sends the body with an error status, without ETag or caching. Its links are relative to
 // the requested address.
 func (r *resource) refuse(w http.ResponseWriter, req *http.Request, status int) {
-	text, err := r.pick(w, req).plain()
+	text, err := r.pick(w, req).plain.readAll()
 	if err != nil { // no body, only the status
 		text = nil
 	}
@@ -152,7 +174,10 @@ func (r *resource) choose(w http.ResponseWriter, req *http.Request) (c content, 
 	b := r.pick(w, req)
 	if acceptsGzip(req.Header.Values("Accept-Encoding")) {
 		w.Header().Set("Content-Encoding", "gzip")
-		return b.packed, b.packedTag
+		return func() (io.ReadSeeker, error) {
+			packed, err := b.packed()
+			return bytes.NewReader(packed), err
+		}, b.packedTag
 	}
 	return b.plain, b.plainTag
 }
