@@ -53,16 +53,22 @@ func checkValidity(leaf *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// checkChain requires at least one certificate, and that all can be parsed.
+// checkChain requires at least one certificate, and that all can be parsed. pem.Decode passes over
+// what is damaged or cut off: a chain without its end would work in some browsers only.
 func checkChain(text []byte) error {
+	blocks := bytes.Count(text, []byte("-----BEGIN "))
 	for n := 0; ; n++ {
 		block, rest := pem.Decode(text)
 		if block == nil {
-			if n == 0 {
+			switch {
+			case n == 0:
 				return errors.New("no certificate found (PEM)")
+			case blocks > 0:
+				return errors.New("incomplete: part of it is cut off or damaged (PEM)")
 			}
 			return nil
 		}
+		blocks--
 		text = rest
 		if block.Type != "CERTIFICATE" {
 			n--

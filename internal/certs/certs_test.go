@@ -80,6 +80,31 @@ func TestLoadNamesTheFileInError(t *testing.T) {
 	}
 }
 
+// A file that is read while it is written must not replace a whole chain.
+func TestAPartOfAChainIsRefused(t *testing.T) {
+	leaf, err := generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := strings.Index(string(leaf), "-----BEGIN PRIVATE KEY-----")
+	one := string(leaf[:begin])
+	chain := one + one
+	if err := checkChain([]byte(chain)); err != nil {
+		t.Error(err)
+	}
+	for at := range len(chain) {
+		// Between two certificates a file may end, and before the last line end.
+		err := checkChain([]byte(chain[:at]))
+		whole := at == len(chain)-1 || at >= len(one)-1 && at < len(one)+len("-----BEGIN ")
+		if (err == nil) != whole {
+			t.Errorf("the first %d of %d bytes: %v", at, len(chain), err)
+		}
+	}
+	if err := checkChain([]byte("-----BEGIN CERTIFICATE-----\n?" + chain)); err == nil {
+		t.Error("a damaged certificate before others is passed over")
+	}
+}
+
 func says(err error, part string) bool {
 	return (err == nil) == (part == "") && (err == nil || strings.Contains(err.Error(), part))
 }
