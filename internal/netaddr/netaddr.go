@@ -38,8 +38,10 @@ func prefix(a netip.Addr, bits4, bits6 int) netip.Prefix {
 	return p
 }
 
-// Within reports whether a network of the list contains the address.
+// Within reports whether a network of the list contains the address, whatever its zone and whether
+// or not it has the IPv4-mapped form.
 func Within(a netip.Addr, list []netip.Prefix) bool {
+	a = a.Unmap().WithZone("")
 	for _, p := range list {
 		if p.Contains(a) {
 			return true

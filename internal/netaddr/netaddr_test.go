@@ -63,7 +63,15 @@ func TestHosts(t *testing.T) {
 }
 
 func TestWithin(t *testing.T) {
-	list := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	list := []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.0/24"),
+		netip.MustParsePrefix("fe80::/64"),
+	}
+	for _, a := range []string{"::ffff:192.0.2.9", "fe80::1", "fe80::1%eth0"} {
+		if !Within(netip.MustParseAddr(a), list) {
+			t.Errorf("%s is not within %v", a, list)
+		}
+	}
 	if !Within(netip.MustParseAddr("192.0.2.9"), list) ||
 		Within(netip.MustParseAddr("192.0.3.9"), list) || Within(netip.Addr{}, list) {
 		t.Error("wrong")

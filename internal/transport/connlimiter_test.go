@@ -125,7 +125,11 @@ func TestReserveIsForResumes(t *testing.T) {
 }
 
 func TestClientAddrBehindProxies(t *testing.T) {
-	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	trusted := []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"),
+		netip.MustParsePrefix("::1/128"),
+		netip.MustParsePrefix("fe80::/64"),
+	}
 	for _, c := range []struct {
 		remote    string
 		forwarded []string
@@ -140,6 +144,7 @@ func TestClientAddrBehindProxies(t *testing.T) {
 		{"10.0.0.1:5", []string{"203.0.113.9:1234"}, "203.0.113.9:0"},
 		{"10.0.0.1:5", []string{"::ffff:203.0.113.9"}, "203.0.113.9:0"},
 		{"[::1]:5", []string{"[2001:db8::1]:443"}, "[2001:db8::1]:0"},
+		{"[fe80::1%eth0]:5", []string{"203.0.113.9"}, "203.0.113.9:0"},
 		{"10.0.0.1:5", []string{"203.0.113.9, unknown"}, "10.0.0.1:5"},
 		{"10.0.0.1:5", []string{""}, "10.0.0.1:5"},
 	} {

@@ -110,7 +110,7 @@ func (s *connSet) sourceOf(a net.Addr) netip.Prefix {
 		return netip.Prefix{}
 	}
 	addr := tcp.AddrPort().Addr().Unmap()
-	if netaddr.Within(addr.WithZone(""), s.limits.exempt) {
+	if netaddr.Within(addr, s.limits.exempt) {
 		return netip.Prefix{}
 	}
 	return netaddr.Source(addr)
