@@ -77,7 +77,7 @@ func (p *proxyWarner) check(remote string) {
 		return
 	}
 	p.count(network)
-	if !p.warnings.Take(time.Since(p.started), p.rate, 1) {
+	if len(p.requests) == 0 || !p.warnings.Take(time.Since(p.started), p.rate, 1) {
 		return
 	}
 	busiest := p.takeBusiest()

@@ -135,3 +135,36 @@ func TestForgedHeadersDoNotHideAProxy(t *testing.T) {
 		})
 	}
 }
+
+// A request may empty the table of networks (see count) at the moment of the next warning.
+func TestEveryWarningNamesANetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		p := WarnUndeclaredProxies(
+			http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+			nil,
+			slog.New(slog.NewTextHandler(&log, nil)),
+		)
+		networks := 0
+		ask := func(n int) { // by so many others
+			for range n {
+				networks++
+				r := httptest.NewRequest(http.MethodGet, "/signal", nil)
+				r.RemoteAddr = fmt.Sprintf("10.0.%d.1:5000", networks)
+				r.Header.Set("X-Forwarded-For", "203.0.113.1")
+				p.ServeHTTP(httptest.NewRecorder(), r)
+			}
+		}
+		for len(p.(*proxyWarner).requests) < maxProxyNetworks {
+			ask(1)
+		}
+		before := strings.Count(log.String(), "\n")
+		time.Sleep(proxyWarningInterval)
+		ask(2)
+		text := log.String()
+		if n := strings.Count(text, "network=10.0."); n != before+1 ||
+			strings.Count(text, "\n") != n {
+			t.Errorf("%d networks are named in\n%s", n, text)
+		}
+	})
+}
