@@ -676,6 +676,23 @@ func TestMaxSessions(t *testing.T) {
 	}
 }
 
+// Sessions that have ended are kept for a moment and counted nowhere else: a client that opens and
+// closes them as fast as it can keeps nobody out.
+func TestEndedSessionsMakeRoom(t *testing.T) {
+	g := newRig(t, Config{MaxSessions: 2})
+	stays := g.open("4")
+	for range 5 {
+		g.open("4").post("1")
+		if n := g.Count(); n != 2 {
+			t.Fatalf("%d sessions", n)
+		}
+	}
+	stays.post("40")
+	if got := stays.poll(); !strings.HasPrefix(got, "40") {
+		t.Errorf("the one that stays polled %q", got)
+	}
+}
+
 func TestCloseNotifiesPollingClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Config{})

@@ -260,6 +260,7 @@ func (s *session) end(code transport.StatusCode, reason string, e transport.End)
 		s.ws.Close(code, reason)
 	} else {
 		s.signal() // the poll that finds an empty queue sends the close packet
+		s.srv.addEnded(s)
 	}
 	s.notifyClosed(e)
 }

@@ -66,6 +66,7 @@ type Server struct {
 	// Guarded by mu.
 	mu       sync.Mutex
 	sessions map[string]*session
+	ended    map[*session]struct{} // of sessions: closed, without a WebSocket
 	closed   bool
 
 	wg sync.WaitGroup // the sweeper, and each session until its receiver knows of the end
@@ -78,6 +79,7 @@ func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 		cfg:      cfg,
 		accept:   accept,
 		sessions: map[string]*session{},
+		ended:    map[*session]struct{}{},
 		started:  time.Now(),
 		stop:     make(chan struct{}),
 	}
@@ -272,7 +274,8 @@ func newID() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// open opens a session. It returns nil when there are too many or the server stops.
+// open opens a session. At the limit it takes the place of an ended one: those are counted by no
+// limit of connections. It returns nil when none has ended or the server stops.
 func (s *Server) open(version int, peer transport.Peer) *session {
 	now := time.Now()
 	c := &session{
@@ -287,6 +290,10 @@ func (s *Server) open(version int, peer transport.Peer) *session {
 		lastPoll:  now,
 	}
 	s.mu.Lock()
+	var forgotten *session
+	if s.cfg.MaxSessions >= 0 && len(s.sessions) >= s.cfg.MaxSessions {
+		forgotten = s.forgetEnded()
+	}
 	if s.closed || s.cfg.MaxSessions >= 0 && len(s.sessions) >= s.cfg.MaxSessions {
 		s.mu.Unlock()
 		return nil
@@ -296,6 +303,9 @@ func (s *Server) open(version int, peer transport.Peer) *session {
 	c.recvMu.Lock()
 	s.mu.Unlock()
 	defer c.recvMu.Unlock()
+	if forgotten != nil {
+		forgotten.shed()
+	}
 	c.receiver = s.accept(c)
 	return c
 }
@@ -309,7 +319,31 @@ func (s *Server) session(id string) *session {
 func (s *Server) remove(c *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.removeLocked(c)
+}
+
+// removeLocked is remove with mu held.
+func (s *Server) removeLocked(c *session) {
 	delete(s.sessions, c.id)
+	delete(s.ended, c)
+}
+
+// addEnded notes that a session without a WebSocket has ended. The session's mu is held.
+func (s *Server) addEnded(c *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions[c.id] == c {
+		s.ended[c] = struct{}{}
+	}
+}
+
+// forgetEnded removes an ended session, and returns it; nil: there is none. mu is held.
+func (s *Server) forgetEnded() *session {
+	for c := range s.ended {
+		s.removeLocked(c)
+		return c
+	}
+	return nil
 }
 
 // snapshot copies the set, so that nothing is called with mu held.
