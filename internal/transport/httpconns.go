@@ -21,10 +21,11 @@ type HTTPLimits struct {
 }
 
 // HTTPConns counts the connections of HTTP servers. At a limit the longest idle one is evicted, and
-// without an idle one a slow one.
+// without an idle one a slow one. Requests over HTTP/2 are counted like connections.
 type HTTPConns struct {
-	set  *connSet // static after construction
-	shed atomic.Uint64
+	set      *connSet        // static after construction
+	requests *requestLimiter // static after construction
+	shed     atomic.Uint64
 
 	mu   sync.Mutex
 	open map[net.Conn]*entry // guarded by mu
@@ -36,12 +37,18 @@ type HTTPStats struct {
 	Shed         uint64
 }
 
+// Defaults of HTTPLimits.
+const (
+	defaultHTTPConns      = 4096
+	defaultHTTPPerAddress = 256
+)
+
 // NewHTTPConns returns an HTTPConns. Watch adds servers to it.
 func NewHTTPConns(l HTTPLimits) *HTTPConns {
-	h := &HTTPConns{open: map[net.Conn]*entry{}}
+	h := &HTTPConns{open: map[net.Conn]*entry{}, requests: newRequestLimiter(l)}
 	limits := connSetLimits{
-		total:         cmp.Or(l.Connections, 4096),
-		perSource:     cmp.Or(l.PerAddress, 256),
+		total:         cmp.Or(l.Connections, defaultHTTPConns),
+		perSource:     cmp.Or(l.PerAddress, defaultHTTPPerAddress),
 		idlePerSource: cmp.Or(l.IdlePerAddress, 64),
 		exempt:        l.Exempt,
 		slowAfter:     slowAfter,
@@ -60,12 +67,12 @@ func (h *HTTPConns) Stats() HTTPStats {
 }
 
 // Watch applies the limits to what srv accepts from now on. Call it before srv serves, and after
-// srv.ConnContext has been set.
+// srv.ConnContext and srv.Handler have been set.
 func (h *HTTPConns) Watch(srv *http.Server) {
 	next := srv.ConnContext
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		if e := h.add(c); e != nil {
-			ctx = context.WithValue(ctx, requestConnKey{}, requestConn{h.set, e})
+			ctx = context.WithValue(ctx, requestConnKey{}, requestConn{h, e})
 		}
 		if next != nil {
 			ctx = next(ctx, c)
@@ -73,6 +80,7 @@ func (h *HTTPConns) Watch(srv *http.Server) {
 		return ctx
 	}
 	srv.ConnState = h.onState
+	srv.Handler = h.requests.limit(srv.Handler)
 }
 
 // add counts a connection, or closes it and returns nil.
@@ -112,7 +120,7 @@ type requestConnKey struct{}
 
 // requestConn is how a request finds the entry of its connection.
 type requestConn struct {
-	set   *connSet
+	conns *HTTPConns
 	entry *entry
 }
 
@@ -123,8 +131,15 @@ func SuspendLimit(r *http.Request) (resume func()) {
 	if !ok {
 		return func() {}
 	}
-	c.set.suspend(c.entry)
-	return func() { c.set.resume(c.entry) }
+	c.conns.set.suspend(c.entry)
+	if r.ProtoMajor < 2 {
+		return func() { c.conns.set.resume(c.entry) }
+	}
+	c.conns.requests.add(c.entry.source, -1)
+	return func() {
+		c.conns.set.resume(c.entry)
+		c.conns.requests.add(c.entry.source, 1)
+	}
 }
 
 // closeUnderlying closes the socket itself. Close of a TLS connection would send an alert first,

@@ -54,11 +54,13 @@ func (p *Panics) Collector() prometheus.Collector {
 	}, func() float64 { return float64(p.Count()) })
 }
 
-// Collector exports the number of open connections, and how many were evicted or not accepted.
+// Collector exports the number of open connections, how many were evicted or not accepted, and the
+// rejected requests.
 func (h *HTTPConns) Collector() prometheus.Collector {
 	return collectors{
 		httpCollector{h},
 		limit.Rejections("http_connections", h.shed.Load),
+		limit.Rejections("http_requests", h.requests.rejected.Load),
 	}
 }
 
