@@ -15,7 +15,7 @@ import (
 
 var secret = []byte(strings.Repeat("a secret ", 5))
 
-func testLog(t *testing.T, node string) *slog.Logger {
+func testLog(t testing.TB, node string) *slog.Logger {
 	t.Helper()
 	if os.Getenv("IEUM_TEST_LOG") == "" {
 		return slog.New(slog.DiscardHandler)
@@ -25,7 +25,13 @@ func testLog(t *testing.T, node string) *slog.Logger {
 }
 
 // open starts a node.
-func open(t *testing.T, name string, expect int, peers ...string) *Cluster {
+func open(t testing.TB, name string, expect int, peers ...string) *Cluster {
+	t.Helper()
+	return openWith(t, name, expect, "key", peers...)
+}
+
+// openWith starts a node with a license signing key.
+func openWith(t testing.TB, name string, expect int, key string, peers ...string) *Cluster {
 	t.Helper()
 	m, err := identity.FromSecret(secret)
 	if err != nil {
@@ -38,7 +44,7 @@ func open(t *testing.T, name string, expect int, peers ...string) *Cluster {
 		Expect:       expect,
 		Identity:     m,
 		Version:      "test",
-		Fingerprints: func() []string { return []string{"key"} },
+		Fingerprints: func() []string { return []string{key} },
 		Log:          testLog(t, name),
 		wrap: func(c bus.Conn) bus.Conn {
 			return &lossy{Conn: c, next: map[string]int{}, cut: map[string]bool{}}
@@ -51,7 +57,7 @@ func open(t *testing.T, name string, expect int, peers ...string) *Cluster {
 }
 
 // start starts nodes that know each other by the first one, and waits until they are up.
-func start(t *testing.T, nodes int) []*Cluster {
+func start(t testing.TB, nodes int) []*Cluster {
 	t.Helper()
 	var all []*Cluster
 	var peers []string
@@ -73,14 +79,14 @@ func start(t *testing.T, nodes int) []*Cluster {
 }
 
 // crash ends a node as if its process were killed: the others are not told.
-func crash(t *testing.T, c *Cluster) {
+func crash(t testing.TB, c *Cluster) {
 	t.Helper()
 	if err := c.close(); err != nil {
 		t.Error(err)
 	}
 }
 
-func awaitJoined(t *testing.T, c *Cluster) {
+func awaitJoined(t testing.TB, c *Cluster) {
 	t.Helper()
 	select {
 	case <-c.Joined():
@@ -89,7 +95,7 @@ func awaitJoined(t *testing.T, c *Cluster) {
 	}
 }
 
-func await(t *testing.T, f func() bool) {
+func await(t testing.TB, f func() bool) {
 	t.Helper()
 	for range 2000 {
 		if f() {
