@@ -33,7 +33,6 @@ var layers = map[string][]string{
 		"internal/signaling/engine", "internal/relay", "internal/admin",
 		"internal/allocationlog", "internal/certs", "internal/cluster", "internal/config",
 		"internal/ice",
-		"internal/netaddr",
 		"internal/revocation", "internal/store", "web",
 	},
 	"internal/config": {
@@ -43,7 +42,7 @@ var layers = map[string][]string{
 		"internal/revocation",
 	},
 	"internal/allocationlog": {"internal/relay"},
-	"internal/admin":         {"internal/netaddr", "internal/transport"},
+	"internal/admin":         {"internal/transport"},
 	"internal/signaling": {
 		"internal/protocol", "internal/license", "internal/limit", "internal/room",
 		"internal/netaddr", "internal/signaling/engine", "internal/transport",

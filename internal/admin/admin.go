@@ -9,7 +9,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,7 +20,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -35,17 +33,24 @@ type Config struct {
 	// Token, if set, is required as "Authorization: Bearer TOKEN", except for /healthz and /readyz.
 	// It has at least 16 bytes, and must be set unless Listen is on loopback.
 	Token []byte
-	// Metrics are exported at /metrics.
-	Metrics prometheus.Gatherer
-	// Ready returns why the server cannot serve calls; nil: it can. Its context ends after two
-	// seconds. The result is cached for five.
-	Ready func(context.Context) error
 	// Profile serves /debug/pprof/.
 	Profile bool
-	// Watch bounds the connections of the HTTP server before it starts; nil: unlimited.
-	Watch func(*http.Server)
-	Log   *slog.Logger
+	// Optional lets the server run without this listener if Listen is in use, most likely by
+	// another server of this machine.
+	Optional bool
+	Log      *slog.Logger
 }
+
+// Source is what the listener serves.
+type Source struct {
+	Metrics prometheus.Gatherer // exported at /metrics
+	// Ready returns why the server cannot serve calls; nil: it can. Its context ends after two
+	// seconds. The result is cached for five. A nil function is always ready.
+	Ready func(context.Context) error
+}
+
+// Of all clients at a time; monitoring keeps one connection or two.
+var connLimits = transport.HTTPLimits{Connections: 64, PerAddress: 32, IdlePerAddress: 16}
 
 // ErrToken is wrapped by all errors of the token.
 var ErrToken = errors.New("the token is too short")
@@ -79,22 +84,28 @@ type Server struct {
 	wg       sync.WaitGroup
 }
 
-// Start opens the listener and serves.
-func Start(c Config) (*Server, error) {
+// Start opens the listener and serves. The server is nil without a configuration, and if an
+// optional listener cannot be opened.
+func Start(c *Config, source Source) (*Server, error) {
+	if c == nil {
+		return nil, nil
+	}
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", c.Listen)
+	if err != nil && c.Optional {
+		c.Log.Warn("metrics are not served", "listen", c.Listen, "error", err)
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{listener: l, ready: newReadiness(c)}
-	s.http = transport.NewHTTPServer(c.handler(s.ready), c.Log)
+	s := &Server{listener: l, ready: newReadiness(source.Ready, c.Log)}
+	s.http = transport.NewHTTPServer(c.handler(s.ready, source.Metrics), c.Log)
 	s.http.WriteTimeout = c.writeTimeout()
 	s.http.IdleTimeout = 2 * time.Minute // longer than the interval of a scrape
-	if c.Watch != nil {
-		c.Watch(s.http)
-	}
+	transport.NewHTTPConns(connLimits).Watch(s.http)
 	s.wg.Go(func() {
 		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			c.Log.Error("admin listener failed", "error", err)
@@ -127,16 +138,14 @@ func (c Config) writeTimeout() time.Duration {
 	return 30 * time.Second
 }
 
-func (c Config) handler(ready http.Handler) http.Handler {
+func (c Config) handler(ready http.Handler, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /readyz", ready)
 	if c.Profile {
 		profiles(func(path string, h http.HandlerFunc) { mux.Handle("GET "+path, c.guard(h)) })
 	}
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "ok\n")
-	})
-	mux.Handle("GET /metrics", c.guard(promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{
+	mux.HandleFunc("GET /healthz", transport.ServeHealth)
+	mux.Handle("GET /metrics", c.guard(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
 		MaxRequestsInFlight: 4,
 		ErrorLog:            slog.NewLogLogger(c.Log.Handler(), slog.LevelWarn),
 	})))
@@ -150,7 +159,7 @@ func (c Config) guard(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		switch {
-		case len(c.Token) == 0 && !ByAddress(r.Host):
+		case len(c.Token) == 0 && !transport.ByAddress(r.Host):
 			http.Error(w, "Forbidden host: use an IP address or localhost.", http.StatusForbidden)
 		case len(c.Token) > 0 && !c.authorized(r.Header.Get("Authorization")):
 			w.Header().Set("WWW-Authenticate", "Bearer")
@@ -165,13 +174,4 @@ func (c Config) authorized(header string) bool {
 	scheme, token, _ := strings.Cut(header, " ")
 	got, want := sha256.Sum256([]byte(token)), sha256.Sum256(c.Token)
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
-}
-
-// ByAddress reports whether a request's Host is an IP address or localhost. Any other name may
-// belong to an attacker who points it here, so that pages of that name can read the response (DNS
-// rebinding).
-func ByAddress(host string) bool {
-	name := netaddr.Host(host)
-	_, err := netip.ParseAddr(name)
-	return err == nil || name == "localhost"
 }

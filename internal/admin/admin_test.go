@@ -1,11 +1,14 @@
 package admin
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,14 +26,11 @@ func serve(t *testing.T, key string) (base string) {
 			prometheus.GaugeOpts{Name: "answer", Help: "Of a test."}, func() float64 { return 42 },
 		),
 	)
-	s, err := Start(
-		Config{
-			Listen:  "127.0.0.1:0",
-			Token:   []byte(key),
-			Metrics: r,
-			Log:     slog.New(slog.DiscardHandler),
-		},
-	)
+	s, err := Start(&Config{
+		Listen: "127.0.0.1:0",
+		Token:  []byte(key),
+		Log:    slog.New(slog.DiscardHandler),
+	}, Source{Metrics: r})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,4 +121,63 @@ func TestOtherMachinesNeedAKey(t *testing.T) {
 			t.Errorf("%q with %q: %v", listen, c.key, err)
 		}
 	}
+}
+
+func TestOnlyAnOptionalListenerIsGivenUp(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	c := Config{Listen: taken.Addr().String(), Log: slog.New(slog.DiscardHandler), Optional: true}
+	source := Source{Metrics: prometheus.NewRegistry()}
+	if s, err := Start(&c, source); s != nil || err != nil {
+		t.Errorf("%v, %v", s, err)
+	}
+	c.Optional = false
+	if _, err := Start(&c, source); err == nil {
+		t.Error("started where another server is")
+	}
+	if s, err := Start(nil, source); s != nil || err != nil {
+		t.Errorf("without a configuration: %v, %v", s, err)
+	}
+}
+
+const failSafe = 30 * time.Second // far above what anything takes
+
+// The listener has the bounds of the main port, with numbers of its own.
+func TestConnectionsAreBounded(t *testing.T) {
+	address := strings.TrimPrefix(serve(t, ""), "http://")
+	var all []net.Conn
+	for i := range 2 * connLimits.Connections {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(failSafe))
+		_, _ = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+		if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil ||
+			res.StatusCode != http.StatusOK {
+			t.Fatalf("the %dth: %v", i, err)
+		}
+		all = append(all, c)
+	}
+	ended := make(chan error, len(all))
+	var readers sync.WaitGroup
+	for _, c := range all {
+		readers.Go(func() {
+			_, err := io.Copy(io.Discard, c) // the rest of the answer, and then the end
+			ended <- err
+		})
+	}
+	for i := range connLimits.Connections {
+		if err := <-ended; err != nil {
+			t.Fatalf("only %d were closed: %v", i, err)
+		}
+	}
+	for _, c := range all {
+		_ = c.Close()
+	}
+	readers.Wait()
 }

@@ -27,8 +27,8 @@ type readiness struct {
 	err   error         // Guarded by mu. Result of the last check, valid until then.
 }
 
-func newReadiness(c Config) *readiness {
-	r := &readiness{check: c.Ready, log: c.Log, mu: make(chan struct{}, 1)}
+func newReadiness(check func(context.Context) error, log *slog.Logger) *readiness {
+	r := &readiness{check: check, log: log, mu: make(chan struct{}, 1)}
 	if r.check == nil {
 		r.check = func(context.Context) error { return nil }
 	}

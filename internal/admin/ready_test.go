@@ -17,19 +17,16 @@ import (
 func TestReadinessIsLookedAtOnceInSomeSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		looks, failure := 0, error(nil)
-		c := Config{
-			Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
-			Ready: func(ctx context.Context) error {
-				if end, ok := ctx.Deadline(); !ok || time.Until(end) != checkTimeout {
-					t.Errorf("a look without an end in %v", checkTimeout)
-				}
-				looks++
-				time.Sleep(time.Second)
-				return failure
-			},
-		}
-		ready := newReadiness(c)
-		h := c.handler(ready)
+		c := Config{Log: slog.New(slog.DiscardHandler)}
+		ready := newReadiness(func(ctx context.Context) error {
+			if end, ok := ctx.Deadline(); !ok || time.Until(end) != checkTimeout {
+				t.Errorf("a look without an end in %v", checkTimeout)
+			}
+			looks++
+			time.Sleep(time.Second)
+			return failure
+		}, c.Log)
+		h := c.handler(ready, prometheus.NewRegistry())
 		ask := func() (int, string) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
@@ -71,7 +68,6 @@ func TestReadinessIsLookedAtOnceInSomeSeconds(t *testing.T) {
 func TestProfilesWhereTheyAreWanted(t *testing.T) {
 	c := Config{
 		Token:   []byte("0123456789abcdef"),
-		Metrics: prometheus.NewRegistry(),
 		Profile: true,
 		Log:     slog.New(slog.DiscardHandler),
 	}
@@ -79,7 +75,7 @@ func TestProfilesWhereTheyAreWanted(t *testing.T) {
 		r := httptest.NewRequest("GET", path, nil)
 		r.Header.Set("Authorization", authorization)
 		w := httptest.NewRecorder()
-		c.handler(newReadiness(c)).ServeHTTP(w, r)
+		c.handler(newReadiness(nil, c.Log), prometheus.NewRegistry()).ServeHTTP(w, r)
 		return w.Code
 	}
 	for _, path := range []string{

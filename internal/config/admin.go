@@ -20,7 +20,7 @@ type AdminSettings struct {
 
 const adminListen = loopback + ":7103"
 
-// plan returns the configuration of the listener, without metrics yet; nil: none.
+// plan returns the configuration of the listener; nil: none.
 func (s AdminSettings) plan(log *slog.Logger) (*admin.Config, error) {
 	if s.Listen == "off" {
 		return nil, nil
@@ -29,10 +29,11 @@ func (s AdminSettings) plan(log *slog.Logger) (*admin.Config, error) {
 	text, from, err := secret("--admin-token-file", s.TokenFile, "IEUM_ADMIN_TOKEN", s.Token)
 	errs.add(err)
 	c := &admin.Config{
-		Listen:  literal(s.Listen, loopback),
-		Token:   bytes.TrimSpace(text),
-		Profile: s.Profile,
-		Log:     log,
+		Listen:   literal(s.Listen, loopback),
+		Token:    bytes.TrimSpace(text),
+		Profile:  s.Profile,
+		Optional: s.Listen == "",
+		Log:      log,
 	}
 	if s.Listen == "" {
 		c.Listen = adminListen

@@ -3,45 +3,20 @@ package node
 import (
 	"encoding/json"
 	"net/http"
-	"os"
 	"runtime"
-	"slices"
 	"strings"
 
-	"github.com/ieum-rtc/ieum/internal/admin"
-	"github.com/ieum-rtc/ieum/internal/netaddr"
 	"github.com/ieum-rtc/ieum/internal/relay"
 	"github.com/ieum-rtc/ieum/internal/signaling"
 	"github.com/ieum-rtc/ieum/internal/transport/socketio"
 )
 
-// checkHost refuses requests for the routes of --dev unless their Host names this machine:
-// otherwise a page on the web could point a name of its own here, and read the license (DNS
-// rebinding). On loopback such a page must not get a signaling connection either, since --dev
-// accepts any origin.
-func (n *Node) checkHost(next http.Handler) http.Handler {
-	var names []string
-	if name, err := os.Hostname(); err == nil {
-		names = append(names, name, name+".local")
-	}
-	if host := n.plan.Config.PublicHost; host != "" {
-		names = append(names, host)
-	}
-	loopback := n.Addr().Addr().IsLoopback()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p := r.URL.Path
-		signaling := p == "/signal" || strings.HasPrefix(p, socketio.Path)
-		host := netaddr.Host(r.Host)
-		own := func(name string) bool { return strings.EqualFold(name, host) }
-		if (strings.HasPrefix(p, "/dev/") || loopback && signaling) &&
-			!admin.ByAddress(r.Host) && !slices.ContainsFunc(names, own) {
-			w.Header().Set("Cache-Control", "no-store")
-			http.Error(w, "Forbidden host: with --dev, use an IP address or the host name of this "+
-				"machine. --public-host allows another name.", http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+// guardedPath reports whether a path is only for pages of this machine: a page on the web could
+// point a name of its own here and read the license (DNS rebinding). On loopback such a page must
+// not get a signaling connection either, since --dev accepts any origin.
+func (n *Node) guardedPath(path string) bool {
+	signaling := path == "/signal" || strings.HasPrefix(path, socketio.Path)
+	return strings.HasPrefix(path, "/dev/") || signaling && n.Addr().Addr().IsLoopback()
 }
 
 // stats is the response of /dev/stats.

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/ieum-rtc/ieum/internal/config"
 )
 
@@ -136,18 +134,5 @@ func TestMetricsNeedAKeyBeyondLoopback(t *testing.T) {
 		t, "http://127.0.0.1:"+port+"/metrics",
 	); res.StatusCode != http.StatusUnauthorized {
 		t.Errorf("without the key: %d", res.StatusCode)
-	}
-	// the default is given up when it is taken; what was asked for is not
-	taken := n.AdminAddr().String()
-	p, err := c.Plan(nil, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.Admin.Listen = taken
-	if s, err := startAdmin(p.Admin, false, prometheus.NewRegistry(), nil); s != nil || err != nil {
-		t.Errorf("%v, %v", s, err)
-	}
-	if _, err := startAdmin(p.Admin, true, prometheus.NewRegistry(), nil); err == nil {
-		t.Error("started where another server is")
 	}
 }

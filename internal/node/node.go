@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -41,9 +40,9 @@ type Node struct {
 	relay  *relay.Server // nil: external relays
 	ice    ice.Local
 	shared ports
-	mux    *transport.Mux // the main port
-	turn   *turnPort      // nil without --relay-listen
-	store  *store.Store   // nil without --data
+	mux    *transport.Mux      // the main port
+	turn   *transport.TURNPort // nil without --relay-listen
+	store  *store.Store        // nil without --data
 	hub    *signaling.Hub
 	others *cluster.Cluster // nil: this node stands alone
 	// fingerprints of the license signing keys, for other nodes
@@ -161,14 +160,15 @@ func (n *Node) openPorts() error {
 	p := n.plan
 	c := &p.Config
 	if p.External != nil {
-		listener, err := listenTCP(c.Listen)
+		listener, err := transport.ListenTCP(c.Listen)
 		if err == nil {
 			n.mux = transport.NewMux(listener, n.shared.muxConfig(nil))
 		}
 		return config.ListenError("--listen", err)
 	}
-	p.Relay.Holder, p.Relay.Closed = n.holder, n.allocs.Add
-	listener, server, err := openRelay(p.Relay, c.Relay.STUNListen != "", c.Log)
+	cfg := p.Relay
+	cfg.Holder, cfg.Closed = n.holder, n.allocs.Add
+	listener, server, err := openRelay(cfg, c.Relay.STUNListen != "", c.Log)
 	if err != nil {
 		if c.RelayListen == "" {
 			return config.ListenError("--listen", err)
@@ -184,8 +184,8 @@ func (n *Node) openPorts() error {
 		Cert:       n.cert,
 	}
 	if c.RelayListen != "" {
-		n.turn = openTURNPort(listener, n.shared.muxConfig(server.ServeConn))
-		if listener, err = listenTCP(c.Listen); err != nil {
+		n.turn = transport.NewTURNPort(listener, n.shared.muxConfig(server.ServeConn))
+		if listener, err = transport.ListenTCP(c.Listen); err != nil {
 			return config.ListenError("--listen", err)
 		}
 	}
@@ -235,7 +235,7 @@ func (n *Node) openAdmin() error {
 		n.reloads.count,
 	}
 	if n.turn != nil {
-		all = append(all, n.turn.mux.Collector("relay"))
+		all = append(all, n.turn.Collector("relay"))
 	}
 	if n.relay != nil {
 		all = append(all, n.relay.Collector(), n.allocs.Collector())
@@ -246,12 +246,12 @@ func (n *Node) openAdmin() error {
 	if n.others != nil {
 		all = append(all, n.others)
 	}
-	r, err := newRegistry(n.plan.Config.Version, all...)
+	r, err := admin.NewRegistry(n.plan.Config.Version, all...)
 	if err != nil {
 		return err
 	}
-	n.admin, err = startAdmin(n.plan.Admin, n.plan.Config.Admin.Listen != "", r, n.ready)
-	return err
+	n.admin, err = admin.Start(n.plan.Admin, admin.Source{Metrics: r, Ready: n.ready})
+	return config.ListenError("--admin-listen", err)
 }
 
 // ready returns why calls cannot be served well; nil: they can.
@@ -297,22 +297,13 @@ func (n *Node) routes() (http.Handler, error) {
 	mux.Handle(socketio.Path, n.sio)
 	mux.Handle("GET "+socketio.Path+"{script}", pages)
 	mux.HandleFunc("POST /leave", n.hub.ServeLeave)
-	mux.HandleFunc("GET /healthz", serveHealth)
+	mux.HandleFunc("GET /healthz", transport.ServeHealth)
 	watched := transport.WarnUndeclaredProxies(mux, n.plan.Proxies, n.log)
 	if !n.plan.Config.Dev {
 		return watched, nil
 	}
 	mux.HandleFunc("GET /dev/stats", n.serveStats)
-	return n.checkHost(watched), nil
-}
-
-// serveHealth tells a load balancer that the server runs. Readiness is served on the admin
-// listener.
-func serveHealth(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	_, _ = io.WriteString(w, "ok\n")
+	return transport.CheckHost(watched, n.plan.Config.PublicHost, n.guardedPath), nil
 }
 
 // Failed delivers the error of the HTTP server, if it fails.
@@ -329,7 +320,7 @@ func (n *Node) Close(ctx context.Context) error {
 		_ = n.mux.Close() // of a listener: nothing to lose
 	}
 	if n.turn != nil {
-		errs = append(errs, n.turn.close())
+		errs = append(errs, wrap("close TURN port", n.turn.Close()))
 	}
 	errs = append(errs, n.closeClients(ctx)...)
 	if n.store != nil { // before the hub: sessions and rooms must be persisted as they are

@@ -1,14 +1,10 @@
 package node
 
 import (
-	"errors"
-	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"strconv"
-	"sync"
 
 	"github.com/ieum-rtc/ieum/internal/certs"
 	"github.com/ieum-rtc/ieum/internal/config"
@@ -28,7 +24,7 @@ func openRelay(
 		return nil, nil, err
 	}
 	for try := 1; ; try++ {
-		l, err := listenTCP(net.JoinHostPort(host, port))
+		l, err := transport.ListenTCP(net.JoinHostPort(host, port))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -58,48 +54,6 @@ func startRelay(c relay.Config, stunWanted bool, log *slog.Logger) (*relay.Serve
 	log.Warn("secondary STUN port unavailable; clients cannot detect NAT mapping behaviour",
 		"listen", c.STUN, "error", err)
 	return r, nil
-}
-
-// listenTCP listens on IPv4 only for "0.0.0.0", as the relay does; net.Listen would include IPv6.
-func listenTCP(addr string) (net.Listener, error) {
-	network := "tcp"
-	if host, _, err := net.SplitHostPort(addr); err == nil && host == "0.0.0.0" {
-		network = "tcp4"
-	}
-	return net.Listen(network, addr)
-}
-
-// turnPort is a TCP port of TURN only. Browsers that request a page get an explanation.
-type turnPort struct {
-	mux  *transport.Mux
-	http *http.Server
-	wg   sync.WaitGroup
-}
-
-func openTURNPort(l net.Listener, cfg transport.MuxConfig) *turnPort {
-	p := &turnPort{mux: transport.NewMux(l, cfg)}
-	p.http = transport.NewHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.WriteHeader(http.StatusNotFound)
-		_, _ = io.WriteString(w, "This port serves STUN and TURN. There are no pages here.\n")
-	}), cfg.Log)
-	p.wg.Go(func() { _ = p.mux.Serve(p.http) }) // ends with close
-	return p
-}
-
-func (p *turnPort) close() error {
-	err := ignoreClosed(p.mux.Close())
-	err = errors.Join(err, ignoreClosed(p.http.Close())) // no request is worth waiting for
-	p.wg.Wait()
-	return wrap("close TURN port", err)
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
 }
 
 // ports is what all TCP ports of a server share. It is static.

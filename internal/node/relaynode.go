@@ -9,6 +9,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/certs"
 	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/relay"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // Relay is a standalone relay that runs until Close. Its fields are static after StartRelay.
@@ -16,7 +17,7 @@ type Relay struct {
 	plan    *config.RelayPlan
 	relay   *relay.Server
 	cert    *certs.Source // nil: no TLS
-	port    *turnPort
+	port    *transport.TURNPort
 	admin   *admin.Server // nil: no admin listener
 	allocs  *allocationlog.Log
 	reloads *reloads
@@ -41,18 +42,19 @@ func StartRelay(c config.Relay) (_ *Relay, err error) {
 			err = errors.Join(err, n.Close(context.Background()))
 		}
 	}()
-	p.Relay.Closed = n.allocs.Add
-	listener, server, err := openRelay(p.Relay, p.Config.Relay.STUNListen != "", log)
+	cfg := p.Relay
+	cfg.Closed = n.allocs.Add
+	listener, server, err := openRelay(cfg, p.Config.Relay.STUNListen != "", log)
 	if err != nil {
 		return nil, config.ListenError("--listen", err)
 	}
 	n.relay = server
 	shared := newPorts(n.cert, p.Descriptors, nil, log)
-	n.port = openTURNPort(listener, shared.muxConfig(server.ServeConn))
-	r, err := newRegistry(p.Config.Version,
+	n.port = transport.NewTURNPort(listener, shared.muxConfig(server.ServeConn))
+	r, err := admin.NewRegistry(p.Config.Version,
 		server.Collector(),
 		n.allocs.Collector(),
-		n.port.mux.Collector("relay"),
+		n.port.Collector("relay"),
 		shared.http.Collector(),
 		n.cert.Collector(),
 		n.reloads.count,
@@ -60,8 +62,8 @@ func StartRelay(c config.Relay) (_ *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.admin, err = startAdmin(p.Admin, p.Config.Admin.Listen != "", r, server.SelfTest)
-	return n, err
+	n.admin, err = admin.Start(p.Admin, admin.Source{Metrics: r, Ready: server.SelfTest})
+	return n, config.ListenError("--admin-listen", err)
 }
 
 // Close closes all allocations and waits for all goroutines. Requests at the admin listener are cut
@@ -69,7 +71,7 @@ func StartRelay(c config.Relay) (_ *Relay, err error) {
 func (n *Relay) Close(ctx context.Context) error {
 	var errs []error
 	if n.port != nil {
-		errs = append(errs, n.port.close())
+		errs = append(errs, wrap("close TURN port", n.port.Close()))
 	}
 	if n.relay != nil {
 		errs = append(errs, wrap("close relay", n.relay.Close()))
