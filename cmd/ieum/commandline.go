@@ -42,7 +42,7 @@ func newParser(stdout, stderr io.Writer) (*commandLine, *kong.Kong, error) {
 			"Self-hosted peer-to-peer video calling: "+
 				"signaling, STUN/TURN relay and browser SDK in one program.",
 		),
-		limitDefaults(),
+		defaults(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.ValueFormatter(flagHelp),
 		kong.ExplicitGroups(groups),

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -20,7 +19,7 @@ type limitFlags struct {
 	MaxFailedJoinsPerAddress  *int     `help:"Lookups of nonexistent rooms per minute and client address (default ${max_failed_joins_per_address}; -1 unlimited)." placeholder:"N"`
 	MaxCandidates             *int     `help:"Messages with ICE candidates, per minute and session (default ${max_candidates}; -1 unlimited)." placeholder:"N"`
 	MaxRoomsPerUser           *int     `help:"Open rooms created by one user (default ${max_rooms_per_user}; -1 unlimited)." placeholder:"N"`
-	MaxQueuedBytes            *int     `help:"Bytes queued for all clients together; beyond it the slowest consumers are disconnected (default: a quarter of GOMEMLIMIT, 268435456 at most; -1 unlimited)." placeholder:"BYTES"`
+	MaxQueuedBytes            *int     `help:"Bytes queued for all clients together; beyond it the slowest consumers are disconnected (default: a quarter of GOMEMLIMIT, ${max_queued_bytes} at most; -1 unlimited)." placeholder:"BYTES"`
 	MaxSessionsPerAddress     *int     `help:"Sessions per client address, for licenses that require no user token (default ${max_sessions_per_address}; -1 unlimited)." placeholder:"N"`
 	MaxRoomsPerAddress        *int     `help:"Open rooms created from one client address, for licenses that require no user token (default ${max_rooms_per_address}; -1 unlimited)." placeholder:"N"`
 	MaxTakeovers              *int     `help:"Takeovers of a user id without its resume token, per minute (default ${max_takeovers}; -1 unlimited)." placeholder:"N"`
@@ -44,11 +43,11 @@ func (f limitFlags) settings() config.LimitSettings {
 	}
 }
 
-// limitDefaults are the defaults that the help of limitFlags names.
-func limitDefaults() kong.Vars {
+// defaults are the defaults that the help of flags names.
+func defaults() kong.Vars {
 	vars := kong.Vars{}
-	for flag, n := range config.LimitDefaults() {
-		vars[strings.ReplaceAll(flag, "-", "_")] = strconv.Itoa(n)
+	for flag, value := range config.Defaults() {
+		vars[strings.ReplaceAll(flag, "-", "_")] = value
 	}
 	return vars
 }

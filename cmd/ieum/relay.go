@@ -13,7 +13,7 @@ import (
 type relayCmd struct {
 	ConfigFile string `name:"config" help:"YAML or JSON file of settings; keys are flag names (default: none)." placeholder:"FILE"`
 
-	Listen     string `help:"UDP and TCP address of STUN and TURN (default :3478)." placeholder:"HOST:PORT" group:"network"`
+	Listen     string `help:"UDP and TCP address of STUN and TURN (default :${stun_listen})." placeholder:"HOST:PORT" group:"network"`
 	TLSCert    string `name:"tls-cert" help:"TLS certificate chain for turns:, PEM (default: none)." placeholder:"FILE" group:"tls"`
 	TLSKey     string `name:"tls-key" help:"TLS private key, PEM (default: none)." placeholder:"FILE" group:"tls"`
 	relayFlags `group:"relay"`

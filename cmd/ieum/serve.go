@@ -21,7 +21,7 @@ import (
 type serverFlags struct {
 	ConfigFile string `name:"config" help:"YAML or JSON file of settings; keys are flag names (default: none)." placeholder:"FILE"`
 
-	Listen                string   `help:"Main port: TCP for pages, signaling and TURN, UDP for STUN and TURN (default :7102; with --dev 127.0.0.1:7102)." placeholder:"HOST:PORT" group:"network"`
+	Listen                string   `help:"Main port: TCP for pages, signaling and TURN, UDP for STUN and TURN (default ${listen}; with --dev 127.0.0.1${listen})." placeholder:"HOST:PORT" group:"network"`
 	PublicHost            string   `help:"Host name or address by which clients reach STUN and TURN (default: the one by which they reached the server)." placeholder:"HOST" group:"network"`
 	TLSCert               string   `name:"tls-cert" help:"TLS certificate chain, PEM (default: none, plain HTTP)." placeholder:"FILE" group:"tls"`
 	TLSKey                string   `name:"tls-key" help:"TLS private key, PEM (default: none)." placeholder:"FILE" group:"tls"`
@@ -33,9 +33,9 @@ type serverFlags struct {
 	Licenses              string        `help:"YAML or JSON file of licenses issued elsewhere, and additional limits (default: none)." placeholder:"FILE" group:"licenses"`
 	RevocationList        string        `help:"Revoked licenses and user tokens: SHA-256 hashes, one per line (ieum license hash); reloaded within 5 s of a change (default: none)." placeholder:"FILE" group:"licenses"`
 	Data                  string        `help:"Directory for persistent state: sessions and rooms (default: none)." placeholder:"FOLDER" group:"sessions"`
-	ResumeWindow          time.Duration `help:"How long a session survives the loss of its connection (default 20s)." placeholder:"TIME" group:"sessions"`
-	SessionRate           float64       `help:"Sustained message rate per session, in messages per second (default 30)." placeholder:"N" group:"sessions"`
-	SessionBurst          float64       `help:"Messages that a session may send at once (default 300)." placeholder:"N" group:"sessions"`
+	ResumeWindow          time.Duration `help:"How long a session survives the loss of its connection (default ${resume_window})." placeholder:"TIME" group:"sessions"`
+	SessionRate           float64       `help:"Sustained message rate per session, in messages per second (default ${session_rate})." placeholder:"N" group:"sessions"`
+	SessionBurst          float64       `help:"Messages that a session may send at once (default ${session_burst})." placeholder:"N" group:"sessions"`
 	limitFlags            `group:"limits"`
 	clusterFlags          `group:"cluster"`
 	adminFlags            `group:"admin"`
@@ -45,7 +45,7 @@ type serverFlags struct {
 
 // adminFlags configure the admin listener.
 type adminFlags struct {
-	AdminListen    string `help:"TCP address of the admin listener (metrics, health), or off (default 127.0.0.1:7103, if it is free)." placeholder:"HOST:PORT"`
+	AdminListen    string `help:"TCP address of the admin listener (metrics, health), or off (default ${admin_listen}, if it is free)." placeholder:"HOST:PORT"`
 	AdminTokenFile string `help:"File with the bearer token required for /metrics; or IEUM_ADMIN_TOKEN. Mandatory unless --admin-listen is loopback (default: none)." placeholder:"FILE"`
 	AdminPprof     bool   `help:"Serve Go runtime profiles at /debug/pprof/ of the admin listener (default off)."`
 }
@@ -61,17 +61,17 @@ func (f adminFlags) settings() config.AdminSettings {
 
 // relayFlags configure a relay, in a server or standalone.
 type relayFlags struct {
-	STUNListen               string        `name:"stun-listen" help:"UDP address of a second STUN port, or off (default: port 3478, if it is free)." placeholder:"HOST:PORT"`
+	STUNListen               string        `name:"stun-listen" help:"UDP address of a second STUN port, or off (default: port ${stun_listen}, if it is free)." placeholder:"HOST:PORT"`
 	RelayIP                  []string      `name:"relay-ip" help:"Relayed address, or PUBLIC/PRIVATE behind 1:1 NAT; repeatable (default: auto-detected)." placeholder:"IP[/IP]"`
-	RelayPorts               string        `help:"Port range of relayed addresses (default 49152-65535)." placeholder:"FROM-TO"`
+	RelayPorts               string        `help:"Port range of relayed addresses (default ${relay_ports})." placeholder:"FROM-TO"`
 	RelayAllowPeer           []string      `help:"Allow relaying to this otherwise blocked network; repeatable (default: none)." placeholder:"CIDR"`
-	RelayQuota               int           `help:"Relay allocations per session (default 64; -1 unlimited)." placeholder:"N"`
+	RelayQuota               int           `help:"Relay allocations per session (default ${relay_quota}; -1 unlimited)." placeholder:"N"`
 	RelayQuotaPerLicense     int           `help:"Relay allocations per license (default: a quarter of the total, three quarters for a single license; -1 unlimited)." placeholder:"N"`
-	RelayQuotaPerAddress     int           `help:"Relay allocations per client address (default 1000; -1 unlimited)." placeholder:"N"`
-	RelayQuotaTotal          int           `help:"Relay allocations in total (default 10000; -1 unlimited)." placeholder:"N"`
-	RelayBandwidth           int           `help:"Bytes per second and direction of an allocation (default 16777216, 16 MiB; -1 unlimited)." placeholder:"N"`
+	RelayQuotaPerAddress     int           `help:"Relay allocations per client address (default ${relay_quota_per_address}; -1 unlimited)." placeholder:"N"`
+	RelayQuotaTotal          int           `help:"Relay allocations in total (default ${relay_quota_total}; -1 unlimited)." placeholder:"N"`
+	RelayBandwidth           int           `help:"Bytes per second and direction of an allocation (default ${relay_bandwidth}, 16 MiB; -1 unlimited)." placeholder:"N"`
 	RelayBandwidthPerSession int           `help:"Bytes per second and direction of all allocations of a session (default: twice --relay-bandwidth; -1 unlimited)." placeholder:"N"`
-	RelayCoalesce            time.Duration `help:"How long the relay waits for more packets to send in one system call; 0 disables." default:"300us" placeholder:"TIME"`
+	RelayCoalesce            time.Duration `help:"How long the relay waits for more packets to send in one system call; 0 disables." default:"${relay_coalesce}" placeholder:"TIME"`
 	RelayWorkers             int           `help:"Relay threads (default: one per core)." placeholder:"N"`
 	RelaySecretFile          string        `help:"File with the TURN REST secret, at least 16 bytes; or IEUM_RELAY_SECRET (default: derived from the license signing key, except by ieum relay)." placeholder:"FILE"`
 }

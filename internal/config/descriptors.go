@@ -1,7 +1,5 @@
 package config
 
-import "github.com/ieum-rtc/ieum/internal/transport"
-
 // Descriptors shares out the file descriptors of this process, so that no use exhausts those of
 // another. 0 is the default of a use.
 type Descriptors struct {
@@ -33,12 +31,6 @@ func shareDescriptors(limit int, signaling bool) Descriptors {
 	}
 	return d
 }
-
-// Defaults that a share may be below.
-const (
-	defaultConnections = transport.DefaultConnections
-	defaultAllocations = 10_000
-)
 
 // atMost bounds a setting by a share. 0 is the default of the setting, a negative number unlimited.
 func atMost(n, byDefault, share int) int {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // Whatever the limit of descriptors is, the shares fit into it, none is nothing, and none is more
@@ -45,8 +47,8 @@ func TestTooFewOpenFilesAreWarnedOf(t *testing.T) {
 		want    bool
 	}{
 		{nil, 0, false, false}, // there is no limit
-		{nil, defaultConnections, false, false},
-		{nil, defaultConnections - 1, false, true},
+		{nil, transport.DefaultConnections, false, false},
+		{nil, transport.DefaultConnections - 1, false, true},
 		{nil, 100, true, false}, // for development it is enough
 		{new(100), 100, false, false},
 		{new(101), 100, false, true},

@@ -99,22 +99,3 @@ func parseProxies(list []string) ([]netip.Prefix, error) {
 	}
 	return networks, errors.Join(errs...)
 }
-
-// LimitDefaults are the defaults of LimitSettings by the names of their flags. The packages that
-// apply the limits define them.
-func LimitDefaults() map[string]int {
-	l := signaling.DefaultLimits()
-	return map[string]int{
-		"max-connections":              transport.DefaultConnections,
-		"max-unregistered-per-address": transport.DefaultUnregistered,
-		"max-failed-logins":            l.FailedLogins,
-		"max-joins":                    l.Joins,
-		"max-failed-joins":             l.FailedJoins,
-		"max-failed-joins-per-address": l.FailedJoinsOfAddress,
-		"max-candidates":               l.Candidates,
-		"max-rooms-per-user":           l.Rooms,
-		"max-sessions-per-address":     l.AddressSessions,
-		"max-rooms-per-address":        l.AddressRooms,
-		"max-takeovers":                l.Takeovers,
-	}
-}

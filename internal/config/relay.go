@@ -30,7 +30,7 @@ type RelaySettings struct {
 	// IPs are relayed addresses: "203.0.113.7", or "203.0.113.7/10.0.0.7" behind 1:1 NAT. Default:
 	// detected.
 	IPs        []string
-	Ports      string   // for relayed traffic, default "49152-65535"
+	Ports      string   // for relayed traffic, "FROM-TO"; empty: the relay's default
 	AllowPeers []string // CIDRs that the relay may reach although they are private
 	Quota      RelayQuota
 	// Bandwidth and SessionBandwidth are bytes per second and direction, of one allocation and of
@@ -47,12 +47,6 @@ type RelaySettings struct {
 // RelayQuota bounds concurrent allocations; 0 is the relay's default.
 type RelayQuota struct {
 	Session, License, Address, Total int
-}
-
-func (r *RelaySettings) defaults() {
-	if r.Ports == "" {
-		r.Ports = relayPorts
-	}
 }
 
 // plan makes the configuration of a relay, except for a derived secret. It reports all errors
@@ -146,18 +140,24 @@ func (r RelaySettings) secondSTUN(listen string) (string, error) {
 }
 
 func portRange(s string) (low, high uint16, err error) {
+	if s == "" {
+		return relay.DefaultMinPort, relay.DefaultMaxPort, nil
+	}
 	lo, hi, ok := strings.Cut(s, "-")
 	a, err1 := strconv.ParseUint(lo, 10, 16)
 	b, err2 := strconv.ParseUint(hi, 10, 16)
 	if !ok || err1 != nil || err2 != nil {
-		return 0, 0, blamef("--relay-ports", "%q is not of the form 49152-65535", s)
+		return 0, 0, blamef(
+			"--relay-ports", "%q is not of the form %d-%d",
+			s, relay.DefaultMinPort, relay.DefaultMaxPort,
+		)
 	}
 	return uint16(a), uint16(b), nil
 }
 
 // bound bounds the allocations and streams of a relay by the descriptors that it may use.
 func (d Descriptors) bound(c *relay.Config) {
-	c.Quota.Total = atMost(c.Quota.Total, defaultAllocations, d.Allocations)
+	c.Quota.Total = atMost(c.Quota.Total, relay.DefaultTotalQuota, d.Allocations)
 	c.Streams = d.Streams
 }
 
@@ -194,7 +194,6 @@ func (c Relay) Plan() (*RelayPlan, error) {
 		c.Listen = ":" + stunPort
 	}
 	c.Listen, c.Relay.STUNListen = literal(c.Listen, ""), literal(c.Relay.STUNListen, "")
-	c.Relay.defaults()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -64,9 +64,10 @@ type Server struct {
 	// it is empty or cannot be used, each start makes a new license.
 	DevDir string
 
-	ResumeWindow time.Duration // default 20 s
-	SessionRate  float64       // sustained messages per second of a session, default 30
-	SessionBurst float64       // messages of a session at once, default 300
+	// Of a session; 0 is the default of signaling.Config.
+	ResumeWindow time.Duration
+	SessionRate  float64 // sustained messages per second
+	SessionBurst float64 // messages at once
 	Limits       LimitSettings
 	// TrustedProxies are addresses and networks of reverse proxies whose X-Forwarded-For is
 	// believed.
@@ -76,12 +77,8 @@ type Server struct {
 	Log     *slog.Logger // default: discard
 }
 
-// Defaults of Server and Relay.
 const (
-	DefaultResumeWindow = 20 * time.Second
-
 	serverPort = "7102"
-	relayPorts = "49152-65535"
 	loopback   = "127.0.0.1"
 )
 
@@ -138,7 +135,7 @@ func (c Server) Plan(running *ServerPlan, write bool) (*ServerPlan, error) {
 	errs.add(err)
 	p.Descriptors = shareDescriptors(maxDescriptors(), true)
 	p.ConnLimits.Connections = atMost(
-		p.ConnLimits.Connections, defaultConnections, p.Descriptors.Connections,
+		p.ConnLimits.Connections, transport.DefaultConnections, p.Descriptors.Connections,
 	)
 	p.Descriptors.bound(&p.Relay)
 	if c.ResumeWindow < 0 || c.ResumeWindow > time.Hour {
@@ -184,10 +181,6 @@ func (c *Server) defaults() {
 	}
 	c.Listen, c.RelayListen = literal(c.Listen, host), literal(c.RelayListen, host)
 	c.Relay.STUNListen = literal(c.Relay.STUNListen, host)
-	c.Relay.defaults()
-	if c.ResumeWindow == 0 {
-		c.ResumeWindow = DefaultResumeWindow
-	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

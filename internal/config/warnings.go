@@ -9,6 +9,7 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/certs"
 	"github.com/ieum-rtc/ieum/internal/netaddr"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // expirySoon is how long before its expiry a certificate is worth a warning. Automatic renewal is
@@ -105,7 +106,7 @@ func worldReadable(setting, path string) error {
 
 // fewDescriptors warns of a descriptor limit below what the configured connections need.
 func (p *ServerPlan) fewDescriptors() error {
-	want := defaultConnections
+	want := transport.DefaultConnections
 	if n := p.Config.Limits.Connections; n != nil {
 		want = *n
 	}

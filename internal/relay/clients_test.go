@@ -119,7 +119,7 @@ func TestCoturnClientRelays(t *testing.T) {
 	// Each relay has ports of its own: another one would be another program that takes a port
 	// between its choice and its use.
 	const share = 1000
-	low := uint16(defaultMinPort)
+	low := uint16(DefaultMinPort)
 	for name, c := range map[string]struct {
 		listen  string
 		clients int

@@ -28,15 +28,22 @@ const licenseMemory = 24 * time.Hour
 // prefixShare is how many times the quota of an address the /48 around it has.
 const prefixShare = 4
 
+// Defaults of Quota.
+const (
+	DefaultSessionQuota = 64
+	DefaultSourceQuota  = 1000
+	DefaultTotalQuota   = 10_000
+)
+
 func (q Quota) withDefaults() Quota {
 	set := func(n *int, value int) {
 		if *n == 0 {
 			*n = value
 		}
 	}
-	set(&q.Session, 64)
-	set(&q.Source, 1000)
-	set(&q.Total, 10000)
+	set(&q.Session, DefaultSessionQuota)
+	set(&q.Source, DefaultSourceQuota)
+	set(&q.Total, DefaultTotalQuota)
 	share := -1
 	if q.Total > 0 {
 		share = (q.Total + 3) / 4

@@ -314,7 +314,7 @@ func TestRefusedBySessionCostsTheAllocationNothing(t *testing.T) {
 // The cost of a packet is what a division gives, but for a nanosecond.
 func TestCostOfAPacket(t *testing.T) {
 	for _, bandwidth := range []int{
-		1, 7, 1000, 100_000, defaultBandwidth, 2 * defaultBandwidth, 1 << 40,
+		1, 7, 1000, 100_000, DefaultBandwidth, 2 * DefaultBandwidth, 1 << 40,
 	} {
 		cost := byteCostAt(bandwidth)
 		for _, size := range []int{0, 1, 160, 1100, 1472, maxDatagram} {

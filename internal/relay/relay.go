@@ -34,17 +34,22 @@ import (
 	"time"
 )
 
+// Defaults of Config.
 const (
-	defaultRealm     = "ieum"
-	defaultLife      = 10 * time.Minute
-	defaultMinPort   = 49152
-	defaultMaxPort   = 65535
-	defaultBandwidth = 16 << 20
-	defaultCoalesce  = 300 * time.Microsecond
-	maxCoalesce      = 10 * time.Millisecond
-	minSecret        = 16
-	maxWorkers       = 256
-	maxRealm         = 32
+	DefaultMinPort   = 49152
+	DefaultMaxPort   = 65535
+	DefaultBandwidth = 16 << 20
+	DefaultCoalesce  = 300 * time.Microsecond
+
+	defaultRealm = "ieum"
+	defaultLife  = 10 * time.Minute
+)
+
+const (
+	maxCoalesce = 10 * time.Millisecond
+	minSecret   = 16
+	maxWorkers  = 256
+	maxRealm    = 32
 )
 
 // Config of a relay. Zero values mean the defaults named.
@@ -108,7 +113,7 @@ type Holder struct{ License, User, Room string }
 
 func (c Config) withDefaults() Config {
 	if c.MinPort == 0 && c.MaxPort == 0 {
-		c.MinPort, c.MaxPort = defaultMinPort, defaultMaxPort
+		c.MinPort, c.MaxPort = DefaultMinPort, DefaultMaxPort
 	}
 	if c.Realm == "" {
 		c.Realm = defaultRealm
@@ -118,7 +123,7 @@ func (c Config) withDefaults() Config {
 		c.Streams = maxStreams
 	}
 	if c.Bandwidth == 0 {
-		c.Bandwidth = defaultBandwidth
+		c.Bandwidth = DefaultBandwidth
 	}
 	if c.SessionBandwidth == 0 {
 		c.SessionBandwidth = max(-1, 2*c.Bandwidth)
@@ -127,7 +132,7 @@ func (c Config) withDefaults() Config {
 		c.CredentialLife = defaultLife
 	}
 	if c.Coalesce == 0 {
-		c.Coalesce = defaultCoalesce
+		c.Coalesce = DefaultCoalesce
 	}
 	if c.Workers == 0 {
 		c.Workers = min(runtime.NumCPU(), maxWorkers)

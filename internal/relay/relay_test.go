@@ -22,7 +22,7 @@ func TestDataPassesBothWaysAndIsCounted(t *testing.T) {
 			far := udpPeer(t, peerHost(t))
 			c := dial(t, s, network, "t", "s")
 			relayed := c.allocate()
-			if relayed.Addr().String() != "127.0.0.1" || relayed.Port() < defaultMinPort {
+			if relayed.Addr().String() != "127.0.0.1" || relayed.Port() < DefaultMinPort {
 				t.Errorf("relayed address is %v", relayed)
 			}
 			if got := c.permit(localOf(far).Addr()); got != 0 {

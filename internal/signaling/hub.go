@@ -67,16 +67,16 @@ func (c Config) Validate() error {
 
 func (c *Config) defaults() {
 	if c.ResumeWindow == 0 {
-		c.ResumeWindow = 20 * time.Second
+		c.ResumeWindow = DefaultResumeWindow
 	}
 	if c.LoginTimeout == 0 {
 		c.LoginTimeout = 10 * time.Second
 	}
 	if c.Rate == 0 {
-		c.Rate = 30
+		c.Rate = DefaultRate
 	}
 	if c.Burst == 0 {
-		c.Burst = 300
+		c.Burst = DefaultBurst
 	}
 	c.Limits.defaults()
 	if c.Log == nil {

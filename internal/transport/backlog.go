@@ -26,14 +26,15 @@ type Backlog struct {
 	wg sync.WaitGroup // of shedLargest
 }
 
-const defaultBacklog = 256 << 20
+// DefaultBacklog is the most that a Backlog without a limit of its own may hold.
+const DefaultBacklog = 256 << 20
 
 // NewBacklog returns a Backlog of limit bytes. 0 is the default: a quarter of the memory limit of
 // the Go runtime (GOMEMLIMIT), and 256 MiB at most. Negative: there is no limit.
 func NewBacklog(limit int) *Backlog {
 	b := &Backlog{limit: int64(limit)}
 	if limit == 0 {
-		b.limit = min(defaultBacklog, debug.SetMemoryLimit(-1)/4)
+		b.limit = min(DefaultBacklog, debug.SetMemoryLimit(-1)/4)
 	}
 	return b
 }
