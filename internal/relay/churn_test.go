@@ -194,7 +194,8 @@ func (c *churn) rest() {
 	eventually(c.t, func() bool {
 		s.streams.mu.Lock()
 		defer s.streams.mu.Unlock()
-		return s.Stats().Allocations == 0 && len(s.streams.open) == 0 && len(s.streams.idle) == 0 &&
+		return s.Stats().Allocations == 0 && len(s.streams.open) == 0 &&
+			len(s.streams.unallocated) == 0 &&
 			c.ended.Load() == int64(s.Stats().Created) &&
 			runtime.NumGoroutine() <= c.goroutines
 	})

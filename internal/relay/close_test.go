@@ -114,8 +114,9 @@ func TestCloseLeavesNeitherGoroutineNorPort(t *testing.T) {
 	stop()
 	goleak.VerifyNone(t, before)
 	if st := s.Stats(); st.Allocations != 0 || !s.quota.empty() || len(s.streams.open) != 0 ||
-		len(s.streams.idle) != 0 {
-		t.Errorf("left: %+v, %v, %v, %v", st, s.quota.sessions, s.streams.open, s.streams.idle)
+		len(s.streams.unallocated) != 0 {
+		t.Errorf("left: %+v, %v, %v, %v",
+			st, s.quota.sessions, s.streams.open, s.streams.unallocated)
 	}
 	for _, at := range append(
 		ports, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.Port())),

@@ -283,7 +283,7 @@ func (d *epollDriver) run() {
 func (d *epollDriver) wait() int {
 	w := d.worker
 	timeout := -1
-	if !w.idle() {
+	if !w.nothingToSweep() {
 		timeout = int(sweepInterval / time.Millisecond)
 	}
 	w.inbox.asleep.Store(true)

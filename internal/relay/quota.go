@@ -65,10 +65,8 @@ type sessionUsage struct {
 	up, down    bucket
 }
 
-// rested tells that nothing has been relayed lately.
-func (s *sessionUsage) isIdle(
-	now time.Duration,
-) bool {
+// isRecovered reports whether the whole bandwidth is available: nothing was relayed lately.
+func (s *sessionUsage) isRecovered(now time.Duration) bool {
 	return s.up.isFull(now) && s.down.isFull(now)
 }
 
@@ -78,9 +76,9 @@ type tenantRequest struct {
 	at     time.Duration // since the relay started
 }
 
-// idleSession is a session without an allocation whose bandwidth is not forgotten yet: another
-// allocation would get it whole again.
-type idleSession struct {
+// recoveringSession is a session without an allocation whose use of bandwidth still counts: its
+// next allocation must not begin with the whole burst.
+type recoveringSession struct {
 	session string
 	until   time.Duration
 }
@@ -90,13 +88,13 @@ type quota struct {
 	limit Quota
 
 	mu sync.Mutex
-	// Guarded by mu, like all that follow; those that hold nothing are in idle.
-	sessions map[string]*sessionUsage
-	idle     []idleSession  // oldest first
-	tenants  map[string]int // the maps have no zeros
-	sources  map[source]int //
-	prefixes map[source]int // of IPv6 alone
-	total    int            //
+	// Guarded by mu, like all that follow; those without an allocation are in recovering.
+	sessions   map[string]*sessionUsage
+	recovering []recoveringSession // oldest first
+	tenants    map[string]int      // the maps have no zeros
+	sources    map[source]int      //
+	prefixes   map[source]int      // of IPv6 alone
+	total      int                 //
 
 	// The two licenses that asked for allocations last, the latest first.
 	latest [2]tenantRequest
@@ -112,11 +110,11 @@ func newQuota(limit Quota) *quota {
 	}
 }
 
-// take takes one of each, or nothing: nil.
+// acquire counts an allocation by each limit, or by none if one is reached: nil.
 func (q *quota) acquire(s quotaKey, now time.Duration) *sessionUsage {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.evictIdle(now)
+	q.evictRecovered(now)
 	full := func(held, limit int) bool { return limit >= 0 && held >= limit }
 	tenantLimit := q.tenantLimit(s.tenant, now)
 	usage := q.sessions[s.session]
@@ -172,10 +170,10 @@ func (q *quota) release(s quotaKey, now time.Duration) {
 	defer q.mu.Unlock()
 	if usage := q.sessions[s.session]; usage.allocations > 1 {
 		usage.allocations--
-	} else if usage.allocations = 0; usage.isIdle(now) {
+	} else if usage.allocations = 0; usage.isRecovered(now) {
 		delete(q.sessions, s.session)
 	} else {
-		q.idle = append(q.idle, idleSession{s.session, now + burstTime})
+		q.recovering = append(q.recovering, recoveringSession{s.session, now + burstTime})
 	}
 	decrement(q.tenants, s.tenant)
 	decrement(q.sources, s.source)
@@ -185,26 +183,26 @@ func (q *quota) release(s quotaKey, now time.Duration) {
 	q.total--
 }
 
-// forget drops sessions that have rested. What is left when nobody comes any more are those of the
-// last moment. mu is held.
-func (q *quota) evictIdle(now time.Duration) {
+// evictRecovered forgets sessions without an allocation once their bandwidth has recovered. What
+// is left when no client comes any more are those of the last moment. mu is held.
+func (q *quota) evictRecovered(now time.Duration) {
 	n := 0
-	for n < len(q.idle) && q.idle[n].until <= now {
-		// It may hold something again, or rest for a second time, further back.
-		name := q.idle[n].session
+	for n < len(q.recovering) && q.recovering[n].until <= now {
+		// It may have an allocation again, or recover for a second time, further back.
+		name := q.recovering[n].session
 		if usage := q.sessions[name]; usage != nil && usage.allocations == 0 {
-			if usage.isIdle(now) {
+			if usage.isRecovered(now) {
 				delete(q.sessions, name)
 			} else { // another worker, whose clock was read a moment later, has relayed to it
-				q.idle = append(q.idle, idleSession{name, now + burstTime})
+				q.recovering = append(q.recovering, recoveringSession{name, now + burstTime})
 			}
 		}
 		n++
 	}
-	q.idle = slices.Delete(q.idle, 0, n)
+	q.recovering = slices.Delete(q.recovering, 0, n)
 }
 
-// less takes one from a count and forgets it when none is left.
+// decrement takes one from a count and forgets it when none is left.
 func decrement[K comparable](m map[K]int, k K) {
 	if m[k]--; m[k] <= 0 {
 		delete(m, k)

@@ -18,7 +18,7 @@ func (q *quota) empty() bool {
 		}
 	}
 	return q.total+len(q.tenants)+len(q.sources)+len(q.prefixes) == 0 &&
-		len(q.sessions) <= len(q.idle)
+		len(q.sessions) <= len(q.recovering)
 }
 
 // of is what a session holds.
@@ -281,7 +281,7 @@ func TestBandwidthOfASessionIsShared(t *testing.T) {
 		t.Error("the quota is not empty")
 	}
 	w.closeAllocation(open(next), closedByRefresh)
-	if len(s.quota.sessions)+len(s.quota.idle) != 0 {
+	if len(s.quota.sessions)+len(s.quota.recovering) != 0 {
 		t.Errorf("%d sessions rest for ever", len(s.quota.sessions))
 	}
 }
@@ -339,9 +339,9 @@ func TestASessionIsForgottenHoweverLateItsLastPacket(t *testing.T) {
 	q.release(one, 0)
 	usage.down.take(time.Millisecond, burstTime, burstTime)
 	for now := time.Duration(0); now < 3*burstTime; now += time.Millisecond {
-		q.evictIdle(now)
+		q.evictRecovered(now)
 	}
-	if len(q.sessions)+len(q.idle) != 0 {
-		t.Errorf("%d sessions and %d idle are kept", len(q.sessions), len(q.idle))
+	if len(q.sessions)+len(q.recovering) != 0 {
+		t.Errorf("%d sessions and %d recovering are kept", len(q.sessions), len(q.recovering))
 	}
 }

@@ -21,13 +21,13 @@ const (
 	messageTimeout = 30 * time.Second
 	// writeTimeout ends a client that does not read.
 	writeTimeout = 10 * time.Second
-	// maxStreams bounds all connections (see Config.Streams), maxIdleStreams those of one address
-	// that have no allocation, maxIdlePrefix those of the network around it. Where there may be few
-	// in all, an address gets an eighth and a network a quarter.
-	maxStreams     = 8192
-	maxIdleStreams = 64
-	maxIdlePrefix  = 512
-	streamBuffer   = 4096
+	// maxStreams bounds all connections (see Config.Streams). Connections without an allocation are
+	// bounded by maxUnallocated per address and maxUnallocatedPrefix per network around it. With a
+	// small Config.Streams, an address gets an eighth of it and a network a quarter.
+	maxStreams           = 8192
+	maxUnallocated       = 64
+	maxUnallocatedPrefix = 512
+	streamBuffer         = 4096
 	// maxQueuedFrames and maxQueuedBytes bound what waits to be written to one client; what is more
 	// is lost, as it would be over UDP.
 	maxQueuedFrames = 256
@@ -40,37 +40,39 @@ var errFraming = errors.New("neither STUN nor ChannelData")
 
 // streamSet holds the connections.
 type streamSet struct {
-	maxStreams, maxIdleSource, maxIdlePrefix int // static
-	mu                                       sync.Mutex
-	open                                     map[*stream]struct{} // guarded by mu
-	// Guarded by mu: connections without allocation by source; has no zeros.
-	idle map[source]int
-	// Guarded by mu: the same by the network around it.
-	idlePrefix map[source]int
-	closed     bool // guarded by mu
+	// Static after init.
+	maxStreams           int
+	maxUnallocated       int // of a source
+	maxUnallocatedPrefix int // of the network around it
+
+	mu sync.Mutex
+	// Guarded by mu.
+	open              map[*stream]struct{}
+	unallocated       map[source]int // connections without allocation; has no zeros
+	unallocatedPrefix map[source]int // the same, by the network around the source
+	closed            bool
 }
 
 func (t *streamSet) init(most int) {
-	t.maxStreams, t.maxIdleSource, t.maxIdlePrefix = most, min(
-		maxIdleStreams,
-		max(most/8, 1),
-	), min(
-		maxIdlePrefix,
-		max(most/4, 1),
-	)
-	t.open, t.idle, t.idlePrefix = map[*stream]struct{}{}, map[source]int{}, map[source]int{}
+	t.maxStreams = most
+	t.maxUnallocated = min(maxUnallocated, max(most/8, 1))
+	t.maxUnallocatedPrefix = min(maxUnallocatedPrefix, max(most/4, 1))
+	t.open = map[*stream]struct{}{}
+	t.unallocated = map[source]int{}
+	t.unallocatedPrefix = map[source]int{}
 }
 
 // add takes a connection in unless there are too many, and begins to serve it.
 func (t *streamSet) add(c *stream, begin func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.open) >= t.maxStreams || t.idle[c.source] >= t.maxIdleSource ||
-		t.idlePrefix[c.source.prefix()] >= t.maxIdlePrefix {
+	if t.closed || len(t.open) >= t.maxStreams ||
+		t.unallocated[c.source] >= t.maxUnallocated ||
+		t.unallocatedPrefix[c.source.prefix()] >= t.maxUnallocatedPrefix {
 		return false
 	}
 	t.open[c] = struct{}{}
-	t.addIdle(c)
+	t.addUnallocated(c)
 	// Here, or Close could have finished waiting.
 	begin()
 	return true
@@ -81,22 +83,22 @@ func (t *streamSet) remove(c *stream) {
 	defer t.mu.Unlock()
 	delete(t.open, c)
 	if !c.busy {
-		t.removeIdle(c)
+		t.removeUnallocated(c)
 	}
 }
 
-// addIdle counts a connection without allocation. mu is held, as for waited.
-func (t *streamSet) addIdle(c *stream) {
-	t.idle[c.source]++
-	t.idlePrefix[c.source.prefix()]++
+// addUnallocated counts a connection without allocation. mu is held, as in removeUnallocated.
+func (t *streamSet) addUnallocated(c *stream) {
+	t.unallocated[c.source]++
+	t.unallocatedPrefix[c.source.prefix()]++
 }
 
-func (t *streamSet) removeIdle(c *stream) {
-	decrement(t.idle, c.source)
-	decrement(t.idlePrefix, c.source.prefix())
+func (t *streamSet) removeUnallocated(c *stream) {
+	decrement(t.unallocated, c.source)
+	decrement(t.unallocatedPrefix, c.source.prefix())
 }
 
-// allocated keeps the number of idle connections right when an allocation comes or goes.
+// allocated updates the counts when the allocation of a connection comes or goes.
 func (t *streamSet) allocated(c *stream, busy bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -104,9 +106,9 @@ func (t *streamSet) allocated(c *stream, busy bool) {
 		return
 	}
 	if c.busy = busy; busy {
-		t.removeIdle(c)
+		t.removeUnallocated(c)
 	} else {
-		t.addIdle(c)
+		t.addUnallocated(c)
 	}
 }
 

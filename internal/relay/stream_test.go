@@ -121,7 +121,8 @@ func TestStreamThatEndsIsForgotten(t *testing.T) {
 	eventually(t, func() bool {
 		s.streams.mu.Lock()
 		defer s.streams.mu.Unlock()
-		return len(s.streams.open) == 0 && len(s.streams.idle) == 0 && s.Stats().Allocations == 0
+		return len(s.streams.open) == 0 && len(s.streams.unallocated) == 0 &&
+			s.Stats().Allocations == 0
 	})
 }
 
@@ -333,7 +334,7 @@ type secured struct{ *recorded }
 
 func (secured) ConnectionState() tls.ConnectionState { return tls.ConnectionState{} }
 
-func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
+func TestUnallocatedStreamsOfOneSourceAreBounded(t *testing.T) {
 	set := &streamSet{}
 	set.init(maxStreams)
 	add := func(c *stream) bool { return set.add(c, func() {}) }
@@ -343,7 +344,7 @@ func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 		}
 	}
 	var first *stream
-	for range maxIdleStreams {
+	for range maxUnallocated {
 		first = from("2001:db8::1")
 		if !add(first) {
 			t.Fatal("refused too early")
@@ -355,8 +356,7 @@ func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	if !add(from("2001:db8:0:1::1")) || !add(from("192.0.2.1")) {
 		t.Error("another source pays for it")
 	}
-	// Whoever allocates is no longer idle, so that an office behind one address is not limited by
-	// this.
+	// A client with an allocation does not count: an office may be behind one address.
 	set.allocated(first, true)
 	last := from("2001:db8::3")
 	if !add(last) || add(from("2001:db8::3")) {
@@ -365,19 +365,19 @@ func TestIdleStreamsOfOneSourceAreBounded(t *testing.T) {
 	set.allocated(first, false)
 	set.remove(first)
 	set.remove(last)
-	if !add(first) || set.idle[first.source] != maxIdleStreams {
-		t.Errorf("%d idle", set.idle[first.source])
+	if !add(first) || set.unallocated[first.source] != maxUnallocated {
+		t.Errorf("%d without allocation", set.unallocated[first.source])
 	}
 }
 
 // Neither an address nor the network around it takes all there may be, however few that are.
-func TestIdleStreamsOfOneNetworkAreBounded(t *testing.T) {
+func TestUnallocatedStreamsOfOneNetworkAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		most, address, network int
 		form                   string
 	}{
-		{maxStreams, maxIdleStreams, maxIdlePrefix, "192.0.2.%d"}, {
-			maxStreams, maxIdleStreams, maxIdlePrefix, "2001:db8:0:%x::1",
+		{maxStreams, maxUnallocated, maxUnallocatedPrefix, "192.0.2.%d"}, {
+			maxStreams, maxUnallocated, maxUnallocatedPrefix, "2001:db8:0:%x::1",
 		},
 		{64, 8, 16, "192.0.2.%d"}, {64, 8, 16, "2001:db8:0:%x::1"}, {4, 1, 1, "192.0.2.%d"},
 	} {
@@ -408,7 +408,7 @@ func TestIdleStreamsOfOneNetworkAreBounded(t *testing.T) {
 func TestStreamsOfOneSourceAreLimitedOnAccept(t *testing.T) {
 	s := start(t, nil)
 	var all []*rawClient
-	for range maxIdleStreams {
+	for range maxUnallocated {
 		c := dial(t, s, "tcp", "t", "s")
 		c.ask(stun.MethodBinding)
 		all = append(all, c)

@@ -401,8 +401,8 @@ const (
 	holderInterval = 2 * time.Second
 )
 
-// idle reports that nothing can expire.
-func (w *worker) idle() bool { return len(w.owned) == 0 && w.server.reserved.empty() }
+// nothingToSweep reports that nothing can expire: there is no allocation and no reservation.
+func (w *worker) nothingToSweep() bool { return len(w.owned) == 0 && w.server.reserved.empty() }
 
 // sweep closes what has expired. It is called after each batch and works once a second.
 func (w *worker) sweep() {
