@@ -56,7 +56,7 @@ var layers = map[string][]string{
 	"internal/protocol":             {},
 	"internal/license":              {},
 	"internal/room":                 {},
-	"internal/relay":                {"internal/netaddr"},
+	"internal/relay":                {"internal/limit", "internal/netaddr"},
 	"internal/ice": {
 		"internal/certs", "internal/netaddr", "internal/protocol", "internal/relay",
 	},

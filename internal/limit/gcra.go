@@ -1,6 +1,9 @@
 // Package limit has the rate limiters of this server: GCRA for a sustained rate with a burst, and
 // fixed windows for counts per minute and key. All of them go by time since some start, or by the
 // monotonic clock, so that a clock that is set changes nothing.
+//
+// GCRA counts messages per session, answers of the relay per address, and relayed bytes; fixed
+// windows count logins, failures and lookups per address or license.
 package limit
 
 import (
@@ -35,11 +38,16 @@ func (r Rate) Divided(num, den int) Rate {
 // several units passes where one unit would, and is paid for afterwards: else a long one might
 // never pass.
 func (r Rate) Next(until, now, units int64) (next int64, ok bool) {
+	return advance(until, now, units*r.each, r.ahead)
+}
+
+// advance charges cost to what is used up until then, if no more than ahead is used up in advance.
+func advance(until, now, cost, ahead int64) (int64, bool) {
 	from := max(until, now)
-	if from-now > r.ahead {
+	if from-now > ahead {
 		return until, false
 	}
-	return from + units*r.each, true
+	return from + cost, true
 }
 
 // GCRA is a limiter in eight bytes, without a lock (generic cell rate algorithm, ITU-T I.371). The
@@ -57,6 +65,24 @@ func (g *GCRA) Take(now time.Duration, r Rate, units int64) bool {
 		}
 	}
 }
+
+// TakeWithin charges the time that something costs, of which burst may be charged in advance. All
+// of it must be within the burst: what costs more never passes.
+func (g *GCRA) TakeWithin(now, cost, burst time.Duration) bool {
+	for {
+		old := g.until.Load()
+		next, ok := advance(old, int64(now), int64(cost), int64(burst-cost))
+		if !ok || g.until.CompareAndSwap(old, next) {
+			return ok
+		}
+	}
+}
+
+// Refund takes back a charge that was taken and not used.
+func (g *GCRA) Refund(cost time.Duration) { g.until.Add(-int64(cost)) }
+
+// Until is when all that was charged is past: from then on the whole burst is available.
+func (g *GCRA) Until() time.Duration { return time.Duration(g.until.Load()) }
 
 // Add charges units whether or not they are within the rate.
 func (g *GCRA) Add(now time.Duration, r Rate, units int64) {

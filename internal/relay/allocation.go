@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/limit"
 	"github.com/pion/stun/v4"
 )
 
@@ -33,7 +34,7 @@ type allocation struct {
 	license uint64        // hash of the tenantHash; static
 	closed  atomic.Bool
 	down    meter
-	bucket  bucket // of down
+	bucket  limit.GCRA // of down
 	up      meter
 	dropped [reasonCount]atomic.Uint32
 
@@ -60,7 +61,7 @@ type allocation struct {
 // meter counts one direction.
 type meter struct {
 	traffic
-	session *bucket // shared by all allocations of the session; static
+	session *limit.GCRA // shared by all allocations of the session; static
 }
 
 // permission lets one peer address in and out (RFC 8656 section 9).

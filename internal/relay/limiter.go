@@ -7,26 +7,20 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-)
 
-// rate is a number of answers a second, and how many at once after a pause.
-type rate struct{ perSecond, burst int }
+	"github.com/ieum-rtc/ieum/internal/limit"
+)
 
 // Answers to clients without an allocation. What comes from an address may be forged, so that the
 // answers go to somebody who did not ask: few for an address, and not many for its network, though
 // anybody can use those up. Addresses that are known do not share them: a registered session has
 // come from there over a connection, or a nonce has, which only reached that address.
 var (
-	unverifiedRate = rate{100, 200} // of an IPv4 address or IPv6 /64
+	unverifiedRate = limit.NewRate(100, 200) // of an IPv4 address or IPv6 /64
 	// Of the IPv4 /24 or IPv6 /48 around it, for its strangers together.
-	prefixRate   = rate{1000, 2000}
-	verifiedRate = rate{500, 1000} // of a known address: an office may sit behind it
+	prefixRate   = limit.NewRate(1000, 2000)
+	verifiedRate = limit.NewRate(500, 1000) // of a known address: an office may sit behind it
 )
-
-func (r rate) take(b *bucket, now time.Duration) bool {
-	cost := time.Second / time.Duration(r.perSecond)
-	return b.take(now, cost, time.Duration(r.burst)*cost)
-}
 
 // limiterSlots is a power of two.
 const limiterSlots = 1 << 14
@@ -37,9 +31,9 @@ const limiterSlots = 1 << 14
 // has many addresses, or many sessions, would make every forged source a known one.
 type limiter struct {
 	seed       maphash.Seed
-	unverified [limiterSlots]bucket
-	byPrefix   [limiterSlots]bucket
-	verified   [limiterSlots]bucket
+	unverified [limiterSlots]limit.GCRA
+	byPrefix   [limiterSlots]limit.GCRA
+	verified   [limiterSlots]limit.GCRA
 	proofs     [limiterSlots]atomic.Uint64 // the last source that has proved its address, see proof
 
 	mu       sync.RWMutex
@@ -64,10 +58,10 @@ func (l *limiter) allow(s source, known bool, now time.Duration) bool {
 	at := hash % limiterSlots
 	proven := l.proofs[at].Load()
 	if known || (proven>>32 == hash>>32 && proven > proof(hash, now)) || l.hasSession(s) {
-		return verifiedRate.take(&l.verified[at], now)
+		return l.verified[at].Take(now, verifiedRate, 1)
 	}
-	return unverifiedRate.take(&l.unverified[at], now) &&
-		prefixRate.take(&l.byPrefix[l.hash(s.prefix())%limiterSlots], now)
+	return l.unverified[at].Take(now, unverifiedRate, 1) &&
+		l.byPrefix[l.hash(s.prefix())%limiterSlots].Take(now, prefixRate, 1)
 }
 
 // hasSession tells whether a session is registered from a source.

@@ -10,6 +10,15 @@ import (
 	"github.com/pion/stun/v4"
 )
 
+// answerRate is how many answers there are a second, and at once after a pause.
+type answerRate struct{ perSecond, burst int }
+
+var (
+	unverifiedAnswers = answerRate{100, 200}
+	prefixAnswers     = answerRate{1000, 2000}
+	verifiedAnswers   = answerRate{500, 1000}
+)
+
 // Each level of the limiter, over all workers: a stranger chooses the worker by its port. What one
 // network uses up another has still.
 func TestAnswersToUnverifiedSourcesAreLimited(t *testing.T) {
@@ -22,17 +31,17 @@ func TestAnswersToUnverifiedSourcesAreLimited(t *testing.T) {
 	for name, c := range map[string]struct {
 		from  func(i int) netip.Addr
 		known bool
-		want  rate
+		want  answerRate
 	}{
-		"an IPv4 address":      {one("192.0.2.1"), false, unverifiedRate},
-		"an IPv4 /24":          {many("192.0.2.%d"), false, prefixRate},
-		"an IPv6 address":      {one("2001:db8::1"), false, unverifiedRate},
-		"an IPv6 /64":          {many("2001:db8::%x"), false, unverifiedRate},
-		"an IPv6 /48":          {many("2001:db8:0:%x::"), false, prefixRate},
-		"a link-local address": {one("fe80::1%2"), false, unverifiedRate},
-		"a link":               {many("fe80::%x%%2"), false, prefixRate},
-		"a known address":      {one("192.0.2.1"), true, verifiedRate},
-		"a known /64":          {many("2001:db8::%x"), true, verifiedRate},
+		"an IPv4 address":      {one("192.0.2.1"), false, unverifiedAnswers},
+		"an IPv4 /24":          {many("192.0.2.%d"), false, prefixAnswers},
+		"an IPv6 address":      {one("2001:db8::1"), false, unverifiedAnswers},
+		"an IPv6 /64":          {many("2001:db8::%x"), false, unverifiedAnswers},
+		"an IPv6 /48":          {many("2001:db8:0:%x::"), false, prefixAnswers},
+		"a link-local address": {one("fe80::1%2"), false, unverifiedAnswers},
+		"a link":               {many("fe80::%x%%2"), false, prefixAnswers},
+		"a known address":      {one("192.0.2.1"), true, verifiedAnswers},
+		"a known /64":          {many("2001:db8::%x"), true, verifiedAnswers},
 	} {
 		w, _ := offline(1)
 		s := w.server
@@ -85,24 +94,24 @@ func TestManyKnownAddressesMakeNoOthersKnown(t *testing.T) {
 		}
 		w.now = time.Hour + time.Second
 		answered := 0
-		for i := range 10 * prefixRate.burst {
+		for i := range 10 * prefixAnswers.burst {
 			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)
 			if w.mayAnswer(&path{remote: endpointOf(from)}, nil) {
 				answered++
 			}
 		}
-		if answered > prefixRate.burst {
+		if answered > prefixAnswers.burst {
 			t.Errorf("%s: %d answers to a network of strangers, want %d",
-				how, answered, prefixRate.burst)
+				how, answered, prefixAnswers.burst)
 		}
 		n := 0
-		for range 2 * verifiedRate.burst {
+		for range 2 * verifiedAnswers.burst {
 			if w.mayAnswer(&path{remote: endpointOf(netip.AddrPortFrom(last, 1))}, nil) {
 				n++
 			}
 		}
-		if n != verifiedRate.burst {
-			t.Errorf("%s: %d answers to one that is known, want %d", how, n, verifiedRate.burst)
+		if n != verifiedAnswers.burst {
+			t.Errorf("%s: %d answers to one that is known, want %d", how, n, verifiedAnswers.burst)
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ieum-rtc/ieum/internal/limit"
 )
 
 // Quota bounds the allocations that there may be at one time. Zero means the default named; -1 no
@@ -62,12 +64,12 @@ type quotaKey struct {
 // sessionUsage is what the allocations of a session share: a number, and a bandwidth each way.
 type sessionUsage struct {
 	allocations int // guarded by quota.mu
-	up, down    bucket
+	up, down    limit.GCRA
 }
 
 // isRecovered reports whether the whole bandwidth is available: nothing was relayed lately.
 func (s *sessionUsage) isRecovered(now time.Duration) bool {
-	return s.up.isFull(now) && s.down.isFull(now)
+	return s.up.Until() <= now && s.down.Until() <= now
 }
 
 // tenantRequest is when a license last asked for an allocation.

@@ -296,7 +296,7 @@ func TestRefusedBySessionCostsTheAllocationNothing(t *testing.T) {
 		fullAt func() int64
 	}{
 		"up":   {w.admitUp, func() int64 { return int64(a.upBucket.fullAt) }},
-		"down": {w.admitDown, a.bucket.fullAt.Load},
+		"down": {w.admitDown, func() int64 { return int64(a.bucket.Until()) }},
 	} {
 		dropped := a.dropped[reasonOverBandwidth].Load()
 		for direction.admit(a, 1000-overhead) {
@@ -335,9 +335,9 @@ func TestASessionIsForgottenHoweverLateItsLastPacket(t *testing.T) {
 	q := newQuota(Quota{}.withDefaults())
 	one := quotaKey{"t.s", "t", sourceAt("192.0.2.1")}
 	usage := q.acquire(one, 0)
-	usage.down.take(0, time.Millisecond, burstTime)
+	usage.down.TakeWithin(0, time.Millisecond, burstTime)
 	q.release(one, 0)
-	usage.down.take(time.Millisecond, burstTime, burstTime)
+	usage.down.TakeWithin(time.Millisecond, burstTime, burstTime)
 	for now := time.Duration(0); now < 3*burstTime; now += time.Millisecond {
 		q.evictRecovered(now)
 	}

@@ -234,12 +234,12 @@ func (w *worker) admitUp(a *allocation, size int) bool {
 // admitDown is admitUp for the other direction. The allocation may be another worker's.
 func (w *worker) admitDown(a *allocation, size int) bool {
 	cost := w.bandwidth.of(size)
-	if cost > 0 && !a.bucket.take(w.now, cost, burstTime) {
+	if cost > 0 && !a.bucket.TakeWithin(w.now, cost, burstTime) {
 		a.drop(reasonOverBandwidth)
 		return false
 	}
 	if !w.admitSession(&a.down, size) {
-		a.bucket.refund(cost)
+		a.bucket.Refund(cost)
 		a.drop(reasonOverBandwidth)
 		return false
 	}
@@ -248,7 +248,7 @@ func (w *worker) admitDown(a *allocation, size int) bool {
 
 func (w *worker) admitSession(m *meter, size int) bool {
 	cost := w.sessionBand.of(size)
-	return cost == 0 || m.session.take(w.now, cost, burstTime)
+	return cost == 0 || m.session.TakeWithin(w.now, cost, burstTime)
 }
 
 // byteCost is how long a byte takes at a bandwidth, in units of 2^-32 ns; 0: no limit. It replaces
