@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -75,8 +76,11 @@ func ParseExternal(urls []string) (*External, error) {
 	if len(urls) > maxURLs {
 		errs = append(errs, fmt.Errorf("%d URLs; at most %d are allowed", len(urls), maxURLs))
 	}
-	for _, u := range urls {
-		if err := e.add(u); err != nil {
+	for i, u := range urls {
+		if strings.Contains(u, "@") { // not quoted: errors are logged
+			errs = append(errs, fmt.Errorf("URL %d: user name and password do not belong there: "+
+				"credentials derive from the TURN REST secret", i+1))
+		} else if err := e.add(u); err != nil {
 			errs = append(errs, fmt.Errorf("%q: %w", u, err))
 		}
 	}
@@ -121,9 +125,19 @@ func checkHostPort(at string) error {
 			return fmt.Errorf("%q is not a port", port)
 		}
 	}
-	a, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	if host == "" || (err == nil && a.Is6() && host[0] != '[') {
+	inner, bracketed := strings.CutPrefix(host, "[")
+	if bracketed {
+		a, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		if err != nil || !a.Is6() || a.Zone() != "" || !strings.HasSuffix(inner, "]") {
+			return fmt.Errorf("%q is not an IPv6 address in brackets", host)
+		}
+		return nil
+	}
+	if a, err := netip.ParseAddr(host); host == "" || (err == nil && a.Is6()) {
 		return errors.New("host is missing (an IPv6 address needs brackets)")
+	}
+	if strings.HasSuffix(host, "]") {
+		return fmt.Errorf("%q is neither a host name nor an IP address", host)
 	}
 	return CheckHost(host)
 }
@@ -137,7 +151,10 @@ func CheckHost(host string) error {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') &&
 			r != '-' && r != '.'
 	}
-	if strings.ContainsFunc(host, invalid) || len(host) > 253 || strings.Trim(host, ".-") != host {
+	badLabel := func(label string) bool { return label == "" || len(label) > 63 }
+	if strings.ContainsFunc(host, invalid) || len(host) > 253 ||
+		strings.Trim(host, ".-") != host ||
+		slices.ContainsFunc(strings.Split(host, "."), badLabel) {
 		return fmt.Errorf("%q is neither a host name nor an IP address", host)
 	}
 	return nil
