@@ -41,7 +41,7 @@ const (
 	OverLimit     Code = "445"
 	Internal      Code = "500"
 	ClusterError  Code = "543" // the servers cannot reach each other, or not yet: come again
-	Timeout       Code = "504" // a message was not delivered: its target does not read, or is away
+	Timeout       Code = "504" // not delivered: the target does not read, or is disconnected
 )
 
 // Feature is something a client says it can do, announced at register and shown to the other

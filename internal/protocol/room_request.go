@@ -46,8 +46,8 @@ type (
 		Talking *Bool `json:"talking"`
 		Message *Bool `json:"message"`
 	}
-	// SayRequest is chat (Message is a string) and inform (Message is any JSON value).
-	SayRequest struct {
+	// MessageRequest is chat (Message is a string) and inform (Message is any JSON value).
+	MessageRequest struct {
 		RoomRef
 		Targeted
 		Message json.RawMessage `json:"message"`
@@ -125,7 +125,7 @@ func (r *EditUser) Validate() error {
 }
 
 // Validate tells the first parameter that is wrong, as a *FieldError.
-func (r *SayRequest) Validate() error {
+func (r *MessageRequest) Validate() error {
 	if len(r.Message) == 0 || string(r.Message) == "null" {
 		return missing("message")
 	}
@@ -152,7 +152,7 @@ func (r *TalkingRequest) Value() bool {
 }
 
 // Text is the message of a chat, which must be a string.
-func (r *SayRequest) Text() error {
+func (r *MessageRequest) Text() error {
 	if r.Message[0] != '"' {
 		return invalid("message", "must be a string")
 	}

@@ -51,9 +51,9 @@ func (r *room) replace(m *Member, by Member) error {
 	return nil
 }
 
-// What a room says to all its members costs all of them. Words up to a size pass freely, since
-// their number is bounded by who says them; of longer ones a room has so many bytes a second, and
-// so many at once: less than an outbox is left for.
+// What a room says to all its members costs all of them. Short messages pass freely,
+// since each sender is limited in their number. Of longer ones a room has so many bytes per second
+// and at once, which leaves space in every outbox.
 const (
 	freeMessage    = 256
 	freeFeed       = 1 << 10   // an announcement carries its member: people are shorter
@@ -76,14 +76,14 @@ func (r *room) allowBytes(n, free int) bool {
 	return true
 }
 
-// Bounds of what a room remembers for members who are away: state can be compared, words cannot.
+// Bounds of what a room remembers for disconnected members: state can be compared, messages cannot.
 const (
 	maxBacklog      = 64
 	maxBacklogBytes = 64 << 10
 )
 
-// appendBacklog keeps what was said. When it is too much, the oldest word of whoever has said the
-// most is forgotten: nobody can make the room forget what others said.
+// appendBacklog keeps a message. Beyond the bounds the oldest of the member with the most is
+// dropped: nobody can make the room forget the messages of others.
 func (r *room) appendBacklog(e Event) {
 	r.backlog = append(r.backlog, e)
 	for {
@@ -102,7 +102,7 @@ func (r *room) appendBacklog(e Event) {
 	}
 }
 
-// dropFromBacklog drops the oldest word of the member with the most of them, by size.
+// dropFromBacklog drops the oldest message of the member with the most, by size.
 func (r *room) dropFromBacklog(size func(Event) int) {
 	of := map[string]int{}
 	for _, s := range r.backlog {

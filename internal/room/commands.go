@@ -63,7 +63,7 @@ type (
 		Body   json.RawMessage
 		Target string
 	}
-	// PublishFeed says that the actor has a feed; Withdraw that it has it no longer.
+	// PublishFeed announces a feed of the actor.
 	PublishFeed struct {
 		By   Actor
 		Feed Feed
@@ -314,7 +314,7 @@ func (r *room) broadcast(c Broadcast, sink Sink) error {
 	if !r.allowBytes(len(c.Body), freeMessage) {
 		return ErrBusy
 	}
-	e := r.next(Event{Kind: Broadcasted, Member: *m, Word: c.Type, Body: c.Body})
+	e := r.next(Event{Kind: Broadcasted, Member: *m, Type: c.Type, Body: c.Body})
 	if c.Type != "talking" { // which is over by the time
 		r.appendBacklog(e)
 	}

@@ -84,7 +84,7 @@ func (r *room) announceGroup(c AnnounceGroup, sink Sink) error {
 			to = append(to, t.Address)
 		}
 	}
-	r.send(sink, to, Event{Kind: GroupCreated, Key: r.key, Member: *m, Word: c.Group})
+	r.send(sink, to, Event{Kind: GroupCreated, Key: r.key, Member: *m, Group: c.Group})
 	return nil
 }
 

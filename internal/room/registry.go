@@ -80,7 +80,7 @@ func NewRegistry(sink Sink, l Limits, h Hooks) *Registry {
 	}
 }
 
-// Do carries out one command on one room. The State is nil except for Get, and for some Say.
+// Do carries out one command on one room. The State is nil except for Get, and for some Broadcast.
 func (g *Registry) Do(_ context.Context, key Key, cmd Command) (*State, error) {
 	if c, ok := cmd.(Create); ok {
 		err := g.create(key, c)
@@ -342,7 +342,7 @@ func (r *room) isEndingWithGroups() bool {
 	return r.endsWithGroups
 }
 
-// startExpiry and stopReaper are called with r.mu held. A reaper that fires late finds members and
+// startExpiry and stopExpiry are called with r.mu held. A timer that fires late finds members and
 // leaves the room alone.
 func (r *room) startExpiry(g *Registry, after time.Duration) {
 	r.stopExpiry()

@@ -127,13 +127,13 @@ const (
 	Destroyed
 	ShareStarted // Member shows something: Share; to the others, or to one of them
 	ShareStopped // Member stopped
-	Broadcasted  // Member said Body; Word tells what it is
+	Broadcasted  // Member sent Body to all, a message of this Type
 	Kicked       // to Member: Other asks it to leave
 	Edited       // Member changed title, capacity or host: State
 	MemberEdited // Member changed its name, camera or microphone
 	Permitted    // Member may now do what its Permit says
 	Published    // Feeds can be asked for
-	GroupCreated // Member made the group Word
+	GroupCreated // Member made the group Group
 	Refreshed    // to the members on a node: the room's State, and what they Missed
 )
 
@@ -144,11 +144,12 @@ type Event struct {
 	Seq    uint64 // 0: outside the room's order, since not every member gets it
 	Member Member
 	State  *State          // Entered, Synced and Edited only
-	Share  *Share          // Shared only
+	Share  *Share          // ShareStarted only
 	Feeds  []MemberFeed    // Published only
 	Other  string          // Kicked only: a user id
-	Word   string          // Said and Grouped only
-	Body   json.RawMessage // Said only: not looked at here
+	Type   string          // Broadcasted only: chat, inform, talking
+	Group  string          // GroupCreated only: the id of its room
+	Body   json.RawMessage // Broadcasted only: not parsed here
 	Missed []Event         // Refreshed only: what was said, in order
 }
 
@@ -175,8 +176,8 @@ type (
 		MaxOwned int  // refuse when this many rooms were made by Owner; 0: there is no limit
 
 		// Source stands for the address that it is made from, Site for the network around that;
-		// empty: it counts for none. OfSource and OfSite: refuse when this many of the tenant's
-		// rooms were made from there; 0: there is no limit.
+		// empty: it counts for none. MaxFromSource and MaxFromSite: refuse when this many of the
+		// tenant's rooms were made from there; 0: there is no limit.
 		Source, Site               string
 		MaxFromSource, MaxFromSite int
 
@@ -244,8 +245,8 @@ type room struct {
 	restrictions []Restriction
 	// Ends with the last of its groups, unless somebody joins before.
 	endsWithGroups bool
-	backlog        []Event                 // the last ones that are no state, see remember
-	sentUntil      time.Duration           // see afford
+	backlog        []Event                 // messages for disconnected members, see appendBacklog
+	sentUntil      time.Duration           // see allowBytes
 	kickTimers     map[Address]*time.Timer // members who were asked to go
 	seq            uint64
 	expiry         *time.Timer // runs while the room is empty

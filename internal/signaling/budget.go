@@ -8,8 +8,8 @@ import (
 )
 
 // What one user sends is stored and multiplied at other users' expense: in their outboxes, while
-// they are away, in what a room repeats for those who resume. So that no sender can use up what
-// others need, each has budgets of its own, which are smaller than the place they draw on:
+// they are disconnected, in what a room repeats for those who resume. So that no sender can use up
+// what others need, each has budgets of its own, which are smaller than the place they draw on:
 //
 //	flood    all its messages                     429
 //	excess   those that flood refuses             close 1008
@@ -61,7 +61,7 @@ func relayUnits(op []byte, bytes int) int64 {
 }
 
 // roomCosts are the operations that others in the room are told of, with their units. A group waits
-// for members who are away.
+// for disconnected members.
 var roomCosts = map[string]int{
 	"editRoomInfo": 1,
 	"kickOut":      1,

@@ -105,7 +105,7 @@ func (h *Hub) sendDirect(tenant string, l Location, from string, m *transport.Me
 		return wrap("bus", h.cfg.Bus.Send(l.Node, *b))
 	}
 	if s := h.session(l.Session); s != nil && s.tenant == tenant {
-		_ = h.delivered(s.offer(m, from, fromOutside))
+		_ = h.delivered(s.enqueue(m, from, fromOutside))
 		return nil
 	}
 	m.Release()
@@ -180,7 +180,7 @@ func (h *Hub) relayFromBus(body []byte) error {
 	}
 	if s := h.session(p.Session); s != nil {
 		if key, in := s.roomKey(); in && key == p.Room {
-			_ = h.delivered(s.offer(m, p.From, fromMember))
+			_ = h.delivered(s.enqueue(m, p.From, fromMember))
 			return nil
 		}
 	}

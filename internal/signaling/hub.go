@@ -2,10 +2,11 @@
 // and passes descriptions and candidates from one member to another.
 //
 // A connection (client) becomes a session by register. A session outlives its connection for the
-// resume window: it is live, away or ended. Rooms decide who is in; their events come back through
-// Deliver, are translated into messages here and nowhere else, and keep a roster for each room, so
-// that a message to another member needs no room. Which node holds a user or a room is asked of the
-// Directory; other nodes are reached over the Bus; a single server has both in memory (Local).
+// resume window: it is connected, disconnected or ended. Rooms decide who is in; their events come
+// back through Deliver, are translated into messages here and nowhere else, and keep a roster for
+// each room, so that a message to another member needs no room. Which node holds a user or a room
+// is asked of the Directory; other nodes are reached over the Bus; a single server has both in
+// memory (Local).
 package signaling
 
 import (
@@ -138,7 +139,7 @@ func (h *Hub) licenses() *license.Verifier { return h.keys.Load().licenses }
 
 // Stats are figures of the moment.
 type Stats struct {
-	Sessions int    // live and resumable
+	Sessions int    // connected and disconnected
 	Rooms    int    // held by this node
 	Rosters  int    // rooms with a member on this node
 	Relayed  uint64 // messages passed from one member to another
@@ -325,7 +326,7 @@ func (h *Hub) session(id string) *session {
 	return h.sessions[id]
 }
 
-// ServeLeave answers POST /leave, the last word of a page that goes away: its session ends at once.
+// ServeLeave answers POST /leave, which a page sends as it unloads: its session ends at once.
 // It always answers 204: nobody reads the answer, and a stranger learns nothing from it.
 func (h *Hub) ServeLeave(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")

@@ -142,7 +142,7 @@ func (r *request) editUserInfo() error {
 
 // chat goes to the room, or to one user.
 func (r *request) chat() error {
-	var q protocol.SayRequest
+	var q protocol.MessageRequest
 	if err := r.read(&q); err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func (r *request) chat() error {
 }
 
 // chatToRoom reaches the whole room, and the target too when it is outside: everybody once.
-func (r *request) chatToRoom(q protocol.SayRequest) error {
+func (r *request) chatToRoom(q protocol.MessageRequest) error {
 	key, err := r.inRoom(q.RoomID)
 	if err != nil {
 		return err
@@ -229,7 +229,7 @@ func (r *request) checkChatPermit() error {
 }
 
 func (r *request) inform() error {
-	var q protocol.SayRequest
+	var q protocol.MessageRequest
 	if err := r.read(&q); err != nil {
 		return err
 	}
@@ -254,15 +254,15 @@ func (r *request) talking() error {
 
 // sendToUser reaches any user of the same license. Outside a common room the answer is 200 whether
 // or not there is one: it must not tell who is online.
-func (r *request) sendToUser(word string, q protocol.SayRequest) error {
+func (r *request) sendToUser(op string, q protocol.MessageRequest) error {
 	to, ro, err := r.checkReach(q.Target)
 	if err != nil {
 		return err
 	}
-	return r.deliver(word, q, to, ro)
+	return r.deliver(op, q, to, ro)
 }
 
-// checkReach is mayWhisper, and no for a user token that is kept to its rooms and a target outside.
+// checkReach is checkDirect, and refuses a target in no common room to a user token with rooms.
 func (r *request) checkReach(target string) (to place, ro *roster, err error) {
 	to, ro, err = r.checkDirect(target)
 	if u := r.s.grant.User; err == nil && ro == nil && u != nil && u.Rooms != nil {
@@ -273,12 +273,12 @@ func (r *request) checkReach(target string) (to place, ro *roster, err error) {
 
 // deliver sends a message to a member of the roster, or with none to whoever of the license is the
 // target.
-func (r *request) deliver(word string, q protocol.SayRequest, to place, ro *roster) error {
+func (r *request) deliver(op string, q protocol.MessageRequest, to place, ro *roster) error {
 	h := r.c.hub
 	key, _ := r.s.roomKey()
-	b, err := protocol.Marshal(protocol.Chat(word, key.Room, 0, r.s.user, q.Message))
+	b, err := protocol.Marshal(protocol.Chat(op, key.Room, 0, r.s.user, q.Message))
 	if err != nil {
-		return wrap("encode "+word, err)
+		return wrap("encode "+op, err)
 	}
 	m := transport.NewMessage()
 	m.B = append(m.B, b...)
@@ -298,12 +298,12 @@ func (r *request) sendOutside(target string, m *transport.Message) error {
 	h := r.c.hub
 	ctx, cancel := r.ctx()
 	defer cancel()
-	seat, err := h.cfg.Directory.Holder(ctx, r.s.tenant, target)
-	if err != nil || seat.Session == "" {
+	holder, err := h.cfg.Directory.Holder(ctx, r.s.tenant, target)
+	if err != nil || holder.Session == "" {
 		m.Release()
 		return err
 	}
-	if err := h.sendDirect(r.s.tenant, seat, r.s.user, m); err != nil {
+	if err := h.sendDirect(r.s.tenant, holder, r.s.user, m); err != nil {
 		h.cfg.Log.Warn("message not delivered",
 			"node", h.cfg.Node, "op", string(r.env.Op), "error", err)
 	}

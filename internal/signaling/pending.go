@@ -6,7 +6,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// pendingQueue is what waits for a session that is away. All of it goes into the outbox at once,
+// pendingQueue is what waits for a disconnected session. All of it goes into the outbox at once,
 // behind the answer to the resume and before what the room repeats: together they fit.
 type pendingQueue []pendingMessage
 

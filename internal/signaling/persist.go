@@ -16,9 +16,9 @@ import (
 	"github.com/ieum-rtc/ieum/internal/room"
 )
 
-// What is kept: one record for each session and each room. After a restart every session is away,
-// its resume window counted from the start, and every room is as it was; who does not come back in
-// time leaves, as after any lost connection.
+// What is kept: one record for each session and each room. After a restart every session is
+// disconnected, its resume window counted from the start, and every room is as it was; who does not
+// come back in time leaves, as after any lost connection.
 
 const (
 	sessionPrefix = "session/"

@@ -32,8 +32,8 @@ func (s *session) acceptsBatches() bool {
 	return slices.Contains(s.features, string(protocol.FeatureRoster))
 }
 
-// enqueuePresence is send for a join or leave, at the client's pace. What a client that is away
-// misses stands in the state that it gets.
+// enqueuePresence is send for a join or leave, at the client's pace. What a disconnected
+// client misses is in the state that it gets.
 func (s *session) enqueuePresence(m *transport.Message, e room.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,7 +82,7 @@ func (s *session) flushPresence() {
 	s.flushPresenceLocked()
 }
 
-// flushPresenceLocked is catchUp with mu held.
+// flushPresenceLocked is flushPresence with mu held.
 func (s *session) flushPresenceLocked() {
 	if s.batch != nil && s.batch.count > 0 && s.roster != nil {
 		s.sendBatch(s.roster.key.Room)

@@ -14,7 +14,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// register opens a session, or takes one up again.
+// register opens or resumes a session.
 func (r *request) register() error {
 	var q protocol.Register
 	if err := protocol.Decode(r.msg, &q); err != nil {
@@ -65,7 +65,7 @@ func (r *request) register() error {
 // costs a connection.
 func (r *request) authenticate(q protocol.Register, p *resumeToken) (license.Grant, error) {
 	h, source := r.c.hub, r.c.source()
-	limited := !h.isLive(p)
+	limited := !h.hasSession(p)
 	if limited && r.c.failedLogin && h.failedLogins.exceeded(q.CpCode, source) {
 		return license.Grant{}, errTooManyFailedLogins // not logged: it could fill the log
 	}
@@ -96,9 +96,8 @@ func isAllowedOrigin(allowed []string, origin string) bool {
 // metric counts them all.
 var loginLog = limit.NewRate(1, 60)
 
-// isLive tells whether the secret is that of a session that has not ended: whoever shows it is no
-// stranger.
-func (h *Hub) isLive(p *resumeToken) bool {
+// hasSession tells whether the token is that of a session that has not ended: its client is known.
+func (h *Hub) hasSession(p *resumeToken) bool {
 	if p == nil {
 		return false
 	}
@@ -188,9 +187,8 @@ func (r *request) open(q protocol.Register, grant license.Grant, p *resumeToken)
 	return nil
 }
 
-// begin makes a session that has its seat known to others and gives it its client. Who wants to end
-// it meanwhile waits: else it would end without a client, and the client would be given a dead
-// session and never be told.
+// begin makes a session that has claimed its user id known to others, and attaches its client. op
+// is held, so that nothing ends the session in between: its client would never be told.
 func (r *request) begin(s *session) error {
 	h := r.c.hub
 	s.op.Lock()
@@ -228,15 +226,15 @@ func (r *request) begin(s *session) error {
 // another one has succeeded.
 const maxClaims = 16
 
-// claimUser claims the session's user id, or makes one. A newcomer may take the id over from its
-// holder with the holder's own secret, with a user token, or where the license takes the word for
-// it. Only the secret is good for one time; two pages with the other proofs could throw each other
-// out for ever, so those are limited.
+// claimUser claims the session's user id, or generates one. A newcomer may take the id over from
+// its holder with the holder's resume token, with a user token, or where the license is
+// legacyForced. A resume token works once. With the other proofs two pages could take over from
+// each other for ever, so those takeovers are limited.
 //
-// A session beyond the limit of its address (not within) may still take the place of another.
+// A session beyond the limit of its address (not within) may still take over from another.
 //
-// The id passes on in one step, and only then its former holder has to go: of any number of pages
-// one holds the id at the end.
+// The id changes hands in one step, and only then its former session ends: of several pages exactly
+// one has the id at the end.
 func (h *Hub) claimUser(
 	ctx context.Context, s *session, forced bool, p *resumeToken, within bool,
 ) error {
@@ -249,21 +247,21 @@ func (h *Hub) claimUser(
 		if generated {
 			s.user = newID("U")
 		}
-		seat, err := d.Holder(ctx, s.tenant, s.user)
+		holder, err := d.Holder(ctx, s.tenant, s.user)
 		switch {
 		case err != nil:
 			return err
-		case seat.Session == "" && !within:
+		case holder.Session == "" && !within:
 			h.sources.rejected.Add(1)
 			return errTooManyAddressSessions
-		case seat.Session != "":
+		case holder.Session != "":
 			err = ErrTaken
 		default:
 			s.location = wish // until the outcome is known; open releases it
-			seat, err = d.ClaimUser(ctx, s.tenant, s.user, wish, limit)
+			holder, err = d.ClaimUser(ctx, s.tenant, s.user, wish, limit)
 		}
 		if err == nil {
-			s.location = seat
+			s.location = holder
 			return nil
 		}
 		if isRefusal(err) {
@@ -275,9 +273,9 @@ func (h *Hub) claimUser(
 		if generated {
 			continue
 		}
-		mine := p != nil && p.User == s.user && p.location == seat
-		if holder := h.session(seat.Session); holder != nil && holder.location == seat {
-			last := holder.lastAttempt()
+		mine := p != nil && p.User == s.user && p.location == holder
+		if former := h.session(holder.Session); former != nil && former.location == holder {
+			last := former.lastAttempt()
 			if s.attempt.isStale(last) {
 				return errStaleAttempt
 			}
@@ -294,18 +292,18 @@ func (h *Hub) claimUser(
 		}
 		counted = counted || !mine
 		s.location = wish
-		taken, err := d.TakeUser(ctx, s.tenant, s.user, seat, wish)
+		taken, err := d.TakeUser(ctx, s.tenant, s.user, holder, wish)
 		if err == nil {
 			s.location = taken
-			h.evict(ctx, seat, "taken over")
+			h.evict(ctx, holder, "taken over")
 			return nil
 		}
 		if !isRefusal(err) {
-			h.undoTake(s.tenant, s.user, seat, wish)
+			h.undoTake(s.tenant, s.user, holder, wish)
 			return err
 		}
 		s.location = Location{}
-		if !errors.Is(err, ErrTaken) { // that one: the holder is another by now, or nobody
+		if !errors.Is(err, ErrTaken) { // ErrTaken: the holder has changed, so try again
 			return err
 		}
 	}

@@ -69,7 +69,7 @@ func (r *request) checkRelay() (to place, ro *roster, err error) {
 // is not delivered. Another node does not tell. It takes over the reference.
 func (h *Hub) relayTo(key room.Key, to place, from string, m *transport.Message) error {
 	if to.session != nil {
-		return h.delivered(to.session.offer(m, from, fromMember))
+		return h.delivered(to.session.enqueue(m, from, fromMember))
 	}
 	defer m.Release()
 	b := payloads.Get().(*[]byte)

@@ -129,7 +129,7 @@ func (h *Hub) releaseRoster(ro *roster) {
 // other node once.
 func (h *Hub) Deliver(to []room.Address, e room.Event) {
 	var here []*session
-	var away map[string][]string
+	var elsewhere map[string][]string
 	for _, a := range to {
 		if a.Node == h.cfg.Node {
 			if s := h.session(a.Session); s != nil {
@@ -137,16 +137,16 @@ func (h *Hub) Deliver(to []room.Address, e room.Event) {
 			}
 			continue
 		}
-		if away == nil {
-			away = map[string][]string{}
+		if elsewhere == nil {
+			elsewhere = map[string][]string{}
 		}
-		away[a.Node] = append(away[a.Node], a.Session)
+		elsewhere[a.Node] = append(elsewhere[a.Node], a.Session)
 	}
 	if len(here) > 0 {
 		h.deliver(here, e, Owner{Node: h.cfg.Node})
 	}
-	if away != nil {
-		h.forward(away, e)
+	if elsewhere != nil {
+		h.forward(elsewhere, e)
 	}
 }
 
@@ -221,8 +221,8 @@ func (s *session) synced(e room.Event, from Owner) {
 	s.deliverState(e)
 }
 
-// enteredRoom notes the room and answers the join. The state of a join that was given up is ignored:
-// join leaves that room.
+// enteredRoom notes the room and answers the join. The state of an abandoned join is ignored: join
+// leaves that room.
 func (s *session) enteredRoom(e room.Event, from Owner) {
 	s.mu.Lock()
 	expected := s.onState != nil
@@ -292,11 +292,11 @@ func presence(e room.Event) (p protocol.Presence, ok bool) {
 	case room.ShareStopped:
 		p = protocol.Event("shareStop", id, e.Seq, user)
 	case room.Broadcasted:
-		if e.Word == "talking" {
+		if e.Type == "talking" {
 			p = protocol.Talking(id, e.Seq, user, e.Body)
 			break
 		}
-		p = protocol.Chat(e.Word, id, e.Seq, user, e.Body)
+		p = protocol.Chat(e.Type, id, e.Seq, user, e.Body)
 	case room.Kicked:
 		p = protocol.KickOut(id, user, e.Other)
 	case room.Edited:
@@ -308,7 +308,7 @@ func presence(e room.Event) (p protocol.Presence, ok bool) {
 	case room.Published:
 		p = protocol.Published(id, e.Seq, user, wireFeeds(e.Feeds))
 	case room.GroupCreated:
-		p = protocol.Grouped(id, user, e.Word)
+		p = protocol.Grouped(id, user, e.Group)
 	default:
 		return p, false
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// session is a registered user: live (it has a client), away (its connection was lost, a timer
-// runs) or ended.
+// session is a registered user: connected (it has a client), disconnected (its connection was lost
+// and a timer runs) or ended.
 type session struct {
 	hub      *Hub
 	id       string
@@ -49,8 +49,8 @@ type session struct {
 
 	mu              sync.Mutex // guards what follows; only an outbox's lock is taken inside
 	disconnectTimer *time.Timer
-	disconnectSeq   int              // counts the times it was away
-	pending         pendingQueue     // messages of others for a client that is away
+	disconnectSeq   int              // counts the times it was disconnected
+	pending         pendingQueue     // messages of others for a disconnected client
 	batch           *presenceBatch   // of joins and leaves; nil until there is one
 	roster          *roster          // of the room the session is in, or nil
 	onState         func(room.Event) // takes Entered or Synced while one is expected
@@ -102,7 +102,7 @@ func (s *session) roomKey() (room.Key, bool) {
 }
 
 // send passes a message on to the client, and tells whether it has it. It takes over one reference.
-// A connection that takes no more is closing, and its client is as good as away.
+// A connection that takes no more is closing, and its client counts as disconnected.
 func (s *session) send(m *transport.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +119,7 @@ func (s *session) sendNow(m *transport.Message) bool {
 	return false
 }
 
-// sendOrQueue is send for an event that waits while the client is away.
+// sendOrQueue is send for an event that waits while the client is disconnected.
 func (s *session) sendOrQueue(m *transport.Message, from string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,9 +133,9 @@ func (s *session) sendOrQueue(m *transport.Message, from string) {
 	s.pending.addEvicting(pendingMessage{m, from, fromRoom})
 }
 
-// offer passes on a message of another user, or tells why it is not delivered. While the client is
-// away it waits. It takes over one reference.
-func (s *session) offer(m *transport.Message, from string, k senderKind) error {
+// enqueue passes on a message of another user, or tells why it is not delivered. While the client
+// is disconnected it waits. It takes over one reference.
+func (s *session) enqueue(m *transport.Message, from string, k senderKind) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flushPresenceLocked()
@@ -165,8 +165,8 @@ func (s *session) offer(m *transport.Message, from string, k senderKind) error {
 // isUnreachable tells whether nobody will come for what is kept. mu is held.
 func (s *session) isUnreachable() bool { return s.client.Load() == nil && s.disconnectTimer == nil }
 
-// detach makes the session away when its present connection c was lost; nil after a restart, when
-// it has none yet.
+// detach disconnects the session when its present connection c was lost. c is nil after a restart:
+// the session has no connection yet.
 func (s *session) detach(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,7 +183,7 @@ func (s *session) detach(c *client) {
 			s.expire(n)
 		}
 	})
-	s.hub.log(s).Debug("session away")
+	s.hub.log(s).Debug("session disconnected")
 }
 
 // lastAttempt is the attempt that has the session.
