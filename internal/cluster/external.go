@@ -8,5 +8,5 @@ import (
 
 // openExternal meets other nodes at NATS servers.
 func (n *Cluster) openExternal(*directory.Self) error {
-	return errors.New("--cluster-nats is not implemented: use --cluster-listen")
+	return errors.New("this version cannot use NATS servers yet")
 }

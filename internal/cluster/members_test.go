@@ -63,7 +63,8 @@ func TestAClusterGrowsAndShrinks(t *testing.T) {
 	awaitJoined(t, c)
 	await(t, func() bool { return raftOf(a).Voters == 3 && b.Ready() == nil && c.Ready() == nil })
 	for _, n := range []*Cluster{b, c} {
-		if l, err := n.Directory().Holder(within(t, 5*time.Second), "t", "kim"); l != first || err != nil {
+		l, err := n.Directory().Holder(within(t, 5*time.Second), "t", "kim")
+		if l != first || err != nil {
 			t.Errorf("%s: %v %v", n.cfg.Node, l, err)
 		}
 	}
@@ -77,7 +78,8 @@ func TestAClusterGrowsAndShrinks(t *testing.T) {
 	if s := raftOf(c); s.Voters != 1 || !s.Leader {
 		t.Errorf("the last one: %+v", s)
 	}
-	if l, err := c.Directory().Holder(within(t, 5*time.Second), "t", "kim"); l != first || err != nil {
+	l, err := c.Directory().Holder(within(t, 5*time.Second), "t", "kim")
+	if l != first || err != nil {
 		t.Errorf("the last one: %v %v", l, err)
 	}
 }
@@ -138,7 +140,8 @@ func TestANodeWithoutAMajorityDecidesNothing(t *testing.T) {
 	c := nodes[2]
 	await(t, func() bool { return c.Directory().Quorum() != nil })
 	l := engine.Location{Node: "n2", Session: "s"}
-	if got, err := c.Directory().ClaimUser(within(t, 10*time.Second), "t", "kim", l, 10); err == nil {
+	got, err := c.Directory().ClaimUser(within(t, 10*time.Second), "t", "kim", l, 10)
+	if err == nil {
 		t.Errorf("claimed %v", got)
 	}
 	if c.Ready() == nil {
