@@ -1,6 +1,6 @@
 // Package admin serves operators and their monitoring: /metrics in Prometheus format, /healthz,
-// /readyz, and optionally profiles. It has its own listener, by default on loopback: metrics tell
-// how the server is used.
+// /readyz, and optionally profiles. It has its own listener, by default on loopback, because
+// metrics reveal how the server is used.
 package admin
 
 import (

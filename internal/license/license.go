@@ -1,17 +1,17 @@
-// Package license turns a license key (authKey) into what it grants.
+// Package license verifies licenses (authKey) and user tokens, and returns what they grant. It also
+// issues them.
 //
-// A license is a compact JWT signed with HS256. It is public: it stands in web pages and names a
+// A license is a compact JWT signed with HS256. It is public: pages contain it, and it names a
 // tenant, never a user. The claims are name, maxUser, startDate, endDate, authCode, companyCode and
 // iat, all required, and optionally origins, maxRooms, relay, requireUserToken and legacyForced. A
-// license that is listed in the configuration (Pinned) is accepted whoever signed it.
+// license that is listed in the configuration (Pinned) is accepted, whatever key signed it.
 //
-// A user token stands in the place of a license and names one user. The tenant's backend signs it
-// with a key derived from ours (UserTokenKey), so that a tenant vouches for its own users and no
-// others; limits come from the license that it names.
+// A user token takes the place of a license and names one user. The tenant's backend signs it with
+// a key derived from the license signing key (UserTokenKey), so a tenant vouches for its own users
+// only. Limits come from the license that the token names.
 //
-// The order of checks matters. Size comes before splitting, the signature before any claim is
-// believed, and authCode before dates: whoever holds no license of this tenant learns nothing but
-// "refused".
+// The order of checks matters: size before splitting, the signature before any claim, authCode
+// before dates. A client without a license of the tenant learns nothing but "refused".
 package license
 
 import (

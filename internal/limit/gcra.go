@@ -1,6 +1,6 @@
-// Package limit has the rate limiters of this server: GCRA for a sustained rate with a burst, and
-// fixed windows for counts per minute and key. All of them go by time since some start, or by the
-// monotonic clock, so that a clock that is set changes nothing.
+// Package limit has the rate limiters of the server: GCRA for a sustained rate with a burst, and
+// fixed windows for counts per minute and key. They measure time on the monotonic clock, so setting
+// the wall clock changes no limit.
 //
 // GCRA counts messages per session, answers of the relay per address, and relayed bytes; fixed
 // windows count logins, failures and lookups per address or license.

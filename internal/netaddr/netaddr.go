@@ -1,5 +1,5 @@
-// Package netaddr has what several packages ask of addresses: the prefixes that limits count by,
-// and the host of a "host:port".
+// Package netaddr parses addresses for several packages: the prefixes that limits count by (IPv6:
+// /64 and /48), and the host of a "host:port".
 package netaddr
 
 import (

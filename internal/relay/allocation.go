@@ -53,7 +53,7 @@ type allocation struct {
 	upBucket ownedBucket
 	credential
 	relays   [families]*relaySocket // a Refresh may close one of two
-	expires  time.Duration
+	expires  time.Duration          // on the server's clock; moved by Refresh, enforced by sweep
 	lastUp   *channel
 	lastDown *channel
 }

@@ -237,8 +237,8 @@ type reservation struct {
 	socket  *relaySocket
 }
 
-// reservations are bounded by maxReserved. The worker that made one closes its socket when nobody
-// comes.
+// reservations are bounded by maxReserved. The worker that made a reservation closes its socket if
+// it is not claimed in time.
 type reservations struct {
 	mu   sync.Mutex
 	list []reservation // guarded by mu
@@ -295,7 +295,7 @@ func (r *reservations) claim(token []byte, session string, now time.Duration) *r
 	return nil
 }
 
-// sweep closes the sockets of a worker that nobody came for.
+// sweep closes a worker's reserved sockets that were not claimed in time.
 func (r *reservations) sweep(w *worker, now time.Duration) {
 	if r.empty() {
 		return
@@ -458,7 +458,8 @@ func (w *worker) closeRelay(a *allocation, f family) {
 	}
 }
 
-// closeAllocation ends an allocation.
+// closeAllocation closes an allocation: its sockets, its quota and its place in the tables. reason
+// is one of those in stats.go, from closedByRefresh on.
 func (w *worker) closeAllocation(a *allocation, reason string) {
 	a.closed.Store(true)
 	for f := range families {

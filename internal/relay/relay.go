@@ -1,21 +1,21 @@
-// Package relay is the STUN and TURN server (RFC 8489, RFC 8656) for calls that find no direct way.
+// Package relay is the STUN and TURN server (RFC 8489, RFC 8656) for calls without a direct path.
 //
-// Workers do everything (worker.go): each has sockets of its own, one goroutine, and the
-// allocations of the clients whose packets the kernel hands to those sockets. A driver moves a
-// worker's packets: driver_linux.go in batches, with epoll, recvmmsg and UDP_SEGMENT; driver_net.go
-// with the net package, on every system. Clients over TCP and TLS (stream.go) hand their messages
-// to a worker.
+// Workers do everything (worker.go): each has its own sockets, one goroutine, and the allocations
+// of the clients whose packets the kernel hands to those sockets. A driver moves a worker's
+// packets: driver_linux.go in batches, with epoll, recvmmsg and UDP_SEGMENT; driver_net.go with the
+// net package, on every system. Clients over TCP and TLS (stream.go) hand their messages to a
+// worker.
 //
-// Control path: request.go answers requests once auth.go has found them good; ports.go opens and
-// ends allocations; policy.go and quota.go refuse. Data path: worker.go, from the client's side and
-// from the peer's. Two clients of this server reach each other inside the process, without a socket
-// between them, with the same checks and counts. The data path takes no lock, writes no log and
-// allocates nothing.
+// Control path: auth.go authenticates requests, request.go answers them, policy.go and quota.go
+// refuse them, ports.go creates and closes allocations. The sweep in worker.go closes those that
+// their client has stopped refreshing. Data path: worker.go, in both directions. Packets between
+// two clients of this server stay in the process (hairpin), with the same checks and counts. The
+// data path takes no lock, writes no log and allocates nothing.
 //
-// A relay is a proxy into its operator's network unless it refuses. Peers in special-purpose
-// networks are refused when the client asks for a permission. A permission has no port, so that our
-// own address, which must be allowed for two relayed clients to meet, is judged again for each
-// packet: only ports on which we relay at that moment are reached.
+// By default a relay would be a proxy into its operator's network. Peers in special-purpose
+// networks are refused when the client asks for a permission. Permissions have no port, and one for
+// the relay's own address must be granted, since two relayed clients meet there. So packets to that
+// address are checked one by one: they reach only ports of live allocations.
 package relay
 
 import (

@@ -135,14 +135,14 @@ func (s *Server) Stats() Stats {
 	}
 }
 
-// Why an allocation ended.
+// Why an allocation was closed: the reason label of the metric and of Record.
 const (
-	closedByRefresh = "refresh" // its client ended it
-	closedExpired   = "expired" // it was not refreshed, or is too old
-	closedSession   = "session" // its session is in no room any more
+	closedByRefresh = "refresh" // its client sent a Refresh with lifetime 0
+	closedExpired   = "expired" // its client stopped refreshing it, or it reached the maximum age
+	closedSession   = "session" // its session left its room
 	closedStream    = "stream"  // its client's connection ended
 	closedByPanic   = "panic"   // serving one of its packets panicked
-	closedServer    = "closed"  // the server ended
+	closedServer    = "closed"  // the server was closed
 )
 
 // Record tells of an allocation that has ended.

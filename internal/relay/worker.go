@@ -404,7 +404,9 @@ const (
 // nothingToSweep reports that nothing can expire: there is no allocation and no reservation.
 func (w *worker) nothingToSweep() bool { return len(w.owned) == 0 && w.server.reserved.empty() }
 
-// sweep closes what has expired. It is called after each batch and works once a second.
+// sweep closes allocations whose lifetime has ended because their client did not refresh them
+// (traffic does not extend it), or whose session has left its room, and expired reservations. It is
+// called after each batch and works once a second.
 func (w *worker) sweep() {
 	if w.now-w.lastSweep < sweepInterval {
 		return

@@ -1,10 +1,9 @@
-// Package room decides who is in a room: create, join, leave, host, capacity. It knows neither
-// sessions nor messages nor nodes.
+// Package room holds rooms and their members: create, join, leave, host, permissions, capacity. It
+// knows neither sessions nor messages nor nodes.
 //
-// A room is commanded by Registry.Do and speaks through a Sink. Both carry plain values, so that
-// the members of a room, and those who command it, can be on other nodes than the room itself.
-// Events are delivered while the room is locked: all members see one order, numbered by Seq. A Sink
-// must therefore only enqueue.
+// Registry.Do commands a room; the room sends events to a Sink. Both carry plain values, so that
+// members may be on other nodes than their room. Events are delivered while the room is locked: all
+// members see one order, numbered by Seq. A Sink must therefore only enqueue.
 package room
 
 import (

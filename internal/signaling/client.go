@@ -78,7 +78,7 @@ func (r *request) handle() {
 	case r.overRate:
 		r.c.hub.counters.refusedFlood.Add(1)
 		r.fail(errMessageRate)
-	case r.passes():
+	case r.isRelayed():
 		r.relay()
 	case r.s == nil:
 		r.unregistered()
@@ -130,8 +130,8 @@ func (r *request) dispatch() {
 	}
 }
 
-// handlers are the operations of a registered client. What passes has sent on to another member
-// does not come here: publish and unpublish are then for the room, the others lack their target.
+// handlers are the operations of a registered client. Messages for another member do not come here
+// (isRelayed): publish and unpublish are for the room, the others lack their target.
 var handlers = map[string]func(*request) error{
 	"keepAlive": (*request).keepAlive,
 	"iceServers": func(r *request) error {

@@ -1,12 +1,13 @@
-// Package signaling holds sessions: it registers users, commands rooms, tells members what happens
-// and passes descriptions and candidates from one member to another.
+// Package signaling holds the sessions of a node: it registers users, commands rooms, sends
+// presence events to members, and relays descriptions and candidates between them (relay.go).
 //
-// A connection (client) becomes a session by register. A session outlives its connection for the
-// resume window: it is connected, disconnected or ended. Rooms decide who is in; their events come
-// back through Deliver, are translated into messages here and nowhere else, and keep a roster for
-// each room, so that a message to another member needs no room. Which node holds a user or a room
-// is asked of the Directory; other nodes are reached over the Bus; a single server has both in
-// memory (Local).
+// A connection (client) becomes a session with register. The session outlives its connection by the
+// resume window: it is connected, disconnected or ended. Rooms decide about membership. Their
+// events arrive at Deliver and are translated into messages in this package alone. They also update
+// the roster of the room, so that relaying a message needs no room.
+//
+// The Directory knows which node holds a user or a room; the Bus reaches other nodes. Both are
+// declared in package engine; a server that stands alone uses engine.Local.
 package signaling
 
 import (

@@ -5,7 +5,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 )
 
-// What connects this node to others; package engine states the promises.
+// The interfaces to other nodes. Package engine documents what an implementation guarantees.
 type (
 	Bus       = engine.Bus
 	Directory = engine.Directory
@@ -21,7 +21,7 @@ var (
 	ErrNoQuorum    = engine.ErrNoQuorum
 )
 
-// Keeper remembers what must outlast a restart of this node.
+// Keeper persists what must survive a restart of this node; package store implements it.
 type Keeper interface {
 	// Load returns everything that is kept.
 	Load() (map[string][]byte, error)
@@ -31,8 +31,8 @@ type Keeper interface {
 	Keep(key string, value func() []byte)
 }
 
-// ICEIssuer hands out STUN and TURN servers with credentials of limited life. host is the name by
-// which the client reached us.
+// ICEIssuer issues STUN and TURN servers with credentials that expire; package ice implements it.
+// host is the name by which the client reached this server.
 type ICEIssuer interface {
 	ICEServers(host, tenant, session string, relay bool) []protocol.ICEServer
 }

@@ -29,7 +29,7 @@ func (r *request) inRoom(id string) (room.Key, error) {
 	return key, nil
 }
 
-// command tells the session's room, and answers with body when it did as told.
+// command sends cmd to the session's room, and answers with body on success.
 func (r *request) command(roomID string, cmd room.Command, body any) error {
 	key, err := r.inRoom(roomID)
 	if err != nil {
@@ -44,7 +44,7 @@ func (r *request) command(roomID string, cmd room.Command, body any) error {
 	return nil
 }
 
-// destroyRoom needs no membership: who made the room may end it from outside.
+// destroyRoom needs no membership: the creator of the room may end it from outside.
 func (r *request) destroyRoom() error {
 	id, err := r.roomRef((*protocol.RoomRef).Require)
 	if err != nil {
@@ -108,7 +108,7 @@ func (r *request) permit() error {
 	}, nil)
 }
 
-// editUserInfo also serves changeName. Outside a room it changes what later rooms will be told.
+// editUserInfo also serves changeName. Outside a room it changes the name for later rooms.
 func (r *request) editUserInfo() error {
 	var q protocol.EditUser
 	if err := r.read(&q); err != nil {
@@ -165,14 +165,14 @@ func (r *request) chat() error {
 	return r.sendToUser("chat", q)
 }
 
-// chatToRoom reaches the whole room, and the target too when it is outside: everybody once.
+// chatToRoom reaches the whole room, and the target too when it is outside: each user once.
 func (r *request) chatToRoom(q protocol.MessageRequest) error {
 	key, err := r.inRoom(q.RoomID)
 	if err != nil {
 		return err
 	}
-	// Whether the target may be reached is asked first: what the room was told cannot be refused
-	// any more.
+	// Whether the target may be reached is checked first: a message that the room has received
+	// cannot be refused any more.
 	direct, err := r.outsideTarget(q.Target)
 	if err != nil {
 		return err
@@ -194,8 +194,8 @@ func (r *request) chatToRoom(q protocol.MessageRequest) error {
 	return r.sendToUser("chat", q) // the target has just left
 }
 
-// outsideTarget tells whether the target of what is said to the room is another user, who is not in
-// it, and then charges the message.
+// outsideTarget reports whether the target of a room's message is another user outside the room. It
+// then charges the message.
 func (r *request) outsideTarget(target string) (bool, error) {
 	r.s.mu.Lock()
 	ro := r.s.roster
@@ -207,8 +207,8 @@ func (r *request) outsideTarget(target string) (bool, error) {
 	return true, err
 }
 
-// checkChatPermit refuses a member whose host took the permission away; who is in no room has none
-// to lose.
+// checkChatPermit refuses a member whose host has withdrawn the permission to chat. Outside a room
+// there are no permissions.
 func (r *request) checkChatPermit() error {
 	key, in := r.s.roomKey()
 	if !in {
@@ -253,7 +253,7 @@ func (r *request) talking() error {
 }
 
 // sendToUser reaches any user of the same license. Outside a common room the answer is 200 whether
-// or not there is one: it must not tell who is online.
+// or not the user exists: it must not reveal which users are online.
 func (r *request) sendToUser(op string, q protocol.MessageRequest) error {
 	to, ro, err := r.checkReach(q.Target)
 	if err != nil {
@@ -262,7 +262,7 @@ func (r *request) sendToUser(op string, q protocol.MessageRequest) error {
 	return r.deliver(op, q, to, ro)
 }
 
-// checkReach is checkDirect, and refuses a target in no common room to a user token with rooms.
+// checkReach is checkDirect, and refuses a target outside the room if the user token lists rooms.
 func (r *request) checkReach(target string) (to place, ro *roster, err error) {
 	to, ro, err = r.checkDirect(target)
 	if u := r.s.grant.User; err == nil && ro == nil && u != nil && u.Rooms != nil {
@@ -271,8 +271,7 @@ func (r *request) checkReach(target string) (to place, ro *roster, err error) {
 	return to, ro, err
 }
 
-// deliver sends a message to a member of the roster, or with none to whoever of the license is the
-// target.
+// deliver sends a message to a member of the roster; without a roster, to any user of the license.
 func (r *request) deliver(op string, q protocol.MessageRequest, to place, ro *roster) error {
 	h := r.c.hub
 	key, _ := r.s.roomKey()
@@ -315,7 +314,7 @@ func (r *request) screen() error {
 	if err := r.read(&q); err != nil {
 		return err
 	}
-	if q.Target == r.s.user { // nobody would know why they cannot share
+	if q.Target == r.s.user { // others could not see why their share is refused
 		return &protocol.FieldError{
 			Code:   protocol.Invalid,
 			Field:  "target",
@@ -351,8 +350,7 @@ func (r *request) unpublish() error {
 	return r.command("", room.UnpublishFeed{By: r.s.actor(), Type: q.Type}, nil)
 }
 
-// createGroup makes a room of the same kind as the one the sender is in, and tells those who are
-// listed.
+// createGroup makes a room of the same kind as the sender's, and notifies the listed members.
 func (r *request) createGroup() error {
 	var q protocol.GroupRequest
 	if err := r.read(&q); err != nil {
@@ -392,7 +390,7 @@ func (r *request) createGroup() error {
 		Group: id,
 		List:  q.List,
 	}); err != nil {
-		// Nobody knows of it.
+		// No member knows of the group.
 		_ = h.do(ctx, room.Key{Tenant: s.tenant, Room: id}, room.Destroy{By: s.actor()})
 		return err
 	}
@@ -400,8 +398,8 @@ func (r *request) createGroup() error {
 	return nil
 }
 
-// makeGroup makes the room of a group, on the node of the room it is made in: that one knows its
-// groups. Listed are those of the list who are members of it.
+// makeGroup makes the room of a group on the node of its parent room, which knows its groups. Users
+// of the list who are not members of the parent are ignored.
 func (h *Hub) makeGroup(
 	ctx context.Context, parent *room.State, cmd room.Create,
 ) (id string, err error) {
@@ -430,8 +428,8 @@ func (h *Hub) makeGroup(
 	return id, err
 }
 
-// endGroup is for the group itself, and the sender need not be in it. What is no group is answered
-// alike, a room or not.
+// endGroup commands the group itself; the sender need not be in it. The answer for an id that is
+// not a group is the same whether or not it is a room.
 func (r *request) endGroup() error {
 	var q protocol.GroupRequest
 	if err := r.read(&q); err != nil {

@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// batchInterval is how often a client that understands lists of joins and leaves is told of
-	// them. The first is told at once.
+	// batchInterval is the least time between two lists of joins and leaves to a client that
+	// accepts lists. The first event is sent at once.
 	batchInterval = 50 * time.Millisecond
 	// maxBatchBytes bounds a list in bytes: beyond it goes early.
 	maxBatchBytes = 32 << 10
 )
 
-// presenceBatch holds back joins and leaves, so that members who come and go cost the others a
-// bounded number of messages. Whatever else is for the client lets them go first: it sees one
-// order. The session's mu guards it.
+// presenceBatch holds back joins and leaves, so that members coming and going cost the others a
+// bounded number of messages. Any other message for the client flushes it first, which preserves
+// the order of events. Guarded by the session's mu.
 type presenceBatch struct {
-	lastSent time.Time // when the client was last told
+	lastSent time.Time // when the last list was sent
 	timer    *time.Timer
 	list     []byte // events that wait, with commas between
 	count    int
@@ -32,8 +32,8 @@ func (s *session) acceptsBatches() bool {
 	return slices.Contains(s.features, string(protocol.FeatureRoster))
 }
 
-// enqueuePresence is send for a join or leave, at the client's pace. What a disconnected
-// client misses is in the state that it gets.
+// enqueuePresence is send for a join or leave, at the client's pace. A disconnected client needs
+// none of them: on resume it gets the state of the room.
 func (s *session) enqueuePresence(m *transport.Message, e room.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,7 +75,7 @@ func (s *session) onFlushTimer() {
 	}
 }
 
-// flushPresence tells the client what waits.
+// flushPresence sends the presence events that wait.
 func (s *session) flushPresence() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

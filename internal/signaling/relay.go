@@ -6,9 +6,9 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// passes tells whether the message is for another member, and all that dispatch would ask is in
-// order.
-func (r *request) passes() bool {
+// isRelayed reports whether the message is relayed to another member instead of handled by the
+// server. The checks of handle that come later have then been made.
+func (r *request) isRelayed() bool {
 	if r.s == nil || r.env.Target == nil || r.s.client.Load() != r.c || !r.own() {
 		return false
 	}
@@ -19,7 +19,9 @@ func (r *request) passes() bool {
 	return false
 }
 
-// relay passes the message on to its target without parsing it.
+// relay sends a description, candidate or feed message on to its target. The body is not parsed;
+// the sender is stamped in. checkRelay finds the target in the roster, relayTo reaches it on this
+// node or over the Bus.
 func (r *request) relay() {
 	h := r.c.hub
 	to, ro, err := r.checkRelay()

@@ -1,6 +1,6 @@
 // Package topo describes the laboratory's network as data: which namespaces, cables, addresses,
 // routes and packet filters stand for two homes behind their NATs and a server on the internet
-// between them. It touches nothing; the caller carries the plan out.
+// between them. It changes nothing on the machine; the caller applies the plan.
 //
 //	a ── lan ── nata ── cable ──┐
 //	                            ├── core ── cable ── srv

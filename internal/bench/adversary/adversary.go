@@ -1,6 +1,5 @@
-// Package adversary misbehaves towards a signaling server while somebody measures how other users
-// fare: sockets that never log in, a reconnect storm, senders that flood, readers that are slow or
-// stop reading.
+// Package adversary attacks a signaling server while another load test measures its users: sockets
+// that never log in, a reconnect storm, senders that flood, readers that are slow or stop reading.
 package adversary
 
 import (

@@ -1,9 +1,9 @@
-// Package pair loads a signaling server with pairs of users that pass one message to and fro.
+// Package pair loads a signaling server with pairs of users that exchange one message.
 //
 // It opens connections in rooms of two, waits until the server's memory is stable, and lets some of
 // the pairs pass messages. One message is in flight per pair; its delivery is the signal to send
-// the next. In this closed loop a slow server takes longer, but is not overwhelmed. What the server
-// used is read from /proc. Protocols of competitors differ in their dialect.
+// the next. In this closed loop a slow server takes longer, but is not overwhelmed. The server's
+// CPU time and memory are read from /proc. Competitors are measured too, each in its own protocol.
 package pair
 
 import (

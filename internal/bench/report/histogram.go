@@ -1,5 +1,5 @@
-// Package report is what the reports of load generators are made of: a histogram that many
-// goroutines may write, and latencies.
+// Package report has the data types of load test reports: a histogram that many goroutines may
+// write, and a summary of latencies.
 package report
 
 import (

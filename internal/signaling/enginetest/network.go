@@ -1,9 +1,9 @@
-// Package enginetest is an engine in memory whose network misbehaves on request, and the tests that
-// every engine passes.
+// Package enginetest has the conformance tests that every engine passes (Suite), and an engine in
+// memory whose network delays and loses messages on request (Network).
 //
-// A Network connects nodes of one process. What it carries arrives later, in a goroutine of its own
-// for each direction of each pair of nodes: streams of different pairs overtake each other. It runs
-// in virtual time (testing/synctest) as well.
+// A Network connects nodes of one process. Each direction of each pair of nodes has its own
+// goroutine and delay, so streams of different pairs overtake each other. It also runs in virtual
+// time (testing/synctest).
 package enginetest
 
 import (
