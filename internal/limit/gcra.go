@@ -38,16 +38,11 @@ func (r Rate) Divided(num, den int) Rate {
 // several units passes where one unit would, and is paid for afterwards: else a long one might
 // never pass.
 func (r Rate) Next(until, now, units int64) (next int64, ok bool) {
-	return advance(until, now, units*r.each, r.ahead)
-}
-
-// advance charges cost to what is used up until then, if no more than ahead is used up in advance.
-func advance(until, now, cost, ahead int64) (int64, bool) {
 	from := max(until, now)
-	if from-now > ahead {
+	if from-now > r.ahead {
 		return until, false
 	}
-	return from + cost, true
+	return from + units*r.each, true
 }
 
 // GCRA is a limiter in eight bytes, without a lock (generic cell rate algorithm, ITU-T I.371). The
@@ -71,9 +66,12 @@ func (g *GCRA) Take(now time.Duration, r Rate, units int64) bool {
 func (g *GCRA) TakeWithin(now, cost, burst time.Duration) bool {
 	for {
 		old := g.until.Load()
-		next, ok := advance(old, int64(now), int64(cost), int64(burst-cost))
-		if !ok || g.until.CompareAndSwap(old, next) {
-			return ok
+		next := max(old, int64(now)) + int64(cost)
+		if next-int64(now) > int64(burst) {
+			return false
+		}
+		if g.until.CompareAndSwap(old, next) {
+			return true
 		}
 	}
 }
