@@ -132,6 +132,8 @@ func (r *room) do(cmd Command, parentHost bool, g *Registry) (state *State, e ef
 		}
 	case Sync:
 		err = r.sync(c, g.sink)
+	case Move:
+		err = r.move(c, g)
 	case Refresh:
 		r.refresh(c, g.sink)
 	case Get:

@@ -133,6 +133,7 @@ const (
 	Permitted    // Member may now do what its Permit says
 	Published    // Feeds can be asked for
 	GroupCreated // Member made the group Group
+	Moved        // to every member's node: the session of Member is elsewhere now
 	Refreshed    // to the members on a node: the room's State, and what they Missed
 )
 

@@ -32,6 +32,7 @@ type busMessage struct {
 	Command *commandMessage `json:"command,omitempty"` // a request: command a room
 	Event   *eventMessage   `json:"event,omitempty"`   // what a room says
 	Evict   *evictMessage   `json:"evict,omitempty"`   // a request: end a session
+	Take    *takeMessage    `json:"take,omitempty"`    // a request: hand a session over
 }
 
 // commandMessage commands a room that the receiver owns with this term.
@@ -56,8 +57,9 @@ type evictMessage struct {
 
 // busResponse answers a request.
 type busResponse struct {
-	State *room.State `json:"state,omitempty"`
-	Error string      `json:"error,omitempty"`
+	State   *room.State   `json:"state,omitempty"`
+	Session *movedSession `json:"session,omitempty"`
+	Error   string        `json:"error,omitempty"`
 }
 
 // relayMessage is a message from one member to another.
@@ -80,7 +82,8 @@ type directMessage struct {
 var commands = func() map[string]reflect.Type {
 	m := map[string]reflect.Type{}
 	for _, c := range []room.Command{
-		room.Create{}, room.Join{}, room.Leave{}, room.Sync{}, room.Refresh{}, room.Get{},
+		room.Create{}, room.Join{}, room.Leave{}, room.Sync{}, room.Refresh{}, room.Move{},
+		room.Get{},
 		room.Destroy{}, room.StartShare{}, room.StopShare{}, room.Edit{}, room.EditMember{},
 		room.SetPermit{}, room.Kick{}, room.Broadcast{}, room.PublishFeed{}, room.UnpublishFeed{},
 		room.AnnounceGroup{}, room.EndGroup{},
@@ -100,7 +103,7 @@ var roomErrors = []error{
 }
 
 // nodeErrors are those of another node that the asking one acts on.
-var nodeErrors = []error{errNotOwner, errNodeBusy, errClosing, ErrNoQuorum, ErrStale}
+var nodeErrors = []error{errNotOwner, errNodeBusy, errClosing, errGone, ErrNoQuorum, ErrStale}
 
 func encodeBus(p busMessage) ([]byte, error) {
 	body, err := protocol.Marshal(p)
@@ -173,24 +176,23 @@ func (m *directMessage) decode(b []byte) (err error) {
 	return err
 }
 
-// result returns what the response of another node says.
-func (a busResponse) result(node string) (*room.State, error) {
+// err returns the error that the response of another node holds.
+func (a busResponse) err(node string) error {
 	if a.Error == "" {
-		return a.State, nil
+		return nil
 	}
 	for _, known := range [][]error{roomErrors, nodeErrors} {
 		for _, e := range known {
 			if e.Error() == a.Error {
-				return nil, e
+				return e
 			}
 		}
 	}
-	return nil, fmt.Errorf("node %s: %s", node, a.Error)
+	return fmt.Errorf("node %s: %s", node, a.Error)
 }
 
-// respondWith is the payload of a response. The errors that result knows may be wrapped.
-func respondWith(state *room.State, err error) []byte {
-	a := busResponse{State: state}
+// respondWith is the payload of a response. The errors of nodes may be wrapped.
+func respondWith(a busResponse, err error) []byte {
 	if err != nil {
 		a = busResponse{Error: err.Error()}
 		for _, e := range nodeErrors {

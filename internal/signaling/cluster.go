@@ -26,7 +26,8 @@ func (h *Hub) command(
 		return nil, wrap("encode command", err)
 	}
 	m := &commandMessage{key, owner.Term, reflect.TypeOf(cmd).Name(), body}
-	return h.request(ctx, owner.Node, busMessage{Command: m})
+	a, err := h.exchange(ctx, owner.Node, busMessage{Command: m})
+	return a.State, err
 }
 
 func (h *Hub) commandHere(
@@ -38,21 +39,20 @@ func (h *Hub) commandHere(
 	return h.rooms.Do(ctx, key, cmd)
 }
 
-// request asks another node.
-func (h *Hub) request(ctx context.Context, node string, p busMessage) (*room.State, error) {
+// exchange asks another node.
+func (h *Hub) exchange(ctx context.Context, node string, p busMessage) (a busResponse, err error) {
 	payload, err := encodeBus(p)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
 	b, err := h.cfg.Bus.Request(ctx, node, payload)
 	if err != nil {
-		return nil, wrap("bus", err)
+		return a, wrap("bus", err)
 	}
-	var a busResponse
 	if err := json.Unmarshal(b, &a); err != nil {
-		return nil, wrap("decode response", err)
+		return a, wrap("decode response", err)
 	}
-	return a.result(node)
+	return a, a.err(node)
 }
 
 // evictTimeout is how long a takeover waits for the end of the session before it. The user id has
@@ -70,7 +70,7 @@ func (h *Hub) evict(ctx context.Context, l Location, reason string) {
 		if h.nodes.isDead(l.Node) {
 			return nil
 		}
-		_, err := h.request(ctx, l.Node, busMessage{Evict: &evictMessage{l, reason}})
+		_, err := h.exchange(ctx, l.Node, busMessage{Evict: &evictMessage{l, reason}})
 		if errors.Is(err, engine.ErrNoNode) {
 			return nil
 		}
@@ -185,6 +185,9 @@ func (h *Hub) relayFromBus(body []byte) error {
 		}
 	}
 	m.Release()
+	if moved := h.handedOver(p.Session); moved != nil { // the sender has not been told yet
+		return h.forwardRelay(p, moved.To)
+	}
 	return nil
 }
 
@@ -249,6 +252,8 @@ func (h fromBus) Request(from string, payload []byte, respond func([]byte)) {
 		key = "room " + p.Command.Key.Tenant + "\x00" + p.Command.Key.Room
 	case kind == kindJSON && p.Evict != nil:
 		key = "session " + p.Evict.Location.Session
+	case kind == kindJSON && p.Take != nil:
+		key = "session " + p.Take.Session
 	default:
 		err = errBusMessage
 	}
@@ -257,21 +262,25 @@ func (h fromBus) Request(from string, payload []byte, respond func([]byte)) {
 	}
 	if err != nil {
 		h.cfg.Log.Warn("request of a node refused", "node", h.cfg.Node, "from", from, "error", err)
-		respond(respondWith(nil, err))
+		respond(respondWith(busResponse{}, err))
 	}
 }
 
 // answer carries out a request of another node.
-func (h *Hub) answer(p busMessage) (*room.State, error) {
+func (h *Hub) answer(p busMessage) (a busResponse, err error) {
 	if !h.enter() {
-		return nil, errClosing
+		return a, errClosing
 	}
 	defer h.leave()
-	if p.Command != nil {
-		return h.commandFromBus(p.Command)
+	switch {
+	case p.Command != nil:
+		a.State, err = h.commandFromBus(p.Command)
+	case p.Take != nil:
+		a.Session, err = h.handOver(*p.Take)
+	default:
+		h.endSession(p.Evict.Location, transport.StatusTakenOver, p.Evict.Reason)
 	}
-	h.endSession(p.Evict.Location, transport.StatusTakenOver, p.Evict.Reason)
-	return nil, nil
+	return a, err
 }
 
 func (h *Hub) commandFromBus(d *commandMessage) (*room.State, error) {

@@ -104,6 +104,8 @@ type Hub struct {
 	owners    owners
 	beside    beside // requests of other nodes
 	retries   retries
+	moves     keyLocks                 // of sessions that are moving here
+	handed    map[string]*movedSession // Guarded by mu: sessions that moved to other nodes lately.
 	nodes     nodes
 	unwatch   func() // no more states of nodes
 
@@ -347,10 +349,22 @@ func (h *Hub) ServeLeave(w http.ResponseWriter, r *http.Request) {
 			// The page that unloads closes the connection, which ends the request's context.
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
 			defer cancel()
-			h.evict(ctx, p.location, "left")
+			h.leaveAnywhere(ctx, p)
 		}
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// leaveAnywhere ends the session of a resume token, wherever it is.
+func (h *Hub) leaveAnywhere(ctx context.Context, p resumeToken) {
+	if s := h.session(p.ID); s != nil {
+		s.end(nil, transport.StatusTakenOver, "left")
+		return
+	}
+	holder, err := h.cfg.Directory.Holder(ctx, p.Tenant, p.User)
+	if err == nil && holder.Session == p.ID && holder.Node != h.cfg.Node {
+		h.evict(ctx, holder, "left")
+	}
 }
 
 // crockford is Crockford's base32: no I, L, O, U, so that an id can be read out.

@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/ieum-rtc/ieum/internal/signaling/engine"
@@ -16,6 +17,19 @@ func (n *nodes) isDead(name string) bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.known[name].State == engine.Dead
+}
+
+// others are the names of all other nodes that are up.
+func (n *nodes) others(than ...string) (names []string) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	for name, node := range n.known {
+		if node.State != engine.Dead && !slices.Contains(than, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // note keeps the state of a node, and returns the one before.

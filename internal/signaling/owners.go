@@ -175,7 +175,7 @@ func isLeave(cmd room.Command) bool { _, ok := cmd.(room.Leave); return ok }
 // repeatable tells whether a command does the same when it is carried out twice.
 func repeatable(cmd room.Command) bool {
 	switch cmd.(type) {
-	case room.Leave, room.Sync, room.Refresh, room.Get:
+	case room.Leave, room.Sync, room.Refresh, room.Move, room.Get:
 		return true
 	}
 	return false

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/license"
-	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/room"
 )
 
@@ -183,28 +182,7 @@ func (h *Hub) restoreSession(id string, rec sessionRecord) error {
 	if err != nil {
 		return err
 	}
-	s := &session{
-		hub:      h,
-		id:       id,
-		location: rec.Location,
-		tenant:   rec.Tenant,
-		user:     rec.User,
-		sender:   protocol.AppendString(nil, rec.User),
-		device:   rec.Device,
-		features: rec.Features,
-		identity: rec.Identity,
-		origin:   rec.Origin,
-		grant:    rec.Grant,
-	}
-	if s.identity == "" { // kept by a server that knew of none
-		s.identity = newIdentity()
-	}
-	h.sources.add(s.tenant, s.origin) // it was within the limit
-	s.name.Store(rec.Name)
-	h.mu.Lock()
-	h.sessions[id] = s
-	h.mu.Unlock()
-	s.detach(nil)
+	h.addDetached(h.sessionOf(rec))
 	return nil
 }
 

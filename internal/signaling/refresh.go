@@ -125,6 +125,10 @@ func update(st *room.State, e room.Event) {
 		if at >= 0 {
 			st.Members = slices.Delete(st.Members, at, at+1)
 		}
+	case room.Moved:
+		if at >= 0 {
+			st.Members[at].Address, st.Members[at].Epoch = e.Member.Address, e.Member.Epoch
+		}
 	case room.HostChanged:
 		setHost(st, e.Member.ID)
 	case room.MemberEdited, room.Permitted:

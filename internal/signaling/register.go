@@ -69,7 +69,7 @@ func (r *request) authenticate(q protocol.Register, p *resumeToken) (license.Gra
 	if limited && r.c.failedLogin && h.failedLogins.exceeded(q.CpCode, source) {
 		return license.Grant{}, errTooManyFailedLogins // not logged: it could fill the log
 	}
-	grant, err := h.admit(q, p)
+	grant, err := r.admit(q, p)
 	if err == nil {
 		return grant, nil
 	}
@@ -102,7 +102,7 @@ func (h *Hub) hasSession(p *resumeToken) bool {
 		return false
 	}
 	s := h.session(p.ID)
-	return s != nil && s.location == p.location
+	return s != nil
 }
 
 // resumeTokenOf reads the resume secret; nil when there is none, or none that is good for this
@@ -121,13 +121,19 @@ func (h *Hub) resumeTokenOf(q protocol.Register) *resumeToken {
 // admit tells what the license or user token grants. A session outlasts its user token: the token
 // lets a user in, and the page that comes back with the session's own secret is in already. Its
 // grant, and the end of its license, are those it had.
-func (h *Hub) admit(q protocol.Register, p *resumeToken) (license.Grant, error) {
+func (r *request) admit(q protocol.Register, p *resumeToken) (license.Grant, error) {
+	h := r.c.hub
 	grant, err := h.licenses().Check(q.CpCode, q.AuthKey)
 	if p == nil || bool(q.Forced) || !errors.Is(err, license.ErrTokenExpired) {
 		return grant, err
 	}
 	s := h.session(p.ID)
-	if s == nil || s.location != p.location || s.grant.User == nil {
+	if s == nil {
+		ctx, cancel := r.ctx()
+		defer cancel()
+		s, _ = h.fetch(ctx, p)
+	}
+	if s == nil || s.grant.User == nil {
 		return grant, err
 	}
 	if err := h.licenseError(s.grant, time.Now()); err != nil {
@@ -273,7 +279,7 @@ func (h *Hub) claimUser(
 		if generated {
 			continue
 		}
-		mine := p != nil && p.User == s.user && p.location == holder
+		mine := p != nil && p.User == s.user && p.ID == holder.Session
 		if former := h.session(holder.Session); former != nil && former.location == holder {
 			last := former.lastAttempt()
 			if s.attempt.isStale(last) {
@@ -338,8 +344,13 @@ func (h *Hub) undoTake(tenant, user string, from, to Location) {
 // not say is taken to know what it was sent.
 func (r *request) resume(p *resumeToken, q protocol.Register) error {
 	s := r.c.hub.session(p.ID)
-	if s == nil || s.location != p.location {
-		return errGone
+	if s == nil {
+		ctx, cancel := r.ctx()
+		defer cancel()
+		var err error
+		if s, err = r.c.hub.fetch(ctx, p); err != nil {
+			return err
+		}
 	}
 	panicked := true
 	defer func() {
@@ -380,10 +391,17 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 		s.attempt = attemptOf(q)
 		s.mu.Unlock()
 	}
+	ctx, cancel := r.ctx()
+	defer cancel()
+	if err := s.moveInRoom(ctx); err != nil {
+		return err
+	}
 	err := room.ErrNotIn
-	if key, in := s.roomKey(); in {
-		ctx, cancel := r.ctx()
-		defer cancel()
+	key, in := s.roomKey()
+	if s.awaitsRoom != nil {
+		key, in = *s.awaitsRoom, true
+	}
+	if in {
 		seen := s.seen.Load()
 		if q.Seq != nil {
 			seen = uint64(*q.Seq)
@@ -394,6 +412,9 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) {
 		take(nil)
 		err = nil
+	}
+	if err == nil {
+		s.awaitsRoom = nil
 	}
 	if err := errors.Join(err, failed); err != nil {
 		return err

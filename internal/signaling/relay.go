@@ -71,7 +71,11 @@ func (r *request) checkRelay() (to place, ro *roster, err error) {
 // is not delivered. Another node does not tell. It takes over the reference.
 func (h *Hub) relayTo(key room.Key, to place, from string, m *transport.Message) error {
 	if to.session != nil {
-		return h.delivered(to.session.enqueue(m, from, fromMember))
+		elsewhere := to.session.movedTo.Load()
+		if elsewhere == nil {
+			return h.delivered(to.session.enqueue(m, from, fromMember))
+		}
+		to.addr.Node = *elsewhere // the room has not said so yet
 	}
 	defer m.Release()
 	b := payloads.Get().(*[]byte)

@@ -170,7 +170,7 @@ func (h *Hub) deliver(to []*session, e room.Event, from Owner) {
 
 // updateRoster works on a nil roster.
 func (h *Hub) updateRoster(ro *roster, e room.Event) {
-	if ro != nil && e.Kind == room.Joined {
+	if ro != nil && (e.Kind == room.Joined || e.Kind == room.Moved) {
 		ro.set(e.Member.ID, h.place(e.Member.Address))
 	}
 	if ro != nil && e.Kind == room.Left {

@@ -33,9 +33,15 @@ type session struct {
 	// op is held while the session enters, leaves or resumes: one such step at a time. Room locks
 	// and mu are taken inside.
 	op     stepLock
-	ended  bool         // guarded by op; set once
-	unsure *room.Key    // guarded by op: a room that may have it as a member, see join
-	name   atomic.Value // string; changes with op held
+	ended  bool      // guarded by op; set once
+	unsure *room.Key // guarded by op: a room that may have it as a member, see join
+
+	// awaitsRoom is the room of a session that came from another node and whose client has not
+	// resumed it. Guarded by op.
+	awaitsRoom *room.Key
+	movedTo    atomic.Pointer[string] // the node that the session went to; nil: it did not
+
+	name atomic.Value // string; changes with op held
 
 	// client changes with mu held, and is read without it to fence off connections that lost the
 	// session.
@@ -317,6 +323,7 @@ func (s *session) leaveRoom() error {
 // leaveAtLast takes a session that ends out of its room, or out of a room that may have it as a
 // member. If the room cannot be reached, it is told later. op is held.
 func (s *session) leaveAtLast() {
+	s.leaveAwaited()
 	key, in := s.roomKey()
 	switch {
 	case in:

@@ -1,0 +1,300 @@
+package signaling
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/ieum-rtc/ieum/internal/protocol"
+	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/signaling/engine"
+	"github.com/ieum-rtc/ieum/internal/transport"
+)
+
+// A session moves to the node on which its client resumes it. That node takes the user id first, so
+// that of several which want the session one gets it. Then it asks for the session; the node that
+// had it forgets it, and answers a repeated request the same. Last the room is told of the member's
+// new address. Others are told nothing.
+
+// movedSession is what a session takes along.
+type movedSession struct {
+	To       Location // where it goes
+	Record   sessionRecord
+	Room     *room.Key `json:",omitempty"`
+	Seen     uint64
+	Attempt  int
+	Instance string         `json:",omitempty"`
+	Pending  []movedMessage `json:",omitempty"`
+}
+
+type movedMessage struct {
+	Message json.RawMessage
+	From    string
+	Sender  senderKind
+}
+
+// takeMessage is a request for a session, whose user id is with To by now.
+type takeMessage struct {
+	Session string   `json:"session"`
+	To      Location `json:"to"`
+}
+
+// handedOverLife is how long a node knows where a session went.
+const handedOverLife = 30 * time.Second
+
+// fetch has the session of a resume token move here. errGone: there is none.
+func (h *Hub) fetch(ctx context.Context, p *resumeToken) (*session, error) {
+	unlock, err := h.moves.lock(ctx, room.Key{Tenant: p.Tenant, Room: p.ID})
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for range maxClaims {
+		if s := h.session(p.ID); s != nil {
+			return s, nil
+		}
+		d := h.cfg.Directory
+		holder, err := d.Holder(ctx, p.Tenant, p.User)
+		if err != nil {
+			return nil, wrap("find session", err)
+		}
+		if holder.Session != p.ID {
+			return nil, errGone
+		}
+		at := holder
+		if holder.Node != h.cfg.Node {
+			wish := Location{Node: h.cfg.Node, Session: p.ID}
+			at, err = d.TakeUser(ctx, p.Tenant, p.User, holder, wish)
+		}
+		if errors.Is(err, ErrTaken) {
+			continue // it moved elsewhere
+		}
+		if err != nil {
+			return nil, wrap("move session", err)
+		}
+		m, err := h.takeFrom(ctx, holder.Node, takeMessage{p.ID, at})
+		if errors.Is(err, errGone) {
+			return nil, errors.Join(err, d.ReleaseUser(ctx, p.Tenant, p.User, at))
+		}
+		if err != nil {
+			return nil, wrap("move session", err)
+		}
+		s := h.moveIn(*m, at)
+		// Who took the id over before the session was known here found none to end.
+		holder, err = d.Holder(ctx, p.Tenant, p.User)
+		if err == nil && holder.Session != s.id {
+			s.end(nil, transport.StatusTakenOver, "taken over")
+			err = errGone
+		}
+		return s, wrap("find session", err)
+	}
+	return nil, errNotOwner
+}
+
+// takeFrom asks the node that held a session for it. If that one has not got it, it was on its way
+// before: all others are asked, and the latest is taken. errGone: nobody has it.
+func (h *Hub) takeFrom(ctx context.Context, holder string, t takeMessage) (*movedSession, error) {
+	if holder != h.cfg.Node && !h.nodes.isDead(holder) {
+		if m, err := h.take(ctx, holder, t); m != nil || !errors.Is(err, errGone) {
+			return m, err
+		}
+	}
+	var latest *movedSession
+	for _, node := range h.nodes.others(h.cfg.Node) {
+		m, err := h.take(ctx, node, t)
+		switch {
+		case err != nil && !errors.Is(err, errGone):
+			return nil, err // that one may have it
+		case latest == nil || (m != nil && m.Record.Location.Epoch > latest.Record.Location.Epoch):
+			latest = m
+		}
+	}
+	if latest == nil {
+		return nil, errGone
+	}
+	return latest, nil
+}
+
+// take asks one node for a session, again if a message is lost: it answers the same. A node that
+// dies has nothing.
+func (h *Hub) take(ctx context.Context, node string, t takeMessage) (*movedSession, error) {
+	for {
+		a, err := h.exchange(ctx, node, busMessage{Take: &t})
+		switch {
+		case err == nil:
+			return a.Session, nil
+		case errors.Is(err, engine.ErrNoNode) || h.nodes.isDead(node):
+			return nil, errGone
+		case !errors.Is(err, engine.ErrLost):
+			return nil, err
+		}
+	}
+}
+
+// handOver gives a session to another node.
+func (h *Hub) handOver(t takeMessage) (*movedSession, error) {
+	s := h.session(t.Session)
+	if s == nil {
+		return h.handAgain(t)
+	}
+	s.op.Lock()
+	defer s.op.Unlock()
+	if s.ended || s.location.Epoch >= t.To.Epoch {
+		return nil, errGone
+	}
+	m := &movedSession{To: t.To, Record: s.record(), Seen: s.seen.Load()}
+	if key, in := s.roomKey(); in {
+		m.Room = &key
+	} else if s.awaitsRoom != nil {
+		m.Room = s.awaitsRoom
+	}
+	last := s.client.Load()
+	s.ended = true
+	s.movedTo.Store(&t.To.Node)
+	s.mu.Lock()
+	m.Instance, m.Attempt = s.attempt.instance, s.attempt.n
+	for _, w := range s.pending {
+		m.Pending = append(m.Pending, movedMessage{append([]byte(nil), w.m.B...), w.from, w.sender})
+	}
+	s.mu.Unlock()
+	h.mu.Lock()
+	if h.handed == nil {
+		h.handed = map[string]*movedSession{}
+	}
+	h.handed[s.id] = m
+	h.mu.Unlock()
+	s.drop()
+	if key, in := s.roomKey(); in {
+		s.leftRoom(key)
+	}
+	s.remove(last, transport.StatusSessionResumed, "resumed on another node")
+	time.AfterFunc(handedOverLife, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.handed, s.id)
+	})
+	return m, nil
+}
+
+// handAgain answers a request for a session that has been given away, as before.
+func (h *Hub) handAgain(t takeMessage) (*movedSession, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.handed[t.Session]
+	if m == nil {
+		return nil, errGone
+	}
+	again := *m
+	again.To = t.To
+	h.handed[t.Session] = &again
+	return &again, nil
+}
+
+// forwardRelay sends a message after a session that has moved.
+func (h *Hub) forwardRelay(p relayMessage, to Location) error {
+	return wrap("bus", h.cfg.Bus.Send(to.Node, p.appendBus(nil)))
+}
+
+// handedOver returns what was given to another node lately, or nil.
+func (h *Hub) handedOver(session string) *movedSession {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.handed[session]
+}
+
+// moveIn makes a session that came from another node one of this node, which waits for its client.
+func (h *Hub) moveIn(m movedSession, at Location) *session {
+	m.Record.Location = at
+	s := h.sessionOf(m.Record)
+	s.seen.Store(m.Seen)
+	s.attempt = attempt{m.Instance, m.Attempt}
+	s.awaitsRoom = m.Room
+	for _, w := range m.Pending {
+		message := transport.NewMessage()
+		message.B = append(message.B, w.Message...)
+		h.cfg.Backlog.Hold(message)
+		s.pending = append(s.pending, pendingMessage{message, w.From, w.Sender})
+	}
+	h.mu.Lock()
+	delete(h.handed, s.id)
+	h.mu.Unlock()
+	h.addDetached(s)
+	h.keepSession(s)
+	if s.awaitsRoom != nil {
+		h.retryNow("move "+s.id, func(ctx context.Context) error {
+			s.op.Lock()
+			defer s.op.Unlock()
+			return s.moveInRoom(ctx)
+		})
+	}
+	return s
+}
+
+// moveInRoom tells the room where its member is now; op is held. The session is in the room when
+// its client has resumed it.
+func (s *session) moveInRoom(ctx context.Context) error {
+	if s.awaitsRoom == nil {
+		return nil
+	}
+	err := s.hub.do(ctx, *s.awaitsRoom, room.Move{
+		User:  s.user,
+		To:    s.address(),
+		Epoch: s.location.Epoch,
+	})
+	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) {
+		s.awaitsRoom = nil
+		return nil
+	}
+	return err
+}
+
+// leaveAwaited has the room of a session that ends before it is in it know; op is held.
+func (s *session) leaveAwaited() {
+	key := s.awaitsRoom
+	if key == nil {
+		return
+	}
+	s.awaitsRoom = nil
+	move := room.Move{User: s.user, To: s.address(), Epoch: s.location.Epoch}
+	leave := room.Leave{User: s.user, Address: s.address()}
+	s.hub.retryNow("leave "+s.id, func(ctx context.Context) error {
+		for _, cmd := range []room.Command{move, leave} {
+			if err := s.hub.do(ctx, *key, cmd); unreachable(err) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// sessionOf makes a session of its record.
+func (h *Hub) sessionOf(rec sessionRecord) *session {
+	s := &session{
+		hub:      h,
+		id:       rec.Location.Session,
+		location: rec.Location,
+		tenant:   rec.Tenant,
+		user:     rec.User,
+		sender:   protocol.AppendString(nil, rec.User),
+		device:   rec.Device,
+		features: rec.Features,
+		identity: rec.Identity,
+		origin:   rec.Origin,
+		grant:    rec.Grant,
+	}
+	if s.identity == "" { // kept by a server that knew of none
+		s.identity = newIdentity()
+	}
+	s.name.Store(rec.Name)
+	return s
+}
+
+// addDetached makes a session known that waits for its client.
+func (h *Hub) addDetached(s *session) {
+	h.sources.add(s.tenant, s.origin) // it was within the limit
+	h.mu.Lock()
+	h.sessions[s.id] = s
+	h.mu.Unlock()
+	s.detach(nil)
+}
