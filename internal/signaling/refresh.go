@@ -187,7 +187,7 @@ func (h *Hub) refreshFrom(node string) {
 // this node there is nothing to do.
 func (h *Hub) refreshStale(key room.Key) {
 	ro := h.rosterOf(key)
-	if ro == nil {
+	if ro == nil || ro.ownedBy().Node == h.cfg.Node {
 		return
 	}
 	ro.mu.Lock()

@@ -314,9 +314,11 @@ func (s *session) leaveRoom() error {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
 	err := s.leave(ctx, key)
-	if !unreachable(err) {
-		s.leftRoom(key)
+	if unreachable(err) {
+		s.hub.refreshStale(key) // it may have been carried out: the room knows
+		return err
 	}
+	s.leftRoom(key)
 	return err
 }
 
