@@ -97,13 +97,13 @@ fresh: ## the committed web/dist must equal a fresh build
 	@rm -rf bin/dist && GO=$(GO) sh sdk/build.sh bin/dist && diff -r bin/dist web/dist && echo "web/dist is fresh"
 
 e2e: build ## whole-system tests in real browsers, and with npm's Socket.IO clients
-	$(MAKE) -j 2 --output-sync=line e2e-busy e2e-waiting
+	$(MAKE) e2e-busy
+	$(MAKE) e2e-waiting
 
 .PHONY: e2e-busy e2e-waiting
 e2e-busy:
 	sh e2e/run.sh busy
 
-# what needs little of the processor
 e2e-waiting:
 	sh e2e/socketio/run.sh
 	sh e2e/turn/run.sh

@@ -4,7 +4,7 @@
 #
 #   sh e2e/run.sh                    all files, one at a time: browsers fill the cores they get
 #   sh e2e/run.sh call.test.mjs …    these files, or options of node --test
-#   sh e2e/run.sh busy               all but those that mostly wait, which make runs beside them:
+#   sh e2e/run.sh busy               all but those that mostly wait
 #   sh e2e/run.sh waiting            for timeouts of the protocol and for reconnects
 set -eu
 cd "$(dirname "$0")/.."
