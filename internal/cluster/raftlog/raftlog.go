@@ -93,6 +93,10 @@ type Log struct {
 	start time.Duration // of lease.Now
 	lease lease.Lease
 
+	// inUse is held for reading while raft is asked for something, and for writing while raft is
+	// shut down: a raft that is shut down answers nobody who waits.
+	inUse sync.RWMutex
+
 	mu      sync.RWMutex
 	raft    *raft.Raft               // Guarded by mu.
 	servers *storage                 // Guarded by mu.
@@ -186,6 +190,8 @@ func (l *Log) close() error {
 	l.closed = true
 	l.mu.Unlock()
 	l.wg.Wait()
+	l.inUse.Lock()
+	defer l.inUse.Unlock()
 	return l.current().Shutdown().Error()
 }
 
@@ -381,6 +387,8 @@ func (l *Log) answer(m *nats.Msg) {
 
 // serve is called on the leader, or on a node that was it a moment ago.
 func (l *Log) serve(request byte, payload []byte) ([]byte, outcome) {
+	l.inUse.RLock()
+	defer l.inUse.RUnlock()
 	r := l.current()
 	if r.State() != raft.Leader {
 		return nil, refused
@@ -627,6 +635,8 @@ func (l *Log) begin(r *raft.Raft, self *beacon, others []heard) error {
 
 // reset begins again without memory, or with what is given.
 func (l *Log) reset(of *storage) error {
+	l.inUse.Lock()
+	defer l.inUse.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lease.End()
@@ -670,35 +680,46 @@ func (l *Log) recover() error {
 func (l *Log) lead() {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
-	var led *raft.Raft      // as which this node leads
-	var since time.Duration // of lease.Now
+	var led leadership
 	for {
 		select {
 		case <-l.ctx.Done():
 			return
 		case <-tick.C:
+			l.inUse.RLock()
+			led = l.leadOnce(led)
+			l.inUse.RUnlock()
 		}
-		r := l.current()
-		if r.State() != raft.Leader {
-			led = nil
-			l.follow(r)
-			continue
+	}
+}
+
+// leadership is as which server this node leads, nil if it does not, and since when on lease.Now.
+type leadership struct {
+	raft  *raft.Raft
+	since time.Duration
+}
+
+// leadOnce does what is due. It is called with inUse held for reading.
+func (l *Log) leadOnce(led leadership) leadership {
+	r := l.current()
+	if r.State() != raft.Leader {
+		l.follow(r)
+		return leadership{}
+	}
+	if led.raft != r {
+		if r.Barrier(enqueueTimeout).Error() != nil {
+			return led // not the leader any more
 		}
-		if led != r {
-			if r.Barrier(enqueueTimeout).Error() != nil {
-				continue // not the leader any more
-			}
-			led, since = r, lease.Now()
-			l.leaders.Add(1)
-			l.cfg.Log.Info("this node leads the cluster",
-				"node", l.cfg.Node, "term", r.CurrentTerm())
-		}
-		if err := l.prepare(r); err != nil {
-			continue
-		}
-		l.bury(r, since)
+		led = leadership{r, lease.Now()}
+		l.leaders.Add(1)
+		l.cfg.Log.Info("this node leads the cluster",
+			"node", l.cfg.Node, "term", r.CurrentTerm())
+	}
+	if l.prepare(r) == nil {
+		l.bury(r, led.since)
 		l.change(r)
 	}
+	return led
 }
 
 // follow notes who leads.
@@ -856,9 +877,7 @@ func (l *Log) Leave(ctx context.Context) error {
 			return nil
 		}
 		if r.State() == raft.Leader {
-			if err := r.LeadershipTransfer().Error(); err != nil {
-				l.cfg.Log.Debug("leadership not transferred", "error", err)
-			}
+			l.transferLeadership()
 		} else if _, out := l.ask(ctx, requestLeave, payload); out == decided {
 			return nil
 		}
@@ -867,6 +886,14 @@ func (l *Log) Leave(ctx context.Context) error {
 			return fmt.Errorf("others have not noticed that this node leaves: %w", ctx.Err())
 		case <-time.After(retryEvery):
 		}
+	}
+}
+
+func (l *Log) transferLeadership() {
+	l.inUse.RLock()
+	defer l.inUse.RUnlock()
+	if err := l.current().LeadershipTransfer().Error(); err != nil {
+		l.cfg.Log.Debug("leadership not transferred", "error", err)
 	}
 }
 
