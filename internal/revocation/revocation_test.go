@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,11 +31,29 @@ func write(t *testing.T, path, text string) {
 
 func hashOf(token string) string { return fmt.Sprintf("%x\n", sha256.Sum256([]byte(token))) }
 
+// lockedText is a log that can be read while it is written.
+type lockedText struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "revoked")
 	one, two := hashOf("one"), hashOf("two")
 	synctest.Test(t, func(t *testing.T) {
-		log, list, applied := &strings.Builder{}, new(license.Revoked), atomic.Int64{}
+		log, list, applied := &lockedText{}, new(license.Revoked), atomic.Int64{}
 		write(t, path, one)
 		begin, err := Read(path)
 		if err != nil {
@@ -102,7 +121,8 @@ func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 				t.Errorf("%s: applied %d times", step.name, applied.Load())
 			}
 			if n := strings.Count(log.String(), "level=ERROR"); n != step.said {
-				t.Errorf("%s: %d errors logged, want %d:\n%s", step.name, n, step.said, log)
+				t.Errorf("%s: %d errors logged, want %d:\n%s",
+					step.name, n, step.said, log.String())
 			}
 			want := strings.NewReader(metrics(step.inForce, step.stale))
 			if err := testutil.GatherAndCompare(registry, want); err != nil {
@@ -111,7 +131,7 @@ func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 		}
 		for _, want := range []string{"line 2: ", "line 4: ", "keeping the previous one"} {
 			if !strings.Contains(log.String(), want) {
-				t.Errorf("%q is not logged:\n%s", want, log)
+				t.Errorf("%q is not logged:\n%s", want, log.String())
 			}
 		}
 	})
