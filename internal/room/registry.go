@@ -326,6 +326,12 @@ func (g *Registry) remove(r *room, destroyed bool) bool {
 		r.endsWithGroups = true
 		return false
 	}
+	g.forget(r)
+	return true
+}
+
+// forget is called with g.mu and r.mu held.
+func (g *Registry) forget(r *room) {
 	r.dead = true
 	r.stopExpiry()
 	delete(g.rooms, r.key)
@@ -335,7 +341,6 @@ func (g *Registry) remove(r *room, destroyed bool) bool {
 	for _, from := range r.sourceKeys() {
 		g.sources.remove(from)
 	}
-	return true
 }
 
 func (r *room) isEndingWithGroups() bool {

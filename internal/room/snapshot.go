@@ -79,6 +79,11 @@ func (g *Registry) Snapshot(key Key) (s Snapshot, ok bool) {
 		return s, false
 	}
 	defer r.mu.Unlock()
+	return r.snapshot(), true
+}
+
+// snapshot is called with r.mu held.
+func (r *room) snapshot() Snapshot {
 	return Snapshot{
 		Version:      snapshotVersion,
 		State:        *r.state(),
@@ -89,7 +94,33 @@ func (g *Registry) Snapshot(key Key) (s Snapshot, ok bool) {
 		Maker:        r.maker,
 		Keep:         r.keep,
 		Restrictions: slices.Clone(r.restrictions),
-	}, true
+	}
+}
+
+// SnapshotOf is the Snapshot of a room of which no more than the state is known.
+func SnapshotOf(st State) Snapshot { return Snapshot{Version: snapshotVersion, State: st} }
+
+// Drop forgets a room that is another node's by now, without a word to members or a call of a hook.
+// It returns what the room was; ok is false if there was none.
+func (g *Registry) Drop(key Key) (s Snapshot, ok bool) {
+	g.mu.Lock()
+	r := g.rooms[key]
+	if r == nil {
+		g.mu.Unlock()
+		return s, false
+	}
+	r.mu.Lock()
+	s = r.snapshot()
+	r.members = nil
+	r.stopKickTimers()
+	g.forget(r)
+	r.mu.Unlock()
+	parent := g.detach(r)
+	g.mu.Unlock()
+	if parent != nil && parent.isEndingWithGroups() {
+		g.end(parent, false)
+	}
+	return s, true
 }
 
 // Restore restores a room with the members for which here returns true. No events are sent: for

@@ -74,3 +74,36 @@ func TestARoomKeepsItsLifeOverARestart(t *testing.T) {
 		}
 	})
 }
+
+// Another node has the room: it is forgotten without a word, and counts no more. The room that it
+// was the last group of does not wait for it.
+func TestADroppedRoomIsForgotten(t *testing.T) {
+	f := open(t, 4)
+	defer f.reg.Close()
+	f.do(nil, Join{Member: member("a")})
+	group := Key{key.Tenant, "G1"}
+	if _, err := f.reg.Do(t.Context(), group, Create{Owner: "a", Parent: key.Room}); err != nil {
+		t.Fatal(err)
+	}
+	f.do(nil, Leave{"a", at("s-a")})
+	if f.reg.Count() != 2 {
+		t.Fatalf("%d rooms", f.reg.Count())
+	}
+	before, _ := f.reg.Snapshot(group)
+	f.rec.got = nil
+	got, ok := f.reg.Drop(group)
+	if !ok || got.State.Key != before.State.Key || got.Maker != before.Maker {
+		t.Errorf("dropped %v, %t", got, ok)
+	}
+	if _, ok := f.reg.Drop(group); ok {
+		t.Error("dropped twice")
+	}
+	consistent(t, f.reg, "drop")
+	if f.reg.Count() != 0 || len(f.rec.got) != 0 {
+		t.Errorf("%d rooms are left, told %v", f.reg.Count(), f.rec.got)
+	}
+	st := before.State
+	if s := SnapshotOf(st); s.Version != snapshotVersion || s.State.Key != st.Key {
+		t.Errorf("snapshot %v", s)
+	}
+}
