@@ -20,6 +20,9 @@ const (
 	kindJSON   = 'j' // a busMessage
 	kindRelay  = 'r' // a relayMessage
 	kindDirect = 'd' // a directMessage
+
+	kindReplicas = 'p' // records of sessions and rooms, see replicaHeader
+	kindResend   = 'q' // asks for all replicas
 )
 
 var (
@@ -33,6 +36,8 @@ type busMessage struct {
 	Event   *eventMessage   `json:"event,omitempty"`   // what a room says
 	Evict   *evictMessage   `json:"evict,omitempty"`   // a request: end a session
 	Take    *takeMessage    `json:"take,omitempty"`    // a request: hand a session over
+	Rooms   *roomsMessage   `json:"rooms,omitempty"`   // a request: tell of a dead node's rooms
+	Owner   *ownerMessage   `json:"owner,omitempty"`   // the sender owns a room
 }
 
 // commandMessage commands a room that the receiver owns with this term.
@@ -53,6 +58,8 @@ type eventMessage struct {
 type evictMessage struct {
 	Location Location `json:"location"`
 	Reason   string   `json:"reason"`
+	// Moved: another node has the session itself, and the client is to resume it.
+	Moved bool `json:"moved,omitempty"`
 }
 
 // busResponse answers a request.
@@ -60,6 +67,9 @@ type busResponse struct {
 	State   *room.State   `json:"state,omitempty"`
 	Session *movedSession `json:"session,omitempty"`
 	Error   string        `json:"error,omitempty"`
+
+	Rooms []json.RawMessage `json:"rooms,omitempty"` // knownRoom
+	More  string            `json:"more,omitempty"`  // the last record of Rooms; "": that is all
 }
 
 // relayMessage is a message from one member to another.

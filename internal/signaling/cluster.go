@@ -66,22 +66,36 @@ func (h *Hub) evict(ctx context.Context, l Location, reason string) {
 		h.endSession(l, transport.StatusTakenOver, reason)
 		return
 	}
-	evict := func(ctx context.Context) error {
-		if h.nodes.isDead(l.Node) {
-			return nil
-		}
-		_, err := h.exchange(ctx, l.Node, busMessage{Evict: &evictMessage{l, reason}})
-		if errors.Is(err, engine.ErrNoNode) {
-			return nil
-		}
-		return err
-	}
+	m := &evictMessage{Location: l, Reason: reason}
 	ctx, cancel := context.WithTimeout(ctx, evictTimeout)
 	defer cancel()
-	if err := evict(ctx); err != nil {
+	if err := h.sendEvict(ctx, m); err != nil {
 		h.cfg.Log.Warn("session not ended", "node", h.cfg.Node, "on", l.Node, "error", err)
-		h.retry("evict "+l.Session, evict)
+		h.retryEvict(m)
 	}
+}
+
+// evictMoved ends what is left of a session at a location; the session itself is here.
+func (h *Hub) evictMoved(l Location) {
+	h.retryEvict(&evictMessage{Location: l, Moved: true})
+}
+
+func (h *Hub) retryEvict(m *evictMessage) {
+	l := m.Location
+	h.retryNow("evict "+l.Session+" on "+l.Node, func(ctx context.Context) error {
+		return h.sendEvict(ctx, m)
+	})
+}
+
+func (h *Hub) sendEvict(ctx context.Context, m *evictMessage) error {
+	if h.nodes.isDead(m.Location.Node) {
+		return nil
+	}
+	_, err := h.exchange(ctx, m.Location.Node, busMessage{Evict: m})
+	if errors.Is(err, engine.ErrNoNode) {
+		return nil
+	}
+	return err
 }
 
 func (h *Hub) endSession(l Location, code transport.StatusCode, reason string) {
@@ -132,6 +146,9 @@ func (h *Hub) forward(sessions map[string][]string, e room.Event) {
 	}
 	term, _ := h.owners.term(e.Key)
 	for node, to := range sessions {
+		if h.nodes.isDead(node) {
+			continue
+		}
 		b, err := encodeBus(busMessage{Event: &eventMessage{term, to, body}})
 		if err == nil {
 			err = h.cfg.Bus.Send(node, b)
@@ -156,7 +173,11 @@ func (h fromBus) Message(from string, payload []byte) {
 		case kindDirect:
 			err = h.directFromBus(body)
 		case kindJSON:
-			err = h.eventFromBus(from, body)
+			err = h.messageFromNode(from, body)
+		case kindReplicas:
+			err = h.replicasFromBus(from, body)
+		case kindResend:
+			h.replicateAnew(from)
 		default:
 			err = errBusMessage
 		}
@@ -214,14 +235,21 @@ func messageFromBus(b []byte) (*transport.Message, error) {
 	return m, nil
 }
 
-func (h *Hub) eventFromBus(from string, body []byte) error {
+func (h *Hub) messageFromNode(from string, body []byte) error {
 	p, err := decodeBus(body)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if p.Event == nil {
+	case p.Owner != nil:
+		h.ownerFromBus(from, *p.Owner)
+		return nil
+	case p.Event == nil:
 		return errBusMessage
 	}
+	return h.eventFromBus(from, p)
+}
+
+func (h *Hub) eventFromBus(from string, p busMessage) error {
 	var e room.Event
 	if err := json.Unmarshal(p.Event.Event, &e); err != nil {
 		return err
@@ -254,6 +282,8 @@ func (h fromBus) Request(from string, payload []byte, respond func([]byte)) {
 		key = "session " + p.Evict.Location.Session
 	case kind == kindJSON && p.Take != nil:
 		key = "session " + p.Take.Session
+	case kind == kindJSON && p.Rooms != nil:
+		key = "rooms " + from
 	default:
 		err = errBusMessage
 	}
@@ -277,6 +307,10 @@ func (h *Hub) answer(p busMessage) (a busResponse, err error) {
 		a.State, err = h.commandFromBus(p.Command)
 	case p.Take != nil:
 		a.Session, err = h.handOver(*p.Take)
+	case p.Rooms != nil:
+		a.Rooms, a.More = h.knownPage(*p.Rooms)
+	case p.Evict.Moved:
+		h.loseSession(p.Evict.Location)
 	default:
 		h.endSession(p.Evict.Location, transport.StatusTakenOver, p.Evict.Reason)
 	}
@@ -307,4 +341,6 @@ func (h *Hub) commandFromBus(d *commandMessage) (*room.State, error) {
 func (h fromBus) Lost(from string) {
 	h.cfg.Log.Warn("messages of a node lost", "node", h.cfg.Node, "from", from)
 	h.refreshFrom(from)
+	h.askForReplicas(from)
+	h.replicateAnew(from) // it may have asked for that
 }

@@ -41,6 +41,9 @@ func (w *world) sameRosters(id string) {
 	key := room.Key{Tenant: w.cpCode, Room: id}
 	var want []string
 	for _, n := range w.nodes {
+		if n.killed {
+			continue
+		}
 		if snap, ok := n.hub.rooms.Snapshot(key); ok {
 			for _, m := range snap.State.Members {
 				want = append(want, m.ID+" "+m.Address.Session)
@@ -49,6 +52,9 @@ func (w *world) sameRosters(id string) {
 	}
 	slices.Sort(want)
 	for _, n := range w.nodes {
+		if n.killed {
+			continue
+		}
 		ro := n.hub.rosterOf(key)
 		if ro == nil {
 			continue

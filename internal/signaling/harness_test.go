@@ -119,6 +119,7 @@ type testNode struct {
 	done    chan struct{}
 	limiter *transport.ConnLimiter
 	known   known
+	killed  bool
 }
 
 // known are the users that a limiter reports, by address.
@@ -243,15 +244,42 @@ func (w *world) start(cfg Config) {
 
 func (w *world) close() {
 	for _, n := range w.nodes {
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		if err := n.ws.Close(ctx); err != nil {
-			w.Error(err)
-		}
-		_ = n.http.Close()
-		cancel()
-		n.hub.Close()
-		<-n.done
+		n.close(w.T)
 	}
+}
+
+func (n *testNode) close(t *testing.T) {
+	if n.killed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if err := n.ws.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	_ = n.http.Close()
+	n.hub.Close()
+	<-n.done
+}
+
+// kill ends a node as SIGKILL does. Others learn of it when it is buried.
+func (w *world) kill(node int) {
+	n := w.nodes[node]
+	w.local.Kill(n.hub.cfg.Node)
+	n.close(w.T)
+	n.killed = true
+	synctest.Wait()
+}
+
+// detectTime is how long after its end a node counts as dead.
+const detectTime = time.Second
+
+// dies kills a node, and waits until others have gone on with what it had.
+func (w *world) dies(node int) {
+	w.kill(node)
+	time.Sleep(detectTime)
+	w.local.Bury(w.nodes[node].hub.cfg.Node)
+	w.repaired()
 }
 
 type fixedICE struct{}

@@ -107,7 +107,10 @@ type Hub struct {
 	moves     keyLocks                 // of sessions that are moving here
 	handed    map[string]*movedSession // Guarded by mu: sessions that moved to other nodes lately.
 	nodes     nodes
-	unwatch   func() // no more states of nodes
+
+	replication replication // of what this node has
+	replicas    replicas    // of what others have
+	unwatch     func()      // no more states of nodes
 
 	ctx    context.Context // ends with the hub
 	cancel context.CancelFunc
@@ -171,10 +174,11 @@ func New(cfg Config) (*Hub, error) {
 		began:    time.Now(),
 		seed:     maphash.MakeSeed(),
 	}
+	h.replication.wake = make(chan struct{}, 1)
 	h.sources.limit = cfg.Limits.AddressSessions
 	h.keys.Store(&keys{cfg.Licenses, cfg.ResumeKeys})
 	h.counters.init()
-	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.keepRoom, Gone: h.roomGone})
+	h.rooms = room.NewRegistry(h, cfg.Rooms, room.Hooks{Changed: h.roomChanged, Gone: h.roomGone})
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.stop = cfg.Bus.Serve(fromBus{h})
 	h.unwatch = cfg.Directory.Watch(h.onNode)
@@ -183,6 +187,7 @@ func New(cfg Config) (*Hub, error) {
 		return nil, wrap("restore", err)
 	}
 	h.checks.Go(h.endWithLicenses)
+	h.checks.Go(h.sendReplicas)
 	return h, nil
 }
 

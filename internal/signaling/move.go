@@ -50,11 +50,11 @@ func (h *Hub) fetch(ctx context.Context, p *resumeToken) (*session, error) {
 		return nil, err
 	}
 	defer unlock()
+	d := h.cfg.Directory
 	for range maxClaims {
 		if s := h.session(p.ID); s != nil {
 			return s, nil
 		}
-		d := h.cfg.Directory
 		holder, err := d.Holder(ctx, p.Tenant, p.User)
 		if err != nil {
 			return nil, wrap("find session", err)
@@ -73,40 +73,58 @@ func (h *Hub) fetch(ctx context.Context, p *resumeToken) (*session, error) {
 		if err != nil {
 			return nil, wrap("move session", err)
 		}
-		m, err := h.takeFrom(ctx, holder.Node, takeMessage{p.ID, at})
+		m, err := h.takeFrom(ctx, holder, takeMessage{p.ID, at})
+		if s := h.session(p.ID); s != nil {
+			return s, nil // adopted
+		}
 		if errors.Is(err, errGone) {
 			return nil, errors.Join(err, d.ReleaseUser(ctx, p.Tenant, p.User, at))
 		}
 		if err != nil {
+			h.abandonLater(p, holder, at)
 			return nil, wrap("move session", err)
 		}
-		s := h.moveIn(*m, at)
-		// Who took the id over before the session was known here found none to end.
-		holder, err = d.Holder(ctx, p.Tenant, p.User)
-		if err == nil && holder.Session != s.id {
-			s.end(nil, transport.StatusTakenOver, "taken over")
-			err = errGone
-		}
-		return s, wrap("find session", err)
+		s := h.moveIn(*m, at, func() bool { return true })
+		return s, h.endIfTaken(ctx, s)
 	}
 	return nil, errNotOwner
 }
 
-// takeFrom asks the node that held a session for it. If that one has not got it, it was on its way
-// before: all others are asked, and the latest is taken. errGone: nobody has it.
-func (h *Hub) takeFrom(ctx context.Context, holder string, t takeMessage) (*movedSession, error) {
-	if holder != h.cfg.Node && !h.nodes.isDead(holder) {
-		if m, err := h.take(ctx, holder, t); m != nil || !errors.Is(err, errGone) {
+// abandonLater frees the id of a session that could not be moved here, unless the client has tried
+// again with success. What is left of the session must end then.
+func (h *Hub) abandonLater(p *resumeToken, from, at Location) {
+	h.retryAfter(h.cfg.ResumeWindow, "abandon "+p.ID, func(ctx context.Context) error {
+		if h.session(p.ID) != nil {
+			return nil
+		}
+		err := h.cfg.Directory.ReleaseUser(ctx, p.Tenant, p.User, at)
+		if err == nil && from.Node != h.cfg.Node {
+			err = h.sendEvict(ctx, &evictMessage{Location: from, Reason: "resumed elsewhere"})
+		}
+		return err
+	})
+}
+
+// takeFrom asks the node that held a session for it. If that one has not got it, or is dead, it may
+// be anywhere: on its way before, or as a replica. All others are asked, and the latest is taken.
+// errGone: nobody has it.
+func (h *Hub) takeFrom(ctx context.Context, holder Location, t takeMessage) (*movedSession, error) {
+	if holder.Node != h.cfg.Node && !h.nodes.isDead(holder.Node) {
+		if m, err := h.take(ctx, holder.Node, t); m != nil || !errors.Is(err, errGone) {
 			return m, err
 		}
 	}
-	var latest *movedSession
+	latest, _ := h.handAgain(t)
 	for _, node := range h.nodes.others(h.cfg.Node) {
+		if latest != nil && latest.Record.Location.Epoch >= holder.Epoch {
+			break
+		}
 		m, err := h.take(ctx, node, t)
 		switch {
 		case err != nil && !errors.Is(err, errGone):
 			return nil, err // that one may have it
-		case latest == nil || (m != nil && m.Record.Location.Epoch > latest.Record.Location.Epoch):
+		case m == nil:
+		case latest == nil || m.Record.Location.Epoch > latest.Record.Location.Epoch:
 			latest = m
 		}
 	}
@@ -136,54 +154,74 @@ func (h *Hub) take(ctx context.Context, node string, t takeMessage) (*movedSessi
 func (h *Hub) handOver(t takeMessage) (*movedSession, error) {
 	s := h.session(t.Session)
 	if s == nil {
-		return h.handAgain(t)
+		m, err := h.handAgain(t)
+		if s = h.session(t.Session); m != nil || s == nil {
+			return m, err
+		}
 	}
 	s.op.Lock()
 	defer s.op.Unlock()
 	if s.ended || s.location.Epoch >= t.To.Epoch {
 		return nil, errGone
 	}
-	m := &movedSession{To: t.To, Record: s.record(), Seen: s.seen.Load()}
-	if key, in := s.roomKey(); in {
-		m.Room = &key
-	} else if s.awaitsRoom != nil {
-		m.Room = s.awaitsRoom
-	}
+	m := s.moved()
+	m.To = t.To
 	last := s.client.Load()
 	s.ended = true
 	s.movedTo.Store(&t.To.Node)
 	s.mu.Lock()
-	m.Instance, m.Attempt = s.attempt.instance, s.attempt.n
 	for _, w := range s.pending {
 		m.Pending = append(m.Pending, movedMessage{append([]byte(nil), w.m.B...), w.from, w.sender})
 	}
 	s.mu.Unlock()
 	h.mu.Lock()
-	if h.handed == nil {
-		h.handed = map[string]*movedSession{}
-	}
-	h.handed[s.id] = m
+	h.remember(m)
 	h.mu.Unlock()
 	s.drop()
 	if key, in := s.roomKey(); in {
 		s.leftRoom(key)
 	}
 	s.remove(last, transport.StatusSessionResumed, "resumed on another node")
-	time.AfterFunc(handedOverLife, func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.handed, s.id)
-	})
 	return m, nil
 }
 
-// handAgain answers a request for a session that has been given away, as before.
+// remember keeps what was given to another node for a while; h.mu is held.
+func (h *Hub) remember(m *movedSession) {
+	if h.handed == nil {
+		h.handed = map[string]*movedSession{}
+	}
+	id := m.Record.Location.Session
+	h.handed[id] = m
+	time.AfterFunc(handedOverLife, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.handed, id)
+	})
+}
+
+// moved is what another node needs to go on with the session, but for messages that wait.
+func (s *session) moved() *movedSession {
+	m := &movedSession{Record: s.record(), Seen: s.seen.Load(), Room: s.awaitsRoom.Load()}
+	if key, in := s.roomKey(); in {
+		m.Room = &key
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.Instance, m.Attempt = s.attempt.instance, s.attempt.n
+	return m
+}
+
+// handAgain answers a request for a session that is not here: as before if it has been given away,
+// or with its replica.
 func (h *Hub) handAgain(t takeMessage) (*movedSession, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m := h.handed[t.Session]
 	if m == nil {
-		return nil, errGone
+		if m = h.replicas.take(t.Session); m == nil {
+			return nil, errGone
+		}
+		h.remember(m)
 	}
 	again := *m
 	again.To = t.To
@@ -204,24 +242,34 @@ func (h *Hub) handedOver(session string) *movedSession {
 }
 
 // moveIn makes a session that came from another node one of this node, which waits for its client.
-func (h *Hub) moveIn(m movedSession, at Location) *session {
+// It is nil if still, which is called with h.mu held, returns false.
+func (h *Hub) moveIn(m movedSession, at Location, still func() bool) *session {
 	m.Record.Location = at
 	s := h.sessionOf(m.Record)
 	s.seen.Store(m.Seen)
 	s.attempt = attempt{m.Instance, m.Attempt}
-	s.awaitsRoom = m.Room
+	s.awaitsRoom.Store(m.Room)
 	for _, w := range m.Pending {
 		message := transport.NewMessage()
 		message.B = append(message.B, w.Message...)
 		h.cfg.Backlog.Hold(message)
 		s.pending = append(s.pending, pendingMessage{message, w.From, w.Sender})
 	}
+	s.detach(nil)
 	h.mu.Lock()
-	delete(h.handed, s.id)
+	there := still()
+	if there {
+		delete(h.handed, s.id)
+		h.sessions[s.id] = s
+	}
 	h.mu.Unlock()
-	h.addDetached(s)
-	h.keepSession(s)
-	if s.awaitsRoom != nil {
+	if !there {
+		s.drop()
+		return nil
+	}
+	h.sources.add(s.tenant, s.origin) // it was within the limit
+	h.sessionChanged(s)
+	if m.Room != nil {
 		h.retryNow("move "+s.id, func(ctx context.Context) error {
 			s.op.Lock()
 			defer s.op.Unlock()
@@ -234,16 +282,17 @@ func (h *Hub) moveIn(m movedSession, at Location) *session {
 // moveInRoom tells the room where its member is now; op is held. The session is in the room when
 // its client has resumed it.
 func (s *session) moveInRoom(ctx context.Context) error {
-	if s.awaitsRoom == nil {
+	key := s.awaitsRoom.Load()
+	if key == nil {
 		return nil
 	}
-	err := s.hub.do(ctx, *s.awaitsRoom, room.Move{
+	err := s.hub.do(ctx, *key, room.Move{
 		User:  s.user,
 		To:    s.address(),
 		Epoch: s.location.Epoch,
 	})
 	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) {
-		s.awaitsRoom = nil
+		s.awaitsRoom.Store(nil)
 		return nil
 	}
 	return err
@@ -251,11 +300,10 @@ func (s *session) moveInRoom(ctx context.Context) error {
 
 // leaveAwaited has the room of a session that ends before it is in it know; op is held.
 func (s *session) leaveAwaited() {
-	key := s.awaitsRoom
+	key := s.awaitsRoom.Swap(nil)
 	if key == nil {
 		return
 	}
-	s.awaitsRoom = nil
 	move := room.Move{User: s.user, To: s.address(), Epoch: s.location.Epoch}
 	leave := room.Leave{User: s.user, Address: s.address()}
 	s.hub.retryNow("leave "+s.id, func(ctx context.Context) error {

@@ -82,6 +82,9 @@ func (w *world) sessionOf(user string) Location {
 // sessions counts those of a user on all nodes.
 func (w *world) sessions(user string) (n int) {
 	for _, node := range w.nodes {
+		if node.killed {
+			continue
+		}
 		for _, s := range node.hub.all() {
 			if s.user == user {
 				n++

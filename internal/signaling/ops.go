@@ -134,7 +134,7 @@ func (r *request) editUserInfo() error {
 	}
 	if q.Name != nil { // after the room: a refused request changes nothing
 		s.name.Store(*q.Name)
-		s.hub.keepSession(s)
+		s.hub.sessionChanged(s)
 	}
 	r.ok(nil)
 	return nil

@@ -3,6 +3,8 @@ package signaling
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/ieum-rtc/ieum/internal/room"
@@ -30,6 +32,13 @@ func (o *owners) hold(key room.Key, term uint64) {
 		o.terms = map[room.Key]uint64{}
 	}
 	o.terms[key] = term
+}
+
+// keys are the rooms that this node holds.
+func (o *owners) keys() []room.Key {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return slices.Collect(maps.Keys(o.terms))
 }
 
 // release forgets a room, and returns the term.
@@ -114,7 +123,7 @@ func (h *Hub) giveUp(ctx context.Context, key room.Key) error {
 	if h.rooms.Has(key) {
 		return nil
 	}
-	h.keepRoom(key)
+	h.roomChanged(key)
 	if _, held := h.owners.term(key); !held {
 		return nil
 	}
@@ -147,7 +156,7 @@ func (h *Hub) ask(ctx context.Context, key room.Key, cmd room.Command) (*room.St
 		return nil, err
 	}
 	var state *room.State
-	for tries := range maxOwners {
+	for tries := 0; tries < maxOwners; tries++ {
 		state, err = h.command(ctx, owner, key, cmd)
 		switch {
 		case errors.Is(err, room.ErrNotIn) && tries > 0 && isLeave(cmd):
@@ -161,8 +170,13 @@ func (h *Hub) ask(ctx context.Context, key room.Key, cmd room.Command) (*room.St
 		switch {
 		case again != nil:
 			return nil, again
-		case next == owner:
+		case next == owner && !h.nodes.isDead(owner.Node):
 			return nil, err
+		case next == owner:
+			if next, again = h.awaitOwner(ctx, key, owner); again != nil {
+				return nil, again
+			}
+			tries = 0
 		}
 		owner = next
 		h.refreshStale(key) // the new owner knows the members better

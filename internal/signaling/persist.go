@@ -59,7 +59,9 @@ func (r *sessionRecord) UnmarshalJSON(b []byte) error {
 	return fmt.Errorf("session record: unknown format %d", r.Version)
 }
 
-func (h *Hub) keepSession(s *session) {
+// sessionChanged has the record of a session written, here and on the successor.
+func (h *Hub) sessionChanged(s *session) {
+	h.replicate(sessionPrefix + s.id)
 	if h.cfg.Keeper == nil {
 		return
 	}
@@ -88,11 +90,14 @@ func (s *session) record() sessionRecord {
 	}
 }
 
-func (h *Hub) keepRoom(key room.Key) {
+// roomChanged is sessionChanged for a room.
+func (h *Hub) roomChanged(key room.Key) {
+	record := roomPrefix + key.Tenant + "\x00" + key.Room
+	h.replicate(record)
 	if h.cfg.Keeper == nil {
 		return
 	}
-	h.cfg.Keeper.Keep(roomPrefix+key.Tenant+"\x00"+key.Room, func() []byte {
+	h.cfg.Keeper.Keep(record, func() []byte {
 		if snap, ok := h.rooms.Snapshot(key); ok {
 			return encode(snap)
 		}

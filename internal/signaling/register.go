@@ -217,7 +217,7 @@ func (r *request) begin(s *session) error {
 	case holder != s.location:
 		return errOvertaken
 	}
-	h.keepSession(s)
+	h.sessionChanged(s)
 	h.log(s).Info("session opened", "cpCode", s.tenant)
 	m, err := r.registered(s, false, nil)
 	if err != nil {
@@ -398,8 +398,8 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 	}
 	err := room.ErrNotIn
 	key, in := s.roomKey()
-	if s.awaitsRoom != nil {
-		key, in = *s.awaitsRoom, true
+	if awaited := s.awaitsRoom.Load(); awaited != nil {
+		key, in = *awaited, true
 	}
 	if in {
 		seen := s.seen.Load()
@@ -414,7 +414,7 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 		err = nil
 	}
 	if err == nil {
-		s.awaitsRoom = nil
+		s.awaitsRoom.Store(nil)
 	}
 	if err := errors.Join(err, failed); err != nil {
 		return err

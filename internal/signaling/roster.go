@@ -241,6 +241,7 @@ func (s *session) enteredRoom(e room.Event, from Owner) {
 	s.roster = ro
 	s.mu.Unlock()
 	s.seen.Store(e.Seq)
+	s.hub.replicate(sessionPrefix + s.id)
 	s.deliverState(e)
 }
 
@@ -256,6 +257,7 @@ func (s *session) leftRoom(key room.Key) (was bool) {
 	s.resetBatch()
 	s.mu.Unlock()
 	s.hub.releaseRoster(ro)
+	s.hub.replicate(sessionPrefix + s.id)
 	return true
 }
 

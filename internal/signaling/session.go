@@ -37,8 +37,8 @@ type session struct {
 	unsure *room.Key // guarded by op: a room that may have it as a member, see join
 
 	// awaitsRoom is the room of a session that came from another node and whose client has not
-	// resumed it. Guarded by op.
-	awaitsRoom *room.Key
+	// resumed it. It changes with op held.
+	awaitsRoom atomic.Pointer[room.Key]
 	movedTo    atomic.Pointer[string] // the node that the session went to; nil: it did not
 
 	name atomic.Value // string; changes with op held
@@ -281,7 +281,7 @@ func (s *session) remove(last *client, code transport.StatusCode, reason string)
 		last.conn.Close(code, reason)
 	}
 	h.log(s).Info("session ended", "reason", reason)
-	h.keepSession(s)
+	h.sessionChanged(s)
 }
 
 // drop releases what the session holds: connection, timer, waiting messages.

@@ -66,7 +66,7 @@ func (n *Network) announce(what engine.Node) {
 	n.mu.Lock()
 	var all []*Node
 	for _, at := range n.nodes {
-		if !at.noQuorum {
+		if !at.noQuorum && !at.killed {
 			all = append(all, at)
 		}
 	}
@@ -121,7 +121,7 @@ func (at *Node) decide(ctx context.Context, f func(*engine.Table)) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case at.noQuorum:
+	case at.noQuorum || at.killed:
 		return engine.ErrNoQuorum
 	case known.Incarnation != at.incarnation || known.State == engine.Dead:
 		return engine.ErrStale
