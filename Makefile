@@ -77,9 +77,9 @@ examples: ## build the clients of examples/ and run them against a server of thi
 # the inputs in testdata/fuzz, which cover what fuzzing has reached so far and run with the tests; an
 # input that fails is written there too
 fuzz: ## FUZZTIME=30000x: so many inputs for each fuzz target
-	@for pkg in $$($(GO) list ./...); do \
-		$(GO) test -list '^Fuzz' $$pkg | sed -n "s|^Fuzz|$$pkg Fuzz|p" | sort -u; \
-	done | xargs -P 2 -n 2 sh -c '\
+	@grep -rn --include='*_test.go' '^func Fuzz' cmd internal web | \
+		sed -E 's|^(.*)/[^/]*:[0-9]+:func (Fuzz[A-Za-z0-9_]*).*|./\1 \2|' | \
+		xargs -P 2 -n 2 sh -c '\
 		out=$$($(GO) test -run "^$$" -fuzz "^$$1$$" -fuzztime $(FUZZTIME) -parallel 1 "$$0") || { echo "$$0 $$1: $$out"; exit 1; }; \
 		echo "$$0 $$1: $$(echo "$$out" | tail -1)"'
 
