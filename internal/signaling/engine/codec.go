@@ -89,7 +89,7 @@ func ParseTable(b []byte) (*Table, error) {
 	t.epoch, t.ended, t.term = r.uint(), r.uint(), r.uint()
 	for range r.count() {
 		n := Node{Name: r.string(), Incarnation: r.uint(), State: NodeState(r.byte())}
-		r.bad = r.bad || n.State < 0 || n.State > Dead
+		r.bad = r.bad || !n.State.known()
 		t.nodes[n.Name] = n
 	}
 	for range r.count() {

@@ -63,6 +63,9 @@ const (
 	Dead               // its lease has ended, or it left; the Directory refuses its claims
 )
 
+// known tells whether s is one of the states above. A later version may have more.
+func (s NodeState) known() bool { return s >= Up && s <= Dead }
+
 func (s NodeState) String() string {
 	switch s {
 	case Up:

@@ -49,7 +49,8 @@ func (t *Table) Join(node string) Node {
 // incarnation; ok tells whether anything changed.
 func (t *Table) SetState(node string, incarnation uint64, state NodeState) (n Node, ok bool) {
 	n = t.nodes[node]
-	if n.Incarnation != incarnation || n.State == state || n.State == Dead || n.State == 0 {
+	if n.Incarnation != incarnation || n.State == state || n.State == Dead || n.State == 0 ||
+		!state.known() {
 		return n, false
 	}
 	n.State = state
