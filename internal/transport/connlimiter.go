@@ -43,8 +43,11 @@ type ConnLimiter struct {
 	open     int
 	bySource map[netip.Prefix]int // unregistered, by source and by IPv6 site; has no zeros
 
-	rejectedUnregistered, rejectedConnections atomic.Uint64
+	rejected *rejectedConns
 }
+
+// rejectedConns counts rejected connections, by limit.
+type rejectedConns struct{ unregistered, connections atomic.Uint64 }
 
 // ConnLimiterStats counts rejected connections, by limit.
 type ConnLimiterStats struct {
@@ -62,7 +65,22 @@ func NewConnLimiter(c ConnLimiterConfig) *ConnLimiter {
 		maxConnections:  cmp.Or(c.Connections, DefaultConnections),
 		onRegistered:    c.OnRegistered,
 		bySource:        map[netip.Prefix]int{},
+		rejected:        &rejectedConns{},
 	}
+}
+
+// Separate returns a ConnLimiter with the limits of l for connections that l does not count. Its
+// rejections are among those of l, and it has no OnRegistered.
+func (l *ConnLimiter) Separate() *ConnLimiter {
+	if l == nil {
+		return nil
+	}
+	s := NewConnLimiter(ConnLimiterConfig{
+		Unregistered: l.maxUnregistered,
+		Connections:  l.maxConnections,
+	})
+	s.rejected = l.rejected
+	return s
 }
 
 // MaxConnections is the limit for connections that do not resume; negative: there is none.
@@ -81,12 +99,12 @@ func (l *ConnLimiter) Acquire(addr netip.Addr, resumes bool) (status int, reserv
 	if l.maxConnections > 0 && l.open >= l.maxConnections {
 		reserve = true
 		if !resumes || l.open >= l.maxConnections+l.maxConnections/8+1 {
-			l.rejectedConnections.Add(1)
+			l.rejected.connections.Add(1)
 			return http.StatusServiceUnavailable, false
 		}
 	}
 	if l.tooManyUnregistered(source, reserve) {
-		l.rejectedUnregistered.Add(1)
+		l.rejected.unregistered.Add(1)
 		return http.StatusTooManyRequests, false
 	}
 	l.open++
@@ -160,8 +178,8 @@ func (l *ConnLimiter) Open() int {
 // Stats returns the current counts.
 func (l *ConnLimiter) Stats() ConnLimiterStats {
 	return ConnLimiterStats{
-		Unregistered: l.rejectedUnregistered.Load(),
-		Connections:  l.rejectedConnections.Load(),
+		Unregistered: l.rejected.unregistered.Load(),
+		Connections:  l.rejected.connections.Load(),
 	}
 }
 

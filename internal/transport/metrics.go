@@ -30,8 +30,8 @@ func (l *ConnLimiter) Collector() prometheus.Collector {
 			Name: "ieum_signaling_connections",
 			Help: "Open signaling connections of all transports.",
 		}, func() float64 { return float64(l.Open()) }),
-		limit.Rejections("connections", l.rejectedConnections.Load),
-		limit.Rejections("unregistered", l.rejectedUnregistered.Load),
+		limit.Rejections("connections", l.rejected.connections.Load),
+		limit.Rejections("unregistered", l.rejected.unregistered.Load),
 	}
 }
 

@@ -1,9 +1,15 @@
 package socketio
 
 import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
@@ -55,4 +61,123 @@ func TestTooManyUnregisteredRejectedAtHandshake(t *testing.T) {
 	if got := open("203.0.113.3"); got != 200 {
 		t.Errorf("after one has ended: %d", got)
 	}
+}
+
+// A WebSocket that does not get to replace polling, or outlasts its session, has a limit of its
+// own: a client that does not read keeps it open until a write times out.
+func TestTooManyUnregisteredWebSockets(t *testing.T) {
+	const from = "198.51.100.7:1"
+	upgradeOf := func(sid string) string {
+		return "GET /socket.io/?EIO=4&transport=websocket" + sid +
+			" HTTP/1.1\r\nHost: ieum.test\r\n" + upgradeHeaders + "\r\n"
+	}
+	t.Run("upgrades of one session at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s, end := openStreet(t)
+			defer end()
+			upgrade := upgradeOf("&sid=" + s.openPolling(from))
+			var conns []net.Conn
+			for range httpOf { // the limit of requests
+				conn := secure(s.pipe(from), "http/1.1")
+				s.write(conn, upgrade)
+				conns = append(conns, conn)
+			}
+			synctest.Wait()
+			accepted := 0
+			for _, conn := range conns {
+				if switches(conn) {
+					accepted++
+				}
+			}
+			if accepted != maxUnregisteredOf {
+				t.Errorf("%d of %d accepted, want %d", accepted, len(conns), maxUnregisteredOf)
+			}
+		})
+	})
+	t.Run("of closed sessions", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s, end := openStreet(t)
+			defer end()
+			most := 0
+			for range attackers {
+				conn := secure(s.pipe(from), "http/1.1")
+				s.write(conn, upgradeOf(""))
+				if switches(conn) {
+					s.write(conn, "\x81\x81\x00\x00\x00\x001") // the packet that closes, masked
+				}
+				synctest.Wait()
+				most = max(most, s.sio.ws.Count())
+			}
+			if most != maxUnregisteredOf {
+				t.Errorf("%d WebSockets, want %d", most, maxUnregisteredOf)
+			}
+			s.gets(honest, 0)
+		})
+	})
+}
+
+// The WebSocket of a registered session leaves its place to others, also if it replaced polling.
+func TestWebSocketOfRegisteredSession(t *testing.T) {
+	g := newRig(t, Config{Conn: transport.Config{
+		Limiter:        transport.NewConnLimiter(transport.ConnLimiterConfig{Unregistered: 1}),
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	}})
+	host := g.serve()
+	p := g.connect("4")
+	transport.MarkRegistered(p.conn)
+	dial := func(query string) *socket {
+		t.Helper()
+		c, res, err := dialFrom(t, "203.0.113.1", host, "EIO=4&transport=websocket"+query)
+		if err != nil {
+			t.Fatal(err, res)
+		}
+		return c
+	}
+	upgraded := dial("&sid=" + p.sid)
+	upgraded.write("2probe")
+	upgraded.want("3probe")
+	if _, res, err := dialFrom(t, "203.0.113.1", host, "EIO=4&transport=websocket"); err == nil ||
+		res.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("beside an unfinished upgrade: %v", err)
+	}
+	<-g.users
+	upgraded.write("5")
+	upgraded.write(`421["knowledgetalk",{}]`)
+	upgraded.want("431[{}]")
+	dial("")
+	transport.MarkRegistered((<-g.users).conn)
+	dial("")
+}
+
+func (s *street) write(c net.Conn, text string) {
+	s.t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// switches tells whether the response is 101.
+func switches(c net.Conn) bool {
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	return err == nil && res.StatusCode == http.StatusSwitchingProtocols
+}
+
+// openPolling opens a session that polls, and returns its id.
+func (s *street) openPolling(from string) string {
+	s.t.Helper()
+	conn := secure(s.pipe(from), "http/1.1")
+	if _, err := io.WriteString(conn, polling); err != nil {
+		s.t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, sid, _ := strings.Cut(string(body), `"sid":"`)
+	sid, _, _ = strings.Cut(sid, `"`)
+	return sid
 }

@@ -116,8 +116,19 @@ func (s *session) fits(m *transport.Message, count, bytes int) bool {
 
 // MarkRegistered implements transport.MarkRegistered.
 func (s *session) MarkRegistered() {
-	if !s.registered.Swap(true) {
-		s.srv.cfg.Conn.Limiter.MarkRegistered(s.peer.Addr.Addr())
+	if s.registered.Swap(true) {
+		return
+	}
+	s.srv.cfg.Conn.Limiter.MarkRegistered(s.peer.Addr.Addr())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.markSocket()
+}
+
+// markSocket has the WebSocket of a registered session count as registered. mu is held.
+func (s *session) markSocket() {
+	if s.ws != nil && !s.closed && s.registered.Load() {
+		transport.MarkRegistered(s.ws)
 	}
 }
 

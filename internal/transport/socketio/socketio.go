@@ -84,7 +84,9 @@ func New(cfg Config, accept func(transport.Conn) transport.Receiver) *Server {
 		stop:     make(chan struct{}),
 	}
 	ws := cfg.Conn
-	ws.Limiter = nil // a session counts once, whatever its transport
+	// A session counts once, whatever its transport. Its WebSockets count apart: one may fail to
+	// replace polling, or outlast the session.
+	ws.Limiter = cfg.Conn.Limiter.Separate()
 	ws.MaxMessage += packetOverhead
 	// Engine.IO has its own pings. Those of WebSocket are for connections that these do not reach.
 	ws.PingAfter = cfg.PingInterval + 2*cfg.PingTimeout

@@ -48,6 +48,7 @@ type street struct {
 	mux     *transport.Mux
 	http    *transport.HTTPConns
 	limiter *transport.ConnLimiter
+	sio     *Server
 
 	conns chan net.Conn
 	done  chan struct{}
@@ -115,6 +116,7 @@ func openStreet(t *testing.T) (*street, func()) {
 	}
 	cfg := transport.Config{Limiter: s.limiter}
 	ws, sio := transport.NewWebSocket(cfg, accept), New(Config{Conn: cfg}, accept)
+	s.sio = sio
 	mux := http.NewServeMux()
 	mux.Handle("/signal", ws)
 	mux.Handle(Path, sio)

@@ -84,6 +84,7 @@ func (u *wsReceiver) handleUpgrade(packet string) {
 	case packet == packetUpgrade && s.probeAnswered:
 		s.upgrading, s.probeAnswered = nil, false
 		s.ws, u.active = u.conn, true
+		s.markSocket()
 		for _, m := range s.queue {
 			u.conn.Send(m)
 		}

@@ -74,8 +74,20 @@ func (g *rig) serve() string {
 }
 
 func dial(t *testing.T, host, query string) (*socket, *http.Response, error) {
+	return dialFrom(t, "", host, query)
+}
+
+// dialFrom is dial through a proxy that names an address.
+func dialFrom(t *testing.T, from, host, query string) (*socket, *http.Response, error) {
 	c := &socket{t: t, got: make(chan string, 1000), done: make(chan transport.StatusCode, 1)}
-	ws, res, err := gws.NewClient(c, &gws.ClientOption{Addr: "ws://" + host + Path + "?" + query})
+	header := http.Header{}
+	if from != "" {
+		header.Set("X-Forwarded-For", from)
+	}
+	ws, res, err := gws.NewClient(c, &gws.ClientOption{
+		Addr:          "ws://" + host + Path + "?" + query,
+		RequestHeader: header,
+	})
 	if err != nil {
 		return nil, res, err
 	}
