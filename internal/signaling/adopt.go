@@ -40,6 +40,8 @@ const (
 	askTimeout = time.Second
 	// maxPage bounds such a response in bytes; one room may be larger.
 	maxPage = 256 << 10
+	// settleAfter is when members of a dead node are looked after that are not settled yet.
+	settleAfter = 500 * time.Millisecond
 	// seqSkip is what an adopted room leaves out: more events than its former owner can have told
 	// without anybody here knowing.
 	seqSkip = 1 << 20
@@ -79,18 +81,6 @@ func (h *Hub) adoptRoomsOfDead() {
 			return h.adoptRooms(ctx, node)
 		})
 	}
-}
-
-// rostersOf are those of the rooms of a node.
-func (h *Hub) rostersOf(node string) (of []*roster) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	for _, ro := range h.rosters {
-		if ro.ownedBy().Node == node {
-			of = append(of, ro)
-		}
-	}
-	return of
 }
 
 // each calls f for all items, some at a time. It returns an error of each lane that had any.
@@ -482,45 +472,113 @@ func (h *Hub) awaitOwner(ctx context.Context, key room.Key, dead Owner) (Owner, 
 	return Owner{}, engine.ErrNoNode
 }
 
-// releaseLater frees what a dead node held when the resume window is over.
+// releaseLater frees what a dead node held when the resume window is over, and settles its members
+// until then.
 func (h *Hub) releaseLater(life nodeLife) {
+	over := time.Now().Add(h.cfg.ResumeWindow)
+	h.retryAfter(settleAfter, "settle "+life.String(), func(ctx context.Context) error {
+		if !time.Now().Before(over) {
+			return nil
+		}
+		return h.settleMembers(ctx, life.node, false)
+	})
 	h.retryAfter(h.cfg.ResumeWindow, "release "+life.String(), func(ctx context.Context) error {
 		err := h.cfg.Directory.ReleaseNode(ctx, life.node, life.incarnation)
 		if err != nil && !errors.Is(err, ErrTaken) {
 			return err
 		}
 		h.replicas.forget(life.node, life.incarnation)
-		return h.removeMembersOf(ctx, life.node)
+		return h.settleMembers(ctx, life.node, true)
 	})
 }
 
-// errStillMoving: the session of a member of a dead node has not told the room where it is.
-var errStillMoving = errors.New("a session is on its way")
-
-// removeMembersOf has those members leave the rooms of this node whose session was on a node that
-// died, and is nowhere now.
-func (h *Hub) removeMembersOf(ctx context.Context, node string) error {
-	return each(h.owners.keys(), func(key room.Key) (moving error) {
+// settleMembers looks after members of rooms of this node whose session was on a node that died.
+// The replica of a session may not say which room it is in: its node is told. Over: the resume
+// window is, and who has no session leaves.
+func (h *Hub) settleMembers(ctx context.Context, node string, over bool) error {
+	return each(h.owners.keys(), func(key room.Key) (failed error) {
 		snap, _ := h.rooms.Snapshot(key)
 		for _, m := range snap.State.Members {
-			if m.Address.Node != node {
-				continue
-			}
-			holder, err := h.cfg.Directory.Holder(ctx, key.Tenant, m.ID)
-			switch {
-			case err != nil:
-				return err
-			case holder.Session == m.Address.Session && holder.Node == node:
-				continue // it came back
-			case holder.Session == m.Address.Session:
-				moving = errStillMoving
-				continue
-			}
-			_, err = h.commandHere(ctx, key, room.Leave{User: m.ID, Address: m.Address})
-			if err != nil && !errors.Is(err, room.ErrNotIn) && !errors.Is(err, room.ErrNoRoom) {
-				return err
+			if m.Address.Node == node {
+				failed = cmp.Or(h.settleMember(ctx, key, m, over), failed)
 			}
 		}
-		return moving
+		return failed
 	})
+}
+
+// errUnsettled: the session of a member of a dead node has not told the room where it is.
+var errUnsettled = errors.New("a session is on its way")
+
+func (h *Hub) settleMember(ctx context.Context, key room.Key, m room.Member, over bool) error {
+	holder, err := h.cfg.Directory.Holder(ctx, key.Tenant, m.ID)
+	if err != nil {
+		return err
+	}
+	found := inAnother
+	if holder.Session != m.Address.Session {
+		found = unknownRoom
+	} else if found, err = h.askIn(ctx, holder, key); err != nil {
+		return err
+	}
+	switch {
+	case found == inThis && holder.Node == m.Address.Node:
+		return nil // it came back
+	case found == inThis, found == unknownRoom && !over:
+		return errUnsettled
+	}
+	_, err = h.commandHere(ctx, key, room.Leave{User: m.ID, Address: m.Address})
+	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) {
+		return nil
+	}
+	return err
+}
+
+// inMessage tells the node of a session that a room has it as a member, and asks whether it is.
+type inMessage struct {
+	Session string   `json:"session"`
+	Room    room.Key `json:"room"`
+}
+
+// whichRoom is where a session is, compared with where it should be.
+type whichRoom int
+
+const (
+	unknownRoom whichRoom = iota // there is no such session, or it does not know yet
+	inThis                       // or on its way
+	inAnother                    // or in none
+)
+
+// askIn asks the node of a session whether it is in a room.
+func (h *Hub) askIn(ctx context.Context, at Location, key room.Key) (whichRoom, error) {
+	q := inMessage{at.Session, key}
+	if at.Node == h.cfg.Node {
+		return h.isIn(q), nil
+	}
+	a, err := h.exchange(ctx, at.Node, busMessage{In: &q})
+	return a.In, err
+}
+
+// isIn tells whether a session of this node is in a room. A session that no client has resumed yet
+// takes the room's word for it.
+func (h *Hub) isIn(q inMessage) whichRoom {
+	s := h.session(q.Session)
+	if s == nil {
+		return unknownRoom
+	}
+	s.op.Lock()
+	defer s.op.Unlock()
+	in := s.moved().Room
+	switch {
+	case in != nil && *in == q.Room:
+		return inThis
+	case !s.unclaimed:
+		return inAnother
+	case in != nil: // the room of the replica may not have it
+		return unknownRoom
+	}
+	s.awaitsRoom.Store(&q.Room)
+	s.hub.replicate(sessionPrefix + s.id)
+	s.moveInRoomSoon()
+	return inThis
 }

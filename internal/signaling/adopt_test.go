@@ -172,8 +172,8 @@ func TestAResumeWaitsUntilTheDeathIsKnown(t *testing.T) {
 	}
 }
 
-// cut takes a node off the network, so that it counts as dead, or has it join again.
-func (w *world) cut(node int, cut bool) {
+// setCut takes a node off the network, and from the directory, or has it join again.
+func (w *world) setCut(node int, cut bool) {
 	name := w.nodes[node].hub.cfg.Node
 	for _, n := range w.nodes {
 		if other := n.hub.cfg.Node; other != name {
@@ -181,13 +181,18 @@ func (w *world) cut(node int, cut bool) {
 			w.local.Cut(other, name, cut)
 		}
 	}
-	if cut {
-		w.local.Isolate(name, true)
-		time.Sleep(detectTime)
-		w.local.Bury(name)
-	} else {
-		w.local.Isolate(name, false)
+	w.local.Isolate(name, cut)
+	if !cut {
 		w.local.Rejoin(name)
+	}
+}
+
+// cut is setCut until the others know of it.
+func (w *world) cut(node int, cut bool) {
+	w.setCut(node, cut)
+	if cut {
+		time.Sleep(detectTime)
+		w.local.Bury(w.nodes[node].hub.cfg.Node)
 	}
 	w.repaired()
 }

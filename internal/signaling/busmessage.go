@@ -37,6 +37,7 @@ type busMessage struct {
 	Evict   *evictMessage   `json:"evict,omitempty"`   // a request: end a session
 	Take    *takeMessage    `json:"take,omitempty"`    // a request: hand a session over
 	Rooms   *roomsMessage   `json:"rooms,omitempty"`   // a request: tell of a dead node's rooms
+	In      *inMessage      `json:"in,omitempty"`      // a request: is a session in a room
 	Owner   *ownerMessage   `json:"owner,omitempty"`   // the sender owns a room
 }
 
@@ -68,6 +69,7 @@ type busResponse struct {
 	Session *movedSession `json:"session,omitempty"`
 	Error   string        `json:"error,omitempty"`
 
+	In    whichRoom         `json:"in,omitempty"`
 	Rooms []json.RawMessage `json:"rooms,omitempty"` // knownRoom
 	More  string            `json:"more,omitempty"`  // the last record of Rooms; "": that is all
 }

@@ -282,6 +282,8 @@ func (h fromBus) Request(from string, payload []byte, respond func([]byte)) {
 		key = "session " + p.Evict.Location.Session
 	case kind == kindJSON && p.Take != nil:
 		key = "session " + p.Take.Session
+	case kind == kindJSON && p.In != nil:
+		key = "session " + p.In.Session
 	case kind == kindJSON && p.Rooms != nil:
 		key = "rooms " + from
 	default:
@@ -307,6 +309,8 @@ func (h *Hub) answer(p busMessage) (a busResponse, err error) {
 		a.State, err = h.commandFromBus(p.Command)
 	case p.Take != nil:
 		a.Session, err = h.handOver(*p.Take)
+	case p.In != nil:
+		a.In = h.isIn(*p.In)
 	case p.Rooms != nil:
 		a.Rooms, a.More = h.knownPage(*p.Rooms)
 	case p.Evict.Moved:

@@ -105,7 +105,7 @@ type Hub struct {
 	beside    beside // requests of other nodes
 	retries   retries
 	moves     keyLocks                 // of sessions that are moving here
-	handed    map[string]*movedSession // Guarded by mu: sessions that moved to other nodes lately.
+	handed    map[string]handedSession // Guarded by mu: sessions that moved to other nodes lately.
 	nodes     nodes
 
 	replication replication // of what this node has

@@ -28,6 +28,11 @@ type movedSession struct {
 	Pending  []movedMessage `json:",omitempty"`
 }
 
+// isLater compares two records of a session.
+func (m *movedSession) isLater(than *movedSession) bool {
+	return m.Record.Location.Epoch > than.Record.Location.Epoch
+}
+
 type movedMessage struct {
 	Message json.RawMessage
 	From    string
@@ -123,8 +128,7 @@ func (h *Hub) takeFrom(ctx context.Context, holder Location, t takeMessage) (*mo
 		switch {
 		case err != nil && !errors.Is(err, errGone):
 			return nil, err // that one may have it
-		case m == nil:
-		case latest == nil || m.Record.Location.Epoch > latest.Record.Location.Epoch:
+		case m != nil && (latest == nil || m.isLater(latest)):
 			latest = m
 		}
 	}
@@ -185,17 +189,25 @@ func (h *Hub) handOver(t takeMessage) (*movedSession, error) {
 	return m, nil
 }
 
+// handedSession is a session that was given to another node.
+type handedSession struct {
+	*movedSession
+	at time.Time
+}
+
 // remember keeps what was given to another node for a while; h.mu is held.
 func (h *Hub) remember(m *movedSession) {
 	if h.handed == nil {
-		h.handed = map[string]*movedSession{}
+		h.handed = map[string]handedSession{}
 	}
 	id := m.Record.Location.Session
-	h.handed[id] = m
+	h.handed[id] = handedSession{m, time.Now()}
 	time.AfterFunc(handedOverLife, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		delete(h.handed, id)
+		if time.Since(h.handed[id].at) >= handedOverLife {
+			delete(h.handed, id)
+		}
 	})
 }
 
@@ -216,16 +228,19 @@ func (s *session) moved() *movedSession {
 func (h *Hub) handAgain(t takeMessage) (*movedSession, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	m := h.handed[t.Session]
-	if m == nil {
-		if m = h.replicas.take(t.Session); m == nil {
-			return nil, errGone
-		}
+	last := h.handed[t.Session]
+	m := last.movedSession
+	if r := h.replicas.take(t.Session); r != nil && (m == nil || r.isLater(m)) {
+		m = r
 		h.remember(m)
+		last = h.handed[t.Session]
+	}
+	if m == nil {
+		return nil, errGone
 	}
 	again := *m
 	again.To = t.To
-	h.handed[t.Session] = &again
+	h.handed[t.Session] = handedSession{&again, last.at}
 	return &again, nil
 }
 
@@ -238,7 +253,7 @@ func (h *Hub) forwardRelay(p relayMessage, to Location) error {
 func (h *Hub) handedOver(session string) *movedSession {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.handed[session]
+	return h.handed[session].movedSession
 }
 
 // moveIn makes a session that came from another node one of this node, which waits for its client.
@@ -249,6 +264,7 @@ func (h *Hub) moveIn(m movedSession, at Location, still func() bool) *session {
 	s.seen.Store(m.Seen)
 	s.attempt = attempt{m.Instance, m.Attempt}
 	s.awaitsRoom.Store(m.Room)
+	s.unclaimed = true
 	for _, w := range m.Pending {
 		message := transport.NewMessage()
 		message.B = append(message.B, w.Message...)
@@ -270,13 +286,17 @@ func (h *Hub) moveIn(m movedSession, at Location, still func() bool) *session {
 	h.sources.add(s.tenant, s.origin) // it was within the limit
 	h.sessionChanged(s)
 	if m.Room != nil {
-		h.retryNow("move "+s.id, func(ctx context.Context) error {
-			s.op.Lock()
-			defer s.op.Unlock()
-			return s.moveInRoom(ctx)
-		})
+		s.moveInRoomSoon()
 	}
 	return s
+}
+
+func (s *session) moveInRoomSoon() {
+	s.hub.retryNow("move "+s.id, func(ctx context.Context) error {
+		s.op.Lock()
+		defer s.op.Unlock()
+		return s.moveInRoom(ctx)
+	})
 }
 
 // moveInRoom tells the room where its member is now; op is held. The session is in the room when

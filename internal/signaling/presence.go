@@ -49,7 +49,7 @@ func (s *session) enqueuePresence(m *transport.Message, e room.Event) {
 	if p.count == 0 && now.Sub(p.lastSent) >= batchInterval {
 		p.lastSent = now
 		if s.sendNow(m) {
-			s.seen.Store(e.Seq)
+			s.saw(e.Seq)
 		}
 		return
 	}
@@ -103,7 +103,7 @@ func (s *session) sendBatch(id string) {
 	s.resetBatch()
 	p.lastSent = time.Now()
 	if s.sendNow(m) {
-		s.seen.Store(last)
+		s.saw(last)
 	}
 }
 

@@ -3,6 +3,7 @@ package signaling
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/ieum-rtc/ieum/internal/room"
@@ -35,7 +36,7 @@ func (ro *roster) ownedBy() Owner {
 func (h *Hub) deliverFrom(from Owner, to []*session, e room.Event) {
 	ro := h.rosterOf(e.Key)
 	if ro == nil {
-		h.deliver(to, e, from)
+		h.deliver(onlyMembers(to, e), e, from)
 		return
 	}
 	verdict, changed := ro.admit(from, e)
@@ -47,10 +48,24 @@ func (h *Hub) deliverFrom(from Owner, to []*session, e room.Event) {
 	case verdict == heldBack:
 		h.updateRoster(ro, e) // who is in counts at once
 	case e.Kind == room.Refreshed:
-		h.deliverRefreshed(ro, to, e)
+		h.deliverRefreshed(ro, onlyMembers(to, e), e)
 	default:
-		h.deliver(to, e, from)
+		h.deliver(onlyMembers(to, e), e, from)
 	}
+}
+
+// onlyMembers leaves out sessions that are not in the room yet, since their state was lost, or no
+// more: what they are told of the room is their state alone.
+func onlyMembers(to []*session, e room.Event) []*session {
+	switch e.Kind {
+	case room.Entered, room.Synced, room.Removed, room.Destroyed, room.Kicked, room.GroupCreated:
+		return to
+	}
+	return slices.DeleteFunc(to, func(s *session) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.roster == nil || s.roster.key != e.Key
+	})
 }
 
 type verdict int
@@ -170,17 +185,17 @@ func publishIn(st *room.State, f room.MemberFeed) {
 
 // refreshFrom brings every room of a node up to date.
 func (h *Hub) refreshFrom(node string) {
+	for _, ro := range h.rostersOf(node) {
+		h.refreshStale(ro.key)
+	}
+}
+
+// rostersOf are those of the rooms of a node.
+func (h *Hub) rostersOf(node string) []*roster {
 	h.mu.RLock()
-	var stale []room.Key
-	for key, ro := range h.rosters {
-		if ro.ownedBy().Node == node {
-			stale = append(stale, key)
-		}
-	}
+	all := slices.Collect(maps.Values(h.rosters))
 	h.mu.RUnlock()
-	for _, key := range stale {
-		h.refreshStale(key)
-	}
+	return slices.DeleteFunc(all, func(ro *roster) bool { return ro.ownedBy().Node != node })
 }
 
 // refreshStale holds back what the room's events say until its state is there. Without a member of
@@ -280,10 +295,11 @@ func (h *Hub) roomLost(ro *roster) {
 
 // deliverRefreshed takes the state of a room as it is, and tells sessions what they have missed.
 func (h *Hub) deliverRefreshed(ro *roster, to []*session, e room.Event) {
+	members := h.entries(e.State)
 	ro.mu.Lock()
 	old := ro.copy
 	ro.copy, ro.stale = e.State, false
-	ro.members = h.entries(e.State)
+	ro.members = members
 	ro.mu.Unlock()
 	if old == nil {
 		return
@@ -294,7 +310,12 @@ func (h *Hub) deliverRefreshed(ro *roster, to []*session, e room.Event) {
 			of := missed.Member.Address == s.address() || missed.Member.ID == s.user
 			comes := missed.Kind == room.Joined || missed.Kind == room.Left ||
 				missed.Kind == room.Broadcasted
-			if (comes && of) || (missed.Seq > 0 && missed.Seq <= s.seen.Load()) {
+			last, state := s.seen.Load(), s.state.Load()
+			if missed.Kind != room.Broadcasted {
+				last = max(last, state)
+			}
+			contained := missed.Kind != room.Broadcasted && state >= e.Seq
+			if comes && of || contained || (missed.Seq > 0 && missed.Seq <= last) {
 				continue
 			}
 			told = append(told, s)

@@ -406,6 +406,7 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 		if q.Seq != nil {
 			seen = uint64(*q.Seq)
 		}
+		s.seen.Store(seen)
 		err = s.sync(ctx, key, seen, func(e room.Event) { take(roomState(e.State)) })
 	}
 	// In no room, or it ended meanwhile.
@@ -415,6 +416,7 @@ func (r *request) reattach(s *session, q protocol.Register) error {
 	}
 	if err == nil {
 		s.awaitsRoom.Store(nil)
+		s.unclaimed = false
 	}
 	if err := errors.Join(err, failed); err != nil {
 		return err

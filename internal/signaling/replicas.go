@@ -221,8 +221,7 @@ func (r *replicas) take(id string) (latest *movedSession) {
 	var of nodeLife
 	for _, life := range lives {
 		m := r.session(life, id)
-		if m != nil &&
-			(latest == nil || m.Record.Location.Epoch > latest.Record.Location.Epoch) {
+		if m != nil && (latest == nil || m.isLater(latest)) {
 			latest, of = m, life
 		}
 	}

@@ -195,6 +195,8 @@ func (h *Hub) tell(to []*session, e room.Event) {
 	moves := e.Kind == room.Joined || e.Kind == room.Left
 	for _, s := range to {
 		switch {
+		case e.Kind == room.Broadcasted && e.Seq > 0 && e.Seq <= s.seen.Load():
+			m.Release() // repeated for a second request, since the first response was lost
 		case moves && s.acceptsBatches():
 			s.enqueuePresence(m, e)
 		case e.Kind == room.GroupCreated || e.Kind == room.Kicked:
@@ -202,10 +204,21 @@ func (h *Hub) tell(to []*session, e room.Event) {
 			// since it sends a resumed session its state, and what is no state again.
 			s.sendOrQueue(m, e.Member.ID)
 		case s.send(m) && e.Seq > 0:
-			s.seen.Store(e.Seq)
+			s.saw(e.Seq)
 		}
 	}
 	m.Release()
+}
+
+// saw notes that the client was sent an event. What is repeated after a resume has lower numbers
+// than the state before it.
+func (s *session) saw(seq uint64) {
+	for {
+		last := s.seen.Load()
+		if seq <= last || s.seen.CompareAndSwap(last, seq) {
+			return
+		}
+	}
 }
 
 // synced answers who waits for the state: of a session that came back, or of one whose answer to
@@ -240,7 +253,9 @@ func (s *session) enteredRoom(e room.Event, from Owner) {
 	s.mu.Lock()
 	s.roster = ro
 	s.mu.Unlock()
-	s.seen.Store(e.Seq)
+	if s.awaitsRoom.Load() == nil { // it joins
+		s.seen.Store(e.Seq)
+	}
 	s.hub.replicate(sessionPrefix + s.id)
 	s.deliverState(e)
 }
@@ -266,6 +281,7 @@ func (s *session) deliverState(e room.Event) {
 	fn := s.onState
 	s.onState = nil
 	s.mu.Unlock()
+	s.state.Store(e.Seq)
 	if fn != nil {
 		fn(e)
 	}

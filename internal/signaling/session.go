@@ -3,6 +3,7 @@ package signaling
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +40,9 @@ type session struct {
 	// awaitsRoom is the room of a session that came from another node and whose client has not
 	// resumed it. It changes with op held.
 	awaitsRoom atomic.Pointer[room.Key]
-	movedTo    atomic.Pointer[string] // the node that the session went to; nil: it did not
+	// unclaimed: it came from another node, and no client has resumed it. Guarded by op.
+	unclaimed bool
+	movedTo   atomic.Pointer[string] // the node that the session went to; nil: it did not
 
 	name atomic.Value // string; changes with op held
 
@@ -47,6 +50,7 @@ type session struct {
 	// session.
 	client atomic.Pointer[client]
 	seen   atomic.Uint64 // Seq of the room's last event that the client was sent
+	state  atomic.Uint64 // Seq of the room's last state that it was sent
 	// Of its messages, whichever connection brings them: coming back does not begin anew.
 	rateMeter   limit.GCRA
 	excessMeter limit.GCRA // of those that rate refuses
@@ -421,6 +425,7 @@ func (s *session) join(
 func (s *session) enter(
 	ctx context.Context, key room.Key, join room.Join, fn func(room.Event),
 ) error {
+	s.seen.Store(0) // numbers of another room
 	do := func() error { return s.hub.do(ctx, key, join) }
 	arrived, err := s.awaitState(fn, do)
 	if errors.Is(err, engine.ErrLost) && !arrived {
@@ -433,7 +438,7 @@ func (s *session) enter(
 		return nil // whatever became of the response
 	}
 	if err == nil {
-		err = s.sync(ctx, key, 0, fn)
+		err = s.sync(ctx, key, math.MaxInt64, fn) // what was said before the answer is not repeated
 	}
 	return err
 }
