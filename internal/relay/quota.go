@@ -61,15 +61,22 @@ type quotaKey struct {
 	source          source
 }
 
-// sessionUsage is what the allocations of a session share: a number, and a bandwidth each way.
+// sessionUsage is what the allocations of a session share: a number, a rate at which they are made,
+// and a bandwidth each way.
 type sessionUsage struct {
-	allocations int // guarded by quota.mu
+	allocations int        // guarded by quota.mu
+	made        limit.GCRA // of allocationRate
 	up, down    limit.GCRA
 }
 
-// isRecovered reports whether the whole bandwidth is available: nothing was relayed lately.
+// allocationRate is how often a session may allocate, also if it ends each allocation at once. A
+// page with eight connections that gathers candidates again makes some 30.
+var allocationRate = limit.NewRate(4, 256)
+
+// isRecovered reports whether the whole bandwidth and burst are available: nothing was relayed and
+// allocated lately.
 func (s *sessionUsage) isRecovered(now time.Duration) bool {
-	return s.up.Until() <= now && s.down.Until() <= now
+	return s.made.Until() <= now && s.up.Until() <= now && s.down.Until() <= now
 }
 
 // tenantRequest is when a license last asked for an allocation.
@@ -78,8 +85,8 @@ type tenantRequest struct {
 	at     time.Duration // since the relay started
 }
 
-// recoveringSession is a session without an allocation whose use of bandwidth still counts: its
-// next allocation must not begin with the whole burst.
+// recoveringSession is a session without an allocation whose use of bandwidth and allocations
+// still counts: its next allocation must not begin with a whole burst.
 type recoveringSession struct {
 	session string
 	until   time.Duration
@@ -123,12 +130,13 @@ func (q *quota) acquire(s quotaKey, now time.Duration) *sessionUsage {
 	if usage == nil {
 		usage = &sessionUsage{}
 	}
-	if full(usage.allocations, q.limit.Session) || full(q.tenants[s.tenant], tenantLimit) ||
-		full(
-			q.sources[s.source],
-			q.limit.Source,
-		) || full(q.prefixes[s.source.prefix()], prefixShare*q.limit.Source) ||
-		full(q.total, q.limit.Total) {
+	switch {
+	case full(usage.allocations, q.limit.Session),
+		full(q.tenants[s.tenant], tenantLimit),
+		full(q.sources[s.source], q.limit.Source),
+		full(q.prefixes[s.source.prefix()], prefixShare*q.limit.Source),
+		full(q.total, q.limit.Total),
+		q.limit.Session >= 0 && !usage.made.Take(now, allocationRate, 1):
 		return nil
 	}
 	usage.allocations++
@@ -185,7 +193,7 @@ func (q *quota) release(s quotaKey, now time.Duration) {
 	q.total--
 }
 
-// evictRecovered forgets sessions without an allocation once their bandwidth has recovered. What
+// evictRecovered forgets sessions without an allocation once they have recovered. What
 // is left when no client comes any more are those of the last moment. mu is held.
 func (q *quota) evictRecovered(now time.Duration) {
 	n := 0

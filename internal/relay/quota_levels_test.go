@@ -141,8 +141,9 @@ func TestQuotaLevels(t *testing.T) {
 		for _, s := range held {
 			q.release(s, 0)
 		}
+		q.evictRecovered(time.Hour)
 		if !q.empty() || len(q.sessions) != 0 {
-			t.Errorf("%s: left %d, %v", name, q.total, q.sessions)
+			t.Errorf("%s: left %d of %d sessions", name, q.total, len(q.sessions))
 		}
 	}
 }
@@ -240,6 +241,7 @@ func TestBandwidthOfASessionIsShared(t *testing.T) {
 	const rate, size = 100_000, 1000 - overhead // a hundred packets a second
 	w, _ := offline(64)
 	s := w.server
+	s.quota.limit.Session = -1 // nor is it limited how often a session allocates
 	w.bandwidth, w.sessionBand = byteCostAt(rate), byteCostAt(2*rate)
 	random := rand.New(rand.NewPCG(1, 2))
 	open := func(port uint16) *allocation { return offlineAllocation(t, w, offlinePath(port)) }
@@ -341,6 +343,33 @@ func TestASessionIsForgottenHoweverLateItsLastPacket(t *testing.T) {
 	for now := time.Duration(0); now < 3*burstTime; now += time.Millisecond {
 		q.evictRecovered(now)
 	}
+	if len(q.sessions)+len(q.recovering) != 0 {
+		t.Errorf("%d sessions and %d recovering are kept", len(q.sessions), len(q.recovering))
+	}
+}
+
+// A session that ends its allocations at once may make as many as the rate allows, and has no more
+// by being forgotten in between.
+func TestAllocationsOfASessionAreLimitedInTime(t *testing.T) {
+	q := newQuota(Quota{}.withDefaults())
+	one := quotaKey{"t.s", "t", sourceAt("192.0.2.1")}
+	other := quotaKey{"t.other", "t", sourceAt("192.0.2.1")}
+	made := 0
+	for now := time.Duration(0); now < time.Minute; now += 10 * time.Millisecond {
+		if q.acquire(one, now) != nil {
+			made++
+			q.release(one, now)
+		}
+	}
+	if made != 256+4*60-1 && made != 256+4*60 {
+		t.Errorf("%d in a minute", made)
+	}
+	if q.acquire(other, time.Minute) == nil {
+		t.Error("another session has none left")
+	}
+	q.release(other, time.Minute)
+	q.evictRecovered(3 * time.Minute)
+	q.evictRecovered(4 * time.Minute)
 	if len(q.sessions)+len(q.recovering) != 0 {
 		t.Errorf("%d sessions and %d recovering are kept", len(q.sessions), len(q.recovering))
 	}

@@ -32,6 +32,11 @@ const (
 	// is lost, as it would be over UDP.
 	maxQueuedFrames = 256
 	maxQueuedBytes  = 512 << 10
+	// While frames of more than maxQueuedMemory wait for all clients together, only a few may wait
+	// for one: fewQueuedFrames, of fewQueuedBytes.
+	maxQueuedMemory = 128 << 20
+	fewQueuedFrames = 8
+	fewQueuedBytes  = 8 << 10
 	// writeBuffer joins messages that wait into one write, and so into one TLS record.
 	writeBuffer = 16 << 10
 )
@@ -44,6 +49,8 @@ type streamSet struct {
 	maxStreams           int
 	maxUnallocated       int // of a source
 	maxUnallocatedPrefix int // of the network around it
+
+	queuedMemory atomic.Int64 // of frames that wait to be written, to all clients
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -146,6 +153,7 @@ type stream struct {
 	out    chan *frame // to the writer
 	// queuedBytes is how many bytes are in out; shared.
 	queuedBytes atomic.Int64
+	ended       atomic.Bool // nothing is written any more
 	// drained is closed by the worker when it has seen the end of the stream.
 	drained chan struct{}
 
@@ -198,6 +206,8 @@ func (c *stream) run() {
 	_ = c.conn.Close()
 	close(stop)
 	writer.Wait()
+	c.ended.Store(true)
+	c.dropQueue()
 }
 
 // countError counts why a stream ended, when it is the client's fault.
@@ -296,21 +306,42 @@ func (c *stream) sendSTUN(message []byte) bool {
 }
 
 func (c *stream) enqueue(f *frame) bool {
-	size := int64(f.n)
-	if c.queuedBytes.Add(size) <= maxQueuedBytes {
+	memory := c.server.streams.queuedMemory.Add(int64(len(f.buf)))
+	bytes := c.queuedBytes.Add(int64(f.n))
+	few := len(c.out) < fewQueuedFrames && bytes <= fewQueuedBytes
+	if bytes <= maxQueuedBytes && (few || memory <= maxQueuedMemory) {
 		select {
 		case c.out <- f:
+			if c.ended.Load() {
+				c.dropQueue()
+			}
 			return true
 		default:
 		}
 	}
-	c.queuedBytes.Add(-size)
+	c.dequeued(f)
 	f.free()
 	return false
 }
 
 // dequeued notes that a message no longer waits.
-func (c *stream) dequeued(f *frame) { c.queuedBytes.Add(-int64(f.n)) }
+func (c *stream) dequeued(f *frame) {
+	c.queuedBytes.Add(-int64(f.n))
+	c.server.streams.queuedMemory.Add(-int64(len(f.buf)))
+}
+
+// dropQueue frees what waits, once nothing is written any more.
+func (c *stream) dropQueue() {
+	for {
+		select {
+		case f := <-c.out:
+			c.dequeued(f)
+			f.free()
+		default:
+			return
+		}
+	}
+}
 
 // write writes what is left for it. A write that fails ends the connection, since a message may be
 // out in part. Over TCP messages that wait leave together. Over TLS each is a record of its own: a

@@ -258,6 +258,34 @@ func TestWhatWaitsForAClientIsBoundedInBytes(t *testing.T) {
 	})
 }
 
+// Many clients that do not read have a bound together, beyond which only a little waits for each.
+func TestMemoryOfAllQueuesIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c, _ := pipe(t)
+		s.streams.queuedMemory.Store(maxQueuedMemory)
+		fits := 0
+		for c.sendSTUN(bindingRequest) {
+			fits++
+		}
+		if fits != fewQueuedFrames {
+			t.Errorf("%d small messages wait", fits)
+		}
+		c.dropQueue()
+		large := make([]byte, fewQueuedBytes-channelHeader)
+		if !c.sendChannelData(0x4000, large) || c.sendChannelData(0x4000, large) {
+			t.Error("not one large message waits")
+		}
+		s.streams.queuedMemory.Add(-maxQueuedMemory)
+		if !c.sendChannelData(0x4000, large) {
+			t.Error("not as before when memory is free again")
+		}
+		c.dropQueue()
+		if n, memory := c.queuedBytes.Load(), s.streams.queuedMemory.Load(); n != 0 || memory != 0 {
+			t.Errorf("%d bytes in %d are counted without a message", n, memory)
+		}
+	})
+}
+
 // A client without allocation says in its first bytes how much memory we shall keep for it: no more
 // than for a request.
 func TestLargeMessagesNeedAnAllocation(t *testing.T) {
