@@ -199,6 +199,9 @@ func (c *churn) rest() {
 			c.ended.Load() == int64(s.Stats().Created) &&
 			runtime.NumGoroutine() <= c.goroutines
 	})
+	if n := s.streams.queuedMemory.Load(); n != 0 {
+		c.t.Errorf("%d bytes wait for streams that have ended", n)
+	}
 	if !s.quota.empty() {
 		c.t.Errorf("quota: %d in all, sessions %v", s.quota.total, s.quota.sessions)
 	}
