@@ -73,6 +73,7 @@ export class Peers {
   ) {
     this.camera = new Camera({
       muted: (kind) => hooks.muted(kind),
+      sends: (track) => this.outgoing().includes(track),
       ended: () => {
         for (const session of this.peerSessions.values()) session.ended('cam');
         hooks.ended();
