@@ -341,7 +341,9 @@ export class Session {
         resumes: () => this.mode === 'resume',
         urgent: () => this.hooks.urgent(),
         handshake: (ask) => this.handshake(ask),
-        message: (incoming) => this.receive(incoming),
+        message: (message) => {
+          for (const one of spread(message)) if (this.credentials) this.receive(one);
+        },
         up: () => this.up(),
         down: () => this.hooks.online(false),
         ended: (code) =>
@@ -459,7 +461,7 @@ export class Session {
   private compare({ room }: RegisterAnswer): void {
     const ours = this.room;
     if (ours && room?.roomId === ours.id) {
-      for (const event of ours.update(room, this.userId)) this.hooks.presence(event);
+      this.tell(ours.update(room, this.userId));
     } else if (ours) {
       this.leave('session-ended');
     } else if (room && this.joins === 0) {
@@ -521,9 +523,7 @@ export class Session {
     if (answer.code === '200') {
       this.hooks.restored();
     } else {
-      for (const event of room.update({ ...room.info, members: {} }, this.userId)) {
-        this.hooks.presence(event);
-      }
+      this.tell(update({ ...room.info, members: {} }));
       this.leave('session-ended');
     }
   }
@@ -534,10 +534,8 @@ export class Session {
     const { eventOp, reqId, seq, ...answer } = await this.request('joinRoom', { roomId });
     this.joins--;
     if (answer.code === '200' && isRoom({ ...answer, seq })) {
-      for (const event of joined(JSON.parse(JSON.stringify({ ...answer, seq })))) {
-        this.hooks.presence(event);
-      }
-      this.hooks.entered(Object.keys(answer.members as object));
+      this.tell(joined(JSON.parse(JSON.stringify({ ...answer, seq }))));
+      if (this.credentials) this.hooks.entered(Object.keys(answer.members as object));
     }
     const early = this.early;
     if (this.joins === 0) this.early = [];
@@ -545,11 +543,12 @@ export class Session {
     return answer as Answer;
   }
 
-  private receive(message: Incoming): void {
-    for (const incoming of spread(message)) this.receiveOne(incoming);
+  /** A handler may disconnect, and hears nothing more then. */
+  private tell(events: Presence[]): void {
+    for (const event of events) if (this.credentials) this.hooks.presence(event);
   }
 
-  private receiveOne(incoming: Incoming): void {
+  private receive(incoming: Incoming): void {
     this.hooks.wire(incoming.message);
     if (incoming.kind === 'signal') this.hooks.signal(incoming.from, incoming.signal);
     else if (incoming.kind === 'subscribe') this.hooks.subscribe(incoming.from, incoming.type);
@@ -572,7 +571,7 @@ export class Session {
         this.leave('left');
         this.last = last;
       }
-      this.hooks.presence(event);
+      this.tell([event]);
     }
   }
 
