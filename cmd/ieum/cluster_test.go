@@ -68,9 +68,64 @@ func (n *clusterNode) awaitReady(t *testing.T, want int) {
 	}
 }
 
-// Three nodes are one service: users on different nodes meet in a room, and when a node is killed
-// the others go on.
-func TestThreeNodesAreOneService(t *testing.T) {
+// A node is killed that has users and owns rooms. They resume on the others, in their rooms; nobody
+// sees a leave.
+func TestNobodyLeavesWhenANodeIsKilled(t *testing.T) {
+	const rooms = 20
+	nodes, register := threeNodes(t)
+	victim := nodes[1]
+	members := map[string]*member{}
+	secrets := map[string]any{}
+	for i := range rooms {
+		id := fmt.Sprint("room", i)
+		for at := range nodes {
+			k := (i + at) % len(nodes) // the first owns the room
+			user := fmt.Sprint(nodes[k].name, i)
+			m, answer := register(nodes[k], map[string]any{"userId": user})
+			if answer["code"] != "200" {
+				t.Fatal(answer)
+			}
+			members[user], secrets[user] = m, answer["resume"]
+			if at == 0 {
+				m.ask(t, map[string]any{"eventOp": "createRoom", "roomId": id})
+			}
+			m.ask(t, map[string]any{"eventOp": "joinRoom", "roomId": id})
+		}
+	}
+	victim.kill()
+	began := time.Now()
+	for i := range rooms {
+		user := fmt.Sprint(victim.name, i)
+		for again := true; again; {
+			q := map[string]any{"userId": user, "resume": secrets[user]}
+			m, answer := register(nodes[2*(i%2)], q)
+			members[user], again = m, answer["code"] == "543"
+			room, _ := answer["room"].(map[string]any)
+			if in, _ := room["members"].(map[string]any); !again && len(in) != len(nodes) {
+				t.Fatalf("%s resumed: %v, in %v", user, answer["resumed"], room)
+			}
+		}
+	}
+	t.Logf("resumed %v after the kill", time.Since(began))
+	for i := range rooms {
+		id, speaker := fmt.Sprint("room", i), members[fmt.Sprint(victim.name, i)]
+		speaker.ask(t, map[string]any{"eventOp": "chat", "roomId": id, "message": "back"})
+		for _, n := range []*clusterNode{nodes[0], nodes[2]} {
+			m := members[fmt.Sprint(n.name, i)]
+			for e := await(t, m.events); e["type"] != "chat"; e = await(t, m.events) {
+				if e["type"] != "join" {
+					t.Errorf("a member of %s saw %v", id, e)
+				}
+			}
+		}
+	}
+}
+
+// threeNodes starts a cluster, and returns what registers a user on one of its nodes.
+func threeNodes(t *testing.T) (
+	nodes []*clusterNode, register func(*clusterNode, map[string]any) (*member, map[string]any),
+) {
+	t.Helper()
 	signing := file(t, "signing", key+"\n")
 	secret := file(t, "secret", "a secret of all three nodes, long enough\n")
 	code, issued, errs := ieum(t, "license", "issue", "--license-signing-key-file", signing,
@@ -86,23 +141,30 @@ func TestThreeNodesAreOneService(t *testing.T) {
 	}
 	b := startNode(t, "b", signing, secret, a.peer)
 	c := startNode(t, "c", signing, secret, a.peer)
-	nodes := []*clusterNode{a, b, c}
+	nodes = []*clusterNode{a, b, c}
 	for _, n := range nodes {
 		n.awaitReady(t, 200)
 	}
-
 	var passed atomic.Int64
-	register := func(n *clusterNode, user string) *member {
+	return nodes, func(n *clusterNode, q map[string]any) (*member, map[string]any) {
 		m := connect(t, n.host, &passed)
-		m.ask(t, map[string]any{
-			"eventOp": "register",
-			"cpCode":  "acme",
-			"authKey": license,
-			"userId":  user,
-		})
+		q["eventOp"], q["cpCode"], q["authKey"] = "register", "acme", license
+		return m, m.try(t, q)
+	}
+}
+
+// Three nodes are one service: users on different nodes meet in a room, and when a node is killed
+// the others go on.
+func TestThreeNodesAreOneService(t *testing.T) {
+	nodes, try := threeNodes(t)
+	register := func(n *clusterNode, user string) *member {
+		m, answer := try(n, map[string]any{"userId": user})
+		if answer["code"] != "200" {
+			t.Fatal(answer)
+		}
 		return m
 	}
-	kim, lee := register(b, "kim"), register(c, "lee")
+	kim, lee := register(nodes[1], "kim"), register(nodes[2], "lee")
 	kim.ask(t, map[string]any{"eventOp": "createRoom", "roomId": "room"})
 	kim.ask(t, map[string]any{"eventOp": "joinRoom", "roomId": "room"})
 	joined := lee.ask(t, map[string]any{"eventOp": "joinRoom", "roomId": "room"})

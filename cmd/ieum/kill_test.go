@@ -133,7 +133,18 @@ func connect(t *testing.T, host string, passed *atomic.Int64) *member {
 	return m
 }
 
+// ask is try for a request that must succeed.
 func (m *member) ask(t *testing.T, q map[string]any) map[string]any {
+	t.Helper()
+	a := m.try(t, q)
+	if a["code"] != "200" {
+		t.Fatalf("%v: %v", q, a)
+	}
+	return a
+}
+
+// try sends a request and returns the answer.
+func (m *member) try(t *testing.T, q map[string]any) map[string]any {
 	t.Helper()
 	q["reqId"] = "1"
 	b, err := json.Marshal(q)
@@ -143,11 +154,7 @@ func (m *member) ask(t *testing.T, q map[string]any) map[string]any {
 	if err := m.ws.WriteMessage(gws.OpcodeText, b); err != nil {
 		t.Fatal(err)
 	}
-	a := await(t, m.answers)
-	if a["code"] != "200" {
-		t.Fatalf("%s: %v", b, a)
-	}
-	return a
+	return await(t, m.answers)
 }
 
 func await(t *testing.T, from chan map[string]any) map[string]any {

@@ -53,17 +53,15 @@ func (l nodeLife) String() string {
 
 // nodeDied has this node do its part for what a dead one had.
 func (h *Hub) nodeDied(life nodeLife) {
+	for _, ro := range h.rostersOf(life.node) {
+		ro.setStale(life.node)
+		h.retryAfter(pullAfter, "pull "+ro.key.Tenant+"\x00"+ro.key.Room,
+			func(context.Context) error { h.refresh(ro.key); return nil })
+	}
 	h.retryNow("adopt sessions of "+life.String(), func(ctx context.Context) error {
 		return h.adoptSessions(ctx, life)
 	})
 	h.adoptRoomsOfDead()
-	for _, ro := range h.rostersOf(life.node) {
-		ro.mu.Lock()
-		ro.stale = true
-		ro.mu.Unlock()
-		h.retryAfter(pullAfter, "pull "+ro.key.Tenant+"\x00"+ro.key.Room,
-			func(context.Context) error { h.refresh(ro.key); return nil })
-	}
 	h.releaseLater(life)
 }
 
@@ -325,9 +323,9 @@ func (h *Hub) adoptRoom(ctx context.Context, snap room.Snapshot, of string) erro
 	if err != nil {
 		return err
 	}
-	_, held := h.owners.term(key)
 	switch {
-	case owner.Node == h.cfg.Node && !held: // the answer to an earlier attempt was lost
+	case owner.Node == h.cfg.Node && h.owners.last(key) == 0:
+		// the answer to an earlier attempt was lost
 		return h.beginRoom(ctx, snap, owner, Owner{Node: of})
 	case owner.Node != of:
 		return nil
@@ -370,9 +368,7 @@ func (h *Hub) beginRoom(ctx context.Context, snap room.Snapshot, now, before Own
 	if !h.nodes.isDead(before.Node) {
 		h.sendOwner(own, key, before.Node)
 	}
-	for _, node := range h.nodes.dead() {
-		h.releaseLater(nodeLife{node, h.nodes.incarnation(node)})
-	}
+	h.settleRoomLater(key)
 	return nil
 }
 
@@ -387,7 +383,7 @@ func (h *Hub) ownRoster(ro *roster, own Owner, st *room.State) (members []room.A
 		State: st,
 	})
 	ro.mu.Lock()
-	ro.owner, ro.copy = own, nil
+	ro.owner, ro.copy, ro.stale = own, nil, false
 	ro.mu.Unlock()
 	for _, s := range in {
 		members = append(members, s.actor())
@@ -424,7 +420,7 @@ func (h *Hub) sendOwner(own Owner, key room.Key, to string) {
 
 // ownerFromBus is told of the owner of a room that this node has members in.
 func (h *Hub) ownerFromBus(from string, m ownerMessage) {
-	if term, held := h.owners.term(m.Key); held && term < m.Term {
+	if term := h.owners.last(m.Key); term != 0 && term < m.Term {
 		h.loseRoomTo(m.Key, Owner{Node: from, Term: m.Term})
 		return
 	}
@@ -492,6 +488,20 @@ func (h *Hub) releaseLater(life nodeLife) {
 	})
 }
 
+// settleRoomLater looks after the members of a room that was adopted. What is known of it may be
+// older than their last leave.
+func (h *Hub) settleRoomLater(key room.Key) {
+	over := time.Now().Add(h.cfg.ResumeWindow)
+	record := recordOf(key)
+	h.retryAfter(settleAfter, "settle "+record, func(ctx context.Context) (failed error) {
+		snap, _ := h.rooms.Snapshot(key)
+		for _, m := range snap.State.Members {
+			failed = cmp.Or(h.settleMember(ctx, key, m, time.Now().After(over)), failed)
+		}
+		return failed
+	})
+}
+
 // settleMembers looks after members of rooms of this node whose session was on a node that died.
 // The replica of a session may not say which room it is in: its node is told. Over: the resume
 // window is, and who has no session leaves.
@@ -511,6 +521,12 @@ func (h *Hub) settleMembers(ctx context.Context, node string, over bool) error {
 var errUnsettled = errors.New("a session is on its way")
 
 func (h *Hub) settleMember(ctx context.Context, key room.Key, m room.Member, over bool) error {
+	at := Location{Node: m.Address.Node, Session: m.Address.Session}
+	if !h.nodes.isDead(at.Node) {
+		if found, err := h.askIn(ctx, at, key); err != nil || found == inThis {
+			return err
+		}
+	}
 	holder, err := h.cfg.Directory.Holder(ctx, key.Tenant, m.ID)
 	if err != nil {
 		return err

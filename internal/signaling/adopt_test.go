@@ -1,11 +1,15 @@
 package signaling
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/room"
 	"github.com/ieum-rtc/ieum/internal/signaling/enginetest"
 )
 
@@ -356,6 +360,87 @@ func TestSessionsAreAdoptedThroughLosses(t *testing.T) {
 			if n := w.sessions("a"); n != 1 {
 				w.Errorf("a has %d sessions", n)
 			}
+		})
+	}
+}
+
+// Whatever a node sends as replicas, it changes nothing but what is its own.
+func TestForeignReplicasChangeNothing(t *testing.T) {
+	in(t, 3, nil, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(1, "lee")
+		w.room("K1", kim, lee)
+		w.settled()
+		lee.take()
+		at := w.sessionOf("kim")
+		session := w.nodes[0].hub.session(at.Session).moved()
+		ro := w.nodes[0].hub.rosterOf(room.Key{Tenant: w.cpCode, Room: "K1"})
+		bus := w.nodes[2].hub.cfg.Bus
+		header := w.nodes[2].hub.replicaHeader()
+		other := *session
+		other.Record.Location.Node = "n2"
+		other.Record.Location.Session = "unknown"
+		for _, payload := range [][]byte{
+			header[:5],
+			append(slices.Clone(header), 0xff, 0xff, 0xff),
+			appendFields(slices.Clone(header), "elsewhere/x", "{}"),
+			appendFields(slices.Clone(header), sessionPrefix+at.Session, "{"),
+			appendFields(slices.Clone(header), sessionPrefix+at.Session, string(encode(session))),
+			appendFields(slices.Clone(header), sessionPrefix+"unknown", string(encode(other))),
+			appendFields(slices.Clone(header), roomPrefix+"\x00K1", "null"),
+			append(w.nodes[2].hub.completion(7), 1),
+		} {
+			if err := bus.Send("n1", payload); err != nil {
+				w.Fatal(err)
+			}
+		}
+		w.settled()
+		w.dies(2)
+		lee.saw("")
+		kim.reaches(lee)
+		if now := w.sessionOf("kim"); now != at || w.sessions("kim") != 1 {
+			w.Errorf("kim was %v, and is %v", at, now)
+		}
+		if now := w.ownerOf("K1"); now.Node != "n0" || ro.ownedBy().Node != "n0" {
+			w.Errorf("K1 is owned by %v", now)
+		}
+		time.Sleep(25 * time.Second)
+		lee.saw("")
+		w.sameRosters("K1")
+	})
+}
+
+// slowTake is a Directory whose answer to TakeRoom takes a while.
+type slowTake struct{ Directory }
+
+func (d slowTake) over(of Directory) Directory { return slowTake{of} }
+
+func (d slowTake) TakeRoom(
+	ctx context.Context, tenant, id string, from Owner, node string,
+) (Owner, error) {
+	o, err := d.Directory.TakeRoom(ctx, tenant, id, from, node)
+	time.Sleep(30 * time.Millisecond)
+	return o, err
+}
+
+// Commands come between the decision that a room is here and the room itself.
+func TestARoomIsNotMissedWhileItIsAdopted(t *testing.T) {
+	for back := range 2 {
+		in(t, 3, func(c *Config, _ *license.Params) { c.Directory = slowTake{} }, func(w *world) {
+			kim, lee := w.user(0, "kim"), w.user(1, "lee")
+			w.room("K1", kim, lee)
+			w.settled()
+			lee.take()
+			w.kill(0)
+			time.Sleep(detectTime)
+			w.local.Bury("n0")
+			q := w.connect(1 + back)
+			q.send(w.login(w.authKey, "userId", "kim", "resume", kim.secret))
+			w.repaired()
+			if m := q.take(); len(m) == 0 || m[0]["room"] == nil {
+				w.Errorf("kim was told %v", m)
+			}
+			lee.saw("")
+			w.sameRosters("K1")
 		})
 	}
 }

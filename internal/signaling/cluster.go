@@ -36,6 +36,14 @@ func (h *Hub) commandHere(
 	if c, ok := cmd.(room.Create); ok {
 		return nil, h.createHere(ctx, key, c)
 	}
+	if _, held := h.owners.term(key); !held {
+		// The directory may have decided a moment ago that it is here.
+		unlock, err := h.ownership.lock(ctx, key)
+		if err != nil {
+			return nil, wrap("command room", err)
+		}
+		unlock()
+	}
 	return h.rooms.Do(ctx, key, cmd)
 }
 
@@ -144,7 +152,7 @@ func (h *Hub) forward(sessions map[string][]string, e room.Event) {
 		h.cfg.Log.Error("event not encoded", "node", h.cfg.Node, "error", err)
 		return
 	}
-	term, _ := h.owners.term(e.Key)
+	term := h.owners.last(e.Key)
 	for node, to := range sessions {
 		if h.nodes.isDead(node) {
 			continue

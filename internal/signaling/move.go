@@ -230,7 +230,8 @@ func (h *Hub) handAgain(t takeMessage) (*movedSession, error) {
 	defer h.mu.Unlock()
 	last := h.handed[t.Session]
 	m := last.movedSession
-	if r := h.replicas.take(t.Session); r != nil && (m == nil || r.isLater(m)) {
+	// Of one location, the replica has come since the session was handed over.
+	if r := h.replicas.take(t.Session); r != nil && (m == nil || !m.isLater(r)) {
 		m = r
 		h.remember(m)
 		last = h.handed[t.Session]

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ieum-rtc/ieum/internal/room"
 	"github.com/ieum-rtc/ieum/internal/signaling/engine"
@@ -13,16 +14,35 @@ import (
 
 // owners are the terms of the rooms that this node holds.
 type owners struct {
-	mu    sync.RWMutex
-	terms map[room.Key]uint64 // Guarded by mu.
+	mu      sync.RWMutex
+	terms   map[room.Key]uint64 // Guarded by mu.
+	doubted map[room.Key]bool   // Guarded by mu: those that another node may have by now.
 }
 
-// term returns the term with which this node holds the room; ok is false if it does not.
+// term returns the term with which this node holds the room; ok is false if it does not, or may
+// not any more.
 func (o *owners) term(key room.Key) (term uint64, ok bool) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	term, ok = o.terms[key]
-	return term, ok
+	return term, ok && !o.doubted[key]
+}
+
+// last returns the last term with which this node held the room; 0: it did not.
+func (o *owners) last(key room.Key) uint64 {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.terms[key]
+}
+
+// doubt has the directory asked about every room before it is commanded again.
+func (o *owners) doubt() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.doubted = map[room.Key]bool{}
+	for key := range o.terms {
+		o.doubted[key] = true
+	}
 }
 
 func (o *owners) hold(key room.Key, term uint64) {
@@ -32,6 +52,7 @@ func (o *owners) hold(key room.Key, term uint64) {
 		o.terms = map[room.Key]uint64{}
 	}
 	o.terms[key] = term
+	delete(o.doubted, key)
 }
 
 // keys are the rooms that this node holds.
@@ -47,13 +68,13 @@ func (o *owners) release(key room.Key) (term uint64) {
 	defer o.mu.Unlock()
 	term = o.terms[key]
 	delete(o.terms, key)
+	delete(o.doubted, key)
 	return term
 }
 
 // own is this node as the owner of a room, with the last term that it knows of.
 func (h *Hub) own(key room.Key) Owner {
-	term, _ := h.owners.term(key)
-	return Owner{Node: h.cfg.Node, Term: term}
+	return Owner{Node: h.cfg.Node, Term: h.owners.last(key)}
 }
 
 // create makes this node the room's owner, unless another is.
@@ -124,7 +145,7 @@ func (h *Hub) giveUp(ctx context.Context, key room.Key) error {
 		return nil
 	}
 	h.roomChanged(key)
-	if _, held := h.owners.term(key); !held {
+	if h.owners.last(key) == 0 {
 		return nil
 	}
 	if err := h.cfg.Directory.ReleaseRoom(ctx, key.Tenant, key.Room, h.own(key)); err != nil {
@@ -171,7 +192,14 @@ func (h *Hub) ask(ctx context.Context, key room.Key, cmd room.Command) (*room.St
 		case again != nil:
 			return nil, again
 		case next == owner && !h.nodes.isDead(owner.Node):
-			return nil, err
+			if !errors.Is(err, errNotOwner) {
+				return nil, err
+			}
+			select { // it does not know yet
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(ownerPause):
+			}
 		case next == owner:
 			if next, again = h.awaitOwner(ctx, key, owner); again != nil {
 				return nil, again

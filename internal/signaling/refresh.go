@@ -36,7 +36,7 @@ func (ro *roster) ownedBy() Owner {
 func (h *Hub) deliverFrom(from Owner, to []*session, e room.Event) {
 	ro := h.rosterOf(e.Key)
 	if ro == nil {
-		h.deliver(onlyMembers(to, e), e, from)
+		h.deliver(to, e, from)
 		return
 	}
 	verdict, changed := ro.admit(from, e)
@@ -50,7 +50,7 @@ func (h *Hub) deliverFrom(from Owner, to []*session, e room.Event) {
 	case e.Kind == room.Refreshed:
 		h.deliverRefreshed(ro, onlyMembers(to, e), e)
 	default:
-		h.deliver(onlyMembers(to, e), e, from)
+		h.deliver(to, e, from)
 	}
 }
 
@@ -202,13 +202,20 @@ func (h *Hub) rostersOf(node string) []*roster {
 // this node there is nothing to do.
 func (h *Hub) refreshStale(key room.Key) {
 	ro := h.rosterOf(key)
-	if ro == nil || ro.ownedBy().Node == h.cfg.Node {
+	if ro == nil {
 		return
 	}
+	if owner := ro.ownedBy().Node; owner != h.cfg.Node {
+		ro.setStale(owner)
+		h.refresh(key)
+	}
+}
+
+// setStale does nothing if the room has gone to another owner.
+func (ro *roster) setStale(owner string) {
 	ro.mu.Lock()
-	ro.stale = true
-	ro.mu.Unlock()
-	h.refresh(key)
+	defer ro.mu.Unlock()
+	ro.stale = ro.stale || ro.owner.Node == owner
 }
 
 // refresh asks the owner of a room for its state until it is there.

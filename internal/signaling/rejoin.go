@@ -15,6 +15,7 @@ import (
 
 // rejoined is called when this node has joined again.
 func (h *Hub) rejoined() {
+	h.owners.doubt()
 	h.replicas.forget("", 0) // others chose another successor meanwhile
 	for _, node := range h.nodes.others(h.cfg.Node) {
 		h.askForReplicas(node)
@@ -81,8 +82,12 @@ func (h *Hub) reclaimRoom(ctx context.Context, key room.Key) error {
 	}
 	d := h.cfg.Directory
 	now, err := d.ClaimRoom(ctx, key.Tenant, key.Room, own)
-	if err != nil || now == own {
+	if err != nil {
 		return err
+	}
+	if now == own {
+		h.owners.hold(key, now.Term)
+		return nil
 	}
 	if now.Node == h.cfg.Node { // it was free: its members elsewhere have been told that it ended
 		if err := d.ReleaseRoom(ctx, key.Tenant, key.Room, now); err != nil {
@@ -101,7 +106,7 @@ func (h *Hub) loseRoomTo(key room.Key, now Owner) {
 			return err
 		}
 		defer unlock()
-		if term, held := h.owners.term(key); held && term < now.Term {
+		if term := h.owners.last(key); term != 0 && term < now.Term {
 			h.loseRoom(key, now)
 		}
 		return nil

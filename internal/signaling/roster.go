@@ -162,6 +162,7 @@ func (h *Hub) deliver(to []*session, e room.Event, from Owner) {
 		return
 	}
 	h.updateRoster(h.rosterOf(e.Key), e)
+	to = onlyMembers(to, e)
 	if e.Kind == room.Removed {
 		to = slices.DeleteFunc(to, func(s *session) bool { return !s.leftRoom(e.Key) })
 	}
