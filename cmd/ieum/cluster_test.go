@@ -121,6 +121,27 @@ func TestNobodyLeavesWhenANodeIsKilled(t *testing.T) {
 	}
 }
 
+// handshake asks for a connection, and returns what is answered.
+func handshake(t *testing.T, host, path string) (status int, retryAfter string) {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodGet, "http://"+host+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(path, "transport=polling") {
+		r.Header.Set("Connection", "Upgrade")
+		r.Header.Set("Upgrade", "websocket")
+		r.Header.Set("Sec-WebSocket-Version", "13")
+		r.Header.Set("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	return res.StatusCode, res.Header.Get("Retry-After")
+}
+
 // threeNodes starts a cluster, and returns what registers a user on one of its nodes.
 func threeNodes(t *testing.T) (
 	nodes []*clusterNode, register func(*clusterNode, map[string]any) (*member, map[string]any),
@@ -138,6 +159,16 @@ func threeNodes(t *testing.T) (
 	a := startNode(t, "a", signing, secret)
 	if a.status(t, "/healthz") != 200 || a.status(t, "/readyz") != 503 {
 		t.Error("a node without quorum is not alive, or ready")
+	}
+	for path, want := range map[string]int{
+		"/signal":                             http.StatusServiceUnavailable,
+		"/signal?resume":                      http.StatusSwitchingProtocols,
+		"/socket.io/?EIO=4&transport=polling": http.StatusServiceUnavailable,
+	} {
+		if got, again := handshake(t, a.host, path); got != want ||
+			again == "" && want == http.StatusServiceUnavailable {
+			t.Errorf("%s of a node without quorum: %d, Retry-After %q", path, got, again)
+		}
 	}
 	b := startNode(t, "b", signing, secret, a.peer)
 	c := startNode(t, "c", signing, secret, a.peer)

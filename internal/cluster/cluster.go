@@ -57,6 +57,7 @@ type Config struct {
 // log is what decides.
 type log interface {
 	directory.Log
+	CutOff() bool
 	Close() error
 	Leave(ctx context.Context) error
 }
@@ -202,6 +203,16 @@ func (n *Cluster) Addr() string {
 		return ""
 	}
 	return n.server.Addr().String()
+}
+
+// CutOff tells whether nobody can register here, and not only while another leader is elected.
+func (n *Cluster) CutOff() bool {
+	select {
+	case <-n.Joined():
+		return n.log.CutOff()
+	default:
+		return true
+	}
 }
 
 // Ready returns why nobody can register here; nil: they can.

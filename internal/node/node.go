@@ -199,6 +199,10 @@ func (n *Node) openTransports() {
 	if n.relay != nil {
 		limits.OnRegistered = n.relay.Expect
 	}
+	if n.others != nil {
+		// Nobody could register, but sessions of this node go on.
+		limits.Closed = n.others.CutOff
+	}
 	n.conns = transport.NewConnLimiter(limits)
 	cfg := transport.Config{
 		AnyOrigin:      n.plan.Config.Dev,

@@ -25,6 +25,9 @@ type ConnLimiterConfig struct {
 	// Connections limits all of them, default 50,000. Clients that announce a resume may have an
 	// eighth more: under load new sessions are refused, not those that continue.
 	Connections int
+	// Closed tells whether clients that do not announce a resume are rejected for the time being.
+	// It must not block. It may be nil.
+	Closed func() bool
 	// OnRegistered is told how many more or fewer registered connections an address has. It must
 	// not block. It may be nil.
 	OnRegistered func(addr netip.Addr, n int)
@@ -36,6 +39,7 @@ type ConnLimiterConfig struct {
 type ConnLimiter struct {
 	// Static after construction.
 	maxUnregistered, maxConnections int
+	closed                          func() bool
 	onRegistered                    func(netip.Addr, int)
 
 	// Guarded by mu.
@@ -47,7 +51,7 @@ type ConnLimiter struct {
 }
 
 // rejectedConns counts rejected connections, by limit.
-type rejectedConns struct{ unregistered, connections atomic.Uint64 }
+type rejectedConns struct{ unregistered, connections, closed atomic.Uint64 }
 
 // ConnLimiterStats counts rejected connections, by limit.
 type ConnLimiterStats struct {
@@ -60,9 +64,13 @@ func NewConnLimiter(c ConnLimiterConfig) *ConnLimiter {
 	if c.OnRegistered == nil {
 		c.OnRegistered = func(netip.Addr, int) {}
 	}
+	if c.Closed == nil {
+		c.Closed = func() bool { return false }
+	}
 	return &ConnLimiter{
 		maxUnregistered: cmp.Or(c.Unregistered, DefaultUnregistered),
 		maxConnections:  cmp.Or(c.Connections, DefaultConnections),
+		closed:          c.Closed,
 		onRegistered:    c.OnRegistered,
 		bySource:        map[netip.Prefix]int{},
 		rejected:        &rejectedConns{},
@@ -92,6 +100,10 @@ func (l *ConnLimiter) MaxConnections() int { return l.maxConnections }
 func (l *ConnLimiter) Acquire(addr netip.Addr, resumes bool) (status int, reserve bool) {
 	if l == nil {
 		return 0, false
+	}
+	if !resumes && l.closed() {
+		l.rejected.closed.Add(1)
+		return http.StatusServiceUnavailable, false
 	}
 	source := netaddr.Source(addr)
 	l.mu.Lock()
@@ -192,7 +204,7 @@ func rejectUpgrade(w http.ResponseWriter, status int) {
 	message := "Too many unregistered connections from your address: try again in a moment."
 	after := "10"
 	if status == http.StatusServiceUnavailable {
-		message, after = "The server is full: try again later.", "30"
+		message, after = "The server takes no more clients now: try again later.", "30"
 	}
 	w.Header().Set("Retry-After", after)
 	http.Error(w, message, status)

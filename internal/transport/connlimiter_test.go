@@ -222,3 +222,23 @@ func TestOnRegistered(t *testing.T) {
 		t.Errorf("left are %v", users)
 	}
 }
+
+// While it is closed only clients that announce a resume are let in.
+func TestClosedConnLimiterAdmitsResumes(t *testing.T) {
+	closed := true
+	l := NewConnLimiter(ConnLimiterConfig{Closed: func() bool { return closed }})
+	addr := netip.MustParseAddr("203.0.113.1")
+	if status, _ := l.Acquire(addr, false); status != http.StatusServiceUnavailable {
+		t.Errorf("a new client: %d", status)
+	}
+	if status, reserve := l.Acquire(addr, true); status != 0 || reserve {
+		t.Errorf("a client that resumes: %d, %t", status, reserve)
+	}
+	closed = false
+	if status, _ := l.Acquire(addr, false); status != 0 {
+		t.Errorf("opened again: %d", status)
+	}
+	if l.Open() != 2 {
+		t.Errorf("%d open", l.Open())
+	}
+}

@@ -32,6 +32,7 @@ func (l *ConnLimiter) Collector() prometheus.Collector {
 		}, func() float64 { return float64(l.Open()) }),
 		limit.Rejections("connections", l.rejected.connections.Load),
 		limit.Rejections("unregistered", l.rejected.unregistered.Load),
+		limit.Rejections("closed", l.rejected.closed.Load),
 	}
 }
 

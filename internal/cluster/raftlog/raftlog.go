@@ -292,6 +292,10 @@ func (l *Log) Quorum() error {
 	return engine.ErrNoQuorum
 }
 
+// CutOff tells whether commands are refused at once: this node has had no lease for longer than it
+// takes to elect a leader.
+func (l *Log) CutOff() bool { return l.lease.Ended(lease.Now()) > patience }
+
 // outcome is what became of a command, or of another request to the leader.
 type outcome byte
 
