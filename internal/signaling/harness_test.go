@@ -205,9 +205,19 @@ type over interface {
 	over(Directory) Directory
 }
 
+// overBus is a Bus of the test over that of each node.
+type overBus interface {
+	Bus
+	over(node string, b Bus) Bus
+}
+
 func (w *world) start(cfg Config) {
 	at := w.local.Join(cfg.Node)
-	cfg.Bus = at
+	if b, ok := cfg.Bus.(overBus); ok {
+		cfg.Bus = b.over(cfg.Node, at)
+	} else {
+		cfg.Bus = at
+	}
 	if d, ok := cfg.Directory.(over); ok {
 		cfg.Directory = d.over(at)
 	} else {

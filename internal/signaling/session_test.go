@@ -218,6 +218,8 @@ func TestLeaveEndsASessionOfAnotherNode(t *testing.T) {
 // strictBus reaches other nodes only while the context lasts, as a bus over a network does.
 type strictBus struct{ Bus }
 
+func (strictBus) over(_ string, b Bus) Bus { return strictBus{b} }
+
 func (b strictBus) Request(ctx context.Context, node string, payload []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -227,8 +229,8 @@ func (b strictBus) Request(ctx context.Context, node string, payload []byte) ([]
 
 // A page that unloads ends the connection of its POST /leave, and does not wait for the answer.
 func TestLeaveOutlastsItsConnection(t *testing.T) {
-	in(t, 2, nil, func(w *world) {
-		w.nodes[0].hub.cfg.Bus = strictBus{w.nodes[0].hub.cfg.Bus}
+	strict := func(cfg *Config, _ *license.Params) { cfg.Bus = strictBus{} }
+	in(t, 2, strict, func(w *world) {
 		kim, lee := w.user(0, "kim"), w.user(1, "lee")
 		w.room("K1", kim, lee)
 		ctx, cancel := context.WithCancel(w.Context())

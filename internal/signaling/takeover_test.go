@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -369,22 +370,37 @@ func TestAfterACrashTheNewerSessionHasTheID(t *testing.T) {
 	}
 }
 
-// deafBus reaches no other node.
-type deafBus struct{ Bus }
+// deafBus reaches no other node from n1 once it is deaf.
+type deafBus struct {
+	Bus
+	deaf *atomic.Bool
+}
 
-func (deafBus) Request(context.Context, string, []byte) ([]byte, error) {
-	return nil, errors.New("no answer")
+func (d deafBus) over(node string, b Bus) Bus {
+	if node != "n1" {
+		return b
+	}
+	return deafBus{b, d.deaf}
+}
+
+func (d deafBus) Request(ctx context.Context, node string, payload []byte) ([]byte, error) {
+	if d.deaf.Load() {
+		return nil, errors.New("no answer")
+	}
+	return d.Bus.Request(ctx, node, payload)
 }
 
 // Where a session's node does not answer the id goes on all the same, and its room knows the newer
 // session.
 func TestAnIDIsTakenOverFromANodeThatDoesNotAnswer(t *testing.T) {
-	in(t, 2, nil, func(w *world) {
+	var deaf atomic.Bool
+	over := func(cfg *Config, _ *license.Params) { cfg.Bus = deafBus{deaf: &deaf} }
+	in(t, 2, over, func(w *world) {
 		lee := w.user(1, "lee")
 		old := w.connect(0)
 		old.register("kim", "authKey", w.token("kim", nil))
 		w.room("K1", lee, old)
-		w.nodes[1].hub.cfg.Bus = deafBus{w.nodes[1].hub.cfg.Bus}
+		deaf.Store(true)
 		p := w.connect(1)
 		p.want("200", w.login(w.token("kim", nil), "forced", true))
 		p.joins("K1")

@@ -140,11 +140,11 @@ func TestWebSocketOfRegisteredSession(t *testing.T) {
 		res.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("beside an unfinished upgrade: %v", err)
 	}
-	<-g.users
+	<-(<-g.users).end // its place is free again
 	upgraded.write("5")
 	upgraded.write(`421["knowledgetalk",{}]`)
 	upgraded.want("431[{}]")
-	dial("")
+	dial("").wantPrefix(`0{"sid":"`)
 	transport.MarkRegistered((<-g.users).conn)
 	dial("")
 }
