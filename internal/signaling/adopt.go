@@ -170,15 +170,21 @@ func (h *Hub) leaveFor(m *movedSession) {
 	})
 }
 
-// endIfTaken ends a session whose user id was taken over before the session was known here: whoever
-// took it found none to end.
+// endIfTaken ends a session here whose user id was taken before the session was known here: whoever
+// took it found none to end, or to take. errNotOwner: the session itself is on another node.
 func (h *Hub) endIfTaken(ctx context.Context, s *session) error {
 	holder, err := h.cfg.Directory.Holder(ctx, s.tenant, s.user)
-	if err == nil && holder.Session != s.id {
+	switch {
+	case err != nil:
+		return wrap("find session", err)
+	case holder.Session != s.id:
 		s.end(nil, transport.StatusTakenOver, "taken over")
 		return errGone
+	case holder != s.location:
+		h.loseSession(s.location)
+		return errNotOwner
 	}
-	return wrap("find session", err)
+	return nil
 }
 
 // roomsMessage asks what a node knows of the rooms of a dead one, in the order of their records,

@@ -90,7 +90,10 @@ func (h *Hub) fetch(ctx context.Context, p *resumeToken) (*session, error) {
 			return nil, wrap("move session", err)
 		}
 		s := h.moveIn(*m, at, func() bool { return true })
-		return s, h.endIfTaken(ctx, s)
+		if err := h.endIfTaken(ctx, s); err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
 	return nil, errNotOwner
 }
