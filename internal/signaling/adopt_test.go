@@ -347,7 +347,7 @@ func TestSessionsAreAdoptedThroughLosses(t *testing.T) {
 				w.Fatalf("a resumes: %v", m)
 			}
 			if m[0].str("code") == "543" {
-				back = a.resumes(1)
+				a.resumes(1)
 			}
 			w.sameRosters("K1")
 			for _, p := range []*peer{b, c} {
