@@ -55,7 +55,7 @@ func (l nodeLife) String() string {
 func (h *Hub) nodeDied(life nodeLife) {
 	for _, ro := range h.rostersOf(life.node) {
 		ro.setStale(life.node)
-		h.retryAfter(pullAfter, "pull "+ro.key.Tenant+"\x00"+ro.key.Room,
+		h.retryAfter(pullAfter, "pull "+recordOf(ro.key),
 			func(context.Context) error { h.refresh(ro.key); return nil })
 	}
 	h.retryNow("adopt sessions of "+life.String(), func(ctx context.Context) error {
@@ -206,8 +206,6 @@ func (k knownRoom) key() room.Key {
 	}
 	return k.State.Key
 }
-
-func recordOf(key room.Key) string { return roomPrefix + key.Tenant + "\x00" + key.Room }
 
 // knownRooms is what this node knows of the rooms of another, in order.
 func (h *Hub) knownRooms(of string) (known []knownRoom) {
@@ -600,7 +598,7 @@ func (h *Hub) isIn(q inMessage) whichRoom {
 		return unknownRoom
 	}
 	s.awaitsRoom.Store(&q.Room)
-	s.hub.replicate(sessionPrefix + s.id)
+	s.hub.replicateSession(s)
 	s.moveInRoomSoon()
 	return inThis
 }

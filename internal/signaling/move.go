@@ -173,8 +173,6 @@ func (h *Hub) handOver(t takeMessage) (*movedSession, error) {
 	}
 	m := s.moved()
 	m.To = t.To
-	last := s.client.Load()
-	s.ended = true
 	s.movedTo.Store(&t.To.Node)
 	s.mu.Lock()
 	for _, w := range s.pending {
@@ -184,12 +182,20 @@ func (h *Hub) handOver(t takeMessage) (*movedSession, error) {
 	h.mu.Lock()
 	h.remember(m)
 	h.mu.Unlock()
+	s.goElsewhere(transport.StatusSessionResumed, "resumed on another node")
+	return m, nil
+}
+
+// goElsewhere ends what is here of a session that goes on on another node. The room is not told:
+// the session is still in it. op is held.
+func (s *session) goElsewhere(code transport.StatusCode, reason string) {
+	s.ended = true
+	last := s.client.Load()
 	s.drop()
 	if key, in := s.roomKey(); in {
 		s.leftRoom(key)
 	}
-	s.remove(last, transport.StatusSessionResumed, "resumed on another node")
-	return m, nil
+	s.remove(last, code, reason)
 }
 
 // handedSession is a session that was given to another node.

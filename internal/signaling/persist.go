@@ -61,7 +61,7 @@ func (r *sessionRecord) UnmarshalJSON(b []byte) error {
 
 // sessionChanged has the record of a session written, here and on the successor.
 func (h *Hub) sessionChanged(s *session) {
-	h.replicate(sessionPrefix + s.id)
+	h.replicateSession(s)
 	if h.cfg.Keeper == nil {
 		return
 	}
@@ -92,12 +92,11 @@ func (s *session) record() sessionRecord {
 
 // roomChanged is sessionChanged for a room.
 func (h *Hub) roomChanged(key room.Key) {
-	record := roomPrefix + key.Tenant + "\x00" + key.Room
-	h.replicate(record)
+	h.replicateRoom(key)
 	if h.cfg.Keeper == nil {
 		return
 	}
-	h.cfg.Keeper.Keep(record, func() []byte {
+	h.cfg.Keeper.Keep(recordOf(key), func() []byte {
 		if snap, ok := h.rooms.Snapshot(key); ok {
 			return encode(snap)
 		}

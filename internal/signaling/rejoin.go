@@ -48,8 +48,7 @@ func (h *Hub) reclaimSession(ctx context.Context, s *session) error {
 	return err
 }
 
-// loseSession ends what is left here of a session that another node has. The room is not told: the
-// session is still in it.
+// loseSession ends what is left here of a session that another node has.
 func (h *Hub) loseSession(l Location) {
 	s := h.session(l.Session)
 	if s == nil || s.location != l {
@@ -60,13 +59,7 @@ func (h *Hub) loseSession(l Location) {
 	if s.ended {
 		return
 	}
-	s.ended = true
-	last := s.client.Load()
-	s.drop()
-	if key, in := s.roomKey(); in {
-		s.leftRoom(key)
-	}
-	s.remove(last, transport.StatusGoingAway, "another node has the session")
+	s.goElsewhere(transport.StatusGoingAway, "another node has the session")
 }
 
 // reclaimRoom claims a room, or forgets it.
@@ -100,7 +93,7 @@ func (h *Hub) reclaimRoom(ctx context.Context, key room.Key) error {
 
 // loseRoomTo has this node forget a room that it holds no more.
 func (h *Hub) loseRoomTo(key room.Key, now Owner) {
-	h.retryNow("lose room "+key.Tenant+"\x00"+key.Room, func(ctx context.Context) error {
+	h.retryNow("lose "+recordOf(key), func(ctx context.Context) error {
 		unlock, err := h.ownership.lock(ctx, key)
 		if err != nil {
 			return err

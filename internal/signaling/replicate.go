@@ -58,12 +58,23 @@ type replicaRound struct {
 	debt     int               // bytes encoded since the last pause
 }
 
-// replicate has the record with this key sent to the successor.
-func (h *Hub) replicate(key string) {
-	r := &h.replication
-	if !r.on.Load() {
-		return
+// replicateSession has the record of a session sent to the successor. A server that stands alone
+// makes no key.
+func (h *Hub) replicateSession(s *session) {
+	if h.replication.on.Load() {
+		h.replication.add(sessionPrefix + s.id)
 	}
+}
+
+// replicateRoom is replicateSession for a room.
+func (h *Hub) replicateRoom(key room.Key) {
+	if h.replication.on.Load() {
+		h.replication.add(recordOf(key))
+	}
+}
+
+// add has the record with this key sent.
+func (r *replication) add(key string) {
 	r.mu.Lock()
 	if r.changed == nil {
 		r.changed = map[string]struct{}{}
@@ -204,7 +215,7 @@ func (h *Hub) beginRound(to string) {
 		r.rest = append(r.rest, sessionPrefix+s.id)
 	}
 	for _, key := range h.owners.keys() {
-		r.rest = append(r.rest, roomPrefix+key.Tenant+"\x00"+key.Room)
+		r.rest = append(r.rest, recordOf(key))
 	}
 }
 
@@ -276,6 +287,9 @@ func (h *Hub) replicaOf(key string) (record []byte, hash uint64) {
 	snap.State.Seq = seq
 	return encode(snap), hash
 }
+
+// recordOf is the key of a room's record.
+func recordOf(key room.Key) string { return roomPrefix + key.Tenant + "\x00" + key.Room }
 
 // roomOfRecord is the room whose record has this key.
 func roomOfRecord(record string) room.Key {

@@ -257,7 +257,7 @@ func (s *session) enteredRoom(e room.Event, from Owner) {
 	if s.awaitsRoom.Load() == nil { // it joins
 		s.seen.Store(e.Seq)
 	}
-	s.hub.replicate(sessionPrefix + s.id)
+	s.hub.replicateSession(s)
 	s.deliverState(e)
 }
 
@@ -273,7 +273,7 @@ func (s *session) leftRoom(key room.Key) (was bool) {
 	s.resetBatch()
 	s.mu.Unlock()
 	s.hub.releaseRoster(ro)
-	s.hub.replicate(sessionPrefix + s.id)
+	s.hub.replicateSession(s)
 	return true
 }
 
