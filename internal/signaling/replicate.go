@@ -248,44 +248,48 @@ func (h *Hub) completion(messages uint64) []byte {
 // appendReplica appends a record, unless the receiver has the same.
 func (h *Hub) appendReplica(b []byte, key string) []byte {
 	r := &h.replication.replicaRound
-	record, hash := h.replicaOf(key)
-	r.debt += len(record)
+	compared, record := h.replicaOf(key)
+	r.debt += len(compared)
 	before, known := r.sent[key]
-	switch {
-	case record == nil && !known, record != nil && known && hash == before:
-		return b
-	case record == nil:
+	if compared == nil {
+		if !known {
+			return b
+		}
 		delete(r.sent, key)
-	default:
-		r.sent[key] = hash
+		return appendFields(b, key, "")
 	}
-	return appendFields(b, key, string(record))
+	hash := maphash.Bytes(h.seed, compared)
+	if known && hash == before {
+		return b
+	}
+	r.sent[key] = hash
+	return appendFields(b, key, string(record()))
 }
 
-// replicaOf encodes a session or room; nil: it has ended. Numbers that grow with every event of a
-// room have no part in the hash.
-func (h *Hub) replicaOf(key string) (record []byte, hash uint64) {
+// replicaOf encodes a session or room without the numbers that grow with every event of a room, to
+// be compared; nil: it has ended. record encodes all of it.
+func (h *Hub) replicaOf(key string) (compared []byte, record func() []byte) {
 	if id, ok := strings.CutPrefix(key, sessionPrefix); ok {
 		s := h.session(id)
 		if s == nil {
-			return nil, 0
+			return nil, nil
 		}
 		m := s.moved()
 		seen := m.Seen
 		m.Seen = 0
-		hash = maphash.Bytes(h.seed, encode(m))
+		compared = encode(m)
 		m.Seen = seen
-		return encode(m), hash
+		return compared, func() []byte { return encode(m) }
 	}
 	snap, ok := h.rooms.Snapshot(roomOfRecord(key))
 	if !ok {
-		return nil, 0
+		return nil, nil
 	}
 	seq := snap.State.Seq
 	snap.State.Seq = seq - seq%seqStep
-	hash = maphash.Bytes(h.seed, encode(snap))
+	compared = encode(snap)
 	snap.State.Seq = seq
-	return encode(snap), hash
+	return compared, func() []byte { return encode(snap) }
 }
 
 // recordOf is the key of a room's record.
