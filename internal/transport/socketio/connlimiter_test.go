@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -75,11 +74,14 @@ func TestTooManyUnregisteredWebSockets(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, end := openStreet(t)
 			defer end()
-			upgrade := upgradeOf("&sid=" + s.openPolling(from))
+			sid, err := openPolling(secure(s.pipe(from), "http/1.1"))
+			if err != nil {
+				t.Fatal(err)
+			}
 			var conns []net.Conn
 			for range httpOf { // the limit of requests
 				conn := secure(s.pipe(from), "http/1.1")
-				s.write(conn, upgrade)
+				s.write(conn, upgradeOf("&sid="+sid))
 				conns = append(conns, conn)
 			}
 			synctest.Wait()
@@ -160,24 +162,4 @@ func (s *street) write(c net.Conn, text string) {
 func switches(c net.Conn) bool {
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	return err == nil && res.StatusCode == http.StatusSwitchingProtocols
-}
-
-// openPolling opens a session that polls, and returns its id.
-func (s *street) openPolling(from string) string {
-	s.t.Helper()
-	conn := secure(s.pipe(from), "http/1.1")
-	if _, err := io.WriteString(conn, polling); err != nil {
-		s.t.Fatal(err)
-	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	_, sid, _ := strings.Cut(string(body), `"sid":"`)
-	sid, _, _ = strings.Cut(sid, `"`)
-	return sid
 }

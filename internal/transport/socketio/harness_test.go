@@ -106,13 +106,19 @@ type poller struct {
 	version, sid string
 }
 
+// sidOf is the id of the session in the answer to a handshake.
+func sidOf(body string) string {
+	_, sid, _ := strings.Cut(body, `"sid":"`)
+	sid, _, _ = strings.Cut(sid, `"`)
+	return sid
+}
+
 // open makes a session; one of version 4 is not connected to "/" yet.
 func (g *rig) open(version string) *poller {
 	g.Helper()
 	status, body := g.do(request{method: "GET", query: "EIO=" + version + "&transport=polling"})
-	_, rest, ok := strings.Cut(body, `"sid":"`)
-	sid, _, _ := strings.Cut(rest, `"`)
-	if status != http.StatusOK || !ok || len(sid) != 20 {
+	sid := sidOf(body)
+	if status != http.StatusOK || len(sid) != 20 {
 		g.Fatalf("handshake: %d %q", status, body)
 	}
 	return &poller{g, <-g.users, version, sid}

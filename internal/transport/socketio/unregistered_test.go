@@ -218,14 +218,10 @@ var attacks = map[string]attack{
 	"polling, no poll": say(polling, "http/1.1"),
 	"polling, one poll": func(_ *street, c net.Conn) {
 		tc := secure(c, "http/1.1")
-		_, _ = io.WriteString(tc, polling)
-		res, err := http.ReadResponse(bufio.NewReader(tc), nil)
+		sid, err := openPolling(tc)
 		if err != nil {
 			return
 		}
-		body, _ := io.ReadAll(res.Body)
-		_, sid, _ := strings.Cut(string(body), `"sid":"`)
-		sid, _, _ = strings.Cut(sid, `"`)
 		discard(tc)
 		_, _ = io.WriteString(tc,
 			strings.Replace(polling, "polling HTTP", "polling&sid="+sid+" HTTP", 1))
@@ -234,6 +230,19 @@ var attacks = map[string]attack{
 		"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: ieum.test\r\n"+
 			upgradeHeaders+"\r\n",
 		"http/1.1"),
+}
+
+// openPolling opens a session that polls, and returns its id.
+func openPolling(c net.Conn) (sid string, err error) {
+	if _, err := io.WriteString(c, polling); err != nil {
+		return "", err
+	}
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return "", err
+	}
+	body, err := io.ReadAll(res.Body)
+	return sidOf(string(body)), err
 }
 
 // Where the attackers come from, and what that many of them may have at a time: of each of the
