@@ -50,6 +50,7 @@ var layers = map[string][]string{
 	"internal/signaling/engine":     {},
 	"internal/signaling/enginetest": {"internal/signaling/engine"},
 	"internal/limit":                {},
+	"internal/logtest":              {},
 	"internal/netaddr":              {},
 	"internal/transport":            {"internal/limit", "internal/netaddr"},
 	"internal/transport/socketio":   {"internal/limit", "internal/netaddr", "internal/transport"},

@@ -1,37 +1,17 @@
 package cluster
 
 import (
-	"bytes"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/ieum-rtc/ieum/internal/cluster/identity"
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
-
-// logBuffer is a log that a test reads while nodes write.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) has(text string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Contains(b.text.String(), text)
-}
 
 // A node with another secret gets no connection, and the log of the node that refused it says so.
 func TestANodeWithAnotherSecretIsRefusedAndLogged(t *testing.T) {
-	var logged logBuffer
+	var logged logtest.Buffer
 	node := func(name, secret string, expect int, log *slog.Logger, peers ...string) *Cluster {
 		m, err := identity.FromSecret([]byte(strings.Repeat(secret, identity.MinSecret)))
 		if err != nil {
@@ -54,7 +34,9 @@ func TestANodeWithAnotherSecretIsRefusedAndLogged(t *testing.T) {
 	}
 	a := node("a", "x", 1, slog.New(slog.NewTextHandler(&logged, nil)))
 	foreign := node("b", "y", 2, slog.New(slog.DiscardHandler), a.Addr())
-	await(t, func() bool { return logged.has("node refused: it does not prove to belong") })
+	await(t, func() bool {
+		return strings.Contains(logged.String(), "node refused: it does not prove to belong")
+	})
 	if a.server.Routes() != 0 || foreign.server.Routes() != 0 {
 		t.Error("it has a connection")
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/lxzan/gws"
 
 	"github.com/ieum-rtc/ieum/internal/config"
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
 
 // knock asks for a connection as a client behind a proxy of this machine, and returns the status.
@@ -208,7 +209,7 @@ func TestAPlaceInTheReserveIsNoLogin(t *testing.T) {
 }
 
 func TestServerWarnsAboutUndeclaredProxies(t *testing.T) {
-	var log lockedText
+	var log logtest.Buffer
 	n := start(t, config.Server{Dev: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	r := httptest.NewRequest(http.MethodGet, "/healthz", nil)
 	r.Header.Set("X-Forwarded-For", "203.0.113.1")

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ieum-rtc/ieum/internal/config"
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
 
 // The log of a whole run, with calls, refusals and everything that an operator does, has its lines,
@@ -20,7 +21,7 @@ func TestTheLogOfAWholeRunHoldsNoSecret(t *testing.T) {
 	const admin, shared = "the key of the operators", "the secret of the relay"
 	revoked := filepath.Join(t.TempDir(), "revoked")
 	write(t, revoked, "")
-	log := &lockedText{}
+	log := &logtest.Buffer{}
 	n := start(t, config.Server{
 		Dev:               true,
 		LicenseSigningKey: signingKey,

@@ -1,38 +1,19 @@
 package node
 
 import (
-	"bytes"
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/config"
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
-
-// lockedText is a log that can be read while it is written.
-type lockedText struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // A relayed call leaves a line and figures that can be asked for.
 func TestMetricsOfARunningServer(t *testing.T) {
-	log := &lockedText{}
+	log := &logtest.Buffer{}
 	n := start(t, config.Server{Dev: true, Version: "v1", Admin: config.AdminSettings{
 		Listen: "127.0.0.1:0",
 	}, RelayListen: "127.0.0.1:0",

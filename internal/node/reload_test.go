@@ -14,6 +14,7 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/logtest"
 	"github.com/ieum-rtc/ieum/internal/relay"
 )
 
@@ -22,7 +23,7 @@ const nextKey = "another key, of thirty-two bytes."
 // reloadable is a server of which everything that can be read again stands in files.
 type reloadable struct {
 	*Node
-	log                                          *lockedText
+	log                                          *logtest.Buffer
 	cert, key, keys, listed, revoked, secretFile string
 	roots                                        *x509.CertPool
 	metrics                                      string
@@ -32,7 +33,7 @@ func startReloadable(t *testing.T) *reloadable {
 	t.Helper()
 	dir := t.TempDir()
 	r := &reloadable{
-		log:        &lockedText{},
+		log:        &logtest.Buffer{},
 		keys:       filepath.Join(dir, "keys"),
 		listed:     filepath.Join(dir, "licenses"),
 		revoked:    filepath.Join(dir, "revoked"),

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/config"
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
 
 func write(t *testing.T, path, text string) {
@@ -91,7 +92,7 @@ func (c *caller) closing(t *testing.T) int {
 func TestARevokedLicenseEndsItsSessionsAndWhatTheyRelay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "revoked")
 	write(t, path, "# nobody\n")
-	log := &lockedText{}
+	log := &logtest.Buffer{}
 	n := start(t, config.Server{
 		Dev:               true,
 		LicenseSigningKey: signingKey,

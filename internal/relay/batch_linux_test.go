@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
 
 // gathering is a sender with a socket on loopback and the allocation it counts for.
@@ -82,7 +84,7 @@ func TestRefusalToSegmentConcernsOnePlace(t *testing.T) {
 // A system that cannot segment is found out once, logged once, and loses nothing.
 func TestSystemThatCannotSegmentIsNotAskedAgain(t *testing.T) {
 	out, a, fd := gathering(t)
-	var text lockedText
+	var text logtest.Buffer
 	out.server.cfg.Log = slog.New(slog.NewTextHandler(&text, nil))
 	far := udpPeer(t, "127.0.0.1")
 	to, open := sockaddrOf(endpointOf(localOf(far))), openBatch{}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/pion/stun/v4"
 	"golang.org/x/sys/unix"
+
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
 
 // fewDescriptors lets this process open n descriptors more, until the test ends.
@@ -50,7 +52,7 @@ func fewDescriptors(t *testing.T, n int) {
 // Without a descriptor for a relay socket a client is told 508, and those that have one are served.
 // Neither is an address lost then. As soon as one is back there is an allocation again.
 func TestNoDescriptorsLeft(t *testing.T) {
-	var said lockedText
+	var said logtest.Buffer
 	s := start(
 		t,
 		func(c *Config) { c.Workers, c.Log = 1, slog.New(slog.NewTextHandler(&said, nil)) },

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/pion/stun/v4"
+
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
 
 // fragileDriver panics at a payload, and in the calls of a method after some have passed.
@@ -256,7 +258,7 @@ func TestAPanicInTeardownIsNotRecovered(t *testing.T) {
 func TestAPanicOfOneRequestLeavesOthersAlone(t *testing.T) {
 	for name, plain := range map[string]bool{"batches": false, "net": true} {
 		t.Run(name, func(t *testing.T) {
-			var log lockedText
+			var log logtest.Buffer
 			s := start(t, func(c *Config) {
 				c.plain = plain
 				c.Log = slog.New(slog.NewTextHandler(&log, nil))

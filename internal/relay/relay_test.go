@@ -2,15 +2,15 @@ package relay
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/pion/stun/v4"
+
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
 
 var transports = []string{"udp", "tcp"}
@@ -472,7 +472,7 @@ func TestPeersOfARequestAreBounded(t *testing.T) {
 
 // What strangers and users do leaves no address in the log above debug, and few lines.
 func TestLogHoldsNoAddresses(t *testing.T) {
-	var text lockedText
+	var text logtest.Buffer
 	s := start(t, func(c *Config) {
 		c.Log = slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	})
@@ -495,22 +495,3 @@ func TestLogHoldsNoAddresses(t *testing.T) {
 		t.Errorf("%d lines in the log:\n%s", n, got)
 	}
 }
-
-type lockedText struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-var _ io.Writer = (*lockedText)(nil)

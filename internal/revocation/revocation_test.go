@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -18,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,29 +31,11 @@ func write(t *testing.T, path, text string) {
 
 func hashOf(token string) string { return fmt.Sprintf("%x\n", sha256.Sum256([]byte(token))) }
 
-// lockedText is a log that can be read while it is written.
-type lockedText struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "revoked")
 	one, two := hashOf("one"), hashOf("two")
 	synctest.Test(t, func(t *testing.T) {
-		log, list, applied := &lockedText{}, new(license.Revoked), atomic.Int64{}
+		log, list, applied := &logtest.Buffer{}, new(license.Revoked), atomic.Int64{}
 		write(t, path, one)
 		begin, err := Read(path)
 		if err != nil {

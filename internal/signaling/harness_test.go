@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ieum-rtc/ieum/internal/license"
+	"github.com/ieum-rtc/ieum/internal/logtest"
 	"github.com/ieum-rtc/ieum/internal/protocol"
 	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 	"github.com/ieum-rtc/ieum/internal/signaling/enginetest"
@@ -52,7 +53,7 @@ type world struct {
 	verifier *license.Verifier
 	cpCode   string
 	authKey  string
-	log      *logBuffer
+	log      *logtest.Buffer
 	nodes    []*testNode
 
 	residents map[string]*peer // by tenant, see resident
@@ -139,24 +140,6 @@ func (k *known) add(a netip.Addr, n int) {
 	}
 }
 
-// logBuffer is a log that tests may read while it is written.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // in runs a test in virtual time with n nodes.
 func in(t *testing.T, n int, change func(*Config, *license.Params), f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -164,7 +147,7 @@ func in(t *testing.T, n int, change func(*Config, *license.Params), f func(w *wo
 			T:      t,
 			local:  directory{enginetest.NewNetwork(1)},
 			cpCode: "KP-20200101-01",
-			log:    &logBuffer{},
+			log:    &logtest.Buffer{},
 		}
 		var err error
 		w.verifier, err = license.New(license.Config{

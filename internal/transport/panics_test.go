@@ -1,32 +1,14 @@
 package transport
 
 import (
-	"bytes"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ieum-rtc/ieum/internal/logtest"
 )
-
-// lockedBuffer is a log that several goroutines write.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // fragile panics at one message, and answers the others with themselves.
 type fragile struct{ echo }
@@ -45,7 +27,7 @@ func TestPanicClosesOnlyItsConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachWay(t, ways, func(t *testing.T, w way) {
-				log, ends := &lockedBuffer{}, make(chan End, 2)
+				log, ends := &logtest.Buffer{}, make(chan End, 2)
 				cfg := unswept
 				cfg.Log = slog.New(slog.NewTextHandler(log, nil))
 				cfg.Panics = NewPanics(cfg.Log)
@@ -79,7 +61,7 @@ func TestPanicClosesOnlyItsConnection(t *testing.T) {
 
 func TestPanicsAreLoggedOncePerSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &lockedBuffer{}
+		log := &logtest.Buffer{}
 		p := NewPanics(slog.New(slog.NewTextHandler(log, nil)))
 		for range 3 {
 			for range 100 {
