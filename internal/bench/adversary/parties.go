@@ -159,16 +159,17 @@ func (a *adversaries) reconnectStorm(ctx context.Context, i int, ready func()) {
 		}
 		s.Cut()
 		if err := a.reconnect(ctx, s, cut); err != nil {
-			if ctx.Err() == nil {
-				a.lost.Add(1)
-			}
+			a.lost.Add(1)
 			return
 		}
 	}
 }
 
-// reconnect resumes a session as our SDK does: it tries until the session is gone.
+// reconnect resumes a session as our SDK does: it tries until the session is gone. It goes on when
+// the measured load has ended: otherwise a slow server would lose nobody.
 func (a *adversaries) reconnect(ctx context.Context, s *session, cut time.Time) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Stall)
+	defer cancel()
 	for attempt := 0; ; attempt++ {
 		if attempt > 0 {
 			a.retries.Add(1)
@@ -189,8 +190,6 @@ func (a *adversaries) reconnect(ctx context.Context, s *session, cut time.Time) 
 }
 
 func (a *adversaries) resume(ctx context.Context, s *session) error {
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.Stall)
-	defer cancel()
 	next := &client.Link{Deliver: s.Deliver, Ended: a.ended, Tickets: s.Tickets}
 	if err := next.Open(ctx, a.dialer, a.url, &a.readers); err != nil {
 		return err
