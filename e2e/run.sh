@@ -5,7 +5,7 @@
 #   sh e2e/run.sh                    all files, one at a time: browsers fill the cores they get
 #   sh e2e/run.sh call.test.mjs …    these files, or options of node --test
 #   sh e2e/run.sh busy               all but those that mostly wait
-#   sh e2e/run.sh waiting            for timeouts of the protocol and for reconnects
+#   sh e2e/run.sh waiting            for timeouts of the protocol and for reconnects; two at a time
 set -eu
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -29,6 +29,7 @@ if [ "$(uname -s)" = Linux ] && [ "${1:-}" != waiting ]; then
 fi
 mkdir -p e2e/.work
 cd e2e
+at_a_time=1
 waiting="./full.test.mjs ./malformed.test.mjs ./polling.test.mjs ./resume.test.mjs ./return.test.mjs"
 case "${1:-./*.test.mjs}" in
 busy)
@@ -40,7 +41,8 @@ busy)
 waiting)
     # shellcheck disable=SC2086 # a list of names
     set -- $waiting
+    at_a_time=2
     ;;
 *) [ $# -gt 0 ] || set -- ./*.test.mjs ;;
 esac
-exec node --test --test-concurrency=1 --test-reporter=spec "$@"
+exec node --test --test-concurrency="$at_a_time" --test-reporter=spec "$@"
