@@ -29,7 +29,7 @@ export const invalid = (name: string, what: string): Failure =>
 
 /** The server was never reached within the limit. */
 export function unreachable(origin: string): Failure {
-  return failure('504', `No answer from ${origin || 'the server'}.`,
+  return failure('504', `No answer from ${origin}.`,
     'Check that the server runs at this address (option `server`). '
     + 'Open it in the browser once: that shows a firewall, '
     + 'or a certificate to accept.');

@@ -22,7 +22,7 @@ export class Knowledgetalk extends EventTarget {
     this.dispatchEvent(new CustomEvent('presence', { detail: event })),
   );
   private readonly session: Session;
-  private readonly operations: Operations;
+  private readonly ops: Operations;
   private readonly peers: Peers;
   private readonly feeds: Feeds;
   private readonly sharing: Sharing;
@@ -108,7 +108,7 @@ export class Knowledgetalk extends EventTarget {
       say: (message) => void request('talking', { message }),
     });
     this.session = session;
-    this.operations = operations;
+    this.ops = operations;
     this.peers = peers;
     this.feeds = feeds;
     this.sharing = sharing;
@@ -163,7 +163,7 @@ export class Knowledgetalk extends EventTarget {
   }
 
   destroyRoom(roomId: string): Promise<api.Result> {
-    return this.operations.destroyRoom(roomId);
+    return this.ops.destroyRoom(roomId);
   }
 
   memberList(roomId?: string): Promise<api.MemberList> {
@@ -217,15 +217,15 @@ export class Knowledgetalk extends EventTarget {
   }
 
   chat(message: string, roomId?: string, target?: string): Promise<api.ChatResult> {
-    return this.operations.chat(message, roomId, target);
+    return this.ops.chat(message, roomId, target);
   }
 
   inform(message: unknown, target?: string, roomId?: string): Promise<api.Result> {
-    return this.operations.inform(message, target, roomId);
+    return this.ops.inform(message, target, roomId);
   }
 
   kickOut(target: string): Promise<api.Result> {
-    return this.operations.kickOut(target);
+    return this.ops.kickOut(target);
   }
 
   permit(
@@ -236,7 +236,7 @@ export class Knowledgetalk extends EventTarget {
     whiteboard?: boolean,
     document?: boolean,
   ): Promise<api.Result> {
-    return this.operations.permit(target, chat, draw, screen, whiteboard, document);
+    return this.ops.permit(target, chat, draw, screen, whiteboard, document);
   }
 
   editRoomInfo(
@@ -245,7 +245,7 @@ export class Knowledgetalk extends EventTarget {
     capacity?: number,
     host?: string,
   ): Promise<api.Result> {
-    return this.operations.editRoomInfo(roomId, title, capacity, host);
+    return this.ops.editRoomInfo(roomId, title, capacity, host);
   }
 
   editUserInfo(
@@ -255,19 +255,19 @@ export class Knowledgetalk extends EventTarget {
     broadcast = true,
     target?: string,
   ): Promise<api.Result> {
-    return this.operations.editUserInfo(name, video, audio, broadcast, target);
+    return this.ops.editUserInfo(name, video, audio, broadcast, target);
   }
 
   changeName(name: string): Promise<api.Result> {
-    return this.operations.changeName(name);
+    return this.ops.changeName(name);
   }
 
   createGroup(list?: string[], title?: string): Promise<api.CreateGroupResult> {
-    return this.operations.createGroup(list, title);
+    return this.ops.createGroup(list, title);
   }
 
   endGroup(groupId: string): Promise<api.Result> {
-    return this.operations.endGroup(groupId);
+    return this.ops.endGroup(groupId);
   }
 
   getUserId(): string {
@@ -341,7 +341,7 @@ export class Knowledgetalk extends EventTarget {
   }
 
   private entered(members: string[]): void {
-    this.operations.entered();
+    this.ops.entered();
     if (this.session.room?.info.talkingNoty) this.talking.start();
     this.known(members);
   }

@@ -183,6 +183,17 @@ describe('subscribeVideo', () => {
     expect(await promise).toBe(false);
   });
 
+  it.each(['429', '504', '543'])('asks again when the server answers %s', async (answer) => {
+    code = answer;
+    const promise = feeds.subscribe('a', 'cam');
+    await settled();
+    code = '200';
+    await vi.advanceTimersByTimeAsync(Subscription.repeat);
+    expect(log).toEqual(['subscribe cam a', 'subscribe cam a']);
+    const s = comes('a');
+    expect(await promise).toBe(s);
+  });
+
   it('is false when the server knows no such member', async () => {
     code = '403';
     expect(await feeds.subscribe('a', 'cam')).toBe(false);

@@ -203,6 +203,20 @@ describe('init', () => {
     expect(FakeSocket.made).toHaveLength(made);
   });
 
+  it('tries again while the server does not reach its cluster, and reports that', async () => {
+    const refused = { code: '543', message: 'No quorum.', hint: 'Try again in a second.' };
+    const result = session.init('KP-1', LICENSE, 'me', undefined, undefined, false);
+    await again(refused);
+    await again(refused);
+    await again(registered());
+    expect(await result).toEqual({ code: '200', userId: 'me' });
+    session.disconnect();
+    const second = session.init('KP-1', LICENSE, 'me', undefined, undefined, false);
+    await again(refused);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(await second).toEqual({ userId: '', ...refused });
+  });
+
   it.each([
     [undefined, '421', /server is missing/, /server: 'https:/],
     ['', '422', /server is not valid/, /https:/],
@@ -617,6 +631,15 @@ describe('the same page reconnecting', () => {
     expect(seen).toEqual(['resumed']);
   });
 
+  it.each([['500'], ['504'], ['543']])('tries again when the server answers %s', async (code) => {
+    await init();
+    await join('a');
+    await again({ code, message: 'Because.' });
+    expect([seen, session.userId]).toEqual([[], 'me']);
+    await again(registered({ resumed: true, room: info(5, 'me', 'a') }));
+    expect(seen).toEqual(['resumed']);
+  });
+
   it('sends the last seq of the room, and gets what was missed', async () => {
     await init();
     await join('a');
@@ -739,6 +762,50 @@ describe('the same page reconnecting', () => {
     await passes(next, 20);
     expect(next.ops().filter((op) => op === 'joinRoom')).toHaveLength(2);
     expect(session.room?.id).toBe('Q');
+  });
+
+  it.each(['429', '504', '543'])(
+    'asks for its room again when that is answered %s, also for creating it',
+    async (code) => {
+      await init();
+      await join('a');
+      const socket = await again({ code: '410' });
+      socket.answer('register', registered());
+      await settled();
+      // As above: the longest wait.
+      vi.spyOn(Math, 'random').mockReturnValue(0.99);
+      const joins = () => socket.ops().filter((op) => op === 'joinRoom').length;
+      for (let asked = 1; asked <= 3; asked++) {
+        expect([seen, joins()]).toEqual([['lost'], asked]);
+        if (asked === 2) {
+          socket.answer('joinRoom', { code: '441' });
+          await settled();
+          socket.answer('createRoom', { code });
+        } else socket.answer('joinRoom', { code });
+        await passes(socket, 16);
+      }
+      socket.answer('joinRoom', info(1, 'me', 'a'));
+      await settled();
+      expect([seen, session.room?.id]).toEqual([['lost', 'entered', 'restored'], 'R']);
+      expect(joins()).toBe(4);
+    },
+  );
+
+  it.each([
+    ['and was served', { room: info(1, 'a', 'me') }, 1],
+    ['and was not served', {}, 2],
+  ])('asks for its room once when that was lost with the socket %s', async (_, state, asked) => {
+    await init();
+    await join('a');
+    const socket = await again({ code: '410' });
+    socket.answer('register', registered());
+    await settled();
+    const next = await again(registered({ resumed: true, ...state }));
+    const joins = [socket, next].flatMap((s) => s.ops()).filter((op) => op === 'joinRoom');
+    expect(joins).toHaveLength(asked);
+    if (asked > 1) next.answer('joinRoom', info(1, 'a', 'me'));
+    await settled();
+    expect([seen, session.room?.id]).toEqual([['lost', 'entered', 'restored'], 'R']);
   });
 
   it('reports when the room refuses it', async () => {

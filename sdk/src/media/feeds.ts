@@ -132,7 +132,7 @@ export class Feeds {
     if (waiting) return waiting.promise;
     const ask = async () => {
       const { code } = await request();
-      if (code !== '200' && code !== '504' && this.waits.get(key) === wait) {
+      if (code === '403' && this.waits.get(key) === wait) {
         this.settle(key, refuse('subscribeVideo', 'not-in-room'));
       }
     };

@@ -332,10 +332,10 @@ export class Connection {
     this.openTimer = setTimeout(() => this.abandon(), Timing.grace);
   }
 
-  private async shake(socket: WebSocketLike, pending: Promise<Verdict>): Promise<void> {
+  private async shake(socket: WebSocketLike, handshake: Promise<Verdict>): Promise<void> {
     let verdict: Verdict;
     try {
-      verdict = await pending;
+      verdict = await handshake;
     } catch (error) {
       console.error(error);
       verdict = 'retry';
@@ -375,11 +375,11 @@ export class Connection {
   }
 
   private post(message: Request): void {
-    const pending = this.pending.get(`${message.reqId}`);
+    const entry = this.pending.get(`${message.reqId}`);
     if (this.state === 'up') {
-      if (pending) pending.sent = Date.now();
+      if (entry) entry.sent = Date.now();
       this.write(message);
-      if (pending) this.expect(Timing.silenceLimit);
+      if (entry) this.expect(Timing.silenceLimit);
       return;
     }
     this.queue.push(message);
@@ -415,12 +415,12 @@ export class Connection {
   }
 
   private settle(id: string, answer: Answer): void {
-    const pending = this.pending.get(id);
-    if (!pending) return;
+    const entry = this.pending.get(id);
+    if (!entry) return;
     this.pending.delete(id);
     // A request that timed out must not be sent later: the app was told that it failed.
-    this.queue = this.queue.filter((m) => m !== pending.message);
-    pending.settle(answer);
+    this.queue = this.queue.filter((m) => m !== entry.message);
+    entry.settle(answer);
   }
 
   /** A message arrived: the socket is alive, and waiting requests get a new limit. */
@@ -489,12 +489,13 @@ export class Connection {
     // users: they may have arrived, and must not arrive after newer ones. A peer session repeats
     // what still holds.
     const again: Request[] = [];
-    for (const [id, pending] of [...this.pending]) {
-      if (!pending.sent) continue;
-      pending.sent = 0;
-      if (pending.message.target !== undefined) {
-        this.settle(id, { eventOp: pending.message.eventOp, ...failure('504') });
-      } else if (pending.message.eventOp !== 'keepAlive') again.push(pending.message);
+    for (const [id, entry] of [...this.pending]) {
+      if (!entry.sent) continue;
+      entry.sent = 0;
+      const { message } = entry;
+      if (message.target !== undefined) {
+        this.settle(id, { eventOp: message.eventOp, ...failure('504') });
+      } else if (message.eventOp !== 'keepAlive') again.push(message);
     }
     this.queue = [...again, ...this.queue];
     if (wasUp) this.hooks.down();

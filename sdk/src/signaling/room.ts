@@ -16,6 +16,8 @@ export class Room {
    * follow.
    */
   seen: number;
+  /** A new session is asking to join. */
+  entering = false;
 
   constructor(readonly info: RoomInfo) {
     for (const member of Object.values(info.members)) this.members.set(member.id, member);

@@ -117,6 +117,8 @@ export class Session {
   /** Ends the init that is under way. */
   private started: (result: InitResult | Failure) => void = () => undefined;
   private rejoining = false;
+  /** The last failure of a handshake that is repeated. */
+  private refusal: Failure | null = null;
   private again: ReturnType<typeof setTimeout> | undefined;
   /** Why this session ended, for every later call. */
   private over: Failure | null = null;
@@ -193,12 +195,10 @@ export class Session {
       optionalText(name, 'name'),
       optionalText(device, 'device'),
     ];
-    const wrong = firstFailure(...checked);
+    const wrong = firstFailure(...checked) ?? this.offline();
     if (wrong) return { userId: '', ...wrong };
-    const off = this.offline();
-    if (off) return { userId: '', ...off };
     const [code, secret, user, shown, kind] = checked as (string | undefined)[];
-    const credentials = {
+    const login = {
       cpCode: code!,
       authKey: secret!,
       wished: user,
@@ -209,12 +209,12 @@ export class Session {
     if (
       this.credentials
       && !this.over
-      && JSON.stringify(credentials) === JSON.stringify(this.credentials)
+      && JSON.stringify(login) === JSON.stringify(this.credentials)
     ) {
       return this.starting ?? { code: '200', userId: this.userId };
     }
     this.disconnect();
-    return this.start(credentials);
+    return this.start(login);
   }
 
   disconnect(): void {
@@ -330,11 +330,11 @@ export class Session {
     return this.iceServers;
   }
 
-  private start(credentials: Credentials): Promise<InitResult> {
-    this.over = null;
+  private start(login: Credentials): Promise<InitResult> {
+    this.over = this.refusal = null;
     this.mode = 'fresh';
-    this.credentials = credentials;
-    this.handoff = takeHandoff(this.whose(credentials));
+    this.credentials = login;
+    this.handoff = takeHandoff(this.whose(login));
     this.connection = new Connection(
       `${this.base!.replace(/^http/, 'ws')}/signal`,
       {
@@ -356,7 +356,10 @@ export class Session {
       () => this.other(this.base!),
     );
     const { promise, settle } = deferred<InitResult>(Timing.request, () => {
-      this.started(this.connection?.status === 429 ? failure('429') : unreachable(this.base!));
+      this.started(
+        this.refusal
+        ?? (this.connection?.status === 429 ? failure('429') : unreachable(this.base!)),
+      );
     });
     this.starting = promise;
     this.started = (outcome) => {
@@ -391,7 +394,7 @@ export class Session {
         attempt: ++this.attempt,
         ...fields,
       });
-    const anew = { userId: c.wished, ...(c.forced ? { forced: true } : {}) };
+    const anew = { userId: c.wished, forced: c.forced || undefined };
     let answer: Answer;
     let lost = false;
     if (this.mode === 'fresh') {
@@ -419,12 +422,13 @@ export class Session {
       this.accept(registered, lost || (this.mode !== 'fresh' && !registered.resumed));
       return 'up';
     }
-    // 429 takes up to a minute: a session waits for that, who calls init() is told.
-    if (['500', '504'].includes(answer.code) || (answer.code === '429' && !this.starting)) {
-      return 'retry';
-    }
     const failed =
       answer.code === '200' ? failure('500') : failure(answer.code, answer.message, answer.hint);
+    // 429 takes up to a minute: a session waits for that, who calls init() is told.
+    if (passing(answer) && !(answer.code === '429' && this.starting)) {
+      if (answer.code !== '504') this.refusal = failed;
+      return 'retry';
+    }
     if (this.starting) this.started(failed);
     else {
       this.end(
@@ -448,7 +452,7 @@ export class Session {
       this.room?.forgetFeeds();
       if (!this.rejoining && !this.away) this.hooks.lost();
       this.rejoining = this.room !== null;
-    } else if (same && !this.rejoining) {
+    } else if (same) {
       this.compare(registered);
     }
     this.away = false;
@@ -460,7 +464,9 @@ export class Session {
    */
   private compare({ room }: RegisterAnswer): void {
     const ours = this.room;
-    if (ours && room?.roomId === ours.id) {
+    if (this.rejoining) {
+      // Compared when the room is entered.
+    } else if (ours && room?.roomId === ours.id) {
       this.tell(ours.update(room, this.userId));
     } else if (ours) {
       this.leave('session-ended');
@@ -468,15 +474,11 @@ export class Session {
       // Joined by a request that the app was told had failed.
       void this.request('leaveRoom', { roomId: room.roomId });
     }
-    this.connection?.answerWaiting((m) => {
-      if (m.eventOp === 'joinRoom' && m.roomId === room?.roomId) {
-        return { eventOp: 'joinRoom', code: '200', message: 'ok', ...room };
-      }
-      if (m.eventOp === 'leaveRoom' && !room) {
-        return { eventOp: 'leaveRoom', code: '200', message: 'ok' };
-      }
-      return undefined;
-    });
+    this.connection?.answerWaiting(({ eventOp, roomId }) =>
+      (eventOp === 'joinRoom' && roomId === room?.roomId) || (eventOp === 'leaveRoom' && !room)
+        ? { eventOp, code: '200', message: 'ok', ...room }
+        : undefined,
+    );
   }
 
   private up(): void {
@@ -493,23 +495,25 @@ export class Session {
   private async rejoin(): Promise<void> {
     clearTimeout(this.again);
     const room = this.room;
-    if (!room) return;
+    // One at a time: requests without an answer are sent again on the next socket.
+    if (!room || room.entering) return;
+    room.entering = true;
     const update = (joined: Room['info']) =>
       this.room === room ? room.update(joined, this.userId) : [];
     let answer = await this.enter(room.id, update);
     if (answer.code === '441') {
       const { title, capacity, media, talkingNoty } = room.info;
-      await this.request(media ? 'createVideoRoom' : 'createRoom', {
+      answer = await this.request(media ? 'createVideoRoom' : 'createRoom', {
         roomId: room.id,
         title,
         capacity,
         destroy: true,
-        ...(media ? { talkingNoty } : {}),
+        talkingNoty: media ? talkingNoty : undefined,
       });
-      answer = await this.enter(room.id, update);
+      if (['200', '443'].includes(answer.code)) answer = await this.enter(room.id, update);
     }
-    if (answer.code === '504' && this.connection) return; // The next handshake tries again.
-    if (answer.code === '429' && this.room === room) {
+    room.entering = false;
+    if (passing(answer) && this.room === room) {
       // After a restart all users of one address ask for rooms that are gone, which may exceed a
       // limit. The next handshake may come first.
       this.again = setTimeout(
@@ -641,6 +645,9 @@ export class Session {
 }
 
 const taken = () => failureFor('409', 'replaced');
+
+/** The same request may succeed later. */
+const passing = (answer: Answer) => ['429', '500', '504', '543'].includes(answer.code);
 
 /** The server does not (or no longer) know a right to this id. */
 const refused = (answer: Answer) => answer.code === '409' || answer.code === '410';
