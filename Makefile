@@ -13,7 +13,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build build-bench sdk setup test check fmt vet lint lint-more race examples fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-relay bench-call bench-compare clean
+.PHONY: help run build build-bench sdk setup test check fmt vet lint lint-more race examples fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-cluster bench-relay bench-call bench-compare clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | sort | expand -t 14
@@ -115,11 +115,14 @@ soak: ## long runs: an hour of fuzzing, ten minutes of 10,000 users and of the r
 	$(MAKE) fuzz FUZZTIME=1000000x
 	IEUM_SOAK=1 CHROMIUM=/usr/bin/chromium sh e2e/run.sh
 
-bench: bench-signal bench-relay bench-call ## all benchmarks
+bench: bench-signal bench-cluster bench-relay bench-call ## all benchmarks
 
 bench-signal: build-bench ## our signaling server and two npm servers in turn, as a table; BENCH="--rounds 5 --conns 1000"
 	cd bench && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@node bench/signal.mjs $(BENCH)
+
+bench-cluster: build-bench ## three nodes of a cluster beside one server, as a table (Linux); BENCH="--rounds 3 --conns 1000"
+	@GO=$(GO) node bench/cluster.mjs $(BENCH)
 
 bench-relay: build-bench ## our relay and coturn in turn, as a table (Linux, root, coturn); BENCH="--rounds 5 --duration 2s --shapes up,idle"
 	@node bench/relay.mjs $(BENCH)

@@ -12,6 +12,8 @@ type pairCmd struct {
 	Protocol    string  `default:"ieum" enum:"ieum,ieum-socketio,peerjs,socketio" help:"What the server speaks: ieum, ieum-socketio (the same over Socket.IO), peerjs or socketio (default ${default})."`
 	Pairs       int     `default:"64" help:"Rooms that pass messages, one in flight each (default ${default})." placeholder:"N"`
 	Messages    int     `default:"100000" help:"Messages to measure, after a fifth as many to warm up (default ${default})." placeholder:"N"`
+	SecondURL   string  `help:"Where the second user of each room connects, for example another node of a cluster (default: where the first does)." placeholder:"WS-URL"`
+	OtherPID    []int   `name:"other-pid" help:"With --pid, process ID of another node, whose CPU and memory count too; repeatable." placeholder:"PID"`
 	LatencyRate float64 `help:"Then measure latency for ten seconds at this many messages per second." placeholder:"N"`
 }
 
@@ -23,6 +25,8 @@ func (p *pairCmd) Run(c *console) error {
 	cfg := pair.Config{
 		Target:      p.target(),
 		Protocol:    p.Protocol,
+		SecondURL:   p.SecondURL,
+		OtherPIDs:   p.OtherPID,
 		Pairs:       min(p.Pairs, p.Conns/2),
 		Messages:    p.Messages,
 		LatencyRate: p.LatencyRate,

@@ -7,9 +7,11 @@
 package pair
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/bench/client"
@@ -22,6 +24,10 @@ import (
 type Config struct {
 	client.Target // only ieum and ieum-socketio need the license; Conns is even
 	Protocol      string
+	// SecondURL is where the second member of each pair connects; empty: to URL.
+	SecondURL string
+	// OtherPIDs are further processes of the service, whose CPU time and memory count too.
+	OtherPIDs []int
 	// Pairs is the number of rooms that pass messages, at most Conns/2. Their messages are lost
 	// when none is delivered anywhere for Stall.
 	Pairs int
@@ -56,6 +62,13 @@ func (c Config) Validate() error {
 	need(known || c.Protocol == "",
 		"protocol: %q is none of ieum, ieum-socketio, peerjs, socketio", c.Protocol)
 	c.Check(need)
+	second := c.Target
+	second.URL = cmp.Or(c.SecondURL, c.URL)
+	second.Check(func(ok bool, format string, args ...any) {
+		need(ok || second.URL == c.URL, "second "+format, args...)
+	})
+	need(!slices.ContainsFunc(c.OtherPIDs, func(p int) bool { return p <= 0 }) &&
+		(len(c.OtherPIDs) == 0 || c.PID != 0), "other-pid: must be positive, and needs pid")
 	need(c.Conns >= 2 && c.Conns <= client.MaxConns && c.Conns%2 == 0,
 		"conns: must be even, 2 to %d", client.MaxConns)
 	need(c.Pairs >= 0 && c.Pairs <= c.Conns/2, "pairs: must be 0 to half of conns")
@@ -72,6 +85,16 @@ func (c *Config) setDefaults() {
 	if c.Protocol == "" {
 		c.Protocol = "ieum"
 	}
+}
+
+func (c *Config) processes() (g proc.Group) {
+	if c.PID == 0 {
+		return nil
+	}
+	for _, pid := range append([]int{c.PID}, c.OtherPIDs...) {
+		g = append(g, proc.PID(pid))
+	}
+	return g
 }
 
 // Report is the result of Run. Fields that were not measured are left out of its JSON. Latency is
@@ -116,7 +139,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	cfg.setDefaults()
 	r := newRun(cfg)
 	defer r.close()
-	m := &meter{run: r, server: proc.PID(cfg.PID), report: Report{
+	m := &meter{run: r, server: cfg.processes(), report: Report{
 		Protocol: cfg.Protocol,
 		Conns:    cfg.Conns,
 		Pairs:    cfg.Pairs,
@@ -130,7 +153,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 // meter measures the server around the parts of a run.
 type meter struct {
 	run    *run
-	server proc.PID
+	server proc.Group
 	report Report
 }
 
@@ -169,7 +192,7 @@ func (m *meter) connections(ctx context.Context) error {
 		return err
 	}
 	m.report.ConnectSeconds = report.Round(took.Seconds())
-	if m.server == 0 {
+	if len(m.server) == 0 {
 		return nil
 	}
 	conns := float64(m.run.cfg.Conns)
@@ -197,7 +220,7 @@ func (m *meter) messages(ctx context.Context) error {
 	}
 	m.report.PerSecond = report.Round(float64(len(latencies)) / took.Seconds())
 	m.report.P50us, m.report.P99us = quantile(latencies, 0.5), quantile(latencies, 0.99)
-	if m.server == 0 {
+	if len(m.server) == 0 {
 		return nil
 	}
 	m.report.CPUPerMillion = report.Rounded(spent.Seconds() * 1e6 / float64(len(latencies)))

@@ -34,7 +34,7 @@ func (m *member) other() *member { return m.pair.members[1-m.index] }
 // dial connects, upgrades and starts the reader.
 func (m *member) dial(ctx context.Context) error {
 	r := m.pair.run
-	endpoint := r.dialect.endpoint(*r.url, m)
+	endpoint := r.dialect.endpoint(*r.urls[m.index], m)
 	conn, err := r.dialer.WebSocket(ctx, &endpoint, m, nil)
 	if err != nil {
 		return err

@@ -264,17 +264,28 @@ func TestAMessageLostAtAFixedRateEndsThePlay(t *testing.T) {
 	}
 }
 
+func TestTheSecondUserConnectsElsewhere(t *testing.T) {
+	cfg := config(startFake(t, "ieum"), "ieum")
+	cfg.SecondURL = "ws://127.0.0.1:1/nobody-listens"
+	_, err := Run(t.Context(), cfg)
+	if err == nil || !strings.HasPrefix(err.Error(), "connect m1-") {
+		t.Errorf("connected the second user: %v", err)
+	}
+}
+
 func TestConfigErrorsAreReportedTogether(t *testing.T) {
 	err := Config{
 		Target:      client.Target{URL: "http://x", Conns: 3, Size: 10, PID: -1, Sources: 2},
 		Protocol:    "sip",
+		SecondURL:   "http://y",
+		OtherPIDs:   []int{0},
 		Pairs:       2,
 		Messages:    -1,
 		LatencyRate: -1,
 	}.Validate()
 	for _, want := range []string{
 		"protocol:", "url:", "conns:", "pairs:", "messages:", "latency-rate:",
-		"size:", "pid,", "sources:",
+		"size:", "pid,", "sources:", "second url:", "other-pid:",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("nothing of %s in %v", want, err)

@@ -1,6 +1,7 @@
 package pair
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -19,8 +20,8 @@ type run struct {
 	cfg     Config
 	dialect dialect
 	dialer  *client.Dialer
-	url     *url.URL
-	epoch   time.Time // latencies are differences of time since it
+	urls    [2]*url.URL // of each pair's members
+	epoch   time.Time   // latencies are differences of time since it
 	pairs   []*pair
 
 	readers sync.WaitGroup // one per open connection
@@ -39,7 +40,10 @@ func newRun(cfg Config) *run {
 		pairs:    make([]*pair, cfg.Conns/2),
 		finished: make(chan struct{}, max(1, cfg.Pairs)),
 	}
-	r.url, r.dialer = cfg.Endpoint()
+	r.urls[0], r.dialer = cfg.Endpoint()
+	second := cfg.Target
+	second.URL = cmp.Or(cfg.SecondURL, cfg.URL)
+	r.urls[1], _ = second.Endpoint()
 	id := client.RunID()
 	for i := range r.pairs {
 		r.pairs[i] = newPair(r, fmt.Sprintf("%s-%d", id, i))

@@ -33,3 +33,15 @@ func TestScheduledTimeGrowsWithWork(t *testing.T) {
 		t.Errorf("20 ms of work are %v", after-before)
 	}
 }
+
+func TestAGroupUsesWhatItsProcessesUse(t *testing.T) {
+	self := PID(os.Getpid())
+	alone, err1 := self.RSS()
+	both, err2 := Group{self, self}.RSS()
+	if err1 != nil || err2 != nil || both < alone*3/2 {
+		t.Errorf("%d KB alone, %d KB twice: %v, %v", alone, both, err1, err2)
+	}
+	if _, err := (Group{self, math.MaxInt32}).CPU(); err == nil {
+		t.Error("a process that is not there used nothing")
+	}
+}

@@ -63,19 +63,9 @@ func parseCPU(stat []byte) (time.Duration, error) {
 	return sum, nil
 }
 
-// During runs f and tells what the process spent meanwhile, and how long that was.
+// During is Group.During of this process alone.
 func (p PID) During(f func() error) (spent, took time.Duration, err error) {
-	before, err := p.CPU()
-	if err != nil {
-		return 0, 0, err
-	}
-	start := time.Now()
-	if err := f(); err != nil {
-		return 0, 0, err
-	}
-	took = time.Since(start)
-	after, err := p.CPU()
-	return after - before, took, err
+	return Group{p}.During(f)
 }
 
 // Scheduled is the CPU time that the scheduler has given to the process's threads. It counts
@@ -164,16 +154,21 @@ const (
 	stableSamples = 12
 )
 
-// Settle waits until the process's memory is stable, but not longer than patience, and returns the
-// last sample.
+// Settle is Group.Settle of this process alone.
 func (p PID) Settle(ctx context.Context, patience time.Duration) (rss int, stable bool, err error) {
+	return Group{p}.Settle(ctx, patience)
+}
+
+// Settle waits until the group's memory is stable, but not longer than patience, and returns the
+// last sample.
+func (g Group) Settle(ctx context.Context, patience time.Duration) (rss int, stable bool, err error) {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	next := time.NewTicker(sampleEvery)
 	defer next.Stop()
 	var w window
 	for {
-		if rss, err = p.RSS(); err != nil {
+		if rss, err = g.RSS(); err != nil {
 			return 0, false, err
 		}
 		if w.add(rss) {
