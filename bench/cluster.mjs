@@ -141,9 +141,9 @@ console.log(`| setup | ${columns.map(([name]) => name).join(" | ")} |`);
 console.log(`|---|${columns.map(() => "---|").join("")}`);
 for (const { name, reports } of setups) {
   const cells = columns.map(([, get, digits]) => {
-    const values = reports.map(get);
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    return `${show(median(values), digits)} (${show(low, digits)}–${show(high, digits)})`;
+    const all = reports.map(get);
+    const [low, high] = [Math.min(...all), Math.max(...all)];
+    return `${show(median(all), digits)} (${show(low, digits)}–${show(high, digits)})`;
   });
   console.log(`| ${name} | ${cells.join(" | ")} |`);
 }
@@ -157,10 +157,12 @@ const bench = spawnSync(
   { cwd: join(here, ".."), encoding: "utf8" },
 );
 if (bench.status !== 0) throw new Error(`claims: ${bench.stdout}${bench.stderr}`);
-const figures = (unit) =>
-  [...bench.stdout.matchAll(new RegExp(String.raw`([\d.]+) ${unit}`, "g"))].map((m) => Number(m[1]));
+const values = (unit) => {
+  const pattern = new RegExp(String.raw`([\d.]+) ${unit}`, "g");
+  return [...bench.stdout.matchAll(pattern)].map((m) => Number(m[1]));
+};
 console.log(
-  `\nA claim that another node decides: p50 ${show(median(figures("p50-µs")) / 1000, 2)} ms, ` +
-    `p99 ${show(median(figures("p99-µs")) / 1000, 2)} ms. ` +
-    `192 at a time: ${show(median(figures("claims/s")), 0)} per second.`,
+  `\nA claim that another node decides: p50 ${show(median(values("p50-µs")) / 1000, 2)} ms, ` +
+    `p99 ${show(median(values("p99-µs")) / 1000, 2)} ms. ` +
+    `192 at a time: ${show(median(values("claims/s")), 0)} per second.`,
 );

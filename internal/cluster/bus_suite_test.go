@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/binary"
 	"strings"
 	"sync"
 	"testing"
@@ -20,20 +21,32 @@ type lossy struct {
 }
 
 // Publish implements bus.Conn.
-func (l *lossy) Publish(subject string, data []byte) error {
+func (l *lossy) Publish(subject string, packet []byte) error {
 	to := strings.Split(subject, ".")[2]
-	const lastNumbered = 5 // kinds of frames up to this one have a number
-	l.mu.Lock()
-	lose := l.cut[to]
-	if !lose && l.next[to] > 0 && data[1] <= lastNumbered {
-		l.next[to]--
-		lose = true
+	var kept []byte
+	for len(packet) > 0 {
+		end := 4 + int(binary.BigEndian.Uint32(packet))
+		if !l.loses(to, packet[4:end]) {
+			kept = append(kept, packet[:end]...)
+		}
+		packet = packet[end:]
 	}
-	l.mu.Unlock()
-	if lose {
+	if kept == nil {
 		return nil
 	}
-	return l.Conn.Publish(subject, data)
+	return l.Conn.Publish(subject, kept)
+}
+
+// loses decides about one frame.
+func (l *lossy) loses(to string, frame []byte) bool {
+	const lastNumbered = 5 // kinds of frames up to this one have a number
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.cut[to] && l.next[to] > 0 && frame[1] <= lastNumbered {
+		l.next[to]--
+		return true
+	}
+	return l.cut[to]
 }
 
 // disturbed are nodes of a suite, with what a test does to them.

@@ -161,7 +161,9 @@ func (p PID) Settle(ctx context.Context, patience time.Duration) (rss int, stabl
 
 // Settle waits until the group's memory is stable, but not longer than patience, and returns the
 // last sample.
-func (g Group) Settle(ctx context.Context, patience time.Duration) (rss int, stable bool, err error) {
+func (g Group) Settle(
+	ctx context.Context, patience time.Duration,
+) (rss int, stable bool, err error) {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	next := time.NewTicker(sampleEvery)

@@ -3,7 +3,8 @@
 // NATS delivers at most once, and in order from one publisher to one subject. The bus adds numbers:
 // each frame from one node to another has the next one of their stream, so that the receiver sees
 // what is missing. After a pause of 25 ms, and until the receiver confirms it, the sender repeats
-// the last number, so that a loss at the end shows too.
+// the last number, so that a loss at the end shows too. Frames that wait together are published
+// together.
 package bus
 
 import (
@@ -64,6 +65,7 @@ type Bus struct {
 	handler engine.Handler // Guarded by calls.
 	sub     *nats.Subscription
 	writing sync.WaitGroup
+	packet  []byte // Owned by write: reused.
 
 	counters
 }
@@ -407,27 +409,37 @@ func (b *Bus) write() {
 			continue
 		}
 		b.mu.Unlock()
-		for _, data := range batch {
+		for len(batch) > 0 {
+			var packet []byte
+			packet, batch = pack(b.packet[:0], batch)
 			// An error is a loss, which the receiver will notice.
-			_ = b.conn.Publish(subject, data)
+			_ = b.conn.Publish(subject, packet)
+			b.packet = packet[:0]
 		}
 		b.mu.Lock()
 	}
 }
 
-// receive is called for each frame, one at a time.
+// receive is called for each packet, one at a time.
 func (b *Bus) receive(m *nats.Msg) {
 	b.calls.Lock()
 	defer b.calls.Unlock()
+	to, _ := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 10, 64)
+	for data := range unpack(m.Data) {
+		b.receiveFrame(data, to)
+	}
+}
+
+// receiveFrame takes a frame to an incarnation of this node. It is called with calls held.
+func (b *Bus) receiveFrame(data []byte, to uint64) {
 	if b.handler == nil {
 		return // what is missing then shows later
 	}
-	f, err := parseFrame(m.Data)
+	f, err := parseFrame(data)
 	if errors.Is(err, errFrame) {
 		b.refused.Add(1)
 		return
 	}
-	to, _ := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 10, 64)
 	gap, deliver, ok := b.admit(&f, err, to)
 	if !ok {
 		b.refused.Add(1)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -66,6 +67,46 @@ func TestNamesDoNotReachIntoOtherSubjects(t *testing.T) {
 		}
 		seen[s] = name
 	}
+}
+
+func TestFramesTravelTogether(t *testing.T) {
+	var frames [][]byte
+	for _, n := range []int{0, 1, 1500, packetSize, packetSize - 8, 4, 20_000, 20_000} {
+		frames = append(frames, bytes.Repeat([]byte{byte(n)}, n))
+	}
+	var got [][]byte
+	packets := 0
+	for rest := frames; len(rest) > 0; packets++ {
+		var packet []byte
+		packet, rest = pack(nil, rest)
+		if n := slices.Collect(unpack(packet)); len(packet) > packetSize && len(n) != 1 {
+			t.Errorf("%d frames in %d bytes", len(n), len(packet))
+		}
+		got = append(got, slices.Collect(unpack(packet))...)
+	}
+	if !reflect.DeepEqual(got, frames) || packets != 5 {
+		t.Errorf("%d frames of %d in %d packets", len(got), len(frames), packets)
+	}
+}
+
+func FuzzUnpack(f *testing.F) {
+	packet, _ := pack(nil, [][]byte{[]byte("one"), nil, []byte("three")})
+	f.Add(packet)
+	f.Add(packet[:len(packet)-1])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var again []byte
+		whole := true
+		for frame := range unpack(b) {
+			if frame == nil {
+				whole = false
+				continue
+			}
+			again, _ = pack(again, [][]byte{frame})
+		}
+		if !bytes.HasPrefix(b, again) || whole != (len(again) == len(b)) {
+			t.Errorf("%x was taken for %x", b, again)
+		}
+	})
 }
 
 func FuzzParseFrame(f *testing.F) {
