@@ -82,8 +82,7 @@ export class Knowledgetalk extends EventTarget {
       inRoom: () => session.room !== null,
       request,
       publish: (target, type, stream) => void peers.publish(target, type, stream),
-      unpublish: (target, type) => void peers.unpublish(target, type),
-      sent: (type) => peers.sent(type),
+      replace: (type, old, stream) => peers.replace(type, old, stream),
       stream: (user, type) => this.streams.get(user, type),
     });
     const sharing = new Sharing({
@@ -91,7 +90,7 @@ export class Knowledgetalk extends EventTarget {
       room: () => session.room,
       request,
       publish: (target, stream) => void peers.publish(target, 'screen', stream),
-      unpublish: () => peers.sent('screen').forEach(([id]) => peers.unpublish(id, 'screen')),
+      unpublish: () => peers.replace('screen'),
       announce: (stream) => void feeds.publish('screen', stream),
       withdraw: () => feeds.unpublish('screen'),
     });

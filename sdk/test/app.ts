@@ -166,8 +166,8 @@ export class App {
     if (m.eventOp === 'sdp' && m.sdp.type === 'offer') void this.answer(m);
   }
 
-  private async answer({ target, gen, n, type, link }: any): Promise<void> {
-    const c = FakeConnection.last;
+  private async answer({ target, gen, n, type, link, sdp }: any): Promise<void> {
+    const c = FakeConnection.made.find((x) => x.localDescription?.sdp === sdp.sdp)!;
     this.from(target, {
       eventOp: 'sdp',
       type,
@@ -179,7 +179,7 @@ export class App {
     await settled();
     if (c.connectionState === 'closed') return;
     c.become('connected');
-    if (!gen) return;
+    if (!gen || c.heartbeats.readyState === 'open') return;
     c.openChannel();
     c.heartbeats.readyState = 'open';
     c.heartbeats.send = (text) => {

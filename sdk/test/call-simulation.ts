@@ -460,7 +460,7 @@ export class CallSimulation extends Simulation {
   }
 
   private sendViolations({ session, want, unsure, waiting }: User): string[] {
-    if (waiting || !session || session.waiting) return ['waits'];
+    if (waiting || !session || session.awaiting) return ['waits'];
     return TYPES.filter((type) => !unsure.has(type) && session.sending(type) !== want[type]).map(
       (type) => `does not send its ${type}`,
     );

@@ -53,6 +53,8 @@ class FakeChannel {
 
 export class FakeConnection extends EventTarget {
   static made: FakeConnection[] = [];
+  /** Counts descriptions: no two are the same. */
+  private static described = 0;
   static get last(): FakeConnection {
     return FakeConnection.made[FakeConnection.made.length - 1]!;
   }
@@ -77,7 +79,6 @@ export class FakeConnection extends EventTarget {
   checksAnswered: number | undefined;
   private readonly dtls = new FakeTransport();
   private readonly transceivers: FakeTransceiver[] = [];
-  private offers = 0;
 
   constructor(private config: RTCConfiguration) {
     super();
@@ -143,7 +144,7 @@ export class FakeConnection extends EventTarget {
   async createAnswer(): Promise<{ type: string; sdp: string }> {
     await Promise.resolve();
     if (this.signalingState !== 'have-remote-offer') throw new Error('nothing to answer');
-    return { type: 'answer', sdp: `answer ${++this.offers}\r\na=setup:active\r\n` };
+    return { type: 'answer', sdp: `answer ${++FakeConnection.described}\r\na=setup:active\r\n` };
   }
 
   async setLocalDescription(given?: { type: string; sdp: string }): Promise<void> {
@@ -151,7 +152,7 @@ export class FakeConnection extends EventTarget {
     const type = this.signalingState === 'have-remote-offer' ? 'answer' : 'offer';
     if (given && given.type !== type) throw new Error(`no ${given.type} now`);
     this.signalingState = type === 'offer' ? 'have-local-offer' : 'stable';
-    this.localDescription = { type, sdp: given?.sdp ?? `${type} ${++this.offers}` };
+    this.localDescription = { type, sdp: given?.sdp ?? `${type} ${++FakeConnection.described}` };
     if (type === 'answer') for (const t of this.transceivers) t.currentDirection = t.direction;
     this.log.push(type);
   }

@@ -54,8 +54,12 @@ beforeEach(() => {
       log.push(`to ${target} ${type}`);
       sent = [...sent.filter(([id]) => id !== target), [target, s]];
     },
-    unpublish: (target, type) => log.push(`no more to ${target} ${type}`),
-    sent: () => sent,
+    replace: (type, old, next) => {
+      for (const [id, s] of sent) {
+        if (s === old) log.push(next ? `to ${id} ${type}` : `no more to ${id} ${type}`);
+      }
+      sent = next ? sent.map(([id, s]) => [id, s === old ? next : s]) : [];
+    },
     stream: (user, type) => remote.get(`${type} ${user}`),
   });
 });

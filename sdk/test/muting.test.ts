@@ -51,8 +51,8 @@ const changes: Record<string, Change> = {
   'goes over another connection when the path dies': async (a, id) => {
     if (id === 'legacy') return;
     await a.pass(2_500);
-    const [primary, backup] = a.open;
-    a.cut(primary!);
+    const backup = a.open.find((c) => c.getConfiguration().iceTransportPolicy === 'relay');
+    a.cut(a.k.getPeer(id) as unknown as FakeConnection);
     await a.pass(1_500);
     expect(backup!.getSenders()[0]!.track).not.toBeNull();
   },

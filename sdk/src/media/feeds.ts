@@ -10,9 +10,8 @@ export interface FeedsHooks {
   inRoom(): boolean;
   request(eventOp: string, fields: Json): Promise<Answer>;
   publish(target: string, type: MediaType, stream: MediaStream): void;
-  unpublish(target: string, type: MediaType): void;
-  /** Who is sent what. */
-  sent(type: MediaType): [user: string, stream: MediaStream][];
+  /** Whoever is sent a stream gets another one; null: nothing more. */
+  replace(type: MediaType, old: MediaStream, stream: MediaStream | null): void;
   stream(user: string, type: MediaType): MediaStream | undefined;
 }
 
@@ -65,11 +64,7 @@ export class Feeds {
     const before = this.own.get(type);
     const feed = { stream, ...kindsOf(stream) };
     this.own.set(type, feed);
-    if (before) {
-      for (const [id, old] of this.hooks.sent(type)) {
-        if (old === before.stream) this.hooks.publish(id, type, stream);
-      }
-    }
+    if (before) this.hooks.replace(type, before.stream, stream);
     // Announced once: apps react to every announcement, and replaced tracks reach the subscribers
     // by themselves.
     if (before?.audio !== feed.audio || before?.video !== feed.video) {
@@ -102,9 +97,7 @@ export class Feeds {
     const feed = this.own.get(type);
     if (!feed) return;
     this.own.delete(type);
-    for (const [id, stream] of this.hooks.sent(type)) {
-      if (stream === feed.stream) this.hooks.unpublish(id, type);
-    }
+    this.hooks.replace(type, feed.stream, null);
     void this.hooks.request('unpublish', { type });
   }
 

@@ -39,25 +39,25 @@ const WAITING = 256;
  */
 export class Pacer {
   private readonly budget = new Budget(150, 50);
-  private readonly waiting = new Map<string, (() => void)[]>();
+  private readonly unsent = new Map<string, (() => void)[]>();
   private timer: ReturnType<typeof setInterval> | undefined;
 
   /** False: the queue of this user is full. */
   pass(to: string, send: () => void): boolean {
-    if (!this.waiting.size && this.budget.take()) {
+    if (!this.unsent.size && this.budget.take()) {
       send();
       return true;
     }
-    const mine = this.waiting.get(to) ?? [];
+    const mine = this.unsent.get(to) ?? [];
     if (mine.length >= WAITING) return false;
     mine.push(send);
-    this.waiting.set(to, mine);
+    this.unsent.set(to, mine);
     this.timer ??= setInterval(() => {
-      for (const [user, queue] of this.waiting) {
+      for (const [user, queue] of this.unsent) {
         if (!this.budget.take()) return;
-        this.waiting.delete(user);
+        this.unsent.delete(user);
         queue.shift()!();
-        if (queue.length) this.waiting.set(user, queue);
+        if (queue.length) this.unsent.set(user, queue);
       }
       this.stop();
     }, 50);
@@ -66,13 +66,13 @@ export class Pacer {
 
   /** A user who left gets no more messages, nor does a later user with the same id. */
   forget(user: string): void {
-    this.waiting.delete(user);
+    this.unsent.delete(user);
   }
 
   /** Drops all waiting messages. */
   stop(): void {
     clearInterval(this.timer);
     this.timer = undefined;
-    this.waiting.clear();
+    this.unsent.clear();
   }
 }

@@ -168,7 +168,7 @@ class Outgoing extends Leg {
   private again: ReturnType<typeof setTimeout> | undefined;
   private failures = 0;
 
-  get waiting(): boolean {
+  get awaiting(): boolean {
     return this.waiter !== null;
   }
 
@@ -322,8 +322,8 @@ export class LegacyPeer {
     return this.legs.find((leg) => leg.connection)?.connection;
   }
 
-  get waiting(): boolean {
-    return TYPES.some((type) => this.out[type].waiting);
+  get awaiting(): boolean {
+    return TYPES.some((type) => this.out[type].awaiting);
   }
 
   sending(type: MediaType): MediaStream | null {

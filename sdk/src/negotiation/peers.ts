@@ -121,6 +121,22 @@ export class Peers {
   }
 
   /**
+   * Whoever is or was sent the stream, or any of this type, gets another one, or nothing more.
+   */
+  replace(type: MediaType, old?: MediaStream, stream?: MediaStream | null): void {
+    for (const [id, now] of this.sent(type)) {
+      if (old && now !== old) continue;
+      if (stream) void this.publish(id, type, stream);
+      else this.unpublish(id, type);
+    }
+    for (const { sent } of this.pendingRepublish.values()) {
+      if (old && sent.get(type) !== old) continue;
+      if (stream) sent.set(type, stream);
+      else sent.delete(type);
+    }
+  }
+
+  /**
    * Mutes or unmutes a kind of the camera everywhere, own tracks of the app included. `more`: a
    * stream not sent at present.
    */
@@ -208,7 +224,7 @@ export class Peers {
 
   handleLeave(id: string): void {
     const session = this.peerSessions.get(id);
-    if (session?.waiting) this.report(id, 'failed', 'left');
+    if (session?.awaiting) this.report(id, 'failed', 'left');
     // A user who leaves does not fall silent first: this one was lost, and may come back with its
     // network.
     if (session && this.isSilent(id)) {

@@ -79,7 +79,7 @@ export class PeerSession implements TransportOwner {
   }
 
   /** A publishP2P is waiting for its outcome. */
-  get waiting(): boolean {
+  get awaiting(): boolean {
     return this.waiters.size > 0;
   }
 

@@ -17,7 +17,7 @@ export function isPrivate({ candidate = '' }: RTCIceCandidateInit): boolean {
 
 /** Sends local candidates after their description, several in a message. */
 export class Trickle {
-  private waiting: RTCIceCandidateInit[] = [];
+  private unsent: RTCIceCandidateInit[] = [];
   private all: RTCIceCandidateInit[] = [];
   private described = false;
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -26,7 +26,7 @@ export class Trickle {
 
   add(candidate: RTCIceCandidateInit): void {
     if (this.all.length >= KEPT) return;
-    this.waiting.push(candidate);
+    this.unsent.push(candidate);
     this.all.push(candidate);
     this.arm();
   }
@@ -34,7 +34,7 @@ export class Trickle {
   /** A description is being made: earlier candidates are void, new ones wait for it. */
   hold(): void {
     this.stop();
-    this.waiting = [];
+    this.unsent = [];
     this.all = [];
     this.described = false;
   }
@@ -55,11 +55,11 @@ export class Trickle {
   }
 
   private arm(): void {
-    if (!this.described || this.timer || this.waiting.length === 0) return;
+    if (!this.described || this.timer || this.unsent.length === 0) return;
     this.timer = setTimeout(() => {
       this.timer = undefined;
-      const list = this.waiting;
-      this.waiting = [];
+      const list = this.unsent;
+      this.unsent = [];
       this.send(list);
     }, BATCH);
   }
