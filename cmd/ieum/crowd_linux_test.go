@@ -9,11 +9,19 @@ import (
 	"testing"
 )
 
+// Crowds on three nodes are treated as one would treat them.
+func TestCrowdsOnThreeNodes(t *testing.T) {
+	n := newNetwork(t)
+	chatHasOneOrder(t, n)
+	roomsAreNeverOverfull(t, n)
+	licensesAreNeverOverfull(t, n)
+}
+
 // Five members of a room, on three nodes, say a hundred things each. All see the same order, and in
 // it what each has said in the order in which it was said.
-func TestChatHasOneOrderOnThreeNodes(t *testing.T) {
+func chatHasOneOrder(t *testing.T, n *network) {
+	t.Helper()
 	const members, messages = 5, 100
-	n := newNetwork(t)
 	authKey := n.license("acme", 100)
 	var all []*guest
 	for i := range members {
@@ -91,14 +99,14 @@ func chats(events []map[string]any) (said []map[string]any) {
 
 // Three users, one on each node, want to be in each of 500 rooms for two, all at once. One of each
 // three is refused, and the members of a room agree on who is in.
-func TestRoomsOnThreeNodesAreNeverOverfull(t *testing.T) {
+func roomsAreNeverOverfull(t *testing.T, n *network) {
+	t.Helper()
 	const rooms = 500
-	n := newNetwork(t)
-	authKey := n.license("acme", 3*rooms)
+	authKey := n.license("rooms", 3*rooms)
 	guests := make([][3]*guest, rooms)
 	spread(3*rooms, 32, func(i int) {
 		id, at := i/3, i%3
-		g, err := n.nodes[(id+at)%3].enter("acme", authKey, fmt.Sprintf("user%d-%d", id, at))
+		g, err := n.nodes[(id+at)%3].enter("rooms", authKey, fmt.Sprintf("user%d-%d", id, at))
 		if err != nil {
 			t.Error(err)
 			return
@@ -149,6 +157,34 @@ func TestRoomsOnThreeNodesAreNeverOverfull(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Many more users than a license has want to register, at once, on all nodes. It is full with
+// exactly as many as it has.
+func licensesAreNeverOverfull(t *testing.T, n *network) {
+	t.Helper()
+	const seats, wanted = 150, 600
+	authKey := n.license("full", seats)
+	var admitted, full atomic.Int64
+	spread(wanted, 200, func(i int) {
+		g, answer := n.nodes[i%3].register(map[string]any{
+			"eventOp": "register", "cpCode": "full", "authKey": authKey,
+		})
+		if g != nil {
+			t.Cleanup(g.leave)
+		}
+		switch answer["code"] {
+		case "200":
+			admitted.Add(1)
+		case "445":
+			full.Add(1)
+		default:
+			t.Errorf("user %d: %v", i, answer)
+		}
+	})
+	if admitted.Load() != seats || full.Load() != wanted-seats {
+		t.Errorf("%d users are in, %d were refused", admitted.Load(), full.Load())
+	}
 }
 
 // spread calls f for each of the first count numbers, some at a time.

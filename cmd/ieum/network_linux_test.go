@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -190,9 +191,37 @@ func (n *netNode) start() {
 		}
 	}
 	c := exec.Command("ip", "netns", "exec", n.space, os.Args[0], "-test.run=^$")
-	c.Env = append(os.Environ(), runAs+"="+strings.Join(args, "\n"))
+	c.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "IEUM_")
+	}), runAs+"="+strings.Join(args, "\n"))
 	_, n.kill = launch(n.t, c, os.Stderr, `http://\S+/metrics`)
 	n.process = c.Process
+}
+
+// cut drops what one node sends to another.
+func (n *network) cut(from, to *netNode) {
+	n.t.Helper()
+	n.run("add rule inet cut in ip saddr "+from.ip+" drop\n",
+		"ip", "netns", "exec", to.space, "nft", "-f", "-")
+}
+
+// isolate cuts a node off from the others, both ways. Clients reach it.
+func (n *network) isolate(alone *netNode) {
+	n.t.Helper()
+	for _, other := range n.nodes {
+		if other != alone {
+			n.cut(other, alone)
+			n.cut(alone, other)
+		}
+	}
+}
+
+// heal ends all cuts.
+func (n *network) heal() {
+	n.t.Helper()
+	for _, node := range n.nodes {
+		n.run("flush chain inet cut in\n", "ip", "netns", "exec", node.space, "nft", "-f", "-")
+	}
 }
 
 // awaitReady waits until /readyz of a node has this status.
