@@ -2,6 +2,7 @@ package bus
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"reflect"
 	"slices"
@@ -66,6 +67,20 @@ func TestNamesDoNotReachIntoOtherSubjects(t *testing.T) {
 			t.Errorf("%q and %q both become %q", name, other, s)
 		}
 		seen[s] = name
+	}
+}
+
+// Nodes of the previous and of this version understand each other while these bytes stay.
+func TestTheEncodingStaysAsItIs(t *testing.T) {
+	f := sample()
+	packet, _ := pack(nil, [][]byte{f.append(nil), {}})
+	const want = "00000031" + // length
+		"01" + "02" + "0000000000000003" + "0000000000000009" + "000000000000004d" +
+		"0e" + "6e6f64652d312e6578616d706c65" + // name
+		"7b22646f223a317d" + // payload
+		"00000000" // length of the second frame
+	if got := hex.EncodeToString(packet); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 

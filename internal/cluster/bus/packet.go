@@ -10,7 +10,8 @@ import (
 const packetSize = 32 << 10
 
 // pack appends frames to b, each behind its length in four bytes, until one does not fit. It
-// returns the frames that are left.
+// returns the frames that are left. The first byte of a packet is always 0, since no message of
+// NATS is that long: another first byte is free for other kinds of packets.
 func pack(b []byte, frames [][]byte) (packet []byte, rest [][]byte) {
 	for i, f := range frames {
 		if i > 0 && len(b)+4+len(f) > packetSize {
