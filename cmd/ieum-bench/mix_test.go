@@ -92,9 +92,12 @@ func TestMixBesideAdversaries(t *testing.T) {
 		t.Fatalf("%d, %v: %s%s", code, err, out, errs)
 	}
 	d := r.Adversaries
-	if d == nil || d.HalfOpenDialed < 12 || d.StormResume.Count != 9 || d.StormTickets != 9 ||
-		d.StormRetries+d.StormLost != 0 {
+	if d == nil || d.HalfOpenDialed < 12 || d.StormRetries+d.StormLost != 0 {
 		t.Fatalf("%+v", d)
+	}
+	// a busy machine takes longer than the load is to last, and sees more storms
+	if n := d.StormResume.Count; n == 0 || n%9 != 0 || d.StormTickets != int64(n) {
+		t.Errorf("%+v", d)
 	}
 	if d.Closes["1008"] == 0 {
 		t.Errorf("the senders that flood were closed %v", d.Closes)
