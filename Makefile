@@ -63,10 +63,12 @@ lint-more: ## golangci-lint with .golangci.yml
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
 
 # checkptr ends the process at what bbolt reads in a damaged file; the store turns that into an error
+# PACKAGES: at a time, one more than there are cores, since the tests of some mostly wait
 # THINNED: packages whose tests leave cases out with the race detector (underRace), and run them all without it
 race: THINNED = ./cmd/ieum ./internal/signaling
+race: PACKAGES = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 race: ## Go tests with the race detector
-	$(GO) test -race -gcflags=go.etcd.io/bbolt/...=-d=checkptr=0 -timeout 5m ./...
+	$(GO) test -race -p $(PACKAGES) -gcflags=go.etcd.io/bbolt/...=-d=checkptr=0 -timeout 10m ./...
 	$(GO) test -timeout 5m $(THINNED)
 
 examples: ## build the clients of examples/ and run them against a server of this tree
@@ -97,14 +99,8 @@ fresh: ## the committed web/dist must equal a fresh build
 	@rm -rf bin/dist && GO=$(GO) sh sdk/build.sh bin/dist && diff -r bin/dist web/dist && echo "web/dist is fresh"
 
 e2e: build ## whole-system tests in real browsers, and with npm's Socket.IO clients
-	$(MAKE) e2e-busy
-	$(MAKE) e2e-waiting
-
-.PHONY: e2e-busy e2e-waiting
-e2e-busy:
-	sh e2e/run.sh busy
-
-e2e-waiting:
+	sh e2e/run.sh alone
+	sh e2e/run.sh others
 	sh e2e/socketio/run.sh
 	sh e2e/turn/run.sh
 	sh e2e/run.sh waiting

@@ -4,8 +4,9 @@
 #
 #   sh e2e/run.sh                    all files, one at a time: browsers fill the cores they get
 #   sh e2e/run.sh call.test.mjs …    these files, or options of node --test
-#   sh e2e/run.sh busy               all but those that mostly wait
-#   sh e2e/run.sh waiting            for timeouts of the protocol and for reconnects; two at a time
+#   sh e2e/run.sh alone              those that need the machine for themselves
+#   sh e2e/run.sh waiting            those that mostly wait for timeouts; two at a time
+#   sh e2e/run.sh others             the rest; two at a time
 set -eu
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -29,18 +30,33 @@ if [ "$(uname -s)" = Linux ] && [ "${1:-}" != waiting ]; then
 fi
 mkdir -p e2e/.work
 cd e2e
+# What mostly waits, and what needs both cores: the network lab, eight browsers at a time, and what
+# counts leaks, sound or rounds. Of the rest, two files at a time.
+waiting="full malformed polling resume return"
+alone="firefox glare lifecycle matrix mesh silence survive warm"
 at_a_time=1
-waiting="./full.test.mjs ./malformed.test.mjs ./polling.test.mjs ./resume.test.mjs ./return.test.mjs"
-case "${1:-./*.test.mjs}" in
-busy)
-    set --
+
+# names FILES: as arguments of node
+names() { for name in "$@"; do printf ' ./%s.test.mjs' "$name"; done; }
+
+# others: the names of all other files
+others() {
     for file in ./*.test.mjs; do
-        case " $waiting " in *" $file "*) ;; *) set -- "$@" "$file" ;; esac
+        name=${file#./}
+        name=${name%.test.mjs}
+        case " $waiting $alone " in *" $name "*) ;; *) printf ' %s' "$name" ;; esac
     done
+}
+
+# shellcheck disable=SC2046,SC2086 # lists of names
+case "${1:-./*.test.mjs}" in
+alone) set -- $(names $alone) ;;
+others)
+    set -- $(names $(others))
+    at_a_time=2
     ;;
 waiting)
-    # shellcheck disable=SC2086 # a list of names
-    set -- $waiting
+    set -- $(names $waiting)
     at_a_time=2
     ;;
 *) [ $# -gt 0 ] || set -- ./*.test.mjs ;;
