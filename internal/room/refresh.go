@@ -1,8 +1,9 @@
 package room
 
 // Refresh brings the members on a node up to date after events for them were lost on the way.
-// Members are those whom the node takes to be in the room: whoever is not is told Removed. The
-// others are told Refreshed, with what was said after Seen.
+// Members are those whom the node takes to be in the room: whoever is not is told Removed, unless
+// the session is in the room from another node by now. The others are told Refreshed, with what was
+// said after Seen.
 type Refresh struct {
 	Node    string
 	Members []Actor
@@ -14,7 +15,8 @@ func (Refresh) command() {}
 // refresh is called with r.mu held.
 func (r *room) refresh(c Refresh, sink Sink) {
 	for _, a := range c.Members {
-		if _, err := r.actor(a); err != nil {
+		i := r.index(a.User)
+		if i < 0 || r.members[i].Address.Session != a.Address.Session {
 			gone := Member{ID: a.User, Address: a.Address}
 			e := Event{Kind: Removed, Key: r.key, Seq: r.seq, Member: gone}
 			sink.Deliver([]Address{a.Address}, e)

@@ -1,0 +1,32 @@
+package room
+
+import "testing"
+
+// A node that was cut off still has a session that moved to another node meanwhile. Its client is
+// not told that it left: it did not.
+func TestRefreshRemovesNobodyWhoMoved(t *testing.T) {
+	f := open(t, 4)
+	defer f.reg.Close()
+	for _, id := range []string{"moved", "here"} {
+		f.do(nil, Join{Member: member(id)})
+	}
+	replaced := member("replaced")
+	replaced.Address.Session = "s-new"
+	f.do(nil, Join{Member: replaced})
+	f.do(nil, Move{User: "moved", To: Address{"n2", "s-moved"}, Epoch: 2})
+	f.do(nil, Refresh{Node: "n1", Members: []Actor{
+		{"moved", at("s-moved")}, {"here", at("s-here")},
+		{"replaced", at("s-replaced")}, {"gone", at("s-gone")},
+	}})
+	for session, want := range map[string]bool{
+		"s-moved": false, "s-here": false, "s-replaced": true, "s-gone": true,
+	} {
+		removed := false
+		for _, e := range f.rec.got[at(session)] {
+			removed = removed || e.Kind == Removed
+		}
+		if removed != want {
+			t.Errorf("%s was told %v", session, f.rec.got[at(session)])
+		}
+	}
+}
