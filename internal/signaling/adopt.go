@@ -369,7 +369,7 @@ func (h *Hub) beginRoom(ctx context.Context, snap room.Snapshot, now, before Own
 	_, _ = h.rooms.Do(ctx, key, refresh) // who is not in it is told
 	h.roomChanged(key)
 	h.tellOwner(own, key, back.State.Members)
-	if !h.nodes.isDead(before.Node) {
+	if before.Node != h.cfg.Node && !h.nodes.isDead(before.Node) {
 		h.sendOwner(own, key, before.Node)
 	}
 	h.settleRoomLater(key)
@@ -428,19 +428,24 @@ func (h *Hub) ownerFromBus(from string, m ownerMessage) {
 		h.loseRoomTo(m.Key, Owner{Node: from, Term: m.Term})
 		return
 	}
-	ro := h.rosterOf(m.Key)
+	h.ownerChanged(m.Key, Owner{Node: from, Term: m.Term})
+}
+
+// ownerChanged has the members here of a room elsewhere learn what its next owner knows.
+func (h *Hub) ownerChanged(key room.Key, now Owner) {
+	ro := h.rosterOf(key)
 	if ro == nil {
 		return
 	}
 	ro.mu.Lock()
-	later := m.Term > ro.owner.Term
+	later := now.Term > ro.owner.Term
 	if later {
-		ro.owner = Owner{Node: from, Term: m.Term}
+		ro.owner = now
 		ro.stale = true
 	}
 	ro.mu.Unlock()
 	if later {
-		h.refresh(m.Key)
+		h.refresh(key)
 	}
 }
 

@@ -39,6 +39,7 @@ type busMessage struct {
 	Rooms   *roomsMessage   `json:"rooms,omitempty"`   // a request: tell of a dead node's rooms
 	In      *inMessage      `json:"in,omitempty"`      // a request: is a session in a room
 	Owner   *ownerMessage   `json:"owner,omitempty"`   // the sender owns a room
+	Adopt   *adoptMessage   `json:"adopt,omitempty"`   // a request: take a room over
 }
 
 // commandMessage commands a room that the receiver owns with this term.

@@ -44,7 +44,11 @@ func (h *Hub) commandHere(
 		}
 		unlock()
 	}
-	return h.rooms.Do(ctx, key, cmd)
+	state, err := h.rooms.Do(ctx, key, cmd)
+	if errors.Is(err, room.ErrNoRoom) && h.owners.given(key) {
+		err = errNotOwner
+	}
+	return state, err
 }
 
 // exchange asks another node.
@@ -294,6 +298,9 @@ func (h fromBus) Request(from string, payload []byte, respond func([]byte)) {
 		key = "session " + p.In.Session
 	case kind == kindJSON && p.Rooms != nil:
 		key = "rooms " + from
+	case kind == kindJSON && p.Adopt != nil:
+		k := p.Adopt.Room.State.Key
+		key = "room " + k.Tenant + "\x00" + k.Room
 	default:
 		err = errBusMessage
 	}
@@ -321,6 +328,8 @@ func (h *Hub) answer(p busMessage) (a busResponse, err error) {
 		a.In = h.isIn(*p.In)
 	case p.Rooms != nil:
 		a.Rooms, a.More = h.knownPage(*p.Rooms)
+	case p.Adopt != nil:
+		err = h.adoptFromBus(p.Adopt)
 	case p.Evict.Moved:
 		h.loseSession(p.Evict.Location)
 	default:
@@ -339,13 +348,14 @@ func (h *Hub) commandFromBus(d *commandMessage) (*room.State, error) {
 		return nil, errBusMessage
 	}
 	cmd := v.Elem().Interface().(room.Command)
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
 	if _, creates := cmd.(room.Create); !creates {
 		if term, ok := h.owners.term(d.Key); !ok || term != d.Term {
+			h.awaitHandOver(ctx, d.Key)
 			return nil, errNotOwner
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
-	defer cancel()
 	return h.commandHere(ctx, d.Key, cmd)
 }
 

@@ -107,6 +107,7 @@ type Hub struct {
 	moves     keyLocks                 // of sessions that are moving here
 	handed    map[string]handedSession // Guarded by mu: sessions that moved to other nodes lately.
 	nodes     nodes
+	draining  atomic.Bool
 
 	replication replication // of what this node has
 	replicas    replicas    // of what others have
@@ -230,13 +231,28 @@ type Membership struct{ Tenant, User, Room string }
 func (h *Hub) InRoom(session string) (m Membership, ok bool) {
 	s := h.session(session)
 	if s == nil {
-		return Membership{}, false
+		return h.wasInRoom(session)
 	}
 	key, in := s.roomKey()
 	if !in || h.licenseError(s.grant, time.Now()) != nil {
 		return Membership{}, false
 	}
 	return Membership{Tenant: s.tenant, User: s.user, Room: key.Room}, true
+}
+
+// wasInRoom is InRoom for a session that moved to another node a short time ago, or since this node
+// began to drain: its calls may still use the relay of this node.
+func (h *Hub) wasInRoom(session string) (m Membership, ok bool) {
+	moved := h.handedOver(session)
+	if moved == nil || moved.Room == nil ||
+		h.licenseError(moved.Record.Grant, time.Now()) != nil {
+		return Membership{}, false
+	}
+	return Membership{
+		Tenant: moved.Record.Tenant,
+		User:   moved.Record.User,
+		Room:   moved.Room.Room,
+	}, true
 }
 
 // Close forgets all sessions without telling anyone: their clients are told by the connections' own

@@ -214,7 +214,7 @@ func (h *Hub) remember(m *movedSession) {
 	time.AfterFunc(handedOverLife, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if time.Since(h.handed[id].at) >= handedOverLife {
+		if time.Since(h.handed[id].at) >= handedOverLife && !h.draining.Load() {
 			delete(h.handed, id)
 		}
 	})

@@ -17,6 +17,7 @@ type owners struct {
 	mu      sync.RWMutex
 	terms   map[room.Key]uint64 // Guarded by mu.
 	doubted map[room.Key]bool   // Guarded by mu: those that another node may have by now.
+	gave    map[room.Key]bool   // Guarded by mu: those that are or were handed over, see drain.go.
 }
 
 // term returns the term with which this node holds the room; ok is false if it does not, or may
@@ -25,7 +26,31 @@ func (o *owners) term(key room.Key) (term uint64, ok bool) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	term, ok = o.terms[key]
-	return term, ok && !o.doubted[key]
+	return term, ok && !o.doubted[key] && !o.gave[key]
+}
+
+// give says that the room is being handed over.
+func (o *owners) give(key room.Key) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.gave == nil {
+		o.gave = map[room.Key]bool{}
+	}
+	o.gave[key] = true
+}
+
+// keep takes give back.
+func (o *owners) keep(key room.Key) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.gave, key)
+}
+
+// given tells whether this node handed the room over, or is about to.
+func (o *owners) given(key room.Key) bool {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.gave[key]
 }
 
 // last returns the last term with which this node held the room; 0: it did not.
@@ -53,6 +78,7 @@ func (o *owners) hold(key room.Key, term uint64) {
 	}
 	o.terms[key] = term
 	delete(o.doubted, key)
+	delete(o.gave, key)
 }
 
 // keys are the rooms that this node holds.
