@@ -18,7 +18,7 @@ type clusterFlags struct {
 	ClusterCert       string        `help:"Certificate of this node, PEM, with the DNS name ieum-node, instead of a secret (default: none)." placeholder:"FILE"`
 	ClusterKey        string        `help:"Private key of --cluster-cert, PEM (default: none)." placeholder:"FILE"`
 	ClusterCA         string        `name:"cluster-ca" help:"CA of the certificates of all nodes, PEM (default: none)." placeholder:"FILE"`
-	DrainTimeout      time.Duration `help:"How long a stopping server waits for clients to close their connections (default 3s)." placeholder:"TIME"`
+	DrainTimeout      time.Duration `help:"How long a stopping server waits for clients to close their connections, or a node of a cluster for clients and calls to move to other nodes (default 3s; in a cluster 20s)." placeholder:"TIME"`
 }
 
 func (f clusterFlags) settings() config.ClusterSettings {

@@ -15,6 +15,7 @@ import (
 type clusterNode struct {
 	name, host, peer, admin string
 	kill                    func()
+	process                 *exec.Cmd
 }
 
 // startNode starts a node that founds a cluster of three, or joins one.
@@ -40,7 +41,7 @@ func startNode(t *testing.T, name, signing, secret string, peers ...string) *clu
 	c := exec.Command(os.Args[0], "-test.run=^$")
 	c.Env = append(os.Environ(), runAs+"="+strings.Join(args, "\n"))
 	said, kill := launch(t, c, os.Stderr, `http://\S+/`, `--cluster-peer \S+`, `http://\S+/metrics`)
-	n := &clusterNode{name: name, kill: kill}
+	n := &clusterNode{name: name, kill: kill, process: c}
 	n.host = strings.Trim(strings.TrimPrefix(said[0], "http://"), "/")
 	n.peer = strings.TrimPrefix(said[1], "--cluster-peer ")
 	n.admin = strings.TrimSuffix(said[2], "/metrics")
@@ -147,6 +148,29 @@ func threeNodes(t *testing.T) (
 	nodes []*clusterNode, register func(*clusterNode, map[string]any) (*member, map[string]any),
 ) {
 	t.Helper()
+	c := startThree(t)
+	var passed atomic.Int64
+	return c.nodes, func(n *clusterNode, q map[string]any) (*member, map[string]any) {
+		m := connect(t, n.host, &passed)
+		return m, m.try(t, c.register(q))
+	}
+}
+
+// threeNodeCluster is a cluster with one license.
+type threeNodeCluster struct {
+	nodes           []*clusterNode
+	signing, secret string // files
+	license         string
+}
+
+// register adds to a request what registers a user.
+func (c *threeNodeCluster) register(q map[string]any) map[string]any {
+	q["eventOp"], q["cpCode"], q["authKey"] = "register", "acme", c.license
+	return q
+}
+
+func startThree(t *testing.T) *threeNodeCluster {
+	t.Helper()
 	signing := file(t, "signing", key+"\n")
 	secret := file(t, "secret", "a secret of all three nodes, long enough\n")
 	code, issued, errs := ieum(t, "license", "issue", "--license-signing-key-file", signing,
@@ -172,16 +196,11 @@ func threeNodes(t *testing.T) (
 	}
 	b := startNode(t, "b", signing, secret, a.peer)
 	c := startNode(t, "c", signing, secret, a.peer)
-	nodes = []*clusterNode{a, b, c}
+	nodes := []*clusterNode{a, b, c}
 	for _, n := range nodes {
 		n.awaitReady(t, 200)
 	}
-	var passed atomic.Int64
-	return nodes, func(n *clusterNode, q map[string]any) (*member, map[string]any) {
-		m := connect(t, n.host, &passed)
-		q["eventOp"], q["cpCode"], q["authKey"] = "register", "acme", license
-		return m, m.try(t, q)
-	}
+	return &threeNodeCluster{nodes, signing, secret, license}
 }
 
 // Three nodes are one service: users on different nodes meet in a room, and when a node is killed

@@ -53,7 +53,7 @@ func (f *relayCmd) Run(c *console) error {
 	greetRelay(c.out, n)
 	cfg.Log.Info("started", "version", version(), "port", n.RelayPort())
 	warnPrivate(cfg.Log, n)
-	_ = untilEnd(c.ctx, nil, hangup, n.Reload) // without a channel of failures it returns nil
+	_ = untilEnd(c.ctx, nil, hangup, nil, n.Reload) // without a channel of failures it returns nil
 	cfg.Log.Info("stopping", "cause", context.Cause(c.ctx))
 	ctx, cancel := context.WithTimeout(context.Background(), config.DefaultDrainTimeout)
 	defer cancel()

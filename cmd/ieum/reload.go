@@ -23,10 +23,11 @@ func outliveLog() (undo func()) {
 	return func() { signal.Reset(syscall.SIGPIPE) }
 }
 
-// untilEnd waits until ctx is done or the server fails. A SIGHUP reloads the configuration; reload
-// logs the result.
+// untilEnd waits until ctx is done, the server fails or drained is closed. A SIGHUP reloads the
+// configuration; reload logs the result.
 func untilEnd(
-	ctx context.Context, failed <-chan error, hangup <-chan os.Signal, reload func() error,
+	ctx context.Context, failed <-chan error, hangup <-chan os.Signal, drained <-chan struct{},
+	reload func() error,
 ) error {
 	for {
 		select {
@@ -34,6 +35,8 @@ func untilEnd(
 			return nil
 		case err := <-failed:
 			return err
+		case <-drained:
+			return nil
 		case <-hangup:
 			_ = reload()
 		}

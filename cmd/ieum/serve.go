@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/config"
@@ -167,13 +170,26 @@ func (f *serveCmd) Run(c *console) error {
 	f.greet(c.out, n)
 	f.started(cfg.Log, n)
 	debug.FreeOSMemory() // of the start; without load the next collection is two minutes away
-	failed := untilEnd(c.ctx, n.Failed(), hangup, n.Reload)
-	cfg.Log.Info("stopping", "cause", context.Cause(c.ctx))
-	ctx, cancel := context.WithTimeout(context.Background(), cfg.Cluster.Drain())
-	defer cancel()
-	err = errors.Join(failed, n.Close(ctx))
+	failed := untilEnd(c.ctx, n.Failed(), hangup, n.Drained(), n.Reload)
+	err = errors.Join(failed, stop(cfg, n, cmp.Or(context.Cause(c.ctx), errDrain)))
 	cfg.Log.Info("stopped")
 	return err
+}
+
+var errDrain = errors.New("asked to drain")
+
+// stop has a node of a cluster drain, and closes it.
+func stop(cfg config.Server, n *node.Node, cause error) error {
+	cfg.Log.Info("stopping", "cause", cause)
+	// A second signal ends the drain.
+	ctx, undo := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(ctx, cfg.Cluster.Drain())
+	n.Drain(ctx, cfg.Cluster.Drain())
+	cancel()
+	undo()
+	ctx, cancel = context.WithTimeout(context.Background(), cfg.Cluster.Close())
+	defer cancel()
+	return n.Close(ctx)
 }
 
 // warn logs warnings about the configuration.

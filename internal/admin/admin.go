@@ -9,6 +9,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -47,6 +48,9 @@ type Source struct {
 	// Ready returns why the server cannot serve calls; nil: it can. Its context ends after two
 	// seconds. The result is cached for five. A nil function is always ready.
 	Ready func(context.Context) error
+	// Drain is called by POST /drain, which requires the token. It must not wait. A nil function is
+	// not served.
+	Drain func()
 }
 
 // Of all clients at a time; monitoring keeps one connection or two.
@@ -102,7 +106,7 @@ func Start(c *Config, source Source) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{listener: l, ready: newReadiness(source.Ready, c.Log)}
-	s.http = transport.NewHTTPServer(c.handler(s.ready, source.Metrics), c.Log)
+	s.http = transport.NewHTTPServer(c.handler(s.ready, source), c.Log)
 	s.http.WriteTimeout = c.writeTimeout()
 	s.http.IdleTimeout = 2 * time.Minute // longer than the interval of a scrape
 	transport.NewHTTPConns(connLimits).Watch(s.http)
@@ -119,6 +123,9 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
 // SetStopping makes /readyz fail from now on, while the server shuts down.
 func (s *Server) SetStopping() { s.ready.stopping.Store(true) }
+
+// SetDraining makes /readyz fail from now on, while clients go to other servers.
+func (s *Server) SetDraining() { s.ready.draining.Store(true) }
 
 // Close shuts the listener down. Requests that are still open when ctx is done are cut off.
 func (s *Server) Close(ctx context.Context) error {
@@ -138,18 +145,35 @@ func (c Config) writeTimeout() time.Duration {
 	return 30 * time.Second
 }
 
-func (c Config) handler(ready http.Handler, metrics prometheus.Gatherer) http.Handler {
+func (c Config) handler(ready http.Handler, source Source) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /readyz", ready)
 	if c.Profile {
 		profiles(func(path string, h http.HandlerFunc) { mux.Handle("GET "+path, c.guard(h)) })
 	}
 	mux.HandleFunc("GET /healthz", transport.ServeHealth)
-	mux.Handle("GET /metrics", c.guard(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
+	mux.Handle("GET /metrics", c.guard(promhttp.HandlerFor(source.Metrics, promhttp.HandlerOpts{
 		MaxRequestsInFlight: 4,
 		ErrorLog:            slog.NewLogLogger(c.Log.Handler(), slog.LevelWarn),
 	})))
+	if source.Drain != nil {
+		mux.Handle("POST /drain", c.guard(c.serveDrain(source.Drain)))
+	}
 	return mux
+}
+
+// serveDrain requires a token even on loopback: any web page in a browser of this machine can have
+// it send a POST, but no page can add the token.
+func (c Config) serveDrain(drain func()) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if len(c.Token) == 0 {
+			http.Error(w, "Set --admin-token-file, or send SIGTERM.", http.StatusForbidden)
+			return
+		}
+		drain()
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = io.WriteString(w, "draining\n")
+	}
 }
 
 // guard requires the token. Without one the loopback address protects, so that a web page in a

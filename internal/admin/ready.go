@@ -21,6 +21,7 @@ type readiness struct {
 	check    func(context.Context) error
 	log      *slog.Logger
 	stopping atomic.Bool
+	draining atomic.Bool
 
 	mu    chan struct{} // a mutex that synctest takes for durably blocking
 	until time.Time     // Guarded by mu.
@@ -35,13 +36,19 @@ func newReadiness(check func(context.Context) error, log *slog.Logger) *readines
 	return r
 }
 
-var errStopping = errors.New("the server is shutting down")
+var (
+	errStopping = errors.New("the server is shutting down")
+	errDraining = errors.New("the server is draining: it takes no new clients and will stop")
+)
 
 // ready returns the result of a check, which may be some seconds old. It does not use the context
 // of a request, since other requests wait for the same check.
 func (r *readiness) ready() error {
 	if r.stopping.Load() {
 		return errStopping
+	}
+	if r.draining.Load() {
+		return errDraining
 	}
 	r.mu <- struct{}{}
 	defer func() { <-r.mu }()

@@ -26,7 +26,7 @@ func TestReadinessIsLookedAtOnceInSomeSeconds(t *testing.T) {
 			time.Sleep(time.Second)
 			return failure
 		}, c.Log)
-		h := c.handler(ready, prometheus.NewRegistry())
+		h := c.handler(ready, Source{Metrics: prometheus.NewRegistry()})
 		ask := func() (int, string) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
@@ -56,6 +56,11 @@ func TestReadinessIsLookedAtOnceInSomeSeconds(t *testing.T) {
 		if code, _ := ask(); code != http.StatusOK || looks != 3 {
 			t.Errorf("%d after %d looks", code, looks)
 		}
+		ready.draining.Store(true)
+		if code, text := ask(); code != http.StatusServiceUnavailable ||
+			text != errDraining.Error()+"\n" {
+			t.Errorf("%d %q from a server that drains", code, text)
+		}
 		ready.stopping.Store(true)
 		if code, text := ask(); code != http.StatusServiceUnavailable ||
 			text != "the server is shutting down\n" ||
@@ -63,6 +68,39 @@ func TestReadinessIsLookedAtOnceInSomeSeconds(t *testing.T) {
 			t.Errorf("%d %q after %d looks, from a server that shuts down", code, text, looks)
 		}
 	})
+}
+
+// A drain needs the token, on loopback too: web pages reach loopback, but have no token.
+func TestWhoMayDrain(t *testing.T) {
+	for _, c := range []struct {
+		token, authorization string
+		status               int
+	}{
+		{"0123456789abcdef", "Bearer 0123456789abcdef", http.StatusAccepted},
+		{"0123456789abcdef", "Bearer 0123456789abcdex", http.StatusUnauthorized},
+		{"0123456789abcdef", "", http.StatusUnauthorized},
+		{"", "", http.StatusForbidden},
+	} {
+		drained := 0
+		cfg := Config{Token: []byte(c.token), Log: slog.New(slog.DiscardHandler)}
+		h := cfg.handler(newReadiness(nil, cfg.Log), Source{
+			Metrics: prometheus.NewRegistry(),
+			Drain:   func() { drained++ },
+		})
+		r := httptest.NewRequest("POST", "/drain", nil)
+		r.Host = "127.0.0.1:7103"
+		r.Header.Set("Authorization", c.authorization)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != c.status || (drained == 1) != (c.status == http.StatusAccepted) {
+			t.Errorf("%+v: %d, drained %d times", c, w.Code, drained)
+		}
+		w = httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/drain", nil))
+		if w.Code != http.StatusMethodNotAllowed {
+			t.Errorf("GET: %d", w.Code)
+		}
+	}
 }
 
 func TestProfilesWhereTheyAreWanted(t *testing.T) {
@@ -75,7 +113,8 @@ func TestProfilesWhereTheyAreWanted(t *testing.T) {
 		r := httptest.NewRequest("GET", path, nil)
 		r.Header.Set("Authorization", authorization)
 		w := httptest.NewRecorder()
-		c.handler(newReadiness(nil, c.Log), prometheus.NewRegistry()).ServeHTTP(w, r)
+		source := Source{Metrics: prometheus.NewRegistry()}
+		c.handler(newReadiness(nil, c.Log), source).ServeHTTP(w, r)
 		return w.Code
 	}
 	for _, path := range []string{

@@ -35,11 +35,16 @@ type ClusterSettings struct {
 	Secret, SecretFile string
 	Cert, Key, CA      string
 
-	DrainTimeout time.Duration // default 3 s
+	DrainTimeout time.Duration // default 3 s, in a cluster 20 s
 }
 
-// DefaultDrainTimeout is how long a server that stops waits for its clients.
-const DefaultDrainTimeout = 3 * time.Second
+const (
+	// DefaultDrainTimeout is how long a server that stops waits for its clients.
+	DefaultDrainTimeout = 3 * time.Second
+	// clusterDrainTimeout is how long a node waits until its clients and their calls have moved. It
+	// leaves some of the 30 s after which Kubernetes kills.
+	clusterDrainTimeout = 20 * time.Second
+)
 
 const maxDrainTimeout = 24 * time.Hour
 
@@ -284,13 +289,27 @@ func hostPort(addr string) (host string, port int, err error) {
 	return host, int(n), nil
 }
 
-// Drain is how long a server that stops waits for its clients.
+// Drain is how long a server that stops waits for its clients: to close their connections or, in a
+// cluster, to go to other nodes.
 func (s ClusterSettings) Drain() time.Duration {
-	if s.DrainTimeout == 0 {
+	switch {
+	case s.DrainTimeout != 0:
+		return s.DrainTimeout
+	case s.several():
+		return clusterDrainTimeout
+	}
+	return DefaultDrainTimeout
+}
+
+// Close is how long a server that stops waits for connections to close.
+func (s ClusterSettings) Close() time.Duration {
+	if s.several() {
 		return DefaultDrainTimeout
 	}
-	return s.DrainTimeout
+	return s.Drain()
 }
+
+func (s ClusterSettings) several() bool { return s.Listen != "" || len(s.NATS) > 0 }
 
 // expiry warns of a certificate that expires soon.
 func (p *ClusterPlan) expiry() error {

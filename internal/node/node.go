@@ -58,6 +58,7 @@ type Node struct {
 	allocs  *allocationlog.Log
 	revoked *revocation.Watcher
 	reloads *reloads
+	drain   *drain
 
 	wg     sync.WaitGroup
 	failed chan error // at most one: the HTTP server failed
@@ -76,6 +77,7 @@ func Start(c config.Server) (_ *Node, err error) {
 		cert:    certs.NewSource(p.Cert),
 		allocs:  allocationlog.New(log),
 		reloads: newReloads(log),
+		drain:   newDrain(),
 		queued:  transport.NewBacklog(p.Config.Limits.Queued()),
 		panics:  transport.NewPanics(log),
 		failed:  make(chan error, 1),
@@ -248,13 +250,17 @@ func (n *Node) openAdmin() error {
 		all = append(all, n.store.Collector())
 	}
 	if n.others != nil {
-		all = append(all, n.others)
+		all = append(all, n.others, n.drain.active, n.drain.moved)
 	}
 	r, err := admin.NewRegistry(n.plan.Config.Version, all...)
 	if err != nil {
 		return err
 	}
-	n.admin, err = admin.Start(n.plan.Admin, admin.Source{Metrics: r, Ready: n.ready})
+	n.admin, err = admin.Start(n.plan.Admin, admin.Source{
+		Metrics: r,
+		Ready:   n.ready,
+		Drain:   n.drain.ask,
+	})
 	return config.ListenError("--admin-listen", err)
 }
 

@@ -42,6 +42,8 @@ type ConnLimiter struct {
 	closed                          func() bool
 	onRegistered                    func(netip.Addr, int)
 
+	draining atomic.Bool
+
 	// Guarded by mu.
 	mu       sync.Mutex
 	open     int
@@ -91,6 +93,10 @@ func (l *ConnLimiter) Separate() *ConnLimiter {
 	return s
 }
 
+// Drain rejects all further connections, also of clients that resume: this server is about to stop,
+// and another one has a place for them.
+func (l *ConnLimiter) Drain() { l.draining.Store(true) }
+
 // MaxConnections is the limit for connections that do not resume; negative: there is none.
 func (l *ConnLimiter) MaxConnections() int { return l.maxConnections }
 
@@ -101,7 +107,7 @@ func (l *ConnLimiter) Acquire(addr netip.Addr, resumes bool) (status int, reserv
 	if l == nil {
 		return 0, false
 	}
-	if !resumes && l.closed() {
+	if l.draining.Load() || !resumes && l.closed() {
 		l.rejected.closed.Add(1)
 		return http.StatusServiceUnavailable, false
 	}
@@ -200,10 +206,13 @@ func (l *ConnLimiter) Stats() ConnLimiterStats {
 func Resumes(r *http.Request) bool { return r.URL.Query().Has("resume") }
 
 // rejectUpgrade answers a handshake with the status that Acquire returned.
-func rejectUpgrade(w http.ResponseWriter, status int) {
+func (l *ConnLimiter) rejectUpgrade(w http.ResponseWriter, status int) {
 	message := "Too many unregistered connections from your address: try again in a moment."
 	after := "10"
-	if status == http.StatusServiceUnavailable {
+	switch {
+	case l.draining.Load():
+		message, after = "This server is about to stop: another one takes over.", "1"
+	case status == http.StatusServiceUnavailable:
 		message, after = "The server takes no more clients now: try again later.", "30"
 	}
 	w.Header().Set("Retry-After", after)

@@ -51,6 +51,25 @@ func TestConnLimiterForgetsRegisteredAndReleased(t *testing.T) {
 	}
 }
 
+func TestADrainingConnLimiterAdmitsNobody(t *testing.T) {
+	g := NewConnLimiter(ConnLimiterConfig{})
+	a := netip.MustParseAddr("192.0.2.1")
+	g.Acquire(a, false)
+	g.Drain()
+	for _, resumes := range []bool{false, true} {
+		if got, _ := g.Acquire(a, resumes); got != 503 {
+			t.Errorf("one that resumes (%v): %d", resumes, got)
+		}
+	}
+	// An open session may still change from polling to a WebSocket.
+	if got, _ := g.Separate().Acquire(a, false); got != 0 {
+		t.Errorf("one of an open session: %d", got)
+	}
+	if n := g.rejected.closed.Load(); n != 2 {
+		t.Errorf("%d are counted", n)
+	}
+}
+
 func TestFullConnLimiterAdmitsResumes(t *testing.T) {
 	g := NewConnLimiter(ConnLimiterConfig{Connections: 16, Unregistered: -1})
 	a := netip.MustParseAddr("192.0.2.1")

@@ -152,7 +152,7 @@ func (s *WebSocket) Upgrade(
 	peer.EarlyMessage = early != nil
 	status, reserve := s.cfg.Limiter.Acquire(peer.Addr.Addr(), Resumes(r))
 	if status != 0 {
-		rejectUpgrade(w, status)
+		s.cfg.Limiter.rejectUpgrade(w, status)
 		return false
 	}
 	peer.Reserve = reserve
@@ -245,6 +245,14 @@ func (s *WebSocket) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
+}
+
+// Conns are the open connections.
+func (s *WebSocket) Conns() (all []Conn) {
+	for _, c := range s.snapshot() {
+		all = append(all, c)
+	}
+	return all
 }
 
 // Close tells every client to reconnect (StatusGoingAway) and waits until all connections have

@@ -366,6 +366,18 @@ func (s *Server) Count() int {
 	return len(s.sessions)
 }
 
+// Conns are the open sessions.
+func (s *Server) Conns() (all []transport.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.sessions {
+		if _, ended := s.ended[c]; !ended {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
 // Close tells every client to reconnect (StatusGoingAway) and waits until all sessions have ended
 // or ctx is done. Then it aborts the rest.
 func (s *Server) Close(ctx context.Context) error {
