@@ -65,6 +65,7 @@ type quotaKey struct {
 // and a bandwidth each way.
 type sessionUsage struct {
 	allocations int        // guarded by quota.mu
+	recovering  bool       // guarded by quota.mu: it is in quota.recovering
 	made        limit.GCRA // of allocationRate
 	up, down    limit.GCRA
 }
@@ -86,7 +87,8 @@ type tenantRequest struct {
 }
 
 // recoveringSession is a session without an allocation whose use of bandwidth and allocations
-// still counts: its next allocation must not begin with a whole burst.
+// still counts: its next allocation must not begin with a whole burst. A session is listed once,
+// however often it ends its last allocation.
 type recoveringSession struct {
 	session string
 	until   time.Duration
@@ -180,9 +182,12 @@ func (q *quota) release(s quotaKey, now time.Duration) {
 	defer q.mu.Unlock()
 	if usage := q.sessions[s.session]; usage.allocations > 1 {
 		usage.allocations--
-	} else if usage.allocations = 0; usage.isRecovered(now) {
+	} else if usage.allocations = 0; usage.recovering {
+		// The list has it, and forgets it.
+	} else if usage.isRecovered(now) {
 		delete(q.sessions, s.session)
 	} else {
+		usage.recovering = true
 		q.recovering = append(q.recovering, recoveringSession{s.session, now + burstTime})
 	}
 	decrement(q.tenants, s.tenant)
@@ -198,16 +203,17 @@ func (q *quota) release(s quotaKey, now time.Duration) {
 func (q *quota) evictRecovered(now time.Duration) {
 	n := 0
 	for n < len(q.recovering) && q.recovering[n].until <= now {
-		// It may have an allocation again, or recover for a second time, further back.
 		name := q.recovering[n].session
-		if usage := q.sessions[name]; usage != nil && usage.allocations == 0 {
-			if usage.isRecovered(now) {
-				delete(q.sessions, name)
-			} else { // another worker, whose clock was read a moment later, has relayed to it
-				q.recovering = append(q.recovering, recoveringSession{name, now + burstTime})
-			}
-		}
+		usage := q.sessions[name]
 		n++
+		switch usage.recovering = false; {
+		case usage.allocations > 0: // again
+		case usage.isRecovered(now):
+			delete(q.sessions, name)
+		default: // it allocates at the limit, or another worker with a later clock relayed to it
+			usage.recovering = true
+			q.recovering = append(q.recovering, recoveringSession{name, now + burstTime})
+		}
 	}
 	q.recovering = slices.Delete(q.recovering, 0, n)
 }

@@ -360,6 +360,9 @@ func TestAllocationsOfASessionAreLimitedInTime(t *testing.T) {
 			made++
 			q.release(one, now)
 		}
+		if len(q.recovering) > 1 {
+			t.Fatalf("one session is listed %d times", len(q.recovering))
+		}
 	}
 	if made != 256+4*60-1 && made != 256+4*60 {
 		t.Errorf("%d in a minute", made)
