@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -33,10 +34,13 @@ const (
 	maxQueuedFrames = 256
 	maxQueuedBytes  = 512 << 10
 	// While frames of more than maxQueuedMemory wait for all clients together, only a few may wait
-	// for one: fewQueuedFrames, of fewQueuedBytes.
-	maxQueuedMemory = 128 << 20
-	fewQueuedFrames = 8
-	fewQueuedBytes  = 8 << 10
+	// for one: fewQueuedFrames, of fewQueuedBytes. No more ever wait for one without an allocation.
+	// Before that, from shedQueuedMemory on, the slowest consumers are closed.
+	maxQueuedMemory  = 128 << 20
+	shedQueuedMemory = maxQueuedMemory - maxQueuedMemory/8
+	shedPause        = 50 * time.Millisecond
+	fewQueuedFrames  = 8
+	fewQueuedBytes   = 8 << 10
 	// writeBuffer joins messages that wait into one write, and so into one TLS record.
 	writeBuffer = 16 << 10
 )
@@ -51,6 +55,7 @@ type streamSet struct {
 	maxUnallocatedPrefix int // of the network around it
 
 	queuedMemory atomic.Int64 // of frames that wait to be written, to all clients
+	shedding     atomic.Bool  // shedSlowest runs
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -89,7 +94,7 @@ func (t *streamSet) remove(c *stream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, c)
-	if !c.busy {
+	if !c.busy.Load() {
 		t.removeUnallocated(c)
 	}
 }
@@ -109,20 +114,58 @@ func (t *streamSet) removeUnallocated(c *stream) {
 func (t *streamSet) allocated(c *stream, busy bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.open[c]; !ok || c.busy == busy {
+	if _, ok := t.open[c]; !ok || c.busy.Swap(busy) == busy {
 		return
 	}
-	if c.busy = busy; busy {
+	if busy {
 		t.removeUnallocated(c)
 	} else {
 		t.addUnallocated(c)
 	}
 }
 
-func (t *streamSet) isBusy(c *stream) bool {
+// shedSlowest closes the connections with the longest queues until a quarter of maxQueuedMemory is
+// free. A client that reads has a short queue, whatever others do.
+func (t *streamSet) shedSlowest() {
+	type queue struct {
+		of     *stream
+		memory int64
+	}
+	var long []queue
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	return c.busy
+	for c := range t.open {
+		if m := c.memory(); m > fewQueuedFrames*frameSize {
+			long = append(long, queue{c, m})
+		}
+	}
+	t.mu.Unlock()
+	slices.SortFunc(long, func(a, b queue) int { return cmp.Compare(b.memory, a.memory) })
+	var closing sync.WaitGroup // all at once, as in close
+	defer closing.Wait()
+	for _, q := range long {
+		if t.queuedMemory.Load() <= maxQueuedMemory-maxQueuedMemory/4 {
+			return
+		}
+		q.of.server.stats.reject(reasonSlowStream)
+		closing.Go(func() { _ = q.of.conn.Close() })
+		q.of.dropQueue()
+	}
+}
+
+// shedStreams sheds as long as too much memory is taken. In between it waits for a moment, since it
+// looks at all connections.
+func (s *Server) shedStreams() {
+	defer s.streams.shedding.Store(false)
+	for s.streams.queuedMemory.Load() > shedQueuedMemory {
+		s.streams.shedSlowest()
+		pause := time.NewTimer(shedPause)
+		select {
+		case <-pause.C:
+		case <-s.done:
+			pause.Stop()
+			return
+		}
+	}
 }
 
 // close ends all connections, all at once: TLS says goodbye, for which a client that does not read
@@ -157,7 +200,7 @@ type stream struct {
 	// drained is closed by the worker when it has seen the end of the stream.
 	drained chan struct{}
 
-	busy       bool        // guarded by streamSet.mu: has an allocation
+	busy       atomic.Bool // has an allocation; written with streamSet.mu held
 	allocation *allocation // owned by the worker
 
 	// Owned by the reader.
@@ -260,7 +303,7 @@ func (c *stream) readFrame() (*frame, error) {
 	}
 	// Who has no allocation has no use for a large message, and could make us keep memory for it
 	// with its first bytes.
-	if size > frameSize && !c.server.streams.isBusy(c) {
+	if size > frameSize && !c.busy.Load() {
 		return nil, errFraming
 	}
 	f := newFrame(size)
@@ -282,7 +325,7 @@ func (c *stream) awaitMessage() error {
 	for c.in.Buffered() == 0 {
 		_ = c.conn.SetReadDeadline(time.Now().Add(messageTimeout))
 		if _, err := c.in.Peek(1); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) && c.server.streams.isBusy(c) {
+			if errors.Is(err, os.ErrDeadlineExceeded) && c.busy.Load() {
 				continue
 			}
 			return err
@@ -298,9 +341,15 @@ func (c *stream) sendChannelData(number uint16, payload []byte) bool {
 	return c.enqueue(channelFrame(number, payload))
 }
 
-// sendSTUN leaves a STUN message for the writer; false: it is lost.
+// sendSTUN leaves a STUN message for the writer; false: it is lost. One for a client without an
+// allocation takes no more memory than it is long.
 func (c *stream) sendSTUN(message []byte) bool {
-	f := newFrame(len(message))
+	var f *frame
+	if c.busy.Load() {
+		f = newFrame(len(message))
+	} else {
+		f = &frame{buf: make([]byte, channelHeader+len(message)), n: len(message)}
+	}
 	copy(f.bytes(), message)
 	return c.enqueue(f)
 }
@@ -308,8 +357,12 @@ func (c *stream) sendSTUN(message []byte) bool {
 func (c *stream) enqueue(f *frame) bool {
 	memory := c.server.streams.queuedMemory.Add(int64(len(f.buf)))
 	bytes := c.queuedBytes.Add(int64(f.n))
+	if memory > shedQueuedMemory && c.server.streams.shedding.CompareAndSwap(false, true) {
+		c.server.wg.Go(c.server.shedStreams)
+	}
 	few := len(c.out) < fewQueuedFrames && bytes <= fewQueuedBytes
-	if bytes <= maxQueuedBytes && (few || memory <= maxQueuedMemory) {
+	many := bytes <= maxQueuedBytes && memory <= maxQueuedMemory && c.busy.Load()
+	if few || many {
 		select {
 		case c.out <- f:
 			if c.ended.Load() {
@@ -322,6 +375,11 @@ func (c *stream) enqueue(f *frame) bool {
 	c.dequeued(f)
 	f.free()
 	return false
+}
+
+// memory is about what the messages that wait take.
+func (c *stream) memory() int64 {
+	return max(c.queuedBytes.Load(), int64(len(c.out))*frameSize)
 }
 
 // dequeued notes that a message no longer waits.

@@ -22,14 +22,18 @@ import (
 // pipe is a stream over an in-memory connection, so that its limits pass in virtual time.
 func pipe(t *testing.T) (*Server, *stream, net.Conn) {
 	t.Helper()
-	s := &Server{}
+	s := &Server{done: make(chan struct{})}
 	s.streams.init(maxStreams)
 	near, far := net.Pipe()
 	c := newStream(s, nil, near)
 	if !s.streams.add(c, func() {}) {
 		t.Fatal("refused")
 	}
-	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
+	t.Cleanup(func() {
+		_, _ = near.Close(), far.Close()
+		close(s.done)
+		s.wg.Wait()
+	})
 	return s, c, far
 }
 
@@ -205,7 +209,8 @@ func TestSilentStreamLivesAsLongAsItsAllocation(t *testing.T) {
 
 func TestClientThatDoesNotReadIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c, far := pipe(t)
+		s, c, far := pipe(t)
+		s.streams.allocated(c, true)
 		for range maxQueuedFrames {
 			if !c.sendSTUN(bindingRequest) {
 				t.Fatal("lost too early")
@@ -227,7 +232,8 @@ func TestClientThatDoesNotReadIsClosed(t *testing.T) {
 // Nor is it in bytes: large packets for clients that do not read would fill the memory.
 func TestWhatWaitsForAClientIsBoundedInBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c, far := pipe(t)
+		s, c, far := pipe(t)
+		s.streams.allocated(c, true)
 		large := make([]byte, 60000)
 		fits := 0
 		for c.sendChannelData(0x4000, large) {
@@ -262,6 +268,7 @@ func TestWhatWaitsForAClientIsBoundedInBytes(t *testing.T) {
 func TestMemoryOfAllQueuesIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c, _ := pipe(t)
+		s.streams.allocated(c, true)
 		s.streams.queuedMemory.Store(maxQueuedMemory)
 		fits := 0
 		for c.sendSTUN(bindingRequest) {
@@ -284,6 +291,50 @@ func TestMemoryOfAllQueuesIsBounded(t *testing.T) {
 			t.Errorf("%d bytes in %d are counted without a message", n, memory)
 		}
 	})
+}
+
+// Clients that do not read fill the memory of all queues, without an allocation or with many. Who
+// reads has its queue all the same: a key frame comes in a burst, before the writer has run.
+func TestClientsThatDoNotReadTakeNothingFromOthers(t *testing.T) {
+	const burst = 64
+	for name, allocated := range map[string]bool{"strangers": false, "allocations": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, honest, _ := pipe(t)
+				s.streams.allocated(honest, true)
+				video := make([]byte, 1200)
+				idle := make([]*stream, 300)
+				for i := range idle {
+					near, far := net.Pipe()
+					t.Cleanup(func() { _, _ = near.Close(), far.Close() })
+					idle[i] = newStream(s, nil, near)
+					idle[i].source.scope = uint32(i)
+					if !s.streams.add(idle[i], func() {}) {
+						t.Fatal("refused")
+					}
+					s.streams.allocated(idle[i], allocated)
+				}
+				for range 3 {
+					for _, c := range idle {
+						for c.sendSTUN(bindingRequest) {
+						}
+					}
+					time.Sleep(2 * shedPause) // virtual
+					for i := range burst {
+						if !honest.sendChannelData(0x4000, video) {
+							t.Fatalf("packet %d of a burst is lost", i)
+						}
+					}
+					honest.dropQueue()
+				}
+				_ = honest.conn.SetReadDeadline(time.Now())
+				_, err := honest.conn.Read(make([]byte, 1))
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("the client that reads is closed: %v", err)
+				}
+			})
+		})
+	}
 }
 
 // A client without allocation says in its first bytes how much memory we shall keep for it: no more
