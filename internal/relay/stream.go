@@ -3,6 +3,7 @@ package relay
 import (
 	"bufio"
 	"cmp"
+	"container/list"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -28,7 +29,9 @@ const (
 	maxStreams           = 8192
 	maxUnallocated       = 64
 	maxUnallocatedPrefix = 512
-	streamBuffer         = 4096
+	// At maxStreams a connection gives way that has had no allocation for so long.
+	evictAfter   = 3 * time.Second
+	streamBuffer = 4096
 	// maxQueuedFrames and maxQueuedBytes bound what waits to be written to one client; what is more
 	// is lost, as it would be over UDP.
 	maxQueuedFrames = 256
@@ -62,6 +65,7 @@ type streamSet struct {
 	open              map[*stream]struct{}
 	unallocated       map[source]int // connections without allocation; has no zeros
 	unallocatedPrefix map[source]int // the same, by the network around the source
+	oldest            list.List      // of *stream: the same, longest without allocation first
 	closed            bool
 }
 
@@ -78,9 +82,10 @@ func (t *streamSet) init(most int) {
 func (t *streamSet) add(c *stream, begin func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.open) >= t.maxStreams ||
+	if t.closed ||
 		t.unallocated[c.source] >= t.maxUnallocated ||
-		t.unallocatedPrefix[c.source.prefix()] >= t.maxUnallocatedPrefix {
+		t.unallocatedPrefix[c.source.prefix()] >= t.maxUnallocatedPrefix ||
+		len(t.open) >= t.maxStreams && !t.evictOldest() {
 		return false
 	}
 	t.open[c] = struct{}{}
@@ -90,9 +95,35 @@ func (t *streamSet) add(c *stream, begin func()) bool {
 	return true
 }
 
+// evictOldest closes the connection that has been longest without an allocation, if that is long
+// enough: a few networks could hold all places for ever by a Binding request now and then. mu is
+// held.
+func (t *streamSet) evictOldest() bool {
+	front := t.oldest.Front()
+	if front == nil {
+		return false
+	}
+	c := front.Value.(*stream)
+	if time.Since(c.unallocatedSince) < evictAfter {
+		return false
+	}
+	t.removeLocked(c)
+	c.server.stats.reject(reasonTooManyStreams)
+	c.server.wg.Go(func() { _ = c.conn.Close() })
+	return true
+}
+
 func (t *streamSet) remove(c *stream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.removeLocked(c)
+}
+
+// removeLocked is remove with mu held.
+func (t *streamSet) removeLocked(c *stream) {
+	if _, ok := t.open[c]; !ok {
+		return // evicted
+	}
 	delete(t.open, c)
 	if !c.busy.Load() {
 		t.removeUnallocated(c)
@@ -103,11 +134,13 @@ func (t *streamSet) remove(c *stream) {
 func (t *streamSet) addUnallocated(c *stream) {
 	t.unallocated[c.source]++
 	t.unallocatedPrefix[c.source.prefix()]++
+	c.unallocatedSince, c.oldestElement = time.Now(), t.oldest.PushBack(c)
 }
 
 func (t *streamSet) removeUnallocated(c *stream) {
 	decrement(t.unallocated, c.source)
 	decrement(t.unallocatedPrefix, c.source.prefix())
+	t.oldest.Remove(c.oldestElement)
 }
 
 // allocated updates the counts when the allocation of a connection comes or goes.
@@ -202,6 +235,10 @@ type stream struct {
 
 	busy       atomic.Bool // has an allocation; written with streamSet.mu held
 	allocation *allocation // owned by the worker
+
+	// Guarded by streamSet.mu, of a stream without allocation.
+	unallocatedSince time.Time
+	oldestElement    *list.Element // in streamSet.oldest
 
 	// Owned by the reader.
 	in            *bufio.Reader

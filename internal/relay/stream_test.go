@@ -484,6 +484,67 @@ func TestUnallocatedStreamsOfOneNetworkAreBounded(t *testing.T) {
 	}
 }
 
+// Connections of a few networks that hold all places without an allocation give way, but neither
+// those with one nor those that have just come.
+func TestUnallocatedStreamsGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{}
+		const most = 16
+		s.streams.init(most)
+		next := 0
+		open := func() (*stream, bool) {
+			near, far := net.Pipe()
+			t.Cleanup(func() { _, _ = near.Close(), far.Close() })
+			c := newStream(s, nil, near)
+			next++
+			c.source = sourceOf(endpointOf(netip.AddrPortFrom(netip.AddrFrom4(
+				[4]byte{198, byte(next >> 8), byte(next), 1}), 1)))
+			return c, s.streams.add(c, func() {})
+		}
+		var all []*stream
+		for range most {
+			c, _ := open()
+			all = append(all, c)
+		}
+		s.streams.allocated(all[0], true)
+		if _, ok := open(); ok {
+			t.Error("a connection gives way that has just come")
+		}
+		time.Sleep(evictAfter)
+		for i := range most - 1 {
+			if _, ok := open(); !ok {
+				t.Fatalf("the %dth new client is refused", i+1)
+			}
+			s.wg.Wait()
+			if _, err := all[i+1].conn.Write([]byte{0}); !errors.Is(err, io.ErrClosedPipe) {
+				t.Errorf("the %dth that came is open: %v", i+2, err)
+			}
+		}
+		if _, ok := open(); ok || !s.streams.isOpen(all[0]) {
+			t.Error("a client with an allocation gives way")
+		}
+		for _, c := range all {
+			s.streams.remove(c)
+		}
+		n := 0
+		for c := range s.streams.open {
+			n++
+			s.streams.remove(c)
+		}
+		if n != most-1 || len(s.streams.unallocated)+len(s.streams.unallocatedPrefix) != 0 ||
+			s.streams.oldest.Len() != 0 {
+			t.Errorf("%d were open, and the counts do not end at zero", n)
+		}
+	})
+}
+
+func (t *streamSet) isOpen(c *stream) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.open[c]
+	return ok
+}
+
 func TestStreamsOfOneSourceAreLimitedOnAccept(t *testing.T) {
 	s := start(t, nil)
 	var all []*rawClient
