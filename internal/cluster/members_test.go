@@ -105,6 +105,9 @@ func TestANodeThatStartsAgainHasANewIncarnation(t *testing.T) {
 			t.Errorf("what it held: %v %v", l, err)
 		}
 		await(t, func() bool { return raftOf(other).Voters == 3 && nodes[i].Ready() == nil })
+		if n := state(other, name); n.Incarnation != before.Incarnation+1 {
+			t.Errorf("%v: it was declared dead before it could renew its lease", n)
+		}
 	}
 }
 

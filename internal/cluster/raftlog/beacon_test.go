@@ -3,8 +3,11 @@ package raftlog
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 )
 
 // node makes what a node says; sees are the names that it sees.
@@ -111,4 +114,26 @@ func FuzzParseBeacon(f *testing.F) {
 		mustAbandon(&self, others(h))
 		mayRecover(&self, []raft.Server{{ID: serverID("a", 1)}, {ID: h.id()}}, others(h))
 	})
+}
+
+// What a node renewed before it was dead says nothing about it now, nor does silence before it
+// joined.
+func TestANodeThatJoinsHasTimeToRenew(t *testing.T) {
+	before := engine.Node{Name: "a", Incarnation: 1, State: engine.Up}
+	led := newLeadership(nil, []engine.Node{before}, 10)
+	for _, step := range []struct {
+		n    engine.Node
+		now  time.Duration
+		want time.Duration
+	}{
+		{before, 20, 0},
+		{engine.Node{Name: "a", Incarnation: 2, State: engine.Up}, 30, 30},
+		{engine.Node{Name: "a", Incarnation: 2, State: engine.Up}, 40, 30},
+		{engine.Node{Name: "a", Incarnation: 2, State: engine.Draining}, 50, 30},
+		{engine.Node{Name: "b", Incarnation: 1, State: engine.Up}, 60, 60},
+	} {
+		if got := led.joinedAt(step.n, step.now); got != step.want {
+			t.Errorf("%v at %d joined at %d, not %d", step.n, step.now, got, step.want)
+		}
+	}
 }

@@ -699,8 +699,33 @@ func (l *Log) lead() {
 
 // leadership is as which server this node leads, nil if it does not, and since when on lease.Now.
 type leadership struct {
-	raft  *raft.Raft
-	since time.Duration
+	raft   *raft.Raft
+	since  time.Duration
+	joined map[string]joined // by the name of a node
+}
+
+// joined is when the leader has seen a new incarnation of a node; 0: there has been none.
+type joined struct {
+	incarnation uint64
+	at          time.Duration // of lease.Now
+}
+
+func newLeadership(r *raft.Raft, nodes []engine.Node, now time.Duration) leadership {
+	led := leadership{r, now, map[string]joined{}}
+	for _, n := range nodes {
+		led.joined[n.Name] = joined{n.Incarnation, 0}
+	}
+	return led
+}
+
+// joinedAt is when a node that is up has joined. It cannot have renewed its lease before.
+func (led leadership) joinedAt(n engine.Node, now time.Duration) time.Duration {
+	j := led.joined[n.Name]
+	if j.incarnation != n.Incarnation {
+		j = joined{n.Incarnation, now}
+		led.joined[n.Name] = j
+	}
+	return j.at
 }
 
 // leadOnce does what is due. It is called with inUse held for reading.
@@ -714,13 +739,13 @@ func (l *Log) leadOnce(led leadership) leadership {
 		if r.Barrier(enqueueTimeout).Error() != nil {
 			return led // not the leader any more
 		}
-		led = leadership{r, lease.Now()}
+		led = newLeadership(r, l.cfg.Machine.Nodes(), lease.Now())
 		l.leaders.Add(1)
 		l.cfg.Log.Info("this node leads the cluster",
 			"node", l.cfg.Node, "term", r.CurrentTerm())
 	}
 	if l.prepare(r) == nil {
-		l.bury(r, led.since)
+		l.bury(r, led)
 		l.change(r)
 	}
 	return led
@@ -761,20 +786,21 @@ func (l *Log) prepare(r *raft.Raft) error {
 }
 
 // bury declares nodes dead whose leases have ended for sure.
-func (l *Log) bury(r *raft.Raft, since time.Duration) {
+func (l *Log) bury(r *raft.Raft, led leadership) {
 	for _, n := range l.cfg.Machine.Nodes() {
 		if n.State == engine.Dead || n.State == 0 {
 			continue
 		}
 		_, member := l.cfg.Machine.Member(n.Name)
 		l.mu.RLock()
-		last := max(l.renewed[member.Process], since)
-		if serverID(n.Name, member.Process) == l.leader && last == since {
+		last := max(l.renewed[member.Process], led.since)
+		if serverID(n.Name, member.Process) == l.leader && last == led.since {
 			// A majority has not heard from the former leader for so long.
 			last -= electionTimeout
 		}
 		l.mu.RUnlock()
-		if lease.Now()-last <= deadAfter {
+		now := lease.Now()
+		if now-max(last, led.joinedAt(n, now)) <= deadAfter {
 			continue
 		}
 		l.cfg.Log.Warn("node declared dead: it does not renew its lease", "other", n.Name)
