@@ -37,8 +37,8 @@ const (
 	maxQueuedFrames = 256
 	maxQueuedBytes  = 512 << 10
 	// While frames of more than maxQueuedMemory wait for all clients together, only a few may wait
-	// for one: fewQueuedFrames, of fewQueuedBytes. No more ever wait for one without an allocation.
-	// Before that, from shedQueuedMemory on, the slowest consumers are closed.
+	// for one: fewQueuedFrames, of fewQueuedBytes. No more ever wait for one that has had no
+	// allocation. Before that, from shedQueuedMemory on, the slowest consumers are closed.
 	maxQueuedMemory  = 128 << 20
 	shedQueuedMemory = maxQueuedMemory - maxQueuedMemory/8
 	shedPause        = 50 * time.Millisecond
@@ -151,6 +151,7 @@ func (t *streamSet) allocated(c *stream, busy bool) {
 		return
 	}
 	if busy {
+		c.known.Store(true)
 		t.removeUnallocated(c)
 	} else {
 		t.addUnallocated(c)
@@ -234,6 +235,7 @@ type stream struct {
 	drained chan struct{}
 
 	busy       atomic.Bool // has an allocation; written with streamSet.mu held
+	known      atomic.Bool // has had one: what waits may be for that
 	allocation *allocation // owned by the worker
 
 	// Guarded by streamSet.mu, of a stream without allocation.
@@ -378,11 +380,11 @@ func (c *stream) sendChannelData(number uint16, payload []byte) bool {
 	return c.enqueue(channelFrame(number, payload))
 }
 
-// sendSTUN leaves a STUN message for the writer; false: it is lost. One for a client without an
-// allocation takes no more memory than it is long.
+// sendSTUN leaves a STUN message for the writer; false: it is lost. One for a client that has
+// had no allocation takes no more memory than it is long.
 func (c *stream) sendSTUN(message []byte) bool {
 	var f *frame
-	if c.busy.Load() {
+	if c.known.Load() {
 		f = newFrame(len(message))
 	} else {
 		f = &frame{buf: make([]byte, channelHeader+len(message)), n: len(message)}
@@ -398,7 +400,7 @@ func (c *stream) enqueue(f *frame) bool {
 		c.server.wg.Go(c.server.shedStreams)
 	}
 	few := len(c.out) < fewQueuedFrames && bytes <= fewQueuedBytes
-	many := bytes <= maxQueuedBytes && memory <= maxQueuedMemory && c.busy.Load()
+	many := bytes <= maxQueuedBytes && memory <= maxQueuedMemory && c.known.Load()
 	if few || many {
 		select {
 		case c.out <- f:

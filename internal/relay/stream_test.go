@@ -337,6 +337,21 @@ func TestClientsThatDoNotReadTakeNothingFromOthers(t *testing.T) {
 	}
 }
 
+// A client that ends its allocation gets the answer to that, however much waits for it.
+func TestTheEndOfAnAllocationIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c, _ := pipe(t)
+		s.streams.allocated(c, true)
+		for range 4 * fewQueuedFrames {
+			c.sendChannelData(0x4000, []byte("data"))
+		}
+		s.streams.allocated(c, false)
+		if !c.sendSTUN(bindingRequest) {
+			t.Error("the answer is lost")
+		}
+	})
+}
+
 // A client without allocation says in its first bytes how much memory we shall keep for it: no more
 // than for a request.
 func TestLargeMessagesNeedAnAllocation(t *testing.T) {
