@@ -149,6 +149,22 @@ func TestARoomThatNobodyTakesStays(t *testing.T) {
 	})
 }
 
+// A node that drains, is cut off and joins again still drains.
+func TestANodeThatJoinsAgainStillDrains(t *testing.T) {
+	in(t, 3, nil, func(w *world) {
+		w.room("K1", w.user(0, "kim"), w.user(1, "other"))
+		w.settled()
+		w.drains(0)
+		w.cut(0, true)
+		w.cut(0, false)
+		w.settled()
+		if s := w.nodes[1].hub.nodes.node("n0").State; s != engine.Draining {
+			w.Errorf("n0 is %v", s)
+		}
+		w.sameRosters("K1")
+	})
+}
+
 // The relay of a node goes on for sessions that moved to another node.
 func TestTheRelayServesSessionsThatMoved(t *testing.T) {
 	in(t, 2, nil, func(w *world) {

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/ieum-rtc/ieum/internal/room"
+	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
@@ -15,6 +16,11 @@ import (
 
 // rejoined is called when this node has joined again.
 func (h *Hub) rejoined() {
+	if h.draining.Load() { // it counts as up again
+		h.retryNow("announce", func(ctx context.Context) error {
+			return h.cfg.Directory.Announce(ctx, engine.Draining)
+		})
+	}
 	h.owners.doubt()
 	h.replicas.forget("", 0) // others chose another successor meanwhile
 	for _, node := range h.nodes.others(h.cfg.Node) {
