@@ -22,6 +22,8 @@ type Snapshot struct {
 	Maker        string // whose count of rooms it belongs to
 	Keep         bool
 	Restrictions []Restriction
+	// Backlog is what was said last; only of a room that Drop took down.
+	Backlog []Event `json:",omitempty"`
 }
 
 // snapshotV0 holds the fields that format 0 had under other names, in one build or another.
@@ -111,6 +113,7 @@ func (g *Registry) Drop(key Key) (s Snapshot, ok bool) {
 	}
 	r.mu.Lock()
 	s = r.snapshot()
+	s.Backlog = r.backlog
 	r.members = nil
 	r.stopKickTimers()
 	g.forget(r)
@@ -149,7 +152,7 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 	}
 	defer r.mu.Unlock()
 	r.created, r.owner, r.share, r.seq = st.CreatedAt, st.Owner, st.Share, st.Seq
-	r.restrictions = s.Restrictions
+	r.restrictions, r.backlog = s.Restrictions, s.Backlog
 	r.members = slices.DeleteFunc(st.Members, func(m Member) bool { return !here(m) })
 	if r.share != nil && r.index(r.share.User) < 0 {
 		r.share = nil

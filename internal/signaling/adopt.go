@@ -363,7 +363,7 @@ func (h *Hub) beginRoom(ctx context.Context, snap room.Snapshot, now, before Own
 	own := Owner{Node: h.cfg.Node, Term: now.Term}
 	refresh := room.Refresh{Node: h.cfg.Node, Seen: back.State.Seq}
 	if ro := h.rosterOf(key); ro != nil {
-		refresh.Members = h.ownRoster(ro, own, &back.State)
+		refresh.Members = h.ownRoster(ro, own, &back.State, snap.Backlog)
 	}
 	h.owners.hold(key, now.Term)
 	_, _ = h.rooms.Do(ctx, key, refresh) // who is not in it is told
@@ -377,14 +377,24 @@ func (h *Hub) beginRoom(ctx context.Context, snap room.Snapshot, now, before Own
 }
 
 // ownRoster makes the roster of a room elsewhere that of a room of this node, and tells its
-// sessions, which it returns, what they have missed.
-func (h *Hub) ownRoster(ro *roster, own Owner, st *room.State) (members []room.Actor) {
+// sessions, which it returns, what they have missed. Said is what was said last in the room.
+func (h *Hub) ownRoster(
+	ro *roster, own Owner, st *room.State, said []room.Event,
+) (members []room.Actor) {
 	in := h.sessionsIn(ro)
+	ro.mu.RLock()
+	if ro.copy != nil {
+		said = slices.DeleteFunc(slices.Clone(said), func(e room.Event) bool {
+			return e.Seq <= ro.copy.Seq
+		})
+	}
+	ro.mu.RUnlock()
 	h.deliverRefreshed(ro, in, room.Event{
-		Kind:  room.Refreshed,
-		Key:   ro.key,
-		Seq:   st.Seq,
-		State: st,
+		Kind:   room.Refreshed,
+		Key:    ro.key,
+		Seq:    st.Seq,
+		State:  st,
+		Missed: said,
 	})
 	ro.mu.Lock()
 	ro.owner, ro.copy, ro.stale = own, nil, false
