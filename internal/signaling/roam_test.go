@@ -12,6 +12,7 @@ import (
 	"github.com/ieum-rtc/ieum/internal/license"
 	"github.com/ieum-rtc/ieum/internal/room"
 	"github.com/ieum-rtc/ieum/internal/signaling/enginetest"
+	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
 // roamer is a client that comes back to another node when its connection ends. It keeps what it is
@@ -38,6 +39,8 @@ type roaming struct {
 	quiet map[string]bool // users that may be seen to leave
 	// Sessions may be lost, and what a node missed may be told twice when it dies meanwhile.
 	lossy bool
+
+	unreachable int // requests that were answered 543
 }
 
 func roam(w *world, seed uint64, users int) *roaming {
@@ -74,6 +77,9 @@ func (r *roaming) read(u *roamer) {
 		code, op := m.str("code"), m.str("eventOp")
 		if code != "" {
 			u.sent = false
+		}
+		if code == "543" {
+			r.unreachable++
 		}
 		switch {
 		case code != "" && op == "register":
@@ -280,6 +286,81 @@ func TestClientsRoamWhileNodesDie(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nodes drain and end at random times, until one is left. Nobody notices anything, and no request
+// fails.
+func TestClientsRoamWhileNodesDrain(t *testing.T) {
+	change := func(c *Config, _ *license.Params) {
+		c.Limits.Joins = -1
+		c.Rooms = room.Limits{EmptyLife: 10 * time.Hour}
+	}
+	var thin thinned
+	for seed := range uint64(32) {
+		if thin.skips(8) {
+			continue
+		}
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			in(t, 4, change, func(w *world) {
+				r := roam(w, seed, 12)
+				if seed%2 == 1 {
+					w.local.RandomDelay(5 * time.Millisecond)
+				}
+				r.live(40)
+				for range 3 {
+					r.drain()
+				}
+				r.pass(30 * time.Second)
+				r.connectAll()
+				r.pass(5 * time.Second)
+				r.check()
+				if r.unreachable > 0 {
+					w.Errorf("%d requests were answered 543", r.unreachable)
+				}
+			})
+		})
+	}
+}
+
+// drain has one node drain, send its clients away and end.
+func (r *roaming) drain() {
+	r.pass(repairTime)
+	clear(r.quiet)
+	node := r.rng.IntN(len(r.up))
+	for !r.up[node] {
+		node = (node + 1) % len(r.up)
+	}
+	h := r.nodes[node].hub
+	r.Logf("%s drains, owners %v", h.cfg.Node, r.local.rooms())
+	r.up[node] = false
+	done := make(chan error, 1)
+	go func() { _, err := h.Drain(r.Context()); done <- err }()
+	r.live(10)
+	if err := <-done; err != nil {
+		r.Error(err)
+	}
+	for _, u := range r.all {
+		if !u.at(r.world, node) {
+			continue
+		}
+		for _, s := range h.all() {
+			if c := s.client.Load(); s.user == u.id && c != nil {
+				c.conn.Close(transport.StatusGoingAway, "drain")
+			}
+		}
+		r.live(2)
+	}
+	r.talk(time.Second)
+	if _, err := h.HandOverRooms(r.Context()); err != nil {
+		r.Error(err)
+	}
+	r.pass(repairTime)
+	if st := h.Stats(); st.Sessions > 0 || st.Rooms > 0 {
+		r.Errorf("%s still has %d sessions, %d rooms", h.cfg.Node, st.Sessions, st.Rooms)
+	}
+	r.kill(node)
+	r.local.Bury(h.cfg.Node)
+	r.live(40)
 }
 
 // live has clients join, leave and talk.
