@@ -42,6 +42,7 @@ type allocation struct {
 	worker     *worker
 	client     path
 	session    string   // tenantHash.session
+	sockets    int      // as the quota counts them
 	holder     Holder   // as of the Allocate request
 	tid        [12]byte // of the Allocate request, to recognise a retransmission
 	created    time.Duration

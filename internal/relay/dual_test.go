@@ -187,3 +187,51 @@ func TestRefreshEndsOneHalf(t *testing.T) {
 		t.Errorf("the other half: %d, %d allocations", got, s.Stats().Allocations)
 	}
 }
+
+// The quota, which keeps the descriptors of other uses free, bounds the sockets of a relay: also of
+// clients that ask for two addresses, or reserve a port.
+func TestTheQuotaCountsSockets(t *testing.T) {
+	const total = 16
+	for name, attrs := range map[string][]stun.Setter{
+		"one address":   {transport(17)},
+		"two addresses": {transport(17), additionally(2)},
+		"a pair of ports": {
+			transport(17), stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}},
+		},
+	} {
+		s := start(t, func(c *Config) {
+			c.Listen = ":0"
+			c.Addresses = []Address{loopback("127.0.0.1"), loopback("::1")}
+			c.Quota = Quota{Total: total, Tenant: -1}
+		})
+		var clients []*rawClient
+		for range total + 1 {
+			c := dial(t, s, "udp", "t", "s")
+			c.challenge()
+			if got := code(c.ask(stun.MethodAllocate, attrs...)); got != 0 && got != 486 &&
+				got != 508 {
+				t.Fatalf("%s: code %d", name, got)
+			} else if got == 0 {
+				clients = append(clients, c)
+			}
+		}
+		sockets := int(s.reserved.n.Load())
+		for _, r := range s.addresses().relays {
+			for i := range r.sockets {
+				if r.sockets[i].Load() != nil {
+					sockets++
+				}
+			}
+		}
+		// A reservation lasts 30 s and costs nothing: there are few.
+		if sockets > total+total/16+1 || len(clients) < 2 {
+			t.Errorf("%s: %d sockets of %d clients", name, sockets, len(clients))
+		}
+		for _, c := range clients {
+			c.refresh(0)
+		}
+		if !s.quota.empty() {
+			t.Errorf("%s: the quota is not empty", name)
+		}
+	}
+}

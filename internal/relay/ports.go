@@ -237,8 +237,8 @@ type reservation struct {
 	socket  *relaySocket
 }
 
-// reservations are bounded by maxReserved. The worker that made a reservation closes its socket if
-// it is not claimed in time.
+// reservations are bounded by maxReserved, and by a sixteenth of all allocations. The worker that
+// made a reservation closes its socket if it is not claimed in time.
 type reservations struct {
 	mu   sync.Mutex
 	list []reservation // guarded by mu
@@ -247,8 +247,10 @@ type reservations struct {
 
 func (r *reservations) empty() bool { return r.n.Load() == 0 }
 
-// add keeps a socket for a session; nil: there are too many.
-func (r *reservations) add(s *relaySocket, session string, now time.Duration) []byte {
+// add keeps a socket for a session; nil: there are too many. total is Quota.Total.
+func (r *reservations) add(
+	s *relaySocket, session string, total int, now time.Duration,
+) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	held := 0
@@ -257,7 +259,8 @@ func (r *reservations) add(s *relaySocket, session string, now time.Duration) []
 			held++
 		}
 	}
-	if len(r.list) >= maxReserved || held >= maxReservedEach {
+	if len(r.list) >= maxReserved || held >= maxReservedEach ||
+		total > 0 && len(r.list) > total/16 {
 		return nil
 	}
 	v := reservation{session: session, until: now + reserveTime, socket: s}
@@ -335,13 +338,15 @@ func (w *worker) create(
 		return nil, reasonNotInRoom, stun.CodeForbidden
 	}
 	key := quotaKey{c.session, c.tenant, sourceOf(p.remote)}
-	usage := s.quota.acquire(key, w.now)
+	sockets := s.socketsFor(d)
+	usage := s.quota.acquire(key, sockets, w.now)
 	if usage == nil {
 		return nil, reasonOverQuota, stun.CodeAllocQuotaReached
 	}
 	a := &allocation{
 		worker:     w,
 		client:     *p,
+		sockets:    sockets,
 		session:    c.session,
 		license:    maphash.String(s.seed, c.tenant),
 		holder:     holder,
@@ -379,6 +384,17 @@ func (w *worker) create(
 	return a, reasonNone, 0
 }
 
+// socketsFor is how many sockets an allocation may take: what it costs in ports and descriptors.
+func (s *Server) socketsFor(d allocateRequest) int {
+	n := 0
+	for f, want := range d.want {
+		if want && s.relayFor(family(f)) != nil {
+			n++
+		}
+	}
+	return max(n, 1)
+}
+
 // bindRelays binds what a request asks for, or takes over what was reserved for it.
 func (w *worker) bindRelays(a *allocation, d allocateRequest) {
 	reserved := &w.server.reserved
@@ -398,7 +414,8 @@ func (w *worker) bindRelays(a *allocation, d allocateRequest) {
 	if odd == nil {
 		return
 	}
-	if a.reserved = reserved.add(odd, a.session, w.now); a.reserved == nil {
+	a.reserved = reserved.add(odd, a.session, w.server.cfg.Quota.Total, w.now)
+	if a.reserved == nil {
 		w.discard(odd)
 		w.discard(a.relays[odd.public.family()])
 		a.relays = [families]*relaySocket{}
@@ -436,7 +453,7 @@ func (w *worker) abandon(a *allocation, key quotaKey) {
 	}
 	clear(w.opened)
 	w.opened = w.opened[:0]
-	w.server.quota.release(key, w.now)
+	w.server.quota.release(key, a.sockets, w.now)
 	w.closing = false
 }
 
@@ -475,6 +492,7 @@ func (w *worker) closeAllocation(a *allocation, reason string) {
 	delete(w.owned, a)
 	w.server.quota.release(
 		quotaKey{a.session, tenantOf(a.session), sourceOf(a.client.remote)},
+		a.sockets,
 		w.now,
 	)
 	w.server.stats.live.Add(-1)

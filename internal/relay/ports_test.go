@@ -131,7 +131,7 @@ func TestReservationsEndAndAreBounded(t *testing.T) {
 	}
 	var first []byte
 	for i := range maxReserved {
-		got := r.add(open(), fmt.Sprint("t.s", i/maxReservedEach), 0)
+		got := r.add(open(), fmt.Sprint("t.s", i/maxReservedEach), -1, 0)
 		if got == nil {
 			t.Fatal("refused too early")
 		}
@@ -141,7 +141,7 @@ func TestReservationsEndAndAreBounded(t *testing.T) {
 	}
 	extra := open()
 	defer w.driver.closeSocket(extra)
-	if r.add(extra, "t.other", 0) != nil {
+	if r.add(extra, "t.other", -1, 0) != nil {
 		t.Error("not bounded")
 	}
 	socket := r.claim(first, "t.s0", reserveTime-1)
@@ -151,7 +151,7 @@ func TestReservationsEndAndAreBounded(t *testing.T) {
 		w.driver.closeSocket(socket)
 	}
 	// One place is free, but not for a session that has its share.
-	if r.add(extra, "t.s1", 0) != nil {
+	if r.add(extra, "t.s1", -1, 0) != nil {
 		t.Error("not bounded for each session")
 	}
 	last := r.list[0]

@@ -8,8 +8,8 @@ import (
 	"github.com/ieum-rtc/ieum/internal/limit"
 )
 
-// Quota bounds the allocations that there may be at one time. Zero means the default named; -1 no
-// limit.
+// Quota bounds the allocations that there may be at one time. One with two relayed addresses counts
+// twice. Zero means the default named; -1 no limit.
 type Quota struct {
 	Session int // 64: a browser allocates once for each TURN URL of each connection
 	// Tenant is by default a quarter of Total: one license, which may stand in a public page, does
@@ -121,12 +121,12 @@ func newQuota(limit Quota) *quota {
 	}
 }
 
-// acquire counts an allocation by each limit, or by none if one is reached: nil.
-func (q *quota) acquire(s quotaKey, now time.Duration) *sessionUsage {
+// acquire counts an allocation of n relay sockets by each limit, or by none if one is reached: nil.
+func (q *quota) acquire(s quotaKey, n int, now time.Duration) *sessionUsage {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.evictRecovered(now)
-	full := func(held, limit int) bool { return limit >= 0 && held >= limit }
+	full := func(held, limit int) bool { return limit >= 0 && held+n > limit }
 	tenantLimit := q.tenantLimit(s.tenant, now)
 	usage := q.sessions[s.session]
 	if usage == nil {
@@ -141,14 +141,14 @@ func (q *quota) acquire(s quotaKey, now time.Duration) *sessionUsage {
 		q.limit.Session >= 0 && !usage.made.Take(now, allocationRate, 1):
 		return nil
 	}
-	usage.allocations++
+	usage.allocations += n
 	q.sessions[s.session] = usage
-	q.tenants[s.tenant]++
-	q.sources[s.source]++
+	q.tenants[s.tenant] += n
+	q.sources[s.source] += n
 	if s.source.is6() {
-		q.prefixes[s.source.prefix()]++
+		q.prefixes[s.source.prefix()] += n
 	}
-	q.total++
+	q.total += n
 	return usage
 }
 
@@ -177,11 +177,12 @@ func (q *quota) alone(tenant string, now time.Duration) bool {
 	return other.tenant == "" || now-other.at >= licenseMemory
 }
 
-func (q *quota) release(s quotaKey, now time.Duration) {
+// release takes back what acquire has counted.
+func (q *quota) release(s quotaKey, n int, now time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if usage := q.sessions[s.session]; usage.allocations > 1 {
-		usage.allocations--
+	if usage := q.sessions[s.session]; usage.allocations > n {
+		usage.allocations -= n
 	} else if usage.allocations = 0; usage.recovering {
 		// The list has it, and forgets it.
 	} else if usage.isRecovered(now) {
@@ -190,12 +191,12 @@ func (q *quota) release(s quotaKey, now time.Duration) {
 		usage.recovering = true
 		q.recovering = append(q.recovering, recoveringSession{s.session, now + burstTime})
 	}
-	decrement(q.tenants, s.tenant)
-	decrement(q.sources, s.source)
+	subtract(q.tenants, s.tenant, n)
+	subtract(q.sources, s.source, n)
 	if s.source.is6() {
-		decrement(q.prefixes, s.source.prefix())
+		subtract(q.prefixes, s.source.prefix(), n)
 	}
-	q.total--
+	q.total -= n
 }
 
 // evictRecovered forgets sessions without an allocation once they have recovered. What
@@ -218,9 +219,9 @@ func (q *quota) evictRecovered(now time.Duration) {
 	q.recovering = slices.Delete(q.recovering, 0, n)
 }
 
-// decrement takes one from a count and forgets it when none is left.
-func decrement[K comparable](m map[K]int, k K) {
-	if m[k]--; m[k] <= 0 {
+// subtract takes n from a count and forgets it when none is left.
+func subtract[K comparable](m map[K]int, k K, n int) {
+	if m[k] -= n; m[k] <= 0 {
 		delete(m, k)
 	}
 }

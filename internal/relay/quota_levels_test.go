@@ -115,14 +115,14 @@ func TestQuotaLevels(t *testing.T) {
 		q := newQuota(c.quota.withDefaults())
 		if name != "a license, alone" {
 			other := quotaKey{"other.s", "other", sourceAt("203.0.113.1")}
-			q.acquire(other, 0)
-			q.release(other, 0)
+			q.acquire(other, 1, 0)
+			q.release(other, 1, 0)
 		}
 		const most = 20000
 		var held []quotaKey
 		for i := range most {
 			s := c.next(i)
-			if q.acquire(s, 0) == nil {
+			if q.acquire(s, 1, 0) == nil {
 				break
 			}
 			held = append(held, s)
@@ -132,14 +132,15 @@ func TestQuotaLevels(t *testing.T) {
 		}
 		if q.acquire(
 			quotaKey{"other.s", "other", sourceAt("203.0.113.1")},
+			1,
 			0,
 		) == nil != (len(held) == 10000) {
 			t.Errorf("%s: another pays", name)
 		} else if len(held) != 10000 {
-			q.release(quotaKey{"other.s", "other", sourceAt("203.0.113.1")}, 0)
+			q.release(quotaKey{"other.s", "other", sourceAt("203.0.113.1")}, 1, 0)
 		}
 		for _, s := range held {
-			q.release(s, 0)
+			q.release(s, 1, 0)
 		}
 		q.evictRecovered(time.Hour)
 		if !q.empty() || len(q.sessions) != 0 {
@@ -156,17 +157,17 @@ func TestALicenseHasThreeQuartersWhileItIsAlone(t *testing.T) {
 		return quotaKey{fmt.Sprint(tenant, ".", i), tenant, sourceAt("192.0.2.1")}
 	}
 	fill := func(q *quota, tenant string, now time.Duration) (held int) {
-		for q.acquire(license(tenant, held), now) != nil {
+		for q.acquire(license(tenant, held), 1, now) != nil {
 			held++
 		}
 		for i := range held {
-			q.release(license(tenant, i), now)
+			q.release(license(tenant, i), 1, now)
 		}
 		return held
 	}
 	q := newQuota(Quota{Total: 40}.withDefaults())
 	// The server's own check of its relay.
-	q.acquire(quotaKey{"self.1", selfTenant, sourceAt("127.0.0.1")}, 0)
+	q.acquire(quotaKey{"self.1", selfTenant, sourceAt("127.0.0.1")}, 1, 0)
 	for i, step := range []struct {
 		tenant string
 		now    time.Duration
@@ -210,7 +211,7 @@ func TestTheNextLicenseFindsItsShareFree(t *testing.T) {
 					key := quotaKey{
 						fmt.Sprint(tenant, ".", held), tenant, sourceAt("192.0.2.1"),
 					}
-					if q.acquire(key, now) == nil {
+					if q.acquire(key, 1, now) == nil {
 						return held
 					}
 					held++
@@ -218,15 +219,15 @@ func TestTheNextLicenseFindsItsShareFree(t *testing.T) {
 			}
 			if begin > 0 { // others were there, a day ago
 				key := quotaKey{"c.s", "c", sourceAt("192.0.2.1")}
-				q.acquire(key, 0)
-				q.release(key, 0)
+				q.acquire(key, 1, 0)
+				q.release(key, 1, 0)
 			}
 			take("public", begin)
 			self := quotaKey{"self.1", selfTenant, sourceAt("127.0.0.1")}
-			if q.acquire(self, begin) == nil {
+			if q.acquire(self, 1, begin) == nil {
 				t.Errorf("%s, %d in all: the server's own check finds no room", name, total)
 			}
-			q.release(self, begin)
+			q.release(self, 1, begin)
 			if got := take("next", begin+time.Second); got != limit.Tenant {
 				t.Errorf("%s, %d in all: the next license gets %d of its %d",
 					name, total, got, limit.Tenant)
@@ -336,9 +337,9 @@ func TestCostOfAPacket(t *testing.T) {
 func TestASessionIsForgottenHoweverLateItsLastPacket(t *testing.T) {
 	q := newQuota(Quota{}.withDefaults())
 	one := quotaKey{"t.s", "t", sourceAt("192.0.2.1")}
-	usage := q.acquire(one, 0)
+	usage := q.acquire(one, 1, 0)
 	usage.down.TakeWithin(0, time.Millisecond, burstTime)
-	q.release(one, 0)
+	q.release(one, 1, 0)
 	usage.down.TakeWithin(time.Millisecond, burstTime, burstTime)
 	for now := time.Duration(0); now < 3*burstTime; now += time.Millisecond {
 		q.evictRecovered(now)
@@ -356,9 +357,9 @@ func TestAllocationsOfASessionAreLimitedInTime(t *testing.T) {
 	other := quotaKey{"t.other", "t", sourceAt("192.0.2.1")}
 	made := 0
 	for now := time.Duration(0); now < time.Minute; now += 10 * time.Millisecond {
-		if q.acquire(one, now) != nil {
+		if q.acquire(one, 1, now) != nil {
 			made++
-			q.release(one, now)
+			q.release(one, 1, now)
 		}
 		if len(q.recovering) > 1 {
 			t.Fatalf("one session is listed %d times", len(q.recovering))
@@ -367,10 +368,10 @@ func TestAllocationsOfASessionAreLimitedInTime(t *testing.T) {
 	if made != 256+4*60-1 && made != 256+4*60 {
 		t.Errorf("%d in a minute", made)
 	}
-	if q.acquire(other, time.Minute) == nil {
+	if q.acquire(other, 1, time.Minute) == nil {
 		t.Error("another session has none left")
 	}
-	q.release(other, time.Minute)
+	q.release(other, 1, time.Minute)
 	q.evictRecovered(3 * time.Minute)
 	q.evictRecovered(4 * time.Minute)
 	if len(q.sessions)+len(q.recovering) != 0 {

@@ -138,8 +138,8 @@ func (t *streamSet) addUnallocated(c *stream) {
 }
 
 func (t *streamSet) removeUnallocated(c *stream) {
-	decrement(t.unallocated, c.source)
-	decrement(t.unallocatedPrefix, c.source.prefix())
+	subtract(t.unallocated, c.source, 1)
+	subtract(t.unallocatedPrefix, c.source.prefix(), 1)
 	t.oldest.Remove(c.oldestElement)
 }
 
