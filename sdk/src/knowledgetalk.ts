@@ -16,7 +16,7 @@ import { Session } from './signaling/session';
 export interface Knowledgetalk extends Absent {}
 
 export class Knowledgetalk extends EventTarget {
-  private readonly streams = new Streams();
+  private readonly remoteStreams = new Streams();
   private readonly wire = new Emitter();
   private readonly backlog = new Backlog((event) =>
     this.dispatchEvent(new CustomEvent('presence', { detail: event })),
@@ -75,7 +75,7 @@ export class Knowledgetalk extends EventTarget {
       online: () => session.connected,
       probeServer: () => session.probeServer(),
       presence: (event) => this.media(event),
-    }, this.streams, warmPeers);
+    }, this.remoteStreams, warmPeers);
     const feeds = new Feeds({
       me,
       isMember: (id) => session.room?.members.has(id) ?? false,
@@ -83,7 +83,7 @@ export class Knowledgetalk extends EventTarget {
       request,
       publish: (target, type, stream) => void peers.publish(target, type, stream),
       replace: (type, old, stream) => peers.replace(type, old, stream),
-      stream: (user, type) => this.streams.get(user, type),
+      stream: (user, type) => this.remoteStreams.get(user, type),
     });
     const sharing = new Sharing({
       me,
@@ -302,11 +302,11 @@ export class Knowledgetalk extends EventTarget {
   }
 
   getStream(userId: string, type?: api.MediaType): MediaStream | undefined {
-    return this.streams.find(idText(userId), type);
+    return this.remoteStreams.find(idText(userId), type);
   }
 
   getAllStreams(): { [id: string]: MediaStream } {
-    return this.streams.all();
+    return this.remoteStreams.all();
   }
 
   override addEventListener(

@@ -33,7 +33,8 @@ interface Connection {
   attached: Record<MediaType, number>;
 }
 
-type Packet = { signal: Signal } | { leave: true };
+/** `accepted`: the server has answered 200. */
+type Packet = { signal: Signal; accepted: boolean } | { presence: 'leave' | 'join' };
 
 export class Side {
   state: State;
@@ -43,6 +44,14 @@ export class Side {
   opened = 0;
   timers = new Set<TimerName>();
   online = true;
+  /** In the room. Who is not has disposed of everything. */
+  here = true;
+  /** The other user is in the room, as this side knows. */
+  accompanied = true;
+  /** The server answers 429, and passes nothing on. */
+  limited = false;
+  /** Answers 403 that are under way. */
+  refusals = 0;
   subscribed: string[] = [];
   /** Publications that `subscribed` is about to report: the state may have moved on by then. */
   private pendingSubscribed: string[] = [];
@@ -79,7 +88,8 @@ export class Side {
     this.run();
   }
 
-  reset(): void {
+  /** Nothing is left, and nothing more happens. */
+  dispose(): void {
     this.state = initial(this.me, this.peer, this.simulation.clock);
     this.queue = [];
     this.pendingSubscribed = [];
@@ -89,10 +99,21 @@ export class Side {
     this.subscribed = [];
     this.streams = { cam: null, screen: null };
     this.want = { cam: null, screen: null };
+    this.refusals = 0;
+  }
+
+  /** A session with a user who has just come. */
+  reset(): void {
+    this.dispose();
     if (this.simulation.warm) this.feed({ kind: 'warm' });
   }
 
+  get active(): boolean {
+    return this.here && this.accompanied;
+  }
+
   publish(type: MediaType, audio: boolean, video: boolean): void {
+    if (!this.active) return;
     this.want[type] = { audio, video };
     this.feed({ kind: 'publish', type, audio, video });
   }
@@ -270,8 +291,26 @@ export class MachineSimulation extends Simulation {
     return side === this.sides[0] ? 0 : 1;
   }
 
+  /** Over the server, which refuses it if the target is not in the room, or the rate too high. */
   post(from: Side, signal: Signal): void {
-    this.socket[this.index(from)].push({ signal: JSON.parse(JSON.stringify(signal)) });
+    if (!from.other.here) from.refusals++;
+    else if (!from.limited) {
+      this.socket[this.index(from)].push({
+        signal: JSON.parse(JSON.stringify(signal)),
+        accepted: false,
+      });
+    }
+  }
+
+  /** The server has taken the first message that it had not. */
+  private accept(from: Side): void {
+    const packet = this.socket[this.index(from)].find((p) => 'accepted' in p && !p.accepted);
+    if (!packet || !('accepted' in packet)) return;
+    packet.accepted = true;
+    const { signal } = packet;
+    if (signal.eventOp !== 'publish') return;
+    const { type, epoch, rev } = signal;
+    from.feed({ kind: 'delivered', type, epoch, rev });
   }
 
   channelPost(from: Side, signal: Signal): void {
@@ -296,8 +335,19 @@ export class MachineSimulation extends Simulation {
           side.run();
         });
       }
-      if (this.socket[i].length && side.online && side.other.online) {
+      // What the server tells of a room goes to whoever is in it, whoever sent it.
+      const [packet] = this.socket[i];
+      if (packet && side.other.online && (side.online || 'presence' in packet)) {
         moves.push(() => this.deliver(side));
+      }
+      if (side.online && this.socket[i].some((p) => 'accepted' in p && !p.accepted)) {
+        moves.push(() => this.accept(side));
+      }
+      if (side.online && side.refusals) {
+        moves.push(() => {
+          side.refusals--;
+          side.feed({ kind: 'unreachable' });
+        });
       }
       if (this.channel[i].length) moves.push(() => this.deliverChannel(side));
       const c = side.connection;
@@ -336,6 +386,12 @@ export class MachineSimulation extends Simulation {
     const side = this.pick(this.sides);
     const type = this.pick(TYPES);
     const dice = this.next();
+    if (!side.here) return this.join(side);
+    if (dice > 0.98) {
+      side.limited = !side.limited;
+      return;
+    }
+    if (!side.accompanied) return;
     if (dice < 0.35) {
       side.publish(type, this.chance(0.5), this.chance(0.8));
     } else if (dice < 0.5) {
@@ -357,8 +413,10 @@ export class MachineSimulation extends Simulation {
       side.feed({ kind: 'regather' });
     } else if (dice < 0.94) {
       this.endDTLS(side);
-    } else {
+    } else if (dice < 0.96) {
       this.rejoin(side);
+    } else {
+      this.leave(side);
     }
   }
 
@@ -382,10 +440,12 @@ export class MachineSimulation extends Simulation {
       return;
     }
     side.online = false;
+    side.refusals = 0;
     const i = this.index(side);
     // The state of the room replaces lost presence.
-    const keep = (p: Packet) => 'leave' in p;
-    const cut = Math.floor(this.next() * (this.socket[i].length + 1));
+    const keep = (p: Packet) => 'presence' in p;
+    const taken = this.socket[i].filter((p) => 'presence' in p || p.accepted).length;
+    const cut = taken + Math.floor(this.next() * (this.socket[i].length - taken + 1));
     this.socket[i] = [...this.socket[i].slice(0, cut), ...this.socket[i].slice(cut).filter(keep)];
     const from = Math.floor(this.next() * (this.socket[1 - i as 0 | 1].length + 1));
     const coming = this.socket[1 - i as 0 | 1];
@@ -394,10 +454,29 @@ export class MachineSimulation extends Simulation {
 
   /** The user leaves and joins again at once; what the other side sent meanwhile still arrives. */
   private rejoin(side: Side): void {
-    side.reset();
+    this.leave(side);
+    this.join(side);
+  }
+
+  private leave(side: Side): void {
+    side.dispose();
+    side.here = false;
     this.channel[0] = [];
     this.channel[1] = [];
-    this.socket[this.index(side)].push({ leave: true });
+    this.socket[this.index(side)].push({ presence: 'leave' });
+    // Nobody gets what was for the user who has left.
+    const i = this.index(side.other);
+    this.socket[i] = this.socket[i].filter((p) => 'presence' in p);
+  }
+
+  private join(side: Side): void {
+    side.here = true;
+    side.online = true;
+    side.accompanied = side.other.here;
+    // It gets the room as it is, and nothing of before.
+    this.socket[this.index(side.other)] = [];
+    this.socket[this.index(side)].push({ presence: 'join' });
+    if (side.accompanied) side.reset();
   }
 
   private fire(side: Side, name: TimerName): void {
@@ -406,17 +485,27 @@ export class MachineSimulation extends Simulation {
 
   private deliver(from: Side): void {
     const packet = this.socket[this.index(from)].shift()!;
-    if ('leave' in packet) {
+    const to = from.other;
+    if ('presence' in packet) {
+      if (!to.here) return;
+      const { want } = to;
+      to.accompanied = packet.presence === 'join';
+      to.dispose();
+      to.want = want;
+      if (!to.accompanied) return;
+      to.reset();
       // The app publishes the same again.
-      const { want } = from.other;
-      from.other.reset();
       for (const type of TYPES) {
         const w = want[type];
-        if (w) from.other.publish(type, w.audio, w.video);
+        if (w) to.publish(type, w.audio, w.video);
       }
       return;
     }
-    from.other.feed({ kind: 'signal', signal: packet.signal, byChannel: false });
+    if (!packet.accepted && packet.signal.eventOp === 'publish') {
+      const { type, epoch, rev } = packet.signal;
+      from.feed({ kind: 'delivered', type, epoch, rev });
+    }
+    if (to.active) to.feed({ kind: 'signal', signal: packet.signal, byChannel: false });
   }
 
   private deliverChannel(from: Side): void {
@@ -444,9 +533,11 @@ export class MachineSimulation extends Simulation {
    */
   settle(): void {
     for (const side of this.sides) {
+      side.limited = false;
+      if (!side.here) this.join(side);
       if (!side.online) {
         side.online = true;
-        side.feed({ kind: 'resumed' });
+        if (side.active) side.feed({ kind: 'resumed' });
       }
     }
     this.drain();

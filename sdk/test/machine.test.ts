@@ -641,4 +641,15 @@ describe('refusing media', () => {
     expect(b.take({ kind: 'refuse', type: 'cam' }).names).toEqual([]);
     expect(b.signal(published(8), true).names).toEqual(['stream', 'subscribed']);
   });
+
+  it('before the channel is open tells the sender again when it is', () => {
+    const b = new Bench('b').signal(sdp('offer', 5)).take(tracks, link('connected'));
+    b.signal(published(7)).take({ kind: 'refuse', type: 'cam' });
+    expect(b.names).toEqual(['unpublish', 'dropStream']);
+    b.take(channel);
+    const refusals = b.did.flatMap((e) =>
+      e.do === 'send' && e.signal.eventOp === 'unpublish' && e.signal.owner ? [e] : [],
+    );
+    expect(refusals).toMatchObject([{ byChannel: true, signal: { type: 'cam', epoch: 7 } }]);
+  });
 });

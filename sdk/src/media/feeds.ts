@@ -122,7 +122,7 @@ export class Feeds {
       return Promise.resolve(stream);
     }
     const waiting = this.waits.get(key);
-    if (waiting) return waiting.promise;
+    if (waiting) return waiting.outcome;
     const ask = async () => {
       const { code } = await request();
       if (code === '403' && this.waits.get(key) === wait) {
@@ -134,9 +134,9 @@ export class Feeds {
       this.settle(key, refuse('subscribeVideo', 'no-answer')),
     );
     this.waits.set(key, wait);
-    void wait.promise.then(() => clearInterval(repeat));
+    void wait.outcome.then(() => clearInterval(repeat));
     void ask();
-    return wait.promise;
+    return wait.outcome;
   }
 
   stream(type: MediaType): MediaStream | undefined {

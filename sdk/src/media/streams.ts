@@ -43,7 +43,7 @@ function tell(
  */
 export class Streams {
   /** In the order in which they were last published. */
-  private readonly entries = new Map<string, Map<MediaType, Entry>>();
+  private readonly byUser = new Map<string, Map<MediaType, Entry>>();
   private screens: string[] = [];
 
   /**
@@ -52,8 +52,8 @@ export class Streams {
    * when its track is removed while the stream has another.
    */
   set(user: string, type: MediaType, tracks: readonly MediaStreamTrack[]): void {
-    const types = this.entries.get(user) ?? new Map<MediaType, Entry>();
-    this.entries.set(user, types);
+    const types = this.byUser.get(user) ?? new Map<MediaType, Entry>();
+    this.byUser.set(user, types);
     const entry = types.get(type) ?? { stream: new MediaStream(), on: false };
     types.set(type, entry);
     const { stream } = entry;
@@ -74,7 +74,7 @@ export class Streams {
 
   /** Nothing is published any more. The object is kept for the next publication, empty. */
   drop(user: string, type: MediaType): void {
-    const entry = this.entries.get(user)?.get(type);
+    const entry = this.byUser.get(user)?.get(type);
     if (!entry) return;
     entry.on = false;
     const gone = entry.stream.getTracks();
@@ -85,12 +85,12 @@ export class Streams {
 
   /** The call with this user is over: the next one gets new objects. */
   forget(user: string): void {
-    for (const type of this.entries.get(user)?.keys() ?? []) this.drop(user, type);
-    this.entries.delete(user);
+    for (const type of this.byUser.get(user)?.keys() ?? []) this.drop(user, type);
+    this.byUser.delete(user);
   }
 
   get(user: string, type: MediaType): MediaStream | undefined {
-    const entry = this.entries.get(user)?.get(type);
+    const entry = this.byUser.get(user)?.get(type);
     return entry?.on ? entry.stream : undefined;
   }
 
@@ -103,7 +103,7 @@ export class Streams {
 
   all(): { [id: string]: MediaStream } {
     const all: { [id: string]: MediaStream } = {};
-    for (const user of [...this.entries.keys(), 'screen']) {
+    for (const user of [...this.byUser.keys(), 'screen']) {
       const stream = this.find(user);
       if (stream) all[user] = stream;
     }

@@ -235,7 +235,7 @@ class Outgoing extends Leg {
   private wait(): Promise<boolean> {
     const late = () => this.fail(this.link?.pc.remoteDescription ? 'ice-failed' : 'no-answer');
     this.waiter ??= deferred(Negotiation.publish, late);
-    return this.waiter.promise;
+    return this.waiter.outcome;
   }
 
   private settle(ok: boolean): void {

@@ -676,8 +676,12 @@ function ask(d: Draft): void {
 function channel(d: Draft, open: boolean): void {
   d.channelOpen = open;
   if (!open) return;
-  // What was lost on the way is sent again over a reliable transport.
-  for (const type of TYPES) sync(d, type);
+  // What was lost on the way is sent again over a reliable transport, refusals as well.
+  for (const type of TYPES) {
+    sync(d, type);
+    const { on, epoch } = d.remote[type];
+    if (!on && epoch) sendRefusal(d, type, epoch, true);
+  }
 }
 
 function delivered(d: Draft, type: MediaType, epoch: number, rev: number): void {

@@ -32,8 +32,8 @@ export interface PeersHooks {
   presence(event: Presence): void;
 }
 
-/** Limits of signals kept for users whose `join` has not come. */
-const EARLY = { users: 64, signals: 64 };
+/** Most users whose `join` has not come, and most signals that are kept for each. */
+const EARLY = 64;
 /** Milliseconds in which lost users may come back and are sent the same again. */
 const RETURN = 60_000;
 /** Most users with kept state. */
@@ -68,7 +68,7 @@ export class Peers {
   /** @param warmPeers largest room in which connections are prewarmed */
   constructor(
     private readonly hooks: PeersHooks,
-    private readonly streams: Streams,
+    private readonly remoteStreams: Streams,
     private readonly warmPeers = WARM_PEERS,
   ) {
     this.camera = new Camera({
@@ -197,8 +197,8 @@ export class Peers {
     // only.
     const waiting = this.early.get(from) ?? [];
     if (
-      waiting.length >= EARLY.signals
-      || (waiting.length === 0 && this.early.size >= EARLY.users)
+      waiting.length >= EARLY
+      || (waiting.length === 0 && this.early.size >= EARLY)
     ) {
       return;
     }
@@ -303,8 +303,8 @@ export class Peers {
     this.peerSessions.delete(id);
     this.identities.delete(id);
     this.reported.delete(id);
-    if (forGood) this.streams.forget(id);
-    else for (const type of TYPES) this.streams.drop(id, type);
+    if (forGood) this.remoteStreams.forget(id);
+    else for (const type of TYPES) this.remoteStreams.drop(id, type);
   }
 
   private closeAll(forGood = true): void {
@@ -322,8 +322,8 @@ export class Peers {
       sendSignal: (signal: Signal) => this.sendSignal(id, signal),
       pass: (track: MediaStreamTrack) => this.camera.pass(track),
       stream: (type: MediaType, tracks: MediaStreamTrack[] | null) => {
-        if (tracks) this.streams.set(id, type, tracks);
-        else this.streams.drop(id, type);
+        if (tracks) this.remoteStreams.set(id, type, tracks);
+        else this.remoteStreams.drop(id, type);
       },
       subscribed: (type: MediaType) =>
         this.hooks.presence({

@@ -54,7 +54,10 @@ const hasRelay = (servers: RTCIceServer[]) =>
 export class PeerSession implements TransportOwner {
   private session: Session;
   private readonly byRole: Partial<Record<Role, PeerTransport>> = {};
-  private readonly streams: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
+  private readonly localStreams: Record<MediaType, MediaStream | null> = {
+    cam: null,
+    screen: null,
+  };
   private readonly tracksByRole: Record<
     Role,
     Partial<Record<MediaType, MediaStreamTrack[] | null>>
@@ -85,7 +88,7 @@ export class PeerSession implements TransportOwner {
 
   /** What is being sent to this user now. */
   sending(type: MediaType): MediaStream | null {
-    return this.session.primary.local[type].on ? this.streams[type] : null;
+    return this.session.primary.local[type].on ? this.localStreams[type] : null;
   }
 
   /** The senders of the camera. */
@@ -98,7 +101,7 @@ export class PeerSession implements TransportOwner {
    * outcome.
    */
   publish(type: MediaType, stream: MediaStream): Promise<boolean> {
-    this.streams[type] = stream;
+    this.localStreams[type] = stream;
     let waiter = this.waiters.get(type);
     if (!waiter) {
       waiter = deferred(Negotiation.publish, () => {
@@ -108,7 +111,7 @@ export class PeerSession implements TransportOwner {
       this.waiters.set(type, waiter);
     }
     this.feed({ kind: 'publish', type, ...kindsOf(stream) });
-    return waiter.promise;
+    return waiter.outcome;
   }
 
   /** A track of what is being sent has ended. */
@@ -166,7 +169,7 @@ export class PeerSession implements TransportOwner {
   attachable(role: Role, type: MediaType): MediaStream | null {
     const { primaryPaused } = this.session;
     return this.state(role).local[type].on && !(primaryPaused && role === 'primary')
-      ? this.streams[type]
+      ? this.localStreams[type]
       : null;
   }
 

@@ -1,4 +1,5 @@
 import { invalid, missing, type Failure } from '../errors';
+import { truth } from './messages';
 
 export const absent = (x: unknown): x is undefined | null | '' =>
   x === undefined || x === null || x === '';
@@ -49,8 +50,8 @@ export function optionalText(x: unknown, name: string): string | undefined | Fai
 
 export function optionalCapacity(x: unknown): number | undefined | Failure {
   if (absent(x)) return undefined;
-  const count = typeof x === 'string' ? Number(x) : x;
-  return typeof count === 'number' && Number.isInteger(count) && count >= 1 && count <= 1000
+  const count = (typeof x === 'string' ? Number(x) : x) as number;
+  return Number.isInteger(count) && count >= 1 && count <= 1000
     ? count
     : invalid('capacity', 'a whole number from 1 to 1000');
 }
@@ -62,7 +63,7 @@ export const wholeNumber = (x: unknown): number | undefined =>
 /** A boolean, also as text, which form fields deliver. */
 export function optionalBoolean(x: unknown, name: string): boolean | undefined | Failure {
   if (absent(x)) return undefined;
-  if (x === true || x === 'true') return true;
+  if (truth(x)) return true;
   return x === false || x === 'false' ? false : invalid(name, 'true or false');
 }
 

@@ -128,7 +128,7 @@ export class Connection {
   private state: 'stopped' | 'waiting' | 'opening' | 'up' = 'stopped';
   private readonly pending = new Map<string, Pending>();
   /** Messages to send once the session is up, in order. */
-  private queue: Request[] = [];
+  private unsent: Request[] = [];
   private asked = new Map<string, (answer: Answer) => void>();
   private lastId = 0;
   private attempts = 0;
@@ -180,7 +180,7 @@ export class Connection {
     this.state = 'stopped';
     clearTimeout(this.retryTimer);
     this.detach(closeCode);
-    this.queue = [];
+    this.unsent = [];
     for (const id of [...this.pending.keys()]) this.settle(id, { eventOp: '', ...failure('410') });
   }
 
@@ -202,7 +202,7 @@ export class Connection {
     );
     this.pending.set(reqId, { message: full, sent: 0, ...answer });
     this.post(full);
-    return answer.promise;
+    return answer.outcome;
   }
 
   /** Sends without an answer; waits for the socket. */
@@ -227,7 +227,7 @@ export class Connection {
 
   /** Drops messages to other users: the new session does not know them. */
   dropRelayed(): void {
-    this.queue = this.queue.filter((m) => m.target === undefined);
+    this.unsent = this.unsent.filter((m) => m.target === undefined);
     this.answerWaiting((m) =>
       m.target === undefined ? undefined : { eventOp: m.eventOp, ...failure('410') },
     );
@@ -350,9 +350,9 @@ export class Connection {
       this.openFallback = null;
     }
     this.upSince = Date.now();
-    const queue = this.queue;
-    this.queue = [];
-    for (const message of queue) this.post(message);
+    const unsent = this.unsent;
+    this.unsent = [];
+    for (const message of unsent) this.post(message);
     this.hooks.up();
   }
 
@@ -360,7 +360,7 @@ export class Connection {
   private ask(message: Request): Promise<Answer> {
     const reqId = `${++this.lastId}`;
     const limit = this.isOpen ? Timing.open : 2 * Timing.open;
-    const { promise, settle } = deferred<Answer>(limit, () =>
+    const { outcome, settle } = deferred<Answer>(limit, () =>
       done({ eventOp: message.eventOp, ...failure('504') }),
     );
     const done = (answer: Answer) => {
@@ -371,7 +371,7 @@ export class Connection {
     this.asked.set(reqId, done);
     if (this.isOpen) this.write({ ...message, reqId });
     else this.early = JSON.stringify({ ...message, reqId });
-    return promise;
+    return outcome;
   }
 
   private post(message: Request): void {
@@ -382,9 +382,9 @@ export class Connection {
       if (entry) this.expect(Timing.silenceLimit);
       return;
     }
-    this.queue.push(message);
+    this.unsent.push(message);
     // Only messages without an answer can overflow it; peer sessions repeat the oldest.
-    if (this.queue.length > 2 * WAITING) this.queue.shift();
+    if (this.unsent.length > 2 * WAITING) this.unsent.shift();
   }
 
   private write(message: Json): void {
@@ -419,7 +419,7 @@ export class Connection {
     if (!entry) return;
     this.pending.delete(id);
     // A request that timed out must not be sent later: the app was told that it failed.
-    this.queue = this.queue.filter((m) => m !== entry.message);
+    this.unsent = this.unsent.filter((m) => m !== entry.message);
     entry.settle(answer);
   }
 
@@ -497,7 +497,7 @@ export class Connection {
         this.settle(id, { eventOp: message.eventOp, ...failure('504') });
       } else if (message.eventOp !== 'keepAlive') again.push(message);
     }
-    this.queue = [...again, ...this.queue];
+    this.unsent = [...again, ...this.unsent];
     if (wasUp) this.hooks.down();
     // The app may have ended the session when it heard of it.
     if (this.state !== 'waiting') return;

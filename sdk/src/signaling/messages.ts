@@ -104,8 +104,8 @@ const isObject = (x: unknown): x is Json =>
 const isId = (x: unknown): x is string => typeof x === 'string' && x !== '' && x !== '__proto__';
 const isText = (x: unknown): x is string => typeof x === 'string';
 const isCount = (x: unknown): x is number =>
-  typeof x === 'number' && Number.isSafeInteger(x) && x >= 0;
-const truth = (x: unknown): boolean => x === true || x === 'true';
+  Number.isSafeInteger(x) && (x as number) >= 0;
+export const truth = (x: unknown): boolean => x === true || x === 'true';
 const optional = (x: unknown, is: (x: unknown) => boolean): boolean => x === undefined || is(x);
 const mediaType = (x: unknown): MediaType | undefined =>
   x === 'cam' || x === 'screen' ? x : undefined;

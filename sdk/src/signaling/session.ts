@@ -37,6 +37,7 @@ import {
   readRegister,
   result,
   spread,
+  truth,
   type Answer,
   type Incoming,
   type Json,
@@ -204,7 +205,7 @@ export class Session {
       wished: user,
       name: shown,
       device: kind,
-      forced: forced === true || forced === 'true',
+      forced: truth(forced),
     };
     if (
       this.credentials
@@ -240,7 +241,7 @@ export class Session {
     talkingNoty: unknown,
   ): Promise<CreateRoomResult> {
     return this.make('createVideoRoom', roomId, title, capacity, destroy, {
-      talkingNoty: talkingNoty === true || talkingNoty === 'true',
+      talkingNoty: truth(talkingNoty),
     });
   }
 
@@ -355,13 +356,13 @@ export class Session {
       this.create,
       () => this.other(this.base!),
     );
-    const { promise, settle } = deferred<InitResult>(Timing.request, () => {
+    const { outcome, settle } = deferred<InitResult>(Timing.request, () => {
       this.started(
         this.refusal
         ?? (this.connection?.status === 429 ? failure('429') : unreachable(this.base!)),
       );
     });
-    this.starting = promise;
+    this.starting = outcome;
     this.started = (outcome) => {
       this.starting = null;
       this.started = () => undefined;
@@ -376,7 +377,7 @@ export class Session {
       network: () => this.hooks.network(),
     });
     this.connection.start();
-    return promise;
+    return outcome;
   }
 
   private async handshake(ask: Ask): Promise<Verdict> {
