@@ -291,6 +291,65 @@ describe('a connection', () => {
     expect(peers.connection('b')).toBe(c);
   });
 
+  it('closed by the app is reported and replaced, and publishing is true only then', async () => {
+    const first = await connected();
+    peers.connection('b')!.close();
+    await settled();
+    expect(states()).toEqual(['connecting', 'connected', 'interrupted interrupted', 'connecting']);
+    const second = FakeConnection.last;
+    expect([first.connectionState, FakeConnection.made.length]).toEqual(['closed', 2]);
+    let outcome: boolean | undefined;
+    void peers.publish('b', 'cam', stream()).then((ok) => (outcome = ok));
+    await settled();
+    expect(outcome).toBeUndefined();
+    const { gen, n } = lastSdp();
+    from('b', { eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' } });
+    await settled();
+    second.become('connected');
+    second.openChannel();
+    await settled();
+    expect([outcome, states().at(-1), peers.connection('b')]).toEqual([true, 'connected', second]);
+  });
+
+  it('keeps the handlers that an app sets, and works all the same', async () => {
+    const called: string[] = [];
+    const outcome = peers.publish('b', 'cam', stream());
+    await settled();
+    const pc = peers.connection('b')!;
+    for (const name of ['onconnectionstatechange', 'onicecandidate', 'ontrack'] as const) {
+      expect(pc[name] ?? null).toBeNull();
+      pc[name] = () => called.push(name);
+    }
+    const { gen, n } = lastSdp();
+    from('b', { eventOp: 'sdp', gen, n, sdp: { type: 'answer', sdp: 'theirs' } });
+    await settled();
+    FakeConnection.last.become('connected');
+    FakeConnection.last.openChannel();
+    await settled();
+    expect([await outcome, states().at(-1), called]).toEqual([true, 'connected', []]);
+    expect(typeof pc.onconnectionstatechange).toBe('function');
+  });
+
+  it('answers with what the browser made if it refuses the changed answer', async () => {
+    me = 'c';
+    const set = vi
+      .spyOn(FakeConnection.prototype, 'setLocalDescription')
+      .mockImplementationOnce(async () => {
+        throw new Error('modified');
+      });
+    from('b', offer());
+    await settled();
+    expect(set.mock.calls.map(([given]) => /setup:\w+/.exec(given!.sdp)?.[0])).toEqual([
+      'setup:passive',
+      'setup:active',
+    ]);
+    expect(lastSdp().sdp).toMatchObject({
+      type: 'answer',
+      sdp: expect.stringContaining('setup:active'),
+    });
+    expect(states()).toEqual(['connecting']);
+  });
+
   it('restarts ICE with fresh servers', async () => {
     const c = await connected();
     c.become('failed');
@@ -575,6 +634,22 @@ describe('what others send', () => {
       cam: true,
     });
     expect(streams.get('b', 'cam')?.getTracks()).toEqual([c.getTransceivers()[1]?.receiver.track]);
+    const heard = vi.fn();
+    streams.get('b', 'cam')!.addEventListener('removetrack', heard);
+    from('b', { eventOp: 'unpublish', type: 'cam', epoch: 9 });
+    await settled();
+    expect([heard.mock.calls.length, streams.get('b', 'cam')]).toEqual([1, undefined]);
+    from('b', {
+      eventOp: 'publish',
+      type: 'cam',
+      epoch: 10,
+      rev: 0,
+      audio: false,
+      video: true,
+      gen: lastSdp().gen,
+    });
+    await settled();
+    expect(streams.get('b', 'cam')?.getTracks()).toHaveLength(1);
     expect(peers.refuse('b', 'cam')).toBe(true);
     await settled();
     expect(streams.get('b', 'cam')).toBeUndefined();
