@@ -40,6 +40,8 @@ export class User {
   online = true;
   /** The socket is dead, and this side has not noticed. */
   socketDead = false;
+  /** The server answers 429, and passes nothing on. */
+  limited = false;
   /** Published by the app, and not reported as failed. */
   want: Record<MediaType, MediaStream | null> = { cam: null, screen: null };
   /** Refused by the other user at a time unknown here: may be gone. */
@@ -214,7 +216,9 @@ export class User {
     const [message] = encodeSignal(signal, this.peer, true);
     const code = new Promise<string>((done) => {
       const request: Request = { message: JSON.parse(JSON.stringify(message)), done };
-      if (this.online) {
+      if (this.online && this.limited) {
+        this.simulation.later(this.simulation.next() * 50, () => this.miss(request, '429'));
+      } else if (this.online) {
         this.inFlight.push(request);
         this.other.receive();
       } else {
@@ -353,7 +357,8 @@ export class CallSimulation extends Simulation {
     else if (dice < 0.92) this.socket(user);
     else if (dice < 0.95) for (const each of this.users) this.socket(each);
     else if (dice < 0.96) this.pick(user.connections)?.endDTLS();
-    else if (dice < 0.98) this.resize();
+    else if (dice < 0.97) this.resize();
+    else if (dice < 0.98) user.limited = !user.limited;
     else if (user.here) this.reload(user);
   }
 
@@ -422,6 +427,7 @@ export class CallSimulation extends Simulation {
     await this.clock.pass(3_000);
     for (const path of ['direct', 'relay'] as const) this.restore(path);
     for (const user of this.users) {
+      user.limited = false;
       if (user.socketDead) user.loseSocket();
       if (!user.online) user.resume();
     }

@@ -180,6 +180,12 @@ export class Side {
   readonly waits = new Map<Wait, number>();
   readonly probes: Extract<SessionEffect, { do: 'probe' }>[] = [];
   online = true;
+  /** The server answers 429, and passes nothing on. */
+  limited = false;
+  /** Connections whose last message got 403. */
+  readonly refusals: Role[] = [];
+  /** The room is small enough for a backup, as this side knows. */
+  standby = true;
   want: Record<MediaType, Kinds> = { cam: null, screen: null };
   readonly published: Record<MediaType, number> = { cam: 0, screen: 0 };
   readonly subscribed: Record<MediaType, number> = { cam: 0, screen: 0 };
@@ -194,11 +200,25 @@ export class Side {
     return this.simulation.sides[this.me === 'a' ? 1 : 0]!;
   }
 
+  /** Nothing is left; the session is with a user who has just come. */
+  dispose(): void {
+    const { me, other, simulation } = this;
+    this.session = initialSession(me, other.me, simulation.clock);
+    this.transports = {};
+    this.waits.clear();
+    this.probes.length = this.refusals.length = 0;
+    for (const type of TYPES) {
+      this.want[type] = null;
+      this.published[type] = this.subscribed[type] = 0;
+    }
+    this.reported = '';
+  }
+
   feed(event: SessionEvent): void {
     const facts = {
       now: this.simulation.clock,
       seed: this.simulation.clock,
-      standby: this.simulation.standby,
+      standby: this.standby,
     };
     // A function that is not pure throws here.
     const [session, effects] = stepSession(freeze(this.session), event, facts);
@@ -246,7 +266,10 @@ export class Side {
       negotiates(addressed) && (this.session.peerOffline || !this.online)
         ? ROLES.find(channel)
         : undefined;
-    this.simulation.put(this, channelOf ?? null, addressed);
+    if (channelOf) return this.simulation.put(this, channelOf, addressed);
+    // The other user may have left, and this side does not know yet.
+    if (this.simulation.chance(this.simulation.unknown)) this.refusals.push(role);
+    else if (!this.limited) this.simulation.put(this, null, addressed);
   }
 
   /** Epoch of what is sent of a type on a connection; 0 for nothing. */
@@ -257,7 +280,8 @@ export class Side {
 
 export class SessionSimulation extends Simulation {
   clock = 1_000_000;
-  readonly standby: boolean = true;
+  /** How often the server answers 403. */
+  unknown = 0;
   readonly sides: [Side, Side];
   /** Connections on which no packet passes. */
   readonly cut: Record<Role, boolean> = { primary: false, backup: false };
@@ -318,6 +342,11 @@ export class SessionSimulation extends Simulation {
       return [
         () => {
           const [{ gen, signal }] = list.splice(i, 1) as [(typeof list)[0]];
+          if (!by && signal.eventOp === 'publish') {
+            const { type, epoch, rev } = signal;
+            const event: Event = { kind: 'delivered', type, epoch, rev };
+            from.feed({ kind: 'transport', role: 'primary', event });
+          }
           if (!by || from.other.transports[by]?.connection?.gen === gen) {
             from.other.feed({ kind: 'received', signal, by });
           }
@@ -368,8 +397,13 @@ export class SessionSimulation extends Simulation {
   }
 
   private answers(side: Side): (() => void)[] {
-    if (!side.probes.length) return [];
+    const refused = side.refusals.map((role, i) => () => {
+      side.refusals.splice(i, 1);
+      side.feed({ kind: 'transport', role, event: { kind: 'unreachable' } });
+    });
+    if (!side.probes.length) return refused;
     return [
+      ...refused,
       () => {
         const { what } = side.probes.shift()!;
         side.feed({
@@ -418,8 +452,33 @@ export class SessionSimulation extends Simulation {
     else if (dice < 0.72) this.link(side, role, 'disconnected');
     else if (dice < 0.76) this.link(side, role, 'failed');
     else if (dice < 0.8) side.feed({ kind: 'network' });
-    else if (dice < 0.82) side.feed({ kind: 'room' });
+    else if (dice < 0.81) this.resize();
+    else if (dice < 0.82) this.rejoin(side);
+    else if (dice < 0.84) side.limited = !side.limited;
+    else if (dice < 0.86) this.unknown = this.unknown ? 0 : 0.2;
     else this.tick();
+  }
+
+  /** Others join or leave: the sides know it one after the other. */
+  private resize(): void {
+    const standby = this.chance(0.5);
+    const sides = this.chance(0.7) ? this.sides : [this.pick(this.sides)];
+    for (const side of sides) {
+      side.standby = standby;
+      side.feed({ kind: 'room' });
+    }
+  }
+
+  /** The user leaves and joins again; the other side publishes the same again. */
+  private rejoin(side: Side): void {
+    const want = { ...side.other.want };
+    for (const each of this.sides) each.dispose();
+    this.sent[0].length = this.sent[1].length = 0;
+    side.online = true;
+    for (const type of TYPES) {
+      const kinds = want[type];
+      if (kinds) side.other.publish(type, kinds);
+    }
   }
 
   /** A dying socket loses the newest of what was sent; later the session is resumed. */
@@ -456,6 +515,13 @@ export class SessionSimulation extends Simulation {
   /** Ends all disruptions. */
   settle(): void {
     for (const role of ROLES) this.cut[role] = false;
+    this.unknown = 0;
+    for (const side of this.sides) {
+      side.limited = false;
+      if (side.standby) continue;
+      side.standby = true;
+      side.feed({ kind: 'room' });
+    }
     for (const side of this.sides) if (!side.online) this.socket(side);
     for (let round = 0; round < 400; round++) {
       this.drain();
