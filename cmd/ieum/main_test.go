@@ -30,11 +30,22 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// packageName finds the name of a package in front of its error, which says nothing to whoever
+// runs a command. The package node shares its name with a setting.
+var packageName = regexp.MustCompile(
+	`(?m)(?:^|: | )(?:license|relay|config|credentials|netaddr|certs|cluster|identity|limit|` +
+		`store|transport|signaling|kong|strconv\.\w+|yaml|json|field \w+ not found in type): ` +
+		`(?:[^u]|u[^n]).*$`, // or a key of another command, which is "unknown"
+)
+
 // ieum runs a command and returns its exit code and what it printed.
 func ieum(t *testing.T, args ...string) (code int, out, err string) {
 	t.Helper()
 	var o, e bytes.Buffer
 	code = run(t.Context(), args, &o, &e)
+	if leak := packageName.FindString(e.String()); leak != "" {
+		t.Errorf("%v: an error names a package:%s", args, leak)
+	}
 	return code, o.String(), e.String()
 }
 
