@@ -20,15 +20,19 @@ var wallClock = map[string]string{
 	"internal/license/user.go":   "as do user tokens",
 	"internal/relay/credentials.go": "credentials of the relay carry when they end, other " +
 		"machines read it",
-	"internal/ice/external.go":              "the same, for relays elsewhere",
-	"internal/certs/certs.go":               "certificates expire at a time of day",
-	"internal/certs/source.go":              "which the log and a metric say",
-	"internal/cluster/identity/identity.go": "certificates of nodes begin and end at a time of day",
-	"internal/cluster/raftlog/raftlog.go":   "nodes tell each other whose clock is wrong",
-	"internal/protocol/answer.go":           "createdAt of a room is shown to people",
-	"internal/transport/poller_linux.go":    "a deadline that is always past",
-	"internal/store/database.go":            "a damaged file is named by when it was found",
-	"cmd/ieum/license.go":                   "a license begins at a date",
+	"internal/ice/external.go": "the same, for relays elsewhere",
+	"internal/certs/certs.go":  "certificates expire at a time of day",
+	"internal/certs/source.go": "which the log and a metric say",
+	"internal/cluster/identity/identity.go": "certificates of nodes begin and " +
+		"end at a time of day",
+	"internal/cluster/raftlog/raftlog.go":     "nodes tell each other whose clock is wrong",
+	"internal/cluster/streamlog/streamlog.go": "the same, over NATS",
+	"internal/cluster/streamlog/follow.go":    "numbers begin at when a stream was made",
+	"internal/cluster/streamlog/save.go":      "a stream is named by when it was made",
+	"internal/protocol/answer.go":             "createdAt of a room is shown to people",
+	"internal/transport/poller_linux.go":      "a deadline that is always past",
+	"internal/store/database.go":              "a damaged file is named by when it was found",
+	"cmd/ieum/license.go":                     "a license begins at a date",
 }
 
 // strips are methods of a time whose result has no monotonic reading; haveNo are functions of

@@ -65,13 +65,17 @@ var layers = map[string][]string{
 	"internal/store":      {},
 	"internal/cluster": {
 		"internal/cluster/bus", "internal/cluster/directory", "internal/cluster/embedded",
-		"internal/cluster/identity", "internal/cluster/raftlog", "internal/signaling/engine",
+		"internal/cluster/identity", "internal/cluster/raftlog", "internal/cluster/streamlog",
+		"internal/signaling/engine",
 	},
 	"internal/cluster/bus":       {"internal/signaling/engine"},
 	"internal/cluster/directory": {"internal/signaling/engine"},
 	"internal/cluster/embedded":  {},
 	"internal/cluster/identity":  {},
 	"internal/cluster/lease":     {},
+	"internal/cluster/streamlog": {
+		"internal/cluster/directory", "internal/cluster/lease", "internal/signaling/engine",
+	},
 	"internal/cluster/raftlog": {
 		"internal/cluster/directory", "internal/cluster/lease", "internal/signaling/engine",
 	},

@@ -227,6 +227,21 @@ func (c *client) room(ctx context.Context) (a act, got string, err error) {
 // user ids, users of a license, rooms.
 func TestHistoriesAreLinearizable(t *testing.T) {
 	nodes := start(t, 3)
+	linearizable(t, nodes, func() { crash(t, nodes[leaderOf(t, nodes)]) })
+}
+
+// The same while the server of NATS starts again.
+func TestHistoriesOverNATSAreLinearizable(t *testing.T) {
+	s := startNATS(t)
+	linearizable(t, startExternal(t, s, 3), func() {
+		s.stop()
+		s.start()
+	})
+}
+
+// linearizable checks the history of three nodes that are disturbed once.
+func linearizable(t *testing.T, nodes []*Cluster, meanwhile func()) {
+	t.Helper()
 	h := &history{began: time.Now()}
 	ctx, stop := context.WithTimeout(context.Background(), 6*time.Second)
 	defer stop()
@@ -248,7 +263,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		defer h.mu.Unlock()
 		return len(h.users) > 100
 	})
-	crash(t, nodes[leaderOf(t, nodes)])
+	meanwhile()
 	clients.Wait()
 	check := func(what string, ops []porcupine.Operation, init any,
 		step func(s any, a act, o *outcome) []any,

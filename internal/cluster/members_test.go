@@ -175,8 +175,16 @@ func TestForeignNodesStayOutside(t *testing.T) {
 // BenchmarkClaim measures claims that another node decides.
 func BenchmarkClaim(b *testing.B) {
 	nodes := start(b, 3)
-	i := (leaderOf(b, nodes) + 1) % 3
-	d, name := nodes[i].Directory(), nodes[i].cfg.Node
+	benchmarkClaim(b, nodes[(leaderOf(b, nodes)+1)%3])
+}
+
+// BenchmarkClaimOverNATS measures claims that a stream of JetStream orders.
+func BenchmarkClaimOverNATS(b *testing.B) {
+	benchmarkClaim(b, startExternal(b, startNATS(b), 3)[0])
+}
+
+func benchmarkClaim(b *testing.B, c *Cluster) {
+	d, name := c.Directory(), c.cfg.Node
 	var all []time.Duration
 	b.ResetTimer()
 	for n := range b.N {

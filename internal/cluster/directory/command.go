@@ -46,7 +46,7 @@ type command struct {
 	other      string // opReleaseNode, opDead: a node
 	number     uint64 // its incarnation; opFound: the cluster; opSkip: how many
 	state      engine.NodeState
-	process    uint64 // opJoin
+	process    uint64 // opJoin; opFound: how many numbers to skip
 	address    string // opJoin
 	versionFor string // opJoin: version of the program
 }

@@ -320,6 +320,13 @@ func Found(cluster uint64) []byte {
 	return c.append(nil)
 }
 
+// FoundAfter is Found for a cluster that may follow another one which nobody remembers: n is more
+// than the numbers that were given there.
+func FoundAfter(cluster, n uint64) []byte {
+	c := command{op: opFound, number: cluster, process: n}
+	return c.append(nil)
+}
+
 // Skip is the command after a loss of commands: n is more than what they can have given.
 func Skip(n uint64) []byte {
 	c := command{op: opSkip, number: n}

@@ -82,6 +82,7 @@ func (m *Machine) apply(c *command) (r result, changed engine.Node) {
 	case opFound:
 		if m.cluster == 0 {
 			m.cluster = c.number
+			t.Skip(c.process)
 		}
 		return result{}, engine.Node{}
 	case opSkip:
