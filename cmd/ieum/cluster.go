@@ -13,7 +13,7 @@ type clusterFlags struct {
 	ClusterListen     string        `help:"Address at which other nodes reach this one; the next port is used too (default: none, this node stands alone)." placeholder:"HOST:PORT"`
 	ClusterPeer       []string      `help:"Another node; a name with several addresses stands for all of them, also for this node; repeatable (default: none)." placeholder:"HOST:PORT"`
 	ClusterExpect     int           `help:"Nodes that a new cluster starts with, 3 or more if one may die; 1 for a node that others join later (default: none)." placeholder:"N"`
-	ClusterNATS       []string      `name:"cluster-nats" help:"Not yet: NATS server with JetStream, instead of the other three; repeatable (default: none)." placeholder:"URL"`
+	ClusterNATS       []string      `name:"cluster-nats" help:"NATS server with JetStream at which the nodes meet, instead of the other three; repeatable (default: none)." placeholder:"URL"`
 	ClusterSecretFile string        `help:"File with the secret that all nodes share, at least 32 bytes; or IEUM_CLUSTER_SECRET (default: none)." placeholder:"FILE"`
 	ClusterCert       string        `help:"Certificate of this node, PEM, with the DNS name ieum-node, instead of a secret (default: none)." placeholder:"FILE"`
 	ClusterKey        string        `help:"Private key of --cluster-cert, PEM (default: none)." placeholder:"FILE"`

@@ -237,8 +237,6 @@ func (s ClusterSettings) needless(text string) error {
 // planNATS plans nodes that meet at NATS servers.
 func (p *ClusterPlan) planNATS(s ClusterSettings, files *identity.Files) error {
 	var errs list
-	errs.add(blamef("--cluster-nats", "this version cannot use NATS servers yet: "+
-		"use --cluster-listen, which needs no other program"))
 	others := s
 	others.Cert, others.Key, others.CA = "", "", ""
 	errs.add(others.needless("excludes --cluster-nats, whose servers connect the nodes and " +
