@@ -16,6 +16,9 @@ var specialPurpose = prefixes(
 	"127.0.0.0/8",    // loopback, RFC 1122
 	"169.254.0.0/16", // link local and cloud metadata, RFC 3927
 	"172.16.0.0/12",  // private use, RFC 1918
+	// Not in the registry: a virtual address inside every network of Azure, which serves its
+	// internal DNS.
+	"168.63.129.16/32",
 	// IETF protocol assignments with DS-Lite, PCP and TURN anycast, NAT64 discovery, RFC 6890.
 	"192.0.0.0/24",
 	"192.0.2.0/24",    // documentation, RFC 5737

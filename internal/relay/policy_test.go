@@ -26,6 +26,7 @@ func TestSpecialPurposeNetworksAreRefused(t *testing.T) {
 		"2001:10::/28", "2001:20::/28", "2001:30::/28",
 		"2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20", "5f00::/16", "fc00::/7",
 		"fe80::/10", "fec0::/10", "ff00::/8",
+		"168.63.129.16/32", // not in the registry: DNS and metadata inside Azure
 		// Not in the registry, and not handed out either.
 		"::/96", "::2:0:0:0/80", "400::/6", "1000::/4", "4000::/3", "6000::/3", "8000::/3",
 		"a000::/3", "c000::/3", "e000::/4", "f000::/5",
