@@ -213,7 +213,7 @@ func TestAllocationsLiveWithTheirSession(t *testing.T) {
 	mu.Lock()
 	delete(rooms, "t.leaves")
 	mu.Unlock()
-	for range 5 {
+	for range 3 {
 		clock.pass(time.Second)
 		settle(one, other)
 	}
@@ -238,5 +238,32 @@ func TestAllocationsLiveWithTheirSession(t *testing.T) {
 	}
 	if got := code(one.ask(stun.MethodAllocate, transport(17))); got != 403 {
 		t.Errorf("Allocate by who has left: %d", got)
+	}
+}
+
+// Whoever sends packets at chosen moments delays no sweep beyond the promised 3 s: a driver wakes a
+// worker at the latest when it has been idle for a sweepInterval.
+func TestPacketsDelayNoSweep(t *testing.T) {
+	for _, pause := range []time.Duration{0, time.Millisecond, 499 * time.Millisecond,
+		999 * time.Millisecond, sweepInterval - 1} {
+		w, _ := offline(4)
+		in := true
+		w.server.cfg.Holder = func(string, string) (Holder, bool) { return Holder{}, in }
+		offlineAllocation(t, w, offlinePath(1))
+		for range 3 {
+			w.now += sweepInterval
+			w.sweep()
+		}
+		in = false
+		for left := w.now; len(w.owned) > 0; w.sweep() {
+			w.now += min(pause, sweepInterval)
+			w.sweep()
+			w.now += sweepInterval
+			if w.now-left > 3*time.Second {
+				t.Errorf("packets after %v: an allocation outlives its session by %v",
+					pause, w.now-left)
+				break
+			}
+		}
 	}
 }

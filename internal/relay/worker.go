@@ -396,7 +396,7 @@ func (a *allocation) count(m *meter, packets, bytes int) {
 }
 
 const (
-	sweepInterval = time.Second
+	sweepInterval = 500 * time.Millisecond
 	// holderInterval is how often Config.Holder is asked whether a session is still in a room.
 	holderInterval = 2 * time.Second
 )
@@ -406,7 +406,7 @@ func (w *worker) nothingToSweep() bool { return len(w.owned) == 0 && w.server.re
 
 // sweep closes allocations whose lifetime has ended because their client did not refresh them
 // (traffic does not extend it), or whose session has left its room, and expired reservations. It is
-// called after each batch and works once a second.
+// called after each batch and works twice a second.
 func (w *worker) sweep() {
 	if w.now-w.lastSweep < sweepInterval {
 		return
