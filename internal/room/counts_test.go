@@ -101,7 +101,7 @@ func (c *crowd) step() {
 		m := Member{ID: user, Address: by.Address, Epoch: c.epoch[user]}
 		c.do(key, Join{Member: m, Host: c.rng.IntN(8) == 0})
 	case 7, 8:
-		c.do(key, Leave{user, by.Address})
+		c.do(key, Leave{user, by.Address, 0})
 	case 9, 10:
 		c.do(key, Edit{By: by, Host: c.user()})
 	case 11:
@@ -154,7 +154,7 @@ func TestCountsFollowTheRooms(t *testing.T) {
 					continue
 				}
 				for _, m := range s.State.Members {
-					c.do(key, Leave{m.ID, m.Address})
+					c.do(key, Leave{m.ID, m.Address, 0})
 				}
 			}
 			time.Sleep(25 * time.Hour)
@@ -187,8 +187,8 @@ func TestAHandedOnRoomCountsForItsMaker(t *testing.T) {
 	}
 	create("b", "K2", nil)
 	create("owner", "K3", ErrTooManyOwned)
-	f.do(nil, Leave{"owner", at("s-owner")})
-	f.do(nil, Leave{"b", at("s-b")})
+	f.do(nil, Leave{"owner", at("s-owner"), 0})
+	f.do(nil, Leave{"b", at("s-b"), 0})
 	create("owner", "K3", nil)
 
 	// the new host is host again when it comes back, also after a restart
@@ -196,7 +196,7 @@ func TestAHandedOnRoomCountsForItsMaker(t *testing.T) {
 	f.do(nil, Join{Member: member("owner")})
 	f.do(nil, Join{Member: member("b")})
 	f.do(nil, Edit{By: Actor{"owner", at("s-owner")}, Host: "b"})
-	f.do(nil, Leave{"b", at("s-b")})
+	f.do(nil, Leave{"b", at("s-b"), 0})
 	before, _ := f.reg.Snapshot(key)
 	g := restored(t, before, "owner")
 	defer g.reg.Close()

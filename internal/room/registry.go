@@ -124,7 +124,9 @@ func (r *room) do(cmd Command, parentHost bool, g *Registry) (state *State, e ef
 		}
 	case Leave:
 		err = ErrNotIn
-		if i := r.index(c.User); i >= 0 && r.members[i].Address == c.Address {
+		i := r.index(c.User)
+		late := i >= 0 && c.Epoch != 0 && c.Epoch < r.members[i].Epoch
+		if i >= 0 && r.members[i].Address == c.Address && !late {
 			err = nil
 			if r.removeMember(i, g) {
 				e = emptied

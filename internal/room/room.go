@@ -197,10 +197,12 @@ type (
 		Host   bool // becomes host on entering, whoever is; the last of several to come stays it
 		Listed bool // may enter only a group, and only one that Member is listed for
 	}
-	// Leave takes a user out, if it is there with this session.
+	// Leave takes a user out, if it is there with this session. With an Epoch lower than that of
+	// the member it comes late: the session has moved away and come back since.
 	Leave struct {
 		User    string
 		Address Address
+		Epoch   uint64 // 0: any
 	}
 	// Sync sends the room's state to a member whose session came back, if it is there with this
 	// session, and then what others said after Seen, which is the Seq of the last event that the

@@ -89,7 +89,7 @@ func TestEveryMemberSeesOneOrderAndNotItself(t *testing.T) {
 	f.do(nil, Join{Member: member("a")})
 	f.do(nil, Join{Member: member("b")})
 	f.do(nil, Join{Member: member("c")})
-	f.do(nil, Leave{"b", at("s-b")})
+	f.do(nil, Leave{"b", at("s-b"), 0})
 	f.told("s-a", "1:entered:a 2:joined:b 3:joined:c 4:left:b ")
 	f.told("s-b", "2:entered:b 3:joined:c ")
 	f.told("s-c", "3:entered:c 4:left:b ")
@@ -118,7 +118,7 @@ func TestHostHandOver(t *testing.T) {
 	f.do(nil, Join{Member: member("a")})
 	f.do(nil, Join{Member: member("owner")}) // the one who made the room takes over
 	f.do(nil, Join{Member: member("b")})
-	f.do(nil, Leave{"owner", at("s-owner")}) // then the oldest member
+	f.do(nil, Leave{"owner", at("s-owner"), 0}) // then the oldest member
 	f.told("s-a", "1:entered:a 2:joined:owner 3:host:owner 4:joined:b 5:left:owner 6:host:a ")
 	f.told("s-b", "4:entered:b 5:left:owner 6:host:a ")
 	hosts := 0
@@ -145,7 +145,7 @@ func TestWhoEntersAsHostIsHost(t *testing.T) {
 			t.Errorf("host of %s is %v", m.ID, m.Host)
 		}
 	}
-	f.do(nil, Leave{"d", at("s-d")})
+	f.do(nil, Leave{"d", at("s-d"), 0})
 	first := f.rec.got[at("s-c")]
 	if e := first[len(first)-1]; e.Kind != HostChanged || e.Member.ID != "a" {
 		t.Errorf("last event %+v, want the oldest member as host", e)
@@ -178,7 +178,7 @@ func TestATenantsOwnLimitOfRooms(t *testing.T) {
 	create("tenant", "K3", 0, nil)
 	create("tenant", "K4", 9, ErrTooManyRooms) // never more than the server allows
 	f.do(nil, Join{Member: member("a")})
-	f.do(nil, Leave{"a", at("s-a")}) // a room that ended makes room for another
+	f.do(nil, Leave{"a", at("s-a"), 0}) // a room that ended makes room for another
 	create("tenant", "K4", 3, nil)
 }
 
@@ -199,14 +199,14 @@ func TestRoomsOfOneMaker(t *testing.T) {
 	create(f, "other", "K1", "owner", nil) // counted by tenant
 	before, _ := f.reg.Snapshot(key)
 	f.do(nil, Join{Member: member("a")})
-	f.do(nil, Leave{"a", at("s-a")})
+	f.do(nil, Leave{"a", at("s-a"), 0})
 	create(f, "tenant", "K3", "owner", nil) // the first has ended
 	f.reg.Close()
 
 	f = restored(t, before) // what a restart brings back counts too
 	create(f, "tenant", "K2", "owner", ErrTooManyOwned)
 	f.do(nil, Join{Member: member("a")})
-	f.do(nil, Leave{"a", at("s-a")})
+	f.do(nil, Leave{"a", at("s-a"), 0})
 	if len(f.reg.makers) != 0 {
 		t.Errorf("%d makers are remembered, and there are no rooms", len(f.reg.makers))
 	}
@@ -220,11 +220,11 @@ func TestRefusals(t *testing.T) {
 	f.do(nil, Join{Member: member("a")})
 	f.do(ErrAlreadyIn, Join{Member: member("a")})
 	f.do(ErrFull, Join{Member: member("b")})
-	f.do(ErrNotIn, Leave{"b", at("s-b")})
-	f.do(ErrNotIn, Leave{"a", at("another session")})
+	f.do(ErrNotIn, Leave{"b", at("s-b"), 0})
+	f.do(ErrNotIn, Leave{"a", at("another session"), 0})
 	f.do(ErrNotIn, Sync{User: "a", Address: at("another session")})
 	f.told("s-a", "1:entered:a ")
-	f.do(nil, Leave{"a", at("s-a")})
+	f.do(nil, Leave{"a", at("s-a"), 0})
 	f.do(ErrNoRoom, Join{Member: member("a")}) // ended with its last member
 	for i := range 3 {
 		key := Key{"tenant", fmt.Sprint(i)}
@@ -247,7 +247,7 @@ func TestNewerSessionReplacesOneThatEndedWithoutAWord(t *testing.T) {
 	f.do(nil, Join{Member: newer})
 	f.told("s-a", "1:entered:a 2:joined:b 3:left:b 4:joined:b ")
 	f.do(ErrStale, Join{Member: member("b")})
-	f.do(ErrNotIn, Leave{"b", at("s-b")})
+	f.do(ErrNotIn, Leave{"b", at("s-b"), 0})
 }
 
 func TestSyncSendsTheStateAndTellsNobodyElse(t *testing.T) {
@@ -342,7 +342,7 @@ func TestEmptyRoomsEnd(t *testing.T) {
 		if len(gone) != 1 || gone[0] != key {
 			t.Fatalf("gone %v, want the room nobody entered", gone)
 		}
-		if _, err := reg.Do(ctx, kept, Leave{"a", at("s-a")}); err != nil {
+		if _, err := reg.Do(ctx, kept, Leave{"a", at("s-a"), 0}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(23 * time.Hour)
@@ -379,7 +379,7 @@ func TestConcurrentJoinAndLeaveKeepOneOrder(t *testing.T) {
 				if _, err := reg.Do(ctx, key, Join{Member: m}); err != nil {
 					t.Error(err)
 				}
-				if _, err := reg.Do(ctx, key, Leave{m.ID, m.Address}); err != nil {
+				if _, err := reg.Do(ctx, key, Leave{m.ID, m.Address, 0}); err != nil {
 					t.Error(err)
 				}
 			}

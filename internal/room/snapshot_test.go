@@ -53,7 +53,7 @@ func TestARoomKeepsItsLifeOverARestart(t *testing.T) {
 		f.do(nil, Create{Capacity: 2, Keep: true})
 		never, _ := f.reg.Snapshot(key)
 		f.do(nil, Join{Member: member("a")})
-		f.do(nil, Leave{"a", at("s-a")})
+		f.do(nil, Leave{"a", at("s-a"), 0})
 		left, _ := f.reg.Snapshot(key)
 		for s, life := range map[*Snapshot]time.Duration{
 			&never: 10 * time.Minute,
@@ -85,7 +85,7 @@ func TestADroppedRoomIsForgotten(t *testing.T) {
 	if _, err := f.reg.Do(t.Context(), group, Create{Owner: "a", Parent: key.Room}); err != nil {
 		t.Fatal(err)
 	}
-	f.do(nil, Leave{"a", at("s-a")})
+	f.do(nil, Leave{"a", at("s-a"), 0})
 	if f.reg.Count() != 2 {
 		t.Fatalf("%d rooms", f.reg.Count())
 	}

@@ -161,6 +161,7 @@ func (h *Hub) leaveFor(m *movedSession) {
 	leave := room.Leave{
 		User:    m.Record.User,
 		Address: room.Address{Node: at.Node, Session: at.Session},
+		Epoch:   at.Epoch,
 	}
 	h.retryNow("leave "+at.Session, func(ctx context.Context) error {
 		if err := h.do(ctx, *m.Room, leave); unreachable(err) {
@@ -562,7 +563,11 @@ func (h *Hub) settleMember(ctx context.Context, key room.Key, m room.Member, ove
 	case found == inThis, found == unknownRoom && !over:
 		return errUnsettled
 	}
-	_, err = h.commandHere(ctx, key, room.Leave{User: m.ID, Address: m.Address})
+	_, err = h.commandHere(ctx, key, room.Leave{
+		User:    m.ID,
+		Address: m.Address,
+		Epoch:   m.Epoch,
+	})
 	if errors.Is(err, room.ErrNotIn) || errors.Is(err, room.ErrNoRoom) {
 		return nil
 	}

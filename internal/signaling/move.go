@@ -335,7 +335,7 @@ func (s *session) leaveAwaited() {
 		return
 	}
 	move := room.Move{User: s.user, To: s.address(), Epoch: s.location.Epoch}
-	leave := room.Leave{User: s.user, Address: s.address()}
+	leave := room.Leave{User: s.user, Address: s.address(), Epoch: s.location.Epoch}
 	s.hub.retryNow("leave "+s.id, func(ctx context.Context) error {
 		for _, cmd := range []room.Command{move, leave} {
 			if err := s.hub.do(ctx, *key, cmd); unreachable(err) {

@@ -352,7 +352,11 @@ func (s *session) leaveAtLast() {
 
 // leave tells a room that the session has left.
 func (s *session) leave(ctx context.Context, key room.Key) error {
-	return s.hub.do(ctx, key, room.Leave{User: s.user, Address: s.address()})
+	return s.hub.do(ctx, key, room.Leave{
+		User:    s.user,
+		Address: s.address(),
+		Epoch:   s.location.Epoch,
+	})
 }
 
 // leaveLater is leave for a room that cannot be reached now. The session no longer counts as in it.

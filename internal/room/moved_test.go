@@ -30,3 +30,18 @@ func TestRefreshRemovesNobodyWhoMoved(t *testing.T) {
 		}
 	}
 }
+
+// A leave that was sent again and again may arrive when the session has been on another node and is
+// back.
+func TestALateLeaveRemovesNobody(t *testing.T) {
+	f := open(t, 4)
+	defer f.reg.Close()
+	f.do(nil, Join{Member: member("stays")})
+	m := member("back")
+	m.Epoch = 3
+	f.do(nil, Join{Member: m})
+	f.do(ErrNotIn, Leave{"back", m.Address, 1})
+	f.do(nil, Leave{"back", m.Address, 3})
+	f.do(nil, Join{Member: m})
+	f.do(nil, Leave{"back", m.Address, 0}) // of an earlier version
+}
