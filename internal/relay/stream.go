@@ -44,6 +44,9 @@ const (
 	shedPause        = 50 * time.Millisecond
 	fewQueuedFrames  = 8
 	fewQueuedBytes   = 8 << 10
+	// maxLargeMemory bounds the messages of more than frameSize that have arrived in part. A client
+	// whose next one does not fit is closed: browsers send none.
+	maxLargeMemory = 32 << 20
 	// writeBuffer joins messages that wait into one write, and so into one TLS record.
 	writeBuffer = 16 << 10
 )
@@ -59,6 +62,7 @@ type streamSet struct {
 
 	queuedMemory atomic.Int64 // of frames that wait to be written, to all clients
 	shedding     atomic.Bool  // shedSlowest runs
+	largeMemory  atomic.Int64 // of messages of more than frameSize that arrive
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -340,16 +344,28 @@ func (c *stream) readFrame() (*frame, error) {
 	default:
 		return nil, errFraming
 	}
-	// Who has no allocation has no use for a large message, and could make us keep memory for it
-	// with its first bytes.
-	if size > frameSize && !c.busy.Load() {
-		return nil, errFraming
-	}
-	f := newFrame(size)
-	if _, err = io.ReadFull(c.in, f.bytes()); err != nil {
+	f, err := c.readWhole(size)
+	if err != nil {
 		return nil, err
 	}
 	c.firstDeadline = time.Time{}
+	return f, nil
+}
+
+// readWhole reads a message of a known size. A few bytes of a large one make us keep memory for all
+// of it. Who has no allocation has no use for one.
+func (c *stream) readWhole(size int) (*frame, error) {
+	if size > frameSize {
+		memory := &c.server.streams.largeMemory
+		defer memory.Add(-int64(size))
+		if memory.Add(int64(size)) > maxLargeMemory || !c.busy.Load() {
+			return nil, errFraming
+		}
+	}
+	f := newFrame(size)
+	if _, err := io.ReadFull(c.in, f.bytes()); err != nil {
+		return nil, err
+	}
 	return f, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -376,6 +377,40 @@ func TestLargeMessagesNeedAnAllocation(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Four bytes announce 64 KB. Clients that send no more than those have little kept for all of them.
+func TestMemoryOfLargeMessagesIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, _ := pipe(t)
+		const size = 60_000
+		header := binary.BigEndian.AppendUint16([]byte{0x40, 0}, size)
+		var closed atomic.Int32
+		for i := range 1000 {
+			near, far := net.Pipe()
+			c := newStream(s, nil, near)
+			c.source.scope = uint32(i)
+			if !s.streams.add(c, func() {}) {
+				t.Fatal("refused")
+			}
+			s.streams.allocated(c, true)
+			s.wg.Go(func() {
+				_, _ = readAll(c)
+				closed.Add(1)
+			})
+			go func() { _, _ = far.Write(append(bytes.Clone(bindingRequest), header...)) }()
+			t.Cleanup(func() { _, _ = near.Close(), far.Close() })
+		}
+		synctest.Wait()
+		if kept := 1000 - int(closed.Load()); kept > maxLargeMemory/size || kept < 500 {
+			t.Errorf("%d large messages arrive at once", kept)
+		}
+		time.Sleep(messageTimeout)
+		synctest.Wait()
+		if n, memory := closed.Load(), s.streams.largeMemory.Load(); n != 1000 || memory != 0 {
+			t.Errorf("%d are closed, and %d bytes are counted", n, memory)
+		}
+	})
 }
 
 // What waits leaves together over TCP, and one by one over TLS.
