@@ -940,6 +940,29 @@ describe('a page that unloads', () => {
     expect(seen).toEqual(['lost', 'leave a', 'join b', 'entered', 'restored']);
   });
 
+  it('while it asks for its old room asks again when it returns', async () => {
+    const { fire } = page();
+    await init();
+    await join('a');
+    const socket = await again({ code: '410' });
+    socket.answer('register', registered());
+    await settled();
+    expect(socket.ops().at(-1)).toBe('joinRoom');
+    fire('pagehide');
+    await vi.advanceTimersByTimeAsync(60_000);
+    fire('pageshow', { persisted: true });
+    await settled();
+    const next = FakeSocket.last;
+    next.open();
+    next.answer('register', registered());
+    await settled();
+    next.answer('joinRoom', info(1, 'me', 'a'));
+    await settled();
+    expect(session.room?.id).toBe('R');
+    expect(seen.filter((what) => what.startsWith('left'))).toEqual([]);
+    expect(seen.slice(-2)).toEqual(['entered', 'restored']);
+  });
+
   it('without a session sends nothing', () => {
     const { fire, beacons, storage } = page();
     void session.init('KP-1', LICENSE, undefined, undefined, undefined, false);

@@ -514,9 +514,9 @@ export class Session {
       if (['200', '443'].includes(answer.code)) answer = await this.enter(room.id, update);
     }
     room.entering = false;
-    if (passing(answer) && this.room === room) {
+    if ((passing(answer) || this.away) && this.room === room) {
       // After a restart all users of one address ask for rooms that are gone, which may exceed a
-      // limit. The next handshake may come first.
+      // limit. The next handshake may come first, as that of a page that was away.
       this.again = setTimeout(
         () => this.connected && void this.rejoin(),
         AGAIN * (0.5 + Math.random() / 2),
