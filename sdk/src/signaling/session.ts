@@ -90,8 +90,11 @@ const EARLY = 256;
 /** Relay credentials live ten minutes: they are renewed from half of that on. Milliseconds. */
 const ICE_AGE = 5 * 60_000;
 
-/** Milliseconds until a rate-limited join is tried again, minus up to half of it at random. */
-const AGAIN = 15_000;
+/** Milliseconds until a failed join is tried again, minus up to half of it at random. */
+enum Again {
+  limited = 15_000,
+  other = 2_000,
+}
 
 /** The session of one user with the server: register, resume, the room, and reconnecting. */
 export class Session {
@@ -519,7 +522,7 @@ export class Session {
       // limit. The next handshake may come first, as that of a page that was away.
       this.again = setTimeout(
         () => this.connected && void this.rejoin(),
-        AGAIN * (0.5 + Math.random() / 2),
+        (answer.code === '429' ? Again.limited : Again.other) * (0.5 + Math.random() / 2),
       );
       return;
     }
