@@ -109,7 +109,7 @@ soak: ## long runs: an hour of fuzzing, ten minutes of 10,000 users and of the r
 	$(MAKE) churn CHURN=5m
 	$(MAKE) load LOAD="--conns 10000 --rate 2000 --joins 100 --duration 10m --sources 1000"
 	$(MAKE) fuzz FUZZTIME=1000000x
-	IEUM_SOAK=1 $(GO) test -count=1 -timeout 60m -run "^TestAnswersOfThreeNodes" ./cmd/ieum
+	IEUM_SOAK=1 $(GO) test -count=1 -timeout 60m -run "^Test(AnswersOfThree|NodesThatAre|TwoOfThree)" ./cmd/ieum
 	IEUM_SOAK=1 CHROMIUM=/usr/bin/chromium sh e2e/run.sh
 
 bench: bench-signal bench-cluster bench-relay bench-call ## all benchmarks

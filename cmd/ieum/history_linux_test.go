@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"slices"
 	"sync"
@@ -536,7 +535,7 @@ func TestAnswersOfThreeNodesAreLinearizable(t *testing.T) {
 		h.follow(seed, 4, func() { h.kill(victim) })
 		h.check(100)
 		victim.start()
-		victim.awaitReady(http.StatusOK)
+		victim.awaitQuorum()
 
 		h = n.newHistory(fmt.Sprint("cut", round), 8*time.Second)
 		h.follow(seed, 0, func() {
@@ -545,7 +544,7 @@ func TestAnswersOfThreeNodesAreLinearizable(t *testing.T) {
 			n.heal()
 		})
 		h.check(100)
-		victim.awaitReady(http.StatusOK)
+		victim.awaitQuorum()
 		if t.Failed() {
 			return
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -91,7 +92,7 @@ func newNetwork(t *testing.T, flags ...string) *network {
 		node.start()
 	}
 	for _, node := range n.nodes {
-		node.awaitReady(http.StatusOK)
+		node.awaitQuorum()
 	}
 	return n
 }
@@ -224,12 +225,10 @@ func (n *network) heal() {
 	}
 }
 
-// awaitReady waits until /readyz of a node has this status.
-func (n *netNode) awaitReady(want int) {
+// awaitQuorum waits until a node can have claims decided. /readyz would say so up to 5 s later.
+func (n *netNode) awaitQuorum() {
 	n.t.Helper()
-	until(n.t, fmt.Sprintf("/readyz of %s is %d", n.name, want), func() bool {
-		return n.status("/readyz") == want
-	})
+	until(n.t, n.name+" has a quorum", func() bool { return n.metric("ieum_cluster_quorum") == 1 })
 }
 
 // until waits until something holds.
@@ -252,6 +251,21 @@ func (n *netNode) status(page string) int {
 	return r.StatusCode
 }
 
+// metric is the value of a metric without labels; 0: no answer.
+func (n *netNode) metric(name string) (value int) {
+	r, err := n.admin.Get("http://127.0.0.1:" + adminPort + "/metrics")
+	if err != nil {
+		return 0
+	}
+	defer r.Body.Close()
+	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			value, _ = strconv.Atoi(text)
+		}
+	}
+	return value
+}
+
 // license issues a license.
 func (n *network) license(cpCode string, maxUser int) (authKey string) {
 	n.t.Helper()
@@ -271,6 +285,7 @@ type guest struct {
 	asked   atomic.Int64
 	answers chan map[string]any
 	gone    chan struct{} // closed with the connection
+	ended   chan struct{} // for one: the room has ended
 
 	mu     sync.Mutex
 	code   int              // Guarded by mu: with which the server closed.
@@ -286,7 +301,11 @@ func (d dialer) Dial(network, addr string) (net.Conn, error) {
 
 // visit connects a client to a node.
 func (n *netNode) visit(path string) (*guest, error) {
-	g := &guest{answers: make(chan map[string]any, 64), gone: make(chan struct{})}
+	g := &guest{
+		answers: make(chan map[string]any, 64),
+		gone:    make(chan struct{}),
+		ended:   make(chan struct{}, 1),
+	}
 	var err error
 	g.ws, _, err = gws.NewClient(g, &gws.ClientOption{
 		Addr:             "ws://" + n.ip + ":" + netPort + path,
@@ -326,6 +345,12 @@ func (g *guest) OnMessage(_ *gws.Conn, b *gws.Message) {
 		g.mu.Lock()
 		g.events = append(g.events, v)
 		g.mu.Unlock()
+		if v["type"] == "destroy" {
+			select {
+			case g.ended <- struct{}{}:
+			default:
+			}
+		}
 	}
 }
 
@@ -366,6 +391,12 @@ func (g *guest) do(t *testing.T, op, room string) map[string]any {
 func (g *guest) leave() {
 	_ = g.ws.NetConn().Close()
 	<-g.gone
+}
+
+// quit ends the session.
+func (g *guest) quit() {
+	g.ws.WriteClose(1000, nil)
+	g.leave()
 }
 
 // answerTime bounds the wait for an answer. A node answers sooner, or says why not.
