@@ -12,8 +12,12 @@ import (
 // of the single outboxes would add up to gigabytes. A message counts once, however many outboxes it
 // waits in. At the limit the connections with the most queued bytes are closed with
 // StatusTryAgainLater until enough is free. Clients that read are not affected.
+//
+// Messages that have arrived in part are limited too, to half as much, and apart: clients that
+// never finish theirs take nothing from what is queued.
 type Backlog struct {
-	limit    int64 // static after construction; negative: none
+	limit    int64    // static after construction; negative: none
+	arriving *Backlog // static after construction; nil in itself
 	bytes    atomic.Int64
 	shed     atomic.Uint64
 	shedding atomic.Bool
@@ -36,17 +40,36 @@ func NewBacklog(limit int) *Backlog {
 	if limit == 0 {
 		b.limit = min(DefaultBacklog, debug.SetMemoryLimit(-1)/4)
 	}
+	b.arriving = &Backlog{limit: b.limit / 2}
+	if b.limit < 0 {
+		b.arriving.limit = -1
+	}
 	return b
 }
 
-// BacklogStats has the queued bytes now, and the connections closed since the start.
+// partial is the Backlog of the messages that have arrived in part.
+func (b *Backlog) partial() *Backlog {
+	if b == nil {
+		return nil
+	}
+	return b.arriving
+}
+
+// BacklogStats has the bytes now, and the connections closed since the start.
 type BacklogStats struct {
-	Bytes int64
-	Shed  uint64
+	Bytes   int64 // queued
+	Partial int64 // of messages that have arrived in part
+	Shed    uint64
 }
 
 // Stats returns the current counts.
-func (b *Backlog) Stats() BacklogStats { return BacklogStats{b.bytes.Load(), b.shed.Load()} }
+func (b *Backlog) Stats() BacklogStats {
+	return BacklogStats{
+		Bytes:   b.bytes.Load(),
+		Partial: b.arriving.bytes.Load(),
+		Shed:    b.shed.Load() + b.arriving.shed.Load(),
+	}
+}
 
 // QueuedBytes is what waits for one connection, which may be closing.
 type QueuedBytes struct {
@@ -133,4 +156,5 @@ func (b *Backlog) Close() {
 	b.closed = true
 	b.mu.Unlock()
 	b.wg.Wait()
+	b.arriving.Close()
 }

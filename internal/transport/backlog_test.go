@@ -3,6 +3,7 @@ package transport
 import (
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,6 +136,62 @@ func TestBacklogShedsClosingConnection(t *testing.T) {
 		synctest.Wait()
 		if got := b.Stats().Bytes; got != 0 {
 			t.Errorf("%d bytes are counted when everything is read", got)
+		}
+		b.Close()
+	})
+}
+
+// Clients that never finish their messages, and ping to stay, hold half of the limit together.
+// Those with the most are closed, and what is queued for others is not affected.
+func TestBacklogBoundsUnfinishedMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit, size = 2 << 20, 60_000
+		b := NewBacklog(limit)
+		conns, ends, ours := stuckAll(t, b, 64)
+		for _, nc := range ours {
+			go func() { _, _ = io.Copy(io.Discard, nc) }()
+		}
+		small := masked(0x01, strings.Repeat("x", 2000))
+		if _, err := ours[0].Write(small); err != nil { // an honest message that arrives slowly
+			t.Fatal(err)
+		}
+		for _, nc := range ours[1:] {
+			_, _ = nc.Write(masked(0x01, strings.Repeat("x", size)))
+			synctest.Wait()
+		}
+		if b.Scarce() {
+			t.Error("messages to others are refused")
+		}
+		time.Sleep(2 * time.Second)
+		for range 4 {
+			for _, nc := range ours {
+				_, _ = nc.Write(masked(0x89, ""))
+			}
+			time.Sleep(25 * time.Second)
+		}
+		open, kept := 0, 0
+		for i, e := range ends {
+			if len(e.end) == 0 {
+				open++
+				kept += int(conns[i].partial.Load())
+			}
+		}
+		if kept > limit/2 || open < limit/2/size/2 || int64(kept) != b.Stats().Partial {
+			t.Errorf("%d are open, with %d bytes of %+v", open, kept, b.Stats())
+		}
+		if len(ends[0].end) != 0 {
+			t.Fatal("the one with the least is closed")
+		}
+		if _, err := ours[0].Write(masked(0x80, "end")); err != nil {
+			t.Fatal(err)
+		}
+		for _, nc := range ours {
+			_ = nc.Close()
+		}
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		if got := b.Stats(); got.Bytes != 0 || got.Partial != 0 {
+			t.Errorf("%+v when all have gone", got)
 		}
 		b.Close()
 	})

@@ -197,7 +197,7 @@ func (k *socket) read(b []byte) error {
 			n, err = k.readNow(b)
 		}
 		if n > 0 {
-			if err := k.c.scanner.scan(b[:n], k.c); err != nil {
+			if err := k.c.scan(b[:n]); err != nil {
 				return err
 			}
 		}

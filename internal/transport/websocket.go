@@ -100,6 +100,7 @@ func NewWebSocket(cfg Config, accept func(Conn) Receiver) *WebSocket {
 	}
 	s.wg.Go(s.sweep)
 	cfg.Backlog.Watch(s.queuedBytes)
+	cfg.Backlog.partial().Watch(s.partialBytes)
 	return s
 }
 
@@ -109,6 +110,21 @@ func (s *WebSocket) queuedBytes(yield func(QueuedBytes)) {
 		if q := c.out.queuedBytes(); q.Total > 0 {
 			yield(q)
 		}
+	}
+}
+
+// partialBytes lists connections whose message has arrived in part, for the backlog.
+func (s *WebSocket) partialBytes(yield func(QueuedBytes)) {
+	for _, c := range s.snapshot() {
+		n := int(c.partial.Load())
+		if n == 0 {
+			continue
+		}
+		q := QueuedBytes{Total: n, Writing: n, Shed: c.shedPartial}
+		if c.closing.Load() {
+			q.Shed = nil
+		}
+		yield(q)
 	}
 }
 
@@ -332,6 +348,7 @@ type wsConn struct {
 	smallFramesSecond uint32     // of the server's clock
 	panicked          bool       // the receiver, in Message
 
+	partial    atomic.Int64 // bytes kept of a message that has arrived in part
 	lastHeard  atomic.Int64 // the server's clock at the last frame
 	closing    atomic.Bool  // we closed: further messages are not read
 	registered atomic.Bool  // see ConnLimiter
@@ -382,11 +399,35 @@ func (c *wsConn) start(early, buffered []byte, accept func(Conn) Receiver) {
 	if c.peer.EarlyMessage {
 		c.onMessage(opText, early)
 	}
-	if err := c.scanner.scan(buffered, c); err != nil {
+	if err := c.scan(buffered); err != nil {
 		c.teardown(err)
 	} else if !c.srv.startPolling(c) {
 		c.readLoop()
 	}
+}
+
+// scan handles what was read.
+func (c *wsConn) scan(b []byte) error {
+	err := c.scanner.scan(b, c)
+	c.countPartial()
+	return err
+}
+
+// countPartial counts what is kept of a message that has arrived in part. It is the reader's.
+func (c *wsConn) countPartial() {
+	n := int64(0)
+	if m := c.scanner.message; m != nil {
+		n = int64(cap(m.B))
+	}
+	if counted := c.partial.Load(); n != counted {
+		c.partial.Store(n)
+		c.srv.cfg.Backlog.partial().count(int(n - counted))
+	}
+}
+
+// shedPartial closes the connection because all messages that have arrived in part take too much.
+func (c *wsConn) shedPartial() {
+	c.Close(StatusTryAgainLater, "too many unfinished messages: reconnect and resume")
 }
 
 // readLoop reads until the end, by this goroutine.
@@ -397,6 +438,7 @@ func (c *wsConn) readLoop() { c.teardown(c.readBlocking()) }
 func (c *wsConn) teardown(err error) {
 	c.receiver.Closed(c.endFor(err))
 	c.scanner.release()
+	c.countPartial()
 	c.drain()
 	_ = c.net.Close()
 	c.out.wait()
@@ -425,7 +467,7 @@ func (c *wsConn) readBlocking() error {
 		}
 		n, err := c.net.Read(b)
 		if n > 0 {
-			if scanErr := c.scanner.scan(b[:n], c); scanErr != nil {
+			if scanErr := c.scan(b[:n]); scanErr != nil {
 				err = scanErr
 			}
 		}
