@@ -13,13 +13,17 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 # what make test could not install, for the tests to say (see e2e/setup.sh)
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run build build-bench sdk setup test check fmt vet lint lint-more race examples fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-cluster bench-relay bench-call bench-compare clean
+.PHONY: help run run-cluster build build-bench sdk setup test check fmt vet lint lint-more race examples fuzz churn load sdk-check fresh e2e soak bench bench-signal bench-cluster bench-relay bench-call bench-compare clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | sort | expand -t 14
 
 run: build ## build and start a server for trying; ARGS="--listen :7102 --tls-self-signed" to try it from a phone
 	./bin/ieum serve --dev $(ARGS)
+
+run-cluster: build ## three nodes and a load balancer on this machine, to kill one of; ARGS="--listen 127.0.0.1:7200"
+	$(GO) build -trimpath -o bin/threenodes ./e2e/threenodes
+	@./bin/threenodes $(ARGS)
 
 # without C the program needs no library of the system, whose pages would be 1.6 MB of its memory
 build: ## bin/ieum; the built SDK is committed, so Go is enough

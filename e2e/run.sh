@@ -27,6 +27,7 @@ done
 # Files that mostly wait need no network lab.
 if [ "$(uname -s)" = Linux ] && [ "${1:-}" != waiting ]; then
     "${GO:-go}" build -trimpath -o bin/netlab ./e2e/netlab
+    "${GO:-go}" build -trimpath -o bin/threenodes ./e2e/threenodes
 fi
 mkdir -p e2e/.work
 cd e2e

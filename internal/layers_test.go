@@ -105,6 +105,7 @@ var layers = map[string][]string{
 	"examples/signaling": {},
 	"e2e/netlab":         {"e2e/netlab/link", "e2e/netlab/netns", "e2e/netlab/topo"},
 	"e2e/netlab/link":    {},
+	"e2e/threenodes":     {},
 	"e2e/netlab/netns":   {},
 	"e2e/netlab/topo":    {},
 }
