@@ -218,4 +218,6 @@ func TestTwoOfThreeNodesAreKilled(t *testing.T) {
 				survivor.name, time.Since(began), v.lostSessions()-lost)
 		}
 	}
+	<-time.After(long(6*time.Second, time.Minute)) // longer than the resume window
+	v.awaitWhole()
 }
