@@ -112,6 +112,7 @@ func (n *Node) awaitMoved(ctx context.Context, resume time.Duration) {
 		pause(soon, drainPoll)
 	}
 	_ = n.handOverRooms(ctx, n.hub.HandOverRooms) // the log says why not
+	n.hub.AwaitDelivered(ctx)
 	for n.allocations() > 0 && ctx.Err() == nil {
 		pause(ctx, drainPoll)
 	}

@@ -58,5 +58,12 @@ func (b *beside) next(key string) func() {
 	return q[0]
 }
 
+// busy tells whether a request is being carried out.
+func (b *beside) busy() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.count > 0
+}
+
 // wait returns when all is done. Nothing may be queued any more.
 func (b *beside) wait() { b.wg.Wait() }

@@ -61,6 +61,31 @@ func (h *Hub) HandOverRooms(ctx context.Context) (rooms int, err error) {
 	return rooms, err
 }
 
+// deliveryPoll is how often AwaitDelivered looks for requests that are being carried out.
+const deliveryPoll = 10 * time.Millisecond
+
+// AwaitDelivered returns when other nodes have the sessions that this one has given them. A node
+// that ends before that takes the session with it: nobody has its replica any more.
+//
+// Whatever was sent before a response has been handled when the response is there. A response that
+// was lost is asked for again, so there are two rounds.
+func (h *Hub) AwaitDelivered(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	for range 2 {
+		for h.beside.busy() && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(deliveryPoll):
+			}
+		}
+		_ = each(h.nodes.others(h.cfg.Node), func(node string) error {
+			_, err := h.exchange(ctx, node, busMessage{In: &inMessage{}})
+			return err // lost, or there is no such node: nothing more can be done
+		})
+	}
+}
+
 // handOverRoom gives a room to another node, or goes on with it if that fails. Commands wait.
 func (h *Hub) handOverRoom(ctx context.Context, key room.Key, to string) error {
 	unlock, err := h.ownership.lock(ctx, key)

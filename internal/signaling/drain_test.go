@@ -149,6 +149,41 @@ func TestARoomThatNobodyTakesStays(t *testing.T) {
 	})
 }
 
+// A node may end as soon as its last session has gone, though it has just sent it.
+func TestTheLastSessionArrivesBeforeItsNodeEnds(t *testing.T) {
+	for i := range 32 {
+		lost, to := i/2%2, 1+i%2 // the node with the replicas, and the other one
+		in(t, 3, nil, func(w *world) {
+			kim := w.user(0, "kim")
+			session := w.sessionOf("kim").Session
+			w.settled()
+			w.drains(0)
+			w.local.RandomDelay(100 * time.Millisecond)
+			w.loses(lost, enginetest.Response, `"session"`)
+			kim.lose()
+			back := w.connect(to)
+			back.send(w.login(w.authKey, "userId", "kim", "resume", kim.secret))
+			h := w.nodes[0].hub
+			for h.Stats().Sessions > 0 {
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+			}
+			h.AwaitDelivered(w.Context())
+			synctest.Wait()
+			if w.nodes[to].hub.session(session) == nil {
+				w.Error("the session has not arrived")
+			}
+			w.kill(0)
+			w.local.Bury("n0")
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if m := back.take(); len(m) != 1 || m[0]["resumed"] != true {
+				w.Errorf("kim was told %v", m)
+			}
+		})
+	}
+}
+
 // A node that drains, is cut off and joins again still drains.
 func TestANodeThatJoinsAgainStillDrains(t *testing.T) {
 	in(t, 3, nil, func(w *world) {
