@@ -203,6 +203,7 @@ func (l *Log) apply(b []byte) {
 		var d bury
 		if json.Unmarshal(e.payload, &d) == nil && l.stillSilent(&d) {
 			l.cfg.Machine.Apply(directory.Dead(d.Node, d.Incarnation))
+			l.forget(d.Node)
 		}
 	}
 }
@@ -256,6 +257,13 @@ func (l *Log) stillSilent(d *bury) bool {
 	}
 	_, member := l.cfg.Machine.Member(d.Node)
 	return member.Process == d.Process && r.Count == d.Renewals
+}
+
+// forget has the renewals of a node count from 0: when it joins again, its silence begins then.
+func (l *Log) forget(node string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.renewals, node)
 }
 
 // load restores the state from the last snapshot.
