@@ -51,6 +51,16 @@ func Read(path string) (list List, err error) {
 	return list, err
 }
 
+// holds tells whether all entries of an earlier list are in this one.
+func (l *List) holds(earlier license.RevocationList) bool {
+	for h := range earlier {
+		if _, ok := l.Hashes[h]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // Watcher polls the file until Close.
 type Watcher struct {
 	// Static after Watch.
@@ -60,9 +70,11 @@ type Watcher struct {
 	log     *slog.Logger
 	quit    chan struct{}
 
-	mu      sync.Mutex // serializes Reload
-	text    []byte     // Guarded by mu. Of the list in force.
-	lastErr string     // Guarded by mu. As logged; empty after a success.
+	mu      sync.Mutex             // serializes Reload
+	text    []byte                 // Guarded by mu. Of the list in force.
+	seen    []byte                 // Guarded by mu. What was read last.
+	hashes  license.RevocationList // Guarded by mu. In force.
+	lastErr string                 // Guarded by mu. As logged; empty after a success.
 
 	stale atomic.Bool // the file cannot be read, so that an older list is in force
 
@@ -82,6 +94,8 @@ func Watch(
 		log:     log,
 		quit:    make(chan struct{}),
 		text:    list.text,
+		seen:    list.text,
+		hashes:  list.Hashes,
 	}
 	if path != "" {
 		w.wg.Go(w.run)
@@ -97,14 +111,18 @@ func (w *Watcher) run() {
 		case <-w.quit:
 			return
 		case <-ticker.C:
-			w.Reload()
+			w.read(false)
 		}
 	}
 }
 
 // Reload reads the file, and puts its list in force if it has changed. If the file has errors the
 // previous list stays in force: half a list, or none, would admit revoked licenses.
-func (w *Watcher) Reload() {
+func (w *Watcher) Reload() { w.read(true) }
+
+// read reads the file. A list that lacks entries may be one that is being written: unless it is
+// said to be whole, it is put in force when it has been read twice.
+func (w *Watcher) read(whole bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	list, err := Read(w.path)
@@ -122,7 +140,13 @@ func (w *Watcher) Reload() {
 	changed, recovered := !bytes.Equal(list.text, w.text), w.lastErr != ""
 	w.lastErr = ""
 	w.stale.Store(false)
+	again := bytes.Equal(list.text, w.seen)
+	w.seen = list.text
+	if changed && !whole && !again && !list.holds(w.hashes) {
+		return
+	}
 	if changed {
+		w.hashes = list.Hashes
 		w.text = list.text
 		w.inForce.Set(list.Hashes)
 		w.apply()

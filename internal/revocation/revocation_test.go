@@ -31,6 +31,39 @@ func write(t *testing.T, path, text string) {
 
 func hashOf(token string) string { return fmt.Sprintf("%x\n", sha256.Sum256([]byte(token))) }
 
+// A list that is rewritten in place is short for a moment. What it holds at the end is revoked
+// meanwhile too.
+func TestAListThatIsRewrittenRevokesAllTheTime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "revoked")
+	one, two := hashOf("one"), hashOf("two")
+	synctest.Test(t, func(t *testing.T) {
+		write(t, path, one+two)
+		begin, err := Read(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := new(license.Revoked)
+		list.Set(begin.Hashes)
+		w := Watch(path, begin, list, func() {}, slog.New(slog.DiscardHandler))
+		defer w.Close()
+		time.Sleep(pollEvery / 2)
+		for _, part := range []string{"", one, one + two[:len(two)-9]} {
+			write(t, path, part)
+			time.Sleep(pollEvery) // read once
+			if list.Len() != 2 {
+				t.Errorf("with %d bytes written %d entries are in force", len(part), list.Len())
+			}
+			write(t, path, one+two)
+			time.Sleep(pollEvery)
+		}
+		write(t, path, one)
+		w.Reload()
+		if list.Len() != 1 {
+			t.Errorf("after a reload %d entries are in force", list.Len())
+		}
+	})
+}
+
 func TestTheListOfRevokedLicensesFollowsItsFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "revoked")
 	one, two := hashOf("one"), hashOf("two")
