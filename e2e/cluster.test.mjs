@@ -38,7 +38,10 @@ const frames = (page) =>
     return [Number(framesA), Number(framesB)];
   });
 
-/** The video elements of the other member; marked, so that another one would be noticed. */
+/**
+ * Whether each side still shows the other's video element that was marked: /sample removes it when
+ * the other leaves.
+ */
 const videos = async (page, mark) => {
   const seen = [];
   for (const side of ['a', 'b']) {

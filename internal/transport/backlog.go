@@ -13,8 +13,8 @@ import (
 // waits in. At the limit the connections with the most queued bytes are closed with
 // StatusTryAgainLater until enough is free. Clients that read are not affected.
 //
-// Messages that have arrived in part are limited too, to half as much, and apart: clients that
-// never finish theirs take nothing from what is queued.
+// Messages that have arrived in part are limited too, to half as much, at least 1 MiB, and apart:
+// clients that never finish theirs take nothing from what is queued.
 type Backlog struct {
 	limit    int64    // static after construction; negative: none
 	arriving *Backlog // static after construction; nil in itself
@@ -33,6 +33,10 @@ type Backlog struct {
 // DefaultBacklog is the most that a Backlog without a limit of its own may hold.
 const DefaultBacklog = 256 << 20
 
+// minArriving is what messages may take that have arrived in part, however low the limit is: a few
+// of the largest.
+const minArriving = 1 << 20
+
 // NewBacklog returns a Backlog of limit bytes. 0 is the default: a quarter of the memory limit of
 // the Go runtime (GOMEMLIMIT), and 256 MiB at most. Negative: there is no limit.
 func NewBacklog(limit int) *Backlog {
@@ -40,7 +44,7 @@ func NewBacklog(limit int) *Backlog {
 	if limit == 0 {
 		b.limit = min(DefaultBacklog, debug.SetMemoryLimit(-1)/4)
 	}
-	b.arriving = &Backlog{limit: b.limit / 2}
+	b.arriving = &Backlog{limit: max(b.limit/2, minArriving)}
 	if b.limit < 0 {
 		b.arriving.limit = -1
 	}
