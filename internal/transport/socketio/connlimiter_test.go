@@ -72,15 +72,15 @@ func TestTooManyUnregisteredWebSockets(t *testing.T) {
 	}
 	t.Run("upgrades of one session at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s, end := openStreet(t)
+			s, end := openTestServer(t)
 			defer end()
-			sid, err := openPolling(secure(s.pipe(from), "http/1.1"))
+			sid, err := openPolling(startTLS(s.dial(from), "http/1.1"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			var conns []net.Conn
 			for range httpOf { // the limit of requests
-				conn := secure(s.pipe(from), "http/1.1")
+				conn := startTLS(s.dial(from), "http/1.1")
 				s.write(conn, upgradeOf("&sid="+sid))
 				conns = append(conns, conn)
 			}
@@ -98,11 +98,11 @@ func TestTooManyUnregisteredWebSockets(t *testing.T) {
 	})
 	t.Run("of closed sessions", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s, end := openStreet(t)
+			s, end := openTestServer(t)
 			defer end()
 			most := 0
 			for range attackers {
-				conn := secure(s.pipe(from), "http/1.1")
+				conn := startTLS(s.dial(from), "http/1.1")
 				s.write(conn, upgradeOf(""))
 				if switches(conn) {
 					s.write(conn, "\x81\x81\x00\x00\x00\x001") // the packet that closes, masked
@@ -113,7 +113,7 @@ func TestTooManyUnregisteredWebSockets(t *testing.T) {
 			if most != maxUnregisteredOf {
 				t.Errorf("%d WebSockets, want %d", most, maxUnregisteredOf)
 			}
-			s.gets(honest, 0)
+			s.connects(honest, 0)
 		})
 	})
 }
@@ -151,7 +151,7 @@ func TestWebSocketOfRegisteredSession(t *testing.T) {
 	dial("")
 }
 
-func (s *street) write(c net.Conn, text string) {
+func (s *testServer) write(c net.Conn, text string) {
 	s.t.Helper()
 	if _, err := io.WriteString(c, text); err != nil {
 		s.t.Fatal(err)

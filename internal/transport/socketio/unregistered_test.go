@@ -25,12 +25,12 @@ import (
 	"github.com/ieum-rtc/ieum/internal/transport"
 )
 
-// These are the bounds of the street below, small so that the tests pass them.
+// Limits of testServer, small so that the tests exceed them.
 const (
 	maxPending, maxPendingOf     = 24, 8
 	mostHTTP, httpOf, idleOf     = 32, 8, 4
 	mostConns, maxUnregisteredOf = 48, 6
-	several                      = 4 // times the limit of a source, of a site
+	several                      = 4 // a site has this many times the limit of an address
 	attackers                    = 120
 	honest                       = "203.0.113.200:1"
 	honest6                      = "[2001:db8:ffff::1]:1"
@@ -41,9 +41,9 @@ const (
 	polling = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: ieum.test\r\n\r\n"
 )
 
-// street is a whole port in memory: switch, HTTP server, both carriers and their gate. Nobody in
-// it ever logs in.
-type street struct {
+// testServer is a port in memory: mux, HTTP server, both transports and their connection limiter.
+// None of its clients registers.
+type testServer struct {
 	t       *testing.T
 	mux     *transport.Mux
 	http    *transport.HTTPConns
@@ -56,7 +56,7 @@ type street struct {
 	all   []net.Conn
 }
 
-func (s *street) Accept() (net.Conn, error) {
+func (s *testServer) Accept() (net.Conn, error) {
 	select {
 	case c := <-s.conns:
 		return c, nil
@@ -64,24 +64,24 @@ func (s *street) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 }
-func (s *street) Close() error   { s.once.Do(func() { close(s.done) }); return nil }
-func (s *street) Addr() net.Addr { return &net.TCPAddr{} }
+func (s *testServer) Close() error   { s.once.Do(func() { close(s.done) }); return nil }
+func (s *testServer) Addr() net.Addr { return &net.TCPAddr{} }
 
-type comes struct {
+type connFrom struct {
 	net.Conn
-	from netip.AddrPort
+	remote netip.AddrPort
 }
 
-func (c comes) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.from) }
+func (c connFrom) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
 
-// guest is a receiver that never answers.
-type guest struct{}
+// noReply is a receiver that never replies.
+type noReply struct{}
 
-func (guest) Message([]byte, transport.Reply) {}
-func (guest) Closed(transport.End)            {}
+func (noReply) Message([]byte, transport.Reply) {}
+func (noReply) Closed(transport.End)            {}
 
-// openStreet serves until the test's end, which has to come within its bubble.
-func openStreet(t *testing.T) (*street, func()) {
+// openTestServer serves until the function it returns is called, within the test's bubble.
+func openTestServer(t *testing.T) (*testServer, func()) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func openStreet(t *testing.T) (*street, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &street{t: t, conns: make(chan net.Conn), done: make(chan struct{})}
+	s := &testServer{t: t, conns: make(chan net.Conn), done: make(chan struct{})}
 	s.http = transport.NewHTTPConns(
 		transport.HTTPLimits{Connections: mostHTTP, PerAddress: httpOf, IdlePerAddress: idleOf})
 	s.limiter = transport.NewConnLimiter(
@@ -108,11 +108,9 @@ func openStreet(t *testing.T) (*street, func()) {
 		},
 	})
 	accept := func(c transport.Conn) transport.Receiver {
-		time.AfterFunc(
-			10*time.Second,
-			func() { c.Close(1008, "no register in time") },
-		) // as signaling does
-		return guest{}
+		// As signaling does.
+		time.AfterFunc(10*time.Second, func() { c.Close(1008, "no register in time") })
+		return noReply{}
 	}
 	cfg := transport.Config{Limiter: s.limiter}
 	ws, sio := transport.NewWebSocket(cfg, accept), New(Config{Conn: cfg}, accept)
@@ -136,13 +134,13 @@ func openStreet(t *testing.T) (*street, func()) {
 		_ = sio.Close(context.Background())
 		_ = srv.Close()
 		<-ended
-		time.Sleep(time.Minute) // the last of what was on its way
+		time.Sleep(time.Minute) // longer than every timeout
 		synctest.Wait()
 		if st := s.http.Stats(); st.Active != 0 || st.Idle != 0 {
 			t.Errorf("HTTP connections are left: %+v", st)
 		}
 		if st := s.mux.Stats(); st.Pending != 0 {
-			t.Errorf("undecided connections are left: %+v", st)
+			t.Errorf("pending connections are left: %+v", st)
 		}
 		if n := s.limiter.Open(); n != 0 {
 			t.Errorf("%d clients are left", n)
@@ -150,74 +148,71 @@ func openStreet(t *testing.T) (*street, func()) {
 	}
 }
 
-// pipe has someone come from an address. What the server says to it is read and thrown away,
-// unless the caller reads.
-func (s *street) pipe(from string) net.Conn {
+// dial connects from an address. It does not read: see discard.
+func (s *testServer) dial(from string) net.Conn {
 	ours, theirs := net.Pipe()
 	s.all = append(s.all, theirs)
-	s.conns <- comes{ours, netip.MustParseAddrPort(from)}
+	s.conns <- connFrom{ours, netip.MustParseAddrPort(from)}
 	return theirs
 }
 
 func discard(c net.Conn) { go func() { _, _ = io.Copy(io.Discard, c) }() }
 
-// attack opens a connection and leaves it in some state. What it writes may fail: it may have been
-// refused.
-type attack func(s *street, c net.Conn)
+// attack leaves a new connection in some state. Its writes may fail, if the server has refused the
+// connection.
+type attack func(s *testServer, c net.Conn)
 
-func secure(c net.Conn, protocols ...string) *tls.Conn {
+func startTLS(c net.Conn, protocols ...string) *tls.Conn {
 	tc := tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols})
 	_ = tc.Handshake()
 	return tc
 }
 
-func say(text string, protocols ...string) attack {
-	return func(_ *street, c net.Conn) {
-		tc := secure(c, protocols...)
+func send(text string, protocols ...string) attack {
+	return func(_ *testServer, c net.Conn) {
+		tc := startTLS(c, protocols...)
 		discard(tc)
 		_, _ = io.WriteString(tc, text)
 	}
 }
 
-const toldToGo = "plain HTTP, told to go" // its connection ends with the answer
+const plainHTTP = "plain HTTP" // the server closes it after the response
 
-// The kinds of connections that somebody without a license can have.
+// The kinds of connections of a client without a license.
 var attacks = map[string]attack{
-	"silent": func(_ *street, c net.Conn) { discard(c) },
-	"half a handshake": func(_ *street, c net.Conn) {
+	"silent": func(_ *testServer, c net.Conn) { discard(c) },
+	"half a handshake": func(_ *testServer, c net.Conn) {
 		_, _ = c.Write([]byte{22, 3, 1, 0, 200, 1})
 		discard(c)
 	},
-	"silent in TLS":          say(""),
-	"HTTP named, and silent": say("", "http/1.1"),
-	"idle":                   say("GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n", "http/1.1"),
-	"idle without a name":    say("GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n"),
-	toldToGo: func(_ *street, c net.Conn) {
+	"silent in TLS":         send(""),
+	"ALPN http/1.1, silent": send("", "http/1.1"),
+	"idle":                  send("GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n", "http/1.1"),
+	"idle without ALPN":     send("GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n"),
+	plainHTTP: func(_ *testServer, c net.Conn) {
 		discard(c)
 		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n")
 	},
-	"half a header": say("GET / HTTP/1.1\r\nHost: ieum.test\r\nX-", "http/1.1"),
-	"half a body": say("POST / HTTP/1.1\r\nHost: ieum.test\r\nContent-Length: 4000\r\n\r\nx",
+	"half a header": send("GET / HTTP/1.1\r\nHost: ieum.test\r\nX-", "http/1.1"),
+	"half a body": send("POST / HTTP/1.1\r\nHost: ieum.test\r\nContent-Length: 4000\r\n\r\nx",
 		"http/1.1"),
-	"HTTP/2, idle": say(preface, "h2"),
+	"HTTP/2, idle": send(preface, "h2"),
 	// HEADERS for POST /, which does not end: indexed fields of HPACK's table, and a literal
 	// :authority
-	"HTTP/2, half a body": say(
+	"HTTP/2, half a body": send(
 		preface+"\x00\x00\x06\x01\x04\x00\x00\x00\x01"+"\x83\x84\x87\x41\x01x", "h2"),
-	"an answer unread": func(_ *street, c net.Conn) {
-		tc := secure(c, "http/1.1")
-		_, _ = io.WriteString(
-			tc,
-			"GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n",
-		) // and net.Pipe has no buffer
+	"unread response": func(_ *testServer, c net.Conn) {
+		tc := startTLS(c, "http/1.1")
+		// net.Pipe has no buffer.
+		_, _ = io.WriteString(tc, "GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n")
 	},
-	"upgraded, no login": say("GET /signal HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n",
-		"http/1.1"),
-	"claims to resume": say(
+	"upgraded, not registered": send(
+		"GET /signal HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n", "http/1.1"),
+	"claims to resume": send(
 		"GET /signal?resume HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n", "http/1.1"),
-	"polling, no poll": say(polling, "http/1.1"),
-	"polling, one poll": func(_ *street, c net.Conn) {
-		tc := secure(c, "http/1.1")
+	"polling, no poll": send(polling, "http/1.1"),
+	"polling, one poll": func(_ *testServer, c net.Conn) {
+		tc := startTLS(c, "http/1.1")
 		sid, err := openPolling(tc)
 		if err != nil {
 			return
@@ -226,7 +221,7 @@ var attacks = map[string]attack{
 		_, _ = io.WriteString(tc,
 			strings.Replace(polling, "polling HTTP", "polling&sid="+sid+" HTTP", 1))
 	},
-	"WebSocket of Socket.IO": say(
+	"WebSocket of Socket.IO": send(
 		"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: ieum.test\r\n"+
 			upgradeHeaders+"\r\n",
 		"http/1.1"),
@@ -269,7 +264,7 @@ var origins = map[string]struct {
 		min(mostHTTP, several*httpOf),
 		min(mostConns, several*maxUnregisteredOf),
 	},
-	"everybody": {
+	"many addresses": {
 		func(i int) string { return fmt.Sprintf("198.51.100.%d:1", i+1) },
 		maxPending,
 		mostHTTP,
@@ -277,75 +272,75 @@ var origins = map[string]struct {
 	},
 }
 
-// What a guest may cost is bounded, whatever it does, and nobody from elsewhere is kept out:
-// neither at once, when an attacker holds many places, nor, when each of many attackers holds one,
-// for longer than connections may be slow or strangers need for their login.
+// Unregistered connections are limited in every state. An honest client elsewhere connects at once
+// while one site attacks. While many addresses attack, it connects as soon as the timeouts for slow
+// requests and for registration have passed.
 func TestUnregisteredConnectionsOfOneSite(t *testing.T) {
 	for kind, do := range attacks {
 		for origin, o := range origins {
 			t.Run(kind+" from "+origin, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s, end := openStreet(t)
+					s, end := openTestServer(t)
 					defer end()
 					for i := range attackers {
-						go do(s, s.pipe(o.from(i)))
+						go do(s, s.dial(o.from(i)))
 						synctest.Wait()
-						st, busy := s.http.Stats(), s.mux.Stats().Pending
-						if busy > o.pending || st.Active+st.Idle > o.http ||
+						st, pending := s.http.Stats(), s.mux.Stats().Pending
+						if pending > o.pending || st.Active+st.Idle > o.http ||
 							s.limiter.Open() > o.conns {
 							t.Fatalf(
-								"after %d: %d undecided of %d, %+v HTTP of %d, %d clients of %d",
-								i+1, busy, o.pending, st, o.http, s.limiter.Open(), o.conns)
+								"after %d: %d pending of %d, %+v HTTP of %d, %d clients of %d",
+								i+1, pending, o.pending, st, o.http, s.limiter.Open(), o.conns)
 						}
 					}
 					counts := s.limiter.Stats()
 					refused := s.http.Stats().Shed + s.mux.Stats().Shed +
 						counts.Unregistered + counts.Connections
-					if refused == 0 && kind != toldToGo {
-						t.Error("nothing was bounded")
+					if refused == 0 && kind != plainHTTP {
+						t.Error("no connection was refused")
 					}
-					patience := time.Duration(0)
-					if origin == "everybody" {
-						patience = 16 * time.Second // a login, a slow body
+					timeout := time.Duration(0)
+					if origin == "many addresses" {
+						timeout = 16 * time.Second // registration, slow bodies
 					}
-					s.gets(honest, patience)
-					s.gets(honest6, patience)
+					s.connects(honest, timeout)
+					s.connects(honest6, timeout)
 				})
 			})
 		}
 	}
 }
 
-// gets fetches a page and then has a WebSocket, within the time.
-func (s *street) gets(from string, patience time.Duration) {
+// connects fetches a page and then upgrades to a WebSocket, within the timeout.
+func (s *testServer) connects(from string, timeout time.Duration) {
 	s.t.Helper()
 	for begin := time.Now(); ; time.Sleep(time.Second) {
 		err := s.visit(from)
 		if err == nil {
 			return
 		}
-		if time.Since(begin) >= patience {
-			s.t.Errorf("%s is kept out: %v", from, err)
+		if time.Since(begin) >= timeout {
+			s.t.Errorf("%s cannot connect: %v", from, err)
 			return
 		}
 	}
 }
 
-func (s *street) visit(from string) error {
-	c := s.pipe(from)
+func (s *testServer) visit(from string) error {
+	c := s.dial(from)
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	tc := tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 	if err := tc.Handshake(); err != nil {
 		return err
 	}
 	r := bufio.NewReader(tc)
-	if err := ask(tc, r, "GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n", 200); err != nil {
+	if err := expect(tc, r, "GET / HTTP/1.1\r\nHost: ieum.test\r\n\r\n", 200); err != nil {
 		return err
 	}
-	return ask(tc, r, "GET /signal HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n", 101)
+	return expect(tc, r, "GET /signal HTTP/1.1\r\nHost: ieum.test\r\n"+upgradeHeaders+"\r\n", 101)
 }
 
-func ask(c net.Conn, r *bufio.Reader, request string, want int) error {
+func expect(c net.Conn, r *bufio.Reader, request string, want int) error {
 	if _, err := io.WriteString(c, request); err != nil {
 		return err
 	}
