@@ -403,7 +403,7 @@ func (r *room) kick(c Kick, g *Registry) error {
 	if m.ID != c.By.User {
 		r.ban(m.ID)
 	}
-	r.startKickTimer(*m, g)
+	r.startKickTimer(*m, time.Now().Add(kickGrace), g)
 	r.send(g.sink, []Address{m.Address}, Event{
 		Kind:   Kicked,
 		Key:    r.key,
@@ -413,14 +413,20 @@ func (r *room) kick(c Kick, g *Registry) error {
 	return nil
 }
 
-func (r *room) startKickTimer(m Member, g *Registry) {
+// kickTimer runs until a member is removed who was asked to go.
+type kickTimer struct {
+	*time.Timer
+	at time.Time // when it ends
+}
+
+func (r *room) startKickTimer(m Member, at time.Time, g *Registry) {
 	if r.kickTimers == nil {
-		r.kickTimers = map[Address]*time.Timer{}
+		r.kickTimers = map[Address]kickTimer{}
 	}
-	if r.kickTimers[m.Address] == nil {
+	if _, runs := r.kickTimers[m.Address]; !runs {
 		key := r.key
 		expel := func() { g.expel(key, m.ID, m.Address) }
-		r.kickTimers[m.Address] = time.AfterFunc(kickGrace, expel)
+		r.kickTimers[m.Address] = kickTimer{time.AfterFunc(time.Until(at), expel), at}
 	}
 }
 

@@ -22,10 +22,10 @@ func (r *room) move(c Move, g *Registry) error {
 		return ErrStale
 	}
 	m.Address, m.Epoch = c.To, c.Epoch
-	if t := r.kickTimers[from]; t != nil && from != c.To {
+	if t, runs := r.kickTimers[from]; runs && from != c.To {
 		t.Stop()
 		delete(r.kickTimers, from)
-		r.startKickTimer(*m, g)
+		r.startKickTimer(*m, t.at, g)
 	}
 	r.send(g.sink, append(r.others(""), from), Event{Kind: Moved, Key: r.key, Member: *m})
 	return nil

@@ -1,6 +1,11 @@
 package room
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
 
 // A node that was cut off still has a session that moved to another node meanwhile. Its client is
 // not told that it left: it did not.
@@ -44,4 +49,27 @@ func TestALateLeaveRemovesNobody(t *testing.T) {
 	f.do(nil, Leave{"back", m.Address, 3})
 	f.do(nil, Join{Member: m})
 	f.do(nil, Leave{"back", m.Address, 0}) // of an earlier version
+}
+
+// Who was asked to go does not stay by moving from node to node.
+func TestMovingDelaysNoKick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := open(t, 4)
+		defer f.reg.Close()
+		f.do(nil, Join{Member: member("host")})
+		f.do(nil, Join{Member: member("asked")})
+		f.do(nil, Kick{By: Actor{"host", at("s-host")}, Target: "asked"})
+		to := at("s-asked")
+		for i := range 5 {
+			time.Sleep(kickGrace / 4)
+			synctest.Wait()
+			to.Node = fmt.Sprint("n", i+2)
+			move := Move{User: "asked", To: to, Epoch: uint64(i + 2)}
+			if i < 3 {
+				f.do(nil, move)
+			} else {
+				f.do(ErrNotIn, move)
+			}
+		}
+	})
 }

@@ -247,9 +247,9 @@ type room struct {
 	restrictions []Restriction
 	// Ends with the last of its groups, unless somebody joins before.
 	endsWithGroups bool
-	backlog        []Event                 // messages for disconnected members, see appendBacklog
-	sentUntil      time.Duration           // see allowBytes
-	kickTimers     map[Address]*time.Timer // members who were asked to go
+	backlog        []Event               // messages for disconnected members, see appendBacklog
+	sentUntil      time.Duration         // see allowBytes
+	kickTimers     map[Address]kickTimer // members who were asked to go
 	seq            uint64
 	expiry         *time.Timer // runs while the room is empty
 }
@@ -350,7 +350,7 @@ func (r *room) remove(i int, sink Sink) {
 	m := r.members[i]
 	r.stopShare(m, sink)
 	r.members = slices.Delete(r.members, i, i+1)
-	if t := r.kickTimers[m.Address]; t != nil {
+	if t, runs := r.kickTimers[m.Address]; runs {
 		t.Stop()
 		delete(r.kickTimers, m.Address)
 	}

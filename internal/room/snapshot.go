@@ -159,7 +159,7 @@ func (g *Registry) Restore(s Snapshot, here func(Member) bool) error {
 	}
 	for _, m := range r.members {
 		if r.isBanned(m.ID) {
-			r.startKickTimer(m, g)
+			r.startKickTimer(m, time.Now().Add(kickGrace), g)
 		}
 	}
 	switch {
