@@ -76,6 +76,16 @@ func (g *GCRA) TakeWithin(now, cost, burst time.Duration) bool {
 	}
 }
 
+// Charge charges a time, whether or not that is within a rate.
+func (g *GCRA) Charge(now, cost time.Duration) {
+	for {
+		old := g.until.Load()
+		if g.until.CompareAndSwap(old, max(old, int64(now))+int64(cost)) {
+			return
+		}
+	}
+}
+
 // Refund takes back a charge that was taken and not used.
 func (g *GCRA) Refund(cost time.Duration) { g.until.Add(-int64(cost)) }
 

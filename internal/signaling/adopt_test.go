@@ -444,3 +444,24 @@ func TestARoomIsNotMissedWhileItIsAdopted(t *testing.T) {
 		})
 	}
 }
+
+// What members send to a user whose session was adopted waits until the client is back.
+func TestWhatIsSentToAnAdoptedSessionWaits(t *testing.T) {
+	in(t, 3, nil, func(w *world) {
+		kim, others := w.user(0, "kim"), []*peer{w.user(1, "lee"), w.user(2, "pat")}
+		w.room("K1", others[0], others[1], kim)
+		w.dies(0)
+		for _, p := range others { // one of them is on the node that has adopted kim
+			p.want("200", msg{"eventOp": "sdp", "target": "kim", "sdp": "while away"})
+		}
+		waited := 0
+		for _, m := range kim.resumes(1).take() {
+			if m.str("sdp") == "while away" {
+				waited++
+			}
+		}
+		if waited != len(others) {
+			t.Errorf("%d of %d messages that were answered 200 arrived", waited, len(others))
+		}
+	})
+}

@@ -211,11 +211,9 @@ func (h *Hub) relayFromBus(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if s := h.session(p.Session); s != nil {
-		if key, in := s.roomKey(); in && key == p.Room {
-			_ = h.delivered(s.enqueue(m, p.From, fromMember))
-			return nil
-		}
+	if s := h.session(p.Session); s != nil && s.isMemberOf(p.Room) {
+		_ = h.delivered(s.enqueue(m, p.From, fromMember))
+		return nil
 	}
 	m.Release()
 	if moved := h.handedOver(p.Session); moved != nil { // the sender has not been told yet

@@ -26,6 +26,9 @@ type movedSession struct {
 	Attempt  int
 	Instance string         `json:",omitempty"`
 	Pending  []movedMessage `json:",omitempty"`
+	// Spent is what is used up of the session's rates, in the order of session.meters. A replica
+	// has none.
+	Spent []time.Duration `json:",omitempty"`
 }
 
 // isLater compares two records of a session.
@@ -173,6 +176,9 @@ func (h *Hub) handOver(t takeMessage) (*movedSession, error) {
 	}
 	m := s.moved()
 	m.To = t.To
+	for _, meter := range s.meters() {
+		m.Spent = append(m.Spent, max(0, meter.Until()-h.now()))
+	}
 	s.movedTo.Store(&t.To.Node)
 	s.mu.Lock()
 	for _, w := range s.pending {
@@ -275,6 +281,11 @@ func (h *Hub) moveIn(m movedSession, at Location, still func() bool) *session {
 	s.attempt = attempt{m.Instance, m.Attempt}
 	s.awaitsRoom.Store(m.Room)
 	s.unclaimed = true
+	for i, meter := range s.meters() {
+		if i < len(m.Spent) {
+			meter.Charge(h.now(), m.Spent[i])
+		}
+	}
 	for _, w := range m.Pending {
 		message := transport.NewMessage()
 		message.B = append(message.B, w.Message...)

@@ -97,3 +97,24 @@ func TestResumesAreLimitedByTheStateTheyCost(t *testing.T) {
 		})
 	}
 }
+
+// A session that is resumed on another node has used up there what it has used up here.
+func TestMovingDoesNotRefillTheRate(t *testing.T) {
+	in(t, 2, nil, func(w *world) {
+		kim, lee := w.user(0, "kim"), w.user(1, "lee")
+		w.room("K1", lee, kim)
+		for range 249 {
+			kim.want("200", msg{"eventOp": "keepAlive"})
+		}
+		for i := range 6 {
+			kim = kim.resumes((i + 1) % 2)
+		}
+		passed := 0
+		for kim.ask(msg{"eventOp": "keepAlive"}).str("code") == "200" {
+			passed++
+		}
+		if passed > 50 {
+			t.Errorf("%d messages passed after the moves, want 50 at most", passed)
+		}
+	})
+}

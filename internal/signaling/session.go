@@ -95,6 +95,11 @@ func (s *session) address() room.Address {
 	}
 }
 
+// meters are the rates that do not begin anew when the session moves.
+func (s *session) meters() [4]*limit.GCRA {
+	return [...]*limit.GCRA{&s.rateMeter, &s.excessMeter, &s.resumeMeter, &s.roomMeter}
+}
+
 // userKey is an id of a tenant: of a user, an address or a site.
 type userKey struct{ tenant, id string }
 
@@ -109,6 +114,16 @@ func (s *session) roomKey() (room.Key, bool) {
 		return room.Key{}, false
 	}
 	return s.roster.key, true
+}
+
+// isMemberOf tells whether the session is in the room, also if it came from another node and its
+// client has not resumed it yet.
+func (s *session) isMemberOf(key room.Key) bool {
+	if is, in := s.roomKey(); in {
+		return is == key
+	}
+	awaited := s.awaitsRoom.Load()
+	return awaited != nil && *awaited == key
 }
 
 // send passes a message on to the client, and tells whether it has it. It takes over one reference.
