@@ -151,7 +151,11 @@ func TestARoomThatNobodyTakesStays(t *testing.T) {
 
 // A node may end as soon as its last session has gone, though it has just sent it.
 func TestTheLastSessionArrivesBeforeItsNodeEnds(t *testing.T) {
+	var thin thinned
 	for i := range 32 {
+		if thin.skips(7) { // 7, so that each combination below is left
+			continue
+		}
 		lost, to := i/2%2, 1+i%2 // the node with the replicas, and the other one
 		in(t, 3, nil, func(w *world) {
 			kim := w.user(0, "kim")

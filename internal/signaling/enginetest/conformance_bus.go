@@ -272,7 +272,10 @@ func unknownNode(t *testing.T, c *Cluster) {
 func stopped(t *testing.T, c *Cluster) {
 	h := &heard{}
 	stop := c.Buses[0].Serve(h)
-	defer c.Buses[1].Serve(&heard{request: func(string, []byte, func([]byte)) {}})()
+	reached := make(chan struct{}, 1)
+	defer c.Buses[1].Serve(&heard{request: func(string, []byte, func([]byte)) {
+		reached <- struct{}{}
+	}})()
 	if c.Settle != nil {
 		c.Settle(t)
 	}
@@ -285,6 +288,11 @@ func stopped(t *testing.T, c *Cluster) {
 		send(t, c.Buses[1], c.Names[0], fmt.Sprint(i))
 	}
 	h.has(t, c.Names[1]+":0")
+	select {
+	case <-reached:
+	case err := <-asked:
+		t.Fatalf("a request that nobody answers: %v", err)
+	}
 	stop()
 	n := len(h.all())
 	if err := <-asked; !errors.Is(err, engine.ErrLost) {
