@@ -4,7 +4,7 @@
 # make help   the rest
 
 GO       ?= go
-FUZZTIME ?= 30000x
+FUZZTIME ?= 20000x
 CHURN    ?= 30s
 LOAD     ?= --conns 1000 --rate 200 --joins 10 --duration 1m --sources 100
 ARGS     ?=
@@ -82,7 +82,7 @@ examples: ## build the clients of examples/ and run them against a server of thi
 # end of a time, Go's coordinator now and then reports its own deadline as a failure. They start from
 # the inputs in testdata/fuzz, which cover what fuzzing has reached so far and run with the tests; an
 # input that fails is written there too
-fuzz: ## FUZZTIME=30000x: so many inputs for each fuzz target
+fuzz: ## FUZZTIME=20000x: so many inputs for each fuzz target
 	@grep -rn --include='*_test.go' '^func Fuzz' cmd internal web | \
 		sed -E 's|^(.*)/[^/]*:[0-9]+:func (Fuzz[A-Za-z0-9_]*).*|./\1 \2|' | \
 		xargs -P 2 -n 2 sh -c '\
