@@ -28,6 +28,7 @@ func newFeed(t *testing.T) feed {
 		},
 		waiting:  map[uint64]chan []byte{},
 		renewals: map[string]renewal{},
+		seen:     map[string]sighting{},
 		asked:    map[uint64]asked{},
 		told:     map[string]time.Duration{},
 	}, t}
@@ -89,9 +90,9 @@ func TestANodeThatJoinsAgainIsNotLate(t *testing.T) {
 	for range 3 {
 		n := f.join("other", 7)
 		f.entry(kindRenew, 7, renew{Node: "other"})
-		r := f.renewals["other"]
-		r.seen -= 2 * deadAfter
-		f.renewals["other"] = r
+		r, seen := f.renewals["other"], f.seen["other"]
+		seen.at -= 2 * deadAfter
+		f.seen["other"] = seen
 		f.entry(kindBury, 1, bury{
 			Node: "other", Incarnation: n.Incarnation, Process: 7, Renewals: r.Count,
 		})
@@ -100,8 +101,11 @@ func TestANodeThatJoinsAgainIsNotLate(t *testing.T) {
 		}
 		f.join("other", 7)
 		f.buryOthers(lease.Now()) // without a stream it could not
-		if r := f.renewals["other"]; lease.Now()-r.seen > deadAfter {
-			t.Errorf("silent for %s", lease.Now()-r.seen)
+		if silent := lease.Now() - f.seen["other"].at; silent > deadAfter {
+			t.Errorf("silent for %s", silent)
+		}
+		if len(f.renewals) > 0 { // all nodes must count the same
+			t.Errorf("looking at nodes has counted renewals: %v", f.renewals)
 		}
 		f.entry(kindBury, 1, bury{Node: "other", Incarnation: n.Incarnation + 1, Process: 7})
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -155,6 +156,7 @@ func (l *Log) startOver() error {
 	l.mu.Lock()
 	l.lease.End()
 	l.renewals = map[string]renewal{}
+	clear(l.seen)
 	clear(l.asked)
 	for id, result := range l.waiting {
 		delete(l.waiting, id)
@@ -240,8 +242,9 @@ func (l *Log) renewed(e *entry, r *renew) {
 		l.tell("clock "+r.Node, "the clocks of two nodes differ, so that one may take user tokens "+
 			"which the other refuses: run NTP on both", "other", r.Node, "seconds", skew.Seconds())
 	}
-	was.About, was.seen = r.About, lease.Now()
+	was.About = r.About
 	l.renewals[r.Node] = was
+	l.seen[r.Node] = sighting{e.process, lease.Now()}
 	if mine {
 		l.lease.Extend(own.at + leaseTime)
 	}
@@ -264,6 +267,7 @@ func (l *Log) forget(node string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.renewals, node)
+	delete(l.seen, node)
 }
 
 // load restores the state from the last snapshot.
@@ -286,10 +290,8 @@ func (l *Log) load(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	l.renewals = map[string]renewal{}
-	for name, r := range s.Renewals {
-		r.seen = lease.Now()
-		l.renewals[name] = r
-	}
+	maps.Copy(l.renewals, s.Renewals)
+	clear(l.seen)
 	l.mu.Unlock()
 	if err := l.cfg.Machine.Restore(s.Directory); err != nil {
 		return err

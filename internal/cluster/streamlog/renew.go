@@ -75,14 +75,18 @@ func (l *Log) buryOthers(now time.Duration) {
 			rank++
 		}
 		l.mu.Lock()
-		r := l.renewals[n.Name]
+		r := l.renewals[n.Name] // which entries alone change: it is the same on all nodes
 		if r.Process != member.Process {
+			r = renewal{}
+		}
+		seen := l.seen[n.Name]
+		if seen.process != member.Process {
 			// It joined and has not renewed: from now on it must.
-			r = renewal{Process: member.Process, seen: now}
-			l.renewals[n.Name] = r
+			seen = sighting{member.Process, now}
+			l.seen[n.Name] = seen
 		}
 		l.compare(n.Name, &r.About)
-		late := now - max(r.seen, l.since)
+		late := now - max(seen.at, l.since)
 		l.mu.Unlock()
 		if late <= deadAfter+rank*takeTurns {
 			continue

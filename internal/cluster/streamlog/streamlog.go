@@ -69,6 +69,7 @@ type Log struct {
 	mu       sync.Mutex
 	waiting  map[uint64]chan []byte   // Guarded by mu: who waits for the result of an entry.
 	renewals map[string]renewal       // Guarded by mu, by name of a node.
+	seen     map[string]sighting      // Guarded by mu, by name of a node.
 	asked    map[uint64]asked         // Guarded by mu: own renewals on their way.
 	since    time.Duration            // Guarded by mu: since when others may count as dead.
 	told     map[string]time.Duration // Guarded by mu: when a warning was logged.
@@ -90,8 +91,12 @@ type renewal struct {
 	Process uint64 `json:"process"`
 	Count   uint64 `json:"count"`
 	About   about  `json:"about"`
+}
 
-	seen time.Duration // of lease.Now; of this node alone
+// sighting is when this node last read a renewal, or first saw the process.
+type sighting struct {
+	process uint64
+	at      time.Duration // of lease.Now
 }
 
 // asked is a renewal of this node.
@@ -108,6 +113,7 @@ func Start(c Config) (*Log, error) {
 		js:       js,
 		waiting:  map[uint64]chan []byte{},
 		renewals: map[string]renewal{},
+		seen:     map[string]sighting{},
 		asked:    map[uint64]asked{},
 		told:     map[string]time.Duration{},
 		saving:   make(chan struct{}, 1),
