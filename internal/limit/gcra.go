@@ -94,10 +94,5 @@ func (g *GCRA) Until() time.Duration { return time.Duration(g.until.Load()) }
 
 // Add charges units whether or not they are within the rate.
 func (g *GCRA) Add(now time.Duration, r Rate, units int64) {
-	for {
-		old := g.until.Load()
-		if g.until.CompareAndSwap(old, max(old, int64(now))+units*r.each) {
-			return
-		}
-	}
+	g.Charge(now, time.Duration(units*r.each))
 }

@@ -62,8 +62,7 @@ func (c Config) Validate() error {
 	need(known || c.Protocol == "",
 		"protocol: %q is none of ieum, ieum-socketio, peerjs, socketio", c.Protocol)
 	c.Check(need)
-	second := c.Target
-	second.URL = cmp.Or(c.SecondURL, c.URL)
+	second := c.second()
 	second.Check(func(ok bool, format string, args ...any) {
 		need(ok || second.URL == c.URL, "second "+format, args...)
 	})
@@ -85,6 +84,13 @@ func (c *Config) setDefaults() {
 	if c.Protocol == "" {
 		c.Protocol = "ieum"
 	}
+}
+
+// second is the Target of the second member of each pair.
+func (c *Config) second() client.Target {
+	t := c.Target
+	t.URL = cmp.Or(c.SecondURL, c.URL)
+	return t
 }
 
 func (c *Config) processes() (g proc.Group) {

@@ -1,7 +1,6 @@
 package pair
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -41,9 +40,7 @@ func newRun(cfg Config) *run {
 		finished: make(chan struct{}, max(1, cfg.Pairs)),
 	}
 	r.urls[0], r.dialer = cfg.Endpoint()
-	second := cfg.Target
-	second.URL = cmp.Or(cfg.SecondURL, cfg.URL)
-	r.urls[1], _ = second.Endpoint()
+	r.urls[1], _ = cfg.second().Endpoint()
 	id := client.RunID()
 	for i := range r.pairs {
 		r.pairs[i] = newPair(r, fmt.Sprintf("%s-%d", id, i))
