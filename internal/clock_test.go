@@ -29,6 +29,7 @@ var wallClock = map[string]string{
 	"internal/cluster/streamlog/streamlog.go": "the same, over NATS",
 	"internal/cluster/streamlog/follow.go":    "numbers begin at when a stream was made",
 	"internal/cluster/streamlog/save.go":      "a stream is named by when it was made",
+	"internal/cluster/mismatch/mismatch.go":   "the same",
 	"internal/protocol/answer.go":             "createdAt of a room is shown to people",
 	"internal/transport/poller_linux.go":      "a deadline that is always past",
 	"internal/store/database.go":              "a damaged file is named by when it was found",

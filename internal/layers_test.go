@@ -73,11 +73,14 @@ var layers = map[string][]string{
 	"internal/cluster/embedded":  {},
 	"internal/cluster/identity":  {},
 	"internal/cluster/lease":     {},
+	"internal/cluster/mismatch":  {"internal/cluster/lease"},
 	"internal/cluster/streamlog": {
-		"internal/cluster/directory", "internal/cluster/lease", "internal/signaling/engine",
+		"internal/cluster/directory", "internal/cluster/lease", "internal/cluster/mismatch",
+		"internal/signaling/engine",
 	},
 	"internal/cluster/raftlog": {
-		"internal/cluster/directory", "internal/cluster/lease", "internal/signaling/engine",
+		"internal/cluster/directory", "internal/cluster/lease", "internal/cluster/mismatch",
+		"internal/signaling/engine",
 	},
 	"internal/certs": {},
 	"internal/bench/adversary": {

@@ -20,6 +20,10 @@ type lossy struct {
 	cut  map[string]bool // Guarded by mu.
 }
 
+func newLossy(c bus.Conn) bus.Conn {
+	return &lossy{Conn: c, next: map[string]int{}, cut: map[string]bool{}}
+}
+
 // Publish implements bus.Conn.
 func (l *lossy) Publish(subject string, packet []byte) error {
 	to := strings.Split(subject, ".")[2]

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ieum-rtc/ieum/internal/cluster/bus"
 	"github.com/ieum-rtc/ieum/internal/cluster/identity"
 	"github.com/ieum-rtc/ieum/internal/signaling/enginetest"
 )
@@ -46,9 +45,7 @@ func openWith(t testing.TB, name string, expect int, key string, peers ...string
 		Version:      "test",
 		Fingerprints: func() []string { return []string{key} },
 		Log:          testLog(t, name),
-		wrap: func(c bus.Conn) bus.Conn {
-			return &lossy{Conn: c, next: map[string]int{}, cut: map[string]bool{}}
-		},
+		wrap:         newLossy,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/ieum-rtc/ieum/internal/cluster/bus"
 	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 	"github.com/ieum-rtc/ieum/internal/signaling/enginetest"
 )
@@ -70,9 +69,7 @@ func openAt(t testing.TB, s *natsServer, name, key string) *Cluster {
 		Version:      "test",
 		Fingerprints: func() []string { return []string{key} },
 		Log:          testLog(t, name),
-		wrap: func(c bus.Conn) bus.Conn {
-			return &lossy{Conn: c, next: map[string]int{}, cut: map[string]bool{}}
-		},
+		wrap:         newLossy,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -32,6 +32,7 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/cluster/directory"
 	"github.com/ieum-rtc/ieum/internal/cluster/lease"
+	"github.com/ieum-rtc/ieum/internal/cluster/mismatch"
 	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 )
 
@@ -63,8 +64,6 @@ const (
 	maxForwarded = 4096 // commands of other nodes at a time
 	caughtUp     = 64   // entries that a server may lack when it becomes a voter
 	skipNumbers  = 1 << 20
-	maxClockSkew = 5 * time.Second
-	tellEvery    = time.Minute
 
 	transportTimeout = 2 * time.Second
 	snapshotEntries  = 8192
@@ -93,6 +92,8 @@ type Log struct {
 	start time.Duration // of lease.Now
 	lease lease.Lease
 
+	warnings *mismatch.Warnings
+
 	// inUse is held for reading while raft is asked for something, and for writing while raft is
 	// shut down: a raft that is shut down answers nobody who waits.
 	inUse sync.RWMutex
@@ -102,7 +103,6 @@ type Log struct {
 	servers *storage                 // Guarded by mu.
 	seen    map[uint64]heard         // Guarded by mu, by process.
 	renewed map[uint64]time.Duration // Guarded by mu, by process: lease.Now.
-	told    map[string]time.Duration // Guarded by mu: when a warning was logged.
 	leader  raft.ServerID            // Guarded by mu: the last that was another server.
 	skip    bool                     // Guarded by mu: commands may be lost.
 	closed  bool                     // Guarded by mu: no goroutine begins any more.
@@ -147,8 +147,8 @@ func Start(c Config) (*Log, error) {
 		start:     lease.Now(),
 		seen:      map[uint64]heard{},
 		renewed:   map[uint64]time.Duration{},
-		told:      map[string]time.Duration{},
 		forwarded: make(chan struct{}, maxForwarded),
+		warnings:  mismatch.New(c.Log),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	var err error
@@ -488,46 +488,22 @@ func (l *Log) hear(m *nats.Msg) {
 	l.seen[h.Process] = heard{h, lease.Now()}
 }
 
-// fits tells whether a node can work with this one, and says what to do if not. It is called with
-// mu held.
+// fits tells whether a node can work with this one, and says what to do if not.
 func (l *Log) fits(h *beacon) bool {
 	about := []any{"other", h.Node, "address", h.Address}
 	if h.Node == l.cfg.Node {
-		l.tell("name "+h.Address, "another node has the name of this one: give each its own --node",
-			about...)
+		l.warnings.Tell("name "+h.Address,
+			"another node has the name of this one: give each its own --node", about...)
 		return false
 	}
-	own := l.cfg.Fingerprints()
-	common := false
-	for _, f := range strings.Split(h.Fingerprint, ",") {
-		for _, o := range own {
-			common = common || f == o
-		}
-	}
-	if !common {
-		l.tell("key "+h.Node, "node refused: it has another license signing key. "+
+	if !mismatch.ShareKey(h.Fingerprint, l.cfg.Fingerprints()) {
+		l.warnings.Tell("key "+h.Node, "node refused: it has another license signing key. "+
 			"Give all nodes the same --license-signing-key-file", about...)
 		return false
 	}
-	if skew := time.Since(time.UnixMilli(h.Time)).Abs(); skew > maxClockSkew {
-		l.tell("clock "+h.Node, "the clocks of two nodes differ, so that one may take user tokens "+
-			"which the other refuses: run NTP on both", append(about, "seconds", skew.Seconds())...)
-	}
-	if h.Program != l.cfg.Version {
-		l.tell("version "+h.Node, "a node runs another version: upgrade one after the other, "+
-			"and all of them", append(about, "version", h.Program, "own", l.cfg.Version)...)
-	}
+	l.warnings.Clock(h.Node, h.Time, about...)
+	l.warnings.Version(h.Node, l.cfg.Version, h.Program, about...)
 	return true
-}
-
-// tell logs a warning, but not again and again. It is called with mu held.
-func (l *Log) tell(key, text string, args ...any) {
-	now := lease.Now()
-	if last, ok := l.told[key]; ok && now-last < tellEvery || len(l.told) > 1000 {
-		return
-	}
-	l.told[key] = now
-	l.cfg.Log.Warn(text, args...)
 }
 
 // others are the nodes that were heard lately.

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"log/slog"
 	"testing"
-	"time"
 
 	"github.com/ieum-rtc/ieum/internal/cluster/directory"
 	"github.com/ieum-rtc/ieum/internal/cluster/lease"
+	"github.com/ieum-rtc/ieum/internal/cluster/mismatch"
 	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 )
 
@@ -30,7 +30,7 @@ func newFeed(t *testing.T) feed {
 		renewals: map[string]renewal{},
 		seen:     map[string]sighting{},
 		asked:    map[uint64]asked{},
-		told:     map[string]time.Duration{},
+		warnings: mismatch.New(slog.New(slog.DiscardHandler)),
 	}, t}
 }
 

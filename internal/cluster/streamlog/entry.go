@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"strings"
 )
 
 // version begins every entry. An entry of another version does nothing: new ones may be stored only
@@ -68,18 +67,6 @@ type about struct {
 	Fingerprint string `json:"fingerprint"` // of license signing keys, separated by commas
 	Program     string `json:"program"`     // version
 	Time        int64  `json:"time"`        // of day, in milliseconds since 1970
-}
-
-// shares tells whether two nodes have a key in common.
-func (h *about) shares(fingerprint string) bool {
-	for _, f := range strings.Split(h.Fingerprint, ",") {
-		for _, o := range strings.Split(fingerprint, ",") {
-			if f == o {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // bury declares a node dead, unless it has renewed its lease another time.

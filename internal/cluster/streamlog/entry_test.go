@@ -31,15 +31,6 @@ func TestEntriesOfAnotherVersionAreNotUnderstood(t *testing.T) {
 	}
 }
 
-func TestKeysInCommon(t *testing.T) {
-	h := about{Fingerprint: "aa,bb"}
-	for other, want := range map[string]bool{"bb": true, "cc,aa": true, "cc": false, "a": false} {
-		if h.shares(other) != want {
-			t.Errorf("%s: %v", other, !want)
-		}
-	}
-}
-
 func TestSnapshotsOfAnotherStreamAreNotUsed(t *testing.T) {
 	made := time.Unix(1_800_000_000, 77)
 	if at, ok := parseObjectName(made, objectName(made, 8192)); !ok || at != 8192 {

@@ -40,8 +40,8 @@ func (l *Log) run() {
 		}
 		l.mu.Lock()
 		l.ready = false
-		l.tell("stream", "NATS JetStream does not answer; trying again", "error", err)
 		l.mu.Unlock()
+		l.warnings.Tell("stream", "NATS JetStream does not answer; trying again", "error", err)
 		select {
 		case <-l.ctx.Done():
 			return
@@ -238,9 +238,8 @@ func (l *Log) renewed(e *entry, r *renew) {
 		was = renewal{Process: e.process}
 	}
 	was.Count++
-	if skew := time.Since(time.UnixMilli(r.About.Time)).Abs(); l.ready && skew > maxClockSkew {
-		l.tell("clock "+r.Node, "the clocks of two nodes differ, so that one may take user tokens "+
-			"which the other refuses: run NTP on both", "other", r.Node, "seconds", skew.Seconds())
+	if l.ready { // the entry is new
+		l.warnings.Clock(r.Node, r.About.Time, "other", r.Node)
 	}
 	was.About = r.About
 	l.renewals[r.Node] = was

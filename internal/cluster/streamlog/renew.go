@@ -5,11 +5,11 @@ import (
 	"time"
 
 	"github.com/ieum-rtc/ieum/internal/cluster/lease"
+	"github.com/ieum-rtc/ieum/internal/cluster/mismatch"
 	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 )
 
 const (
-	maxClockSkew = 5 * time.Second
 	// takeTurns is how much later each next node declares another dead, so that one does it.
 	takeTurns = 150 * time.Millisecond
 )
@@ -109,17 +109,14 @@ func (l *Log) buryOthers(now time.Duration) {
 	}
 }
 
-// compare warns of what another node has differently. It is called with mu held.
+// compare warns of what another node has differently.
 func (l *Log) compare(name string, h *about) {
 	if h.Fingerprint == "" {
 		return // it has not said yet
 	}
-	if !h.shares(l.about().Fingerprint) {
-		l.tell("key "+name, "another node has another license signing key. "+
+	if !mismatch.ShareKey(h.Fingerprint, l.cfg.Fingerprints()) {
+		l.warnings.Tell("key "+name, "another node has another license signing key. "+
 			"Give all nodes the same --license-signing-key-file", "other", name)
 	}
-	if h.Program != l.cfg.Version {
-		l.tell("version "+name, "a node runs another version: upgrade one after the other, "+
-			"and all of them", "other", name, "version", h.Program, "own", l.cfg.Version)
-	}
+	l.warnings.Version(name, l.cfg.Version, h.Program, "other", name)
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/ieum-rtc/ieum/internal/cluster/directory"
 	"github.com/ieum-rtc/ieum/internal/cluster/lease"
+	"github.com/ieum-rtc/ieum/internal/cluster/mismatch"
 	"github.com/ieum-rtc/ieum/internal/signaling/engine"
 )
 
@@ -42,8 +43,6 @@ const (
 	retryEvery     = 20 * time.Millisecond
 	publishTimeout = time.Second
 	resultTimeout  = 2 * time.Second
-
-	tellEvery = time.Minute
 )
 
 // Config configures a Log.
@@ -61,19 +60,19 @@ type Config struct {
 
 // Log is one node's part.
 type Log struct {
-	cfg   Config
-	js    jetstream.JetStream
-	lease lease.Lease
-	ids   atomic.Uint64 // the last entry of this node
+	cfg      Config
+	js       jetstream.JetStream
+	lease    lease.Lease
+	warnings *mismatch.Warnings
+	ids      atomic.Uint64 // the last entry of this node
 
 	mu       sync.Mutex
-	waiting  map[uint64]chan []byte   // Guarded by mu: who waits for the result of an entry.
-	renewals map[string]renewal       // Guarded by mu, by name of a node.
-	seen     map[string]sighting      // Guarded by mu, by name of a node.
-	asked    map[uint64]asked         // Guarded by mu: own renewals on their way.
-	since    time.Duration            // Guarded by mu: since when others may count as dead.
-	told     map[string]time.Duration // Guarded by mu: when a warning was logged.
-	ready    bool                     // Guarded by mu: everything stored has been applied.
+	waiting  map[uint64]chan []byte // Guarded by mu: who waits for the result of an entry.
+	renewals map[string]renewal     // Guarded by mu, by name of a node.
+	seen     map[string]sighting    // Guarded by mu, by name of a node.
+	asked    map[uint64]asked       // Guarded by mu: own renewals on their way.
+	since    time.Duration          // Guarded by mu: since when others may count as dead.
+	ready    bool                   // Guarded by mu: everything stored has been applied.
 
 	// Owned by run.
 	applied uint64    // sequence number of the last entry
@@ -111,11 +110,11 @@ func Start(c Config) (*Log, error) {
 	l := &Log{
 		cfg:      c,
 		js:       js,
+		warnings: mismatch.New(c.Log),
 		waiting:  map[uint64]chan []byte{},
 		renewals: map[string]renewal{},
 		seen:     map[string]sighting{},
 		asked:    map[uint64]asked{},
-		told:     map[string]time.Duration{},
 		saving:   make(chan struct{}, 1),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -247,15 +246,16 @@ func (l *Log) mayPropose() bool {
 // fits compares this node with those that are there, and says what to do. It is called with mu
 // held.
 func (l *Log) fits() bool {
-	own := l.about()
+	own := l.cfg.Fingerprints()
 	for _, n := range l.cfg.Machine.Nodes() {
 		r, known := l.renewals[n.Name]
 		if !known || n.State == engine.Dead || n.Name == l.cfg.Node {
 			continue
 		}
-		if !r.About.shares(own.Fingerprint) {
-			l.tell("key "+n.Name, "not joining: another node has another license signing key. "+
-				"Give all nodes the same --license-signing-key-file", "other", n.Name)
+		if !mismatch.ShareKey(r.About.Fingerprint, own) {
+			l.warnings.Tell("key "+n.Name, "not joining: another node has another license "+
+				"signing key. Give all nodes the same --license-signing-key-file",
+				"other", n.Name)
 			return false
 		}
 	}
@@ -269,14 +269,4 @@ func (l *Log) about() about {
 		Program:     l.cfg.Version,
 		Time:        time.Now().UnixMilli(),
 	}
-}
-
-// tell logs a warning, but not again and again. It is called with mu held.
-func (l *Log) tell(key, text string, args ...any) {
-	now := lease.Now()
-	if last, ok := l.told[key]; ok && now-last < tellEvery || len(l.told) > 1000 {
-		return
-	}
-	l.told[key] = now
-	l.cfg.Log.Warn(text, args...)
 }
