@@ -22,15 +22,7 @@ type clusterNode struct {
 func startNode(t *testing.T, name, signing, secret string, peers ...string) *clusterNode {
 	t.Helper()
 	args := []string{
-		"serve",
-		"--listen", "127.0.0.1:0",
-		"--stun-listen", "off",
 		"--relay-allow-peer", "127.0.0.0/8",
-		"--relay-ip", "127.0.0.1",
-		"--admin-listen", "127.0.0.1:0",
-		"--log-level", "error",
-		"--license-signing-key-file", signing,
-		"--node", name,
 		"--cluster-listen", "127.0.0.1:0",
 		"--cluster-secret-file", secret,
 		"--cluster-expect", "3",
@@ -38,14 +30,38 @@ func startNode(t *testing.T, name, signing, secret string, peers ...string) *clu
 	for _, p := range peers {
 		args = append(args, "--cluster-peer", p)
 	}
+	n, said := launchNode(t, name, signing, args, `--cluster-peer \S+`)
+	n.peer = strings.TrimPrefix(said[0], "--cluster-peer ")
+	return n
+}
+
+// launchNode starts a node with more flags, and returns more of what it says.
+func launchNode(
+	t *testing.T, name, signing string, more []string, says ...string,
+) (n *clusterNode, said []string) {
+	t.Helper()
+	args := append([]string{
+		"serve",
+		"--listen", "127.0.0.1:0",
+		"--stun-listen", "off",
+		"--relay-ip", "127.0.0.1",
+		"--admin-listen", "127.0.0.1:0",
+		"--log-level", "error",
+		"--license-signing-key-file", signing,
+		"--node", name,
+	}, more...)
 	c := exec.Command(os.Args[0], "-test.run=^$")
 	c.Env = append(os.Environ(), runAs+"="+strings.Join(args, "\n"))
-	said, kill := launch(t, c, os.Stderr, `http://\S+/`, `--cluster-peer \S+`, `http://\S+/metrics`)
-	n := &clusterNode{name: name, kill: kill, process: c}
-	n.host = strings.Trim(strings.TrimPrefix(said[0], "http://"), "/")
-	n.peer = strings.TrimPrefix(said[1], "--cluster-peer ")
-	n.admin = strings.TrimSuffix(said[2], "/metrics")
-	return n
+	lines := append([]string{`http://\S+/`}, append(says, `http://\S+/metrics`)...)
+	said, kill := launch(t, c, os.Stderr, lines...)
+	last := len(said) - 1
+	return &clusterNode{
+		name:    name,
+		host:    strings.Trim(strings.TrimPrefix(said[0], "http://"), "/"),
+		admin:   strings.TrimSuffix(said[last], "/metrics"),
+		kill:    kill,
+		process: c,
+	}, said[1:last]
 }
 
 // status is the status of a page of the admin listener.

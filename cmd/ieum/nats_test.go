@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -39,23 +37,7 @@ func natsServer(t *testing.T, folder string, port int) *server.Server {
 // startNATSNode starts a node that meets others at a NATS server.
 func startNATSNode(t *testing.T, name, signing, url string) *clusterNode {
 	t.Helper()
-	args := []string{
-		"serve",
-		"--listen", "127.0.0.1:0",
-		"--stun-listen", "off",
-		"--relay-ip", "127.0.0.1",
-		"--admin-listen", "127.0.0.1:0",
-		"--log-level", "error",
-		"--license-signing-key-file", signing,
-		"--node", name,
-		"--cluster-nats", url,
-	}
-	c := exec.Command(os.Args[0], "-test.run=^$")
-	c.Env = append(os.Environ(), runAs+"="+strings.Join(args, "\n"))
-	said, kill := launch(t, c, os.Stderr, `http://\S+/`, `http://\S+/metrics`)
-	n := &clusterNode{name: name, kill: kill, process: c}
-	n.host = strings.Trim(strings.TrimPrefix(said[0], "http://"), "/")
-	n.admin = strings.TrimSuffix(said[1], "/metrics")
+	n, _ := launchNode(t, name, signing, []string{"--cluster-nats", url})
 	return n
 }
 
